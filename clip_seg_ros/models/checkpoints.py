@@ -1,0 +1,145 @@
+"""Weight files: safetensors with their configuration inside and their SHA-256 beside them.
+
+A file is either exactly what ``SHA256SUMS`` in its folder says or it is refused, and a module takes either every key
+or none. Each refusal is a ``WeightsError`` with one sentence that says what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+FORMAT = "clip_seg_ros/1"
+SUMS_NAME = "SHA256SUMS"
+_REMEDY = "restore it from the package or the repository, or train it again with `clip-seg train`"
+
+
+class WeightsError(Exception):
+    """Weights that cannot be used; the message is written for the person at the terminal."""
+
+
+def load_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Reads a weight file after checking it against ``SHA256SUMS`` beside it.
+
+    Returns:
+        The tensors on the CPU, floating ones as float32 whatever they were stored as, and the configuration.
+
+    Raises:
+        WeightsError: The file is missing, not listed, damaged, or not of this package's format.
+    """
+    if not path.is_file():
+        raise WeightsError(f"the weight file {path} does not exist: {_REMEDY}")
+    _verify(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"the weight file {path} cannot be read ({error}): {_REMEDY}") from error
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format", "none")
+        raise WeightsError(f'the weight file {path} has format "{found}", but "{FORMAT}" is needed: {_REMEDY}')
+    try:
+        config = json.loads(metadata["config"])
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"the weight file {path} holds no readable configuration: {_REMEDY}") from error
+    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}, config
+
+
+def load_strict(module: nn.Module, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
+    """Copies ``tensors`` into ``module``, all keys or none.
+
+    Args:
+        module: Receives the weights.
+        tensors: Its ``state_dict``, key by key.
+        origin: Where they come from, for the message.
+
+    Raises:
+        WeightsError: Keys are missing, unexpected or of another shape; the message lists every one.
+    """
+    wanted = module.state_dict()
+    faults = [f"{key} is missing" for key in wanted if key not in tensors]
+    faults += [f"{key} is unexpected" for key in tensors if key not in wanted]
+    faults += [
+        f"{key} is {tuple(tensors[key].shape)} and should be {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in tensors and tensors[key].shape != value.shape
+    ]
+    if faults:
+        raise WeightsError(f"the weights of {origin} do not fit {type(module).__name__}: {'; '.join(faults)}")
+    module.load_state_dict(tensors)
+
+
+def save_safetensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any], half: bool = True
+) -> None:
+    """Writes a weight file in one step: readers see the old file or the new one, never a part.
+
+    Call ``update_sums`` on the folder when all its files are written.
+
+    Args:
+        path: The folder is made if need be.
+        tensors: A ``state_dict``.
+        config: Plain values for JSON.
+        half: Whether to store matrices and kernels as float16. Vectors and scalars, among them the variances of batch
+            norms that float16 would round to nothing, stay as they are.
+
+    Raises:
+        ValueError: A tensor holds NaN or infinity, as it is or as float16.
+    """
+    stored = {}
+    for key, value in tensors.items():
+        value = value.detach().cpu()
+        if half and value.is_floating_point() and value.ndim >= 2:
+            value = value.half()
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{key} holds values that cannot be stored as {value.dtype}")
+        stored[key] = value.contiguous()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        # Not save_file, which makes files that only their owner may read.
+        partial.write_bytes(save(stored, metadata={"format": FORMAT, "config": json.dumps(config)}))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def update_sums(folder: Path) -> None:
+    """Writes ``SHA256SUMS`` for all weight files of ``folder``, as ``sha256sum`` would."""
+    lines = [f"{_sha256(path)}  {path.name}\n" for path in sorted(folder.glob("*.safetensors"))]
+    partial = folder / f".{SUMS_NAME}.{os.getpid()}"
+    partial.write_text("".join(lines), encoding="utf-8")
+    os.replace(partial, folder / SUMS_NAME)
+
+
+def _verify(path: Path) -> None:
+    sums_path = path.with_name(SUMS_NAME)
+    try:
+        lines = sums_path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{sums_path}, which proves the weights, cannot be read: {_REMEDY}") from error
+    # "<digest>  <name>", or "<digest> *<name>" where sha256sum read in binary mode.
+    listed = {name.strip().lstrip("*"): digest for digest, _, name in (line.partition(" ") for line in lines)}
+    if path.name not in listed:
+        raise WeightsError(f"the weight file {path} is not listed in {SUMS_NAME} beside it: {_REMEDY}")
+    if _sha256(path) != listed[path.name].lower():
+        size = path.stat().st_size
+        raise WeightsError(f"the weight file {path} ({size} bytes) was cut short or changed (SHA-256): {_REMEDY}")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

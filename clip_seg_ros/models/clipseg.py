@@ -1,0 +1,191 @@
+"""CLIPSeg (Lueddecke and Ecker, CVPR 2022): a light transformer decoder that a phrase or an example image steers.
+
+    pixels -> CLIP image tower -> taps, deepest first:   tap 3      tap 2      tap 1
+                                                       reduce     reduce     reduce
+    prompt -> CLIP embedding -> FiLM ------------------> * +  block ->  + block -> + block -> transposed conv -> logits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from clip_seg_ros.models import backbone
+from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.layers import PatchUpsample, PostNormBlock
+from clip_seg_ros.models.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class CLIPSegConfig:
+    """Everything that the decoder's shape and its way of reading a tower depend on."""
+
+    embed_dim: int
+    """Width of the conditional, CLIP's embedding."""
+    extract_layers: tuple[int, ...]
+    """0-based blocks of a ViT, or stages 1..4 of a ResNet; ascending. The decoder consumes them deepest first."""
+    tap_widths: tuple[int, ...]
+    """Channels of each tap, in the order of ``extract_layers``."""
+    stride: int
+    """Pixels from token to token, and the factor of the upsampling: a ViT's patch size, or the grid of a ResNet."""
+    prefix_tokens: int
+    """1 for a ViT, whose class token walks along; 0 for a ResNet."""
+    input_spec: InputSpec
+    reduce_dim: int = 64
+    n_heads: int = 4
+    feed_forward: int = 2048
+    cond_layer: int = 0
+    """The decoder stage that FiLM acts on."""
+    complex_trans_conv: bool = False
+    """The three-layer ("refined") upsampling instead of one transposed convolution."""
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if len(self.extract_layers) != len(self.tap_widths):
+            layers, widths = len(self.extract_layers), len(self.tap_widths)
+            raise ValueError(f"{layers} layers are tapped but {widths} widths are given")
+        if not 0 <= self.cond_layer < len(self.extract_layers):
+            raise ValueError(f"cond_layer must lie in 0..{len(self.extract_layers) - 1}, got {self.cond_layer}")
+        if self.complex_trans_conv and self.stride != 16:
+            raise ValueError(f"the refined upsampling multiplies by 4 x 4 and needs stride 16, got {self.stride}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CLIPSegConfig:
+        """Reads what ``to_dict`` wrote. Raises TypeError on unknown or missing names."""
+        spec = dict(values["input_spec"])
+        spec.update(mean=tuple(spec["mean"]), std=tuple(spec["std"]))
+        nested = {
+            "input_spec": InputSpec(**spec),
+            "extract_layers": tuple(values["extract_layers"]),
+            "tap_widths": tuple(values["tap_widths"]),
+        }
+        return cls(**{**values, **nested})
+
+
+class CLIPSegDecoder(nn.Module):
+    """The trained part. Parameter names are those of the authors' files."""
+
+    def __init__(self, config: CLIPSegConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.reduce_dim
+        self.film_mul = nn.Linear(config.embed_dim, width)
+        self.film_add = nn.Linear(config.embed_dim, width)
+        self.reduces = nn.ModuleList(nn.Linear(taps, width) for taps in reversed(config.tap_widths))
+        self.blocks = nn.ModuleList(
+            PostNormBlock(width, config.n_heads, config.feed_forward, config.dropout) for _ in config.tap_widths
+        )
+        if config.complex_trans_conv:
+            self.trans_conv = nn.Sequential(
+                nn.Conv2d(width, width, kernel_size=3, padding=1),
+                nn.ReLU(),
+                PatchUpsample(width, width // 2, config.stride // 4),
+                nn.ReLU(),
+                PatchUpsample(width // 2, 1, config.stride // 4),
+            )
+        else:
+            self.trans_conv = PatchUpsample(width, 1, config.stride)
+
+    def forward(
+        self, taps: Sequence[torch.Tensor], grid_size: tuple[int, int], conditional: torch.Tensor
+    ) -> torch.Tensor:
+        """Decodes one prompt an image.
+
+        Args:
+            taps: Shallowest first; each (B, prefix + h * w, C_i).
+            grid_size: (h, w).
+            conditional: (B, D) raw CLIP embeddings, one an image.
+
+        Returns:
+            Logits (B, h * stride, w * stride).
+        """
+        return self.decode_prompts(taps, grid_size, conditional[:, None])[:, 0]
+
+    def decode_prompts(
+        self, taps: Sequence[torch.Tensor], grid_size: tuple[int, int], conditionals: torch.Tensor
+    ) -> torch.Tensor:
+        """Decodes P prompts an image in one pass; what does not depend on the prompt is computed once an image.
+
+        Args:
+            taps: Shallowest first; each (B, prefix + h * w, C_i).
+            grid_size: (h, w).
+            conditionals: (B, P, D) raw CLIP embeddings.
+
+        Returns:
+            Logits (B, P, h * stride, w * stride).
+        """
+        batch, prompts = conditionals.shape[:2]
+        x = None  # (B, 1 or P, N, width): P from the stage of FiLM on
+        for stage, (tap, reduce, block) in enumerate(zip(reversed(taps), self.reduces, self.blocks, strict=True)):
+            reduced = reduce(tap)[:, None]
+            x = reduced if x is None else reduced + x
+            if stage == self.config.cond_layer:
+                x = self.film_mul(conditionals)[:, :, None] * x + self.film_add(conditionals)[:, :, None]
+            x = block(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        x = x.flatten(0, 1)[:, self.config.prefix_tokens :]  # (B * P, h * w, width)
+        logits = self.trans_conv(x.transpose(1, 2).unflatten(2, grid_size))  # (B * P, 1, H, W)
+        return logits[:, 0].unflatten(0, (batch, prompts))
+
+
+class CLIPSeg(PromptableSegmenter):
+    """CLIP, its taps, the decoder and a tokenizer. Prompts are phrases, example images, or mixtures of both."""
+
+    competition = "sigmoid"
+    open_vocabulary = True
+
+    def __init__(self, name: str, clip: backbone.CLIP, config: CLIPSegConfig, tokenizer: Tokenizer) -> None:
+        """Puts the parts together, with the decoder's weights random.
+
+        Raises:
+            ValueError: The tower, the decoder and the tokenizer do not fit each other.
+        """
+        super().__init__()
+        self.name = name
+        self.input_spec = config.input_spec
+        self.clip = clip
+        self.decoder = CLIPSegDecoder(config)
+        self.tokenizer = tokenizer
+        self.taps = backbone.build_taps(clip.visual, config.extract_layers, config.stride)
+        _require_equal("tap widths", self.taps.widths, config.tap_widths)
+        _require_equal("prefix tokens", self.taps.prefix_tokens, config.prefix_tokens)
+        _require_equal("embedding width", clip.text_projection.shape[1], config.embed_dim)
+        _require_equal("vocabulary size", clip.vocab_size, tokenizer.vocab_size)
+        _require_equal("context length", clip.context_length, tokenizer.context_length)
+
+    def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
+        return self.taps(pixels)
+
+    def encode_image_prompt(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Returns raw image embeddings (N, D) of example images (N, 3, H, W), to be used as prompts."""
+        return self.taps(pixels, want_pooled=True).pooled
+
+    def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
+        token_ids = self.tokenizer(prompts).to(self.clip.positional_embedding.device)
+        # The decoder never looks at single words; without them, features of any two prompts stack.
+        return TextFeatures(pooled=backbone.encode_text(self.clip, token_ids).pooled)
+
+    @staticmethod
+    def mix_prompts(text: torch.Tensor, image: torch.Tensor, text_weight: float) -> torch.Tensor:
+        """Interpolates raw embeddings (N, D) of phrases and example images; ``text_weight`` in 0..1."""
+        return text_weight * text + (1 - text_weight) * image
+
+    def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
+        """Returns logits (B, P, H, W) at the size of the encoded pixels."""
+        conditionals = text.pooled.expand(len(image.taps[0]), -1, -1)
+        return self.decoder.decode_prompts(image.taps, image.grid_size, conditionals)
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        return self.tokenizer.unknown_words(prompt)
+
+
+def _require_equal(what: str, built: object, configured: object) -> None:
+    if built != configured:
+        raise ValueError(f"{what} of CLIP and of CLIPSeg differ: {built} and {configured}")

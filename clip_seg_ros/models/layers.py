@@ -1,0 +1,62 @@
+"""Blocks that more than one model uses. Parameter names and shapes are those of torch's own layers."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class SelfAttention(nn.MultiheadAttention):
+    """Multi-head self-attention with the weights of ``nn.MultiheadAttention``, always by the fused kernel."""
+
+    def __init__(self, width: int, n_heads: int, dropout: float) -> None:
+        super().__init__(width, n_heads, dropout=dropout, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Attends within each row of ``x`` (B, N, C); returns the same shape."""
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        qkv = qkv.unflatten(-1, (3, self.num_heads, self.head_dim))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, C / heads)
+        dropout = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+class PostNormBlock(nn.Module):
+    """A transformer encoder layer, norm after each residual sum, ReLU. Keys as in ``nn.TransformerEncoderLayer``."""
+
+    def __init__(self, width: int, n_heads: int, feed_forward: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(width, n_heads, dropout)
+        self.linear1 = nn.Linear(width, feed_forward)
+        self.linear2 = nn.Linear(feed_forward, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Transforms tokens (B, N, C)."""
+        x = self.norm1(x + self.dropout(self.self_attn(x)))
+        hidden = self.dropout(F.relu(self.linear1(x), inplace=True))
+        return self.norm2(x + self.dropout(self.linear2(hidden)))
+
+
+class PatchUpsample(nn.ConvTranspose2d):
+    """A transposed convolution whose kernel equals its stride, computed as a matrix product.
+
+    Every input position then writes a patch of its own and no two patches overlap, so one linear map and a reordering
+    give the same result. torch's general algorithm is many times slower on a CPU.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=stride, stride=stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Upsamples (B, C, h, w) to (B, out, h * stride, w * stride)."""
+        stride = self.stride[0]
+        batch, _, height, width = x.shape
+        patches = x.permute(0, 2, 3, 1) @ self.weight.flatten(1)  # (B, h, w, out * stride * stride)
+        patches = patches.view(batch, height, width, self.out_channels, stride, stride).permute(0, 3, 1, 4, 2, 5)
+        upsampled = patches.reshape(batch, self.out_channels, height * stride, width * stride)
+        return upsampled + self.bias[:, None, None]

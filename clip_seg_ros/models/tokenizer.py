@@ -1,0 +1,74 @@
+"""Prompts to token ids."""
+
+from __future__ import annotations
+
+import string
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+
+from clip_seg_ros.models.backbone import bpe_tokenizer
+
+_PADDING = 0
+_UNKNOWN = 1
+
+
+class Tokenizer(ABC):
+    """Turns prompts into rows of ids: start of text, pieces, end of text (the largest id), padding 0."""
+
+    vocab_size: int
+    context_length: int
+
+    @abstractmethod
+    def __call__(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Returns (P, context_length) int64 on the CPU. Too long a prompt is cut, its end token kept."""
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        """Returns the words of ``prompt`` that the vocabulary lacks, in order, each once."""
+        return ()
+
+
+class ClipTokenizer(Tokenizer):
+    """CLIP's own byte-pair vocabulary of 49,408 pieces."""
+
+    def __init__(self, context_length: int = 77) -> None:
+        self.vocab_size = bpe_tokenizer().vocab_size
+        self.context_length = context_length
+
+    def __call__(self, prompts: Sequence[str]) -> torch.Tensor:
+        return bpe_tokenizer()(list(prompts), context_length=self.context_length)
+
+
+class CompactTokenizer(Tokenizer):
+    """CLIP's byte-pair pieces of a few known words, numbered densely.
+
+    A small text tower trained on a small language would otherwise carry 49,408 rows of which it learnt a hundred.
+    Ids: 0 padding, 1 any unknown piece, from 2 the known pieces in CLIP's order, then start of text, end of text.
+    """
+
+    def __init__(self, known_words: Sequence[str], context_length: int) -> None:
+        """Knows every piece of ``known_words``, punctuation marks included where they are listed."""
+        if not known_words:
+            raise ValueError("a tokenizer needs at least one known word")
+        pieces = sorted({piece for word in known_words for piece in bpe_tokenizer().encode(word)})
+        self.known_words = tuple(known_words)
+        self.context_length = context_length
+        self._ids = {piece: index for index, piece in enumerate(pieces, start=_UNKNOWN + 1)}
+        self._start = len(pieces) + 2
+        self._end = self._start + 1
+        self.vocab_size = self._end + 1
+
+    def __call__(self, prompts: Sequence[str]) -> torch.Tensor:
+        ids = torch.full((len(prompts), self.context_length), _PADDING, dtype=torch.int64)
+        for row, prompt in zip(ids, prompts, strict=True):
+            pieces = self._encode(prompt)[: self.context_length - 2]
+            row[: len(pieces) + 2] = torch.tensor([self._start, *pieces, self._end])
+        return ids
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        words = (word.strip(string.punctuation) for word in prompt.split())
+        return tuple(dict.fromkeys(word for word in words if _UNKNOWN in self._encode(word)))
+
+    def _encode(self, text: str) -> list[int]:
+        return [self._ids.get(piece, _UNKNOWN) for piece in bpe_tokenizer().encode(text)]

@@ -1,0 +1,120 @@
+"""The nouns of the package: plain values, numpy only.
+
+Every class is frozen and checks its own arrays, so that a wrong shape fails where it is made and not three calls later.
+Pixel coordinates are (x, y) = (column, row) with the centre of the top-left pixel at (0, 0). Positions are metres in
+the camera's optical frame (x right, y down, z forward). What is absent is ``None``, never zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class CameraIntrinsics:
+    """A pinhole camera without distortion.
+
+    ``fx, fy`` are focal lengths and ``cx, cy`` the principal point, all in pixels of a ``width`` x ``height`` image.
+    """
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        _require(self.fx > 0 and self.fy > 0, f"focal lengths must be positive, got fx={self.fx}, fy={self.fy}")
+        _require(self.width > 0 and self.height > 0, f"image size must be positive, got {self.width}x{self.height}")
+
+
+@dataclass(frozen=True)
+class CameraFrame:
+    """One colour image as it came from a camera, with its depth and lens where the camera gives them."""
+
+    rgb: np.ndarray
+    """(H, W, 3) uint8, RGB."""
+    stamp_ns: int
+    """Acquisition time, nanoseconds."""
+    frame_id: str
+    """Name of the camera's optical frame."""
+    depth_m: np.ndarray | None = None
+    """(H, W) float32 metres along the optical axis, aligned with ``rgb``; NaN where the sensor saw nothing."""
+    intrinsics: CameraIntrinsics | None = None
+
+    def __post_init__(self) -> None:
+        rgb = self.rgb
+        _require(
+            rgb.ndim == 3 and rgb.shape[2] == 3 and rgb.dtype == np.uint8 and rgb.size > 0,
+            f"rgb must be a non-empty (H, W, 3) uint8 array, got {rgb.shape} {rgb.dtype}",
+        )
+        if self.depth_m is not None:
+            _require(
+                self.depth_m.shape == rgb.shape[:2] and self.depth_m.dtype == np.float32,
+                f"depth_m must be float32 of shape {rgb.shape[:2]}, got {self.depth_m.shape} {self.depth_m.dtype}",
+            )
+
+
+@dataclass(frozen=True)
+class ProbabilityMaps:
+    """What a model believes, one map a prompt, at the size of the camera's image."""
+
+    prompts: tuple[str, ...]
+    values: np.ndarray
+    """(P, H, W) float32 in 0..1."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.values.ndim == 3 and len(self.values) == len(self.prompts) and self.values.dtype == np.float32,
+            f"values must be float32 ({len(self.prompts)}, H, W), got {self.values.shape} {self.values.dtype}",
+        )
+
+
+@dataclass(frozen=True)
+class MaskSet:
+    """Decisions made from ``ProbabilityMaps``, and the threshold that made them."""
+
+    prompts: tuple[str, ...]
+    values: np.ndarray
+    """(P, H, W) bool."""
+    threshold: float
+    """A pixel belongs to a prompt when its probability is strictly greater than this, 0..1."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.values.ndim == 3 and len(self.values) == len(self.prompts) and self.values.dtype == np.bool_,
+            f"values must be bool ({len(self.prompts)}, H, W), got {self.values.shape} {self.values.dtype}",
+        )
+
+
+@dataclass(frozen=True)
+class ObjectRegion:
+    """One connected thing that a prompt names in one image."""
+
+    prompt: str
+    id: int
+    """1..255, unique in its image; 0 is kept for "no object" in label images."""
+    score: float
+    """Mean probability over the mask, 0..1."""
+    mask: np.ndarray
+    """(H, W) bool."""
+    box_px: tuple[int, int, int, int]
+    """(x_min, y_min, x_max, y_max); the maxima are exclusive."""
+    centroid_px: tuple[float, float]
+    """(x, y), mean of the mask's pixel centres."""
+    area_px: int
+    position_m: tuple[float, float, float] | None = None
+    """(x, y, z) in the optical frame, or ``None`` without depth or intrinsics."""
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.id <= 255, f"an object id lies in 1..255, got {self.id}")
+        _require(self.mask.ndim == 2 and self.mask.dtype == np.bool_, "mask must be a (H, W) bool array")
+        _require(self.area_px > 0, "a region holds at least one pixel")

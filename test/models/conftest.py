@@ -1,0 +1,105 @@
+"""Small models with weights that make every part of them visible in the output."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from clip_seg_ros.models.backbone import CLIP, ClipConfig, TextConfig, VisionConfig, build_clip
+from clip_seg_ros.models.base import InputSpec
+from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
+from clip_seg_ros.models.tokenizer import CompactTokenizer
+
+INPUT_SPEC = InputSpec(size=64, resize="short_side", multiple=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+KNOWN_WORDS = ("red", "blue", "cup", "bowl", "a", "photo", "of", "the", ".")
+CONTEXT_LENGTH = 12
+
+
+def randomize(module: nn.Module, seed: int) -> None:
+    """Fills norms and biases too: fresh ones are zeros and ones, which hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(tensor: torch.Tensor, low: float, high: float) -> None:
+        with torch.no_grad():
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm2d | nn.LayerNorm):
+            uniform(child.weight, 0.5, 1.5)
+            uniform(child.bias, -0.3, 0.3)
+        if isinstance(child, nn.BatchNorm2d):
+            uniform(child.running_mean, -0.5, 0.5)
+            uniform(child.running_var, 0.5, 2.0)
+        if isinstance(child, nn.Linear) and child.bias is not None:
+            uniform(child.bias, -0.3, 0.3)
+
+
+def make_clip(vision: VisionConfig, vocab_size: int) -> CLIP:
+    """Returns a tiny CLIP of embedding width 20 in evaluation mode."""
+    text = TextConfig(context_length=CONTEXT_LENGTH, vocab_size=vocab_size, width=16, heads=2, layers=2)
+    torch.manual_seed(3)
+    clip = build_clip(ClipConfig(embed_dim=20, vision=vision, text=text))
+    randomize(clip, seed=4)
+    return clip.eval()
+
+
+def make_vit(vocab_size: int = 30) -> CLIP:
+    """Returns a CLIP with a ViT of 5 blocks, native input 32 x 32 and patches of 8."""
+    vision = VisionConfig(layers=5, width=24, image_size=32, patch_size=8, head_width=12)
+    return make_clip(vision, vocab_size)
+
+
+def make_resnet(output_stride: int = 32, vocab_size: int = 30) -> CLIP:
+    """Returns a CLIP with a ModifiedResNet of one or two blocks a stage and native input 64 x 64."""
+    vision = VisionConfig(layers=(1, 2, 1, 1), width=8, image_size=64, head_width=32, output_stride=output_stride)
+    return make_clip(vision, vocab_size)
+
+
+def make_clipseg(tower: str) -> CLIPSeg:
+    """Returns a CLIPSeg on a tiny "vit" or "resnet" tower, in evaluation mode."""
+    tokenizer = CompactTokenizer(KNOWN_WORDS, CONTEXT_LENGTH)
+    if tower == "vit":
+        clip = make_vit(vocab_size=tokenizer.vocab_size)
+        layers, widths, prefix_tokens = (0, 2, 3), (24, 24, 24), 1
+    else:
+        clip = make_resnet(output_stride=16, vocab_size=tokenizer.vocab_size)
+        layers, widths, prefix_tokens = (2, 3, 4), (64, 128, 256), 0
+    config = CLIPSegConfig(
+        embed_dim=20,
+        extract_layers=layers,
+        tap_widths=widths,
+        stride=8,
+        prefix_tokens=prefix_tokens,
+        input_spec=INPUT_SPEC,
+        reduce_dim=8,
+        n_heads=2,
+        feed_forward=32,
+    )
+    torch.manual_seed(5)
+    model = CLIPSeg(f"tiny-{tower}", clip, config, tokenizer)
+    randomize(model.decoder, seed=6)
+    return model.eval()
+
+
+@pytest.fixture
+def vit_clip() -> CLIP:
+    return make_vit()
+
+
+@pytest.fixture(params=[16, 32])
+def resnet_clip(request: pytest.FixtureRequest) -> CLIP:
+    """A ModifiedResNet CLIP of either output stride."""
+    return make_resnet(request.param)
+
+
+@pytest.fixture(params=["vit", "resnet"])
+def clipseg(request: pytest.FixtureRequest) -> CLIPSeg:
+    """A tiny CLIPSeg on either tower."""
+    return make_clipseg(request.param)
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    """Two random images, not square: (2, 3, 64, 96)."""
+    return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(7))

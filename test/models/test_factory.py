@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig, build_clip
+from clip_seg_ros.models.base import InputSpec
+from clip_seg_ros.models.checkpoints import WeightsError, save_safetensors, update_sums
+from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
+from clip_seg_ros.models.factory import build_segmenter
+from clip_seg_ros.models.tokenizer import CompactTokenizer
+
+WORDS = ("red", "cup")
+
+
+def make_model() -> tuple[CLIPSeg, ClipConfig]:
+    tokenizer = CompactTokenizer(WORDS, context_length=6)
+    config = ClipConfig(
+        embed_dim=12,
+        vision=VisionConfig(layers=(1, 1, 1, 1), width=4, image_size=64, head_width=32, output_stride=16),
+        text=TextConfig(context_length=6, vocab_size=tokenizer.vocab_size, width=8, heads=2, layers=1),
+    )
+    decoder_config = CLIPSegConfig(
+        embed_dim=12,
+        extract_layers=(2, 3),
+        tap_widths=(32, 64),
+        stride=8,
+        prefix_tokens=0,
+        input_spec=InputSpec(64, "short_side", 16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
+        reduce_dim=8,
+        feed_forward=16,
+    )
+    torch.manual_seed(0)
+    return CLIPSeg("clipseg-pocket", build_clip(config), decoder_config, tokenizer).eval(), config
+
+
+@pytest.fixture
+def weights_dir(tmp_path: Path) -> Path:
+    model, config = make_model()
+    write(tmp_path, model, {"clip": config.to_dict(), "known_words": WORDS})
+    return tmp_path
+
+
+def write(folder: Path, model: CLIPSeg, clip_config: dict) -> None:
+    save_safetensors(folder / "clip_pocket.safetensors", model.clip.state_dict(), clip_config, half=False)
+    decoder = model.decoder
+    save_safetensors(
+        folder / "clipseg_pocket.safetensors", decoder.state_dict(), decoder.config.to_dict(), half=False
+    )
+    update_sums(folder)
+
+
+@torch.no_grad()
+def test_built_model_is_the_saved_one(weights_dir: Path) -> None:
+    saved, _ = make_model()
+    built = build_segmenter("clipseg-pocket", weights_dir)
+    assert built.name == "clipseg-pocket"
+    assert built.input_spec == saved.input_spec
+    assert not built.training
+    pixels = torch.randn(1, 3, 64, 80)
+    expected = saved.decode(saved.encode_image(pixels), saved.encode_text(["red cup"]))
+    assert built.decode(built.encode_image(pixels), built.encode_text(["red cup"])).equal(expected)
+
+
+def test_unknown_name(weights_dir: Path) -> None:
+    with pytest.raises(ValueError, match='no model "clipseg-huge": use clipseg-pocket'):
+        build_segmenter("clipseg-huge", weights_dir)
+
+
+def test_missing_weights(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"clip_pocket\.safetensors does not exist"):
+        build_segmenter("clipseg-pocket", tmp_path)
+
+
+def test_missing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIP_SEG_WEIGHTS_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(WeightsError, match="nowhere: CLIP_SEG_WEIGHTS_DIR names it"):
+        build_segmenter("clipseg-pocket")
+
+
+@pytest.mark.parametrize("clip_values", [{}, {"clip": {"embed_dim": 12}, "known_words": WORDS}])
+def test_configuration_that_describes_nothing(weights_dir: Path, clip_values: dict) -> None:
+    write(weights_dir, make_model()[0], clip_values)
+    with pytest.raises(WeightsError, match="do not describe a model of this version"):
+        build_segmenter("clipseg-pocket", weights_dir)
+
+
+def test_weights_of_another_shape(weights_dir: Path) -> None:
+    model, config = make_model()
+    values = config.to_dict()
+    values["text"]["layers"] = 2
+    write(weights_dir, model, {"clip": values, "known_words": WORDS})
+    with pytest.raises(WeightsError, match=r"transformer\.resblocks\.1\.ln_1\.weight is missing"):
+        build_segmenter("clipseg-pocket", weights_dir)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from clip_seg_ros.models.tokenizer import ClipTokenizer, CompactTokenizer
+
+WORDS = ("red", "cup", "bowl", "a", "photo", "of", ".")
+
+
+@pytest.fixture
+def tokenizer() -> CompactTokenizer:
+    return CompactTokenizer(WORDS, context_length=8)
+
+
+def test_ids_are_dense_and_the_end_is_the_largest(tokenizer: CompactTokenizer) -> None:
+    assert tokenizer.vocab_size == len(WORDS) + 4
+    start, end = tokenizer.vocab_size - 2, tokenizer.vocab_size - 1
+    row = tokenizer(["red cup"])[0].tolist()
+    assert row[0] == start
+    assert row[3] == end
+    assert row[4:] == [0] * 4
+    assert all(2 <= piece < start for piece in row[1:3])
+    known = {tokenizer([word])[0, 1].item() for word in WORDS}
+    assert known == set(range(2, start))
+
+
+def test_ids_do_not_depend_on_the_order_of_words(tokenizer: CompactTokenizer) -> None:
+    shuffled = CompactTokenizer(WORDS[::-1], context_length=8)
+    assert shuffled(["a photo of a red bowl."]).equal(tokenizer(["a photo of a red bowl."]))
+
+
+def test_case_and_spaces_do_not_matter(tokenizer: CompactTokenizer) -> None:
+    assert tokenizer(["  Red   CUP "]).equal(tokenizer(["red cup"]))
+
+
+def test_unknown_pieces_share_one_id(tokenizer: CompactTokenizer) -> None:
+    row = tokenizer(["red zebra"])[0]
+    assert row[2] == 1
+    assert (tokenizer(["cups"]) == 1).any()
+
+
+def test_unknown_words(tokenizer: CompactTokenizer) -> None:
+    assert tokenizer.unknown_words("a red cup.") == ()
+    assert tokenizer.unknown_words("Zebra, a cup; the zebra cup") == ("Zebra", "the", "zebra")
+    assert tokenizer.unknown_words("<end_of_text> cup") == ("end_of_text",)
+
+
+def test_long_text_keeps_its_end(tokenizer: CompactTokenizer) -> None:
+    rows = tokenizer(["red " * 6, "red " * 7, "red " * 100])
+    end = tokenizer.vocab_size - 1
+    assert (rows[:, -1] == end).all()
+    assert rows[1].equal(rows[0])
+    assert rows[2].equal(rows[0])
+
+
+def test_empty_text(tokenizer: CompactTokenizer) -> None:
+    assert tokenizer([""])[0, :3].tolist() == [tokenizer.vocab_size - 2, tokenizer.vocab_size - 1, 0]
+
+
+def test_needs_words() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        CompactTokenizer((), context_length=8)
+
+
+def test_clip_vocabulary() -> None:
+    tokenizer = ClipTokenizer()
+    assert tokenizer.vocab_size == 49408
+    assert tokenizer(["a cat"])[0, :5].tolist() == [49406, 320, 2368, 49407, 0]
+    assert tokenizer(["cat " * 100])[0, -1] == 49407
+    assert tokenizer.unknown_words("zyzzyva") == ()
