@@ -1,0 +1,121 @@
+"""RGB image -> normalised pixels on the device, and the way back to the size of the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional
+
+from clip_seg_ros.models.base import InputSpec
+
+# With ``short_side`` the long side, and with it the work, grows with the aspect ratio: a 1 x 10000 image must be
+# refused and not turned into gigabytes. The widest panoramic cameras stay below 6.
+MAX_ASPECT_RATIO = 8.0
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How an image was resized. Both axes are scaled from edge to edge; nothing is cropped or padded."""
+
+    source_size: tuple[int, int]
+    """(H, W) of the camera's image."""
+    model_size: tuple[int, int]
+    """(h, w) of the model's pixels."""
+
+    @classmethod
+    def fit(cls, source_size: tuple[int, int], spec: InputSpec) -> Geometry:
+        """Finds the model's size for an image of ``source_size`` (H, W).
+
+        Raises:
+            ValueError: A side is zero, or the aspect ratio is kept and exceeds ``MAX_ASPECT_RATIO``.
+        """
+        height, width = source_size
+        if height < 1 or width < 1:
+            raise ValueError(f"an image needs at least one pixel, got {width}x{height}")
+        if spec.resize == "squash":
+            sides = (spec.size, spec.size)
+        else:
+            short, long = sorted(source_size)
+            if long > MAX_ASPECT_RATIO * short:
+                raise ValueError(
+                    f"a {width}x{height} image is too narrow: its sides may differ {MAX_ASPECT_RATIO:g} times at most"
+                )
+            sides = (spec.size * height / short, spec.size * width / short)
+        return cls(source_size, tuple(max(1, int(side / spec.multiple + 0.5)) * spec.multiple for side in sides))
+
+    def restore(self, maps: np.ndarray) -> np.ndarray:
+        """Brings maps of any resolution back to the camera's image, bilinearly and edge to edge.
+
+        One cv2.resize a map took 0.2 ms for four maps of 192x256 at 640x480, torch's interpolate 0.9 ms.
+
+        Args:
+            maps: (P, h', w') float32, each covering the whole image.
+
+        Returns:
+            (P, H, W) float32, within the range of ``maps``.
+        """
+        height, width = self.source_size
+        restored = np.empty((len(maps), height, width), np.float32)
+        for source, target in zip(maps, restored):
+            cv2.resize(source, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
+        return restored
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """One image as a model wants it."""
+
+    pixels: torch.Tensor
+    """(1, 3, h, w) float32, normalised, on the model's device."""
+    geometry: Geometry
+
+
+class Preprocessor:
+    """Prepares images for one model on one device.
+
+    Args:
+        spec: How the model wants its image.
+        device: Where the pixels shall be.
+    """
+
+    def __init__(self, spec: InputSpec, device: torch.device) -> None:
+        self._spec = spec
+        self._device = device
+        mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1)
+        std = torch.tensor(spec.std, device=device).view(1, 3, 1, 1)
+        # (x / 255 - mean) / std as one multiplication and one addition.
+        self._scale = 1.0 / (255.0 * std)
+        self._shift = -mean / std
+
+    @torch.inference_mode()
+    def __call__(self, rgb: np.ndarray) -> ModelInput:
+        """Resizes and normalises one image.
+
+        Resizing is bilinear, anti-aliased where it shrinks. Median of 640x480 -> 256x192 with the normalisation on a
+        CPU: 0.3 ms for torch on uint8, 0.8 ms for torch on float32, 1.3 ms for cv2's INTER_AREA; the three differ by
+        about one grey level in 255. On other devices, where torch has no such kernel for uint8, it works on float32;
+        the bytes are sent as uint8 all the same.
+
+        Args:
+            rgb: (H, W, 3) uint8 of any size from one pixel.
+
+        Raises:
+            ValueError: Not such an array, or too narrow for a model that keeps the aspect ratio.
+        """
+        if not isinstance(rgb, np.ndarray) or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+            found = f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
+            raise ValueError(f"rgb must be a (H, W, 3) uint8 array, got {found}")
+        geometry = Geometry.fit(rgb.shape[:2], self._spec)
+        # torch wants memory that is contiguous and writable; images straight from messages are read-only.
+        pixels = torch.from_numpy(np.require(rgb, requirements="CW")).to(self._device)
+        pixels = pixels.permute(2, 0, 1).unsqueeze(0)  # (1, 3, H, W)
+        if self._device.type != "cpu":
+            pixels = pixels.float()
+        pixels = functional.interpolate(
+            pixels, size=geometry.model_size, mode="bilinear", align_corners=False, antialias=True
+        )
+        pixels = torch.addcmul(self._shift, pixels.float(), self._scale)
+        return ModelInput(pixels.contiguous(), geometry)

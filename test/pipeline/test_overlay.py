@@ -1,0 +1,123 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from clip_seg_ros.pipeline.overlay import PALETTE, draw, prompt_colors
+from clip_seg_ros.pipeline.postprocess import masks, regions
+from clip_seg_ros.types import ProbabilityMaps
+
+GREY = np.full((480, 640, 3), 128, np.uint8)
+
+
+def squares(*places, size=(480, 640), side=80):
+    """One region for each (prompt, x, y)."""
+    prompts = tuple(dict.fromkeys(prompt for prompt, _, _ in places))
+    values = np.zeros((len(prompts), *size), np.float32)
+    for prompt, x, y in places:
+        values[prompts.index(prompt), y : y + side, x : x + side] = 0.93
+    maps = ProbabilityMaps(prompts, values)
+    return regions(maps, masks(maps, 0.5))
+
+
+def has_color(picture, color):
+    return bool((picture == color).all(axis=2).any())
+
+
+def test_the_mask_is_tinted_and_the_rest_is_left():
+    picture = draw(GREY, squares(("red cup", 200, 200)))
+    assert picture.shape == GREY.shape and picture.dtype == np.uint8
+    tinted = picture[210, 210]
+    np.testing.assert_allclose(tinted, 0.65 * 128 + 0.35 * np.array(PALETTE[0]), atol=1)
+    assert (picture[300:, :] == 128).all() and (picture[:, :190] == 128).all()
+    assert (GREY == 128).all()
+
+
+def test_contour_and_label_have_the_colour_of_the_prompt():
+    picture = draw(GREY, squares(("red cup", 200, 200)))
+    assert has_color(picture[195:205, 220:260], PALETTE[0])  # the upper edge
+    assert has_color(picture[160:196, 200:300], PALETTE[0])  # the tag above it
+
+
+def test_without_regions_the_picture_is_the_image():
+    assert np.array_equal(draw(GREY, []), GREY)
+
+
+def test_the_caption_lies_at_the_bottom():
+    picture = draw(GREY, [], caption="red cup: not found")
+    changed = (picture != GREY).any(axis=2)
+    assert changed[460:].all() and not changed[:440].any()
+    assert picture[455:].max() > 230  # light letters
+    assert not np.array_equal(picture, draw(GREY, [], caption="red cup: found"))
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        [("a", 0, 0), ("long b", 560, 0), ("c", 0, 380), ("long d", 560, 380), ("e", 300, 0), ("f", 300, 380)],
+        [("a", 200, 200), ("b", 200, 200), ("c", 200, 200), ("d", 200, 200)],
+        [("a", 200, 200), ("b", 230, 206), ("c", 260, 194)],
+    ],
+    ids=["at the borders", "on one spot", "side by side"],
+)
+def test_labels_keep_off_each_other_the_borders_and_the_caption(places):
+    """Each tag is filled with a colour of its own, so that a tag which is covered shows less of it."""
+    found = squares(*places)
+    prompts = [region.prompt for region in found]
+    nothing = [replace(region, mask=np.zeros_like(region.mask)) for region in found]
+    picture = draw(GREY, nothing, prompts, "several things")
+    for region in nothing:
+        color = prompt_colors(prompts)[region.prompt]
+        alone = draw(GREY, [region], prompts)
+        assert (picture == color).all(axis=2).sum() == (alone == color).all(axis=2).sum() > 300
+
+
+@pytest.mark.parametrize(("x", "y"), [(620, 200), (620, 0), (0, 460), (620, 460)])
+def test_a_label_at_the_border_is_whole(x, y):
+    def tag_px(x, y):
+        (found,) = squares(("red cup", x, y), side=20)
+        picture = draw(GREY, [replace(found, mask=np.zeros_like(found.mask))])
+        return (picture == PALETTE[0]).all(axis=2).sum()
+
+    assert tag_px(x, y) == tag_px(300, 200) > 300
+
+
+def test_a_label_without_room_above_and_below_lies_inside():
+    found = squares(("tall", 100, 0), side=446)
+    picture = draw(GREY, found, caption="tall: found")
+    assert has_color(picture[4:20, 110:150], PALETTE[0])
+    assert np.array_equal(picture[460:], draw(GREY, [], caption="tall: found")[460:])
+
+
+def test_the_order_of_the_prompts_fixes_the_colours():
+    found = squares(("bowl", 100, 100))
+    assert has_color(draw(GREY, found, prompts=["cup", "bowl"]), PALETTE[1])
+    assert not has_color(draw(GREY, found, prompts=["cup", "bowl"]), PALETTE[0])
+    assert prompt_colors(["cup", "bowl", "cup"]) == {"cup": PALETTE[0], "bowl": PALETTE[1]}
+    many = prompt_colors([f"p{i}" for i in range(len(PALETTE) + 1)])
+    assert many[f"p{len(PALETTE)}"] == PALETTE[0]
+
+
+def test_the_best_region_lies_on_top():
+    values = np.zeros((2, 480, 640), np.float32)
+    values[0, 100:300, 100:300] = 0.6
+    values[1, 150:250, 150:250] = 0.9
+    maps = ProbabilityMaps(("low", "high"), values)
+    found = regions(maps, masks(maps, 0.5))
+    assert found[0].prompt == "high"
+    color = np.array(draw(GREY, found, prompts=maps.prompts)[170, 170], float)
+    below = 0.65 * 128 + 0.35 * np.array(PALETTE[0])
+    np.testing.assert_allclose(color, 0.65 * below + 0.35 * np.array(PALETTE[1]), atol=2)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (12, 12), (30, 200), (120, 160), (1080, 1920)])
+def test_any_size_of_image_is_drawn(size):
+    rgb = np.full((*size, 3), 90, np.uint8)
+    maps = ProbabilityMaps(("a very long phrase about a red cup on the table",), np.full((1, *size), 0.9, np.float32))
+    picture = draw(rgb, regions(maps, masks(maps, 0.5)), caption="a caption that is far too long for it " * 9)
+    assert picture.shape == rgb.shape and not np.array_equal(picture, rgb)
+
+
+def test_a_read_only_image_is_drawn():
+    rgb = np.frombuffer(GREY.tobytes(), np.uint8).reshape(GREY.shape)
+    assert not np.array_equal(draw(rgb, squares(("cup", 10, 10))), rgb)

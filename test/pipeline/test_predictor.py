@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+import torch
+
+from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
+from clip_seg_ros.pipeline.predictor import Predictor, resolve_device
+
+COLORS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
+
+
+class ColorSegmenter(PromptableSegmenter):
+    """Knows three words; a pixel's logit is positive where its colour is nearer than 0.5 to the word's."""
+
+    def __init__(self, competition="sigmoid", resize="short_side"):
+        super().__init__()
+        self.name = "color"
+        self.input_spec = InputSpec(64, resize, 16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+        self.competition = competition
+        self.open_vocabulary = False
+        self.sharpness = torch.nn.Parameter(torch.tensor(20.0))
+        self.dropout = torch.nn.Dropout(0.5)
+        self.images_encoded = 0
+        self.texts_encoded = []
+
+    def encode_image(self, pixels):
+        self.images_encoded += 1
+        spec = self.input_spec
+        mean, std = (pixels.new_tensor(value).view(1, 3, 1, 1) for value in (spec.mean, spec.std))
+        rgb = pixels * std + mean
+        return ImageFeatures((rgb.flatten(2).transpose(1, 2),), tuple(pixels.shape[2:]))
+
+    def encode_text(self, prompts):
+        self.texts_encoded += prompts
+        return TextFeatures(self.sharpness.new_tensor([COLORS[prompt] for prompt in prompts]))
+
+    def decode(self, image, text):
+        distance = torch.cdist(text.pooled.unsqueeze(0), image.taps[0])  # (1, P, h * w)
+        return self.dropout((0.5 - distance) * self.sharpness).unflatten(2, image.grid_size)
+
+
+def halves(left, right, size=(48, 64)):
+    rgb = np.zeros((*size, 3), np.uint8)
+    rgb[:, : size[1] // 2] = np.multiply(COLORS[left], 255)
+    rgb[:, size[1] // 2 :] = np.multiply(COLORS[right], 255)
+    return rgb
+
+
+@pytest.mark.parametrize("resize", ["short_side", "squash"])
+@pytest.mark.parametrize("size", [(48, 64), (97, 131), (200, 30)])
+def test_phrases_are_found_where_they_are(resize, size):
+    predictor = Predictor(ColorSegmenter(resize=resize), "cpu")
+    maps = predictor.predict(halves("red", "blue", size), ["blue", "green", "red"])
+    assert maps.prompts == ("blue", "green", "red")
+    assert maps.values.shape == (3, *size) and maps.values.dtype == np.float32
+    middle = size[1] // 2
+    margin = 2 + size[1] // 20
+    blue, green, red = maps.values > 0.5
+    assert red[:, : middle - margin].all() and not red[:, middle + margin :].any()
+    assert blue[:, middle + margin :].all() and not blue[:, : middle - margin].any()
+    assert not green.any()
+
+
+def test_one_encoding_answers_many_questions():
+    model = ColorSegmenter()
+    predictor = Predictor(model, "cpu")
+    rgb = halves("red", "green")
+    encoded = predictor.encode(rgb)
+    together = predictor.ask(encoded, ["red", "green"])
+    assert np.array_equal(predictor.ask(encoded, ("green",)).values[0], together.values[1])
+    assert np.array_equal(predictor.predict(rgb, ["red", "green"]).values, together.values)
+    assert model.images_encoded == 2
+    assert model.texts_encoded == ["red", "green"]
+
+
+def test_it_remembers_no_image():
+    predictor = Predictor(ColorSegmenter(), "cpu")
+    first = predictor.encode(halves("red", "blue"))
+    expected = predictor.ask(first, ["red"]).values
+    predictor.predict(halves("blue", "red", (20, 90)), ["red"])
+    assert np.array_equal(predictor.ask(first, ["red"]).values, expected)
+
+
+def test_competing_prompts_share_each_pixel():
+    rgb = halves("red", "blue")
+    maps = Predictor(ColorSegmenter("softmax"), "cpu").predict(rgb, ["red", "green", "blue"])
+    np.testing.assert_allclose(maps.values.sum(axis=0), 1.0, atol=1e-5)
+    assert (maps.values.argmax(axis=0)[:, :28] == 0).all() and (maps.values.argmax(axis=0)[:, 36:] == 2).all()
+
+
+def test_the_model_is_evaluated_without_gradients():
+    predictor = Predictor(ColorSegmenter(), "cpu")
+    assert not predictor.model.training  # dropout would make answers differ
+    encoded = predictor.encode(halves("red", "blue"))
+    assert encoded.features.taps[0].is_inference()
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([], "no prompts"),
+        ("red", r'write \["red"\]'),
+        (["red", " "], "a prompt must be a phrase, got ' '"),
+        ([None], "a prompt must be a phrase, got None"),
+    ],
+)
+def test_prompts_are_checked_before_work_begins(prompts, message):
+    model = ColorSegmenter()
+    predictor = Predictor(model, "cpu")
+    with pytest.raises(ValueError, match=message):
+        predictor.predict(halves("red", "blue"), prompts)
+    assert model.images_encoded == 0
+    with pytest.raises(ValueError, match=message):
+        predictor.ask(predictor.encode(halves("red", "blue")), prompts)
+
+
+@pytest.mark.parametrize("rgb", [np.zeros((0, 0, 3), np.uint8), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), None])
+def test_bad_images_are_refused(rgb):
+    with pytest.raises(ValueError):
+        Predictor(ColorSegmenter(), "cpu").predict(rgb, ["red"])
+
+
+def test_a_single_pixel_is_an_image():
+    maps = Predictor(ColorSegmenter(), "cpu").predict(np.array([[[255, 0, 0]]], np.uint8), ["red", "blue"])
+    assert maps.values.shape == (2, 1, 1)
+    assert maps.values[0, 0, 0] > 0.99 and maps.values[1, 0, 0] < 0.01
+
+
+@pytest.mark.parametrize("name", ["gpu", "tpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "CPU", ""])
+def test_an_unknown_device_is_refused(name):
+    with pytest.raises(ValueError, match=f'unknown device "{name}": use auto, cpu'):
+        Predictor(ColorSegmenter(), name)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match='"cuda:63" is not available: torch sees .* use auto or cpu'):
+        resolve_device("cuda:63")
+
+
+def test_auto_takes_cuda_where_there_is_one():
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+def test_the_model_moves_to_the_device():
+    predictor = Predictor(ColorSegmenter(), "auto")
+    assert predictor.model.sharpness.device.type == predictor.device.type
+    maps = predictor.predict(halves("red", "blue"), ["red"])
+    assert isinstance(maps.values, np.ndarray) and maps.values[0, :, :28].min() > 0.5 > maps.values[0, :, 36:].max()

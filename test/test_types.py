@@ -1,0 +1,75 @@
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+
+from clip_seg_ros.types import CameraFrame, CameraIntrinsics, MaskSet, ObjectRegion, ProbabilityMaps
+
+RGB = np.zeros((4, 6, 3), np.uint8)
+
+
+def test_a_frame_takes_matching_arrays():
+    frame = CameraFrame(RGB, stamp_ns=1, frame_id="camera", depth_m=np.zeros((4, 6), np.float32))
+    assert frame.intrinsics is None
+    with pytest.raises(FrozenInstanceError):
+        frame.stamp_ns = 2
+
+
+@pytest.mark.parametrize(
+    "rgb", [RGB[..., 0], RGB[..., :2], RGB.astype(np.float32), np.zeros((0, 6, 3), np.uint8)], ids=str
+)
+def test_a_frame_refuses_what_is_no_picture(rgb):
+    with pytest.raises(ValueError, match="rgb must be"):
+        CameraFrame(rgb, stamp_ns=0, frame_id="camera")
+
+
+@pytest.mark.parametrize("depth_m", [np.zeros((6, 4), np.float32), np.zeros((4, 6)), np.zeros((4, 6), np.uint16)])
+def test_a_frame_refuses_depth_of_another_size_or_type(depth_m):
+    with pytest.raises(ValueError, match="depth_m must be"):
+        CameraFrame(RGB, stamp_ns=0, frame_id="camera", depth_m=depth_m)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"fx": 0.0}, "focal"), ({"fy": -1.0}, "focal"), ({"width": 0}, "image size")]
+)
+def test_intrinsics_are_positive(change, message):
+    with pytest.raises(ValueError, match=message):
+        CameraIntrinsics(**({"fx": 1.0, "fy": 1.0, "cx": 0.0, "cy": 0.0, "width": 2, "height": 2} | change))
+
+
+@pytest.mark.parametrize("values", [np.zeros((1, 4, 6), np.float32), np.zeros((2, 4, 6)), np.zeros((2, 4), np.float32)])
+def test_probabilities_come_one_map_a_prompt(values):
+    ProbabilityMaps(("a", "b"), np.zeros((2, 4, 6), np.float32))
+    with pytest.raises(ValueError, match="values must be float32"):
+        ProbabilityMaps(("a", "b"), values)
+
+
+@pytest.mark.parametrize("values", [np.zeros((1, 4, 6), bool), np.zeros((2, 4, 6), np.uint8)])
+def test_masks_come_one_a_prompt(values):
+    MaskSet(("a", "b"), np.zeros((2, 4, 6), bool), 0.5)
+    with pytest.raises(ValueError, match="values must be bool"):
+        MaskSet(("a", "b"), values, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": 0}, "1..255"),
+        ({"id": 256}, "1..255"),
+        ({"mask": np.ones((4, 6), np.uint8)}, "mask must be"),
+        ({"area_px": 0}, "at least one pixel"),
+    ],
+)
+def test_a_region_is_checked(change, message):
+    good = dict(
+        prompt="cup",
+        id=1,
+        score=0.9,
+        mask=np.ones((4, 6), bool),
+        box_px=(0, 0, 6, 4),
+        centroid_px=(2.5, 1.5),
+        area_px=24,
+    )
+    assert ObjectRegion(**good).position_m is None
+    with pytest.raises(ValueError, match=message):
+        ObjectRegion(**(good | change))
