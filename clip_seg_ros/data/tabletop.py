@@ -1,0 +1,113 @@
+"""Rendered tabletop scenes on disk: written once in parallel, resumable, read back as arrays.
+
+A folder holds shards of ``SHARD_SCENES`` scenes. Which seeds are for training and which are never trained on is fixed
+here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clip_seg_ros.sim.renderer import SceneRenderer
+from clip_seg_ros.sim.scene import HELD_OUT_PAIRS, SCENES_PER_SHAPE_SET, sample_scene
+
+FIRST_TRAIN_SEED = 100_000
+"""Training takes its scenes from this seed upwards. Shapes are shared only by neighbours, so never with a test seed."""
+TEST_SEEDS = range(10_000, 10_500)
+SHARD_SCENES = 10 * SCENES_PER_SHAPE_SET
+
+
+@dataclass(frozen=True)
+class TabletopScenes:
+    """Scenes held in memory."""
+
+    rgb: np.ndarray
+    """(N, H, W, 3) uint8."""
+    labels: np.ndarray
+    """(N, H, W) uint8: 0 = no object, otherwise 1 + index in ``objects[n]``."""
+    objects: tuple[tuple[tuple[str, str], ...], ...]
+    """For each scene the (colour, kind) of each object."""
+
+    def __len__(self) -> int:
+        return len(self.rgb)
+
+
+def _shard_path(folder: Path, index: int) -> Path:
+    return folder / f"tabletop_{index:05d}.npz"
+
+
+def _render_shard(job: tuple[Path, int, int, int]) -> int:
+    folder, index, width, height = job
+    rgb, labels, objects = [], [], []
+    first = FIRST_TRAIN_SEED + index * SHARD_SCENES
+    with SceneRenderer(width, height) as renderer:
+        for seed in range(first, first + SHARD_SCENES):
+            view = renderer.render(sample_scene(seed, forbidden=HELD_OUT_PAIRS), depth=False)
+            rgb.append(view.rgb)
+            labels.append(view.labels)
+            objects.append([(item.color, item.kind) for item in view.objects])
+    # Written beside and renamed, so that a shard that exists is whole.
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
+        np.savez(file, rgb=np.stack(rgb), labels=np.stack(labels), objects=json.dumps(objects))
+    os.replace(file.name, _shard_path(folder, index))
+    return index
+
+
+def render_training_scenes(
+    folder: Path, scenes: int, width: int = 320, height: int = 240, workers: int = 2
+) -> Iterator[int]:
+    """Renders the training scenes that ``folder`` does not hold yet and yields how many are ready after each shard.
+
+    The held-out pairs never appear in them. ``scenes`` is rounded up to whole shards.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob("*.part"):
+        leftover.unlink()
+    shards = range(-(-scenes // SHARD_SCENES))
+    missing = [(folder, index, width, height) for index in shards if not _shard_path(folder, index).exists()]
+    ready = (len(shards) - len(missing)) * SHARD_SCENES
+    yield ready
+    if missing:
+        # A fresh interpreter a worker: a GL context does not survive a fork.
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            for _ in pool.imap_unordered(_render_shard, missing):
+                ready += SHARD_SCENES
+                yield ready
+
+
+def load_training_scenes(folder: Path, scenes: int) -> TabletopScenes:
+    """Reads the first ``scenes`` training scenes (rounded up to whole shards) into memory.
+
+    Raises:
+        FileNotFoundError: a shard is missing; ``render_training_scenes`` makes it.
+        ValueError: the shards were rendered at different sizes.
+    """
+    rgb, labels, objects = [], [], []
+    for index in range(-(-scenes // SHARD_SCENES)):
+        path = _shard_path(folder, index)
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing: render the training scenes first")
+        with np.load(path) as shard:
+            rgb.append(shard["rgb"])
+            labels.append(shard["labels"])
+            objects += [tuple((c, k) for c, k in scene) for scene in json.loads(str(shard["objects"]))]
+    if len({part.shape[1:] for part in rgb}) > 1:
+        raise ValueError(f"{folder} holds scenes of different sizes; empty it and render again")
+    return TabletopScenes(np.concatenate(rgb), np.concatenate(labels), tuple(objects))
+
+
+def present_pairs(objects: Sequence[tuple[str, str]], labels: np.ndarray, min_share: float) -> set[tuple[str, str]]:
+    """The (colour, kind) pairs that cover at least ``min_share`` of a (H, W) label image."""
+    areas = np.bincount(labels.ravel(), minlength=len(objects) + 1)[1:]
+    covered: dict[tuple[str, str], int] = {}
+    for pair, area in zip(objects, areas, strict=False):
+        covered[pair] = covered.get(pair, 0) + int(area)
+    return {pair for pair, area in covered.items() if area >= min_share * labels.size}

@@ -1,0 +1,42 @@
+"""What a phrase means in the tabletop world: "red cups" -> ("red", "cup")."""
+
+from __future__ import annotations
+
+from clip_seg_ros.sim.scene import COLORS, KINDS
+
+_ANY_KIND = frozenset({"thing", "object", "item", "one"})
+_WORDS_BEFORE = frozenset({"a", "an", "the", "all"})
+
+Pair = tuple[str | None, str | None]
+"""(colour, kind), where ``None`` stands for any."""
+
+
+def pair_of(phrase: str) -> Pair | None:
+    """Reads a phrase as a colour and a kind of the world, either of which may be missing ("cup", "red thing").
+
+    Returns:
+        ``None`` when the phrase names something that the world does not have, e.g. "giraffe" or "cup holder".
+    """
+    words = [word for word in phrase.lower().split() if word not in _WORDS_BEFORE]
+    color = kind = None
+    for index, word in enumerate(words):
+        if word in COLORS and color is None:
+            color = word
+        elif index == len(words) - 1 and _singular(word) in KINDS:
+            kind = _singular(word)
+        elif not (index == len(words) - 1 and _singular(word) in _ANY_KIND):
+            return None
+    return (color, kind) if color or kind else None
+
+
+def matches(pair: Pair, name: str) -> bool:
+    """Whether the object called ``name`` ("red cup") is one that ``pair`` means."""
+    color, kind = name.split()
+    return pair[0] in (None, color) and pair[1] in (None, kind)
+
+
+def _singular(word: str) -> str:
+    for ending in ("es", "s"):
+        if word.endswith(ending) and word.removesuffix(ending) in (*KINDS, *_ANY_KIND):
+            return word.removesuffix(ending)
+    return word
