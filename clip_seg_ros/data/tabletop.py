@@ -66,7 +66,8 @@ def render_training_scenes(
 ) -> Iterator[int]:
     """Renders the training scenes that ``folder`` does not hold yet and yields how many are ready after each shard.
 
-    The held-out pairs never appear in them. ``scenes`` is rounded up to whole shards.
+    The held-out pairs never appear in them. ``scenes`` is rounded up to whole shards. One worker draws in this process,
+    more in processes of their own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob("*.part"):
@@ -75,7 +76,12 @@ def render_training_scenes(
     missing = [(folder, index, width, height) for index in shards if not _shard_path(folder, index).exists()]
     ready = (len(shards) - len(missing)) * SHARD_SCENES
     yield ready
-    if missing:
+    if missing and workers == 1:
+        for job in missing:
+            _render_shard(job)
+            ready += SHARD_SCENES
+            yield ready
+    elif missing:
         # A fresh interpreter a worker: a GL context does not survive a fork.
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
             for _ in pool.imap_unordered(_render_shard, missing):

@@ -68,9 +68,10 @@ def _load_mujoco():
         os.environ["MUJOCO_GL"] = backend
         try:
             mujoco = importlib.import_module("mujoco")
-            context = mujoco.GLContext(16, 16)
-            context.make_current()
-            context.free()
+            # Some back ends open a context that cannot draw: only drawing tells.
+            renderer = mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8)
+            renderer.render()
+            renderer.close()
             return mujoco
         except Exception as error:  # each back end fails in its own way, and the next one may work
             faults.append(f"{backend}: {type(error).__name__}: {error}")
@@ -81,8 +82,9 @@ def _load_mujoco():
         os.environ["MUJOCO_GL"] = wanted
     else:
         os.environ.pop("MUJOCO_GL", None)
+    why = f"MUJOCO_GL={wanted} does not work; unset it and" if wanted else "neither EGL nor OSMesa works;"
     raise RendererUnavailable(
-        "the simulated camera cannot draw: neither EGL nor OSMesa works here. On Debian or Ubuntu: "
+        f"the simulated camera cannot draw: {why} on Debian or Ubuntu "
         "apt-get install libegl1 libgl1-mesa-dri libosmesa6. Tried: " + "; ".join(faults)
     )
 

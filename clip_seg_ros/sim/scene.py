@@ -130,18 +130,16 @@ def sample_scene(
     shape_seed = seed // SCENES_PER_SHAPE_SET
     camera = _sample_camera(rng)
     count = max(int(rng.integers(objects[0], objects[1] + 1)), len(required) + 2 if required else 0)
-    placed: list[SceneObject] = []
     wanted = [_fill_pair(rng, pair, forbidden) for pair in required]
     allowed = [(c, k) for c in COLORS for k in KINDS if not _matches_any((c, k), forbidden)]
     if not allowed:
         raise ValueError("the forbidden pairs leave nothing to put on the table")
-    for index in range(count):
-        pair = wanted[index] if index < len(wanted) else allowed[rng.integers(len(allowed))]
-        item = _place(rng, pair, shape_seed, placed, camera, protect=len(wanted))
-        if item is not None:
-            placed.append(item)
-        elif index < len(wanted):
-            raise ValueError(f"no room for {len(required)} required objects; name fewer")
+    for _ in range(20):
+        placed = _populate(rng, wanted, allowed, count, shape_seed, camera)
+        if placed:
+            break
+    else:
+        raise ValueError(f"no room for {len(required)} required objects; name fewer")
     hue, saturation, value = rng.random(), rng.uniform(0.0, 0.45) ** 1.3, rng.uniform(0.35, 0.95)
     return Scene(
         seed=seed,
@@ -154,6 +152,19 @@ def sample_scene(
         ambient=float(rng.uniform(0.20, 0.40)),
         camera=camera,
     )
+
+
+def _populate(rng, wanted, allowed, count: int, shape_seed: int, camera) -> list[SceneObject]:
+    """Places the wanted pairs and then others up to ``count``; an empty list when a wanted one found no room."""
+    placed: list[SceneObject] = []
+    for index in range(count):
+        pair = wanted[index] if index < len(wanted) else allowed[rng.integers(len(allowed))]
+        item = _place(rng, pair, shape_seed, placed, camera, protect=len(wanted))
+        if item is not None:
+            placed.append(item)
+        elif index < len(wanted):
+            return []
+    return placed
 
 
 def _check_pairs(pairs: Sequence[tuple[str | None, str | None]]) -> None:

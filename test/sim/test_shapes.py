@@ -1,0 +1,42 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from clip_seg_ros.sim.shapes import SHAPE_BUILDERS, build_shapes
+
+
+def parts():
+    for kind, shapes in build_shapes(3, 3).items():
+        for index, shape in enumerate(shapes):
+            for number, part in enumerate(shape.parts):
+                yield pytest.param(part, id=f"{kind}{index}.{number}")
+
+
+@pytest.mark.parametrize("part", list(parts()))
+def test_a_part_is_a_closed_surface_seen_from_outside(part):
+    # Points at one place (the poles of a lathed surface) are one vertex.
+    places, joined = np.unique(part.vertices.round(7), axis=0, return_inverse=True)
+    faces = joined.reshape(-1)[part.faces]
+    faces = [face for face in faces.tolist() if len(set(face)) == 3]
+    edges = Counter(edge for a, b, c in faces for edge in ((a, b), (b, c), (c, a)))
+    for (a, b), count in edges.items():
+        assert edges[(b, a)] == count, "an edge without its counterpart is a hole or a flipped face"
+    volume = sum(np.dot(places[a], np.cross(places[b], places[c])) for a, b, c in faces) / 6
+    assert volume > 0
+
+
+@pytest.mark.parametrize("kind", SHAPE_BUILDERS)
+def test_a_shape_stands_on_the_table_within_its_footprint(kind):
+    for shape in build_shapes(11, 3)[kind]:
+        points = np.concatenate([part.vertices for part in shape.parts])
+        assert points[:, 2].min() == pytest.approx(0.0, abs=1e-3)
+        assert points[:, 2].max() == pytest.approx(shape.height, abs=1e-2)
+        assert np.hypot(points[:, 0], points[:, 1]).max() <= shape.footprint_radius + 0.011
+        assert 0.01 < shape.height < 0.3
+
+
+def test_the_same_seed_gives_the_same_shapes_and_another_does_not():
+    first, again, other = build_shapes(5, 2), build_shapes(5, 2), build_shapes(6, 2)
+    assert all(a.height == b.height for kind in first for a, b in zip(first[kind], again[kind], strict=True))
+    assert first["cup"][0].height != other["cup"][0].height
