@@ -1,0 +1,17 @@
+"""Figures of merit for masks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def mask_iou(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Intersection over union of two (H, W) bool masks, 0..1; NaN when both are empty, for there is nothing to find.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if predicted.shape != true.shape:
+        raise ValueError(f"masks of different shapes: {predicted.shape} and {true.shape}")
+    union = np.count_nonzero(predicted | true)
+    return np.count_nonzero(predicted & true) / union if union else float("nan")

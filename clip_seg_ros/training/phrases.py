@@ -1,0 +1,134 @@
+"""What a person would type about a tabletop scene: phrases that are there, and phrases that are not.
+
+Phrases for the held-out pairs are never made, neither as something to find nor as something absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS
+
+KIND_WORDS: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in KINDS} | {
+    "cup": ("cup", "mug"),
+    "can": ("can", "tin"),
+    "ball": ("ball", "sphere"),
+    "plate": ("plate", "dish"),
+}
+COLOR_WORDS: dict[str, tuple[str, ...]] = {color: (color,) for color in COLORS} | {"purple": ("purple", "violet")}
+ANY_KIND_WORDS = ("object", "thing")
+# The templates of CLIPSeg's training, as its authors' code samples them.
+TEMPLATES = (
+    "a photo of a {}.",
+    "a photograph of a {}.",
+    "an image of a {}.",
+    "{}.",
+    "a cropped photo of a {}.",
+    "a good photo of a {}.",
+    "a photo of one {}.",
+    "a bad photo of a {}.",
+    "a photo of the {}.",
+)
+ARTICLES = ("the {}", "a {}")
+# Nouns outside the vocabulary. Their pieces all share one "unknown" embedding, which so learns to mean "not here".
+UNKNOWN_NOUNS = (
+    "giraffe", "phone", "person", "dog", "chair", "laptop", "keys", "banana", "scissors", "shoe", "lamp", "keyboard",
+    "spoon", "fork", "umbrella", "screwdriver", "robot", "flower", "towel", "glove", "toothbrush", "stapler",
+)  # fmt: skip
+
+Pair = tuple[str, str]
+TRAIN_PAIRS: tuple[Pair, ...] = tuple((c, k) for c in COLORS for k in KINDS if (c, k) not in HELD_OUT_PAIRS)
+
+
+def known_words() -> tuple[str, ...]:
+    """Every word and mark that training phrases are made of, unknown nouns apart."""
+    words = [*ANY_KIND_WORDS]
+    for group in (*KIND_WORDS.values(), *COLOR_WORDS.values()):
+        words += group
+    for template in (*TEMPLATES, *ARTICLES):
+        words += template.replace("{}", " ").replace(".", " . ").split()
+    return tuple(dict.fromkeys(words))
+
+
+@dataclass(frozen=True)
+class Query:
+    """A phrase and what it means; with both ``None`` it names something that is never there."""
+
+    text: str
+    color: str | None
+    kind: str | None
+
+    def matches(self, pair: Pair) -> bool:
+        """Whether an object of this (colour, kind) is meant."""
+        if self.color is None and self.kind is None:
+            return False
+        return self.color in (None, pair[0]) and self.kind in (None, pair[1])
+
+
+def _choice(rng: np.random.Generator, options: Sequence):
+    return options[int(rng.integers(len(options)))]
+
+
+def word_phrase(rng: np.random.Generator, color: str | None, kind: str | None) -> str:
+    """Draws words for a colour, a kind or both, with no template around them."""
+    noun = _choice(rng, KIND_WORDS[kind]) if kind else _choice(rng, ANY_KIND_WORDS)
+    return f"{_choice(rng, COLOR_WORDS[color])} {noun}" if color else noun
+
+
+def dress(rng: np.random.Generator, phrase: str) -> str:
+    """Puts a phrase as it is, behind an article, or into one of CLIPSeg's templates."""
+    draw = rng.random()
+    if draw < 0.4:
+        return phrase
+    return _choice(rng, ARTICLES if draw < 0.6 else TEMPLATES).format(phrase)
+
+
+def make_query(rng: np.random.Generator, color: str | None, kind: str | None) -> Query:
+    """Draws one way of asking for a colour, a kind or both."""
+    return Query(dress(rng, word_phrase(rng, color, kind)), color, kind)
+
+
+def unknown_query(rng: np.random.Generator, allow_colors: bool = True) -> Query:
+    """Draws a phrase with a noun that the vocabulary lacks."""
+    noun = _choice(rng, UNKNOWN_NOUNS)
+    colored = allow_colors and rng.random() < 0.5
+    return Query(dress(rng, f"{_choice(rng, COLORS)} {noun}" if colored else noun), None, None)
+
+
+def sample_query(
+    rng: np.random.Generator, visible: Sequence[Pair], present: Collection[Pair], kinds_only: bool
+) -> Query:
+    """Draws one phrase for a scene; six in ten name something visible, as CLIPSeg's negatives want more here than there.
+
+    Args:
+        rng: where the choice comes from.
+        visible: pairs large enough in the picture to be asked for.
+        present: every pair in the scene, hidden ones included: an absent phrase names none of them.
+        kinds_only: for recoloured pictures, whose colours no word fits.
+    """
+    draw = rng.random()
+    if visible and draw < 0.6:
+        color, kind = _choice(rng, visible)
+        part = rng.random()
+        if kinds_only or part < 0.28:
+            return make_query(rng, None, kind)
+        return make_query(rng, color, None) if part < 0.45 else make_query(rng, color, kind)
+    colors, kinds = {c for c, _ in present}, {k for _, k in present}
+    absent_kinds = [k for k in KINDS if k not in kinds]
+    absent_colors = [c for c in COLORS if c not in colors]
+    if draw > 0.96:
+        return unknown_query(rng, allow_colors=not kinds_only)
+    if kinds_only or draw > 0.92:
+        if absent_kinds:
+            return make_query(rng, None, _choice(rng, absent_kinds))
+        return unknown_query(rng, allow_colors=False)
+    if draw > 0.89 and absent_colors:
+        return make_query(rng, _choice(rng, absent_colors), None)
+    absent = [pair for pair in TRAIN_PAIRS if pair not in present]
+    hard = [pair for pair in absent if pair[0] in colors and pair[1] in kinds]
+    near = [pair for pair in absent if pair[0] in colors or pair[1] in kinds]
+    options = hard if hard and draw < 0.75 else near if near and draw < 0.82 else absent
+    return make_query(rng, *_choice(rng, options))
