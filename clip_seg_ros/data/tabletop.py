@@ -96,18 +96,25 @@ def load_training_scenes(folder: Path, scenes: int) -> TabletopScenes:
         FileNotFoundError: a shard is missing; ``render_training_scenes`` makes it.
         ValueError: the shards were rendered at different sizes.
     """
-    rgb, labels, objects = [], [], []
-    for index in range(-(-scenes // SHARD_SCENES)):
+    shards = -(-scenes // SHARD_SCENES)
+    rgb = labels = None
+    objects: list[tuple[tuple[str, str], ...]] = []
+    for index in range(shards):
         path = _shard_path(folder, index)
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: render the training scenes first")
         with np.load(path) as shard:
-            rgb.append(shard["rgb"])
-            labels.append(shard["labels"])
-            objects += [tuple((c, k) for c, k in scene) for scene in json.loads(str(shard["objects"]))]
-    if len({part.shape[1:] for part in rgb}) > 1:
-        raise ValueError(f"{folder} holds scenes of different sizes; empty it and render again")
-    return TabletopScenes(np.concatenate(rgb), np.concatenate(labels), tuple(objects))
+            part = slice(index * SHARD_SCENES, (index + 1) * SHARD_SCENES)
+            pictures, names = shard["rgb"], json.loads(str(shard["objects"]))
+            if rgb is None:
+                # Room for all of them at once: joining parts later would take the memory twice.
+                rgb = np.empty((shards * SHARD_SCENES, *pictures.shape[1:]), np.uint8)
+                labels = np.empty(rgb.shape[:3], np.uint8)
+            if pictures.shape[1:] != rgb.shape[1:]:
+                raise ValueError(f"{folder} holds scenes of different sizes; empty it and render again")
+            rgb[part], labels[part] = pictures, shard["labels"]
+            objects += [tuple((c, k) for c, k in scene) for scene in names]
+    return TabletopScenes(rgb, labels, tuple(objects))
 
 
 def present_pairs(objects: Sequence[tuple[str, str]], labels: np.ndarray, min_share: float) -> set[tuple[str, str]]:

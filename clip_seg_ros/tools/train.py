@@ -12,7 +12,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "train",
         help="train the embedded weights from rendered scenes",
         description="Renders scenes, trains a small CLIP and CLIPSeg's decoder on it, and writes both as safetensors. "
-        "Stopped at any moment, the same command goes on where it was.",
+        "Stopped at any moment, the same command goes on where it was. Ends by measuring them and writing their card.",
     )
     parser.add_argument("config", type=Path, help="recipe, e.g. config/train_pocket.yaml")
     parser.add_argument("--out", type=Path, required=True, help="folder that the weights are written to")
@@ -23,13 +23,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains and writes the weights; returns the exit code."""
-    import json
-
     import torch
     import yaml
     from tqdm import tqdm
 
-    from clip_seg_ros.data.tabletop import load_training_scenes, render_training_scenes
+    from clip_seg_ros.data.tabletop import TEST_SEEDS, load_training_scenes, render_training_scenes
+    from clip_seg_ros.evaluation.embedded import evaluate_embedded, summarise
+    from clip_seg_ros.pipeline.predictor import Predictor
+    from clip_seg_ros.training.card import write_card
     from clip_seg_ros.training.pocket import PocketSettings, PocketTrainer, save_pocket
     from clip_seg_ros.training.runner import Runner
 
@@ -46,6 +47,16 @@ def run(args: argparse.Namespace) -> int:
     runner = Runner(trainer, args.work / "state.pt", settings.seed)
     trainer.run(runner)
     save_pocket(trainer, args.out)
-    (args.out / "training_seconds.json").write_text(json.dumps(runner.seconds, indent=2) + "\n")
-    print(f"weights written to {args.out}; measure them: clip-seg evaluate --suite embedded --weights {args.out}")
+    print(f"weights written to {args.out}; measuring them on scenes that training never saw")
+    questions = evaluate_embedded(Predictor(trainer.model), TEST_SEEDS, progress=lambda seeds: tqdm(seeds, desc="measure"))
+    write_card(
+        args.out / "clipseg_pocket.md",
+        settings,
+        summarise(questions),
+        runner.seconds,
+        tuple(sum(p.numel() for p in part.parameters()) for part in (trainer.model.clip, trainer.model.decoder)),
+        sum(file.stat().st_size for file in args.out.glob("*.safetensors")),
+        torch.get_num_threads(),
+    )
+    print(f"figures written to {args.out / 'clipseg_pocket.md'}")
     return 0
