@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from clip_seg_ros.models.backbone import bpe_tokenizer
 
 _PADDING = 0
 _UNKNOWN = 1
+_WORD = re.compile(r"[A-Za-z]+")
 
 
 class Tokenizer(ABC):
@@ -71,4 +73,13 @@ class CompactTokenizer(Tokenizer):
         return tuple(dict.fromkeys(word for word in words if _UNKNOWN in self._encode(word)))
 
     def _encode(self, text: str) -> list[int]:
+        text = _WORD.sub(lambda match: self._singular(match[0].lower()), text)
         return [self._ids.get(piece, _UNKNOWN) for piece in bpe_tokenizer().encode(text)]
+
+    def _singular(self, word: str) -> str:
+        """Returns ``word``, or the known word that it is the plural of: "cups" asks for every cup anyway."""
+        if word not in self.known_words:
+            for ending in ("s", "es"):
+                if word.removesuffix(ending) in self.known_words:
+                    return word.removesuffix(ending)
+        return word

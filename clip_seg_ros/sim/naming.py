@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from clip_seg_ros.sim.scene import COLORS, KINDS
 
+# How people call the kinds and colours of the world.
+KIND_WORDS: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in KINDS} | {
+    "cup": ("cup", "mug"),
+    "can": ("can", "tin"),
+    "ball": ("ball", "sphere"),
+    "plate": ("plate", "dish"),
+}
+COLOR_WORDS: dict[str, tuple[str, ...]] = {color: (color,) for color in COLORS} | {"purple": ("purple", "violet")}
+_KIND_OF = {word: kind for kind, words in KIND_WORDS.items() for word in words}
+_COLOR_OF = {word: color for color, words in COLOR_WORDS.items() for word in words}
 _ANY_KIND = frozenset({"thing", "object", "item", "one"})
 _WORDS_BEFORE = frozenset({"a", "an", "the", "all"})
 
@@ -20,10 +30,10 @@ def pair_of(phrase: str) -> Pair | None:
     words = [word for word in phrase.lower().split() if word not in _WORDS_BEFORE]
     color = kind = None
     for index, word in enumerate(words):
-        if word in COLORS and color is None:
-            color = word
-        elif index == len(words) - 1 and _singular(word) in KINDS:
-            kind = _singular(word)
+        if word in _COLOR_OF and color is None:
+            color = _COLOR_OF[word]
+        elif index == len(words) - 1 and _singular(word) in _KIND_OF:
+            kind = _KIND_OF[_singular(word)]
         elif not (index == len(words) - 1 and _singular(word) in _ANY_KIND):
             return None
     return (color, kind) if color or kind else None
@@ -37,6 +47,6 @@ def matches(pair: Pair, name: str) -> bool:
 
 def _singular(word: str) -> str:
     for ending in ("es", "s"):
-        if word.endswith(ending) and word.removesuffix(ending) in (*KINDS, *_ANY_KIND):
+        if word.endswith(ending) and word.removesuffix(ending) in (*_KIND_OF, *_ANY_KIND):
             return word.removesuffix(ending)
     return word

@@ -159,7 +159,7 @@ class SceneRenderer:
         slot_to_label = np.zeros(len(KINDS) * SHAPES_PER_KIND + 1, np.uint8)
         for index, item in enumerate(scene.objects):
             slot_to_label[_slot_index(item)] = 1 + index
-        geom_to_label = np.append(slot_to_label[self._geom_slots], 0)  # geom id -1 is the background
+        geom_to_label = np.append(slot_to_label[self._geom_slots], np.uint8(0))  # geom id -1 is the background
         is_geom = segmentation[..., 1] == int(self._mujoco.mjtObj.mjOBJ_GEOM)
         return geom_to_label[np.where(is_geom, segmentation[..., 0], -1)]
 

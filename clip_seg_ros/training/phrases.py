@@ -10,15 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clip_seg_ros.sim.naming import COLOR_WORDS, KIND_WORDS
 from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS
 
-KIND_WORDS: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in KINDS} | {
-    "cup": ("cup", "mug"),
-    "can": ("can", "tin"),
-    "ball": ("ball", "sphere"),
-    "plate": ("plate", "dish"),
-}
-COLOR_WORDS: dict[str, tuple[str, ...]] = {color: (color,) for color in COLORS} | {"purple": ("purple", "violet")}
 ANY_KIND_WORDS = ("object", "thing")
 # The templates of CLIPSeg's training, as its authors' code samples them.
 TEMPLATES = (

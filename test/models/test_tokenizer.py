@@ -36,7 +36,13 @@ def test_case_and_spaces_do_not_matter(tokenizer: CompactTokenizer) -> None:
 def test_unknown_pieces_share_one_id(tokenizer: CompactTokenizer) -> None:
     row = tokenizer(["red zebra"])[0]
     assert row[2] == 1
-    assert (tokenizer(["cups"]) == 1).any()
+
+
+def test_a_plural_asks_for_the_same_as_its_singular(tokenizer: CompactTokenizer) -> None:
+    assert tokenizer(["red Cups"]).equal(tokenizer(["red cup"]))
+    assert tokenizer.unknown_words("cups") == ()
+    assert CompactTokenizer(("box",), 8)(["boxes"])[0, 1] != 1
+    assert tokenizer.unknown_words("zebras") == ("zebras",)
 
 
 def test_unknown_words(tokenizer: CompactTokenizer) -> None:

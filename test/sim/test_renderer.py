@@ -61,6 +61,12 @@ def test_colours_on_the_picture_are_the_objects(renderer):
     assert blue > 2 * red
 
 
+def test_images_have_the_types_that_they_promise(renderer):
+    view = renderer.render(sample_scene(3))
+    assert (view.rgb.dtype, view.depth_m.dtype, view.labels.dtype) == (np.uint8, np.float32, np.uint8)
+    assert np.isnan(renderer.render(sample_scene(3), depth=False).depth_m).all()
+
+
 def test_mask_of_takes_any_for_what_is_not_named(renderer):
     view = renderer.render(sample_scene(3, required=[("red", "ball")]))
     assert (view.mask_of() == (view.labels > 0)).all()

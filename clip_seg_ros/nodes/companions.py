@@ -1,0 +1,54 @@
+"""Finds the depth image that belongs to a colour image."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+MessageT = TypeVar("MessageT")
+
+_NANOSECONDS = 1_000_000_000
+
+
+class StampedBuffer(Generic[MessageT]):
+    """The last few messages of one topic, asked for by stamp. One thread adds, another asks.
+
+    Args:
+        size: How many messages to keep.
+        wait_s: A companion that is still on its way is given this long, once; a topic that let that pass is not waited
+            for again until it has been in time.
+    """
+
+    def __init__(self, size: int = 8, wait_s: float = 0.2) -> None:
+        self._messages: deque[tuple[int, MessageT]] = deque(maxlen=size)
+        self._wait_s = wait_s
+        self._patient = True
+        self._arrived = threading.Condition()
+
+    def add(self, stamp_ns: int, message: MessageT) -> None:
+        """Keeps ``message``; the oldest makes room for it."""
+        with self._arrived:
+            self._messages.append((stamp_ns, message))
+            self._arrived.notify_all()
+
+    def nearest(self, stamp_ns: int, tolerance_s: float, expected: bool) -> MessageT | None:
+        """Returns the message stamped nearest to ``stamp_ns``, at most ``tolerance_s`` away, or ``None``.
+
+        Waits for one that is still to come, but only where one is ``expected``.
+        """
+        tolerance_ns = round(tolerance_s * _NANOSECONDS)
+
+        def match() -> tuple[int, MessageT] | None:
+            best = min(self._messages, key=lambda kept: abs(kept[0] - stamp_ns), default=None)
+            return best if best is not None and abs(best[0] - stamp_ns) <= tolerance_ns else None
+
+        def settled() -> bool:
+            return match() is not None or any(kept[0] > stamp_ns + tolerance_ns for kept in self._messages)
+
+        with self._arrived:
+            if expected and self._patient:
+                self._arrived.wait_for(settled, self._wait_s)
+            found = match()
+            self._patient = found is not None
+            return found[1] if found is not None else None

@@ -1,0 +1,49 @@
+"""Runs one node as a process that starts, or says in one line why not, and that ends quietly."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+
+import rclpy
+from rclpy.exceptions import NameValidationException, ParameterException
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+
+# What a user can bring about: wrong arguments and parameters, missing files, a device that is not there.
+_USER_ERRORS = (ValueError, OSError, RuntimeError, ParameterException, NameValidationException)
+
+
+def run_node(name: str, create: Callable[[], Node]) -> int:
+    """Creates the node, spins it until SIGINT or SIGTERM and returns the exit code of the process.
+
+    ``create`` is called once rclpy handles signals, so that what is slow to import belongs into it. What it raises for
+    the user's mistakes (``ValueError``, ``OSError``, ``RuntimeError`` and rclpy's own) becomes one line on stderr.
+    """
+    node = None
+    # rclpy calls the handlers that it finds after its own: both signals then interrupt what is slow to start, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        rclpy.init()
+    except RuntimeError as error:
+        return _fail(name, error)
+    try:
+        try:
+            node = create()
+        except _USER_ERRORS as error:
+            # Once a signal has shut rclpy down, everything that is still being created fails.
+            return _fail(name, error) if rclpy.ok() else 0
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _fail(name: str, error: Exception) -> int:
+    print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    return 1

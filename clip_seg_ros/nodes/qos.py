@@ -1,0 +1,28 @@
+"""Qualities of service, one place for all nodes."""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+
+def _profile(reliability: ReliabilityPolicy, depth: int) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=reliability,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+# A best-effort subscription hears both reliable and best-effort cameras; only the newest image is of interest.
+IMAGE_INPUT = _profile(ReliabilityPolicy.BEST_EFFORT, 1)
+# Depth and lens are matched to an image by their stamps, so that a few are kept.
+COMPANION_INPUT = _profile(ReliabilityPolicy.BEST_EFFORT, 5)
+# Commands, their answers and the results.
+RELIABLE = _profile(ReliabilityPolicy.RELIABLE, 10)
+
+
+def camera_output(reliability: str) -> QoSProfile:
+    """The profile of a camera's publishers; ``reliability`` is "best_effort", as of real cameras, or "reliable"."""
+    policy = ReliabilityPolicy.RELIABLE if reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
+    return _profile(policy, 5)

@@ -1,0 +1,218 @@
+"""The simulated camera: a table with objects as colour, depth and lens topics, with the ground truth beside them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from rcl_interfaces.msg import IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo, Image
+
+from clip_seg_ros.msg import SegmentedObjectArray
+from clip_seg_ros.nodes.conversions import fill_image, metres_to_millimetres
+from clip_seg_ros.nodes.outputs import objects_message
+from clip_seg_ros.nodes.process import run_node
+from clip_seg_ros.nodes.qos import RELIABLE, camera_output
+from clip_seg_ros.pipeline.localization import locate
+from clip_seg_ros.sim.naming import pair_of
+from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
+from clip_seg_ros.sim.scene import CameraPose, Scene, sample_scene
+from clip_seg_ros.types import CameraIntrinsics, ObjectRegion
+
+FRAME_ID = "camera_color_optical_frame"
+ORBIT_PERIOD_S = 30.0
+
+# name -> (description, values; the first is the default)
+_CHOICES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "depth_encoding": ("Depth in metres (32FC1) or in millimetres (16UC1).", ("32FC1", "16UC1")),
+    "reliability": ("Of the camera topics; real cameras publish with best effort.", ("best_effort", "reliable")),
+    "motion": ("Whether the camera stands still or circles the table.", ("none", "orbit")),
+}
+
+
+class SimCameraNode(Node):
+    """Publishes a rendered tabletop like a depth camera would, at ``rate_hz``.
+
+    The scene is that of ``seed`` with the objects of ``required`` and without those of ``forbidden``; these three may
+    change while the node runs, and every image stamped after the answer to that request shows the new scene.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("sim_camera")
+        value = self._declare()
+        self._depth_encoding = value["depth_encoding"]
+        self._orbits = value["motion"] == "orbit"
+        self._scene = _scene_of(value["seed"], value["required"], value["forbidden"])
+        self._renderer = SceneRenderer(value["width"], value["height"])
+        self._messages: _ViewMessages | None = None
+        self._started_ns = self.get_clock().now().nanoseconds
+        qos = camera_output(value["reliability"])
+        self._color = self.create_publisher(Image, "camera/color/image_raw", qos)
+        self._info = self.create_publisher(CameraInfo, "camera/color/camera_info", qos)
+        self._depth = self.create_publisher(Image, "camera/depth/image_raw", qos)
+        self._true_labels = self.create_publisher(Image, "camera/ground_truth/labels", RELIABLE)
+        self._true_objects = self.create_publisher(SegmentedObjectArray, "camera/ground_truth/objects", RELIABLE)
+        self.add_on_set_parameters_callback(self._check_scene)
+        self.add_post_set_parameters_callback(self._change_scene)
+        self.create_timer(1.0 / value["rate_hz"], self._tick)
+        names = ", ".join(item.name for item in self._scene.objects)
+        self.get_logger().info(f"scene of seed {self._scene.seed}: {names}")
+
+    def destroy_node(self) -> None:
+        self._renderer.close()
+        super().destroy_node()
+
+    def _declare(self) -> dict[str, Any]:
+        """Declares all parameters and returns their values; raises ``ValueError`` for a wrong one."""
+        value = {}
+
+        def declare(name: str, default: object, description: str, *, live: bool = False, **more: object) -> None:
+            descriptor = ParameterDescriptor(description=description, read_only=not live, **more)
+            value[name] = self.declare_parameter(name, default, descriptor).value
+
+        sizes = [IntegerRange(from_value=16, to_value=4096)]
+        seeds = [IntegerRange(from_value=0, to_value=2**31 - 1)]
+        declare("seed", 0, "Which scene to draw.", live=True, integer_range=seeds)
+        # rclpy takes an empty list for bytes, so that "no names" is the empty name.
+        declare("required", [""], 'Objects that must be there, e.g. ["red cup", "box"].', live=True)
+        declare("forbidden", [""], 'Objects that must not be there, e.g. ["red cup", "white"].', live=True)
+        declare("width", 640, "Width of the images in pixels.", integer_range=sizes)
+        declare("height", 480, "Height of the images in pixels.", integer_range=sizes)
+        # Static typing would refuse "rate_hz: 5", which a person means as 5.0.
+        declare("rate_hz", 10.0, "Images a second, 0.1 to 120.", dynamic_typing=True)
+        if type(value["rate_hz"]) not in (int, float) or not 0.1 <= value["rate_hz"] <= 120:
+            raise ValueError(f"rate_hz must be a number from 0.1 to 120; got {value['rate_hz']!r}")
+        for name, (description, choices) in _CHOICES.items():
+            declare(name, choices[0], description, additional_constraints=f"one of {', '.join(choices)}")
+            if value[name] not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value[name]!r}")
+        return value
+
+    def _check_scene(self, changes: list[Parameter]) -> SetParametersResult:
+        try:
+            self._scene_after(changes)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _change_scene(self, changes: list[Parameter]) -> None:
+        self._scene = self._scene_after(changes)
+        self._messages = None
+
+    def _scene_after(self, changes: list[Parameter]) -> Scene:
+        value = {name: self.get_parameter(name).value for name in ("seed", "required", "forbidden")}
+        value.update({change.name: change.value for change in changes if change.name in value})
+        return _scene_of(value["seed"], value["required"], value["forbidden"])
+
+    def _tick(self) -> None:
+        if self._messages is None or self._orbits:
+            camera = self._scene.camera
+            if self._orbits:
+                elapsed_s = (self.get_clock().now().nanoseconds - self._started_ns) * 1e-9
+                camera = _turned(camera, elapsed_s / ORBIT_PERIOD_S)
+            self._messages = _ViewMessages(self._renderer.render(self._scene, camera=camera), self._depth_encoding)
+        messages = self._messages
+        # After the drawing: it stands for the exposure, and the time that it takes is not the robot's.
+        messages.stamp(self.get_clock().now().to_msg())
+        self._info.publish(messages.info)
+        self._depth.publish(messages.depth)
+        self._color.publish(messages.color)
+        for publisher, message in (
+            (self._true_labels, messages.true_labels),
+            (self._true_objects, messages.true_objects),
+        ):
+            if publisher.get_subscription_count() > 0:
+                publisher.publish(message)
+
+
+class _ViewMessages:
+    """Everything that one rendered view is published as; a still scene is published again with new stamps."""
+
+    def __init__(self, view: RenderedView, depth_encoding: str) -> None:
+        self.color = fill_image(Image(), view.rgb, "rgb8")
+        depth = view.depth_m if depth_encoding == "32FC1" else metres_to_millimetres(view.depth_m)
+        self.depth = fill_image(Image(), depth, depth_encoding)
+        self.info = _camera_info(view.intrinsics)
+        self.true_labels = fill_image(Image(), view.labels, "8UC1")
+        self.true_objects = objects_message(self.color.header, (), true_regions(view))
+        for message in (self.color, self.depth, self.info, self.true_labels, self.true_objects):
+            message.header.frame_id = FRAME_ID
+
+    def stamp(self, stamp: Time) -> None:
+        for message in (self.color, self.depth, self.info, self.true_labels, self.true_objects):
+            message.header.stamp = stamp
+
+
+def true_regions(view: RenderedView) -> list[ObjectRegion]:
+    """The visible objects of a view, located with the same statistic as the objects that a model finds."""
+    regions = []
+    for index, item in enumerate(view.objects):
+        mask = view.labels == 1 + index
+        rows, columns = np.nonzero(mask)
+        if len(rows) == 0:
+            continue
+        region = ObjectRegion(
+            prompt=item.name,
+            id=1 + index,
+            score=1.0,
+            mask=mask,
+            box_px=(int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1),
+            centroid_px=(float(columns.mean()), float(rows.mean())),
+            area_px=len(rows),
+        )
+        regions.append(replace(region, position_m=locate(region, view.depth_m, view.intrinsics)))
+    return regions
+
+
+def _scene_of(seed: int, required: list[str] | None, forbidden: list[str] | None) -> Scene:
+    # rclpy reads an empty list in a file as a parameter without a value.
+    return sample_scene(seed, required=_pairs(required), forbidden=_pairs(forbidden))
+
+
+def _pairs(names: list[str] | None) -> list[tuple[str | None, str | None]]:
+    pairs = []
+    for name in filter(None, names or ()):
+        pair = pair_of(name)
+        if pair is None:
+            raise ValueError(f"the simulated world has no {name!r}; name a colour and a kind, e.g. 'red cup'")
+        pairs.append(pair)
+    return pairs
+
+
+def _camera_info(intrinsics: CameraIntrinsics) -> CameraInfo:
+    fx, fy, cx, cy = intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy
+    return CameraInfo(
+        width=intrinsics.width,
+        height=intrinsics.height,
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=[fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0],
+        r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+        p=[fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0],
+    )
+
+
+def _turned(camera: CameraPose, turns: float) -> CameraPose:
+    """``camera`` carried around the vertical through what it looks at."""
+    angle = 2 * np.pi * turns
+    x, y = camera.eye[0] - camera.target[0], camera.eye[1] - camera.target[1]
+    eye = (
+        camera.target[0] + x * np.cos(angle) - y * np.sin(angle),
+        camera.target[1] + x * np.sin(angle) + y * np.cos(angle),
+        camera.eye[2],
+    )
+    return replace(camera, eye=tuple(map(float, eye)))
+
+
+def main() -> int:
+    """Runs the node as a process."""
+    return run_node("sim_camera", SimCameraNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Where the files that come with the package are: configuration and embedded weights.
+
+The package runs from a clone, from a colcon workspace and from a pip installation; each keeps these files elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+PACKAGE = "clip_seg_ros"
+WEIGHTS_VARIABLE = "CLIP_SEG_WEIGHTS_DIR"
+
+
+def share_dir() -> Path:
+    """Returns the folder that holds ``config/`` and ``weights/``.
+
+    A clone wins over a sourced ROS 2 workspace, which wins over a pip installation.
+
+    Raises:
+        FileNotFoundError: None of them is there; the message says where it looked and what to do.
+    """
+    candidates = _candidates(Path(__file__))
+    for candidate in candidates:
+        if (candidate / "package.xml").is_file():
+            return candidate
+    looked = "\n  ".join(str(candidate) for candidate in candidates)
+    raise FileNotFoundError(
+        f"the files that come with {PACKAGE} were not found. Source the workspace's setup.bash, or install the package "
+        f"with pip. Looked for package.xml in:\n  {looked}"
+    )
+
+
+def config_dir() -> Path:
+    """Returns the folder of configuration files, ``config/``. Raises FileNotFoundError where it is missing."""
+    return _existing(share_dir() / "config", "the installation is not complete; build or install it again")
+
+
+def weights_dir() -> Path:
+    """Returns the folder of weight files: the one that ``CLIP_SEG_WEIGHTS_DIR`` names, else the embedded ``weights/``.
+
+    Raises:
+        FileNotFoundError: The folder does not exist.
+    """
+    named = os.environ.get(WEIGHTS_VARIABLE)
+    if named:
+        return _existing(Path(named).expanduser(), f"{WEIGHTS_VARIABLE} names it; correct or unset that variable")
+    return _existing(share_dir() / "weights", "the installation is not complete; build or install it again")
+
+
+def _candidates(module_file: Path) -> list[Path]:
+    """Lists the folders where the files may be, best first, for a package whose module lies at ``module_file``.
+
+    Links are not followed: a colcon workspace may hold links to the clone, and has its own share folder.
+    """
+    module_file = module_file.absolute()
+    share = Path("share", PACKAGE)
+    prefixes = [Path(entry) for entry in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if entry]
+    # pip: <prefix>/lib/python3.x/site-packages/clip_seg_ros/resources.py, where the prefix may be a user's own.
+    prefixes += [parent.parent for parent in module_file.parents if parent.name == "lib"]
+    prefixes.append(Path(sys.prefix))
+    candidates = [module_file.parent.parent, *(prefix / share for prefix in prefixes)]
+    return list(dict.fromkeys(candidates))
+
+
+def _existing(folder: Path, advice: str) -> Path:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}: {advice}")
+    return folder

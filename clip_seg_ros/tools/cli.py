@@ -1,0 +1,34 @@
+"""The command ``clip-seg``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+# name -> help; the module clip_seg_ros.tools.<name> adds its arguments and runs it.
+COMMANDS: dict[str, str] = {
+    "demo": "watch the simulated robot camera find what you name",
+    "train": "train the embedded weights again",
+    "evaluate": "measure how well a model does",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs ``clip-seg`` with ``argv`` (default: the command line) and returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="clip-seg", description="Language-guided segmentation for robots.")
+    subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        # Only the module of the command that runs is imported: help and the demo need no torch.
+        if name in argv[:1]:
+            importlib.import_module(f"clip_seg_ros.tools.{name}").add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=text)
+    args = parser.parse_args(argv)
+    return args.run(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

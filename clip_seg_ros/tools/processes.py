@@ -1,0 +1,88 @@
+"""Child processes that never outlive their parent's work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+LOG_LINES_SHOWN = 12
+# How a process group is asked to end, and how many seconds it has before it is asked more firmly.
+_ENDINGS = ((signal.SIGINT, 4.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
+
+
+class ChildDied(Exception):
+    """A child ended that should run; the message names it and shows the end of its log."""
+
+
+class ChildProcesses:
+    """Starts Python modules as processes, each in a group of its own, and ends them all when its block is left.
+
+    Args:
+        log_dir: existing folder for one ``<name>.log`` a child, with what it writes to stderr.
+        env: their environment.
+    """
+
+    def __init__(self, log_dir: Path, env: Mapping[str, str]) -> None:
+        self._log_dir = log_dir
+        self._env = dict(env)
+        self._children: dict[str, subprocess.Popen[str]] = {}
+
+    def __enter__(self) -> ChildProcesses:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def start(
+        self, name: str, module: str, arguments: Sequence[str] = (), talks: bool = False
+    ) -> subprocess.Popen[str]:
+        """Starts ``python -m module``; one that ``talks`` has pipes as its stdin and stdout."""
+        with open(self._log_dir / f"{name}.log", "w", encoding="utf-8") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdin=subprocess.PIPE if talks else subprocess.DEVNULL, stdout=subprocess.PIPE if talks else log,
+                stderr=log, text=True, env=self._env,
+                # A Ctrl-C in the terminal reaches the parent alone, which then ends the children in order.
+                start_new_session=True,
+            )  # fmt: skip
+        self._children[name] = child
+        return child
+
+    def check(self) -> None:
+        """Raises ``ChildDied`` if any child has ended."""
+        for name, child in self._children.items():
+            if child.poll() is not None:
+                log = (self._log_dir / f"{name}.log").read_text(encoding="utf-8", errors="replace").strip()
+                shown = "\n".join(f"  {line}" for line in log.splitlines()[-LOG_LINES_SHOWN:])
+                raise ChildDied(f"the process {name} ended with exit code {child.returncode}. It said last:\n{shown}")
+
+    def stop(self) -> None:
+        """Ends every child and whatever it started; call it from the main thread. May be called again."""
+        # An impatient second Ctrl-C must not leave half of them running.
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for number, patience_s in _ENDINGS:
+                for child in self._children.values():
+                    _signal_group(child, number)
+                deadline = time.monotonic() + patience_s
+                while any(child.poll() is None for child in self._children.values()) and time.monotonic() < deadline:
+                    time.sleep(0.02)
+            for child in self._children.values():
+                for pipe in filter(None, (child.stdin, child.stdout)):
+                    pipe.close()
+            self._children.clear()
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+def _signal_group(child: subprocess.Popen[str], number: int) -> None:
+    # The group's id is the child's; it stays taken while any member lives, also after the child itself has ended.
+    try:
+        os.killpg(child.pid, number)
+    except ProcessLookupError:
+        pass

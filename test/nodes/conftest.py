@@ -1,0 +1,72 @@
+"""One ``referring`` process for all tests that can share it, a node to talk to it, and a picture to show it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import rclpy
+
+from clip_seg_ros import resources
+from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
+from clip_seg_ros.sim.scene import sample_scene
+
+# The tests' folders are not on Python's path, and this one holds a module that its tests share.
+sys.path.append(str(Path(__file__).parent))
+
+from ros_harness import NodeProcess, Watcher  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def ros() -> Iterator[None]:
+    """rclpy in this process and the environment of every process that a test starts."""
+    profile = str(resources.config_dir() / "fastdds_shm.xml")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("FASTDDS_DEFAULT_PROFILES_FILE", profile)
+        environment.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", profile)
+        rclpy.init()
+        yield
+        rclpy.shutdown()
+
+
+@pytest.fixture(scope="session")
+def watcher(ros: None) -> Iterator[Watcher]:
+    node = Watcher()
+    yield node
+    node.close()
+
+
+@pytest.fixture(scope="session")
+def shared_referring(ros: None, watcher: Watcher, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    log = tmp_path_factory.mktemp("referring") / "log"
+    node = NodeProcess("referring", log, files=[resources.config_dir() / "referring.yaml"])
+    node.wait_said("commands:")
+    watcher.wait_for_node()
+    yield node
+    code = node.end()
+    assert code == 0 and "Traceback" not in node.said(), "an interrupted node ends quietly"
+
+
+@pytest.fixture
+def referring(shared_referring: NodeProcess, watcher: Watcher) -> NodeProcess:
+    """The shared node, alive, with its defaults and nothing to look for."""
+    assert shared_referring.process.poll() is None, shared_referring.said()
+    watcher.say("threshold 0.5")
+    watcher.say("stop")
+    for messages in watcher.seen.values():
+        messages.clear()
+    return shared_referring
+
+
+@pytest.fixture(scope="session")
+def view() -> RenderedView:
+    """A table with a red cup and without anything blue."""
+    with SceneRenderer() as renderer:
+        return renderer.render(sample_scene(1, required=[("red", "cup")], forbidden=[("blue", None)]))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"

@@ -1,0 +1,159 @@
+"""Message conversions against per-pixel loops that read the bytes as the ROS documentation describes them."""
+
+import array
+import math
+import struct
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import CameraInfo, Image
+
+from clip_seg_ros.nodes.conversions import (
+    COLOR_ENCODINGS,
+    ConversionError,
+    camera_info_to_intrinsics,
+    depth_to_metres,
+    fill_image,
+    image_to_rgb,
+    metres_to_millimetres,
+)
+
+HEIGHT, WIDTH = 4, 5
+CHANNEL_NAMES = {"rgb8": "rgb", "bgr8": "bgr", "rgba8": "rgba", "bgra8": "bgra", "mono8": "y"}
+
+
+def random_image(encoding: str, bytes_per_pixel: int, padding: int, is_bigendian: int = 0) -> Image:
+    step = WIDTH * bytes_per_pixel + padding
+    data = np.random.default_rng(0).integers(0, 256, HEIGHT * step, dtype=np.uint8)
+    return Image(
+        height=HEIGHT, width=WIDTH, encoding=encoding, step=step, is_bigendian=is_bigendian,
+        data=array.array("B", data.tobytes()),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("padding", [0, 1, 7])
+@pytest.mark.parametrize("is_bigendian", [0, 1])
+@pytest.mark.parametrize("encoding", COLOR_ENCODINGS)
+def test_color_against_a_loop(encoding, padding, is_bigendian):
+    names = CHANNEL_NAMES[encoding]
+    message = random_image(encoding, len(names), padding, is_bigendian)
+
+    rgb = image_to_rgb(message)
+
+    assert rgb.shape == (HEIGHT, WIDTH, 3) and rgb.dtype == np.uint8 and rgb.flags.c_contiguous
+    for y in range(HEIGHT):
+        for x in range(WIDTH):
+            start = y * message.step + x * len(names)
+            pixel = dict(zip(names, message.data[start : start + len(names)]))
+            expected = [pixel["y"]] * 3 if names == "y" else [pixel[c] for c in "rgb"]
+            assert rgb[y, x].tolist() == expected
+
+
+@pytest.mark.parametrize("padding", [0, 1, 6])
+@pytest.mark.parametrize("is_bigendian", [0, 1])
+def test_millimetres_against_a_loop(padding, is_bigendian):
+    message = random_image("16UC1", 2, padding, is_bigendian)
+    message.data[0:2] = array.array("B", [0, 0])
+
+    depth_m = depth_to_metres(message)
+
+    assert depth_m.dtype == np.float32 and math.isnan(depth_m[0, 0])
+    for y in range(HEIGHT):
+        for x in range(WIDTH):
+            start = y * message.step + x * 2
+            (millimetres,) = struct.unpack(">H" if is_bigendian else "<H", bytes(message.data[start : start + 2]))
+            if millimetres:
+                assert depth_m[y, x] == pytest.approx(millimetres / 1000, rel=1e-6)
+            else:
+                assert math.isnan(depth_m[y, x])
+
+
+@pytest.mark.parametrize("is_bigendian", [0, 1])
+def test_metres_with_everything_that_is_no_depth(is_bigendian):
+    values = [1.25, 0.0, -1.0, math.nan, math.inf, -math.inf, 0.001, 65.0, 3.0, 2.0]
+    step = 5 * 4 + 3
+    rows = [struct.pack(("<", ">")[is_bigendian] + "5f", *values[i : i + 5]) + b"\xff\xff\xff" for i in (0, 5)]
+    message = Image(height=2, width=5, encoding="32FC1", step=step, is_bigendian=is_bigendian)
+    message.data = array.array("B", b"".join(rows))
+
+    depth_m = depth_to_metres(message)
+
+    for value, got in zip(values, depth_m.ravel()):
+        if math.isfinite(value) and value > 0:
+            assert got == pytest.approx(value)
+        else:
+            assert math.isnan(got)
+
+
+def test_the_message_is_not_changed():
+    message = random_image("32FC1", 4, 0)
+    before = bytes(message.data)
+    depth_to_metres(message)
+    assert bytes(message.data) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "fault", "words"),
+    [
+        ({"encoding": "yuv422"}, "encoding yuv422", ["'yuv422'", "rgb8", "bgr8", "rgba8", "bgra8", "mono8"]),
+        ({"height": 0}, "empty", ["5x0"]),
+        ({"width": 0}, "empty", ["0x4"]),
+        ({"step": 14}, "step", ["15 bytes", "14"]),
+        ({"height": 5}, "truncated", ["75 bytes", "got 60"]),
+        ({"data": array.array("B")}, "truncated", ["got 0"]),
+    ],
+)
+def test_unreadable_images_say_why(change, fault, words):
+    message = random_image("rgb8", 3, 0)
+    for name, value in change.items():
+        setattr(message, name, value)
+
+    with pytest.raises(ConversionError) as error:
+        image_to_rgb(message)
+
+    assert error.value.fault == fault
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_unknown_depth_encoding_names_the_accepted_ones():
+    with pytest.raises(ConversionError, match="'rgb8'; accepted: 16UC1, 32FC1"):
+        depth_to_metres(random_image("rgb8", 3, 0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "encoding"),
+    [((3, 4, 3), np.uint8, "rgb8"), ((3, 4), np.uint8, "mono8"), ((3, 4), np.float32, "32FC1"),
+     ((3, 4), np.uint16, "16UC1")],
+)  # fmt: skip
+def test_filled_images_read_back(shape, dtype, encoding):
+    pixels = (np.random.default_rng(1).random(shape) * 200 + 1).astype(dtype)
+
+    message = fill_image(Image(), pixels, encoding)
+
+    if encoding in COLOR_ENCODINGS:
+        np.testing.assert_array_equal(image_to_rgb(message), np.broadcast_to(pixels.reshape(3, 4, -1), (3, 4, 3)))
+    else:
+        scale = 0.001 if encoding == "16UC1" else 1.0
+        np.testing.assert_allclose(depth_to_metres(message), pixels * scale, rtol=1e-6)
+
+
+def test_an_encoding_refuses_the_wrong_type():
+    with pytest.raises(ValueError, match="8UC1 cannot hold int64"):
+        fill_image(Image(), np.zeros((2, 2), np.int64), "8UC1")
+
+
+def test_millimetres_of_what_has_no_millimetres():
+    depth_m = np.array([[0.0014, 1.0006, np.nan, np.inf, -1.0, 65.535, 65.6]], np.float32)
+    assert metres_to_millimetres(depth_m).tolist() == [[1, 1001, 0, 0, 0, 65535, 0]]
+
+
+def test_intrinsics():
+    info = CameraInfo(width=640, height=480, k=[500.0, 0.0, 319.5, 0.0, 510.0, 239.5, 0.0, 0.0, 1.0])
+    intrinsics = camera_info_to_intrinsics(info)
+    assert (intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy) == (500.0, 510.0, 319.5, 239.5)
+    assert (intrinsics.width, intrinsics.height) == (640, 480)
+
+
+def test_an_uncalibrated_camera_is_refused():
+    with pytest.raises(ConversionError, match="focal lengths"):
+        camera_info_to_intrinsics(CameraInfo(width=640, height=480))

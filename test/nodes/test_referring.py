@@ -1,0 +1,211 @@
+"""The ``referring`` node as a process: what it answers to commands, and what it publishes for images."""
+
+import math
+import signal
+import time
+
+import numpy as np
+import pytest
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
+from rclpy.parameter import Parameter
+from ros_harness import Camera, NodeProcess, stamp_ns, wait_until
+from sensor_msgs.msg import CameraInfo, Image
+from visualization_msgs.msg import Marker
+
+from clip_seg_ros import resources
+from clip_seg_ros.config import ReferringConfig, parameters
+from clip_seg_ros.msg import CommandStatus
+from clip_seg_ros.nodes.conversions import fill_image, metres_to_millimetres
+from clip_seg_ros.pipeline.localization import locate
+from clip_seg_ros.types import ObjectRegion
+
+IMAGE_OUTPUTS = {"mask": "mono8", "labels": "8UC1", "confidence": "32FC1", "overlay": "rgb8"}
+
+
+def color_of(view) -> Image:
+    return fill_image(Image(), view.rgb, "rgb8")
+
+
+def info_of(view) -> CameraInfo:
+    lens = view.intrinsics
+    k = [lens.fx, 0.0, lens.cx, 0.0, lens.fy, lens.cy, 0.0, 0.0, 1.0]
+    return CameraInfo(width=lens.width, height=lens.height, k=k)
+
+
+def depth_of(view, encoding="32FC1") -> Image:
+    depth = view.depth_m if encoding == "32FC1" else metres_to_millimetres(view.depth_m)
+    return fill_image(Image(), depth, encoding)
+
+
+def pixels(message, dtype=np.uint8) -> np.ndarray:
+    return np.frombuffer(message.data, dtype).reshape(message.height, message.width, -1).squeeze()
+
+
+def true_cup(view) -> tuple[np.ndarray, tuple[float, float, float]]:
+    mask = view.mask_of("red", "cup")
+    rows, columns = np.nonzero(mask)
+    box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    region = ObjectRegion("red cup", 1, 1.0, mask, box, (columns.mean(), rows.mean()), len(rows))
+    return mask, locate(region, view.depth_m, view.intrinsics)
+
+
+def test_a_command_and_an_image_give_every_output(referring, watcher, view):
+    status = watcher.say("Please find the red cup and the blue ball!")
+    assert status.state == CommandStatus.ACCEPTED and list(status.prompts) == ["red cup", "blue ball"]
+    with Camera() as camera:
+        stamp = camera.send(color_of(view), depth_of(view), info_of(view))
+        outcome = watcher.outcome(status.command_id)
+        seen = {name: watcher.of_stamp(name, stamp) for name in watcher.OUTPUTS if name != "status"}
+
+    assert outcome.state == CommandStatus.FOUND and list(outcome.found) == ["red cup"], outcome.message
+    assert outcome.header.frame_id == "camera_color_optical_frame"
+    for name, encoding in IMAGE_OUTPUTS.items():
+        assert (seen[name].encoding, seen[name].height, seen[name].width) == (encoding, 480, 640)
+    labels, confidence = pixels(seen["labels"]), pixels(seen["confidence"], np.float32)
+    np.testing.assert_array_equal(pixels(seen["mask"]), np.where(labels > 0, 255, 0))
+    assert 0 <= confidence.min() and confidence.max() <= 1 and (confidence[labels > 0] > 0.5).all()
+    assert list(seen["objects"].prompts) == ["red cup", "blue ball"]
+    for item in seen["objects"].objects:
+        rows, columns = np.nonzero(labels == item.id)
+        assert len(rows) == item.area and (columns.min(), rows.max() + 1) == (item.x_min, item.y_max)
+        assert (item.centroid_x, item.centroid_y) == pytest.approx((columns.mean(), rows.mean()))
+    positions = [item.position for item in seen["objects"].objects if item.has_position]
+    assert [pose.position for pose in seen["centroids"].poses] == positions and positions
+    markers = seen["markers"].markers
+    assert markers[0].action == Marker.DELETEALL and len(markers) == 1 + 2 * len(positions)
+    overlay = pixels(seen["overlay"])
+    assert (overlay != view.rgb).any() and (overlay == view.rgb).any()
+
+
+@pytest.mark.parametrize("encoding", ["32FC1", "16UC1"])
+def test_the_mask_and_the_position_are_right(referring, watcher, view, encoding):
+    mask, position_m = true_cup(view)
+    watcher.say("segment the red cup")
+    with Camera() as camera:
+        stamp = camera.send(color_of(view), depth_of(view, encoding), info_of(view))
+        found = pixels(watcher.of_stamp("mask", stamp)) > 0
+        (item, *_) = watcher.of_stamp("objects", stamp).objects
+    assert (found & mask).sum() / (found | mask).sum() > 0.5
+    assert item.has_position
+    assert math.dist((item.position.x, item.position.y, item.position.z), position_m) < 0.03
+
+
+def test_without_depth_the_position_is_absent(referring, watcher, view):
+    watcher.say("segment the red cup")
+    with Camera(depth=False) as camera:
+        stamp = camera.send(color_of(view))
+        objects = watcher.of_stamp("objects", stamp).objects
+        poses = watcher.of_stamp("centroids", stamp).poses
+    assert objects and not any(item.has_position for item in objects)
+    assert all(math.isnan(item.position.z) for item in objects) and not poses
+
+
+def test_depth_of_another_time_is_not_used(referring, watcher, view):
+    watcher.say("segment the red cup")
+    with Camera() as camera:
+        first = camera.send(color_of(view), depth_of(view), info_of(view))
+        watcher.of_stamp("objects", first)
+        time.sleep(0.1)  # more than the tolerance
+        late = camera.send(color_of(view))
+        objects = watcher.of_stamp("objects", late).objects
+    assert objects and not any(item.has_position for item in objects)
+    referring.wait_said("no depth image within")
+
+
+def test_what_is_not_there_is_not_found(referring, watcher, view):
+    status = watcher.say("segment the blue ball")
+    with Camera(depth=False) as camera:
+        stamp = camera.send(color_of(view))
+        outcome = watcher.outcome(status.command_id)
+        assert not pixels(watcher.of_stamp("mask", stamp)).any()
+    assert outcome.state == CommandStatus.NOT_FOUND and not outcome.found and "blue ball" in outcome.message
+
+
+def test_words_that_the_weights_never_learnt_are_named(referring, watcher):
+    assert "'giraffe'" in watcher.say("segment the giraffe").message
+    assert "know" not in watcher.say("segment the red cup").message
+
+
+def test_stop_and_clear(referring, watcher, view):
+    def stamped(name, stamp):
+        return [message for message in watcher.seen[name][:] if stamp_ns(message) == stamp]
+
+    watcher.say("segment the red cup")
+    with Camera(depth=False) as camera:
+        shown = camera.send(color_of(view))
+        for name in ("mask", "objects", "markers"):
+            watcher.of_stamp(name, shown)
+        assert "cleared" in watcher.say("clear").message
+        # What was shown is taken back: the outputs come again, empty.
+        names = ("mask", "objects", "markers")
+        wait_until(lambda: all(len(stamped(name, shown)) == 2 for name in names), "the emptied outputs")
+        assert not pixels(stamped("mask", shown)[-1]).any()
+        assert not stamped("objects", shown)[-1].objects and not stamped("objects", shown)[-1].prompts
+        assert [marker.action for marker in stamped("markers", shown)[-1].markers] == [Marker.DELETEALL]
+        paused = []
+        for pause in ("clear", "stop"):
+            assert watcher.say(pause).state == CommandStatus.ACCEPTED
+            paused.append(camera.send(color_of(view)))
+            time.sleep(0.5)  # for the node to take the image, which it must not work on
+        watcher.say("segment the red cup")
+        watcher.of_stamp("mask", camera.send(color_of(view)))
+    assert not any(stamped("mask", stamp) for stamp in paused)
+
+
+def set_parameters(watcher, **values):
+    changes = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+    request = SetParameters.Request(parameters=changes)
+    return watcher.call(SetParameters, "/clip_seg/referring/set_parameters", request).results
+
+
+def get_double(watcher, name):
+    request = GetParameters.Request(names=[name])
+    return watcher.call(GetParameters, "/clip_seg/referring/get_parameters", request).values[0].double_value
+
+
+def test_the_threshold_is_one_thing_however_it_is_set(referring, watcher, view):
+    watcher.say("threshold 0.25")
+    assert get_double(watcher, "threshold") == 0.25
+    assert set_parameters(watcher, threshold=1.0)[0].successful
+    watcher.say("segment the red cup")
+    with Camera(depth=False) as camera:
+        stamp = camera.send(color_of(view))
+        assert not pixels(watcher.of_stamp("mask", stamp)).any(), "no probability exceeds 1"
+
+
+def test_wrong_values_are_refused_with_a_reason(referring, watcher):
+    too_high, fixed, wrong_type = set_parameters(watcher, threshold=1.5, model="other", min_area_fraction="big")
+    assert not too_high.successful and "threshold" in too_high.reason
+    assert not fixed.successful and "read-only" in fixed.reason
+    assert not wrong_type.successful and "min_area_fraction" in wrong_type.reason
+    assert get_double(watcher, "threshold") == 0.5
+
+
+def test_parameters_are_described_and_ranged(referring, watcher):
+    settings = parameters(ReferringConfig)
+    request = DescribeParameters.Request(names=[setting.name for setting in settings])
+    answer = watcher.call(DescribeParameters, "/clip_seg/referring/describe_parameters", request)
+    for setting, descriptor in zip(settings, answer.descriptors, strict=True):
+        assert descriptor.description == setting.description and descriptor.read_only != setting.live
+        ranges = [(r.from_value, r.to_value) for r in descriptor.floating_point_range]
+        assert ranges == ([(setting.low, setting.high)] if setting.type is float else [])
+
+
+def test_masks_resume_after_the_camera_died(referring, watcher, tmp_path):
+    """A best-effort camera is killed, a reliable one takes its place."""
+    watcher.say("segment the red cup")
+    for reliability, encoding in (("best_effort", "32FC1"), ("reliable", "16UC1")):
+        camera = NodeProcess(
+            "sim_camera", tmp_path / reliability,
+            ["required:=['red cup']", f"reliability:={reliability}", f"depth_encoding:={encoding}"],
+            files=[resources.config_dir() / "sim_camera.yaml"],
+        )  # fmt: skip
+        try:
+            before = len(watcher.seen["mask"])
+            wait_until(lambda: len(watcher.seen["mask"]) >= before + 3, f"masks from a {reliability} camera")
+            wait_until(
+                lambda: any(item.has_position for m in watcher.seen["objects"][-2:] for item in m.objects), "a position"
+            )
+        finally:
+            camera.end(signal.SIGKILL)
+    referring.wait_said("no image on /camera/color/image_raw for 5 s")

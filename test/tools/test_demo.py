@@ -1,0 +1,99 @@
+"""The demo as people start it: a process that starts three more."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+
+from clip_seg_ros import resources
+
+# Nodes of other tests may be alive in this run's domain.
+ENVIRONMENT = os.environ | {"ROS_DOMAIN_ID": str(1 + (int(os.environ["ROS_DOMAIN_ID"]) + 50) % 101)}
+DEMO = [sys.executable, "-m", "clip_seg_ros.tools.cli", "demo"]
+
+
+def demo(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*DEMO, *arguments], cwd=folder, env=ENVIRONMENT | environment, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_once_finds_the_red_cup_and_reports(tmp_path):
+    run = demo(tmp_path, "--once", "--report", "r.json", "--json", "figures.json")
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["command"] == "segment the red cup" and report["prompts"] == ["red cup"] and report["seed"] == 0
+    assert report["found"] is True and report["iou"] > 0.5 and report["latency_ms"] > 0
+    assert report["centroid_error_px"] < 15 and report["position_error_m"] < 0.05
+    assert {item["name"] for item in json.loads((tmp_path / "figures.json").read_text())} >= {"found", "median_iou"}
+    assert cv2.imread(str(tmp_path / "clip_seg_demo.png")).shape == (480, 640, 3)
+    assert "red cup" in run.stdout and "IoU" in run.stdout
+
+
+def test_what_is_absent_is_not_found_in_several_scenes(tmp_path):
+    run = demo(tmp_path, "--absent", "--seeds", "0-2", "--report", "r.json", "--command", "find the blue ball")
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    reports = json.loads((tmp_path / "r.json").read_text())
+    assert [report["seed"] for report in reports] == [0, 1, 2]
+    assert sum(report["found"] for report in reports) <= 1
+    assert all(report["iou"] is None for report in reports)
+
+
+def test_a_dead_process_ends_the_demo_with_its_reason(tmp_path):
+    weights = tmp_path / "weights"
+    shutil.copytree(resources.weights_dir(), weights)
+    (weights / "clipseg_pocket.safetensors").unlink()
+
+    run = demo(tmp_path, "--once", CLIP_SEG_WEIGHTS_DIR=str(weights))
+
+    assert run.returncode == 1
+    assert "referring ended with exit code 1" in run.stderr and "clipseg_pocket.safetensors" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_time_out_says_so(tmp_path):
+    run = demo(tmp_path, "--once", "--timeout", "0.5")
+    assert run.returncode == 1 and "waited 0.5 s in vain" in run.stderr and "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("command", ["", "stop", "segment " + "x" * 10_000])
+def test_a_command_that_is_none_starts_nothing(tmp_path, command):
+    run = demo(tmp_path, "--once", "--command", command)
+    assert run.returncode == 2 and run.stderr.startswith("clip-seg demo: ") and not run.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--seed", "-1"], ["--seeds", "9-3"], ["--seeds", "a-b"]])
+def test_wrong_seeds_are_explained(tmp_path, arguments):
+    run = demo(tmp_path, *arguments)
+    assert run.returncode == 2 and arguments[0] in run.stderr
+
+
+def test_ctrl_c_ends_every_process(tmp_path):
+    run = subprocess.Popen(
+        DEMO, cwd=tmp_path, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while len(children := children_of(run.pid)) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        said = run.communicate(timeout=60)[0].decode()
+    finally:
+        run.kill()
+    assert run.returncode == 0 and "Traceback" not in said, said
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
