@@ -1,0 +1,23 @@
+# Every target sets up what it needs first, on a fresh machine too; see env/setup.sh.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+ARGS ?=
+
+.PHONY: help demo test env
+
+help: ## Show this list
+	@echo "make TARGET [ARGS=\"...\"]"
+	@sed -nE 's/^([a-z]+):.*## (.*)/  \1|\2/p' Makefile | column -t -s '|'
+	@echo
+	@echo "  make demo ARGS=\"--command 'segment the blue box' --seed 3\""
+	@echo "  make test ARGS=\"-k parity\""
+	@echo "  source \"\$$(make -s env)\"     then: clip-seg --help"
+
+demo: ## See the robot's camera find the red cup (ARGS go to clip-seg demo)
+	@setup="$$(env/setup.sh)" && source "$$setup" && exec clip-seg demo $(ARGS)
+
+test: ## Run the tests (ARGS go to pytest)
+	@setup="$$(env/setup.sh)" && source "$$setup" && exec pytest $(ARGS)
+
+env: ## Print the file to source to work in the built environment
+	@env/setup.sh

@@ -1,0 +1,41 @@
+"""Installs the part of the package that needs no ROS: ``pip install .`` gives the library and ``clip-seg``.
+
+The ROS 2 package, with its nodes and messages, is built by colcon from CMakeLists.txt and does not use this file.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+def files_below(folder: str) -> list[tuple[str, list[str]]]:
+    """Lists ``folder`` as setuptools wants data files: (where they go, which files), one entry a folder."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file():
+            found.setdefault(f"share/clip_seg_ros/{path.parent}", []).append(str(path))
+    return list(found.items())
+
+
+setup(
+    name="clip_seg_ros",
+    version="0.1.0",
+    description="Language-guided segmentation for robots: a sentence in, masks and positions out",
+    license="Apache-2.0",
+    packages=find_packages(include=["clip_seg_ros*"], exclude=["clip_seg_ros.nodes*"]),
+    data_files=[("share/clip_seg_ros", ["package.xml"]), *files_below("config"), *files_below("weights")],
+    python_requires=">=3.10",
+    # No upper bounds and no exact pins: a robot often has its vendor's PyTorch.
+    install_requires=[
+        "torch>=2.0",
+        "torchvision>=0.15",
+        "open_clip_torch>=2.24",
+        "numpy>=1.21",
+        "opencv-python-headless>=4.5",
+        "mujoco>=3.1",
+        "safetensors>=0.4",
+        "pyyaml>=5.4",
+        "tqdm>=4.60",
+    ],
+    entry_points={"console_scripts": ["clip-seg = clip_seg_ros.tools.cli:main"]},
+)

@@ -1,0 +1,155 @@
+"""Imports point one way, ROS stays in nodes/, and everything else works without it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "clip_seg_ros"
+# What each part may import, itself included. A part is a folder or a top-level module of the package.
+CORE = {"types", "config", "commands", "resources"}
+MODELS = CORE | {"models"}
+PIPELINE = MODELS | {"pipeline"}
+WORLD = {"types", "config", "sim", "data"}
+EVALUATION = PIPELINE | WORLD | {"evaluation"}
+TRAINING = EVALUATION | {"training"}
+ALLOWED = {
+    "types": set(),
+    "config": CORE,
+    "commands": CORE,
+    "resources": CORE,
+    "models": MODELS,
+    "pipeline": PIPELINE,
+    "sim": WORLD,
+    "data": WORLD,
+    "evaluation": EVALUATION,
+    "training": TRAINING,
+    "tools": TRAINING | {"tools"},
+    "nodes": PIPELINE | {"sim", "nodes"},
+}
+# The only file or folder that may import a library.
+ONLY_IMPORTER = {"open_clip": "models/backbone.py", "mujoco": "sim/"}
+ROS = {
+    "rclpy", "launch", "launch_ros", "cv_bridge", "builtin_interfaces", "std_msgs", "sensor_msgs", "geometry_msgs",
+    "visualization_msgs", "rcl_interfaces", "rosidl_runtime_py", "ament_index_python",
+}  # fmt: skip
+WITHOUT_ROS = """
+import importlib, importlib.abc, sys
+
+class Hide(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in HIDDEN or name == "clip_seg_ros.msg":
+            raise ModuleNotFoundError(f"{name} is hidden", name=name)
+
+sys.meta_path.insert(0, Hide())
+failed = []
+for name in MODULES:
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        failed.append(f"{name}: {type(error).__name__}: {error}")
+sys.exit("\\n".join(failed) or 0)
+"""
+
+
+def python_files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_modules(path: Path, source: str | None = None) -> set[str]:
+    """Every dotted name that ``path`` imports, anywhere in it, relative imports resolved."""
+    package = module_name(path).split(".")
+    if path.name != "__init__.py":
+        package.pop()
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text() if source is None else source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*parts, *([node.module] if node.module else [])])
+            # "from clip_seg_ros import types" names a module as well.
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+    return names
+
+
+def faults(path: Path, source: str | None = None) -> list[str]:
+    """What ``path`` imports although it must not."""
+    part, where = part_of(path), path.relative_to(PACKAGE).as_posix()
+    found = []
+    for name in sorted(imported_modules(path, source)):
+        top, _, rest = name.partition(".")
+        ours = rest.split(".")[0]
+        # The bare, empty package may be named.
+        if top == "clip_seg_ros" and ours not in ("", "msg") and ours not in ALLOWED[part]:
+            found.append(f"{where} imports {name}: {part} may use {', '.join(sorted(ALLOWED[part])) or 'nothing'}")
+        if (top in ROS or (top == "clip_seg_ros" and ours == "msg")) and part != "nodes":
+            found.append(f"{where} imports {name}: only nodes/ may import ROS")
+        if top in ONLY_IMPORTER and not where.startswith(ONLY_IMPORTER[top]):
+            found.append(f"{where} imports {name}: only {ONLY_IMPORTER[top]} may")
+        if top == "torch" and part in CORE | {"sim"}:
+            found.append(f"{where} imports {name}: {part} must work without torch")
+    return found
+
+
+def test_every_part_has_a_rule() -> None:
+    parts = {part_of(path) for path in python_files()} - {"__init__"}
+
+    assert parts == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", [path for path in python_files() if part_of(path) != "__init__"], ids=module_name)
+def test_imports_point_one_way(path: Path) -> None:
+    assert not faults(path)
+
+
+@pytest.mark.parametrize(
+    ("where", "source"),
+    [
+        ("models/clipseg.py", "from clip_seg_ros.pipeline.predictor import Predictor"),
+        ("models/clipseg.py", "def f():\n    from ..pipeline import predictor"),
+        ("models/clipseg.py", "import open_clip.model"),
+        ("pipeline/overlay.py", "from clip_seg_ros import nodes"),
+        ("pipeline/overlay.py", "from sensor_msgs.msg import Image"),
+        ("tools/cli.py", "from clip_seg_ros.msg import CommandStatus"),
+        ("config.py", "import torch"),
+    ],
+)
+def test_a_wrong_import_is_noticed(where: str, source: str) -> None:
+    assert faults(PACKAGE / where, source)
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    # Which of two __init__.py files wins, ours or that of the messages, must not matter.
+    assert (PACKAGE / "__init__.py").read_text() == ""
+
+
+def test_everything_but_the_nodes_imports_without_ros() -> None:
+    modules = [module_name(path) for path in python_files() if part_of(path) != "nodes"]
+    program = f"MODULES = {modules!r}\nHIDDEN = {ROS!r}\n{WITHOUT_ROS}"
+
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd="/")
+
+    assert result.returncode == 0, result.stderr
+
+
+def test_messages_and_code_are_found_together_in_every_folder(tmp_path: Path) -> None:
+    pytest.importorskip("clip_seg_ros.msg", reason="the messages exist only in a built workspace")
+    program = "import clip_seg_ros.msg, clip_seg_ros.types"
+
+    for folder in (tmp_path, PACKAGE.parent):
+        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=folder)
+        assert result.returncode == 0, f"in {folder}: {result.stderr}"

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clip_seg_ros import resources
+
+CLONE = Path(__file__).parents[1]
+
+
+def make_share(folder: Path) -> Path:
+    """Lays out what an installation puts into its share folder."""
+    for name in ("config", "weights"):
+        (folder / name).mkdir(parents=True)
+    (folder / "package.xml").touch()
+    return folder
+
+
+def make_prefix(prefix: Path) -> Path:
+    make_share(prefix / "share" / "clip_seg_ros")
+    return prefix
+
+
+@pytest.fixture
+def module_at(monkeypatch: pytest.MonkeyPatch):
+    """Pretends that the package lies in a folder, with no ROS 2 sourced and an empty Python prefix."""
+
+    def place(package: Path) -> None:
+        monkeypatch.setattr(resources, "__file__", str(package / "resources.py"))
+
+    monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
+    monkeypatch.delenv("CLIP_SEG_WEIGHTS_DIR", raising=False)
+    monkeypatch.setattr(sys, "prefix", "/nonexistent")
+    return place
+
+
+def test_a_clone_wins_over_a_sourced_workspace(tmp_path: Path, module_at, monkeypatch) -> None:
+    clone = make_share(tmp_path / "clone")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(make_prefix(tmp_path / "workspace")))
+    module_at(clone / "clip_seg_ros")
+
+    assert resources.share_dir() == clone
+    assert resources.config_dir() == clone / "config"
+    assert resources.weights_dir() == clone / "weights"
+
+
+def test_a_workspace_wins_over_a_python_prefix(tmp_path: Path, module_at, monkeypatch) -> None:
+    workspace, python = make_prefix(tmp_path / "workspace"), make_prefix(tmp_path / "python")
+    other = tmp_path / "other_ros_package"
+    module_at(python / "lib/python3.12/site-packages/clip_seg_ros")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{other}:{workspace}")
+
+    assert resources.share_dir() == workspace / "share/clip_seg_ros"
+
+
+@pytest.mark.parametrize("site_packages", ["lib/python3.12/site-packages", "lib/python3/dist-packages"])
+def test_a_pip_installation_is_found_from_where_it_lies(tmp_path: Path, module_at, site_packages: str) -> None:
+    module_at(make_prefix(tmp_path) / site_packages / "clip_seg_ros")
+
+    assert resources.share_dir() == tmp_path / "share/clip_seg_ros"
+
+
+def test_a_pip_installation_is_found_in_the_python_prefix(tmp_path: Path, module_at, monkeypatch) -> None:
+    module_at(tmp_path / "elsewhere" / "clip_seg_ros")
+    monkeypatch.setattr(sys, "prefix", str(make_prefix(tmp_path / "python")))
+
+    assert resources.share_dir() == tmp_path / "python/share/clip_seg_ros"
+
+
+def test_nothing_found_says_where_it_looked(tmp_path: Path, module_at, monkeypatch) -> None:
+    module_at(tmp_path / "clip_seg_ros")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path / "workspace"))
+
+    with pytest.raises(FileNotFoundError, match="setup.bash") as error:
+        resources.share_dir()
+
+    assert str(tmp_path / "workspace/share/clip_seg_ros") in str(error.value)
+
+
+def test_a_half_installed_package_says_so(tmp_path: Path, module_at) -> None:
+    make_share(tmp_path)
+    (tmp_path / "weights").rmdir()
+    module_at(tmp_path / "clip_seg_ros")
+
+    with pytest.raises(FileNotFoundError, match="install it again"):
+        resources.weights_dir()
+
+
+def test_the_variable_names_the_weights(tmp_path: Path, module_at, monkeypatch) -> None:
+    module_at(make_share(tmp_path / "clone") / "clip_seg_ros")
+    monkeypatch.setenv("CLIP_SEG_WEIGHTS_DIR", str(tmp_path))
+
+    assert resources.weights_dir() == tmp_path
+
+
+def test_a_variable_that_names_no_folder_is_an_error(tmp_path: Path, module_at, monkeypatch) -> None:
+    module_at(make_share(tmp_path / "clone") / "clip_seg_ros")
+    monkeypatch.setenv("CLIP_SEG_WEIGHTS_DIR", str(tmp_path / "missing"))
+
+    with pytest.raises(FileNotFoundError, match="CLIP_SEG_WEIGHTS_DIR"):
+        resources.weights_dir()
+
+
+def test_the_real_files_are_there() -> None:
+    assert (resources.config_dir() / "referring.yaml").is_file()
+
+
+def test_it_needs_the_standard_library_only() -> None:
+    program = (
+        "import sys, importlib.util as u; "
+        f"s = u.spec_from_file_location('resources', {str(CLONE / 'clip_seg_ros/resources.py')!r}); "
+        "m = u.module_from_spec(s); s.loader.exec_module(m); print(m.share_dir())"
+    )
+
+    result = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True)
+
+    assert result.stdout.strip() == str(CLONE), result.stderr
