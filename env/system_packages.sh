@@ -20,8 +20,8 @@ install_system_packages() {
     with_progress "$log" "Updating the list of system packages" "${apt[@]}" update ||
         say "apt-get update failed; going on with the list that is there"
     with_progress "$log" "Installing system packages: $*" "${apt[@]}" install -y --no-install-recommends "$@" ||
-        die "apt-get could not install: $*" "Please run it by hand, see what it says, and type the same command again:" \
-            "sudo $install"
+        die "apt-get could not install: $*" \
+            "Please run it by hand, see what it says, and type the same command again:" "sudo $install"
 }
 
 has_library() { { ldconfig -p 2>/dev/null || /sbin/ldconfig -p; } | grep -q "[[:space:]]$1 "; }
