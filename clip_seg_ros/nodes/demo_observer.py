@@ -195,8 +195,9 @@ def compare(
         true: all objects of the scene, and ``true_labels``, their ids a pixel, as many pixels as ``labels``.
 
     Returns:
-        How many objects were found and how many are there; IoU of their masks, ``None`` unless both exist; and for the
-        best one the error of its centroid in pixels and of its position in metres against the true object next to it.
+        How many objects were found and how many are there; IoU of their masks, ``None`` unless both exist and no other
+        prompt took pixels of them; and for the best one the error of its centroid in pixels and of its position in metres
+        against the true object next to it.
     """
     pair = pair_of(prompt)
     found = [item for item in found if item.prompt == prompt]
@@ -211,7 +212,9 @@ def compare(
     if found and true:
         mask = np.isin(labels, [item.id for item in found])
         true_mask = np.isin(true_labels, [item.id for item in true])
-        result["iou"] = float((mask & true_mask).sum() / (mask | true_mask).sum())
+        # In the label image a pixel that two prompts claim ("cup, red cup") belongs to one of them.
+        if mask.sum() == sum(item.area for item in found):
+            result["iou"] = float((mask & true_mask).sum() / (mask | true_mask).sum())
         distances = [math.hypot(best.centroid_x - item.centroid_x, best.centroid_y - item.centroid_y) for item in true]
         nearest = true[int(np.argmin(distances))]
         result["centroid_error_px"] = min(distances)

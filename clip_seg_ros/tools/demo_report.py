@@ -54,14 +54,15 @@ def report(command: str, seed: int, reply: dict[str, Any]) -> dict[str, Any]:
 
 
 def figures(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Counts and medians over reports, as ``{"name", "value", "unit"}``; ``None`` where nothing was measured."""
+    """Counts and medians over reports, as ``{"name", "value", "unit"}``; what was never measured is left out."""
     result = [
-        {"name": "scenes", "value": len(reports), "unit": "scenes"},
-        {"name": "found", "value": sum(item["found"] for item in reports), "unit": "scenes"},
+        {"name": "demo.scenes", "value": len(reports), "unit": "scenes"},
+        {"name": "demo.found", "value": sum(item["found"] for item in reports), "unit": "scenes"},
     ]
-    for key, unit in (("iou", "1"), ("centroid_error_px", "px"), ("position_error_m", "m"), ("latency_ms", "ms")):
+    for key, unit in (("iou", "IoU"), ("centroid_error_px", "px"), ("position_error_m", "m"), ("latency_ms", "ms")):
         values = [item[key] for item in reports if item[key] is not None]
-        result.append({"name": f"median_{key}", "value": statistics.median(values) if values else None, "unit": unit})
+        if values:
+            result.append({"name": f"demo.median_{key}", "value": round(statistics.median(values), 4), "unit": unit})
     return result
 
 

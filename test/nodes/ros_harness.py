@@ -23,7 +23,7 @@ from visualization_msgs.msg import MarkerArray
 from clip_seg_ros.msg import CommandStatus, SegmentedObjectArray
 from clip_seg_ros.nodes.qos import RELIABLE, camera_output
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 class NodeProcess:

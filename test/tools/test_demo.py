@@ -38,7 +38,10 @@ def test_once_finds_the_red_cup_and_reports(tmp_path):
     assert report["command"] == "segment the red cup" and report["prompts"] == ["red cup"] and report["seed"] == 0
     assert report["found"] is True and report["iou"] > 0.5 and report["latency_ms"] > 0
     assert report["centroid_error_px"] < 15 and report["position_error_m"] < 0.05
-    assert {item["name"] for item in json.loads((tmp_path / "figures.json").read_text())} >= {"found", "median_iou"}
+    assert {item["name"] for item in json.loads((tmp_path / "figures.json").read_text())} >= {
+        "demo.found",
+        "demo.median_iou",
+    }
     assert cv2.imread(str(tmp_path / "clip_seg_demo.png")).shape == (480, 640, 3)
     assert "red cup" in run.stdout and "IoU" in run.stdout
 

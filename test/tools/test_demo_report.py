@@ -51,9 +51,9 @@ def test_figures():
     reports = [report("x", seed, reply(item)) for seed, item in enumerate((CUP, BOX, MISSED))]
     values = {item["name"]: item["value"] for item in figures(reports)}
     assert all(set(item) == {"name", "value", "unit"} for item in figures(reports))
-    assert (values["scenes"], values["found"]) == (3, 2)
-    assert values["median_iou"] == pytest.approx(0.7) and values["median_position_error_m"] == 0.004
-    assert {item["value"] for item in figures(reports[2:]) if item["name"] == "median_iou"} == {None}
+    assert (values["demo.scenes"], values["demo.found"]) == (3, 2)
+    assert values["demo.median_iou"] == pytest.approx(0.7) and values["demo.median_position_error_m"] == 0.004
+    assert "demo.median_iou" not in {item["name"] for item in figures(reports[2:])}
 
 
 def test_table_has_a_line_for_each_prompt():
