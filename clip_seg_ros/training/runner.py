@@ -100,7 +100,7 @@ class Runner:
         terms = stage.loss(rng)
         total = sum(terms.values())
         if not torch.isfinite(total):
-            raise FloatingPointError(f"the loss of stage {stage.name!r} is {float(total)} at step {step}")
+            raise FloatingPointError(f"the loss of stage {stage.name!r} is {float(total.detach())} at step {step}")
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(parameters, stage.clip_norm)

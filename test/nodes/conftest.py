@@ -62,9 +62,9 @@ def referring(shared_referring: NodeProcess, watcher: Watcher) -> NodeProcess:
 
 @pytest.fixture(scope="session")
 def view() -> RenderedView:
-    """A table with a red cup and without anything blue."""
+    """A table with one red cup and without anything blue."""
     with SceneRenderer() as renderer:
-        return renderer.render(sample_scene(1, required=[("red", "cup")], forbidden=[("blue", None)]))
+        return renderer.render(sample_scene(2, required=[("red", "cup")], forbidden=[("blue", None)]))
 
 
 @pytest.fixture
