@@ -108,10 +108,23 @@ def save_safetensors(
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # Not save_file, which makes files that only their owner may read.
-        partial.write_bytes(save(stored, metadata={"format": FORMAT, "config": json.dumps(config)}))
+        partial.write_bytes(_in_order(save(stored, metadata={"format": FORMAT, "config": json.dumps(config)})))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _in_order(content: bytes) -> bytes:
+    """Sorts the metadata in a safetensors file's header, which come in another order at every run.
+
+    The same weights then have the same checksum. Offsets count from the end of the header, so it may change its length.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def update_sums(folder: Path) -> None:

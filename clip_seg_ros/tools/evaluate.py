@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
+import cv2
+from tqdm import tqdm
+
+from clip_seg_ros.data import tabletop
+from clip_seg_ros.evaluation.embedded import evaluate_embedded, summarise
+from clip_seg_ros.evaluation.pictures import answer_grid
+from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.sim.renderer import RendererUnavailable
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds the ``evaluate`` subcommand."""
@@ -27,24 +37,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures, prints a table and writes what was asked for; returns the exit code."""
-    import json
-
-    import cv2
-    from tqdm import tqdm
-
-    from clip_seg_ros.data.tabletop import TEST_SEEDS
-    from clip_seg_ros.evaluation.embedded import evaluate_embedded, summarise
-    from clip_seg_ros.evaluation.pictures import answer_grid
-    from clip_seg_ros.models.checkpoints import WeightsError
-    from clip_seg_ros.pipeline.predictor import Predictor
-    from clip_seg_ros.sim.renderer import RendererUnavailable
-
-    if not 1 <= args.scenes <= len(TEST_SEEDS):
-        print(f"clip-seg evaluate: --scenes must lie in 1..{len(TEST_SEEDS)}, got {args.scenes}", file=sys.stderr)
+    if not 1 <= args.scenes <= len(tabletop.TEST_SEEDS):
+        print(f"clip-seg evaluate: --scenes must lie in 1..{len(tabletop.TEST_SEEDS)}, got {args.scenes}", file=sys.stderr)
         return 2
     try:
         predictor = Predictor.from_name("clipseg-pocket", args.device, args.weights)
-        seeds = TEST_SEEDS[: args.scenes]
+        seeds = tabletop.TEST_SEEDS[: args.scenes]
         questions = evaluate_embedded(
             predictor, seeds, args.threshold, lambda items: tqdm(items, desc="scenes", mininterval=1.0)
         )

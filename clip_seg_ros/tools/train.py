@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+import torch
+import yaml
+from tqdm import tqdm
+
+from clip_seg_ros.data import tabletop
+from clip_seg_ros.evaluation.embedded import evaluate_embedded, summarise
+from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.sim.renderer import RendererUnavailable
+from clip_seg_ros.training.card import write_card
+from clip_seg_ros.training.pocket import PocketSettings, PocketTrainer, save_pocket
+from clip_seg_ros.training.runner import Runner
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds the ``train`` subcommand."""
@@ -22,41 +34,44 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains and writes the weights; returns the exit code."""
-    import torch
-    import yaml
-    from tqdm import tqdm
-
-    from clip_seg_ros.data.tabletop import TEST_SEEDS, load_training_scenes, render_training_scenes
-    from clip_seg_ros.evaluation.embedded import evaluate_embedded, summarise
-    from clip_seg_ros.pipeline.predictor import Predictor
-    from clip_seg_ros.training.card import write_card
-    from clip_seg_ros.training.pocket import PocketSettings, PocketTrainer, save_pocket
-    from clip_seg_ros.training.runner import Runner
-
+    """Trains and writes the weights; returns the exit code, 2 for a recipe that cannot be used."""
     if args.threads:
         torch.set_num_threads(args.threads)
     # Numbers too small to matter slow this kind of training several times over on a CPU.
     torch.set_flush_denormal(True)
-    settings = PocketSettings.from_mapping(yaml.safe_load(args.config.read_text()))
-    scenes_folder = args.work / "scenes"
+    try:
+        settings = PocketSettings.from_mapping(yaml.safe_load(args.config.read_text()))
+    except (OSError, yaml.YAMLError, TypeError, ValueError, KeyError) as error:
+        print(f"clip-seg train: the recipe {args.config} cannot be used: {error}", file=sys.stderr)
+        return 2
+    try:
+        _train(args.work, args.out, settings)
+    except (RendererUnavailable, OSError, ValueError, FloatingPointError) as error:
+        print(f"clip-seg train: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _train(work: Path, out: Path, settings: PocketSettings) -> None:
+    folder = work / "scenes"
     with tqdm(total=settings.scenes, desc="render", unit="scene") as bar:
-        for ready in render_training_scenes(scenes_folder, settings.scenes, workers=torch.get_num_threads()):
+        for ready in tabletop.render_training_scenes(folder, settings.scenes, workers=torch.get_num_threads()):
             bar.update(min(ready, settings.scenes) - bar.n)
-    trainer = PocketTrainer(settings, load_training_scenes(scenes_folder, settings.scenes))
-    runner = Runner(trainer, args.work / "state.pt", settings.seed)
+    trainer = PocketTrainer(settings, tabletop.load_training_scenes(folder, settings.scenes))
+    runner = Runner(trainer, work / "state.pt", settings.seed)
     trainer.run(runner)
-    save_pocket(trainer, args.out)
-    print(f"weights written to {args.out}; measuring them on scenes that training never saw")
-    questions = evaluate_embedded(Predictor(trainer.model), TEST_SEEDS, progress=lambda seeds: tqdm(seeds, desc="measure"))
+    save_pocket(trainer, out)
+    print(f"weights written to {out}; measuring them on scenes that training never saw")
+    questions = evaluate_embedded(
+        Predictor(trainer.model), tabletop.TEST_SEEDS, progress=lambda seeds: tqdm(seeds, desc="measure", mininterval=1.0)
+    )
     write_card(
-        args.out / "clipseg_pocket.md",
+        out / "clipseg_pocket.md",
         settings,
         summarise(questions),
         runner.seconds,
         tuple(sum(p.numel() for p in part.parameters()) for part in (trainer.model.clip, trainer.model.decoder)),
-        sum(file.stat().st_size for file in args.out.glob("*.safetensors")),
+        sum(file.stat().st_size for file in out.glob("*.safetensors")),
         torch.get_num_threads(),
     )
-    print(f"figures written to {args.out / 'clipseg_pocket.md'}")
-    return 0
+    print(f"figures written to {out / 'clipseg_pocket.md'}")

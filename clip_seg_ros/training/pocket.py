@@ -165,11 +165,7 @@ class PocketTrainer(nn.Module):
         for index, (c, k) in enumerate(TRAIN_PAIRS):
             pair_of[COLORS.index(c), KINDS.index(k)] = index
         pair = torch.where(color >= 0, pair_of[color, kind], -1)
-        loss = F.cross_entropy(kinds, kind)
-        if (color >= 0).any():
-            loss = loss + F.cross_entropy(colors, color, ignore_index=-1)
-            loss = loss + F.cross_entropy(pairs, pair, ignore_index=-1)
-        return loss
+        return _cross_entropy(kinds, kind) + _cross_entropy(colors, color) + _cross_entropy(pairs, pair)
 
     def _crop_embeddings(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         taps = self.model.taps
@@ -180,12 +176,10 @@ class PocketTrainer(nn.Module):
         batch = crop_batch(self._scenes, self._crops, rng, count, self.settings.crop_px)
         pooled, dense = self._crop_embeddings(batch.pixels)
         kind_logits, color_logits = self.crop_head(dense).split([len(KINDS), len(COLORS)], dim=1)
-        linear = F.cross_entropy(kind_logits, batch.kind)
-        linear = linear + F.cross_entropy(color_logits, batch.color, ignore_index=-1)
         return {
             "pool": self._contrast(pooled, bank, batch.color, batch.kind),
             "path": self._contrast(dense, bank, batch.color, batch.kind),
-            "linear": linear,
+            "linear": _cross_entropy(kind_logits, batch.kind) + _cross_entropy(color_logits, batch.color),
         }
 
     def _crop_terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
@@ -218,8 +212,7 @@ class PocketTrainer(nn.Module):
         logits = self.token_head(torch.cat(tokens, dim=-1)).flatten(0, 1)
         kinds, colors, there = logits.split([len(KINDS), len(COLORS), 1], dim=1)
         loss = F.binary_cross_entropy_with_logits(there[:, 0], (kind >= 0).float())
-        loss = loss + F.cross_entropy(kinds, kind, ignore_index=-1)
-        return loss + F.cross_entropy(colors, color, ignore_index=-1)
+        return loss + _cross_entropy(kinds, kind) + _cross_entropy(colors, color)
 
     def _region_loss(self, dense: torch.Tensor, bank: torch.Tensor, batch) -> torch.Tensor:
         grid = tuple(dense.shape[-2:])
@@ -257,6 +250,12 @@ class PocketTrainer(nn.Module):
                 batch = scene_batch(self._scenes, rng, 16, self.settings.decoder.scene_px, 1, recolor=False)
                 self.model.taps.feature_maps(self._normalised(batch.pixels), 4)
         self.model.clip.eval()
+
+
+def _cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of (N, classes) over the rows whose (N,) target is not -1; 0 when there is none."""
+    total = F.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
+    return total / (target >= 0).sum().clamp(min=1)
 
 
 def _at_grid(label_map: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

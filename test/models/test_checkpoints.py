@@ -150,3 +150,14 @@ def test_load_strict_lists_every_fault_and_changes_nothing() -> None:
     assert "1.bias is missing" in message
     assert "2.scale is unexpected" in message
     assert module[0].bias.equal(before)
+
+
+def test_the_same_weights_make_the_same_file(tmp_path: Path) -> None:
+    tensors = {"b": torch.ones(2, 3), "a": torch.zeros(5)}
+    files = [tmp_path / f"{index}.safetensors" for index in range(8)]
+    for file in files:
+        save_safetensors(file, tensors, {"name": "ä"})
+    assert len({file.read_bytes() for file in files}) == 1
+    update_sums(tmp_path)
+    loaded, config = load_safetensors(files[0])
+    assert config == {"name": "ä"} and torch.equal(loaded["b"], torch.ones(2, 3))

@@ -91,3 +91,10 @@ def test_an_unknown_setting_is_refused():
     with pytest.raises(TypeError, match="widht"):
         PocketSettings.from_mapping({"scenes": 1, "widht": 3, **{n: {"steps": 1, "batch": 1, "learning_rate": 1.0}
                                                                  for n in ("crops", "joint", "decoder")}})  # fmt: skip
+
+
+def test_a_batch_in_which_nothing_has_a_colour_still_has_a_loss(few_scenes, monkeypatch):
+    monkeypatch.setattr("clip_seg_ros.training.batches._RECOLORED_SHARE", 1.1)
+    trainer = PocketTrainer(settings(), few_scenes)
+    for terms in (trainer._crop_terms(np.random.default_rng(0)), trainer._joint_terms(np.random.default_rng(0))):
+        assert all(torch.isfinite(value) for value in terms.values()), terms
