@@ -1,7 +1,7 @@
 """Measures the embedded weights on scenes that training never saw.
 
-Every scene is asked for each colour and kind pair in it, for its kinds and its colours, for a random pair that is not there,
-and for a hard one: colour and kind are both on the table, but not on one object.
+Every scene is asked for each colour and kind pair in it, for its kinds and its colours, for a random pair that is not
+there, and for a hard one: colour and kind are both on the table, but not on one object.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from clip_seg_ros.evaluation.metrics import mask_iou
 from clip_seg_ros.pipeline import postprocess
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
-from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS, sample_scene
+from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS, Pattern, sample_scene
 
 MIN_NAMED_SHARE = 0.001
 """An object is asked for when it covers at least this share of the picture: 307 pixels of 640x480."""
 ANSWERED_SHARE = 0.005
 """A phrase counts as answered when its mask covers more than this share of the picture."""
-
-Pattern = tuple[str | None, str | None]
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from torch import nn
 class InputSpec:
     """How a model wants its image prepared.
 
-    ``resize="squash"`` makes it ``size`` x ``size`` whatever its shape, as CLIPSeg's authors do. ``resize="short_side"``
-    keeps the aspect ratio: the short side becomes ``size`` and both sides are rounded to a multiple of ``multiple``.
+    ``resize="squash"`` makes it ``size`` x ``size`` whatever its shape, as CLIPSeg's authors do.
+    ``resize="short_side"`` keeps the aspect ratio: the short side becomes ``size`` and both sides are rounded to a
+    multiple of ``multiple``.
     ``mean`` and ``std`` are per RGB channel, for values in 0..1.
     """
 

@@ -196,8 +196,8 @@ def compare(
 
     Returns:
         How many objects were found and how many are there; IoU of their masks, ``None`` unless both exist and no other
-        prompt took pixels of them; and for the best one the error of its centroid in pixels and of its position in metres
-        against the true object next to it.
+        prompt took pixels of them; and for the best one the error of its centroid in pixels and of its position in
+        metres against the true object next to it.
     """
     pair = pair_of(prompt)
     found = [item for item in found if item.prompt == prompt]

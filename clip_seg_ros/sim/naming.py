@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clip_seg_ros.sim.scene import COLORS, KINDS
+from clip_seg_ros.sim.scene import COLORS, KINDS, Pattern
 
 # How people call the kinds and colours of the world.
 KIND_WORDS: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in KINDS} | {
@@ -17,11 +17,9 @@ _COLOR_OF = {word: color for color, words in COLOR_WORDS.items() for word in wor
 _ANY_KIND = frozenset({"thing", "object", "item", "one"})
 _WORDS_BEFORE = frozenset({"a", "an", "the", "all"})
 
-Pair = tuple[str | None, str | None]
-"""(colour, kind), where ``None`` stands for any."""
 
 
-def pair_of(phrase: str) -> Pair | None:
+def pair_of(phrase: str) -> Pattern | None:
     """Reads a phrase as a colour and a kind of the world, either of which may be missing ("cup", "red thing").
 
     Returns:
@@ -39,7 +37,7 @@ def pair_of(phrase: str) -> Pair | None:
     return (color, kind) if color or kind else None
 
 
-def matches(pair: Pair, name: str) -> bool:
+def matches(pair: Pattern, name: str) -> bool:
     """Whether the object called ``name`` ("red cup") is one that ``pair`` means."""
     color, kind = name.split()
     return pair[0] in (None, color) and pair[1] in (None, kind)

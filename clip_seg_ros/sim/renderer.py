@@ -9,6 +9,8 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +60,7 @@ class RenderedView:
         return np.isin(self.labels, ids)
 
 
-def _load_mujoco():
+def _load_mujoco() -> ModuleType:
     """Imports MuJoCo with a GL back end that really opens a context."""
     if "mujoco" in sys.modules:
         return sys.modules["mujoco"]
@@ -187,7 +189,7 @@ class SceneRenderer:
         self._renderer = mujoco.Renderer(self._model, self.height, self.width)
         self._shape_seed = shape_seed
 
-    def _add_table(self, spec, rng: np.random.Generator) -> None:
+    def _add_table(self, spec: Any, rng: np.random.Generator) -> None:
         mujoco = self._mujoco
         for name in TABLE_TEXTURES:
             image = table_texture(name, rng)
@@ -207,7 +209,7 @@ class SceneRenderer:
             material=TABLE_TEXTURES[0],
         )
 
-    def _add_shapes(self, spec, shape_seed: int) -> None:
+    def _add_shapes(self, spec: Any, shape_seed: int) -> None:
         rng = np.random.default_rng([shape_seed, 4])
         self._part_slots: list[int] = []
         self._part_fixed: list[bool] = []

@@ -29,8 +29,14 @@ COLOR_RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[fl
 }
 COLORS: tuple[str, ...] = tuple(COLOR_RANGES)
 
-# Pairs that training scenes never hold, so that names never seen together can be measured: each colour and each kind once.
-HELD_OUT_PAIRS: tuple[tuple[str, str], ...] = (
+Pair = tuple[str, str]
+"""(colour, kind)."""
+Pattern = tuple[str | None, str | None]
+"""(colour, kind), where ``None`` stands for any."""
+
+# Pairs that training scenes never hold, so that names never seen together can be measured: each colour and each kind
+# once.
+HELD_OUT_PAIRS: tuple[Pair, ...] = (
     ("red", "bowl"),
     ("orange", "can"),
     ("yellow", "bottle"),
@@ -110,8 +116,8 @@ def shape_set(shape_seed: int) -> dict[str, tuple[Shape, ...]]:
 def sample_scene(
     seed: int,
     *,
-    required: Sequence[tuple[str | None, str | None]] = (),
-    forbidden: Sequence[tuple[str | None, str | None]] = (),
+    required: Sequence[Pattern] = (),
+    forbidden: Sequence[Pattern] = (),
     objects: tuple[int, int] = (4, 9),
 ) -> Scene:
     """Draws the scene of ``seed``.
@@ -135,8 +141,8 @@ def sample_scene(
     if not allowed:
         raise ValueError("the forbidden pairs leave nothing to put on the table")
     for _ in range(20):
-        placed = _populate(rng, wanted, allowed, count, shape_seed, camera)
-        if placed:
+        table = _Table(shape_seed, camera, protect=len(wanted))
+        if _populate(rng, wanted, allowed, count, table):
             break
     else:
         raise ValueError(f"no room for {len(required)} required objects; name fewer")
@@ -144,7 +150,7 @@ def sample_scene(
     return Scene(
         seed=seed,
         shape_seed=shape_seed,
-        objects=tuple(placed),
+        objects=tuple(table.objects),
         table_texture=TABLE_TEXTURES[rng.integers(len(TABLE_TEXTURES))],
         table_rgba=(*colorsys.hsv_to_rgb(hue, saturation, value), 1.0),
         floor_rgba=(*colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.35), rng.uniform(0.2, 0.9)), 1.0),
@@ -154,20 +160,19 @@ def sample_scene(
     )
 
 
-def _populate(rng, wanted, allowed, count: int, shape_seed: int, camera) -> list[SceneObject]:
-    """Places the wanted pairs and then others up to ``count``; an empty list when a wanted one found no room."""
-    placed: list[SceneObject] = []
+def _populate(
+    rng: np.random.Generator, wanted: Sequence[Pair], allowed: Sequence[Pair], count: int, table: _Table
+) -> bool:
+    """Places the wanted pairs and then others up to ``count``; False when a wanted one found no room."""
     for index in range(count):
-        pair = wanted[index] if index < len(wanted) else allowed[rng.integers(len(allowed))]
-        item = _place(rng, pair, shape_seed, placed, camera, protect=len(wanted))
-        if item is not None:
-            placed.append(item)
-        elif index < len(wanted):
-            return []
-    return placed
+        is_wanted = index < len(wanted)
+        pair = wanted[index] if is_wanted else allowed[rng.integers(len(allowed))]
+        if not table.place(rng, pair) and is_wanted:
+            return False
+    return True
 
 
-def _check_pairs(pairs: Sequence[tuple[str | None, str | None]]) -> None:
+def _check_pairs(pairs: Sequence[Pattern]) -> None:
     for color, kind in pairs:
         if color is not None and color not in COLORS:
             raise ValueError(f"unknown colour {color!r}; known: {', '.join(COLORS)}")
@@ -177,11 +182,11 @@ def _check_pairs(pairs: Sequence[tuple[str | None, str | None]]) -> None:
             raise ValueError("a pair must name a colour, a kind or both")
 
 
-def _matches_any(pair: tuple[str, str], patterns: Sequence[tuple[str | None, str | None]]) -> bool:
+def _matches_any(pair: Pair, patterns: Sequence[Pattern]) -> bool:
     return any(color in (None, pair[0]) and kind in (None, pair[1]) for color, kind in patterns)
 
 
-def _fill_pair(rng, pair, forbidden) -> tuple[str, str]:
+def _fill_pair(rng: np.random.Generator, pair: Pattern, forbidden: Sequence[Pattern]) -> Pair:
     choices = [(c, k) for c in COLORS for k in KINDS if _matches_any((c, k), [pair])]
     choices = [choice for choice in choices if not _matches_any(choice, forbidden)]
     if not choices:
@@ -195,60 +200,68 @@ def sample_rgba(rng: np.random.Generator, color: str) -> tuple[float, float, flo
     return (*colorsys.hsv_to_rgb((hue % 360) / 360.0, saturation, value), 1.0)
 
 
-def _place(rng, pair, shape_seed, placed, camera, protect: int) -> SceneObject | None:
-    """Finds a free spot, or gives up after some tries. The first ``protect`` objects are never hidden by later ones."""
-    color, kind = pair
-    taken = {o.slot for o in placed if o.kind == kind}
-    free = [slot for slot in range(SHAPES_PER_KIND) if slot not in taken]
-    if not free:
-        return None
-    slot = int(free[rng.integers(len(free))])
-    shape = shape_set(shape_seed)[kind][slot]
-    lying = shape.rolls and rng.random() < 0.2
-    reach = TABLE_REACH * (0.6 if len(placed) < protect else 1.0)
-    for _ in range(60):
-        radius, angle = reach * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
-        spot = radius * np.array([np.cos(angle), np.sin(angle)])
-        if _clashes(spot, shape, lying, shape_seed, placed, camera, protect):
-            continue
-        height = shape.lying_radius if lying else 0.0
-        return SceneObject(
-            kind, color, slot, sample_rgba(rng, color),
-            (float(spot[0]), float(spot[1]), float(height)), float(rng.uniform(0, 2 * np.pi)), bool(lying),
-        )  # fmt: skip
-    return None
+class _Table:
+    """Finds room for one object after the other.
 
+    The first ``protect`` objects stand near the middle and are never hidden by later ones.
+    """
 
-def _clashes(spot, shape: Shape, lying: bool, shape_seed, placed, camera, protect: int) -> bool:
-    radius = _ground_radius(shape, lying)
-    eye = np.array(camera.eye[:2])
-    for index, other in enumerate(placed):
-        other_shape = shape_set(shape_seed)[other.kind][other.slot]
-        other_radius = _ground_radius(other_shape, other.lying)
-        centre = np.array(other.position[:2])
-        if np.linalg.norm(spot - centre) < radius + other_radius + 0.008:
+    def __init__(self, shape_seed: int, camera: CameraPose, protect: int) -> None:
+        self.objects: list[SceneObject] = []
+        self._shapes, self._camera, self._protect = shape_set(shape_seed), camera, protect
+
+    def place(self, rng: np.random.Generator, pair: Pair) -> bool:
+        """Puts one object of this colour and kind somewhere free, or gives up after some tries."""
+        color, kind = pair
+        taken = {item.slot for item in self.objects if item.kind == kind}
+        free = [slot for slot in range(SHAPES_PER_KIND) if slot not in taken]
+        if not free:
+            return False
+        slot = int(free[rng.integers(len(free))])
+        shape = self._shapes[kind][slot]
+        lying = bool(shape.rolls and rng.random() < 0.2)
+        reach = TABLE_REACH * (0.6 if len(self.objects) < self._protect else 1.0)
+        for _ in range(60):
+            radius, angle = reach * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
+            spot = radius * np.array([np.cos(angle), np.sin(angle)])
+            if self._clashes(spot, shape, lying):
+                continue
+            rgba = sample_rgba(rng, color)
+            position = (float(spot[0]), float(spot[1]), float(shape.lying_radius if lying else 0.0))
+            yaw = float(rng.uniform(0, 2 * np.pi))
+            self.objects.append(SceneObject(kind, color, slot, rgba, position, yaw, lying))
             return True
-        if index < protect and _stands_between(spot, radius, shape, lying, centre, other_radius, camera, eye):
-            return True
-    return False
+        return False
+
+    def _clashes(self, spot: np.ndarray, shape: Shape, lying: bool) -> bool:
+        """Whether an object at ``spot``, (2,) metres, would touch another or hide a protected one."""
+        radius = _ground_radius(shape, lying)
+        height = 2 * shape.lying_radius if lying else shape.height
+        for index, other in enumerate(self.objects):
+            other_radius = _ground_radius(self._shapes[other.kind][other.slot], other.lying)
+            centre = np.array(other.position[:2])
+            if np.linalg.norm(spot - centre) < radius + other_radius + 0.008:
+                return True
+            if index < self._protect and self._hides(spot, height, centre, radius + other_radius):
+                return True
+        return False
+
+    def _hides(self, spot: np.ndarray, height: float, centre: np.ndarray, radii: float) -> bool:
+        """Whether an object of ``height`` at ``spot`` would stand between the camera and the one at ``centre``."""
+        eye = np.array(self._camera.eye[:2])
+        towards = centre - eye
+        distance = np.linalg.norm(towards)
+        along = float(np.dot(spot - eye, towards) / distance)
+        if along > distance:
+            return False
+        across = float(np.linalg.norm(spot - eye - along * towards / distance))
+        # The shadow that the object casts on the table, seen from the camera, reaches this far behind it.
+        shadow = height * along / max(self._camera.eye[2] - height, 1e-3)
+        return across < radii and distance - along < shadow + radii
 
 
 def _ground_radius(shape: Shape, lying: bool) -> float:
     return max(shape.height / 2, shape.lying_radius) if lying else shape.footprint_radius
-
-
-def _stands_between(spot, radius, shape: Shape, lying, centre, other_radius, camera, eye) -> bool:
-    """Whether an object at ``spot`` would hide the one at ``centre`` from the camera."""
-    towards = centre - eye
-    distance = np.linalg.norm(towards)
-    along = float(np.dot(spot - eye, towards) / distance)
-    if along > distance:
-        return False
-    across = float(np.linalg.norm(spot - eye - along * towards / distance))
-    height = 2 * shape.lying_radius if lying else shape.height
-    # The shadow that the object casts on the table, seen from the camera, reaches this far behind it.
-    shadow = height * along / max(camera.eye[2] - height, 1e-3)
-    return across < radius + other_radius and distance - along < shadow + radius + other_radius
 
 
 def _sample_camera(rng: np.random.Generator) -> CameraPose:

@@ -1,7 +1,7 @@
 """Meshes of the tabletop objects: closed surfaces in metres, standing on z = 0 with their axis along z.
 
-Each kind is told apart by what a person would look for: a cup has a handle, a bowl is deep and a plate is flat, a bottle
-has a neck and a cap, a can has metal ends, a book has pages. Sizes and proportions are drawn from a generator.
+Each kind is told apart by what a person would look for: a cup has a handle, a bowl is deep and a plate is flat, a
+bottle has a neck and a cap, a can has metal ends, a book has pages. Sizes and proportions are drawn from a generator.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SEGMENTS = 36
+Rgba = tuple[float, float, float, float]
 METAL_RGBA = (0.72, 0.72, 0.74, 1.0)
 PAPER_RGBA = (0.93, 0.91, 0.84, 1.0)
 TAPE_RGBA = (0.80, 0.70, 0.52, 1.0)
@@ -25,7 +26,7 @@ class Part:
     """(V, 3) float, metres."""
     faces: np.ndarray
     """(F, 3) int, counter-clockwise seen from outside."""
-    rgba: tuple[float, float, float, float] | None = None
+    rgba: Rgba | None = None
     """A fixed colour, or ``None`` for the colour that the object is named by."""
 
 
@@ -44,7 +45,7 @@ class Shape:
     """Metres from the axis to the table when it lies."""
 
 
-def _lathe(profile: list[tuple[float, float]], rgba: tuple[float, ...] | None = None) -> Part:
+def _lathe(profile: list[tuple[float, float]], rgba: Rgba | None = None) -> Part:
     """Turns a profile of (radius, z) points around the z axis.
 
     The profile runs from the axis below, outwards and up the outer wall, and back to the axis (inside, for a vessel).
@@ -71,7 +72,7 @@ def _grid_faces(rows: int, columns: int) -> np.ndarray:
     return np.concatenate([np.stack([a, b, d], -1).reshape(-1, 3), np.stack([a, d, c], -1).reshape(-1, 3)])
 
 
-def _cuboid(size: tuple[float, float, float], centre: tuple[float, float, float], rgba=None) -> Part:
+def _cuboid(size: tuple[float, float, float], centre: tuple[float, float, float], rgba: Rgba | None = None) -> Part:
     corners = np.array([(x, y, z) for z in (-0.5, 0.5) for y in (-0.5, 0.5) for x in (-0.5, 0.5)])
     faces = [
         (0, 2, 1), (1, 2, 3), (4, 5, 6), (5, 7, 6), (0, 1, 4), (1, 5, 4),

@@ -17,6 +17,7 @@ from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RendererUnavailable
 
+
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds the ``evaluate`` subcommand."""
     parser = subparsers.add_parser(
@@ -26,19 +27,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "and prints the figures.",
     )
     parser.add_argument("--suite", choices=["embedded"], default="embedded", help="what to measure")
-    parser.add_argument("--scenes", type=int, default=500, help="how many of the held-out scenes, 1..500 (default: 500)")
+    parser.add_argument("--scenes", type=int, default=500, help="how many of the 500 held-out scenes (default: all)")
     parser.add_argument("--weights", type=Path, help="folder of the weights (default: the shipped ones)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threshold", type=float, default=0.5, help="probability above which a pixel counts, 0..1")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
-    parser.add_argument("--pictures", type=Path, metavar="FILE", help="write a grid of answers as PNG, random and worst")
+    parser.add_argument("--pictures", type=Path, metavar="FILE", help="write random and worst answers as a PNG")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measures, prints a table and writes what was asked for; returns the exit code."""
-    if not 1 <= args.scenes <= len(tabletop.TEST_SEEDS):
-        print(f"clip-seg evaluate: --scenes must lie in 1..{len(tabletop.TEST_SEEDS)}, got {args.scenes}", file=sys.stderr)
+    available = len(tabletop.TEST_SEEDS)
+    if not 1 <= args.scenes <= available:
+        print(f"clip-seg evaluate: --scenes must lie in 1..{available}, got {args.scenes}", file=sys.stderr)
         return 2
     try:
         predictor = Predictor.from_name("clipseg-pocket", args.device, args.weights)

@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from clip_seg_ros.data import tabletop
 from clip_seg_ros.evaluation.embedded import evaluate_embedded, summarise
-from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.pipeline.predictor import Predictor, resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
 from clip_seg_ros.training.card import write_card
 from clip_seg_ros.training.pocket import PocketSettings, PocketTrainer, save_pocket
 from clip_seg_ros.training.runner import Runner
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds the ``train`` subcommand."""
@@ -29,6 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("config", type=Path, help="recipe, e.g. config/train_pocket.yaml")
     parser.add_argument("--out", type=Path, required=True, help="folder that the weights are written to")
     parser.add_argument("--work", type=Path, required=True, help="folder for rendered scenes and the training state")
+    parser.add_argument("--device", default="auto", help="auto (CUDA if there is any), cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=0, help="processor threads (default: all)")
     parser.set_defaults(run=run)
 
@@ -45,25 +47,26 @@ def run(args: argparse.Namespace) -> int:
         print(f"clip-seg train: the recipe {args.config} cannot be used: {error}", file=sys.stderr)
         return 2
     try:
-        _train(args.work, args.out, settings)
+        _train(args.work, args.out, settings, resolve_device(args.device))
     except (RendererUnavailable, OSError, ValueError, FloatingPointError) as error:
         print(f"clip-seg train: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _train(work: Path, out: Path, settings: PocketSettings) -> None:
+def _train(work: Path, out: Path, settings: PocketSettings, device: torch.device) -> None:
     folder = work / "scenes"
     with tqdm(total=settings.scenes, desc="render", unit="scene") as bar:
         for ready in tabletop.render_training_scenes(folder, settings.scenes, workers=torch.get_num_threads()):
             bar.update(min(ready, settings.scenes) - bar.n)
-    trainer = PocketTrainer(settings, tabletop.load_training_scenes(folder, settings.scenes))
+    trainer = PocketTrainer(settings, tabletop.load_training_scenes(folder, settings.scenes)).to(device)
     runner = Runner(trainer, work / "state.pt", settings.seed)
     trainer.run(runner)
     save_pocket(trainer, out)
     print(f"weights written to {out}; measuring them on scenes that training never saw")
+    predictor = Predictor(trainer.model, str(device))
     questions = evaluate_embedded(
-        Predictor(trainer.model), tabletop.TEST_SEEDS, progress=lambda seeds: tqdm(seeds, desc="measure", mininterval=1.0)
+        predictor, tabletop.TEST_SEEDS, progress=lambda seeds: tqdm(seeds, desc="measure", mininterval=1.0)
     )
     write_card(
         out / "clipseg_pocket.md",
@@ -72,6 +75,6 @@ def _train(work: Path, out: Path, settings: PocketSettings) -> None:
         runner.seconds,
         tuple(sum(p.numel() for p in part.parameters()) for part in (trainer.model.clip, trainer.model.decoder)),
         sum(file.stat().st_size for file in out.glob("*.safetensors")),
-        torch.get_num_threads(),
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} processor threads",
     )
     print(f"figures written to {out / 'clipseg_pocket.md'}")

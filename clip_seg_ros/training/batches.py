@@ -5,7 +5,7 @@ Every batch is a function of (seed, stage, step) alone, so that a run that was k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -43,6 +43,10 @@ class CropBatch:
     kind: torch.Tensor
     """(B,) int64 index into KINDS."""
 
+    def to(self, device: torch.device) -> CropBatch:
+        """Returns the batch on ``device``."""
+        return replace(self, pixels=self.pixels.to(device), color=self.color.to(device), kind=self.kind.to(device))
+
 
 @dataclass(frozen=True)
 class SceneBatch:
@@ -56,6 +60,11 @@ class SceneBatch:
     """P phrases a scene."""
     masks: torch.Tensor
     """(B, P, H, W) float32, 1 where the phrase's objects are."""
+
+    def to(self, device: torch.device) -> SceneBatch:
+        """Returns the batch on ``device``."""
+        moved = {name: getattr(self, name).to(device) for name in ("pixels", "color_map", "kind_map", "masks")}
+        return replace(self, **moved)
 
 
 def index_crops(scenes: TabletopScenes) -> CropIndex:
@@ -129,7 +138,9 @@ def scene_batch(
     )
 
 
-def _zoom(rgb, labels, rng: np.random.Generator, height: int, width: int):
+def _zoom(
+    rgb: np.ndarray, labels: np.ndarray, rng: np.random.Generator, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
     """A window around one of the objects, up to 1.15 times as large as rendered, sometimes mirrored."""
     full_height, full_width = labels.shape
     scale = rng.uniform(max(height / full_height, width / full_width), 1.15)

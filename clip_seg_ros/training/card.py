@@ -21,21 +21,24 @@ _ROWS = (
 
 _CARD = """# Model card: the embedded weights (`clipseg-pocket`)
 
-CLIPSeg's decoder on a small CLIP, both trained from nothing on rendered tabletop scenes. {megabytes:.1f} MB in two files:
-`clip_pocket.safetensors` (open_clip's CLIP: a ModifiedResNet and a causal text transformer, {clip_millions:.1f} M parameters)
-and `clipseg_pocket.safetensors` (the decoder, {decoder_millions:.2f} M), in half precision.
+CLIPSeg's decoder on a small CLIP, both trained from nothing on rendered tabletop scenes. {megabytes:.1f} MB in two
+files: `clip_pocket.safetensors` (open_clip's CLIP: a ModifiedResNet and a causal text transformer,
+{clip_millions:.1f} M parameters) and `clipseg_pocket.safetensors` (the decoder, {decoder_millions:.2f} M), in half
+precision.
 
-**What it is for.** Trying every part of this package offline, and testing it. It knows the simulated world and nothing
-else: on pictures of a real table its answers mean little.
+**What it is for.** Trying every part of this package offline, and testing it. It knows the simulated world and
+nothing else: on pictures of a real table its answers mean little.
 
-**Not a ViT.** The decoder is CLIPSeg's (FiLM, post-norm blocks over the taps from the deepest up, transposed convolution), but it
-taps stages 2 to 4 of a ResNet on one grid of 8 pixels instead of blocks of a ViT, has no class token, and its feed-forward
-layers are {feed_forward} wide instead of 2048. In a trial of 15 minutes on two processor cores, a small ViT trained from nothing had learnt
-colours but hardly shapes (IoU 0.50), so the time went into the ResNet.
+**Not a ViT.** The decoder is CLIPSeg's (FiLM, post-norm blocks over the taps from the deepest up, transposed
+convolution), but it taps stages 2 to 4 of a ResNet on one grid of 8 pixels instead of blocks of a ViT, has no class
+token, and its feed-forward layers are {feed_forward} wide instead of 2048. In a trial of 15 minutes on two processor
+cores, a small ViT trained from nothing had learnt colours but hardly shapes (IoU 0.50), so the time went into the
+ResNet.
 
 ## Figures
 
-{scenes:.0f} scenes that training never saw (seeds {first_test} to {last_test}), 640x480, threshold 0.5, phrases bare ("red cup"):
+{scenes:.0f} scenes that training never saw (seeds {first_test} to {last_test}), 640x480, threshold 0.5, phrases bare
+("red cup"):
 
 | asked for | phrases | mean IoU | share with IoU > 0.5 |
 |---|---|---|---|
@@ -52,24 +55,24 @@ An object counts as named when it covers at least {named:.1%} of the picture. To
 
 ![Answers](../docs/images/{picture})
 
-Two rows of random answers, one of the worst, one of absent phrases that got the largest masks. Pink: the answer. White outline:
-the truth.
+Two rows of random answers, one of the worst, one of absent phrases that got the largest masks. Pink: the answer.
+White outline: the truth.
 
 ## Data and training
 
-`clip-seg train config/train_pocket.yaml --work DIR --out DIR`, seed {seed}. {train_scenes} rendered scenes from seed {first_train} up: {kinds} in
-{colors}; three shapes a kind anew every 25 scenes; 4 to 9 objects, six kinds of table top, two lamps.
+`clip-seg train config/train_pocket.yaml --work DIR --out DIR`, seed {seed}. {train_scenes} rendered scenes from seed
+{first_train} up: {kinds} in {colors}; three shapes a kind anew every 25 scenes; 4 to 9 objects, six kinds of table
+top, two lamps.
 
-These eight pairs are in no training picture and in no training phrase, absent ones included: {held_out}.
-Pictures were also recoloured (hue turned or grey, three in ten) and asked for kinds alone, so that shapes of held-out pairs were seen in
-arbitrary colours, never with their names.
+These eight pairs are in no training picture and in no training phrase, absent ones included: {held_out}. Pictures
+were also recoloured (hue turned or grey, three in ten) and asked for kinds alone, so that shapes of held-out pairs
+were seen in arbitrary colours, never with their names.
 
 | stage | steps | batch | wall time |
 |---|---|---|---|
 {stages}
 
-The times are for {threads} processor threads, without rendering, beside other work on the same machine. The vocabulary has {words} words: {word_list}. Every other word shares one embedding,
-trained to mean "not here".
+The times are for {machine}, without rendering. The vocabulary has {words} words: {word_list}. Every other word shares one embedding, trained to mean "not here".
 
 ## Licence
 
@@ -84,7 +87,7 @@ def write_card(
     seconds: Mapping[str, float],
     parameters: tuple[int, int],
     size_bytes: int,
-    threads: int,
+    machine: str,
 ) -> None:
     """Writes the card.
 
@@ -95,7 +98,7 @@ def write_card(
         seconds: wall time of every stage.
         parameters: of the CLIP and of the decoder.
         size_bytes: of both weight files together.
-        threads: processor threads that training used.
+        machine: what the training ran on.
     """
     value = {str(f["name"]).removeprefix("embedded.clipseg."): float(f["value"]) for f in figures}
     rows = [
@@ -131,7 +134,7 @@ def write_card(
         colors=", ".join(COLORS),
         held_out=", ".join(" ".join(pair) for pair in HELD_OUT_PAIRS),
         stages="\n".join(stages),
-        threads=threads,
+        machine=machine,
         words=len([word for word in words if word.isalpha()]),
         word_list=", ".join(word for word in words if word.isalpha()),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clip_seg_ros.sim.naming import COLOR_WORDS, KIND_WORDS
-from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS
+from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS, Pair
 
 ANY_KIND_WORDS = ("object", "thing")
 # The templates of CLIPSeg's training, as its authors' code samples them.
@@ -33,7 +33,6 @@ UNKNOWN_NOUNS = (
     "spoon", "fork", "umbrella", "screwdriver", "robot", "flower", "towel", "glove", "toothbrush", "stapler",
 )  # fmt: skip
 
-Pair = tuple[str, str]
 TRAIN_PAIRS: tuple[Pair, ...] = tuple((c, k) for c in COLORS for k in KINDS if (c, k) not in HELD_OUT_PAIRS)
 
 
@@ -95,7 +94,7 @@ def unknown_query(rng: np.random.Generator, allow_colors: bool = True) -> Query:
 def sample_query(
     rng: np.random.Generator, visible: Sequence[Pair], present: Collection[Pair], kinds_only: bool
 ) -> Query:
-    """Draws one phrase for a scene; six in ten name something visible, as CLIPSeg's negatives want more here than there.
+    """Draws one phrase for a scene; six in ten name something visible, the others something that is not there.
 
     Args:
         rng: where the choice comes from.

@@ -24,7 +24,7 @@ from clip_seg_ros.models.checkpoints import save_safetensors, update_sums
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 from clip_seg_ros.sim.scene import COLORS, KINDS
-from clip_seg_ros.training.batches import crop_batch, index_crops, scene_batch
+from clip_seg_ros.training.batches import SceneBatch, crop_batch, index_crops, scene_batch
 from clip_seg_ros.training.phrases import TRAIN_PAIRS, known_words, make_query
 from clip_seg_ros.training.runner import Runner, Stage
 
@@ -123,6 +123,9 @@ class PocketTrainer(nn.Module):
         self.crop_head = nn.Linear(settings.embed_dim, len(KINDS) + len(COLORS))
         # Kind, colour and "is there an object" of every token.
         self.token_head = nn.Linear(sum(taps.widths), len(KINDS) + len(COLORS) + 1)
+        # Row of each (colour, kind) among the training pairs; -1 for the held-out ones.
+        pair_of = [[TRAIN_PAIRS.index((c, k)) if (c, k) in TRAIN_PAIRS else -1 for k in KINDS] for c in COLORS]
+        self.register_buffer("pair_of", torch.tensor(pair_of), persistent=False)
         spec = self.model.input_spec
         self.register_buffer("mean", torch.tensor(spec.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
@@ -161,10 +164,7 @@ class PocketTrainer(nn.Module):
         pairs, kinds, colors = (scale * F.normalize(embeddings, dim=-1) @ bank.T).split(
             [len(TRAIN_PAIRS), len(KINDS), len(COLORS)], dim=1
         )
-        pair_of = torch.full((len(COLORS), len(KINDS)), -1)
-        for index, (c, k) in enumerate(TRAIN_PAIRS):
-            pair_of[COLORS.index(c), KINDS.index(k)] = index
-        pair = torch.where(color >= 0, pair_of[color, kind], -1)
+        pair = torch.where(color >= 0, self.pair_of[color, kind], -1)
         return _cross_entropy(kinds, kind) + _cross_entropy(colors, color) + _cross_entropy(pairs, pair)
 
     def _crop_embeddings(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -173,7 +173,7 @@ class PocketTrainer(nn.Module):
         return taps.pool(last), taps.dense(last).mean(dim=(2, 3))
 
     def _crop_loss(self, rng: np.random.Generator, count: int, bank: torch.Tensor) -> dict[str, torch.Tensor]:
-        batch = crop_batch(self._scenes, self._crops, rng, count, self.settings.crop_px)
+        batch = crop_batch(self._scenes, self._crops, rng, count, self.settings.crop_px).to(self.mean.device)
         pooled, dense = self._crop_embeddings(batch.pixels)
         kind_logits, color_logits = self.crop_head(dense).split([len(KINDS), len(COLORS)], dim=1)
         return {
@@ -188,8 +188,8 @@ class PocketTrainer(nn.Module):
 
     # Whole scenes.
 
-    def _scene_batch(self, rng: np.random.Generator, stage: StageSettings):
-        return scene_batch(self._scenes, rng, stage.batch, stage.scene_px, stage.phrases)
+    def _scene_batch(self, rng: np.random.Generator, stage: StageSettings) -> SceneBatch:
+        return scene_batch(self._scenes, rng, stage.batch, stage.scene_px, stage.phrases).to(self.mean.device)
 
     def _joint_terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         self.train()
@@ -206,7 +206,7 @@ class PocketTrainer(nn.Module):
         terms |= {name: 0.15 * value for name, value in self._crop_loss(rng, stage.crops, bank).items()}
         return terms
 
-    def _token_loss(self, tokens: Sequence[torch.Tensor], batch, grid: tuple[int, int]) -> torch.Tensor:
+    def _token_loss(self, tokens: Sequence[torch.Tensor], batch: SceneBatch, grid: tuple[int, int]) -> torch.Tensor:
         kind = _at_grid(batch.kind_map, grid).flatten()
         color = _at_grid(batch.color_map, grid).flatten()
         logits = self.token_head(torch.cat(tokens, dim=-1)).flatten(0, 1)
@@ -214,14 +214,16 @@ class PocketTrainer(nn.Module):
         loss = F.binary_cross_entropy_with_logits(there[:, 0], (kind >= 0).float())
         return loss + _cross_entropy(kinds, kind) + _cross_entropy(colors, color)
 
-    def _region_loss(self, dense: torch.Tensor, bank: torch.Tensor, batch) -> torch.Tensor:
+    def _region_loss(self, dense: torch.Tensor, bank: torch.Tensor, batch: SceneBatch) -> torch.Tensor:
         grid = tuple(dense.shape[-2:])
         kind, color = _at_grid(batch.kind_map, grid).flatten(), _at_grid(batch.color_map, grid).flatten()
         on_object = kind >= 0
         embeddings = dense.permute(0, 2, 3, 1).flatten(0, 2)[on_object]
         return self._contrast(embeddings, bank, color[on_object], kind[on_object])
 
-    def _mask_terms(self, tokens, grid: tuple[int, int], batch) -> dict[str, torch.Tensor]:
+    def _mask_terms(
+        self, tokens: Sequence[torch.Tensor], grid: tuple[int, int], batch: SceneBatch
+    ) -> dict[str, torch.Tensor]:
         texts = [query.text for queries in batch.queries for query in queries]
         unique = list(dict.fromkeys(texts))
         pooled = self.model.encode_text(unique).pooled
@@ -248,7 +250,7 @@ class PocketTrainer(nn.Module):
         with torch.no_grad():
             for _ in range(60):
                 batch = scene_batch(self._scenes, rng, 16, self.settings.decoder.scene_px, 1, recolor=False)
-                self.model.taps.feature_maps(self._normalised(batch.pixels), 4)
+                self.model.taps.feature_maps(self._normalised(batch.pixels.to(self.mean.device)), 4)
         self.model.clip.eval()
 
 

@@ -1,4 +1,4 @@
-"""Runs stages of training: progress bar, learning-rate schedule, and a state file that survives a kill at any moment."""
+"""Runs stages of training: progress bar, learning-rate schedule, a state file that survives a kill at any moment."""
 
 from __future__ import annotations
 
@@ -88,8 +88,15 @@ class Runner:
         self._done[stage.name] = spent + time.monotonic() - started
         self._save("", 0, None, 0.0)
 
-    def _step(self, stage: Stage, step: int, optimizer, parameters, averages: dict[str, float]) -> None:
-        # The name goes in as bytes, which are the same in every process (hash() is not), and makes the streams of two stages differ.
+    def _step(
+        self,
+        stage: Stage,
+        step: int,
+        optimizer: torch.optim.Optimizer,
+        parameters: list[nn.Parameter],
+        averages: dict[str, float],
+    ) -> None:
+        # The name goes in as bytes, which are the same in every process (hash() is not): two stages draw differently.
         entropy = [self.seed, step, *stage.name.encode()]
         rng = np.random.default_rng(entropy)
         torch.manual_seed(int(rng.integers(2**31)))
@@ -109,7 +116,7 @@ class Runner:
             latest = float(value.detach())
             averages[name] = 0.98 * averages.get(name, latest) + 0.02 * latest
 
-    def _save(self, stage: str, step: int, optimizer, spent_s: float) -> None:
+    def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer | None, spent_s: float) -> None:
         state = {
             "seed": self.seed,
             "model": self.model.state_dict(),

@@ -34,7 +34,8 @@ def test_an_answer_is_measured_against_the_truth(labels):
 
 def test_the_nearest_of_several_true_objects_counts(labels):
     true_labels = np.repeat(np.array([1, 1, 2, 2, 3, 3], np.uint8), 2)
-    true = [thing("red cup", 1, 4, (90.0, 0.0)), thing("blue cup", 2, 4, (2.0, 0.0)), thing("red box", 3, 4, (1.5, 0.0))]
+    true = [thing("red cup", 1, 4, (90.0, 0.0)), thing("blue cup", 2, 4, (2.0, 0.0))]
+    true.append(thing("red box", 3, 4, (1.5, 0.0)))
     result = compare("cup", [thing("cup", 1, 4, (1.5, 0.0))], labels, true, true_labels)
     assert result["present"] == 2 and result["iou"] == pytest.approx(4 / 8)
     assert result["centroid_error_px"] == pytest.approx(0.5)

@@ -35,7 +35,8 @@ def small_world(monkeypatch):
 def test_train_writes_weights_that_evaluate_measures(tmp_path, small_world, capsys):
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(TINY))
-    arguments = ["train", str(recipe), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--threads", "1"]
+    out, work = str(tmp_path / "out"), str(tmp_path / "work")
+    arguments = ["train", str(recipe), "--out", out, "--work", work, "--device", "cpu", "--threads", "1"]
     assert main(arguments) == 0
     card = (tmp_path / "out" / "clipseg_pocket.md").read_text()
     assert "3 scenes that training never saw" in card and "| scenes | 2 | 2 |" in card
@@ -45,8 +46,8 @@ def test_train_writes_weights_that_evaluate_measures(tmp_path, small_world, caps
     assert (tmp_path / "out" / "clip_pocket.safetensors").read_bytes() == first
 
     figures, pictures = tmp_path / "figures.json", tmp_path / "answers.png"
-    out = ["--weights", str(tmp_path / "out"), "--scenes", "2", "--json", str(figures), "--pictures", str(pictures)]
-    assert main(["evaluate", *out]) == 0
+    arguments = ["--weights", out, "--scenes", "2", "--json", str(figures), "--pictures", str(pictures)]
+    assert main(["evaluate", *arguments]) == 0
     values = {item["name"]: item["value"] for item in json.loads(figures.read_text())}
     assert values["embedded.clipseg.scenes"] == 2
     assert "embedded.clipseg.named.mean_iou" in capsys.readouterr().out

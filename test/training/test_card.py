@@ -14,11 +14,12 @@ def test_the_card_says_what_was_measured(tmp_path):
     ]
     card = tmp_path / "card.md"
     seconds = {"crops": 60.0, "scenes": 600.0, "decoder": 120.0}
-    write_card(card, settings, summarise(questions), seconds, (3_000_000, 250_000), 7_000_000, threads=2)
+    write_card(card, settings, summarise(questions), seconds, (3_000_000, 250_000), 7_000_000, "2 processor threads")
     text = card.read_text()
     assert "| colour + kind, the eight pairs it never saw | 1 | 0.250 | 0.0% |" in text
     assert "| colour + kind, all | 2 | 0.525 | 50.0% |" in text
     assert "| a random colour + kind | 1 | 100.0% |" in text
     assert "| scenes | 100 | 8 | 10 min |" in text
+    assert "The times are for 2 processor threads" in text
     assert "7.0 MB" in text and "seeds 10000 to 10001" in text
     assert "kind alone" not in text, "what was not asked has no row"
