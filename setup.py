@@ -27,12 +27,12 @@ setup(
     python_requires=">=3.10",
     # No upper bounds and no exact pins: a robot often has its vendor's PyTorch.
     install_requires=[
-        "torch>=2.0",
-        "torchvision>=0.15",
-        "open_clip_torch>=2.24",
+        "torch>=2.1",
+        "torchvision>=0.16",
+        "open_clip_torch>=3.0",
         "numpy>=1.21",
         "opencv-python-headless>=4.5",
-        "mujoco>=3.1",
+        "mujoco>=3.17",
         "safetensors>=0.4",
         "pyyaml>=5.4",
         "tqdm>=4.60",

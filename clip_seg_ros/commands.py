@@ -100,12 +100,13 @@ def parse_command(text: str) -> Command:
 
 def _normalise(text: str) -> str:
     """Checks length and characters; returns lower case with single spaces and plain quotes."""
+    # First, because one character can stand for many.
+    text = unicodedata.normalize("NFKC", text).strip()
     if len(text) > MAX_CHARACTERS:
         raise CommandError(
             f"the command has {len(text)} characters: type at most {MAX_CHARACTERS}, for example {EXAMPLE}"
         )
     # NFKC makes no-break spaces and full-width letters, which phones and web pages produce, plain ones.
-    text = unicodedata.normalize("NFKC", text).strip()
     for character in text:
         if not character.isprintable() and character not in "\t\r\n":
             raise CommandError(

@@ -7,6 +7,7 @@ the camera's optical frame (x right, y down, z forward). What is absent is ``Non
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,8 @@ class CameraIntrinsics:
     height: int
 
     def __post_init__(self) -> None:
+        values = (self.fx, self.fy, self.cx, self.cy)
+        _require(all(math.isfinite(value) for value in values), f"fx, fy, cx, cy must be finite, got {values}")
         _require(self.fx > 0 and self.fy > 0, f"focal lengths must be positive, got fx={self.fx}, fy={self.fy}")
         _require(self.width > 0 and self.height > 0, f"image size must be positive, got {self.width}x{self.height}")
 

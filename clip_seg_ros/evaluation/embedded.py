@@ -37,10 +37,6 @@ class Question:
     answered_share: float
     """Share of the picture that the mask covers."""
 
-    @property
-    def phrase(self) -> str:
-        return phrase_of(self.pattern)
-
 
 def phrase_of(pattern: Pattern) -> str:
     """The bare phrase for a (colour, kind); either may be ``None``."""

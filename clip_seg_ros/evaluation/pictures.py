@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -39,6 +41,16 @@ def answer_grid(
     blank = np.zeros_like(cells[0])
     cells += [blank] * (-len(cells) % columns)
     return np.concatenate([np.concatenate(cells[i : i + columns], axis=1) for i in range(0, len(cells), columns)])
+
+
+def write_picture(path: Path, rgb: np.ndarray) -> None:
+    """Writes an (H, W, 3) uint8 RGB image as PNG, whatever the file is called.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    _, content = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    path.write_bytes(content.tobytes())
 
 
 def _cell(view: RenderedView, question: Question, mask: np.ndarray) -> np.ndarray:

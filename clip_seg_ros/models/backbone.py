@@ -278,10 +278,6 @@ class ResNetTaps(VisionTaps):
         pool = self.visual.attnpool
         return pool.c_proj(pool.v_proj(layer4_map.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
-    def dense_embeddings(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Returns ``dense`` of ``pixels`` (B, 3, H, W): (B, D, h, w) on the grid of the last stage."""
-        return self.dense(self.feature_maps(pixels, 4)[3])
-
     def pool(self, layer4_map: torch.Tensor) -> torch.Tensor:
         """Pools ``layer4_map`` (B, C, h, w) by attention into the image embedding (B, D), not normalised."""
         pool = self.visual.attnpool

@@ -80,6 +80,6 @@ class CompactTokenizer(Tokenizer):
         """Returns ``word``, or the known word that it is the plural of: "cups" asks for every cup anyway."""
         if word not in self.known_words:
             for ending in ("s", "es"):
-                if word.removesuffix(ending) in self.known_words:
+                if len(word) > 3 and word.removesuffix(ending) in self.known_words:
                     return word.removesuffix(ending)
         return word

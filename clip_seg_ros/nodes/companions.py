@@ -39,16 +39,27 @@ class StampedBuffer(Generic[MessageT]):
         """
         tolerance_ns = round(tolerance_s * _NANOSECONDS)
 
-        def match() -> tuple[int, MessageT] | None:
-            best = min(self._messages, key=lambda kept: abs(kept[0] - stamp_ns), default=None)
-            return best if best is not None and abs(best[0] - stamp_ns) <= tolerance_ns else None
-
         def settled() -> bool:
-            return match() is not None or any(kept[0] > stamp_ns + tolerance_ns for kept in self._messages)
+            newer = any(kept_ns > stamp_ns + tolerance_ns for kept_ns, _ in self._messages)
+            return newer or self._match(stamp_ns, tolerance_s) is not None
 
         with self._arrived:
             if expected and self._patient:
                 self._arrived.wait_for(settled, self._wait_s)
-            found = match()
+            found = self._match(stamp_ns, tolerance_s)
             self._patient = found is not None
-            return found[1] if found is not None else None
+            return found
+
+    def peek(self, stamp_ns: int, tolerance_s: float) -> MessageT | None:
+        """Returns what ``nearest`` would, of what has come already; never waits."""
+        with self._arrived:
+            return self._match(stamp_ns, tolerance_s)
+
+    def _match(self, stamp_ns: int, tolerance_s: float) -> MessageT | None:
+        best = min(self._messages, key=lambda kept: abs(kept[0] - stamp_ns), default=None)
+        return best[1] if best is not None and is_near(best[0], stamp_ns, tolerance_s) else None
+
+
+def is_near(stamp_ns: int, other_ns: int, tolerance_s: float) -> bool:
+    """Whether two stamps (nanoseconds) are at most ``tolerance_s`` apart."""
+    return abs(stamp_ns - other_ns) <= round(tolerance_s * _NANOSECONDS)

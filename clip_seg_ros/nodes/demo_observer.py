@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import threading
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -25,7 +27,6 @@ from rclpy.time import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-import rclpy
 from clip_seg_ros.msg import CommandStatus, SegmentedObject, SegmentedObjectArray
 from clip_seg_ros.nodes.qos import RELIABLE
 from clip_seg_ros.sim.naming import matches, pair_of
@@ -233,6 +234,9 @@ def _pixels(message: Image) -> np.ndarray:
 
 def main() -> int:
     """Runs the observer as a process until stdin ends."""
+    # Fast DDS writes its complaints to the standard output: answers get a copy of it, everything else goes to stderr.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     # Python's own handlers: a signal interrupts the main thread wherever it waits.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     observer = DemoObserver()
@@ -242,13 +246,13 @@ def main() -> int:
     spinner.start()
     try:
         observer.wait_until_connected()
-        print(json.dumps({"connected": True}), flush=True)
+        print(json.dumps({"connected": True}), file=answers, flush=True)
         for line in sys.stdin:
             try:
                 reply = answer(observer, json.loads(line))
-            except ValueError as error:
-                reply = {"error": str(error)}
-            print(json.dumps(reply), flush=True)
+            except (ValueError, OSError, cv2.error) as error:
+                reply = {"error": " ".join(str(error).split())}
+            print(json.dumps(reply), file=answers, flush=True)
     except KeyboardInterrupt:
         pass
     finally:

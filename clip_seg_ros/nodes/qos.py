@@ -16,7 +16,7 @@ def _profile(reliability: ReliabilityPolicy, depth: int) -> QoSProfile:
 
 # A best-effort subscription hears both reliable and best-effort cameras; only the newest image is of interest.
 IMAGE_INPUT = _profile(ReliabilityPolicy.BEST_EFFORT, 1)
-# Depth and lens are matched to an image by their stamps, so that a few are kept.
+# Depth is matched to an image by its stamp, so that a few are kept.
 COMPANION_INPUT = _profile(ReliabilityPolicy.BEST_EFFORT, 5)
 # Commands, their answers and the results.
 RELIABLE = _profile(ReliabilityPolicy.RELIABLE, 10)

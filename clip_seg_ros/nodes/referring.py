@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+import traceback
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from std_msgs.msg import Header, String
 from clip_seg_ros.commands import Command, CommandError, parse_command
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.msg import CommandStatus
-from clip_seg_ros.nodes.companions import StampedBuffer
+from clip_seg_ros.nodes.companions import StampedBuffer, is_near
 from clip_seg_ros.nodes.conversions import (
     ConversionError,
     camera_info_to_intrinsics,
@@ -46,6 +48,14 @@ SILENCE_S = 5.0
 """A camera that sends nothing for so long, while there is something to look for, is worth a warning."""
 
 
+@dataclass
+class _Job:
+    """One colour image, and its depth image once both are there."""
+
+    image: Image
+    depth: Image | None = None
+
+
 @dataclass(frozen=True)
 class _Request:
     """What images are asked for at the moment."""
@@ -68,8 +78,11 @@ class ReferringNode(Node):
         self._predictor = _load_predictor(config)
         self._faults = FaultLog(self.get_logger().warning)
         self._command_count = 0
+        self._commanded = False
         self._last_arrival_ns = 0
         self._depth_images: StampedBuffer[Image] = StampedBuffer()
+        # Images whose depth may come later; the one being worked on is among them for as long as that can take.
+        self._jobs: deque[_Job] = deque(maxlen=8)
         self._camera_info: CameraInfo | None = None
         # Guards the three fields below, and lets "forget it" and "publish it" exclude each other.
         self._lock = threading.Lock()
@@ -112,6 +125,7 @@ class ReferringNode(Node):
         except CommandError as error:
             self._answer(text, CommandStatus.REJECTED, str(error))
             return
+        self._commanded = True
         self._faults.clear("command")
         if command.threshold is not None:
             self.set_parameters([Parameter("threshold", value=command.threshold)])
@@ -162,7 +176,7 @@ class ReferringNode(Node):
     def _on_image(self, message: Image) -> None:
         self._last_arrival_ns = self._now_ns()
         self._faults.clear("camera")
-        if self._command_count == 0:
+        if not self._commanded:
             self._faults.report(
                 "command",
                 "none",
@@ -170,10 +184,22 @@ class ReferringNode(Node):
                 f"{self._commands.topic_name} std_msgs/msg/String \"{{data: 'segment the red cup'}}\"",
             )
         elif self._request is not None:
-            self._worker.put(message)
+            # Matched as they come and not after the inference, which can outlast any buffer.
+            tolerance_s = self._settings.config.depth_tolerance_s
+            job = _Job(message, self._depth_images.peek(_stamp_ns(message.header), tolerance_s))
+            self._jobs.append(job)
+            self._worker.put(job)
 
     def _on_depth(self, message: Image) -> None:
-        self._depth_images.add(_stamp_ns(message.header), message)
+        stamp_ns = _stamp_ns(message.header)
+        self._depth_images.add(stamp_ns, message)
+        for job in self._jobs:
+            wanted_ns = _stamp_ns(job.image.header)
+            if not is_near(wanted_ns, stamp_ns, self._settings.config.depth_tolerance_s):
+                continue
+            # A fast camera's neighbouring image may be within the tolerance too: the nearest one wins.
+            if job.depth is None or abs(stamp_ns - wanted_ns) < abs(_stamp_ns(job.depth.header) - wanted_ns):
+                job.depth = message
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
@@ -193,8 +219,8 @@ class ReferringNode(Node):
 
     # One image, on the worker's thread.
 
-    def _work(self, message: Image) -> None:
-        request = self._request
+    def _work(self, job: _Job) -> None:
+        request, message = self._request, job.image
         if request is None:
             return
         try:
@@ -202,15 +228,19 @@ class ReferringNode(Node):
         except ConversionError as error:
             self._faults.report("image", error.fault, str(error))
             return
-        self._faults.clear("image")
         config = self._settings.config
-        maps = self._predictor.predict(rgb, request.prompts)
+        try:
+            encoded = self._predictor.encode(rgb)
+        except ValueError as error:
+            self._faults.report("image", "shape", str(error))
+            return
+        self._faults.clear("image")
+        maps = self._predictor.ask(encoded, request.prompts)
         min_area_px = max(1, round(config.min_area_fraction * rgb.shape[0] * rgb.shape[1]))
         found = regions(maps, masks(maps, config.threshold), min_area_px)
-        # After the inference, which gave the depth image the time to arrive.
         frame = CameraFrame(
             rgb, _stamp_ns(message.header), message.header.frame_id,
-            depth_m=self._depth_of(message), intrinsics=self._intrinsics_of(message),
+            depth_m=self._depth_of(job), intrinsics=self._intrinsics_of(message),
         )  # fmt: skip
         found = [with_position(region, frame) for region in found]
         messages = self._results.prepare(message.header, rgb, maps, found)
@@ -224,13 +254,14 @@ class ReferringNode(Node):
                 self._status.publish(_outcome(request, message.header, found))
         self._faults.clear("inference")
 
-    def _depth_of(self, message: Image) -> np.ndarray | None:
+    def _depth_of(self, job: _Job) -> np.ndarray | None:
         """(H, W) float32 metres that belong to the colour image, or ``None``."""
         if self._depth is None:
             return None
+        message = job.image
         tolerance_s = self._settings.config.depth_tolerance_s
         expected = self.count_publishers(self._depth.topic_name) > 0
-        match = self._depth_images.nearest(_stamp_ns(message.header), tolerance_s, expected)
+        match = job.depth or self._depth_images.nearest(_stamp_ns(message.header), tolerance_s, expected)
         if match is None:
             if expected:
                 self._faults.report(
@@ -269,6 +300,7 @@ class ReferringNode(Node):
         # While the process ends, publishing fails, and rightly so.
         if rclpy.ok():
             self._faults.report("inference", repr(error), f"failed: {type(error).__name__}: {error}")
+            self.get_logger().debug("".join(traceback.format_exception(error)))
 
 
 def _load_predictor(config: ReferringConfig) -> Predictor:

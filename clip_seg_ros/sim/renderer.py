@@ -96,16 +96,15 @@ class SceneRenderer:
 
     Args:
         width, height: pixels.
-        shadows: whether lamps cast shadows.
 
     Raises:
         RendererUnavailable: neither EGL nor OSMesa works.
     """
 
-    def __init__(self, width: int = 640, height: int = 480, shadows: bool = True) -> None:
+    def __init__(self, width: int = 640, height: int = 480) -> None:
         if width <= 0 or height <= 0:
             raise ValueError(f"the image size must be positive, got {width}x{height}")
-        self.width, self.height, self._shadows = width, height, shadows
+        self.width, self.height = width, height
         self._mujoco = _load_mujoco()
         self._shape_seed: int | None = None
         self._renderer = None
@@ -135,7 +134,6 @@ class SceneRenderer:
         renderer, data = self._renderer, self._data
         self._mujoco.mj_forward(self._model, data)
         renderer.update_scene(data, camera=0)
-        renderer.scene.flags[self._mujoco.mjtRndFlag.mjRND_SHADOW] = self._shadows
         rgb = renderer.render()
         renderer.enable_segmentation_rendering()
         labels = self._labels(renderer.render(), scene)

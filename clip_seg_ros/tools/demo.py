@@ -78,6 +78,10 @@ def run(args: argparse.Namespace) -> int:
             ChildProcesses(Path(log_dir), _environment()) as children,
         ):
             session = _Session(children, args.timeout)
+            print(
+                f"Watch it in another terminal: ROS_DOMAIN_ID={children.env['ROS_DOMAIN_ID']} "
+                f"rviz2 -d {resources.share_dir() / 'rviz' / 'seg.rviz'}"
+            )
             if args.seeds is not None:
                 return _run_seeds(session, args, names)
             return _run_one(session, args, names)

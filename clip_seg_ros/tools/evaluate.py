@@ -7,12 +7,11 @@ import json
 import sys
 from pathlib import Path
 
-import cv2
 from tqdm import tqdm
 
 from clip_seg_ros.data import tabletop
 from clip_seg_ros.evaluation.embedded import evaluate_embedded, summarise
-from clip_seg_ros.evaluation.pictures import answer_grid
+from clip_seg_ros.evaluation.pictures import answer_grid, write_picture
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RendererUnavailable
@@ -42,6 +41,11 @@ def run(args: argparse.Namespace) -> int:
     if not 1 <= args.scenes <= available:
         print(f"clip-seg evaluate: --scenes must lie in 1..{available}, got {args.scenes}", file=sys.stderr)
         return 2
+    for path in filter(None, (args.json, args.pictures)):
+        # Now, and not after minutes of measuring.
+        if not path.parent.is_dir() or path.is_dir():
+            print(f"clip-seg evaluate: {path} cannot be written: name a file in a folder that exists", file=sys.stderr)
+            return 2
     try:
         predictor = Predictor.from_name("clipseg-pocket", args.device, args.weights)
         seeds = tabletop.TEST_SEEDS[: args.scenes]
@@ -57,6 +61,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
     if args.pictures:
-        grid = answer_grid(predictor, questions, args.threshold)
-        cv2.imwrite(str(args.pictures), cv2.cvtColor(grid, cv2.COLOR_RGB2BGR))
+        write_picture(args.pictures, answer_grid(predictor, questions, args.threshold))
     return 0

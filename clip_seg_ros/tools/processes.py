@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 LOG_LINES_SHOWN = 12
+_IMPATIENCE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PR_SET_PDEATHSIG = 1
 # How a process group is asked to end, and how many seconds it has before it is asked more firmly.
 _ENDINGS = ((signal.SIGINT, 4.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
 
@@ -29,7 +32,7 @@ class ChildProcesses:
 
     def __init__(self, log_dir: Path, env: Mapping[str, str]) -> None:
         self._log_dir = log_dir
-        self._env = dict(env)
+        self.env = dict(env)
         self._children: dict[str, subprocess.Popen[str]] = {}
 
     def __enter__(self) -> ChildProcesses:
@@ -46,9 +49,9 @@ class ChildProcesses:
             child = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.PIPE if talks else subprocess.DEVNULL, stdout=subprocess.PIPE if talks else log,
-                stderr=log, text=True, env=self._env,
+                stderr=log, text=True, env=self.env,
                 # A Ctrl-C in the terminal reaches the parent alone, which then ends the children in order.
-                start_new_session=True,
+                start_new_session=True, preexec_fn=_end_with_parent,
             )  # fmt: skip
         self._children[name] = child
         return child
@@ -64,7 +67,7 @@ class ChildProcesses:
     def stop(self) -> None:
         """Ends every child and whatever it started; call it from the main thread. May be called again."""
         # An impatient second Ctrl-C must not leave half of them running.
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        previous = {number: signal.signal(number, signal.SIG_IGN) for number in _IMPATIENCE}
         try:
             for number, patience_s in _ENDINGS:
                 for child in self._children.values():
@@ -77,7 +80,13 @@ class ChildProcesses:
                     pipe.close()
             self._children.clear()
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def _end_with_parent() -> None:
+    # Even a parent that is killed outright takes its children along (Linux).
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _signal_group(child: subprocess.Popen[str], number: int) -> None:

@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from clip_seg_ros.data import tabletop
 from clip_seg_ros.evaluation.embedded import evaluate_embedded, summarise
+from clip_seg_ros.evaluation.pictures import answer_grid, write_picture
 from clip_seg_ros.pipeline.predictor import Predictor, resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
-from clip_seg_ros.training.card import write_card
+from clip_seg_ros.training.card import PICTURE_NAME, write_card
 from clip_seg_ros.training.pocket import PocketSettings, PocketTrainer, save_pocket
 from clip_seg_ros.training.runner import Runner
 
@@ -60,14 +61,16 @@ def _train(work: Path, out: Path, settings: PocketSettings, device: torch.device
         for ready in tabletop.render_training_scenes(folder, settings.scenes, workers=torch.get_num_threads()):
             bar.update(min(ready, settings.scenes) - bar.n)
     trainer = PocketTrainer(settings, tabletop.load_training_scenes(folder, settings.scenes)).to(device)
-    runner = Runner(trainer, work / "state.pt", settings.seed)
+    runner = Runner(trainer, work / "state.pt", settings.seed, repr(settings))
     trainer.run(runner)
     save_pocket(trainer, out)
     print(f"weights written to {out}; measuring them on scenes that training never saw")
-    predictor = Predictor(trainer.model, str(device))
+    # As they are on disk, in half precision.
+    predictor = Predictor.from_name("clipseg-pocket", str(device), out)
     questions = evaluate_embedded(
         predictor, tabletop.TEST_SEEDS, progress=lambda seeds: tqdm(seeds, desc="measure", mininterval=1.0)
     )
+    write_picture(out / PICTURE_NAME, answer_grid(predictor, questions, threshold=0.5))
     write_card(
         out / "clipseg_pocket.md",
         settings,

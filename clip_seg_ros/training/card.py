@@ -11,6 +11,9 @@ from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS
 from clip_seg_ros.training.phrases import known_words
 from clip_seg_ros.training.pocket import PocketSettings
 
+PICTURE_NAME = "clipseg_pocket.png"
+"""Beside the card: what ``evaluation.pictures.answer_grid`` drew."""
+
 _ROWS = (
     ("colour + kind, all", "named"),
     ("colour + kind, pairs that training held", "seen_pairs"),
@@ -53,7 +56,7 @@ An object counts as named when it covers at least {named:.1%} of the picture. To
 
     clip-seg evaluate --suite embedded --json figures.json --pictures answers.png
 
-![Answers](../docs/images/{picture})
+![Answers]({picture})
 
 Two rows of random answers, one of the worst, one of absent phrases that got the largest masks. Pink: the answer.
 White outline: the truth.
@@ -126,7 +129,7 @@ def write_card(
         random_answered=value["absent_random.answered"],
         hard_count=value.get("absent_hard.count", 0),
         hard_answered=value.get("absent_hard.answered", float("nan")),
-        picture="embedded_answers.png",
+        picture=PICTURE_NAME,
         seed=settings.seed,
         train_scenes=settings.scenes,
         first_train=FIRST_TRAIN_SEED,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -42,18 +43,34 @@ class Runner:
         model: everything that is saved, trained in this stage or not.
         state_file: written every minute and after each stage, atomically; read if it exists.
         seed: with it, the stage and the step, every random choice is fixed.
+        recipe: what else the run depends on, in words; a run goes on only with the same.
+
+    Raises:
+        ValueError: the state file is damaged or belongs to another run.
     """
 
-    def __init__(self, model: nn.Module, state_file: Path, seed: int) -> None:
+    def __init__(self, model: nn.Module, state_file: Path, seed: int, recipe: str = "") -> None:
         self.model, self.state_file, self.seed = model, state_file, seed
         self._done: dict[str, float] = {}
+        self._recipe = recipe
         self._state: dict = {}
         if state_file.exists():
-            self._state = torch.load(state_file, map_location="cpu", weights_only=True)
-            if self._state["seed"] != seed:
-                raise ValueError(f"{state_file} belongs to a run with seed {self._state['seed']}, not {seed}")
+            self._state = self._load()
             model.load_state_dict(self._state["model"])
             self._done = self._state["done"]
+
+    def _load(self) -> dict:
+        remedy = "use another folder, or delete the file to start anew"
+        try:
+            state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+            seed, recipe = state["seed"], state["recipe"]
+        except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{self.state_file} is no training state that can be read: {remedy}") from error
+        if seed != self.seed:
+            raise ValueError(f"{self.state_file} belongs to a run with seed {seed}, not {self.seed}: {remedy}")
+        if recipe != self._recipe:
+            raise ValueError(f"{self.state_file} belongs to a run with another recipe: {remedy}")
+        return state
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -119,6 +136,7 @@ class Runner:
     def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer | None, spent_s: float) -> None:
         state = {
             "seed": self.seed,
+            "recipe": self._recipe,
             "model": self.model.state_dict(),
             "done": self._done,
             "stage": stage,

@@ -126,7 +126,7 @@ class TestResNet:
     def test_output_stride(self, resnet_clip: CLIP) -> None:
         taps = ResNetTaps(resnet_clip.visual, [4], grid_stride=16)
         stride = taps.multiple
-        assert taps.dense_embeddings(randn(1, 3, 64, 96)).shape == (1, 20, 64 // stride, 96 // stride)
+        assert taps.dense(taps.feature_maps(randn(1, 3, 64, 96), 4)[3]).shape == (1, 20, 64 // stride, 96 // stride)
         assert stride in (16, 32)
 
     @torch.no_grad()

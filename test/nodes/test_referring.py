@@ -209,3 +209,17 @@ def test_masks_resume_after_the_camera_died(referring, watcher, tmp_path):
         finally:
             camera.end(signal.SIGKILL)
     referring.wait_said("no image on /camera/color/image_raw for 5 s")
+
+
+def test_an_answer_that_takes_long_keeps_its_depth(referring, watcher, view):
+    """Many phrases on a fast camera: while one image is worked on, the depth of dozens of others passes by."""
+    kinds = ("cup", "bowl", "bottle", "box", "ball", "can", "plate", "book")
+    watcher.say(", ".join(f"{color} {kind}" for color in ("red", "green") for kind in kinds))
+    with Camera() as camera:
+        for _ in range(90):
+            camera.send(color_of(view), depth_of(view), info_of(view))
+            time.sleep(1 / 60)
+        wait_until(lambda: len(watcher.seen["objects"]) >= 3, "three answers")
+        answers = [message.objects for message in list(watcher.seen["objects"])]
+    assert all(answers), "the cup is in every image"
+    assert all(item.has_position for objects in answers for item in objects)

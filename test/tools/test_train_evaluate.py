@@ -41,11 +41,12 @@ def test_train_writes_weights_that_evaluate_measures(tmp_path, small_world, caps
     card = (tmp_path / "out" / "clipseg_pocket.md").read_text()
     assert "3 scenes that training never saw" in card and "| scenes | 2 | 2 |" in card
 
+    assert (tmp_path / "out" / "clipseg_pocket.png").stat().st_size > 10_000
     first = (tmp_path / "out" / "clip_pocket.safetensors").read_bytes()
     assert main(arguments) == 0, "a finished run only writes again"
     assert (tmp_path / "out" / "clip_pocket.safetensors").read_bytes() == first
 
-    figures, pictures = tmp_path / "figures.json", tmp_path / "answers.png"
+    figures, pictures = tmp_path / "figures.json", tmp_path / "answers"
     arguments = ["--weights", out, "--scenes", "2", "--json", str(figures), "--pictures", str(pictures)]
     assert main(["evaluate", *arguments]) == 0
     values = {item["name"]: item["value"] for item in json.loads(figures.read_text())}
@@ -72,6 +73,8 @@ def test_bad_weights_are_said_in_one_line(tmp_path, capsys, damage):
 def test_wrong_arguments_are_said_in_one_line(tmp_path, capsys):
     assert main(["evaluate", "--scenes", "501"]) == 2
     assert "--scenes must lie in 1..500, got 501" in capsys.readouterr().err
+    assert main(["evaluate", "--json", str(tmp_path / "none" / "f.json")]) == 2
+    assert "name a file in a folder that exists" in capsys.readouterr().err
     assert main(["train", str(tmp_path / "none.yaml"), "--out", str(tmp_path), "--work", str(tmp_path)]) == 2
     assert "none.yaml" in capsys.readouterr().err
     broken = tmp_path / "broken.yaml"

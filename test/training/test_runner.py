@@ -78,3 +78,16 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
     stage = Stage("bad", 3, 0.1, 0.0, model, lambda rng: {"x": model.weight.sum() * float("nan")})
     with pytest.raises(FloatingPointError, match="stage 'bad' is nan at step 0"):
         Runner(model, tmp_path / "state.pt", 0).run(stage)
+
+
+def test_a_changed_recipe_does_not_take_over_a_run(tmp_path):
+    model = make_model()
+    Runner(model, tmp_path / "state.pt", 0, "30 steps").run(make_stage(model))
+    with pytest.raises(ValueError, match="another recipe: use another folder, or delete the file"):
+        Runner(make_model(), tmp_path / "state.pt", 0, "300 steps")
+
+
+def test_a_damaged_state_is_said_in_words(tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"not a state")
+    with pytest.raises(ValueError, match="no training state that can be read"):
+        Runner(make_model(), tmp_path / "state.pt", 0)
