@@ -33,12 +33,14 @@ LONE_VERBS: dict[Verb, tuple[str, ...]] = {
 
 _PUNCTUATION = " .,;:!?"
 _DETERMINERS = frozenset({"a", "an", "the", "some", "any", "all", "my", "your", "this", "that", "these", "those"})
-_PLAIN_QUOTES = str.maketrans(dict.fromkeys("“”„«»", '"') | {"’": "'"})
+_PLAIN_QUOTES = str.maketrans(dict.fromkeys("“”„«»", '"') | {"’": "'", "‘": "'"})
 
 # "robot" is dropped only before a comma: "robot arm" is a phrase.
 _OPENER = re.compile(r"(?:please|(?:could|can|would|will) you|(?:hey|hello|ok)(?: robot)?)(?=[\s,.!]|$)|robot ?,")
 _CLOSER = re.compile(r"(?:^|[\s,])(?:please|for me|thanks|thank you|now)$")
 _TOKEN = re.compile(r'"(?P<quoted>[^"]*)"|(?P<separator>[,;&]|and(?![^\s,;&"]))|(?P<word>[^\s,;&"]+)')
+# Shells and YAML take the double quotes for themselves. The apostrophe in "where's" has a letter on both sides.
+_SINGLE_QUOTED = re.compile(r"(?<!\w)'([^'\"]*)'(?!\w)")
 _SET_THRESHOLD = re.compile(r"(?:set )?(?:the )?threshold(?![\w-])(?: to(?!\w)| ?=| ?:)?(?P<value>.*)")
 _WITH_THRESHOLD = re.compile(r'(?P<before>.+) (?:with|at) (?:a |the )?threshold(?: of)? (?P<value>[^\s"]+)')
 
@@ -114,7 +116,7 @@ def _normalise(text: str) -> str:
                 f"type plain text, for example {EXAMPLE}"
             )
     # lower() and not casefold(), which would respell words ("ß" -> "ss") that a model knows as they are written.
-    return " ".join(text.lower().translate(_PLAIN_QUOTES).split())
+    return " ".join(_SINGLE_QUOTED.sub(r'"\1"', text.lower().translate(_PLAIN_QUOTES)).split())
 
 
 def _strip_politeness(sentence: str) -> str:

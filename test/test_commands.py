@@ -142,3 +142,12 @@ def test_long_hostile_text_is_parsed_at_once():
 def test_the_example_in_the_documentation_runs():
     assert doctest.testmod(commands).attempted == 1
     assert doctest.testmod(commands).failed == 0
+
+
+@pytest.mark.parametrize("text", ["find 'the red cup' and 'yellow box'", "find ‘red cup’, ‘yellow box’"])
+def test_single_quotes_are_quotes(text):
+    assert [prompt.removeprefix("the ") for prompt in parse_command(text).prompts] == ["red cup", "yellow box"]
+
+
+def test_an_apostrophe_in_a_word_is_no_quote():
+    assert parse_command("find the captain's hat and the cook's spoon").prompts == ("captain's hat", "cook's spoon")

@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -82,8 +83,15 @@ class DemoObserver(Node):
         return self.get_clock().now().nanoseconds
 
     def wait_until_connected(self) -> None:
-        """Returns when the camera sends images and the node listens and would be heard."""
+        """Returns when the camera sends images and the node listens, to depth and lens too, and would be heard."""
+        companions = ("/camera/depth/image_raw", "/camera/color/camera_info")
+        while not all(self.count_subscribers(topic) for topic in companions):
+            time.sleep(0.05)
         with self._changed:
+            # Known to exist is not yet connected: a few images later it is.
+            self._images.clear()
+            while len(self._images) < 3:
+                self._changed.wait(0.05)
             while not (
                 self._images
                 and self._command.get_subscription_count() > 0

@@ -251,7 +251,9 @@ class ReferringNode(Node):
             self._last_image = (message.header, rgb)
             if self._answered_id != request.command_id:
                 self._answered_id = request.command_id
-                self._status.publish(_outcome(request, message.header, found))
+                outcome = _outcome(request, message.header, found)
+                self._status.publish(outcome)
+                self.get_logger().info(f"command {request.command_id}: {outcome.message}")
         self._faults.clear("inference")
 
     def _depth_of(self, job: _Job) -> np.ndarray | None:

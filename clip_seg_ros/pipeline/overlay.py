@@ -25,7 +25,7 @@ PALETTE: tuple[Color, ...] = (
 )
 _DARK: Color = (20, 20, 24)
 _LIGHT: Color = (255, 255, 255)
-_TINT = 0.35  # share of the colour in a mask
+_TINT = 0.2  # share of the colour in a mask; with more, the red cup would no longer look red
 _BAR = 0.65  # share of the dark in the caption's bar
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 

@@ -28,7 +28,7 @@ def test_the_mask_is_tinted_and_the_rest_is_left():
     picture = draw(GREY, squares(("red cup", 200, 200)))
     assert picture.shape == GREY.shape and picture.dtype == np.uint8
     tinted = picture[210, 210]
-    np.testing.assert_allclose(tinted, 0.65 * 128 + 0.35 * np.array(PALETTE[0]), atol=1)
+    np.testing.assert_allclose(tinted, 0.8 * 128 + 0.2 * np.array(PALETTE[0]), atol=1)
     assert (picture[300:, :] == 128).all() and (picture[:, :190] == 128).all()
     assert (GREY == 128).all()
 
@@ -106,8 +106,8 @@ def test_the_best_region_lies_on_top():
     found = regions(maps, masks(maps, 0.5))
     assert found[0].prompt == "high"
     color = np.array(draw(GREY, found, prompts=maps.prompts)[170, 170], float)
-    below = 0.65 * 128 + 0.35 * np.array(PALETTE[0])
-    np.testing.assert_allclose(color, 0.65 * below + 0.35 * np.array(PALETTE[1]), atol=2)
+    below = 0.8 * 128 + 0.2 * np.array(PALETTE[0])
+    np.testing.assert_allclose(color, 0.8 * below + 0.2 * np.array(PALETTE[1]), atol=2)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (12, 12), (30, 200), (120, 160), (1080, 1920)])
