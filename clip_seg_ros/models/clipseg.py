@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from clip_seg_ros.models import backbone
+from clip_seg_ros.models.backbone import CLIP
 from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
 from clip_seg_ros.models.layers import PatchUpsample, PostNormBlock
+from clip_seg_ros.models.text_tower import encode_text
 from clip_seg_ros.models.tokenizer import Tokenizer
+from clip_seg_ros.models.vision_taps import build_taps
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,8 @@ class CLIPSegConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CLIPSegConfig:
         """Reads what ``to_dict`` wrote. Raises TypeError on unknown or missing names."""
-        spec = dict(values["input_spec"])
-        spec.update(mean=tuple(spec["mean"]), std=tuple(spec["std"]))
         nested = {
-            "input_spec": InputSpec(**spec),
+            "input_spec": InputSpec.from_dict(values["input_spec"]),
             "extract_layers": tuple(values["extract_layers"]),
             "tap_widths": tuple(values["tap_widths"]),
         }
@@ -139,9 +139,8 @@ class CLIPSeg(PromptableSegmenter):
     """CLIP, its taps, the decoder and a tokenizer. Prompts are phrases, example images, or mixtures of both."""
 
     competition = "sigmoid"
-    open_vocabulary = True
 
-    def __init__(self, name: str, clip: backbone.CLIP, config: CLIPSegConfig, tokenizer: Tokenizer) -> None:
+    def __init__(self, name: str, clip: CLIP, config: CLIPSegConfig, tokenizer: Tokenizer) -> None:
         """Puts the parts together, with the decoder's weights random.
 
         Raises:
@@ -153,7 +152,7 @@ class CLIPSeg(PromptableSegmenter):
         self.clip = clip
         self.decoder = CLIPSegDecoder(config)
         self.tokenizer = tokenizer
-        self.taps = backbone.build_taps(clip.visual, config.extract_layers, config.stride)
+        self.taps = build_taps(clip.visual, config.extract_layers, config.stride)
         _require_equal("tap widths", self.taps.widths, config.tap_widths)
         _require_equal("prefix tokens", self.taps.prefix_tokens, config.prefix_tokens)
         _require_equal("embedding width", clip.text_projection.shape[1], config.embed_dim)
@@ -170,7 +169,7 @@ class CLIPSeg(PromptableSegmenter):
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         token_ids = self.tokenizer(prompts).to(self.clip.positional_embedding.device)
         # The decoder never looks at single words; without them, features of any two prompts stack.
-        return TextFeatures(pooled=backbone.encode_text(self.clip, token_ids).pooled)
+        return TextFeatures(pooled=encode_text(self.clip, token_ids).pooled)
 
     @staticmethod
     def mix_prompts(text: torch.Tensor, image: torch.Tensor, text_weight: float) -> torch.Tensor:

@@ -12,18 +12,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from clip_seg_ros.models.backbone import (
-    ClipConfig,
-    TextConfig,
-    ViTTaps,
-    VisionConfig,
-    build_clip,
-    resize_position_table,
-)
+from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig, build_clip
 from clip_seg_ros.models.base import InputSpec, TextFeatures
 from clip_seg_ros.models.checkpoints import load_strict
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.tokenizer import Tokenizer
+from clip_seg_ros.models.vision_taps import ViTTaps, resize_position_table
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 

@@ -1,0 +1,31 @@
+"""CLIP's text tower on prompts of any length up to its context."""
+
+from __future__ import annotations
+
+import torch
+
+from clip_seg_ros.models.backbone import TextTower
+from clip_seg_ros.models.base import TextFeatures
+
+
+def encode_text(tower: TextTower, token_ids: torch.Tensor) -> TextFeatures:
+    """Encodes tokenised prompts.
+
+    Columns behind the last end token of all rows are cut off first. Attention is causal, so nothing ahead of them
+    changes, and short prompts cost a fraction of the full context.
+
+    Args:
+        tower: A CLIP, of which only the text side is used, or its text tower alone.
+        token_ids: (P, context) int64; the end token is the largest id of a row, padding is 0.
+
+    Returns:
+        ``pooled`` (P, D); ``tokens`` (P, L, C), the final layer norm's output, not projected; ``padding_mask`` (P, L).
+    """
+    end = token_ids.argmax(dim=-1)
+    length = int(end.max()) + 1
+    token_ids = token_ids[:, :length]
+    x = tower.token_embedding(token_ids) + tower.positional_embedding[:length]
+    x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+    x = tower.ln_final(x)  # (P, L, C)
+    pooled = x[torch.arange(len(x), device=x.device), end] @ tower.text_projection
+    return TextFeatures(pooled=pooled, tokens=x, padding_mask=token_ids == 0)
