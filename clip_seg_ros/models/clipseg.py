@@ -7,18 +7,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from clip_seg_ros.models.backbone import CLIP
+from clip_seg_ros.models.backbone import CLIP, ClipConfig, build_clip
 from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
 from clip_seg_ros.models.layers import PatchUpsample, PostNormBlock
 from clip_seg_ros.models.text_tower import encode_text
-from clip_seg_ros.models.tokenizer import Tokenizer
+from clip_seg_ros.models.tokenizer import Tokenizer, build_tokenizer
 from clip_seg_ros.models.vision_taps import build_taps
 
 
@@ -158,6 +158,16 @@ class CLIPSeg(PromptableSegmenter):
         _require_equal("embedding width", clip.text_projection.shape[1], config.embed_dim)
         _require_equal("vocabulary size", clip.vocab_size, tokenizer.vocab_size)
         _require_equal("context length", clip.context_length, tokenizer.context_length)
+
+    @classmethod
+    def from_config(cls, name: str, config: Mapping[str, Any]) -> CLIPSeg:
+        """Builds the model that a weight file describes, with random weights.
+
+        Raises:
+            KeyError, TypeError, ValueError: The configuration describes no CLIPSeg.
+        """
+        clip = build_clip(ClipConfig.from_dict(config["clip"]))
+        return cls(name, clip, CLIPSegConfig.from_dict(config["clipseg"]), build_tokenizer(config["tokenizer"]))
 
     def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
         return self.taps(pixels)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import string
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -40,6 +41,24 @@ class ClipTokenizer(Tokenizer):
 
     def __call__(self, prompts: Sequence[str]) -> torch.Tensor:
         return bpe_tokenizer()(list(prompts), context_length=self.context_length)
+
+
+class IdTokenizer(Tokenizer):
+    """Prompts that are token ids already, such as "126 5 9 127": for towers whose vocabulary is not at hand."""
+
+    def __init__(self, vocab_size: int, context_length: int) -> None:
+        self.vocab_size = vocab_size
+        self.context_length = context_length
+
+    def __call__(self, prompts: Sequence[str]) -> torch.Tensor:
+        ids = torch.full((len(prompts), self.context_length), _PADDING, dtype=torch.int64)
+        for row, prompt in zip(ids, prompts, strict=True):
+            numbers = [int(number) for number in prompt.split()]
+            if len(numbers) > self.context_length or not all(0 <= n < self.vocab_size for n in numbers):
+                limits = f"{self.context_length} ids from 0 to {self.vocab_size - 1}"
+                raise ValueError(f'"{prompt}" does not fit: at most {limits}')
+            row[: len(numbers)] = torch.tensor(numbers)
+        return ids
 
 
 class CompactTokenizer(Tokenizer):
@@ -83,3 +102,20 @@ class CompactTokenizer(Tokenizer):
                 if len(word) > 3 and word.removesuffix(ending) in self.known_words:
                     return word.removesuffix(ending)
         return word
+
+
+def tokenizer_config(vocab_size: int, context_length: int) -> dict[str, Any]:
+    """Returns the configuration of the tokenizer for a text tower of that size: CLIP's own where it fits."""
+    kind = "clip" if vocab_size == bpe_tokenizer().vocab_size else "ids"
+    return {"kind": kind, "vocab_size": vocab_size, "context_length": context_length}
+
+
+def build_tokenizer(values: Mapping[str, Any]) -> Tokenizer:
+    """Builds what a weight file's configuration describes. Raises KeyError or ValueError where it describes nothing."""
+    if values["kind"] == "clip":
+        return ClipTokenizer(values["context_length"])
+    if values["kind"] == "ids":
+        return IdTokenizer(values["vocab_size"], values["context_length"])
+    if values["kind"] == "compact":
+        return CompactTokenizer(values["known_words"], values["context_length"])
+    raise ValueError(f"unknown tokenizer {values['kind']}")

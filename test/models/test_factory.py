@@ -83,7 +83,7 @@ def test_missing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("clip_values", [{}, {"clip": {"embed_dim": 12}, "known_words": WORDS}])
 def test_configuration_that_describes_nothing(weights_dir: Path, clip_values: dict) -> None:
     write(weights_dir, make_model()[0], clip_values)
-    with pytest.raises(WeightsError, match="do not describe a model of this version"):
+    with pytest.raises(WeightsError, match="does not describe a model of this version"):
         build_segmenter("clipseg-pocket", weights_dir)
 
 

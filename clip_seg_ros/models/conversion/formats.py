@@ -1,0 +1,58 @@
+"""Recognises the layout of a published weight file and converts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.models.conversion.mapping import Converted
+
+
+@dataclass(frozen=True)
+class Format:
+    """One layout that weights are published in."""
+
+    title: str
+    """What a person calls it."""
+    matches: Callable[[Mapping[str, torch.Tensor]], bool]
+    """Whether the tensors look like this layout; a damaged file still should."""
+    convert: Callable[[Mapping[str, torch.Tensor], str, Mapping[str, Any]], Converted]
+    """(tensors, origin, options) -> the model. Raises WeightsError where keys are missing, unexpected or mis-shaped, and
+    ValueError where an option is unknown or missing."""
+    options: frozenset[str]
+    """What leaves no trace in the weights and may be told; the converter's own text says what each is."""
+
+
+FORMATS: tuple[Format, ...] = ()
+"""The first that matches is taken."""
+
+
+def convert(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[str, Any] | None = None) -> Converted:
+    """Converts the tensors of a published file, whatever its layout.
+
+    Args:
+        tensors: As ``reading.read_tensors`` gives them.
+        origin: Names the file, for messages.
+        options: What the layout's converter may be told.
+
+    Raises:
+        WeightsError: No layout fits, or keys are missing, unexpected or mis-shaped.
+        ValueError: An option is unknown to the layout, or one that it needs is missing.
+    """
+    options = options or {}
+    for format in FORMATS:
+        if format.matches(tensors):
+            unknown = sorted(set(options) - format.options)
+            if unknown:
+                raise ValueError(
+                    f"{origin} is a {format.title}, which takes no {', '.join(unknown)}; "
+                    f"it takes {', '.join(sorted(format.options)) or 'no options'}"
+                )
+            return format.convert(tensors, f"{origin} ({format.title})", options)
+    known = "\n  ".join(format.title for format in FORMATS)
+    some = ", ".join(list(tensors)[:5])
+    raise WeightsError(f"{origin} has a layout that is not known. Its first keys: {some}. Known layouts:\n  {known}")

@@ -1,0 +1,109 @@
+"""From the tensors of a published file to the ``state_dict`` of a model of ours, all of them or none.
+
+A converter states for every tensor of ours where it comes from (``Source``). From the same statement follow the
+conversion and the list of everything that a file lacks, has too much, or has in another shape, in the file's own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from clip_seg_ros.models.checkpoints import WeightsError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one of our tensors comes from: the keys of the file, joined along the first axis."""
+
+    keys: tuple[str, ...]
+    transposed: bool = False
+    """Whether the file holds the matrix the other way round."""
+    shape: tuple[int, ...] | None = None
+    """The shape in the file, where only the shape differs."""
+
+    def shapes(self, wanted: Sequence[int]) -> tuple[int, ...]:
+        """Returns the shape that each of ``keys`` must have in the file for a tensor of ours of shape ``wanted``."""
+        if self.shape is not None:
+            return self.shape
+        if self.transposed:
+            return tuple(reversed(wanted))
+        return (wanted[0] // len(self.keys), *wanted[1:]) if len(self.keys) > 1 else tuple(wanted)
+
+    def build(self, tensors: Mapping[str, torch.Tensor], wanted: Sequence[int]) -> torch.Tensor:
+        """Returns our tensor of shape ``wanted``."""
+        parts = [tensors[key] for key in self.keys]
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return (joined.T if self.transposed else joined.reshape(tuple(wanted))).contiguous()
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A published file in our form; ``models.factory`` builds the model from ``config`` and loads ``tensors``."""
+
+    config: dict[str, Any]
+    """Plain values for JSON; ``config["kind"]`` names the builder."""
+    tensors: dict[str, torch.Tensor]
+    """The model's whole ``state_dict``."""
+
+
+def assemble(
+    wanted: Mapping[str, torch.Size],
+    source_of: Callable[[str], Source],
+    tensors: Mapping[str, torch.Tensor],
+    origin: str,
+    ignored: Callable[[str], bool] = lambda key: False,
+) -> dict[str, torch.Tensor]:
+    """Builds a ``state_dict`` from the tensors of a published file.
+
+    Args:
+        wanted: Our keys and their shapes.
+        source_of: Says for each of our keys where it comes from.
+        tensors: The file's.
+        origin: Names the file and its layout, for the message.
+        ignored: Whether a key of the file is known and not needed.
+
+    Raises:
+        WeightsError: Keys of the file are missing, unexpected or of another shape; the message lists every one.
+    """
+    sources = {key: source_of(key) for key in wanted}
+    expected = {name: source.shapes(wanted[key]) for key, source in sources.items() for name in source.keys}
+    faults = [f"{name} is missing" for name in expected if name not in tensors]
+    faults += [f"{name} is unexpected" for name in tensors if name not in expected and not ignored(name)]
+    faults += [
+        f"{name} is {tuple(tensors[name].shape)} and should be {shape}"
+        for name, shape in expected.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
+    if faults:
+        raise WeightsError(f"{origin} is not whole: {'; '.join(faults)}")
+    built = {key: source.build(tensors, wanted[key]) for key, source in sources.items()}
+    # Published files hold half precision in places; ours is decided when it is written.
+    return {key: value.float() if value.is_floating_point() else value for key, value in built.items()}
+
+
+def require(tensors: Mapping[str, torch.Tensor], key: str, origin: str) -> torch.Tensor:
+    """Returns a tensor whose shape tells a model's size.
+
+    Raises:
+        WeightsError: It is missing.
+    """
+    if key not in tensors:
+        raise WeightsError(f"{origin} is not whole: {key} is missing")
+    return tensors[key]
+
+
+def count_blocks(tensors: Mapping[str, torch.Tensor], prefix: str) -> int:
+    """Returns how many numbers follow ``prefix`` in the keys: 12 for "blocks.0." to "blocks.11."."""
+    numbers = {key.removeprefix(prefix).split(".")[0] for key in tensors if key.startswith(prefix)}
+    return len({number for number in numbers if number.isdigit()})
+
+
+def shapes_of(build: Callable[[], nn.Module]) -> dict[str, torch.Size]:
+    """Returns the keys and shapes of the ``state_dict`` of what ``build`` makes, without memory for its weights."""
+    with torch.device("meta"):
+        return {key: value.shape for key, value in build().state_dict().items()}

@@ -1,0 +1,82 @@
+"""Reads weight files as people publish them: safetensors, PyTorch's pickles and OpenAI's TorchScript archives."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from clip_seg_ros.models.checkpoints import WeightsError
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Where training programs keep the weights beside their own records."""
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Reads every tensor of a weight file on the CPU, by name.
+
+    Containers are unwrapped: ``{"state_dict": ...}``, the "module." that data-parallel training puts ahead of every key,
+    and groups of tensors, whose names are joined with a slash ("proj/weight").
+    Pickles are read with ``weights_only=True`` alone, so that a file can hold data but no program.
+
+    Raises:
+        WeightsError: There is no such file, or it is not a weight file that can be read safely.
+    """
+    if not path.is_file():
+        raise WeightsError(f"there is no weight file {path}")
+    content = _read(path)
+    if isinstance(content, torch.Tensor):
+        return {"": content}
+    while isinstance(content, Mapping):
+        inner = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    tensors = _flatten(content) if isinstance(content, Mapping) else {}
+    if not tensors:
+        raise WeightsError(f"{path} holds no tensors by name: it is no model's weight file")
+    if all(key.startswith("module.") for key in tensors):
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    return tensors
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path} cannot be read as safetensors ({error}): download it again") from error
+    try:
+        if _is_torchscript(path):
+            return torch.jit.load(path, map_location="cpu").state_dict()
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} holds more than tensors, or is damaged, and is not read, because such a pickle can run any "
+            f"program ({str(error).splitlines()[0]})"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path} cannot be read ({error}): download it again") from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, torch.Tensor]:
+    tensors = {}
+    for key, value in content.items():
+        if isinstance(value, torch.Tensor):
+            tensors[f"{prefix}{key}"] = value
+        elif isinstance(value, Mapping):
+            tensors.update(_flatten(value, f"{prefix}{key}/"))
+    return tensors
