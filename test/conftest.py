@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import os
 import tempfile
+from pathlib import Path
+
+import pytest
 
 # Before anything imports rclpy. Another domain for each run: it must neither hear nor command a robot on this network,
 # nor another run on this machine. 1 to 101 are the domains whose ports are free on every Linux.
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
 _ROS_LOGS = tempfile.TemporaryDirectory(prefix="clip_seg_ros_test_logs_")
 os.environ["ROS_LOG_DIR"] = _ROS_LOGS.name
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden",
+        type=Path,
+        default=Path(__file__).parent / "data" / "golden",
+        help="folder of recordings of the original implementations that the models are held to",
+    )

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from clip_seg_ros.models.backbone import CLIP, ClipConfig, TextConfig, VisionConfig, build_clip
@@ -103,3 +109,48 @@ def clipseg(request: pytest.FixtureRequest) -> CLIPSeg:
 def pixels() -> torch.Tensor:
     """Two random images, not square: (2, 3, 64, 96)."""
     return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(7))
+
+
+class Golden:
+    """What was recorded of one original implementation: inputs, weights and outputs (see test/data/golden)."""
+
+    def __init__(self, folder: Path, name: str, atol: float, rtol: float) -> None:
+        self.folder, self.name = folder, name
+        self.atol, self.rtol = atol, rtol
+        self.config = json.loads((folder / "configs.json").read_text())
+        with np.load(folder / f"{name}.npz") as arrays:
+            self.tensors = {key: torch.from_numpy(arrays[key]) for key in arrays}
+        # A folder may leave some recordings out, by name.
+        left_out = folder / "left_out.json"
+        self.left_out = set(json.loads(left_out.read_text()).get(name, [])) if left_out.is_file() else set()
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.tensors[key]
+
+    def weights(self, name: str | None = None) -> dict[str, torch.Tensor]:
+        """The recorded weights, under the original's names."""
+        return load_file(self.folder / f"{name or self.name}.safetensors")
+
+    def check(self, actual: torch.Tensor, key: str, atol: float | None = None, rtol: float | None = None) -> None:
+        """Compares with a recorded tensor; one called LND holds tokens ahead of the batch, ``actual`` behind it."""
+        if key in self.left_out:
+            return
+        expected = self[key].transpose(0, 1) if key.endswith("_LND") else self[key]
+        torch.testing.assert_close(
+            actual.detach(),
+            expected,
+            atol=self.atol if atol is None else atol,
+            rtol=self.rtol if rtol is None else rtol,
+            msg=lambda text: f"{self.name} {key}: {text}",
+        )
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> Callable[..., Golden]:
+    """Opens a recording by name: ``golden("cris_rn", atol=5e-5, rtol=1e-5)``."""
+    folder = request.config.getoption("--golden")
+
+    def open_recording(name: str, atol: float, rtol: float) -> Golden:
+        return Golden(folder, name, atol, rtol)
+
+    return open_recording
