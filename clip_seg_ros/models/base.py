@@ -78,24 +78,11 @@ class ImageFeatures:
     keys: torch.Tensor | None = None
     """(B, h * w, C) attention keys; ``None`` where the model has none."""
 
-    def row(self, index: int) -> ImageFeatures:
-        """Returns the features of one image as a batch of one."""
-        return self._map(lambda tensor: tensor[index : index + 1])
-
-    @staticmethod
-    def stack(parts: Sequence[ImageFeatures]) -> ImageFeatures:
-        """Joins batches of one grid size along the batch."""
-        first = parts[0]
-        columns = zip(*(part._tensors() for part in parts), strict=True)
-        joined = iter([torch.cat(column) for column in columns])
-        return first._map(lambda _tensor: next(joined))
-
-    def _tensors(self) -> tuple[torch.Tensor, ...]:
-        named = (self.pooled, self.dense, self.keys)
-        return (*self.taps, *(tensor for tensor in named if tensor is not None))
+    def rows(self, first: int, end: int) -> ImageFeatures:
+        """Returns the features of the images ``first`` to ``end - 1`` of the batch."""
+        return self._map(lambda tensor: tensor[first:end])
 
     def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> ImageFeatures:
-        """Changes every tensor, in the order of ``_tensors``."""
         taps = tuple(change(tap) for tap in self.taps)
         named = (None if tensor is None else change(tensor) for tensor in (self.pooled, self.dense, self.keys))
         return ImageFeatures(taps, self.grid_size, *named)

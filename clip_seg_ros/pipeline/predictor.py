@@ -9,11 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
+from clip_seg_ros.pipeline.sliding import Box, merge_windows, window_boxes
 from clip_seg_ros.pipeline.text_cache import TextCache
 from clip_seg_ros.types import ProbabilityMaps
+
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,10 @@ class EncodedImage:
     """An image as the model remembers it; made by ``Predictor.encode`` for ``Predictor.ask``."""
 
     features: ImageFeatures
+    """A batch of one, or of all the image's windows."""
     geometry: Geometry
+    windows: tuple[Box, ...] | None = None
+    """Where the windows lie, for a model that sees an image through them."""
 
 
 class Predictor:
@@ -33,9 +41,11 @@ class Predictor:
     Args:
         model: Its weights are loaded. It is moved to the device and set to evaluation.
         device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+        precision: What the model computes in: "float32", "bfloat16" or "float16". The halves need half the memory and
+            are faster on a GPU; on most CPUs they are slower.
 
     Raises:
-        ValueError: The device is unknown or not available.
+        ValueError: The device or the precision is unknown, or the device is not available.
 
     Example:
         >>> predictor = Predictor.from_name("clipseg-pocket")
@@ -47,59 +57,134 @@ class Predictor:
         ('green ball',)
     """
 
-    def __init__(self, model: PromptableSegmenter, device: str = "auto") -> None:
+    def __init__(self, model: PromptableSegmenter, device: str = "auto", precision: str = "float32") -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f'unknown precision "{precision}": use {" or ".join(PRECISIONS)}')
         self.device = resolve_device(device)
-        self.model = model.to(self.device).eval()
+        self.precision = precision
+        self._dtype = PRECISIONS[precision]
+        self.model = model.to(self.device, self._dtype).eval()
         self._preprocess = Preprocessor(model.input_spec, self.device)
         self._text_features = TextCache(model.encode_text)
 
     @classmethod
     def from_name(
-        cls, name: str = "clipseg-pocket", device: str = "auto", weights_dir: Path | None = None
+        cls,
+        name: str = "clipseg-pocket",
+        device: str = "auto",
+        weights_dir: Path | None = None,
+        precision: str = "float32",
     ) -> Predictor:
         """Builds the model called ``name`` with its weights, from ``weights_dir`` or the shipped ones."""
         # Here and not above: a model handed over ready needs neither the builders nor what they import.
         from clip_seg_ros.models.factory import build_segmenter
 
-        return cls(build_segmenter(name, weights_dir), device)
+        return cls(build_segmenter(name, weights_dir), device, precision)
 
-    @torch.inference_mode()
     def encode(self, rgb: np.ndarray) -> EncodedImage:
         """Encodes ``rgb``, (H, W, 3) uint8, once for any number of questions.
 
         Raises:
             ValueError: Not such an array, empty, or too narrow for the model.
         """
-        prepared = self._preprocess(rgb)
-        return EncodedImage(self.model.encode_image(prepared.pixels), prepared.geometry)
+        return self.encode_batch([rgb])[0]
+
+    @torch.inference_mode()
+    def encode_batch(self, images: Sequence[np.ndarray]) -> list[EncodedImage]:
+        """Encodes several images; those that the model sees at the same size go through it together.
+
+        Args:
+            images: Each (H, W, 3) uint8, of any sizes.
+
+        Raises:
+            ValueError: One of them is no such array, empty, or too narrow for the model.
+        """
+        prepared = [self._preprocess(rgb) for rgb in images]
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for index, item in enumerate(prepared):
+            by_size.setdefault(item.geometry.model_size, []).append(index)
+        encoded: dict[int, EncodedImage] = {}
+        for size, indices in by_size.items():
+            pixels = torch.cat([prepared[index].pixels for index in indices]).to(self._dtype)
+            boxes = None
+            if self.model.input_spec.window is not None:
+                boxes = tuple(window_boxes(size, self.model.input_spec.window))
+                # (B * W, 3, crop, crop), the windows of one image behind one another
+                crops = [pixels[:, :, top:bottom, left:right] for top, left, bottom, right in boxes]
+                pixels = torch.stack(crops, dim=1).flatten(0, 1)
+            features = self.model.encode_image(pixels)
+            rows = len(pixels) // len(indices)
+            for place, index in enumerate(indices):
+                part = features.rows(place * rows, (place + 1) * rows)
+                encoded[index] = EncodedImage(part, prepared[index].geometry, boxes)
+        return [encoded[index] for index in range(len(prepared))]
 
     @torch.inference_mode()
     def ask(self, encoded: EncodedImage, prompts: Sequence[str]) -> ProbabilityMaps:
         """Answers all prompts in one pass.
 
-        With a model whose prompts compete, the probabilities of a pixel sum to 1 over the prompts; asked about one
-        prompt alone it answers 1 everywhere.
+        Where the model's prompts compete, a pixel's probabilities sum to 1 over the prompts and the model's background
+        phrases, which are asked along but not answered; with a fixed list of classes, over all of that list.
 
         Args:
             encoded: From ``encode`` of this predictor.
-            prompts: P >= 1 phrases, taken verbatim.
+            prompts: P >= 1 phrases; of a model with a fixed list of classes, some of those.
 
         Returns:
             (P, H, W) probabilities at the size of the image that was encoded.
 
         Raises:
-            ValueError: No prompt, an empty one, or one text where a list of prompts belongs.
+            ValueError: No prompt, an empty one, one text where a list of prompts belongs, or one that is not among the
+                classes of the model.
         """
-        prompts = _checked(prompts)
-        logits = self.model.decode(encoded.features, self._text_features(prompts))[0].float()  # (P, h', w')
-        probabilities = logits.softmax(dim=0) if self.model.competition == "softmax" else logits.sigmoid()
-        return ProbabilityMaps(prompts, encoded.geometry.restore(probabilities.cpu().numpy()))
+        prompts = self._checked(prompts)
+        asked = self._competitors(prompts)
+        logits = self.model.decode(encoded.features, self._text_features(asked)).float()  # (1 or W, A, h', w')
+        geometry = encoded.geometry
+        if encoded.windows is not None:
+            logits = merge_windows(logits, encoded.windows, geometry.model_size)[None]
+        # Prompts that compete are compared pixel by pixel, after the resize, as the authors of such models do.
+        early = self.model.competition == "softmax" and not geometry.letterbox
+        if early:
+            for size in (geometry.model_size, geometry.source_size):
+                if logits.shape[2:] != size:
+                    logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        values = self.model.probabilities(logits)[0]
+        if asked != prompts:
+            values = values[[asked.index(prompt) for prompt in prompts]]
+        values = values.cpu().numpy()
+        return ProbabilityMaps(prompts, values if early else geometry.restore(values))
 
     def predict(self, rgb: np.ndarray, prompts: Sequence[str]) -> ProbabilityMaps:
         """``encode`` and ``ask`` in one call; raises what they raise."""
+        return self.predict_batch([rgb], prompts)[0]
+
+    def predict_batch(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> list[ProbabilityMaps]:
+        """Asks the same prompts about several images, each (H, W, 3) uint8; raises what ``predict`` raises."""
         # Before the expensive part.
-        prompts = _checked(prompts)
-        return self.ask(self.encode(rgb), prompts)
+        prompts = self._checked(prompts)
+        return [self.ask(encoded, prompts) for encoded in self.encode_batch(images)]
+
+    def _competitors(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        """Returns all phrases that must be decoded together to answer ``prompts``."""
+        if self.model.class_names is not None:
+            return self.model.class_names
+        return prompts + tuple(phrase for phrase in self.model.background_prompts if phrase not in prompts)
+
+    def _checked(self, prompts: Sequence[str]) -> tuple[str, ...]:
+        if isinstance(prompts, str):
+            raise ValueError(f'prompts must be a list of phrases, got the text "{prompts}": write ["{prompts}"]')
+        prompts = tuple(prompts)
+        if not prompts:
+            raise ValueError("no prompts: ask about at least one phrase")
+        known = self.model.class_names
+        for prompt in prompts:
+            if not isinstance(prompt, str) or not prompt.strip():
+                raise ValueError(f"a prompt must be a phrase, got {prompt!r}")
+            if known is not None and prompt not in known:
+                some = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+                raise ValueError(f'"{prompt}" is not one of the {len(known)} classes of {self.model.name}: {some}')
+        return prompts
 
 
 def resolve_device(name: str) -> torch.device:
@@ -119,15 +204,3 @@ def resolve_device(name: str) -> torch.device:
     if int(match[1] or 0) >= cuda_count:
         raise ValueError(f'device "{name}" is not available: torch sees {cuda_count} CUDA devices; use auto or cpu')
     return torch.device(name)
-
-
-def _checked(prompts: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(prompts, str):
-        raise ValueError(f'prompts must be a list of phrases, got the text "{prompts}": write ["{prompts}"]')
-    prompts = tuple(prompts)
-    if not prompts:
-        raise ValueError("no prompts: ask about at least one phrase")
-    for prompt in prompts:
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise ValueError(f"a prompt must be a phrase, got {prompt!r}")
-    return prompts

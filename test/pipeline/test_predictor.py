@@ -16,7 +16,6 @@ class ColorSegmenter(PromptableSegmenter):
         self.name = "color"
         self.input_spec = InputSpec(64, resize, 16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
         self.competition = competition
-        self.open_vocabulary = False
         self.sharpness = torch.nn.Parameter(torch.tensor(20.0))
         self.dropout = torch.nn.Dropout(0.5)
         self.images_encoded = 0

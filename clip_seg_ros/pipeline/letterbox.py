@@ -1,0 +1,57 @@
+"""An image inside a square, its aspect ratio kept, and the way back: CRIS's preparation (Wang et al., CVPR 2022).
+
+One affine map from the image to the square does all of it. Results equal those of CRIS's authors, cubic resampling and
+the square's ``align_corners`` included, so that their weights see what they were trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+def letterbox_affine(source_size: tuple[int, int], size: int) -> np.ndarray:
+    """Returns the (2, 3) float64 map from pixels (x, y) of an image of ``source_size`` (H, W) to those of the square."""
+    height, width = source_size
+    scale = min(size / height, size / width)
+    x, y = (size - width * scale) / 2, (size - height * scale) / 2
+    corners = np.float32([[0, 0], [width, 0], [0, height]])
+    images = np.float32([[x, y], [width * scale + x, y], [x, height * scale + y]])
+    return cv2.getAffineTransform(corners, images)
+
+
+def to_square(rgb: np.ndarray, size: int, mean: Sequence[float]) -> np.ndarray:
+    """Puts an image (H, W, 3) uint8 RGB into a square (size, size, 3), cubic; the rest has the colour ``mean``, 0..1."""
+    affine = letterbox_affine(rgb.shape[:2], size)
+    border = [255 * channel for channel in mean]
+    return cv2.warpAffine(rgb, affine, (size, size), flags=cv2.INTER_CUBIC, borderValue=border)
+
+
+def mask_to_square(mask: np.ndarray, size: int) -> np.ndarray:
+    """Puts a mask (H, W), of 0..1 or bool, into a square (size, size) float32, bilinear; outside is 0."""
+    affine = letterbox_affine(mask.shape, size)
+    return cv2.warpAffine(mask.astype(np.float32), affine, (size, size), flags=cv2.INTER_LINEAR, borderValue=0.0)
+
+
+def from_square(maps: np.ndarray, size: int, source_size: tuple[int, int]) -> np.ndarray:
+    """Brings maps of the square back to the image.
+
+    Args:
+        maps: (P, h, w) float32 over the whole square, at any resolution.
+        size: Side of the square in pixels.
+        source_size: (H, W) of the image.
+
+    Returns:
+        (P, H, W) float32. Both steps are cubic, so values pass the range of ``maps`` a little.
+    """
+    square = F.interpolate(torch.from_numpy(maps)[None], size=(size, size), mode="bicubic", align_corners=True)[0]
+    back = cv2.invertAffineTransform(letterbox_affine(source_size, size))
+    height, width = source_size
+    restored = np.empty((len(maps), height, width), np.float32)
+    for source, target in zip(square.numpy(), restored):
+        cv2.warpAffine(source, back, (width, height), dst=target, flags=cv2.INTER_CUBIC, borderValue=0.0)
+    return restored
