@@ -32,9 +32,10 @@ def to_square(rgb: np.ndarray, size: int, mean: Sequence[float]) -> np.ndarray:
 
 
 def mask_to_square(mask: np.ndarray, size: int) -> np.ndarray:
-    """Puts a mask (H, W), of 0..1 or bool, into a square (size, size) float32, bilinear; outside is 0."""
+    """Puts a mask (H, W) bool into a square (size, size) float32 of 0..1, bilinear in steps of 1/255; outside is 0."""
     affine = letterbox_affine(mask.shape, size)
-    return cv2.warpAffine(mask.astype(np.float32), affine, (size, size), flags=cv2.INTER_LINEAR, borderValue=0.0)
+    levels = mask.astype(np.uint8) * 255
+    return cv2.warpAffine(levels, affine, (size, size), flags=cv2.INTER_LINEAR, borderValue=0) / np.float32(255)
 
 
 def from_square(maps: np.ndarray, size: int, source_size: tuple[int, int]) -> np.ndarray:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, SlidingWindow, TextFeatures
 from clip_seg_ros.pipeline.predictor import Predictor, resolve_device
 
 COLORS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
@@ -11,10 +11,10 @@ COLORS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1
 class ColorSegmenter(PromptableSegmenter):
     """Knows three words; a pixel's logit is positive where its colour is nearer than 0.5 to the word's."""
 
-    def __init__(self, competition="sigmoid", resize="short_side"):
+    def __init__(self, competition="sigmoid", resize="short_side", size=64, window=None):
         super().__init__()
         self.name = "color"
-        self.input_spec = InputSpec(64, resize, 16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+        self.input_spec = InputSpec(size, resize, 16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), window=window)
         self.competition = competition
         self.sharpness = torch.nn.Parameter(torch.tensor(20.0))
         self.dropout = torch.nn.Dropout(0.5)
@@ -22,7 +22,7 @@ class ColorSegmenter(PromptableSegmenter):
         self.texts_encoded = []
 
     def encode_image(self, pixels):
-        self.images_encoded += 1
+        self.images_encoded += len(pixels)
         spec = self.input_spec
         mean, std = (pixels.new_tensor(value).view(1, 3, 1, 1) for value in (spec.mean, spec.std))
         rgb = pixels * std + mean
@@ -33,7 +33,7 @@ class ColorSegmenter(PromptableSegmenter):
         return TextFeatures(self.sharpness.new_tensor([COLORS[prompt] for prompt in prompts]))
 
     def decode(self, image, text):
-        distance = torch.cdist(text.pooled.unsqueeze(0), image.taps[0])  # (1, P, h * w)
+        distance = torch.cdist(text.pooled.float().unsqueeze(0), image.taps[0].float())  # (B, P, h * w)
         return self.dropout((0.5 - distance) * self.sharpness).unflatten(2, image.grid_size)
 
 
@@ -145,3 +145,77 @@ def test_the_model_moves_to_the_device():
     assert predictor.model.sharpness.device.type == predictor.device.type
     maps = predictor.predict(halves("red", "blue"), ["red"])
     assert isinstance(maps.values, np.ndarray) and maps.values[0, :, :28].min() > 0.5 > maps.values[0, :, 36:].max()
+
+
+@pytest.mark.parametrize("resize", ["short_side", "squash", "letterbox"])
+@pytest.mark.parametrize("size", [(480, 640), (375, 1242), (640, 480)])
+def test_masks_lie_over_what_they_mean(resize, size):
+    height, width = size
+    rgb = np.zeros((height, width, 3), np.uint8)
+    square = np.zeros(size, bool)
+    square[height // 3 : 2 * height // 3, width // 2 : 3 * width // 4] = True
+    rgb[square] = (255, 0, 0)
+    predictor = Predictor(ColorSegmenter(resize=resize, size=224), "cpu")
+    found = predictor.predict(rgb, ["red"]).values[0] > 0.5
+    assert found.shape == size
+    for axis, side in enumerate(size):
+        cell = (max(size) if resize == "letterbox" else side if resize == "squash" else min(size)) / 224
+        for mask_side in (0, -1):
+            true_edge = np.flatnonzero(square.any(axis=1 - axis))[mask_side]
+            edge = np.flatnonzero(found.any(axis=1 - axis))[mask_side]
+            assert abs(edge - true_edge) <= 2 + cell / 2
+
+
+def test_windows_answer_like_the_whole():
+    rgb = halves("red", "blue", (96, 160))
+    whole = Predictor(ColorSegmenter(size=96), "cpu").predict(rgb, ["red", "blue"])
+    model = ColorSegmenter(size=96, window=SlidingWindow(64, 40))
+    predictor = Predictor(model, "cpu")
+    np.testing.assert_allclose(predictor.predict(rgb, ["red", "blue"]).values, whole.values, atol=1e-2)
+    assert model.images_encoded == 2 * 4
+
+
+def test_a_batch_equals_its_images():
+    images = [halves("red", "blue"), halves("blue", "green", (60, 40)), halves("green", "red")]
+    model = ColorSegmenter(window=SlidingWindow(48, 32))
+    predictor = Predictor(model, "cpu")
+    together = predictor.predict_batch(images, ["red", "blue"])
+    for rgb, maps in zip(images, together, strict=True):
+        np.testing.assert_allclose(maps.values, predictor.predict(rgb, ["red", "blue"]).values, atol=1e-6)
+
+
+def test_a_background_competes_and_is_not_answered():
+    model = ColorSegmenter("softmax")
+    model.background_prompts = ("blue", "green")
+    predictor = Predictor(model, "cpu")
+    maps = predictor.predict(halves("red", "blue"), ["red"])
+    assert maps.prompts == ("red",) and maps.values[0, :, :28].min() > 0.9 and maps.values[0, :, 36:].max() < 0.1
+    # A background phrase that is asked about is a prompt like any other.
+    asked = predictor.predict(halves("red", "blue"), ["blue", "red"])
+    assert asked.values[0, :, 36:].min() > 0.9
+
+
+def test_a_fixed_list_of_classes_competes_whole():
+    model = ColorSegmenter("softmax")
+    model.class_names = ("red", "green", "blue")
+    predictor = Predictor(model, "cpu")
+    rgb = halves("red", "blue")
+    every = predictor.predict(rgb, ["red", "green", "blue"]).values
+    maps = predictor.predict(rgb, ["blue", "red"])
+    assert maps.prompts == ("blue", "red") and np.array_equal(maps.values, every[[2, 0]])
+    with pytest.raises(ValueError, match='"pink" is not one of the 3 classes of color: red, green, blue'):
+        predictor.predict(rgb, ["red", "pink"])
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision(precision):
+    predictor = Predictor(ColorSegmenter(), "cpu", precision)
+    assert predictor.model.sharpness.dtype == getattr(torch, precision)
+    maps = predictor.predict(halves("red", "blue"), ["red"])
+    assert maps.values.dtype == np.float32
+    assert maps.values[0, :, :28].min() > 0.9 and maps.values[0, :, 36:].max() < 0.1
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match='unknown precision "half": use float32 or bfloat16 or float16'):
+        Predictor(ColorSegmenter(), "cpu", "half")
