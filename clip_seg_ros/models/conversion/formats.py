@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.models.conversion import clipseg
 from clip_seg_ros.models.conversion.mapping import Converted
 
 
@@ -27,7 +28,10 @@ class Format:
     """What leaves no trace in the weights and may be told; the converter's own text says what each is."""
 
 
-FORMATS: tuple[Format, ...] = ()
+FORMATS: tuple[Format, ...] = (
+    Format("Hugging Face CLIPSeg", clipseg.matches_hugging_face, clipseg.convert_hugging_face, clipseg.OPTIONS),
+    Format("CLIPSeg of its authors", clipseg.matches_authors, clipseg.convert_authors, clipseg.OPTIONS | {"clip"}),
+)
 """The first that matches is taken."""
 
 
