@@ -13,8 +13,12 @@ from clip_seg_ros.models.backbone import ClipConfig
 from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError, load_safetensors, load_strict
 from clip_seg_ros.models.clipseg import CLIPSeg
+from clip_seg_ros.models.cris import CRIS
 
-MODEL_KINDS: dict[str, Callable[[str, Mapping[str, Any]], PromptableSegmenter]] = {"clipseg": CLIPSeg.from_config}
+MODEL_KINDS: dict[str, Callable[[str, Mapping[str, Any]], PromptableSegmenter]] = {
+    "clipseg": CLIPSeg.from_config,
+    "cris": CRIS.from_config,
+}
 """What a weight file's ``kind`` builds, with random weights, from a name and the file's configuration."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,6 +23,43 @@ class SelfAttention(nn.MultiheadAttention):
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.MultiheadAttention):
+    """Multi-head attention with the weights of ``nn.MultiheadAttention``, always by the fused kernel."""
+
+    def __init__(self, width: int, n_heads: int, dropout: float) -> None:
+        super().__init__(width, n_heads, dropout=dropout, batch_first=True)
+
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, padding_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Attends from ``query`` (B, N, C) to ``key`` and ``value`` (B, M, C); returns (B, N, C).
+
+        Args:
+            padding_mask: (B, M) bool, True where a key is not to be seen.
+        """
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        query, key, value = (
+            split_heads(F.linear(x, weight, bias), self.num_heads)
+            for x, weight, bias in zip((query, key, value), weights, biases)
+        )
+        seen = None if padding_mask is None else ~padding_mask[:, None, None]
+        dropout = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+def split_heads(x: torch.Tensor, n_heads: int) -> torch.Tensor:
+    """Returns (B, heads, N, C / heads) of (B, N, C)."""
+    return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+
+
+def sine_code(length: int, width: int) -> torch.Tensor:
+    """Returns the position code (length, width) of "Attention is all you need", section 3.5: even channels sine."""
+    positions = torch.arange(length, dtype=torch.float32)[:, None]
+    rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float32) * (-math.log(10000.0) / width))
+    return torch.stack([torch.sin(positions * rates), torch.cos(positions * rates)], dim=2).flatten(1)
 
 
 class PostNormBlock(nn.Module):

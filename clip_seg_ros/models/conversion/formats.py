@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.models.conversion import clipseg
+from clip_seg_ros.models.conversion import clipseg, cris
 from clip_seg_ros.models.conversion.mapping import Converted
 
 
@@ -31,6 +31,7 @@ class Format:
 FORMATS: tuple[Format, ...] = (
     Format("Hugging Face CLIPSeg", clipseg.matches_hugging_face, clipseg.convert_hugging_face, clipseg.OPTIONS),
     Format("CLIPSeg of its authors", clipseg.matches_authors, clipseg.convert_authors, clipseg.OPTIONS | {"clip"}),
+    Format("CRIS", cris.matches, cris.convert, cris.OPTIONS),
 )
 """The first that matches is taken."""
 

@@ -1,0 +1,180 @@
+"""CRIS's neck, decoder and projector (Wang et al., CVPR 2022, sections 3.1 to 3.3). Keys are those of the authors."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clip_seg_ros.models.layers import CrossAttention, sine_code
+
+MAX_GRID_SIDE = 256
+"""Largest side of the decoder's grid: 4096 pixels."""
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution without bias, BatchNorm, ReLU; same size."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        super().__init__(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(True))
+
+
+class CoordConv(nn.Module):
+    """A convolution that is told where it stands: x and y, each -1 to 1, as two more channels."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = ConvBlock(in_channels + 2, out_channels, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Transforms (N, C, h, w)."""
+        batch, _, height, width = x.shape
+        columns = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).expand(batch, 1, height, width)
+        rows = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)[:, None].expand(batch, 1, height, width)
+        return self.conv1(torch.cat([x, columns, rows], dim=1))
+
+
+class CRISNeck(nn.Module):
+    """Brings three levels and the sentence together at stride 16 (section 3.1, equations 1 to 4)."""
+
+    def __init__(self, channels: tuple[int, int, int], out: tuple[int, int, int], state_width: int) -> None:
+        super().__init__()
+        self.txt_proj = nn.Sequential(nn.Linear(state_width, out[2], bias=False), nn.BatchNorm1d(out[2]), nn.ReLU(True))
+        self.f1_v_proj = ConvBlock(channels[2], out[2], 1)
+        self.norm_layer = nn.Sequential(nn.BatchNorm2d(out[2]), nn.ReLU(True))
+        self.f2_v_proj = ConvBlock(channels[1], out[1], 3)
+        self.f2_cat = ConvBlock(out[2] + out[1], out[1], 1)
+        self.f3_v_proj = ConvBlock(channels[0], out[0], 3)
+        self.f3_cat = ConvBlock(out[0] + out[1], out[1], 1)
+        self.f4_proj5 = ConvBlock(out[2], out[1], 3)
+        self.f4_proj4 = ConvBlock(out[1], out[1], 3)
+        self.f4_proj3 = ConvBlock(out[1], out[1], 3)
+        self.aggr = ConvBlock(3 * out[1], out[1], 1)
+        self.coordconv = nn.Sequential(CoordConv(out[1], out[1]), ConvBlock(out[1], out[1], 3))
+
+    def project(self, c3: torch.Tensor, c4: torch.Tensor, c5: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Does what no sentence changes; returns the three levels, coarsest first: strides 32, 16 and 16."""
+        return self.f1_v_proj(c5), self.f2_v_proj(c4), F.avg_pool2d(self.f3_v_proj(c3), 2)
+
+    def forward(self, levels: tuple[torch.Tensor, ...], state: torch.Tensor) -> torch.Tensor:
+        """Joins ``levels`` of ``project`` and sentence states (N, D) to (N, C, H / 16, W / 16)."""
+        v5, v4, v3 = levels
+        f5 = self.norm_layer(v5 * self.txt_proj(state)[:, :, None, None])
+        f4 = self.f2_cat(torch.cat([v4, _upsample(f5)], dim=1))
+        f3 = self.f3_cat(torch.cat([v3, f4], dim=1))
+        fq5, fq4, fq3 = _upsample(self.f4_proj5(f5)), self.f4_proj4(f4), self.f4_proj3(f3)
+        return self.coordconv(self.aggr(torch.cat([fq3, fq4, fq5], dim=1)))
+
+
+class DecoderLayer(nn.Module):
+    """Pixels attend to pixels, then to words, then pass a feed-forward net (section 3.2, equations 5 to 7).
+
+    Norms come first, and both attentions are normed again ahead of their sum.
+    """
+
+    def __init__(self, width: int, n_heads: int, feed_forward: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn_norm = nn.LayerNorm(width)
+        self.cross_attn_norm = nn.LayerNorm(width)
+        self.self_attn = CrossAttention(width, n_heads, dropout)
+        self.multihead_attn = CrossAttention(width, n_heads, dropout)
+        self.ffn = nn.Sequential(
+            nn.Linear(width, feed_forward),
+            nn.ReLU(True),
+            nn.Dropout(dropout),
+            nn.LayerNorm(feed_forward),
+            nn.Linear(feed_forward, width),
+        )
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.norm3 = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        position: torch.Tensor,
+        words: torch.Tensor,
+        placed_words: torch.Tensor,
+        padding_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Transforms pixels.
+
+        Args:
+            x: (N, h * w, C).
+            position: (h * w, C), added to queries and keys, never to values.
+            words: (N, L, C), the values.
+            placed_words: (N, L, C), the keys: words and their places in the sentence.
+            padding_mask: (N, L) bool, True where a word is padding.
+        """
+        normed = self.norm1(x)
+        placed = normed + position
+        x = x + self.dropout(self.self_attn_norm(self.self_attn(placed, placed, normed)))
+        attended = self.multihead_attn(self.norm2(x) + position, placed_words, words, padding_mask)
+        x = x + self.dropout(self.cross_attn_norm(attended))
+        return x + self.dropout(self.ffn(self.norm3(x)))
+
+
+class VisionLanguageDecoder(nn.Module):
+    """The layers, the codes of places in the image and in the sentence, and the last norm."""
+
+    def __init__(
+        self, width: int, n_layers: int, n_heads: int, feed_forward: int, dropout: float, word_length: int
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(width, n_heads, feed_forward, dropout) for _ in range(n_layers))
+        self.norm = nn.LayerNorm(width)
+        self.register_buffer("word_position", sine_code(word_length, width), persistent=False)
+        self.register_buffer("axis_position", sine_code(MAX_GRID_SIDE, width // 2), persistent=False)
+
+    def grid_position(self, height: int, width: int) -> torch.Tensor:
+        """Returns (h * w, C): the first half of the channels tells the column, the second half the row.
+
+        Raises:
+            ValueError: A side exceeds ``MAX_GRID_SIDE``.
+        """
+        if max(height, width) > MAX_GRID_SIDE:
+            raise ValueError(f"the image is too large: at most {16 * MAX_GRID_SIDE} pixels a side")
+        columns = self.axis_position[:width].expand(height, -1, -1)
+        rows = self.axis_position[:height, None].expand(-1, width, -1)
+        return torch.cat([columns, rows], dim=2).flatten(0, 1)
+
+    def forward(self, x: torch.Tensor, words: torch.Tensor, padding_mask: torch.Tensor) -> torch.Tensor:
+        """Transforms pixels (N, C, h, w) by words (N, L, C), where ``padding_mask`` (N, L) is False."""
+        grid = x.shape[2:]
+        position = self.grid_position(*grid)
+        placed_words = words + self.word_position
+        x = x.flatten(2).transpose(1, 2)
+        for layer in self.layers:
+            x = layer(x, position, words, placed_words, padding_mask)
+        return self.norm(x).transpose(1, 2).unflatten(2, grid)
+
+
+class Projector(nn.Module):
+    """Upsamples the pixels four times and correlates them with a 3x3 kernel made of the sentence (section 3.3)."""
+
+    def __init__(self, state_width: int, width: int) -> None:
+        super().__init__()
+        self.channels = width // 2
+        self.vis = nn.Sequential(
+            nn.Upsample(scale_factor=2, mode="bilinear"),
+            ConvBlock(width, width, 3),
+            nn.Upsample(scale_factor=2, mode="bilinear"),
+            ConvBlock(width, self.channels, 3),
+            nn.Conv2d(self.channels, self.channels, 1),
+        )
+        self.txt = nn.Linear(state_width, 9 * self.channels + 1)
+
+    def forward(self, x: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        """Returns logits (N, 4 h, 4 w) for pixels (N, C, h, w) and states (N, D): equation 8 at every place."""
+        x = self.vis(x)  # (N, C / 2, 4 h, 4 w)
+        kernel = self.txt(state)
+        weight = kernel[:, :-1].reshape(-1, self.channels, 3, 3)
+        # One group a pair: each meets the kernel of its own sentence.
+        logits = F.conv2d(x.flatten(0, 1)[None], weight, kernel[:, -1], padding=1, groups=len(x))
+        return logits[0]
+
+
+def _upsample(x: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

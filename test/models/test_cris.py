@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig, build_clip
+from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec
+from clip_seg_ros.models.cris import CRIS, CRISConfig
+from clip_seg_ros.models.cris_parts import VisionLanguageDecoder
+from clip_seg_ros.models.tokenizer import IdTokenizer
+
+WORDS = 9
+PROMPTS = ["28 5 29", "28 5 6 7 8 29", "28 1 2 29"]
+CONFIG = CRISConfig(
+    fpn_out=(12, 16, 24), input_spec=InputSpec(96, "letterbox", 32, CLIP_MEAN, CLIP_STD), n_layers=2, n_heads=4,
+    feed_forward=32,
+)  # fmt: skip
+
+
+def clip_config(**vision) -> ClipConfig:
+    tower = {"layers": (1, 1, 1, 1), "width": 8, "image_size": 64, "head_width": 32, **vision}
+    return ClipConfig(20, VisionConfig(**tower), TextConfig(12, 30, 16, 2, 2), quick_gelu=True)
+
+
+@pytest.fixture
+def cris() -> CRIS:
+    torch.manual_seed(0)
+    return CRIS("tiny", build_clip(clip_config()), CONFIG, IdTokenizer(30, WORDS)).eval()
+
+
+@torch.no_grad()
+def test_asking_together_equals_asking_one_by_one(cris: CRIS, pixels: torch.Tensor) -> None:
+    features = cris.encode_image(pixels)
+    together = cris.decode(features, cris.encode_text(PROMPTS))
+    assert together.shape == (2, 3, 16, 24)
+    for index, prompt in enumerate(PROMPTS):
+        alone = cris.decode(features, cris.encode_text([prompt]))
+        torch.testing.assert_close(together[:, index : index + 1], alone, atol=1e-5, rtol=1e-4)
+    assert (together[:, 0] - together[:, 1]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_images_of_a_batch_do_not_mix(cris: CRIS, pixels: torch.Tensor) -> None:
+    text = cris.encode_text(PROMPTS)
+    together = cris.decode(cris.encode_image(pixels), text)
+    alone = cris.decode(cris.encode_image(pixels[1:]), text)
+    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_padding_is_not_read(cris: CRIS, pixels: torch.Tensor) -> None:
+    features, text = cris.encode_image(pixels), cris.encode_text(PROMPTS)
+    assert text.tokens.shape == (3, WORDS, 16)
+    expected = cris.decode(features, text)
+    noise = torch.where(text.padding_mask[..., None], torch.randn_like(text.tokens), text.tokens)
+    torch.testing.assert_close(cris.decode(features, replace(text, tokens=noise)), expected)
+
+
+@torch.no_grad()
+def test_half_precision_is_close(cris: CRIS, pixels: torch.Tensor) -> None:
+    expected = cris.decode(cris.encode_image(pixels), cris.encode_text(PROMPTS))
+    cris.to(torch.bfloat16)
+    logits = cris.decode(cris.encode_image(pixels.bfloat16()), cris.encode_text(PROMPTS))
+    assert logits.dtype == torch.bfloat16
+    assert (logits.float() - expected).abs().mean() < 0.1 * expected.std()
+
+
+def test_gradient_reaches_every_parameter(cris: CRIS, pixels: torch.Tensor) -> None:
+    cris.train()
+    cris(pixels, cris.tokenizer(PROMPTS[:2])).square().mean().backward()
+    # The temperature of CLIP's own training is the only weight that CRIS does not use.
+    unused = {name for name, p in cris.named_parameters() if p.grad is None or not p.grad.any()}
+    assert unused <= {"clip.logit_scale", "clip.visual.attnpool.k_proj.bias"}, unused
+
+
+def test_config_survives_json() -> None:
+    assert CRISConfig.from_dict(json.loads(json.dumps(CONFIG.to_dict()))) == CONFIG
+
+
+def test_parts_must_fit() -> None:
+    clip = build_clip(clip_config())
+    with pytest.raises(ValueError, match="width must be that of the words, 16, got 8"):
+        CRIS("wrong", clip, replace(CONFIG, fpn_out=(8, 8, 8)), IdTokenizer(30, WORDS))
+    with pytest.raises(ValueError, match="31 pieces and 9 words does not fit a text tower of 30 and 12"):
+        CRIS("wrong", clip, CONFIG, IdTokenizer(31, WORDS))
+    vit = build_clip(clip_config(layers=2, patch_size=16, head_width=4))
+    with pytest.raises(ValueError, match="needs a ResNet as its image tower, got a VisionTransformer"):
+        CRIS("wrong", vit, CONFIG, IdTokenizer(30, WORDS))
+
+
+def test_too_large_an_image_is_refused() -> None:
+    decoder = VisionLanguageDecoder(8, 1, 2, 8, 0.1, 5)
+    with pytest.raises(ValueError, match="at most 4096 pixels a side"):
+        decoder.grid_position(4, 257)
