@@ -43,7 +43,13 @@ def _define_missing_operators() -> torch.library.Library | None:
 
 _TORCHVISION_OPERATORS = _define_missing_operators()
 
-from open_clip import SimpleTokenizer, create_model, get_model_config, list_models  # noqa: E402
+from open_clip import (  # noqa: E402
+    OPENAI_IMAGENET_TEMPLATES,
+    SimpleTokenizer,
+    create_model,
+    get_model_config,
+    list_models,
+)
 from open_clip.model import (  # noqa: E402
     CLIP,
     CLIPTextCfg,
@@ -99,7 +105,8 @@ class ClipConfig:
 
     embed_dim: int
     vision: VisionConfig
-    text: TextConfig
+    text: TextConfig | None
+    """``None`` for an image tower that goes without."""
     quick_gelu: bool = False
     """True for towers trained by OpenAI."""
 
@@ -110,7 +117,8 @@ class ClipConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ClipConfig:
         """Reads what ``to_dict`` wrote. Raises TypeError on unknown or missing names."""
-        nested = {"vision": VisionConfig(**values["vision"]), "text": TextConfig(**values["text"])}
+        text = values["text"]
+        nested = {"vision": VisionConfig(**values["vision"]), "text": None if text is None else TextConfig(**text)}
         return cls(**{**values, **nested})
 
 
@@ -177,6 +185,11 @@ def _apply_output_stride(visual: VisionTower, config: VisionConfig) -> None:
         block = visual.layer4[0]
         block.avgpool = nn.Identity()
         block.downsample[0] = nn.Identity()
+
+
+def imagenet_templates() -> tuple[str, ...]:
+    """Returns the 80 templates that CLIP's authors made for ImageNet, such as "a photo of a {}."."""
+    return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
 
 
 @lru_cache(maxsize=1)

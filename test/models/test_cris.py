@@ -70,6 +70,10 @@ def test_half_precision_is_close(cris: CRIS, pixels: torch.Tensor) -> None:
 
 def test_gradient_reaches_every_parameter(cris: CRIS, pixels: torch.Tensor) -> None:
     cris.train()
+    for norm in cris.clip.visual.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            # open_clip starts residual branches at zero, where no gradient passes.
+            torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
     cris(pixels, cris.tokenizer(PROMPTS[:2])).square().mean().backward()
     # The temperature of CLIP's own training is the only weight that CRIS does not use.
     unused = {name for name, p in cris.named_parameters() if p.grad is None or not p.grad.any()}

@@ -23,13 +23,18 @@ class Source:
     keys: tuple[str, ...]
     transposed: bool = False
     """Whether the file holds the matrix the other way round."""
-    shape: tuple[int, ...] | None = None
-    """The shape in the file, where only the shape differs."""
+    unit_axes: bool = False
+    """Whether the file may have axes of length 1 more, as 1x1 convolutions have that are matrices here."""
 
-    def shapes(self, wanted: Sequence[int]) -> tuple[int, ...]:
-        """Returns the shape that each of ``keys`` must have in the file for a tensor of ours of shape ``wanted``."""
-        if self.shape is not None:
-            return self.shape
+    def fits(self, found: Sequence[int], wanted: Sequence[int]) -> bool:
+        """Whether each of ``keys`` may have the shape ``found`` for a tensor of ours of shape ``wanted``."""
+        if self.unit_axes or self.transposed:
+            found = [side for side in found if side != 1]
+            return found == [side for side in self.shape(wanted) if side != 1]
+        return tuple(found) == self.shape(wanted)
+
+    def shape(self, wanted: Sequence[int]) -> tuple[int, ...]:
+        """Returns the shape that each of ``keys`` should have in the file."""
         if self.transposed:
             return tuple(reversed(wanted))
         return (wanted[0] // len(self.keys), *wanted[1:]) if len(self.keys) > 1 else tuple(wanted)
@@ -38,7 +43,9 @@ class Source:
         """Returns our tensor of shape ``wanted``."""
         parts = [tensors[key] for key in self.keys]
         joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return (joined.T if self.transposed else joined.reshape(tuple(wanted))).contiguous()
+        if self.transposed:
+            return joined.reshape(tuple(reversed(wanted))).T.contiguous()
+        return joined.reshape(tuple(wanted)).contiguous()
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,13 @@ def assemble(
         WeightsError: Keys of the file are missing, unexpected or of another shape; the message lists every one.
     """
     sources = {key: source_of(key) for key in wanted}
-    expected = {name: source.shapes(wanted[key]) for key, source in sources.items() for name in source.keys}
+    expected = {name: key for key, source in sources.items() for name in source.keys}
     faults = [f"{name} is missing" for name in expected if name not in tensors]
     faults += [f"{name} is unexpected" for name in tensors if name not in expected and not ignored(name)]
     faults += [
-        f"{name} is {tuple(tensors[name].shape)} and should be {shape}"
-        for name, shape in expected.items()
-        if name in tensors and tuple(tensors[name].shape) != shape
+        f"{name} is {tuple(tensors[name].shape)} and should be {sources[key].shape(wanted[key])}"
+        for name, key in expected.items()
+        if name in tensors and not sources[key].fits(tensors[name].shape, wanted[key])
     ]
     if faults:
         raise WeightsError(f"{origin} is not whole: {'; '.join(faults)}")

@@ -1,0 +1,74 @@
+"""A ViT's last block made dense: what MaskCLIP and its successors put in the place of its attention.
+
+All read the same weights. With q, k, v of the last block, A the attention and o its output projection:
+
+    maskclip   y = v' + x,            then the feed-forward net, where v' = o(v)               (A is the identity)
+    sclip      y = o(A v) + x,        A = softmax(q q^T / s) + softmax(k k^T / s), then the feed-forward net
+    clearclip  y = o(A v),            A = softmax(q q^T / s); neither residual nor feed-forward net
+    naclip     y = o(A v),            A = softmax(k k^T / s + w), w a Gaussian of the distance on the grid; neither either
+
+with s the square root of the head's width. The last norm and projection follow.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clip_seg_ros.models.layers import split_heads
+
+Variant = Literal["maskclip", "sclip", "clearclip", "naclip"]
+VARIANTS: tuple[str, ...] = get_args(Variant)
+NACLIP_DEVIATION = 5.0
+"""Standard deviation of NACLIP's Gaussian in patches."""
+
+
+def dense_last_block(
+    block: nn.Module, x: torch.Tensor, grid: tuple[int, int], variant: Variant
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Runs the last block of a ViT so that every token speaks of its own place.
+
+    Args:
+        block: open_clip's residual attention block.
+        x: (B, 1 + h * w, C), its input.
+        grid: (h, w).
+        variant: "maskclip": Zhou et al., ECCV 2022, section 3.2; "sclip": Wang et al., ECCV 2024, equations 3 and 4;
+            "clearclip": Lan et al., ECCV 2024, section 3.3; "naclip": Hajimiri et al., WACV 2025, section 3.
+
+    Returns:
+        (tokens ahead of the last norm (B, h * w, C), keys through the output projection (B, h * w, C)).
+    """
+    attention = block.attn
+    q, k, v = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+    keys = attention.out_proj(k[:, 1:])
+    if variant == "maskclip":
+        y = x[:, 1:] + block.ls_1(attention.out_proj(v[:, 1:]))
+        return y + block.ls_2(block.mlp(block.ln_2(y))), keys
+    heads = attention.num_heads
+    q, k, v = (split_heads(part, heads) for part in (q, k, v))
+    if variant == "sclip":
+        attended = F.scaled_dot_product_attention(q, q, v) + F.scaled_dot_product_attention(k, k, v)
+    elif variant == "clearclip":
+        attended = F.scaled_dot_product_attention(q, q, v)
+    else:
+        attended = F.scaled_dot_product_attention(k, k, v, attn_mask=neighbourhood(grid).to(k))
+    y = block.ls_1(attention.out_proj(attended.transpose(1, 2).flatten(2)))[:, 1:]
+    if variant == "sclip":
+        y = x[:, 1:] + y
+        y = y + block.ls_2(block.mlp(block.ln_2(y)))
+    return y, keys
+
+
+def neighbourhood(grid: tuple[int, int]) -> torch.Tensor:
+    """Returns NACLIP's bias (1 + h * w, 1 + h * w): exp(-d^2 / (2 * 5^2)) for patches d apart, 0 for the class token."""
+    height, width = grid
+
+    def axis(side: int) -> torch.Tensor:
+        places = torch.arange(side, dtype=torch.float32)
+        return torch.exp(-((places[:, None] - places) ** 2) / (2 * NACLIP_DEVIATION**2))
+
+    # A Gaussian of two coordinates is the product of two.
+    return F.pad(torch.kron(axis(height), axis(width)), (1, 0, 1, 0))

@@ -1,0 +1,252 @@
+"""MaskCLIP (Zhou et al., ECCV 2022): dense labels out of CLIP as it is, and what came after it on the same weights.
+
+    pixels -> image tower with a dense last layer -> a feature for every place --- cosine ---> logits
+    prompt -> templates -> text tower -> mean of unit vectors, made a unit vector --^
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clip_seg_ros.models.backbone import (
+    ClipConfig,
+    ModifiedResNet,
+    TextTransformer,
+    VisionTower,
+    build_text_tower,
+    build_vision_tower,
+    imagenet_templates,
+)
+from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.dense_attention import VARIANTS, Variant, dense_last_block
+from clip_seg_ros.models.layers import split_heads
+from clip_seg_ros.models.refinement import denoise_prompts, pamr, smooth_by_keys
+from clip_seg_ros.models.text_tower import encode_text
+from clip_seg_ros.models.tokenizer import Tokenizer, build_tokenizer
+from clip_seg_ros.models.vision_taps import embed_patches
+
+SCENE_TEMPLATES = tuple(f"{start} {{}} in the scene." for start in ("there is a", "there is the", "this is a",
+                                                                    "this is the", "this is one"))  # fmt: skip
+TEMPLATES = (*imagenet_templates(), *SCENE_TEMPLATES)
+"""The 85 templates of MaskCLIP."""
+BACKGROUND = ("background", "wall", "floor", "ceiling", "ground", "sky", "table", "road", "grass", "tree", "building")
+"""What fills images around the things that people ask for."""
+
+
+@dataclass(frozen=True)
+class MaskCLIPConfig:
+    """How dense labels are read out of a CLIP; nothing here is trained."""
+
+    input_spec: InputSpec
+    variant: Variant = "maskclip"
+    """What the last block does; see ``dense_attention``. A ResNet knows "maskclip" alone."""
+    key_smoothing: float | None = None
+    """Threshold of ``refinement.smooth_by_keys``; the paper's is 1. ``None`` leaves it out."""
+    prompt_denoising: float | None = None
+    """Threshold of ``refinement.denoise_prompts``; the paper's is 0.5. ``None`` leaves it out."""
+    pamr_iterations: int = 0
+    """How often ``refinement.pamr`` is run, at half the size of the pixels; 0 leaves it out, 10 is its authors' choice."""
+    official_tower: bool = False
+    """Whether the ViT computes as MaskCLIP's authors configured it: LayerNorm's epsilon 1e-6 and the exact GELU, although
+    CLIP was trained with 1e-5 and QuickGELU."""
+    attention_pool_heads: int | None = None
+    """ResNet only: attend with so many heads, without positions, as one option of the authors does; ``None`` for the
+    value path."""
+    templates: tuple[str, ...] = TEMPLATES
+    background: tuple[str, ...] = BACKGROUND
+    logit_scale: float = 100.0
+    """CLIP's temperature: the factor on cosines ahead of the softmax."""
+    class_names: tuple[str, ...] | None = None
+    """The classes whose text embeddings are among the weights, where there is no text tower."""
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise ValueError(f'unknown variant "{self.variant}": use {", ".join(VARIANTS)}')
+        if not self.templates or not all("{}" in template for template in self.templates):
+            raise ValueError(f'templates must each hold "{{}}" where the phrase goes, got {self.templates}')
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MaskCLIPConfig:
+        """Reads what ``to_dict`` wrote. Raises TypeError on unknown names, ValueError on wrong values."""
+        names = values.get("class_names")
+        nested = {
+            "input_spec": InputSpec.from_dict(values["input_spec"]),
+            "templates": tuple(values.get("templates", TEMPLATES)),
+            "background": tuple(values.get("background", BACKGROUND)),
+            "class_names": None if names is None else tuple(names),
+        }
+        return cls(**{**values, **nested})
+
+
+class MaskCLIP(PromptableSegmenter):
+    """Semantic segmentation with no training.
+
+    Prompts compete, and with them the phrases of ``config.background``: a pixel belongs to a prompt only where that
+    prompt beats the other prompts and all of the background. A background phrase that is asked about is a prompt.
+    """
+
+    competition = "softmax"
+
+    def __init__(
+        self,
+        name: str,
+        visual: VisionTower,
+        text: TextTransformer | None,
+        config: MaskCLIPConfig,
+        tokenizer: Tokenizer | None,
+    ) -> None:
+        """Puts the parts together.
+
+        Args:
+            name: Of the model.
+            visual: Any ViT or ModifiedResNet of a CLIP.
+            text: Its text tower, or ``None`` with ``config.class_names``.
+            config: How labels are read out.
+            tokenizer: Of the text tower.
+
+        Raises:
+            ValueError: The parts do not fit each other.
+        """
+        super().__init__()
+        resnet = isinstance(visual, ModifiedResNet)
+        if resnet and config.variant != "maskclip":
+            raise ValueError(f'"{config.variant}" changes a ViT\'s last block, and this image tower is a ResNet')
+        if (text is None) == (config.class_names is None) or (text is None) != (tokenizer is None):
+            raise ValueError("either a text tower with its tokenizer is needed, or a list of classes")
+        self.name = name
+        self.config = config
+        self.input_spec = config.input_spec
+        self.visual = visual
+        self.text = text
+        self.tokenizer = tokenizer
+        self.class_names = config.class_names
+        self.background_prompts = config.background if config.class_names is None else ()
+        if config.class_names is not None:
+            rows = torch.zeros(len(config.class_names), visual.output_dim)
+            self.register_buffer("text_embeddings", rows)
+        if resnet:
+            # Dense embeddings have no use for the places that the pool was trained with.
+            visual.attnpool.positional_embedding = None
+        elif config.official_tower:
+            for norm in visual.modules():
+                if isinstance(norm, nn.LayerNorm):
+                    norm.eps = 1e-6
+
+    @classmethod
+    def from_config(cls, name: str, config: Mapping[str, Any]) -> MaskCLIP:
+        """Builds the model that a weight file describes, with random weights.
+
+        Raises:
+            KeyError, TypeError, ValueError: The configuration describes no MaskCLIP.
+        """
+        own = MaskCLIPConfig.from_dict(config["maskclip"])
+        clip = ClipConfig.from_dict(config["clip"])
+        visual = build_vision_tower(clip.vision, clip.embed_dim, clip.quick_gelu and not own.official_tower)
+        if own.class_names is not None:
+            return cls(name, visual, None, own, None)
+        text = build_text_tower(clip.text, clip.embed_dim, clip.quick_gelu)
+        return cls(name, visual, text, own, build_tokenizer(config["tokenizer"]))
+
+    def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
+        """Computes a feature for every place.
+
+        Args:
+            pixels: (B, 3, H, W) of any size; a ViT's are padded with zeros right and below to whole patches.
+
+        Returns:
+            ``dense`` (B, D, h, w) of unit length, ``keys`` (B, h * w, C), and, for PAMR, the half-size image in ``taps``.
+        """
+        dense, keys = (self._encode_resnet if isinstance(self.visual, ModifiedResNet) else self._encode_vit)(pixels)
+        taps = ()
+        if self.config.pamr_iterations:
+            taps = (F.interpolate(pixels, scale_factor=0.5, mode="bilinear", align_corners=False),)
+        dense = dense / dense.norm(dim=1, keepdim=True)
+        return ImageFeatures(taps, tuple(dense.shape[2:]), dense=dense, keys=keys)
+
+    def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
+        """Encodes each prompt in every template: the mean of the unit vectors, made a unit vector."""
+        if self.tokenizer is None:
+            return TextFeatures(self.text_embeddings[[self.class_names.index(prompt) for prompt in prompts]])
+        phrases = [template.format(prompt) for prompt in prompts for template in self.config.templates]
+        return self.encode_templates(self.tokenizer(phrases).unflatten(0, (len(prompts), -1)))
+
+    def encode_templates(self, token_ids: torch.Tensor) -> TextFeatures:
+        """Encodes P phrases in T templates each, (P, T, L) int64, to ``pooled`` (P, D) of unit length."""
+        pooled = encode_text(self.text, token_ids.flatten(0, 1).to(self.text.positional_embedding.device)).pooled
+        rows = F.normalize(pooled, dim=-1).unflatten(0, token_ids.shape[:2]).mean(dim=1)
+        return TextFeatures(F.normalize(rows, dim=-1))
+
+    def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
+        """Compares every place with every prompt.
+
+        Returns:
+            (B, P, h, w): cosines; with key smoothing what ``smooth_by_keys`` returns; with PAMR scaled log
+            probabilities at half the size of the pixels.
+        """
+        config = self.config
+        logits = torch.einsum("bdhw,pd->bphw", image.dense, text.pooled)
+        if config.prompt_denoising is not None:
+            logits = denoise_prompts(logits, config.prompt_denoising, config.logit_scale)
+        if config.key_smoothing is not None:
+            logits = smooth_by_keys(logits, image.keys, config.key_smoothing, config.logit_scale)
+        if config.pamr_iterations:
+            logits = F.interpolate(logits, size=image.taps[0].shape[2:], mode="bilinear", align_corners=False)
+            refined = pamr(image.taps[0], self._to_probabilities(logits), config.pamr_iterations)
+            logits = refined.clamp(min=1e-8).log() / config.logit_scale
+        return logits
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Returns the softmax of CLIP's scaled cosines; sums of key smoothing are cut at 0 and divided by their total."""
+        if self.config.pamr_iterations:
+            return (self.config.logit_scale * logits).softmax(dim=1)
+        return self._to_probabilities(logits)
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        return self.tokenizer.unknown_words(prompt) if self.tokenizer else ()
+
+    def _to_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.config.key_smoothing is None:
+            return (self.config.logit_scale * logits).softmax(dim=1)
+        positive = logits.clamp(min=1e-8)
+        return positive / positive.sum(dim=1, keepdim=True)
+
+    def _encode_vit(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        visual = self.visual
+        patch = visual.patch_size[0]
+        height, width = pixels.shape[2:]
+        pixels = F.pad(pixels, (0, -width % patch, 0, -height % patch))
+        grid = (pixels.shape[2] // patch, pixels.shape[3] // patch)
+        x = visual.ln_pre(embed_patches(visual, pixels, grid))
+        *blocks, last = visual.transformer.resblocks
+        for block in blocks:
+            x = block(x)
+        dense, keys = dense_last_block(last, x, grid, self.config.variant)
+        dense = visual.ln_post(dense) @ visual.proj  # (B, h * w, D)
+        return dense.transpose(1, 2).unflatten(2, grid), keys
+
+    def _encode_resnet(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        visual, pool = self.visual, self.visual.attnpool
+        x = visual.stem(pixels)
+        for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+            x = layer(x)
+        grid = x.shape[2:]
+        tokens = x.flatten(2).transpose(1, 2)  # (B, h * w, C)
+        keys = pool.k_proj(tokens)
+        heads = self.config.attention_pool_heads
+        if heads is None:
+            attended = pool.v_proj(tokens)
+        else:
+            tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
+            query, key, value = (split_heads(f(tokens), heads) for f in (pool.q_proj, pool.k_proj, pool.v_proj))
+            attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)[:, 1:]
+        return pool.c_proj(attended).transpose(1, 2).unflatten(2, grid), keys

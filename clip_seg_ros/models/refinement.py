@@ -1,0 +1,89 @@
+"""What can be done to dense labels after the fact: MaskCLIP's two refinements, and PAMR."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+ABSENT_LOGIT = -100.0
+"""The logit of a class that prompt denoising rules out."""
+PAMR_DILATIONS = (1, 2, 4, 8, 12, 24)
+_PAMR_SHARPNESS = 0.1
+
+
+def denoise_prompts(logits: torch.Tensor, threshold: float, logit_scale: float) -> torch.Tensor:
+    """Rules out classes that are sure of no place (MaskCLIP, Zhou et al., ECCV 2022, section 3.3 "prompt denoising").
+
+    Args:
+        logits: (B, P, h, w) cosines.
+        threshold: A class whose probability stays below it everywhere in an image gets ``ABSENT_LOGIT`` there, 0..1.
+        logit_scale: CLIP's, 100.
+
+    Returns:
+        (B, P, h, w).
+    """
+    highest = (logit_scale * logits).softmax(dim=1).amax(dim=(2, 3), keepdim=True)
+    return torch.where(highest < threshold, logits.new_tensor(ABSENT_LOGIT), logits)
+
+
+def smooth_by_keys(logits: torch.Tensor, keys: torch.Tensor, threshold: float, logit_scale: float) -> torch.Tensor:
+    """Lets unsure places ask places with similar keys (MaskCLIP section 3.3 "key smoothing", equation 3).
+
+    As in the authors' program, keys are normalised over places and the sums are not normalised.
+
+    Args:
+        logits: (B, P, h, w) cosines.
+        keys: (B, h * w, C) of the last attention.
+        threshold: Places whose highest probability is below it ask, 0..1; 1 for all that are not certain.
+        logit_scale: CLIP's, 100.
+
+    Returns:
+        (B, P, h, w): probabilities where a place was sure, sums of probabilities weighted by similarity elsewhere.
+    """
+    probabilities = (logit_scale * logits).softmax(dim=1).flatten(2)  # (B, P, N)
+    keys = F.normalize(keys, dim=1)
+    smoothed = (probabilities @ keys) @ keys.transpose(1, 2)  # the weights k k^T are never written out
+    unsure = probabilities.amax(dim=1, keepdim=True) < threshold
+    return torch.where(unsure, smoothed, probabilities).unflatten(2, logits.shape[2:])
+
+
+def pamr(
+    image: torch.Tensor, values: torch.Tensor, iterations: int, dilations: Sequence[int] = PAMR_DILATIONS
+) -> torch.Tensor:
+    """Pulls labels to the edges of the image (PAMR: Araslanov and Roth, CVPR 2020, section 3.3, equations 4 and 5).
+
+    A place becomes the mean of its neighbours, weighted by how alike they look: softmax over neighbours of
+    -|difference| / (0.1 * local deviation), averaged over the colours. Repeated, labels flow up to edges.
+
+    Args:
+        image: (B, 3, H, W), normalised or not; only differences count.
+        values: (B, P, H, W).
+        iterations: How often.
+        dilations: Distances of the 8 neighbours in pixels.
+
+    Returns:
+        (B, P, H, W), within the range of ``values``.
+    """
+    neighbours = _neighbours(image, dilations)  # (B, 3, K, H, W)
+    deviation = neighbours.std(dim=2, keepdim=True)
+    difference = (neighbours - image[:, :, None]).abs()
+    affinity = -(difference / (1e-8 + _PAMR_SHARPNESS * deviation)).mean(dim=1)
+    weights = affinity.softmax(dim=1)[:, None]  # (B, 1, K, H, W)
+    for _ in range(iterations):
+        values = torch.cat([(_neighbours(one, dilations) * weights).sum(dim=2) for one in values.split(1, dim=1)], dim=1)
+    return values
+
+
+def _neighbours(x: torch.Tensor, dilations: Sequence[int]) -> torch.Tensor:
+    """Returns (B, C, 8 * len(dilations), H, W): what lies around every place of (B, C, H, W); borders are repeated."""
+    height, width = x.shape[2:]
+    shifted = []
+    for distance in dilations:
+        padded = F.pad(x, (distance,) * 4, mode="replicate")
+        for row in (0, distance, 2 * distance):
+            for column in (0, distance, 2 * distance):
+                if (row, column) != (distance, distance):
+                    shifted.append(padded[:, :, row : row + height, column : column + width])
+    return torch.stack(shifted, dim=2)
