@@ -14,11 +14,13 @@ from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError, load_safetensors, load_strict
 from clip_seg_ros.models.clipseg import CLIPSeg
 from clip_seg_ros.models.cris import CRIS
+from clip_seg_ros.models.denseclip import DenseCLIP
 from clip_seg_ros.models.maskclip import MaskCLIP
 
 MODEL_KINDS: dict[str, Callable[[str, Mapping[str, Any]], PromptableSegmenter]] = {
     "clipseg": CLIPSeg.from_config,
     "cris": CRIS.from_config,
+    "denseclip": DenseCLIP.from_config,
     "maskclip": MaskCLIP.from_config,
 }
 """What a weight file's ``kind`` builds, with random weights, from a name and the file's configuration."""

@@ -25,3 +25,36 @@ def text_to_pixel_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor
 def shrink_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Brings masks (B, H, W) to ``size`` (h, w) by their nearest pixels."""
     return mask if mask.shape[-2:] == size else F.interpolate(mask[:, None], size=size, mode="nearest")[:, 0]
+
+
+def dense_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, ignore: int = 255) -> torch.Tensor:
+    """DenseCLIP's loss of a map of class scores: cross-entropy at the resolution of the labels.
+
+    As in the framework of its authors, the mean divides by all pixels, ignored ones included.
+
+    Args:
+        logits: (B, K, h, w), resized to the labels bilinearly.
+        labels: (B, H, W) int64.
+        ignore: The label that counts for nothing.
+
+    Returns:
+        A scalar.
+    """
+    logits = _resized(logits, labels)
+    return F.cross_entropy(logits, labels, ignore_index=ignore, reduction="sum") / labels.numel()
+
+
+def identity_loss(scores: torch.Tensor, labels: torch.Tensor, tau: float = 0.07, weight: float = 0.4) -> torch.Tensor:
+    """DenseCLIP's auxiliary loss: the score map (B, K, h, w), of cosines, must find the classes itself (section 3.2)."""
+    return weight * dense_cross_entropy(scores / tau, labels)
+
+
+def pixel_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Returns the share of all pixels, 0..1, whose best class (B, K, h, w) is their label (B, H, W)."""
+    return (_resized(logits, labels).argmax(dim=1) == labels).float().mean()
+
+
+def _resized(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    if logits.shape[2:] == labels.shape[1:]:
+        return logits
+    return F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.models.conversion import clipseg, cris, maskclip
+from clip_seg_ros.models.conversion import clipseg, cris, denseclip, maskclip
 from clip_seg_ros.models.conversion.mapping import Converted
 
 
@@ -32,6 +32,7 @@ FORMATS: tuple[Format, ...] = (
     Format("Hugging Face CLIPSeg", clipseg.matches_hugging_face, clipseg.convert_hugging_face, clipseg.OPTIONS),
     Format("CLIPSeg of its authors", clipseg.matches_authors, clipseg.convert_authors, clipseg.OPTIONS | {"clip"}),
     Format("CRIS", cris.matches, cris.convert, cris.OPTIONS),
+    Format("DenseCLIP", denseclip.matches, denseclip.convert, denseclip.OPTIONS),
     Format(
         "MaskCLIP of its authors", maskclip.matches_authors, maskclip.convert_authors, maskclip.AUTHORS_OPTIONS
     ),

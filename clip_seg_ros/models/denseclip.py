@@ -1,0 +1,204 @@
+"""DenseCLIP (Rao et al., CVPR 2022): CLIP's texts, told what the image shows, score every pixel, and the scores help.
+
+    pixels -> backbone -> four maps, a global and a local embedding
+    names  -> text tower behind learned contexts -> texts -> + gamma * context decoder(texts, embeddings)
+    score map = cosine of local embedding and texts -> joins the maps -> FPN -> Semantic FPN head -> logits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clip_seg_ros.models.backbone import (
+    ModifiedResNet,
+    TextConfig,
+    TextTransformer,
+    VisionConfig,
+    build_text_tower,
+    build_vision_tower,
+)
+from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.denseclip_backbones import DenseBackbone, DenseResNet, DenseViT, TimmBackbone
+from clip_seg_ros.models.denseclip_parts import ContextDecoder, FeaturePyramid, SemanticFPNHead
+from clip_seg_ros.models.tokenizer import Tokenizer, build_tokenizer
+
+
+@dataclass(frozen=True)
+class DenseCLIPConfig:
+    """Everything that the shape of DenseCLIP depends on beside its towers."""
+
+    class_names: tuple[str, ...]
+    """Bare names; their number is part of the weights' shapes."""
+    input_spec: InputSpec
+    name_length: int = 5
+    """Tokens of a class name, start and end included; a longer name is refused."""
+    n_contexts: int = 8
+    """Learned vectors between the start token and the name."""
+    prompting: Literal["post", "pre"] = "post"
+    """Where the image meets the texts: behind the text tower (equation 5, the paper's choice) or ahead of it, as the
+    contexts themselves (equation 4; the text tower then runs for every image)."""
+    context_width: int = 256
+    context_heads: int = 4
+    context_layers: int = 3
+    pyramid_channels: int = 256
+    head_channels: int = 256
+    blocks: tuple[int, int, int, int] = (3, 5, 7, 11)
+    """ViT only: the blocks behind which the four maps are taken."""
+    dropout: float = 0.1
+    drop_path: float = 0.1
+    timm_backbone: str | None = None
+    """Name of a timm model to use in the place of CLIP's image tower."""
+    tau: float = 0.07
+    """Temperature of the score map in its own loss."""
+
+    def __post_init__(self) -> None:
+        if self.prompting not in ("post", "pre"):
+            raise ValueError(f'prompting must be "post" or "pre", got "{self.prompting}"')
+        if len(set(self.class_names)) != len(self.class_names) or not self.class_names:
+            raise ValueError("class names must be given, each once")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DenseCLIPConfig:
+        """Reads what ``to_dict`` wrote. Raises TypeError on unknown or missing names, ValueError on wrong values."""
+        nested = {
+            "class_names": tuple(values["class_names"]),
+            "input_spec": InputSpec.from_dict(values["input_spec"]),
+            "blocks": tuple(values.get("blocks", (3, 5, 7, 11))),
+        }
+        return cls(**{**values, **nested})
+
+
+class DenseCLIP(PromptableSegmenter):
+    """Semantic segmentation over a fixed list of classes."""
+
+    competition = "softmax"
+
+    def __init__(
+        self, name: str, backbone: DenseBackbone, text_encoder: TextTransformer, config: DenseCLIPConfig,
+        tokenizer: Tokenizer,
+    ) -> None:  # fmt: skip
+        """Puts the parts together, with everything but the towers random.
+
+        Raises:
+            ValueError: The text tower's context is not that of contexts and names together.
+        """
+        super().__init__()
+        if text_encoder.context_length != config.n_contexts + config.name_length:
+            wanted = f"{config.n_contexts} contexts and names of {config.name_length} tokens"
+            raise ValueError(f"a text tower of {text_encoder.context_length} tokens does not fit {wanted}")
+        self.name = name
+        self.config = config
+        self.input_spec = config.input_spec
+        self.class_names = config.class_names
+        self.tokenizer = tokenizer
+        self.backbone = backbone
+        self.text_encoder = text_encoder
+        word_width, embed_dim = text_encoder.text_projection.shape
+        self.contexts = nn.Parameter(torch.empty(1, config.n_contexts, word_width))
+        nn.init.trunc_normal_(self.contexts)
+        # Small, so that training begins with the texts as CLIP made them.
+        self.gamma = nn.Parameter(torch.full((embed_dim if config.prompting == "post" else word_width,), 1e-4))
+        self.context_decoder = ContextDecoder(
+            len(self.gamma), embed_dim, config.context_width, config.context_heads, config.context_layers,
+            config.dropout,
+        )  # fmt: skip
+        widths = list(backbone.widths)
+        widths[backbone.score_stage] += len(config.class_names)
+        self.neck = FeaturePyramid(widths, config.pyramid_channels)
+        self.decode_head = SemanticFPNHead(
+            config.pyramid_channels, config.head_channels, len(config.class_names), config.dropout
+        )
+
+    @classmethod
+    def from_config(cls, name: str, config: Mapping[str, Any]) -> DenseCLIP:
+        """Builds the model that a weight file describes, with random weights.
+
+        Raises:
+            KeyError, TypeError, ValueError: The configuration describes no DenseCLIP.
+        """
+        own = DenseCLIPConfig.from_dict(config["denseclip"])
+        embed_dim, quick_gelu = config["embed_dim"], config["quick_gelu"]
+        if own.timm_backbone is not None:
+            backbone = TimmBackbone(own.timm_backbone, embed_dim)
+        else:
+            visual = build_vision_tower(VisionConfig(**config["vision"]), embed_dim, quick_gelu)
+            resnet = isinstance(visual, ModifiedResNet)
+            backbone = DenseResNet(visual) if resnet else DenseViT(visual, own.blocks, own.drop_path)
+        text = build_text_tower(TextConfig(**config["text"]), embed_dim, quick_gelu)
+        return cls(name, backbone, text, own, build_tokenizer(config["tokenizer"]))
+
+    def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
+        return self.backbone(pixels)
+
+    def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
+        """Encodes class names.
+
+        Returns:
+            With post-model prompting, ``pooled`` (K, D). With pre-model prompting, which needs the image first, the
+            names' ``tokens`` (K, L, C) and ``padding_mask`` too.
+
+        Raises:
+            ValueError: A name has more than ``name_length`` tokens.
+        """
+        token_ids = self.tokenizer(prompts)
+        length = self.config.name_length
+        for prompt, row in zip(prompts, token_ids):
+            if row[length:].any():
+                raise ValueError(f'the class name "{prompt}" has more than {length} tokens: find a shorter one')
+        token_ids = token_ids[:, :length].to(self.contexts.device)
+        words = self.text_encoder.token_embedding(token_ids)
+        pooled = self._encode_words(words, token_ids.argmax(dim=1), self.contexts.expand(len(words), -1, -1))
+        if self.config.prompting == "post":
+            return TextFeatures(pooled)
+        return TextFeatures(pooled, words, token_ids == 0)
+
+    def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
+        """Returns logits (B, K, H / 4, W / 4). ``text`` holds all classes in their order."""
+        return self.decode_with_scores(image, text)[0]
+
+    def decode_with_scores(self, image: ImageFeatures, text: TextFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the logits and the score map (B, K, h, w), cosines that training judges too (section 3.2).
+
+        Raises:
+            ValueError: ``text`` does not hold all classes.
+        """
+        if len(text.pooled) != len(self.class_names):
+            raise ValueError(f"all {len(self.class_names)} classes must be asked together, got {len(text.pooled)}")
+        texts = self.texts_in_context(image, text)
+        scores = torch.einsum("bdhw,bkd->bkhw", F.normalize(image.dense, dim=1), F.normalize(texts, dim=2))
+        maps = list(image.taps)
+        maps[self.backbone.score_stage] = torch.cat([maps[self.backbone.score_stage], scores], dim=1)
+        return self.decode_head(self.neck(maps)), scores
+
+    def texts_in_context(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
+        """Returns the texts (B, K, D) after what the image shows was told to them."""
+        batch = len(image.dense)
+        visual = torch.cat([image.pooled[:, :, None], image.dense.flatten(2)], dim=2).transpose(1, 2)  # (B, 1 + h * w, D)
+        if self.config.prompting == "post":
+            texts = text.pooled.expand(batch, -1, -1)
+            return texts + self.gamma * self.context_decoder(texts, visual)
+        queries = self.contexts.expand(batch, -1, -1)
+        contexts = queries + self.gamma * self.context_decoder(queries, visual)  # (B, N, C)
+        classes = len(text.tokens)
+        words = text.tokens.repeat(batch, 1, 1)
+        ends = ((~text.padding_mask).sum(dim=1) - 1).repeat(batch)
+        pooled = self._encode_words(words, ends, contexts.repeat_interleave(classes, dim=0))
+        return pooled.unflatten(0, (batch, classes))
+
+    def _encode_words(self, words: torch.Tensor, ends: torch.Tensor, contexts: torch.Tensor) -> torch.Tensor:
+        """Puts contexts (K, N, C) behind the start token of words (K, L, C); returns (K, D), read at the end tokens."""
+        tower = self.text_encoder
+        x = torch.cat([words[:, :1], contexts.to(words.dtype), words[:, 1:]], dim=1) + tower.positional_embedding
+        x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask))
+        rows = torch.arange(len(x), device=x.device)
+        return x[rows, ends + contexts.shape[1]] @ tower.text_projection

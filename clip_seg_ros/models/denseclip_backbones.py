@@ -1,0 +1,148 @@
+"""The image sides of DenseCLIP: CLIP's own towers, as its authors read them, or any backbone of timm.
+
+Each gives four maps at strides 4, 8, 16 and 32 and, in the space of the text, an embedding of the whole image and one
+of every place.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clip_seg_ros.models.backbone import ModifiedResNet, VisionTransformer
+from clip_seg_ros.models.base import ImageFeatures
+from clip_seg_ros.models.layers import PatchUpsample, split_heads
+from clip_seg_ros.models.vision_taps import resize_position_table
+
+STRIDES = (4, 8, 16, 32)
+
+
+class DenseBackbone(nn.Module, ABC):
+    """What DenseCLIP asks of an image side."""
+
+    widths: tuple[int, int, int, int]
+    """Channels of the four maps."""
+    score_stage: int
+    """The map that the score map is added to: the one at the resolution of the dense embeddings."""
+
+    @abstractmethod
+    def forward(self, pixels: torch.Tensor) -> ImageFeatures:
+        """Encodes (B, 3, H, W): ``taps`` four maps, ``pooled`` (B, D), ``dense`` (B, D, h, w)."""
+
+
+class DenseResNet(DenseBackbone):
+    """CLIP's ModifiedResNet whose attention pool answers for every place."""
+
+    score_stage = 3
+
+    def __init__(self, visual: ModifiedResNet) -> None:
+        super().__init__()
+        self.visual = visual
+        stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+        self.widths = tuple(stage[-1].bn3.num_features for stage in stages)
+
+    def forward(self, pixels: torch.Tensor) -> ImageFeatures:
+        visual, pool = self.visual, self.visual.attnpool
+        maps = [visual.stem(pixels)]
+        for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+            maps.append(layer(maps[-1]))
+        grid, side = tuple(maps[-1].shape[2:]), visual.image_size // 32
+        x = maps[-1].flatten(2).transpose(1, 2)
+        positions = resize_position_table(pool.positional_embedding, (side, side), grid, mode="bilinear")
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + positions.to(x.dtype)  # (B, 1 + h * w, C)
+        query, key, value = (split_heads(f(x), pool.num_heads) for f in (pool.q_proj, pool.k_proj, pool.v_proj))
+        x = pool.c_proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        dense = x[:, 1:].transpose(1, 2).unflatten(2, grid)
+        return ImageFeatures(tuple(maps[1:]), grid, pooled=x[:, 0], dense=dense)
+
+
+class DenseViT(DenseBackbone):
+    """CLIP's ViT with the pyramid that ViT detectors use: four blocks' outputs, brought to four strides."""
+
+    score_stage = 2
+
+    def __init__(self, visual: VisionTransformer, blocks: tuple[int, int, int, int], drop_path: float) -> None:
+        """Taps ``visual`` after ``blocks`` (0-based); in training, branches are dropped at rates up to ``drop_path``."""
+        super().__init__()
+        if visual.patch_size[0] != 16:
+            raise ValueError(f"the pyramid is made for patches of 16 pixels, got {visual.patch_size[0]}")
+        self.visual = visual
+        self.blocks = blocks
+        width, depth = visual.class_embedding.shape[0], len(visual.transformer.resblocks)
+        if not 0 <= blocks[0] < blocks[1] < blocks[2] < blocks[3] < depth:
+            raise ValueError(f"block numbers must ascend within 0..{depth - 1}, got {blocks}")
+        self.widths = (width,) * 4
+        self.drop_rates = [drop_path * index / max(1, depth - 1) for index in range(depth)]
+        self.fpn1 = nn.Sequential(
+            nn.GroupNorm(1, width),
+            PatchUpsample(width, width, 2),
+            nn.BatchNorm2d(width),
+            nn.GELU(),
+            PatchUpsample(width, width, 2),
+        )
+        self.fpn2 = nn.Sequential(nn.GroupNorm(1, width), PatchUpsample(width, width, 2))
+        self.fpn3 = nn.GroupNorm(1, width)
+        self.fpn4 = nn.Sequential(nn.GroupNorm(1, width), nn.MaxPool2d(2))
+
+    def forward(self, pixels: torch.Tensor) -> ImageFeatures:
+        visual = self.visual
+        x = visual.conv1(pixels)
+        grid = tuple(x.shape[2:])
+        x = x.flatten(2).transpose(1, 2)
+        table = resize_position_table(visual.positional_embedding, visual.grid_size, grid, mode="bilinear")
+        # The authors' program adds the class embedding twice: as the token, and to its place.
+        cls = (2 * visual.class_embedding).to(x.dtype).expand(len(x), 1, -1)
+        x = visual.ln_pre(torch.cat([cls, x], dim=1) + table.to(x.dtype))
+        maps = []
+        for index, block in enumerate(visual.transformer.resblocks):
+            x = x + self._drop(block.ls_1(block.attention(block.ln_1(x))), index)
+            x = x + self._drop(block.ls_2(block.mlp(block.ln_2(x))), index)
+            if index in self.blocks:
+                maps.append(x[:, 1:].transpose(1, 2).unflatten(2, grid))
+        pyramid = (self.fpn1, self.fpn2, self.fpn3, self.fpn4)
+        maps = tuple(level(x) for level, x in zip(pyramid, maps, strict=True))
+        x = visual.ln_post(x) @ visual.proj  # (B, 1 + h * w, D)
+        dense = x[:, 1:].transpose(1, 2).unflatten(2, grid)
+        return ImageFeatures(maps, grid, pooled=x[:, 0], dense=dense)
+
+    def _drop(self, branch: torch.Tensor, index: int) -> torch.Tensor:
+        """Stochastic depth: in training, leaves a block's branch out for some of the images."""
+        rate = self.drop_rates[index]
+        if not self.training or rate == 0.0:
+            return branch
+        keep = torch.empty(len(branch), 1, 1, device=branch.device, dtype=branch.dtype).bernoulli_(1 - rate)
+        return branch * keep / (1 - rate)
+
+
+class TimmBackbone(DenseBackbone):
+    """Any timm backbone with maps at strides 4 to 32, such as a ResNet or a Swin that ImageNet trained (section 3.4).
+
+    It never met text, so that a linear map brings its last stage to the width of the text; training does the rest.
+    """
+
+    score_stage = 3
+
+    def __init__(self, name: str, embed_dim: int) -> None:
+        """Builds timm's ``name`` with random weights. Raises ValueError where it has no maps at those strides."""
+        super().__init__()
+        try:
+            self.body = timm.create_model(name, pretrained=False, features_only=True)
+        except RuntimeError as error:
+            raise ValueError(f'timm cannot give the maps of "{name}": {error}') from error
+        strides = tuple(self.body.feature_info.reduction())
+        if strides[-4:] != STRIDES:
+            raise ValueError(f'the last four maps of "{name}" must have strides {STRIDES}, got {strides}')
+        self.widths = tuple(self.body.feature_info.channels()[-4:])
+        self.proj = nn.Linear(self.widths[-1], embed_dim)
+
+    def forward(self, pixels: torch.Tensor) -> ImageFeatures:
+        maps = self.body(pixels)[-4:]
+        # Some of timm's models keep channels last.
+        maps = tuple(x if x.shape[1] == c else x.permute(0, 3, 1, 2) for x, c in zip(maps, self.widths, strict=True))
+        grid = tuple(maps[-1].shape[2:])
+        x = self.proj(maps[-1].flatten(2).transpose(1, 2))
+        return ImageFeatures(maps, grid, pooled=x.mean(dim=1), dense=x.transpose(1, 2).unflatten(2, grid))
