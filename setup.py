@@ -30,6 +30,7 @@ setup(
         "torch>=2.1",
         "torchvision>=0.16",
         "open_clip_torch>=3.0",
+        "huggingface_hub>=0.23",
         "numpy>=1.21",
         "opencv-python-headless>=4.5",
         "mujoco>=3.17",

@@ -1,4 +1,4 @@
-"""Where the files that come with the package are: configuration and embedded weights.
+"""Where files are: configuration and embedded weights, which come with the package, and weights from elsewhere.
 
 The package runs from a clone, from a colcon workspace and from a pip installation; each keeps these files elsewhere.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 PACKAGE = "clip_seg_ros"
 WEIGHTS_VARIABLE = "CLIP_SEG_WEIGHTS_DIR"
+CACHE_VARIABLE = "CLIP_SEG_CACHE_DIR"
 
 
 def share_dir() -> Path:
@@ -47,6 +48,19 @@ def weights_dir() -> Path:
     if named:
         return _existing(Path(named).expanduser(), f"{WEIGHTS_VARIABLE} names it; correct or unset that variable")
     return _existing(share_dir() / "weights", "the installation is not complete; build or install it again")
+
+
+def cache_dir() -> Path:
+    """Returns the folder of downloaded and converted weights, which may not exist yet.
+
+    It is the one that ``CLIP_SEG_CACHE_DIR`` names, else ``clip_seg_ros/weights`` in the user's cache.
+    """
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    # The standard has relative paths ignored.
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / PACKAGE / "weights"
 
 
 def _candidates(module_file: Path) -> list[Path]:

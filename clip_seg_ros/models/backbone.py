@@ -49,6 +49,7 @@ from open_clip import (  # noqa: E402
     create_model,
     get_model_config,
     list_models,
+    list_pretrained_tags_by_model,
 )
 from open_clip.model import (  # noqa: E402
     CLIP,
@@ -58,6 +59,7 @@ from open_clip.model import (  # noqa: E402
     _build_vision_tower,
 )
 from open_clip.modified_resnet import ModifiedResNet  # noqa: E402
+from open_clip.pretrained import get_pretrained_cfg  # noqa: E402
 from open_clip.transformer import TextTransformer, VisionTransformer  # noqa: E402
 
 VisionTower = VisionTransformer | ModifiedResNet
@@ -164,6 +166,67 @@ def build_open_clip(name: str) -> CLIP:
     if clip.text_pool_type != "argmax":
         raise ValueError(f"the text tower of {name} does not read its end token, which is needed")
     return clip
+
+
+# What open_clip writes of a CLIP of which nothing is out of the ordinary.
+_PLAIN = {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"}
+_PLAIN_VISION = {"image_size", "layers", "width", "patch_size", "head_width"}
+_PLAIN_TEXT = {"context_length", "vocab_size", "width", "heads", "layers"}
+
+
+@dataclass(frozen=True)
+class PretrainedClip:
+    """Weights that open_clip lists on the Hugging Face hub, and what they do not tell of themselves."""
+
+    repository: str
+    """OWNER/NAME."""
+    files: tuple[str, ...]
+    """The first that the repository holds is taken."""
+    quick_gelu: bool
+    vision_head_width: int
+    text_head_width: int
+    mean: tuple[float, float, float]
+    """What images are normalised with, RGB in 0..1."""
+    std: tuple[float, float, float]
+
+
+def pretrained_clip(name: str) -> PretrainedClip:
+    """Looks up weights by open_clip's names, ARCHITECTURE/TAG such as "ViT-B-16-quickgelu/openai". Downloads nothing.
+
+    Raises:
+        ValueError: open_clip lists no such weights, or not on the hub, or they are of no plain CLIP.
+    """
+    architecture, _, tag = name.partition("/")
+    model = get_model_config(architecture)
+    if model is None:
+        raise ValueError(f'open_clip knows no architecture "{architecture}"; it knows {", ".join(list_models())}')
+    vision, text = model.get("vision_cfg", {}), model.get("text_cfg", {})
+    strange = (model.keys() - _PLAIN) | (vision.keys() - _PLAIN_VISION) | (text.keys() - _PLAIN_TEXT)
+    if strange:
+        raise ValueError(
+            f"{architecture} is no plain CLIP, a ViT or ModifiedResNet beside a causal transformer: it has "
+            f"{', '.join(sorted(strange))}"
+        )
+    found = get_pretrained_cfg(architecture, tag)
+    if not found.get("hf_hub"):
+        tags = list_pretrained_tags_by_model(architecture)
+        raise ValueError(
+            f'open_clip lists no weights "{tag}" of {architecture} on the Hugging Face hub; '
+            f"it lists {', '.join(tags) or 'none'}"
+        )
+    repository, _, file = found["hf_hub"].rpartition("/")
+    file = file or "open_clip_pytorch_model.bin"
+    safe = "open_clip_model.safetensors" if file.startswith("open_clip_pytorch_model.") else None
+    return PretrainedClip(
+        repository=repository,
+        files=(file,) if safe is None else (safe, file),
+        # OpenAI's weights want it whichever of its two architectures is named.
+        quick_gelu=found.get("quick_gelu", False) or model.get("quick_gelu", False),
+        vision_head_width=vision.get("head_width", 64),
+        text_head_width=text["width"] // text["heads"],
+        mean=tuple(found["mean"]),
+        std=tuple(found["std"]),
+    )
 
 
 def _vision_cfg(vision: VisionConfig) -> CLIPVisionCfg:

@@ -20,7 +20,10 @@ from torch import nn
 
 FORMAT = "clip_seg_ros/1"
 SUMS_NAME = "SHA256SUMS"
-_REMEDY = "restore it from the package or the repository, or train it again with `clip-seg train`"
+_REMEDY = (
+    "restore it from the package or the repository, or make it again with `clip-seg train`, `clip-seg weights download` "
+    "or `clip-seg weights convert`"
+)
 
 
 class WeightsError(Exception):
@@ -55,13 +58,32 @@ def load_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}, config
 
 
-def load_strict(module: nn.Module, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
-    """Copies ``tensors`` into ``module``, all keys or none.
+def is_weight_file(path: Path) -> bool:
+    """Whether ``path`` is a file that this package wrote, whole or damaged: it says so, or ``SHA256SUMS`` beside it does.
+
+    Raises:
+        WeightsError: There is a ``SHA256SUMS`` that cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return False
+    sums_path = path.with_name(SUMS_NAME)
+    if sums_path.is_file() and path.name in _read_sums(sums_path):
+        return True
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
+def load_strict(module: nn.Module, tensors: Mapping[str, torch.Tensor], origin: str, assign: bool = False) -> None:
+    """Puts ``tensors`` into ``module``, all keys or none.
 
     Args:
         module: Receives the weights.
         tensors: Its ``state_dict``, key by key.
         origin: Where they come from, for the message.
+        assign: Whether the module takes the tensors themselves, instead of a copy of them.
 
     Raises:
         WeightsError: Keys are missing, unexpected or of another shape; the message lists every one.
@@ -76,7 +98,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, torch.Tensor], origin: 
     ]
     if faults:
         raise WeightsError(f"the weights of {origin} do not fit {type(module).__name__}: {'; '.join(faults)}")
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, assign=assign)
 
 
 def save_safetensors(
@@ -84,7 +106,7 @@ def save_safetensors(
 ) -> None:
     """Writes a weight file in one step: readers see the old file or the new one, never a part.
 
-    Call ``update_sums`` on the folder when all its files are written.
+    Call ``update_sums`` on the folder when all its files are written, or ``update_sum`` on this one.
 
     Args:
         path: The folder is made if need be.
@@ -129,28 +151,46 @@ def _in_order(content: bytes) -> bytes:
 
 def update_sums(folder: Path) -> None:
     """Writes ``SHA256SUMS`` for all weight files of ``folder``, as ``sha256sum`` would."""
-    lines = [f"{_sha256(path)}  {path.name}\n" for path in sorted(folder.glob("*.safetensors"))]
+    _write_sums(folder, {path.name: sha256(path) for path in folder.glob("*.safetensors")})
+
+
+def update_sum(path: Path) -> None:
+    """Writes the line of one weight file into ``SHA256SUMS`` beside it; lines of other files stay as they are.
+
+    Raises:
+        WeightsError: There is a ``SHA256SUMS`` that cannot be read.
+    """
+    sums_path = path.with_name(SUMS_NAME)
+    listed = _read_sums(sums_path) if sums_path.exists() else {}
+    _write_sums(path.parent, listed | {path.name: sha256(path)})
+
+
+def _write_sums(folder: Path, sums: Mapping[str, str]) -> None:
     partial = folder / f".{SUMS_NAME}.{os.getpid()}"
-    partial.write_text("".join(lines), encoding="utf-8")
+    partial.write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)), encoding="utf-8")
     os.replace(partial, folder / SUMS_NAME)
 
 
-def _verify(path: Path) -> None:
-    sums_path = path.with_name(SUMS_NAME)
+def _read_sums(sums_path: Path) -> dict[str, str]:
     try:
         lines = sums_path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise WeightsError(f"{sums_path}, which proves the weights, cannot be read: {_REMEDY}") from error
     # "<digest>  <name>", or "<digest> *<name>" where sha256sum read in binary mode.
-    listed = {name.strip().lstrip("*"): digest for digest, _, name in (line.partition(" ") for line in lines)}
+    return {name.strip().lstrip("*"): digest for digest, _, name in (line.partition(" ") for line in lines)}
+
+
+def _verify(path: Path) -> None:
+    listed = _read_sums(path.with_name(SUMS_NAME))
     if path.name not in listed:
         raise WeightsError(f"the weight file {path} is not listed in {SUMS_NAME} beside it: {_REMEDY}")
-    if _sha256(path) != listed[path.name].lower():
+    if sha256(path) != listed[path.name].lower():
         size = path.stat().st_size
         raise WeightsError(f"the weight file {path} ({size} bytes) was cut short or changed (SHA-256): {_REMEDY}")
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegment
 from clip_seg_ros.models.layers import PatchUpsample, PostNormBlock
 from clip_seg_ros.models.text_tower import encode_text
 from clip_seg_ros.models.tokenizer import Tokenizer, build_tokenizer
-from clip_seg_ros.models.vision_taps import build_taps
+from clip_seg_ros.models.vision_taps import ViTTaps, build_taps
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,35 @@ class CLIPSeg(PromptableSegmenter):
     def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
         return self.taps(pixels)
 
-    def encode_image_prompt(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Returns raw image embeddings (N, D) of example images (N, 3, H, W), to be used as prompts."""
-        return self.taps(pixels, want_pooled=True).pooled
+    def encode_image_prompt(
+        self,
+        pixels: torch.Tensor,
+        masks: torch.Tensor | None = None,
+        masked_layers: Sequence[int] | None = None,
+        masked_queries: Literal["class", "all"] = "class",
+    ) -> torch.Tensor:
+        """Embeds example images, to be used as prompts: ``TextFeatures(pooled=...)``, or through ``mix_prompts``.
+
+        The paper found it best to show the object through ``visual_prompts.visual_prompt``. ``masks`` offers what it
+        compares that with, hiding all but the object inside CLIP's attention (section 3.3).
+
+        Args:
+            pixels: (N, 3, H, W), normalised.
+            masks: (N, H, W), where the object is; ``None``: the whole image is meant.
+            masked_layers: The blocks in which the rest is hidden; ``None``: all.
+            masked_queries: Whom it is hidden from: the class token alone, or every token.
+
+        Returns:
+            Raw image embeddings (N, D).
+
+        Raises:
+            ValueError: The image tower is no ViT, which masks need, or the masks or layers do not fit it.
+        """
+        if masks is None:
+            return self.taps(pixels, want_pooled=True).pooled
+        if not isinstance(self.taps, ViTTaps):
+            raise ValueError("masks inside attention need a ViT: use visual_prompts.visual_prompt with this tower")
+        return self.taps.embed_object(pixels, masks, masked_layers, masked_queries)
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         token_ids = self.tokenizer(prompts).to(self.clip.positional_embedding.device)
@@ -182,8 +208,16 @@ class CLIPSeg(PromptableSegmenter):
         return TextFeatures(pooled=encode_text(self.clip, token_ids).pooled)
 
     @staticmethod
-    def mix_prompts(text: torch.Tensor, image: torch.Tensor, text_weight: float) -> torch.Tensor:
-        """Interpolates raw embeddings (N, D) of phrases and example images; ``text_weight`` in 0..1."""
+    def mix_prompts(text: torch.Tensor, image: torch.Tensor, text_weight: float | torch.Tensor) -> torch.Tensor:
+        """Interpolates raw embeddings (N, D) of phrases and example images.
+
+        Args:
+            text: (N, D).
+            image: (N, D).
+            text_weight: 0..1, one for all or (N,) one a prompt; 1 is the phrase alone.
+        """
+        if isinstance(text_weight, torch.Tensor):
+            text_weight = text_weight.to(text)[..., None]
         return text_weight * text + (1 - text_weight) * image
 
     def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:

@@ -71,6 +71,8 @@ class CRIS(PromptableSegmenter):
         word_width = clip.token_embedding.weight.shape[1]
         if word_width != config.fpn_out[1]:
             raise ValueError(f"the decoder's width must be that of the words, {word_width}, got {config.fpn_out[1]}")
+        if word_width % config.n_heads or word_width % 4:
+            raise ValueError(f"the decoder's width {word_width} must divide by 4 and by its {config.n_heads} heads")
         if tokenizer.vocab_size != clip.vocab_size or tokenizer.context_length > clip.context_length:
             raise ValueError(
                 f"a tokenizer of {tokenizer.vocab_size} pieces and {tokenizer.context_length} words does not fit a "

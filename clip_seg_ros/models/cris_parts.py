@@ -165,15 +165,18 @@ class Projector(nn.Module):
             nn.Conv2d(self.channels, self.channels, 1),
         )
         self.txt = nn.Linear(state_width, 9 * self.channels + 1)
+        # Channel i holds what the kernel's place i answers to each pixel; this brings it to the pixel that asks.
+        self.register_buffer("shifts", torch.eye(9).reshape(1, 9, 3, 3), persistent=False)
 
     def forward(self, x: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
         """Returns logits (N, 4 h, 4 w) for pixels (N, C, h, w) and states (N, D): equation 8 at every place."""
         x = self.vis(x)  # (N, C / 2, 4 h, 4 w)
         kernel = self.txt(state)
-        weight = kernel[:, :-1].reshape(-1, self.channels, 3, 3)
-        # One group a pair: each meets the kernel of its own sentence.
-        logits = F.conv2d(x.flatten(0, 1)[None], weight, kernel[:, -1], padding=1, groups=len(x))
-        return logits[0]
+        weight = kernel[:, :-1].unflatten(1, (self.channels, 9)).transpose(1, 2)
+        # One matrix product a pair, then one small convolution for all: a convolution with a group for each pair gives
+        # the same and is ten times slower on a CPU.
+        answers = (weight @ x.flatten(2)).unflatten(2, x.shape[2:])  # (N, 9, 4 h, 4 w)
+        return F.conv2d(answers, self.shifts, padding=1)[:, 0] + kernel[:, -1, None, None]
 
 
 def _upsample(x: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ def dense_last_block(
         block: open_clip's residual attention block.
         x: (B, 1 + h * w, C), its input.
         grid: (h, w).
-        variant: "maskclip": Zhou et al., ECCV 2022, section 3.2; "sclip": Wang et al., ECCV 2024, equations 3 and 4;
+        variant: "maskclip": Zhou et al., ECCV 2022, section 3.3; "sclip": Wang et al., ECCV 2024, equations 3 and 4;
             "clearclip": Lan et al., ECCV 2024, section 3.3; "naclip": Hajimiri et al., WACV 2025, section 3.
 
     Returns:
@@ -54,7 +54,7 @@ def dense_last_block(
     elif variant == "clearclip":
         attended = F.scaled_dot_product_attention(q, q, v)
     else:
-        attended = F.scaled_dot_product_attention(k, k, v, attn_mask=neighbourhood(grid).to(k))
+        attended = F.scaled_dot_product_attention(k, k, v, attn_mask=neighbourhood(grid, k.device).to(k.dtype))
     y = block.ls_1(attention.out_proj(attended.transpose(1, 2).flatten(2)))[:, 1:]
     if variant == "sclip":
         y = x[:, 1:] + y
@@ -62,12 +62,12 @@ def dense_last_block(
     return y, keys
 
 
-def neighbourhood(grid: tuple[int, int]) -> torch.Tensor:
+def neighbourhood(grid: tuple[int, int], device: torch.device | None = None) -> torch.Tensor:
     """Returns NACLIP's bias (1 + h * w, 1 + h * w): exp(-d^2 / (2 * 5^2)) for patches d apart, 0 for the class token."""
     height, width = grid
 
     def axis(side: int) -> torch.Tensor:
-        places = torch.arange(side, dtype=torch.float32)
+        places = torch.arange(side, dtype=torch.float32, device=device)
         return torch.exp(-((places[:, None] - places) ** 2) / (2 * NACLIP_DEVIATION**2))
 
     # A Gaussian of two coordinates is the product of two.

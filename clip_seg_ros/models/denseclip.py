@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -42,7 +42,7 @@ class DenseCLIPConfig:
     """Learned vectors between the start token and the name."""
     prompting: Literal["post", "pre"] = "post"
     """Where the image meets the texts: behind the text tower (equation 5, the paper's choice) or ahead of it, as the
-    contexts themselves (equation 4; the text tower then runs for every image)."""
+    contexts themselves (equation 4; the text tower then runs for every image, and ``contexts`` are the queries)."""
     context_width: int = 256
     context_heads: int = 4
     context_layers: int = 3
@@ -54,6 +54,9 @@ class DenseCLIPConfig:
     drop_path: float = 0.1
     timm_backbone: str | None = None
     """Name of a timm model to use in the place of CLIP's image tower."""
+    timm_options: dict[str, Any] = field(default_factory=dict)
+    """What ``timm.create_model`` is told beside the name, as plain values: a Swin takes images of any size only with
+    ``{"strict_img_size": False}``, a ViT with ``{"dynamic_img_size": True, "out_indices": [2, 5, 8, 11]}``."""
     tau: float = 0.07
     """Temperature of the score map in its own loss."""
 
@@ -102,14 +105,17 @@ class DenseCLIP(PromptableSegmenter):
         self.class_names = config.class_names
         self.tokenizer = tokenizer
         self.backbone = backbone
-        self.text_encoder = text_encoder
+        # Training leaves the texts as CLIP learnt them: what is put ahead of them and added to them is learnt.
+        self.text_encoder = text_encoder.requires_grad_(False)
         word_width, embed_dim = text_encoder.text_projection.shape
         self.contexts = nn.Parameter(torch.empty(1, config.n_contexts, word_width))
         nn.init.trunc_normal_(self.contexts)
-        # Small, so that training begins with the texts as CLIP made them.
-        self.gamma = nn.Parameter(torch.full((embed_dim if config.prompting == "post" else word_width,), 1e-4))
+        if config.prompting == "post":
+            # Small, so that training begins with the texts as CLIP made them.
+            self.gamma = nn.Parameter(torch.full((embed_dim,), 1e-4))
+        prompted_width = embed_dim if config.prompting == "post" else word_width
         self.context_decoder = ContextDecoder(
-            len(self.gamma), embed_dim, config.context_width, config.context_heads, config.context_layers,
+            prompted_width, embed_dim, config.context_width, config.context_heads, config.context_layers,
             config.dropout,
         )  # fmt: skip
         widths = list(backbone.widths)
@@ -129,7 +135,7 @@ class DenseCLIP(PromptableSegmenter):
         own = DenseCLIPConfig.from_dict(config["denseclip"])
         embed_dim, quick_gelu = config["embed_dim"], config["quick_gelu"]
         if own.timm_backbone is not None:
-            backbone = TimmBackbone(own.timm_backbone, embed_dim)
+            backbone = TimmBackbone(own.timm_backbone, embed_dim, own.timm_options)
         else:
             visual = build_vision_tower(VisionConfig(**config["vision"]), embed_dim, quick_gelu)
             resnet = isinstance(visual, ModifiedResNet)
@@ -144,8 +150,8 @@ class DenseCLIP(PromptableSegmenter):
         """Encodes class names.
 
         Returns:
-            With post-model prompting, ``pooled`` (K, D). With pre-model prompting, which needs the image first, the
-            names' ``tokens`` (K, L, C) and ``padding_mask`` too.
+            ``pooled`` (K, D), the names behind the learnt contexts. With pre-model prompting, where the image makes the
+            contexts, also the names' word embeddings as ``tokens`` (K, L, C), and their ``padding_mask`` (K, L).
 
         Raises:
             ValueError: A name has more than ``name_length`` tokens.
@@ -157,10 +163,13 @@ class DenseCLIP(PromptableSegmenter):
                 raise ValueError(f'the class name "{prompt}" has more than {length} tokens: find a shorter one')
         token_ids = token_ids[:, :length].to(self.contexts.device)
         words = self.text_encoder.token_embedding(token_ids)
-        pooled = self._encode_words(words, token_ids.argmax(dim=1), self.contexts.expand(len(words), -1, -1))
+        ends = token_ids.argmax(dim=1)
+        pooled = self._encode_words(words, ends, self.contexts.expand(len(words), -1, -1))
         if self.config.prompting == "post":
             return TextFeatures(pooled)
-        return TextFeatures(pooled, words, token_ids == 0)
+        # Not "id 0", which is also a piece of the vocabulary.
+        padding_mask = torch.arange(length, device=ends.device) > ends[:, None]
+        return TextFeatures(pooled, words, padding_mask)
 
     def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
         """Returns logits (B, K, H / 4, W / 4). ``text`` holds all classes in their order."""
@@ -187,8 +196,7 @@ class DenseCLIP(PromptableSegmenter):
         if self.config.prompting == "post":
             texts = text.pooled.expand(batch, -1, -1)
             return texts + self.gamma * self.context_decoder(texts, visual)
-        queries = self.contexts.expand(batch, -1, -1)
-        contexts = queries + self.gamma * self.context_decoder(queries, visual)  # (B, N, C)
+        contexts = self.context_decoder(self.contexts.expand(batch, -1, -1), visual)  # (B, N, C)
         classes = len(text.tokens)
         words = text.tokens.repeat(batch, 1, 1)
         ends = ((~text.padding_mask).sum(dim=1) - 1).repeat(batch)

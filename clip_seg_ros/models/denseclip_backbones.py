@@ -7,13 +7,19 @@ of every place.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip_seg_ros.models.backbone import ModifiedResNet, VisionTransformer
+# Before timm: it makes torchvision, which timm imports, importable.
+from clip_seg_ros.models.backbone import ModifiedResNet, VisionTransformer  # isort: skip
+
+import timm
+from timm.layers import Format
+
 from clip_seg_ros.models.base import ImageFeatures
 from clip_seg_ros.models.layers import PatchUpsample, split_heads
 from clip_seg_ros.models.vision_taps import resize_position_table
@@ -60,8 +66,30 @@ class DenseResNet(DenseBackbone):
         return ImageFeatures(tuple(maps[1:]), grid, pooled=x[:, 0], dense=dense)
 
 
+class ViTPyramid(nn.Module):
+    """Brings four maps of stride 16 to the strides 4, 8, 16 and 32, as ViT detectors do."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fpn1 = nn.Sequential(
+            nn.GroupNorm(1, width),
+            PatchUpsample(width, width, 2),
+            nn.BatchNorm2d(width),
+            nn.GELU(),
+            PatchUpsample(width, width, 2),
+        )
+        self.fpn2 = nn.Sequential(nn.GroupNorm(1, width), PatchUpsample(width, width, 2))
+        self.fpn3 = nn.GroupNorm(1, width)
+        self.fpn4 = nn.Sequential(nn.GroupNorm(1, width), nn.MaxPool2d(2))
+
+    def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Transforms four maps (B, C, h, w) to (B, C, 4h, 4w), (B, C, 2h, 2w), (B, C, h, w), (B, C, h / 2, w / 2)."""
+        levels = (self.fpn1, self.fpn2, self.fpn3, self.fpn4)
+        return tuple(level(x) for level, x in zip(levels, maps, strict=True))
+
+
 class DenseViT(DenseBackbone):
-    """CLIP's ViT with the pyramid that ViT detectors use: four blocks' outputs, brought to four strides."""
+    """CLIP's ViT: four blocks' outputs, brought to four strides."""
 
     score_stage = 2
 
@@ -77,16 +105,7 @@ class DenseViT(DenseBackbone):
             raise ValueError(f"block numbers must ascend within 0..{depth - 1}, got {blocks}")
         self.widths = (width,) * 4
         self.drop_rates = [drop_path * index / max(1, depth - 1) for index in range(depth)]
-        self.fpn1 = nn.Sequential(
-            nn.GroupNorm(1, width),
-            PatchUpsample(width, width, 2),
-            nn.BatchNorm2d(width),
-            nn.GELU(),
-            PatchUpsample(width, width, 2),
-        )
-        self.fpn2 = nn.Sequential(nn.GroupNorm(1, width), PatchUpsample(width, width, 2))
-        self.fpn3 = nn.GroupNorm(1, width)
-        self.fpn4 = nn.Sequential(nn.GroupNorm(1, width), nn.MaxPool2d(2))
+        self.pyramid = ViTPyramid(width)
 
     def forward(self, pixels: torch.Tensor) -> ImageFeatures:
         visual = self.visual
@@ -103,11 +122,9 @@ class DenseViT(DenseBackbone):
             x = x + self._drop(block.ls_2(block.mlp(block.ln_2(x))), index)
             if index in self.blocks:
                 maps.append(x[:, 1:].transpose(1, 2).unflatten(2, grid))
-        pyramid = (self.fpn1, self.fpn2, self.fpn3, self.fpn4)
-        maps = tuple(level(x) for level, x in zip(pyramid, maps, strict=True))
         x = visual.ln_post(x) @ visual.proj  # (B, 1 + h * w, D)
         dense = x[:, 1:].transpose(1, 2).unflatten(2, grid)
-        return ImageFeatures(maps, grid, pooled=x[:, 0], dense=dense)
+        return ImageFeatures(self.pyramid(maps), grid, pooled=x[:, 0], dense=dense)
 
     def _drop(self, branch: torch.Tensor, index: int) -> torch.Tensor:
         """Stochastic depth: in training, leaves a block's branch out for some of the images."""
@@ -119,30 +136,43 @@ class DenseViT(DenseBackbone):
 
 
 class TimmBackbone(DenseBackbone):
-    """Any timm backbone with maps at strides 4 to 32, such as a ResNet or a Swin that ImageNet trained (section 3.4).
+    """Any timm backbone, such as a ResNet or a Swin that ImageNet trained (section 3.4).
 
-    It never met text, so that a linear map brings its last stage to the width of the text; training does the rest.
+    It gives four maps at strides 4 to 32, or, as plain ViTs do, four at stride 16 that a pyramid brings there. It never
+    met text: a linear map brings its last stage to the width of the text, and training does the rest.
     """
 
-    score_stage = 3
+    def __init__(self, name: str, embed_dim: int, options: Mapping[str, Any]) -> None:
+        """Builds timm's ``name`` with random weights; ``options`` go to ``timm.create_model``.
 
-    def __init__(self, name: str, embed_dim: int) -> None:
-        """Builds timm's ``name`` with random weights. Raises ValueError where it has no maps at those strides."""
+        Raises:
+            ValueError: timm cannot build it so, or it has no maps at those strides.
+        """
         super().__init__()
         try:
-            self.body = timm.create_model(name, pretrained=False, features_only=True)
-        except RuntimeError as error:
-            raise ValueError(f'timm cannot give the maps of "{name}": {error}') from error
-        strides = tuple(self.body.feature_info.reduction())
-        if strides[-4:] != STRIDES:
-            raise ValueError(f'the last four maps of "{name}" must have strides {STRIDES}, got {strides}')
+            self.body = timm.create_model(name, pretrained=False, features_only=True, **options)
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f'timm cannot give the maps of "{name}" with the options {options}: {error}') from error
+        strides = tuple(self.body.feature_info.reduction()[-4:])
         self.widths = tuple(self.body.feature_info.channels()[-4:])
+        if strides == STRIDES:
+            self.pyramid, self.score_stage = None, 3
+        elif strides == (16,) * 4 and len(set(self.widths)) == 1:
+            self.pyramid, self.score_stage = ViTPyramid(self.widths[0]), 2
+        else:
+            raise ValueError(
+                f'"{name}" has maps at strides {strides}; needed are {STRIDES}, or four of equal width at stride 16. '
+                "The option out_indices of timm chooses them"
+            )
+        self._channels_last = getattr(self.body, "output_fmt", Format.NCHW) == Format.NHWC
         self.proj = nn.Linear(self.widths[-1], embed_dim)
 
     def forward(self, pixels: torch.Tensor) -> ImageFeatures:
-        maps = self.body(pixels)[-4:]
-        # Some of timm's models keep channels last.
-        maps = tuple(x if x.shape[1] == c else x.permute(0, 3, 1, 2) for x, c in zip(maps, self.widths, strict=True))
+        maps = tuple(self.body(pixels)[-4:])
+        if self._channels_last:
+            maps = tuple(x.permute(0, 3, 1, 2) for x in maps)
         grid = tuple(maps[-1].shape[2:])
-        x = self.proj(maps[-1].flatten(2).transpose(1, 2))
-        return ImageFeatures(maps, grid, pooled=x.mean(dim=1), dense=x.transpose(1, 2).unflatten(2, grid))
+        x = self.proj(maps[-1].flatten(2).transpose(1, 2))  # (B, h * w, D)
+        dense = x.transpose(1, 2).unflatten(2, grid)
+        taps = maps if self.pyramid is None else self.pyramid(maps)
+        return ImageFeatures(taps, grid, pooled=x.mean(dim=1), dense=dense)

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from clip_seg_ros import resources
 from clip_seg_ros.models.backbone import ClipConfig
-from clip_seg_ros.models.base import PromptableSegmenter
+from clip_seg_ros.models.base import InputSpec, PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError, load_safetensors, load_strict
 from clip_seg_ros.models.clipseg import CLIPSeg
 from clip_seg_ros.models.cris import CRIS
 from clip_seg_ros.models.denseclip import DenseCLIP
-from clip_seg_ros.models.maskclip import MaskCLIP
+from clip_seg_ros.models.maskclip import MaskCLIP, MaskCLIPConfig
+from clip_seg_ros.models.public_weights import PUBLIC_WEIGHTS, download_command, file_name, is_name
 
 MODEL_KINDS: dict[str, Callable[[str, Mapping[str, Any]], PromptableSegmenter]] = {
     "clipseg": CLIPSeg.from_config,
@@ -30,39 +32,93 @@ def build_segmenter(name: str, weights_dir: Path | None = None) -> PromptableSeg
     """Builds a model on the CPU, with its weights, in evaluation mode.
 
     Args:
-        name: A key of ``EMBEDDED_MODELS``.
-        weights_dir: Folder of the weight files; by default the one that came with the package.
+        name: One of ``EMBEDDED_MODELS``; the name of weights that `clip-seg weights` downloaded or converted; or the
+            path of a weight file of this package, ``FILE.safetensors``.
+        weights_dir: Folder of the weight files; by default the one that came with the package for embedded models, and
+            ``resources.cache_dir()`` for others. Of no matter where ``name`` is a path.
 
     Raises:
         ValueError: There is no such model.
-        WeightsError: Its weights cannot be used.
+        WeightsError: Its weights are not there yet, or cannot be used.
     """
-    if name not in EMBEDDED_MODELS:
-        raise ValueError(f'there is no model "{name}": use {" or ".join(EMBEDDED_MODELS)}')
-    try:
-        folder = weights_dir or resources.weights_dir()
-    except FileNotFoundError as error:
-        raise WeightsError(str(error)) from error
-    return EMBEDDED_MODELS[name](name, folder).eval()
+    if name in EMBEDDED_MODELS:
+        try:
+            folder = weights_dir or resources.weights_dir()
+        except FileNotFoundError as error:
+            raise WeightsError(str(error)) from error
+        return EMBEDDED_MODELS[name](name, folder).eval()
+    if name.endswith(".safetensors"):
+        return build_from_file(Path(name).expanduser())
+    if is_name(name):
+        path = (weights_dir or resources.cache_dir()) / file_name(name)
+        if path.is_file():
+            return build_from_file(path, name)
+        command = download_command(name)
+        if command is not None:
+            raise WeightsError(f'the weights "{name}" are not in {path.parent} yet: type `{command}`')
+    known = ", ".join((*EMBEDDED_MODELS, *PUBLIC_WEIGHTS))
+    raise ValueError(
+        f'there is no model "{name}": use {known}, the name of weights that you converted (`clip-seg weights list`), '
+        "or the path of a .safetensors file"
+    )
+
+
+def build_from_file(path: Path, name: str | None = None) -> PromptableSegmenter:
+    """Builds the model whose configuration and weights are in one file, in evaluation mode.
+
+    Args:
+        path: What `clip-seg weights` wrote.
+        name: Of the model; by default the file's.
+
+    Raises:
+        WeightsError: The file is damaged, or does not hold a whole model of this version.
+    """
+    tensors, config = load_safetensors(path)
+    return build_from_config(name or path.stem, config, tensors, str(path)).eval()
 
 
 def build_from_config(
     name: str, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], origin: str
 ) -> PromptableSegmenter:
-    """Builds the model that ``config`` describes and loads ``tensors`` into it, strictly.
+    """Builds the model that ``config`` describes and puts ``tensors`` themselves into it, strictly.
 
     Raises:
         WeightsError: The configuration describes no model, or the tensors do not fit it.
     """
     try:
-        model = MODEL_KINDS[config["kind"]](name, config)
+        with _WithoutRandomWeights():
+            model = MODEL_KINDS[config["kind"]](name, config)
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"the configuration in {origin} does not describe a model of this version ({error}): "
             "restore the file, convert it again with `clip-seg weights convert`, or train it again with `clip-seg train`"
         ) from error
-    load_strict(model, tensors, origin)
+    load_strict(model, tensors, origin, assign=True)
     return model
+
+
+class _WithoutRandomWeights(TorchFunctionMode):
+    """Leaves new weights as the memory was: drawing numbers that are then overwritten takes seconds.
+
+    Only for models whose every weight is loaded afterwards, as ``load_strict`` makes sure of.
+    """
+
+    _FILLS = frozenset(
+        {
+            torch.Tensor.normal_,
+            torch.Tensor.uniform_,
+            torch.nn.init.normal_,
+            torch.nn.init.uniform_,
+            torch.nn.init.kaiming_normal_,
+            torch.nn.init.kaiming_uniform_,
+        }
+    )
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self._FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _build_clipseg_pocket(name: str, weights_dir: Path) -> PromptableSegmenter:
@@ -90,4 +146,35 @@ def pocket_clip_config(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"clip": values["clip"], "tokenizer": tokenizer}
 
 
-EMBEDDED_MODELS: dict[str, Callable[[str, Path], PromptableSegmenter]] = {"clipseg-pocket": _build_clipseg_pocket}
+def _build_maskclip_pocket(name: str, weights_dir: Path) -> PromptableSegmenter:
+    """Reads dense labels out of the embedded CLIP, without its CLIPSeg.
+
+    It names objects well and sees badly where they end, for nothing in its training told it what is no object. "object"
+    and "thing", of no kind and colour, and a word that it never learnt take a part of the table; PAMR finds the edges.
+    """
+    clip_path = weights_dir / "clip_pocket.safetensors"
+    tensors, clip_values = load_safetensors(clip_path)
+    _, decoder_values = load_safetensors(weights_dir / "clipseg_pocket.safetensors")
+    try:
+        own = MaskCLIPConfig(
+            InputSpec.from_dict(decoder_values["input_spec"]),
+            pamr_iterations=10,
+            templates=("{}",),  # it learnt bare phrases beside a few wordings that change nothing
+            background=("object", "thing", "background"),
+            logit_scale=float(tensors.pop("logit_scale").exp()),
+        )
+        config = {"kind": "maskclip", "maskclip": own.to_dict(), **pocket_clip_config(clip_values)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"the files of the embedded CLIP in {weights_dir} do not describe a model of this version ({error}): "
+            "restore them or train them again with `clip-seg train`"
+        ) from error
+    tensors.pop("visual.attnpool.positional_embedding", None)  # places have no part in dense labels
+    tensors = {key if key.startswith("visual.") else f"text.{key}": value for key, value in tensors.items()}
+    return build_from_config(name, config, tensors, str(clip_path))
+
+
+EMBEDDED_MODELS: dict[str, Callable[[str, Path], PromptableSegmenter]] = {
+    "clipseg-pocket": _build_clipseg_pocket,
+    "maskclip-pocket": _build_maskclip_pocket,
+}

@@ -26,7 +26,7 @@ from clip_seg_ros.models.backbone import (
 from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
 from clip_seg_ros.models.dense_attention import VARIANTS, Variant, dense_last_block
 from clip_seg_ros.models.layers import split_heads
-from clip_seg_ros.models.refinement import denoise_prompts, pamr, smooth_by_keys
+from clip_seg_ros.models.refinement import denoise_prompts, pamr, smooth_by_keys, sums_to_probabilities
 from clip_seg_ros.models.text_tower import encode_text
 from clip_seg_ros.models.tokenizer import Tokenizer, build_tokenizer
 from clip_seg_ros.models.vision_taps import embed_patches
@@ -37,6 +37,8 @@ TEMPLATES = (*imagenet_templates(), *SCENE_TEMPLATES)
 """The 85 templates of MaskCLIP."""
 BACKGROUND = ("background", "wall", "floor", "ceiling", "ground", "sky", "table", "road", "grass", "tree", "building")
 """What fills images around the things that people ask for."""
+_PHRASES_AT_ONCE = 1024
+"""Phrases that go through the text tower together: a list of 171 classes in 85 templates would take gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ class MaskCLIP(PromptableSegmenter):
         resnet = isinstance(visual, ModifiedResNet)
         if resnet and config.variant != "maskclip":
             raise ValueError(f'"{config.variant}" changes a ViT\'s last block, and this image tower is a ResNet')
+        if not resnet and config.attention_pool_heads is not None:
+            raise ValueError("attention_pool_heads is for the pool of a ResNet, and this image tower is a ViT")
         if (text is None) == (config.class_names is None) or (text is None) != (tokenizer is None):
             raise ValueError("either a text tower with its tokenizer is needed, or a list of classes")
         self.name = name
@@ -182,26 +186,30 @@ class MaskCLIP(PromptableSegmenter):
 
     def encode_templates(self, token_ids: torch.Tensor) -> TextFeatures:
         """Encodes P phrases in T templates each, (P, T, L) int64, to ``pooled`` (P, D) of unit length."""
-        pooled = encode_text(self.text, token_ids.flatten(0, 1).to(self.text.positional_embedding.device)).pooled
-        rows = F.normalize(pooled, dim=-1).unflatten(0, token_ids.shape[:2]).mean(dim=1)
-        return TextFeatures(F.normalize(rows, dim=-1))
+        token_ids = token_ids.to(self.text.positional_embedding.device)
+        rows = []
+        for part in token_ids.split(max(1, _PHRASES_AT_ONCE // token_ids.shape[1])):
+            pooled = encode_text(self.text, part.flatten(0, 1)).pooled
+            rows.append(F.normalize(pooled, dim=-1).unflatten(0, part.shape[:2]).mean(dim=1))
+        return TextFeatures(F.normalize(torch.cat(rows), dim=-1))
 
     def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
         """Compares every place with every prompt.
 
         Returns:
-            (B, P, h, w): cosines; with key smoothing what ``smooth_by_keys`` returns; with PAMR scaled log
-            probabilities at half the size of the pixels.
+            (B, P, h, w) float32 whatever the weights are, for a factor of a hundred on cosines wants more digits than
+            halves have: cosines; with key smoothing what ``smooth_by_keys`` returns; with PAMR log probabilities,
+            divided by the scale, at half the size of the pixels.
         """
         config = self.config
-        logits = torch.einsum("bdhw,pd->bphw", image.dense, text.pooled)
+        logits = torch.einsum("bdhw,pd->bphw", image.dense.float(), text.pooled.float())
         if config.prompt_denoising is not None:
             logits = denoise_prompts(logits, config.prompt_denoising, config.logit_scale)
         if config.key_smoothing is not None:
-            logits = smooth_by_keys(logits, image.keys, config.key_smoothing, config.logit_scale)
+            logits = smooth_by_keys(logits, image.keys.float(), config.key_smoothing, config.logit_scale)
         if config.pamr_iterations:
             logits = F.interpolate(logits, size=image.taps[0].shape[2:], mode="bilinear", align_corners=False)
-            refined = pamr(image.taps[0], self._to_probabilities(logits), config.pamr_iterations)
+            refined = pamr(image.taps[0].float(), self._to_probabilities(logits), config.pamr_iterations)
             logits = refined.clamp(min=1e-8).log() / config.logit_scale
         return logits
 
@@ -217,8 +225,7 @@ class MaskCLIP(PromptableSegmenter):
     def _to_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         if self.config.key_smoothing is None:
             return (self.config.logit_scale * logits).softmax(dim=1)
-        positive = logits.clamp(min=1e-8)
-        return positive / positive.sum(dim=1, keepdim=True)
+        return sums_to_probabilities(logits)
 
     def _encode_vit(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         visual = self.visual

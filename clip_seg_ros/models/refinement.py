@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ ABSENT_LOGIT = -100.0
 """The logit of a class that prompt denoising rules out."""
 PAMR_DILATIONS = (1, 2, 4, 8, 12, 24)
 _PAMR_SHARPNESS = 0.1
+_NEVER_ZERO = 1e-8
 
 
 def denoise_prompts(logits: torch.Tensor, threshold: float, logit_scale: float) -> torch.Tensor:
@@ -52,10 +53,15 @@ def smooth_by_keys(logits: torch.Tensor, keys: torch.Tensor, threshold: float, l
 def pamr(
     image: torch.Tensor, values: torch.Tensor, iterations: int, dilations: Sequence[int] = PAMR_DILATIONS
 ) -> torch.Tensor:
-    """Pulls labels to the edges of the image (PAMR: Araslanov and Roth, CVPR 2020, section 3.3, equations 4 and 5).
+    """Pulls labels to the edges of the image (PAMR: Araslanov and Roth, CVPR 2020, section 3.3).
 
-    A place becomes the mean of its neighbours, weighted by how alike they look: softmax over neighbours of
-    -|difference| / (0.1 * local deviation), averaged over the colours. Repeated, labels flow up to edges.
+    With x the image, m the values, N the neighbours of a place i at all dilations and s_i the standard deviation of
+    the colours there, i itself counted at every dilation::
+
+        k_ij = -|x_i - x_j| / (0.1 s_i + 1e-8), averaged over the colours
+        m_i <- sum over j in N of softmax_j(k_ij) m_j
+
+    Repeated, labels flow up to edges and no further.
 
     Args:
         image: (B, 3, H, W), normalised or not; only differences count.
@@ -64,26 +70,37 @@ def pamr(
         dilations: Distances of the 8 neighbours in pixels.
 
     Returns:
-        (B, P, H, W), within the range of ``values``.
+        (B, P, H, W), within the range of ``values``; where those sum to 1 over P, these do too.
     """
-    neighbours = _neighbours(image, dilations)  # (B, 3, K, H, W)
-    deviation = neighbours.std(dim=2, keepdim=True)
-    difference = (neighbours - image[:, :, None]).abs()
-    affinity = -(difference / (1e-8 + _PAMR_SHARPNESS * deviation)).mean(dim=1)
-    weights = affinity.softmax(dim=1)[:, None]  # (B, 1, K, H, W)
+    neighbours = torch.stack(list(_neighbours(image, dilations)), dim=2)  # (B, 3, K, H, W)
+    centre = image[:, :, None]
+    window = torch.cat([neighbours, centre.expand(-1, -1, len(dilations), -1, -1)], dim=2)
+    deviation = window.std(dim=2, keepdim=True)
+    affinity = -((neighbours - centre).abs() / (_NEVER_ZERO + _PAMR_SHARPNESS * deviation)).mean(dim=1)
+    weights = affinity.softmax(dim=1)[:, None].unbind(dim=2)  # K of (B, 1, H, W)
     for _ in range(iterations):
-        values = torch.cat([(_neighbours(one, dilations) * weights).sum(dim=2) for one in values.split(1, dim=1)], dim=1)
+        refined = torch.zeros_like(values)
+        for neighbour, weight in zip(_neighbours(values, dilations), weights, strict=True):
+            refined.addcmul_(neighbour, weight)
+        values = refined
     return values
 
 
-def _neighbours(x: torch.Tensor, dilations: Sequence[int]) -> torch.Tensor:
-    """Returns (B, C, 8 * len(dilations), H, W): what lies around every place of (B, C, H, W); borders are repeated."""
+def sums_to_probabilities(values: torch.Tensor) -> torch.Tensor:
+    """Brings what ``smooth_by_keys`` returns, (B, P, h, w), to probabilities that sum to 1 over P.
+
+    Negative sums count as 0; a place that has no other gets equal shares.
+    """
+    positive = values.clamp(min=_NEVER_ZERO)
+    return positive / positive.sum(dim=1, keepdim=True)
+
+
+def _neighbours(x: torch.Tensor, dilations: Sequence[int]) -> Iterator[torch.Tensor]:
+    """Yields what lies around every place of (B, C, H, W), 8 views of that shape a dilation; borders are repeated."""
     height, width = x.shape[2:]
-    shifted = []
     for distance in dilations:
         padded = F.pad(x, (distance,) * 4, mode="replicate")
         for row in (0, distance, 2 * distance):
             for column in (0, distance, 2 * distance):
                 if (row, column) != (distance, distance):
-                    shifted.append(padded[:, :, row : row + height, column : column + width])
-    return torch.stack(shifted, dim=2)
+                    yield padded[:, :, row : row + height, column : column + width]

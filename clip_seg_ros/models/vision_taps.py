@@ -114,6 +114,47 @@ class ViTTaps(VisionTaps):
         pooled = visual.ln_post(x[:, 0]) @ visual.proj if want_pooled else None
         return ImageFeatures(taps=tuple(taps), grid_size=grid, pooled=pooled)
 
+    def embed_object(
+        self,
+        pixels: torch.Tensor,
+        masks: torch.Tensor,
+        layers: Sequence[int] | None = None,
+        queries: Literal["class", "all"] = "class",
+    ) -> torch.Tensor:
+        """Embeds one object of each image by hiding the other patches inside attention (CLIPSeg, section 3.3).
+
+        Args:
+            pixels: (B, 3, H, W), normalised; H and W multiples of ``multiple``.
+            masks: (B, H, W), bool or 0..1; a patch with any pixel that is not 0 belongs to the object.
+            layers: The blocks (0-based) in which the other patches are hidden; ``None``: all.
+            queries: Who does not see them there: the class token alone, or every token. Hidden from every token in all
+                blocks, they have no influence on the result at all.
+
+        Returns:
+            (B, D) image embeddings, not normalised.
+
+        Raises:
+            ValueError: A mask is empty or of another size than the image, there is no such block, or H or W does not fit.
+        """
+        visual = self.visual
+        grid = self._grid(pixels, self.stride)
+        blocks = visual.transformer.resblocks
+        layers = range(len(blocks)) if layers is None else layers
+        if not set(layers) <= set(range(len(blocks))):
+            raise ValueError(f"block numbers must lie in 0..{len(blocks) - 1}, got {tuple(layers)}")
+        if masks.shape != (len(pixels), *pixels.shape[-2:]):
+            raise ValueError(f"the masks {tuple(masks.shape)} do not fit the images {tuple(pixels.shape)}")
+        seen = F.max_pool2d((masks != 0).to(pixels.dtype), self.stride).flatten(1) > 0  # (B, h * w)
+        if not seen.any(dim=1).all():
+            raise ValueError("the mask of an example image is empty: there is no object to embed")
+        x = visual.ln_pre(embed_patches(visual, pixels, grid))
+        hidden = x.new_zeros(len(x), x.shape[1], x.shape[1])  # added to the attention's scores
+        hidden[:, : 1 if queries == "class" else None, 1:].masked_fill_(~seen[:, None], float("-inf"))
+        hidden = hidden.repeat_interleave(blocks[0].attn.num_heads, dim=0)  # (B * heads, tokens, tokens)
+        for index, block in enumerate(blocks):
+            x = block(x, attn_mask=hidden if index in layers else None)
+        return visual.ln_post(x[:, 0]) @ visual.proj
+
 
 class ResNetTaps(VisionTaps):
     """Stages of a ModifiedResNet brought to one grid: each (B, h * w, C_i), no class token.

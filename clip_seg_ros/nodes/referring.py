@@ -316,7 +316,7 @@ def _load_predictor(config: ReferringConfig) -> Predictor:
     except WeightsError as error:
         raise RuntimeError(str(error)) from error
     # The first pass of a process is slow; no image should wait for that.
-    predictor.predict(np.zeros((480, 640, 3), np.uint8), ("object",))
+    predictor.predict(np.zeros((480, 640, 3), np.uint8), predictor.model.class_names or ("object",))
     return predictor
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter
+from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.visual_prompts import visual_prompt
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
 from clip_seg_ros.pipeline.sliding import Box, merge_windows, window_boxes
 from clip_seg_ros.pipeline.text_cache import TextCache
@@ -164,6 +165,47 @@ class Predictor:
         # Before the expensive part.
         prompts = self._checked(prompts)
         return [self.ask(encoded, prompts) for encoded in self.encode_batch(images)]
+
+    @torch.inference_mode()
+    def add_image_prompt(
+        self, name: str, rgb: np.ndarray, mask: np.ndarray, text: str | None = None, text_weight: float = 0.5
+    ) -> None:
+        """Teaches a prompt by example: afterwards ``name`` asks for what the mask shows, until it is removed.
+
+        The background is blurred, darkened and cut away first, as the CLIPSeg paper found best (table 1).
+
+        Args:
+            name: The prompt to be; an earlier example of that name is replaced.
+            rgb: (H, W, 3) uint8, an image that holds the object.
+            mask: (H, W) bool, where the object is.
+            text: A phrase to mix in, or ``None`` for the example alone.
+            text_weight: Its share, 0..1.
+
+        Raises:
+            ValueError: The model takes no example images, the mask is empty or of another size, or an argument is out
+                of range.
+        """
+        encode_image_prompt = getattr(self.model, "encode_image_prompt", None)
+        if encode_image_prompt is None:
+            raise ValueError(f"{self.model.name} understands phrases alone: example images need a CLIPSeg")
+        self._checked([name] if text is None else [name, text])
+        if not 0.0 <= text_weight <= 1.0:
+            raise ValueError(f"text_weight must lie in 0..1, got {text_weight}")
+        mask = np.asarray(mask, dtype=bool)
+        if mask.shape != rgb.shape[:2] or not mask.any():
+            raise ValueError(f"mask must be {rgb.shape[:2]} and hold the object, got {mask.shape}, {mask.sum()} pixels")
+        pixels = self._preprocess(rgb).pixels
+        size = pixels.shape[2:]
+        shown = F.adaptive_max_pool2d(torch.from_numpy(mask)[None, None].float(), size)[0].to(self.device)
+        example = F.interpolate(visual_prompt(pixels, shown, max(size)), size=size, mode="bilinear", antialias=True)
+        pooled = encode_image_prompt(example.to(self._dtype))
+        if text is not None:
+            pooled = self.model.mix_prompts(self.model.encode_text([text]).pooled, pooled, text_weight)
+        self._text_features.pin(name, TextFeatures(pooled))
+
+    def remove_image_prompt(self, name: str) -> None:
+        """Lets ``name`` be its words again. Raises KeyError where no example of that name was added."""
+        self._text_features.unpin(name)
 
     def _competitors(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
         """Returns all phrases that must be decoded together to answer ``prompts``."""

@@ -25,20 +25,32 @@ class TextCache:
         self._encode = encode
         self._capacity = capacity
         self._kept: OrderedDict[str, TextFeatures] = OrderedDict()  # each of one prompt, the last used at the end
+        self._pinned: dict[str, TextFeatures] = {}  # each of one prompt, until it is unpinned
         self._lock = threading.Lock()
 
     def __call__(self, prompts: Sequence[str]) -> TextFeatures:
         """Returns the features of ``prompts`` (at least one) in their order; encodes the missing ones in one call."""
         with self._lock:
-            missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._kept]
+            unpinned = [prompt for prompt in prompts if prompt not in self._pinned]
+            missing = [prompt for prompt in dict.fromkeys(unpinned) if prompt not in self._kept]
             if missing:
                 self._kept.update(zip(missing, _split(self._encode(missing)), strict=True))
-            for prompt in prompts:
+            for prompt in unpinned:
                 self._kept.move_to_end(prompt)
-            features = _join([self._kept[prompt] for prompt in prompts])
+            features = _join([self._pinned.get(prompt) or self._kept[prompt] for prompt in prompts])
             while len(self._kept) > self._capacity:
                 self._kept.popitem(last=False)
             return features
+
+    def pin(self, prompt: str, features: TextFeatures) -> None:
+        """Gives ``prompt`` the features (1, ...) that it shall have, whatever its words; it is never dropped."""
+        with self._lock:
+            self._pinned[prompt] = features
+
+    def unpin(self, prompt: str) -> None:
+        """Lets ``prompt`` be its words again. Raises KeyError where it was not pinned."""
+        with self._lock:
+            del self._pinned[prompt]
 
 
 def _split(features: TextFeatures) -> list[TextFeatures]:

@@ -12,6 +12,8 @@ COMMANDS: dict[str, str] = {
     "demo": "watch the simulated robot camera find what you name",
     "train": "train the embedded weights again",
     "evaluate": "measure how well a model does",
+    "bench": "time the models",
+    "weights": "list, download, convert and verify published weights",
 }
 
 

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 import torch
 
-from clip_seg_ros.models.base import TextFeatures
+from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig
+from clip_seg_ros.models.base import InputSpec, TextFeatures
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig, CLIPSegDecoder
+from clip_seg_ros.models.tokenizer import tokenizer_config
 
 PROMPTS = ("a red cup", "the blue bowl", "a photo of a cup.")
 
@@ -67,6 +70,129 @@ def test_image_prompts(clipseg: CLIPSeg, pixels: torch.Tensor) -> None:
     torch.testing.assert_close(clipseg.mix_prompts(text, image, 0.25), 0.25 * text + 0.75 * image)
     logits = clipseg.decode(clipseg.encode_image(pixels), TextFeatures(pooled=image))
     assert logits.shape == (2, 2, 64, 96)
+
+
+@torch.no_grad()
+def test_each_prompt_has_a_weight_of_its_own(clipseg: CLIPSeg, pixels: torch.Tensor) -> None:
+    text = clipseg.encode_text(PROMPTS[:2]).pooled
+    image = clipseg.encode_image_prompt(pixels)
+    mixed = clipseg.mix_prompts(text, image, torch.tensor([1.0, 0.25]))
+    torch.testing.assert_close(mixed[0], text[0])
+    torch.testing.assert_close(mixed[1], 0.25 * text[1] + 0.75 * image[1])
+
+
+# Masks inside attention are for the tower that is a ViT: five blocks, patches of 8 pixels.
+on_a_vit = pytest.mark.parametrize("clipseg", ["vit"], indirect=True)
+
+
+@pytest.fixture
+def masks() -> torch.Tensor:
+    """(2, 64, 96): an object of 2 x 3 patches, and one of a single pixel."""
+    masks = torch.zeros(2, 64, 96, dtype=torch.bool)
+    masks[0, 16:32, 24:48] = True
+    masks[1, 63, 95] = True
+    return masks
+
+
+def outside_of(masks: torch.Tensor) -> torch.Tensor:
+    """(2, 1, 64, 96): whether a pixel lies in no patch of the object."""
+    inside = masks.clone()
+    inside[1, 56:64, 88:96] = True
+    return ~inside[:, None]
+
+
+@on_a_vit
+@torch.no_grad()
+def test_hidden_from_all_the_background_has_no_influence(
+    clipseg: CLIPSeg, pixels: torch.Tensor, masks: torch.Tensor
+) -> None:
+    embeddings = clipseg.encode_image_prompt(pixels, masks, masked_queries="all")
+    changed = torch.where(outside_of(masks), 5 * torch.randn_like(pixels), pixels)
+    assert torch.equal(clipseg.encode_image_prompt(changed, masks, masked_queries="all"), embeddings)
+    changed = torch.where(outside_of(masks), pixels, pixels + 1)
+    assert (clipseg.encode_image_prompt(changed, masks, masked_queries="all") - embeddings).abs().amax(1).min() > 1e-3
+
+
+@on_a_vit
+@pytest.mark.parametrize(("layers", "queries"), [(None, "class"), ((4,), "class"), ((1, 3), "class"), ((2,), "all")])
+def test_the_class_token_does_not_see_what_is_hidden(
+    clipseg: CLIPSeg, pixels: torch.Tensor, masks: torch.Tensor, layers: tuple[int, ...] | None, queries: str
+) -> None:
+    blocks = clipseg.clip.visual.transformer.resblocks
+    seen = [True]  # the class token, then the patches of the first image
+    seen += [2 <= row < 4 and 3 <= column < 6 for row in range(8) for column in range(12)]
+    steps = []
+
+    def record(_block: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        steps.append((inputs[0], output))
+
+    hooks = [block.register_forward_hook(record) for block in blocks]
+    clipseg.encode_image_prompt(pixels, masks, layers, queries)
+    for hook in hooks:
+        hook.remove()
+    for index, (tokens, output) in enumerate(steps):
+        influence = torch.autograd.grad(output[0, 0].square().sum(), tokens, retain_graph=True)[0][0].norm(dim=1)
+        hidden = layers is None or index in layers
+        assert torch.equal(influence > 0, torch.tensor(seen) if hidden else torch.ones(97, dtype=torch.bool)), index
+
+
+@on_a_vit
+@torch.no_grad()
+def test_masking_is_a_matter_of_degree(clipseg: CLIPSeg, pixels: torch.Tensor, masks: torch.Tensor) -> None:
+    whole = clipseg.encode_image_prompt(pixels)
+    everything = clipseg.encode_image_prompt(pixels, torch.ones_like(masks), masked_queries="all")
+    torch.testing.assert_close(everything, whole, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(clipseg.encode_image_prompt(pixels, masks, ()), whole, atol=1e-5, rtol=1e-4)
+    variants = [(None, "class"), ((4,), "class"), (None, "all"), ((4,), "all")]
+    embeddings = [clipseg.encode_image_prompt(pixels, masks, *variant) for variant in variants]
+    # Of the last block, nothing but the class token is read.
+    torch.testing.assert_close(embeddings.pop(), embeddings[1], atol=1e-5, rtol=1e-4)
+    for first, second in combinations([whole, *embeddings], 2):
+        assert (first - second).abs().amax(1).min() > 1e-3
+    alone = clipseg.encode_image_prompt(pixels[1:], masks[1:])
+    torch.testing.assert_close(alone, embeddings[0][1:], atol=1e-5, rtol=1e-4)
+
+
+def test_masks_are_checked(clipseg: CLIPSeg, pixels: torch.Tensor, masks: torch.Tensor) -> None:
+    if clipseg.name != "tiny-vit":
+        with pytest.raises(ValueError, match="need a ViT"):
+            clipseg.encode_image_prompt(pixels, masks)
+        return
+    with pytest.raises(ValueError, match="empty"):
+        clipseg.encode_image_prompt(pixels, masks & (torch.arange(2) < 1)[:, None, None])
+    with pytest.raises(ValueError, match=r"block numbers must lie in 0\.\.4, got \(5,\)"):
+        clipseg.encode_image_prompt(pixels, masks, (5,))
+    with pytest.raises(ValueError, match="do not fit the images"):
+        clipseg.encode_image_prompt(pixels, masks[:1])
+
+
+@torch.no_grad()
+def test_half_precision_is_close(clipseg: CLIPSeg, pixels: torch.Tensor) -> None:
+    logits = clipseg.decode(clipseg.encode_image(pixels), clipseg.encode_text(PROMPTS))
+    clipseg.to(torch.bfloat16)
+    half = clipseg.decode(clipseg.encode_image(pixels.bfloat16()), clipseg.encode_text(PROMPTS))
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), logits, atol=0.1 * logits.std().item(), rtol=0.1)
+
+
+@torch.no_grad()
+def test_patches_of_32_pixels() -> None:
+    vision = VisionConfig(layers=3, width=24, image_size=64, patch_size=32, head_width=12)
+    text = TextConfig(context_length=8, vocab_size=20, width=16, heads=2, layers=1)
+    config = {
+        "kind": "clipseg",
+        "clip": ClipConfig(embed_dim=20, vision=vision, text=text).to_dict(),
+        "clipseg": CLIPSegConfig(
+            embed_dim=20, extract_layers=(0, 1), tap_widths=(24, 24), stride=32, prefix_tokens=1,
+            input_spec=InputSpec(64, "squash", 32, (0.5,) * 3, (0.5,) * 3), reduce_dim=8, n_heads=2, feed_forward=16,
+        ).to_dict(),
+        "tokenizer": tokenizer_config(20, 8),
+    }  # fmt: skip
+    model = CLIPSeg.from_config("b32", json.loads(json.dumps(config))).eval()
+    pixels = torch.randn(1, 3, 96, 160, generator=torch.Generator().manual_seed(1))
+    assert model.decode(model.encode_image(pixels), model.encode_text(["18 3 19"])).shape == (1, 1, 96, 160)
+    with pytest.raises(ValueError, match="refined upsampling multiplies by 4 x 4 and needs stride 16, got 32"):
+        replace(model.decoder.config, complex_trans_conv=True)
 
 
 def test_weights_are_registered_once(clipseg: CLIPSeg) -> None:

@@ -88,6 +88,8 @@ def test_parts_must_fit() -> None:
     clip = build_clip(clip_config())
     with pytest.raises(ValueError, match="width must be that of the words, 16, got 8"):
         CRIS("wrong", clip, replace(CONFIG, fpn_out=(8, 8, 8)), IdTokenizer(30, WORDS))
+    with pytest.raises(ValueError, match="width 16 must divide by 4 and by its 3 heads"):
+        CRIS("wrong", clip, replace(CONFIG, n_heads=3), IdTokenizer(30, WORDS))
     with pytest.raises(ValueError, match="31 pieces and 9 words does not fit a text tower of 30 and 12"):
         CRIS("wrong", clip, CONFIG, IdTokenizer(31, WORDS))
     vit = build_clip(clip_config(layers=2, patch_size=16, head_width=4))

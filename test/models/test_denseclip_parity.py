@@ -95,6 +95,8 @@ def test_sliding_windows(recorded: tuple) -> None:
 
 def test_losses_and_gradients(recorded: tuple) -> None:
     recording, model, _ = recorded
+    # The authors freeze it by a learning rate of 0, so that its gradients are recorded too.
+    model.text_encoder.requires_grad_(True)
     case, labels = "out.train_eval_mode", recording["in.gt"][:, 0].long()
     names = [" ".join(map(str, row[row != 0].tolist())) for row in recording["in.tokens"]]
     text: TextFeatures = model.encode_text(names)

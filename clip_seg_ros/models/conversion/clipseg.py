@@ -54,24 +54,27 @@ def convert_authors(tensors: Mapping[str, torch.Tensor], origin: str, options: M
     Raises:
         WeightsError: There is no CLIP, or keys are missing, unexpected or mis-shaped.
     """
-    if not any(key.startswith("clip_model.") for key in tensors):
+    prefix = "clip_model."
+    if not any(key.startswith(prefix) for key in tensors):
         if "clip" not in options:
             raise WeightsError(
                 f"{origin} holds the decoder alone and needs the CLIP it was trained on, OpenAI's ViT-B/16: add "
                 "--clip FILE, with OpenAI's ViT-B-16.pt or the file that open_clip downloads for ViT-B-16-quickgelu"
             )
-        given = {f"clip_model.{key}": value for key, value in options["clip"].items() if key not in BOOKKEEPING}
-        tensors = {**tensors, **given}
+        # Under their own names, so that a fault is said in the words of the file that it is in.
+        prefix = ""
+        tensors = {**tensors, **{key: value for key, value in options["clip"].items() if key not in BOOKKEEPING}}
     clip = clip_config(
         tensors,
         origin,
-        "clip_model.",
+        prefix,
         vision_head_width=options.get("vision_head_width", HEAD_WIDTH),
         text_head_width=options.get("text_head_width", HEAD_WIDTH),
     )
 
     def source(key: str) -> Source:
-        return Source((key.replace("clip.", "clip_model.", 1) if key.startswith("clip.") else key[len("decoder.") :],))
+        part, _, name = key.partition(".")
+        return Source((prefix + name if part == "clip" else name,))
 
     # "reduce" is in the authors' files but no part of the computation; "model" is the image tower a second time.
     return _convert(tensors, origin, options, clip, "", source, lambda key: key.startswith(("reduce.", "model.")))

@@ -22,6 +22,16 @@ from clip_seg_ros.models.tokenizer import tokenizer_config
 
 OPTIONS = frozenset({"class_names", "text_head_width", "vision_head_width", "context_heads", "blocks"})
 _LONG_SIDE_LIMIT = 2048
+_AXES = {
+    "contexts": 3,
+    "backbone.conv1.weight": 4,
+    "backbone.positional_embedding": 2,
+    "backbone.attnpool.positional_embedding": 2,
+    "text_encoder.token_embedding.weight": 2,
+    "text_encoder.text_projection": 2,
+    "decode_head.conv_seg.weight": 4,
+}
+"""Tensors whose shapes tell the size of the model, and so must have the axes that they should."""
 
 
 def matches(tensors: Mapping[str, torch.Tensor]) -> bool:
@@ -35,6 +45,9 @@ def convert(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[s
     Raises:
         WeightsError: The names of the classes are not known, or keys are missing, unexpected or mis-shaped.
     """
+    for key, axes in _AXES.items():
+        if key in tensors and tensors[key].ndim != axes:
+            raise WeightsError(f"{origin} is not whole: {key} is {tuple(tensors[key].shape)} and should have {axes} axes")
     vision = vision_config(tensors, origin, "backbone.", options.get("vision_head_width", HEAD_WIDTH))
     text = text_config(tensors, origin, "text_encoder.", options.get("text_head_width", HEAD_WIDTH))
     n_contexts = require(tensors, "contexts", origin).shape[1]
@@ -69,7 +82,9 @@ def convert(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[s
 
 def published_name(key: str) -> str:
     """Returns the authors' name of one of our keys."""
-    return key.replace("backbone.visual.", "backbone.", 1)
+    for ours in ("backbone.visual.", "backbone.pyramid."):
+        key = key.replace(ours, "backbone.", 1)
+    return key
 
 
 def _class_names(count: int, origin: str, options: Mapping[str, Any]) -> tuple[str, ...]:

@@ -41,6 +41,24 @@ FORMATS: tuple[Format, ...] = (
 """The first that matches is taken."""
 
 
+def recognise(tensors: Mapping[str, torch.Tensor], origin: str) -> Format:
+    """Returns the layout of a published file by the names of its tensors.
+
+    Args:
+        tensors: As ``reading.read_tensors`` gives them.
+        origin: Names the file, for the message.
+
+    Raises:
+        WeightsError: No layout fits.
+    """
+    for format in FORMATS:
+        if format.matches(tensors):
+            return format
+    known = "\n  ".join(format.title for format in FORMATS)
+    some = ", ".join(list(tensors)[:5])
+    raise WeightsError(f"{origin} has a layout that is not known. Its first keys: {some}. Known layouts:\n  {known}")
+
+
 def convert(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[str, Any] | None = None) -> Converted:
     """Converts the tensors of a published file, whatever its layout.
 
@@ -54,15 +72,11 @@ def convert(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[s
         ValueError: An option is unknown to the layout, or one that it needs is missing.
     """
     options = options or {}
-    for format in FORMATS:
-        if format.matches(tensors):
-            unknown = sorted(set(options) - format.options)
-            if unknown:
-                raise ValueError(
-                    f"{origin} is a {format.title}, which takes no {', '.join(unknown)}; "
-                    f"it takes {', '.join(sorted(format.options)) or 'no options'}"
-                )
-            return format.convert(tensors, f"{origin} ({format.title})", options)
-    known = "\n  ".join(format.title for format in FORMATS)
-    some = ", ".join(list(tensors)[:5])
-    raise WeightsError(f"{origin} has a layout that is not known. Its first keys: {some}. Known layouts:\n  {known}")
+    format = recognise(tensors, origin)
+    unknown = sorted(set(options) - format.options)
+    if unknown:
+        raise ValueError(
+            f"{origin} is a {format.title}, which takes no {', '.join(unknown)}; "
+            f"it takes {', '.join(sorted(format.options)) or 'no options'}"
+        )
+    return format.convert(tensors, f"{origin} ({format.title})", options)

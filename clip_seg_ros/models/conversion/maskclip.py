@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ OPTIONS = frozenset({*_READOUT, "official_tower", "quick_gelu", "vision_head_wid
 AUTHORS_OPTIONS = OPTIONS | {"clip", "text_embeddings", "class_names"}
 _SIZE, _LONG_SIDE_LIMIT = 512, 2048
 _IMAGE_PREFIXES = ("backbone.", "clip/")
+_ROWS = "decode_head.text_embeddings"
+_PROJECTIONS = ("visual.proj", "visual.attnpool.")
 _TABLE = "visual.attnpool.positional_embedding"
 """Dense embeddings have no use for it."""
 
@@ -72,32 +75,35 @@ def convert_authors(tensors: Mapping[str, torch.Tensor], origin: str, options: M
     Raises:
         WeightsError: There is nothing to make text embeddings of, or keys are missing, unexpected or mis-shaped.
     """
-    tensors = {_segmentor_name(key): value for key, value in tensors.items()}
+    names = _Names.of(tensors)
     given = options.get("clip")
     if given is not None:
-        tensors |= {f"text.{key}": value for key, value in given.items() if not key.startswith("visual.")}
-        if not any(key.startswith("decode_head.") for key in tensors):
-            tensors |= _projections(given)
-        tensors.pop("decode_head.text_embeddings", None)
+        tensors = {key: value for key, value in tensors.items() if key != _ROWS}
+        tensors |= {key: value for key, value in given.items() if not key.startswith("visual.")}
+        if names.projections is None:
+            names = replace(names, projections="visual.")
+            tensors |= {key: value for key, value in given.items() if key.startswith(_PROJECTIONS) and key != _TABLE}
     elif "text_embeddings" in options:
-        tensors["decode_head.text_embeddings"] = options["text_embeddings"]
-    elif "decode_head.text_embeddings" not in tensors:
+        tensors = {**tensors, _ROWS: options["text_embeddings"]}
+    elif _ROWS not in tensors:
+        lacking = "text embeddings" + (" and the projection onto them" if names.projections is None else "")
         raise WeightsError(
-            f"{origin} holds the image side alone, and no phrase can be understood with it: add the CLIP that it was "
-            "made from (--clip FILE), or text embeddings and the names of their classes"
+            f"{origin} holds the image side alone, without {lacking}, and no phrase can be understood with it: add the "
+            "CLIP that it was made from (--clip FILE), or text embeddings and the names of their classes"
         )
-    vision, embed_dim = _vision(tensors, origin, options)
+    if names.projections is None:
+        names = replace(names, projections="decode_head.")  # reported as missing
+    vision, embed_dim = _vision(tensors, names, origin, options)
     if given is not None:
-        text = text_config(tensors, origin, "text.", options.get("text_head_width", HEAD_WIDTH))
-        names = None
+        text = text_config(tensors, origin, "", options.get("text_head_width", HEAD_WIDTH))
+        classes = None
     else:
-        text, names = None, _class_names(tensors["decode_head.text_embeddings"], origin, options)
+        text, classes = None, _class_names(tensors[_ROWS], origin, options)
     clip = ClipConfig(embed_dim, vision, text, options.get("quick_gelu", True))
-    config = _configure(clip, options, options.get("official_tower", True), names)
+    config = _configure(clip, options, options.get("official_tower", True), classes)
     wanted = shapes_of(lambda: MaskCLIP.from_config("", config))
-    source = _resnet_source if isinstance(vision.layers, tuple) else _vit_source
-    ignored = {f"text.{key}" for key in (*BOOKKEEPING, "logit_scale")}
-    return Converted(config, assemble(wanted, source, tensors, origin, ignored.__contains__))
+    ignored = {*BOOKKEEPING, "logit_scale"}
+    return Converted(config, assemble(wanted, names.source, tensors, origin, ignored.__contains__))
 
 
 def _configure(
@@ -119,40 +125,64 @@ def _configure(
     return config
 
 
-def _segmentor_name(key: str) -> str:
-    """Brings the names of the authors' three kinds of files to those of a whole segmentor."""
-    if key.startswith("clip/"):
-        return f"backbone.{key.removeprefix('clip/')}"
-    if re.fullmatch(r"([qkvc]_)?proj/(weight|bias)", key):
-        return f"decode_head.{key.replace('/', '.')}"
-    return key
+@dataclass(frozen=True)
+class _Names:
+    """What the tensors are called in one of the authors' kinds of files."""
 
+    resnet: bool
+    image: str
+    """Ahead of the image tower's: "backbone." or, in the nested file, "clip/"."""
+    projections: str | None
+    """Ahead of the projections': "decode_head."; "" in the nested file ("proj/weight"); "visual." for those of a whole
+    CLIP beside the file; ``None`` where there are none."""
 
-def _projections(clip: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Takes from a whole CLIP the projections that the authors' backbone file lacks."""
-    if "visual.proj" in clip:
-        return {"decode_head.proj.weight": clip["visual.proj"].T}
-    prefix = "visual.attnpool."
-    names = [key for key in clip if key.startswith(prefix) and key != _TABLE]
-    return {f"decode_head.{key.removeprefix(prefix)}": clip[key] for key in names}
+    @classmethod
+    def of(cls, tensors: Mapping[str, torch.Tensor]) -> _Names:
+        nested = any(key.startswith("clip/") for key in tensors)
+        image = "clip/" if nested else "backbone."
+        resnet = any(key.startswith(f"{image}stem.") for key in tensors)
+        if nested:
+            return cls(resnet, image, "")
+        whole = any(key.startswith("decode_head.") and key != _ROWS for key in tensors)
+        return cls(resnet, image, "decode_head." if whole else None)
+
+    def projection(self, name: str) -> str:
+        """Returns the key of ``name``: "proj.weight", "c_proj.bias" and the like."""
+        if self.projections == "visual.":
+            return "visual.proj" if name == "proj.weight" else f"visual.attnpool.{name}"
+        return f"{self.projections}{name}" if self.projections else name.replace(".", "/")
+
+    def source(self, key: str) -> Source:
+        """Says where a tensor of ours comes from."""
+        if key == "text_embeddings":
+            return Source((_ROWS,))
+        if key.startswith("text."):
+            return Source((key.removeprefix("text."),))
+        name = key.removeprefix("visual.")
+        if name == "proj":
+            return Source((self.projection("proj.weight"),), transposed=self.projections != "visual.")
+        if name.startswith("attnpool."):
+            return Source((self.projection(name.removeprefix("attnpool.")),), unit_axes=True)
+        return Source((f"{self.image}{_image_name(name, self.resnet)}",), unit_axes=name in _TOKENS)
 
 
 def _vision(
-    tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[str, Any]
+    tensors: Mapping[str, torch.Tensor], names: _Names, origin: str, options: Mapping[str, Any]
 ) -> tuple[VisionConfig, int]:
     """Reads the image tower's size and the width of the embedding off the weights."""
-    head_width = options.get("vision_head_width", HEAD_WIDTH)
-    if any(key.startswith("backbone.stem.") for key in tensors):
-        layers = tuple(count_blocks(tensors, f"backbone.layer{stage}.") for stage in (1, 2, 3, 4))
-        width = len(require(tensors, "backbone.layer1.0.conv1.weight", origin))
+    image, head_width = names.image, options.get("vision_head_width", HEAD_WIDTH)
+    if names.resnet:
+        layers = tuple(count_blocks(tensors, f"{image}layer{stage}.") for stage in (1, 2, 3, 4))
+        width = len(require(tensors, f"{image}layer1.0.conv1.weight", origin))
         # The position table is gone, and with it the size that CLIP was trained at.
         vision = VisionConfig(layers, width, 224, head_width=head_width)
-        return vision, len(require(tensors, "decode_head.c_proj.weight", origin))
-    width, _, patch, _ = require(tensors, "backbone.patch_embed.projection.weight", origin).shape
-    positions = require(tensors, "backbone.pos_embed", origin).shape[1]
-    layers = count_blocks(tensors, "backbone.layers.")
+        return vision, len(require(tensors, names.projection("c_proj.weight"), origin))
+    width, _, patch, _ = require(tensors, f"{image}patch_embed.projection.weight", origin).shape
+    positions = require(tensors, f"{image}pos_embed", origin).shape[1]
+    layers = count_blocks(tensors, f"{image}layers.")
     vision = VisionConfig(layers, width, round((positions - 1) ** 0.5) * patch, patch, head_width)
-    return vision, len(require(tensors, "decode_head.proj.weight", origin))
+    projection = require(tensors, names.projection("proj.weight"), origin)
+    return vision, projection.shape[1 if names.projections == "visual." else 0]
 
 
 def _class_names(rows: torch.Tensor, origin: str, options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -167,47 +197,32 @@ def _class_names(rows: torch.Tensor, origin: str, options: Mapping[str, Any]) ->
     return tuple(names)
 
 
-def _text_source(key: str) -> Source | None:
-    if key == "text_embeddings":
-        return Source(("decode_head.text_embeddings",))
-    return Source((key,)) if key.startswith("text.") else None
-
-
-_VIT_NAMES = (
+_TOKENS = {"class_embedding": "cls_token", "positional_embedding": "pos_embed"}
+_STEM = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 6, "bn3": 7}
+_RENAMED = (
     (r"transformer\.resblocks\.(\d+)\.ln_", r"layers.\1.ln"),
     (r"transformer\.resblocks\.(\d+)\.attn\.", r"layers.\1.attn.attn."),
     (r"transformer\.resblocks\.(\d+)\.mlp\.c_fc\.", r"layers.\1.ffn.layers.0.0."),
     (r"transformer\.resblocks\.(\d+)\.mlp\.c_proj\.", r"layers.\1.ffn.layers.1."),
     (r"ln_pre\.", "ln0."),
     (r"ln_post\.", "ln1."),
-    (r"conv1\.", "patch_embed.projection."),
+    # The average pool of a shortcut has a number of its own there.
+    (r"(.*)\.downsample\.1\.", r"\1.downsample.2."),
+    (r"(.*)\.downsample\.0\.", r"\1.downsample.1."),
 )
 
 
-def _vit_source(key: str) -> Source:
-    if (text := _text_source(key)) is not None:
-        return text
-    name = key.removeprefix("visual.")
-    if name == "proj":
-        return Source(("decode_head.proj.weight",), transposed=True)
-    if name in ("class_embedding", "positional_embedding"):
-        return Source(("backbone.cls_token" if name.startswith("class") else "backbone.pos_embed",), unit_axes=True)
-    for ours, theirs in _VIT_NAMES:
-        name = re.sub(f"^{ours}", theirs, name)
-    return Source((f"backbone.{name}",))
-
-
-_STEM = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 6, "bn3": 7}
-
-
-def _resnet_source(key: str) -> Source:
-    if (text := _text_source(key)) is not None:
-        return text
-    name = key.removeprefix("visual.")
-    if name.startswith("attnpool."):
-        return Source((f"decode_head.{name.removeprefix('attnpool.')}",), unit_axes=True)
+def _image_name(name: str, resnet: bool) -> str:
+    """Brings the name of one of our image tower's tensors to the authors'."""
+    if name in _TOKENS:
+        return _TOKENS[name]
     part, _, rest = name.partition(".")
-    if part in _STEM:
-        return Source((f"backbone.stem.{_STEM[part]}.{rest}",))
-    # The average pool of a shortcut has a number of its own there.
-    return Source((f"backbone.{re.sub(r'downsample.([01])', lambda m: f'downsample.{int(m[1]) + 1}', name)}",))
+    if part in _STEM and resnet:
+        return f"stem.{_STEM[part]}.{rest}"
+    if part == "conv1":
+        return f"patch_embed.projection.{rest}"
+    for ours, theirs in _RENAMED:
+        renamed, count = re.subn(f"^{ours}", theirs, name)
+        if count:
+            return renamed
+    return name

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -23,7 +25,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
     Containers are unwrapped: ``{"state_dict": ...}``, the "module." that data-parallel training puts ahead of every key,
     and groups of tensors, whose names are joined with a slash ("proj/weight").
-    Pickles are read with ``weights_only=True`` alone, so that a file can hold data but no program.
+    Pickles are read with ``weights_only=True`` alone, so that a file can hold data but no program. Beside PyTorch's own
+    kinds of data NumPy's scalars pass, which training programs record their scores as.
 
     Raises:
         WeightsError: There is no such file, or it is not a weight file that can be read safely.
@@ -55,7 +58,8 @@ def _read(path: Path) -> Any:
     try:
         if _is_torchscript(path):
             return torch.jit.load(path, map_location="cpu").state_dict()
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with _numpy_scalars_allowed():
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds more than tensors, or is damaged, and is not read, because such a pickle can run any "
@@ -63,6 +67,16 @@ def _read(path: Path) -> Any:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{path} cannot be read ({error}): download it again") from error
+
+
+def _numpy_scalars_allowed() -> AbstractContextManager:
+    # PyTorch before 2.6 cannot be told the name that NumPy before 2 wrote, and refuses such a file.
+    if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
+        return nullcontext()
+    scalar = np.float64(0).__reduce__()[0]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    kinds = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")}
+    return torch.serialization.safe_globals([np.dtype, *kinds, *((scalar, name) for name in names)])
 
 
 def _is_torchscript(path: Path) -> bool:

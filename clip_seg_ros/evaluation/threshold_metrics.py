@@ -1,0 +1,257 @@
+"""CLIPSeg's metrics: binary masks over a sweep of thresholds (Lüddecke and Ecker, CVPR 2022, section 5, and their code).
+
+Counts are summed over the data set and turned into ratios at the end, each with 1 added to its denominator. With
+true positives tp, false positives fp, false negatives fn and true negatives tn at one threshold:
+
+    foreground IoU = tp / (1 + tp + fp + fn)
+    background IoU = tn / (1 + tn + fp + fn)
+    binary IoU     = (foreground IoU + background IoU) / 2
+    mean IoU       = mean over classes of the foreground IoU of each class's own counts
+    precision      = tp / (1 + tp + fp)
+    recall         = tp / (1 + tp + fn)
+    AP             = integral of precision over recall, along the sweep
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+THRESHOLDS = tuple(step / 50 for step in range(1, 50))
+"""0.02, 0.04 .. 0.98: the thresholds at which the paper's tables are computed."""
+
+
+@dataclass(frozen=True)
+class BinaryCounts:
+    """Pixels at each of T thresholds, every field (T,) int64. Counts of several samples add up with ``+``."""
+
+    tp: np.ndarray
+    """Predicted and true."""
+    fp: np.ndarray
+    """Predicted and not true."""
+    fn: np.ndarray
+    """True and not predicted."""
+    tn: np.ndarray
+    """Neither."""
+
+    def __add__(self, other: BinaryCounts) -> BinaryCounts:
+        return BinaryCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
+
+    @property
+    def foreground_iou(self) -> np.ndarray:
+        """(T,) float64, 0..1."""
+        return self.tp / (1 + self.tp + self.fp + self.fn)
+
+    @property
+    def background_iou(self) -> np.ndarray:
+        """(T,) float64, 0..1."""
+        return self.tn / (1 + self.tn + self.fp + self.fn)
+
+    @property
+    def precision(self) -> np.ndarray:
+        """(T,) float64, 0..1."""
+        return self.tp / (1 + self.tp + self.fp)
+
+    @property
+    def recall(self) -> np.ndarray:
+        """(T,) float64, 0..1."""
+        return self.tp / (1 + self.tp + self.fn)
+
+
+@dataclass(frozen=True)
+class SweepScores:
+    """What a data set scored at each of T thresholds; the curves are (T,) float64 in 0..1."""
+
+    thresholds: np.ndarray
+    """(T,) float64, rising."""
+    counts: BinaryCounts
+    """Summed over the data set."""
+    foreground_iou: np.ndarray
+    binary_iou: np.ndarray
+    mean_iou: np.ndarray
+    average_precision: float
+
+    def at(self, curve: np.ndarray, threshold: float) -> float:
+        """The value of one of the curves at a threshold of the sweep.
+
+        Raises:
+            ValueError: the threshold is none of the sweep's.
+        """
+        nearest = int(np.argmin(np.abs(self.thresholds - threshold)))
+        if abs(self.thresholds[nearest] - threshold) > 1e-6:
+            raise ValueError(f"{threshold} is none of the thresholds {self.thresholds.tolist()}")
+        return float(curve[nearest])
+
+    def best(self, curve: np.ndarray) -> tuple[float, float]:
+        """The highest value of one of the curves and its threshold, the lowest of several equal ones."""
+        index = int(np.argmax(curve))
+        return float(curve[index]), float(self.thresholds[index])
+
+
+class ThresholdSweep:
+    """Adds up a data set one sample at a time; what it holds does not grow with the samples, only with the classes."""
+
+    def __init__(self, thresholds: tuple[float, ...] = THRESHOLDS) -> None:
+        """Starts with no sample.
+
+        Args:
+            thresholds: probabilities 0..1, rising.
+
+        Raises:
+            ValueError: there is none, or they do not rise.
+        """
+        if not thresholds or any(b <= a for a, b in zip(thresholds, thresholds[1:])):
+            raise ValueError(f"thresholds must rise, got {thresholds}")
+        self.thresholds = thresholds
+        zeros = np.zeros(len(thresholds), np.int64)
+        self._total = BinaryCounts(zeros, zeros, zeros, zeros)
+        self._of_class: dict[int, BinaryCounts] = {}
+        # A sample that is a class of its own has its final IoU at once, so that its counts need not be kept.
+        self._own_class_iou = np.zeros(len(thresholds))
+        self._own_classes = 0
+
+    def add(self, probabilities: np.ndarray, mask: np.ndarray, class_id: int | None = None) -> None:
+        """Counts one sample.
+
+        Args:
+            probabilities: (H, W) float, 0..1, at the size of the mask (see ``resize_corners_aligned``).
+            mask: (H, W) bool, where the object truly is.
+            class_id: what the sample shows, for the mean IoU; ``None`` makes the sample a class of its own, as the
+                paper does for PhraseCut.
+
+        Raises:
+            ValueError: the shapes differ, or the mask is not bool.
+        """
+        counts = count_over_thresholds(probabilities, mask, self.thresholds)
+        self._total = self._total + counts
+        if class_id is None:
+            self._own_class_iou = self._own_class_iou + counts.foreground_iou
+            self._own_classes += 1
+        elif class_id in self._of_class:
+            self._of_class[class_id] = self._of_class[class_id] + counts
+        else:
+            self._of_class[class_id] = counts
+
+    def scores(self) -> SweepScores:
+        """The scores of all samples so far.
+
+        Raises:
+            ValueError: there was none.
+        """
+        classes = self._own_classes + len(self._of_class)
+        if not classes:
+            raise ValueError("no sample was added")
+        total = self._total
+        summed_iou = sum((counts.foreground_iou for counts in self._of_class.values()), start=self._own_class_iou)
+        return SweepScores(
+            thresholds=np.array(self.thresholds),
+            counts=total,
+            foreground_iou=total.foreground_iou,
+            binary_iou=(total.foreground_iou + total.background_iou) / 2,
+            mean_iou=summed_iou / classes,
+            average_precision=average_precision(total.precision, total.recall),
+        )
+
+
+def count_over_thresholds(
+    probabilities: np.ndarray, mask: np.ndarray, thresholds: tuple[float, ...] = THRESHOLDS
+) -> BinaryCounts:
+    """Counts one sample at all thresholds in one pass; a pixel is predicted where it is strictly above the threshold.
+
+    Args:
+        probabilities: (H, W) float, 0..1; NaN is not predicted at any threshold. Thresholds are rounded to its type.
+        mask: (H, W) bool.
+        thresholds: rising.
+
+    Raises:
+        ValueError: the shapes differ, or the mask is not bool.
+    """
+    if probabilities.shape != mask.shape or mask.dtype != np.bool_:
+        raise ValueError(f"{probabilities.shape} probabilities need a bool mask as large, got {mask.shape} {mask.dtype}")
+    # How many thresholds each pixel exceeds: it is predicted at exactly the first so many.
+    values = np.where(np.isnan(probabilities), -np.inf, probabilities).astype(probabilities.dtype, copy=False)
+    exceeded = np.searchsorted(np.array(thresholds, values.dtype), values.ravel(), side="left")
+    bins = len(thresholds) + 1
+    true = np.bincount(exceeded[mask.ravel()], minlength=bins)
+    false = np.bincount(exceeded[~mask.ravel()], minlength=bins)
+    # Predicted at threshold t: the pixels that exceed more than t thresholds.
+    fn, tn = np.cumsum(true)[:-1], np.cumsum(false)[:-1]
+    return BinaryCounts(tp=true.sum() - fn, fp=false.sum() - tn, fn=fn, tn=tn)
+
+
+def average_precision(precision: np.ndarray, recall: np.ndarray) -> float:
+    """Integrates precision over recall by Simpson's rule, over the distinct points of a sweep, sorted by recall.
+
+    The curve is not extended to recall 0 or 1. Simpson's rule can leave 0..1 slightly where points lie unevenly.
+
+    Args:
+        precision: (T,), 0..1.
+        recall: (T,), 0..1.
+    """
+    points = np.unique(np.stack([recall, precision], axis=1), axis=0)
+    return simpson(points[:, 0], points[:, 1])
+
+
+def simpson(x: np.ndarray, y: np.ndarray) -> float:
+    """Simpson's rule for unevenly spaced points, as SciPy has computed it since release 1.11.
+
+    An even number of points leaves one interval over, the last; there the parabola through the last three points is
+    integrated (Cartwright, Journal of Mathematical Sciences and Mathematics Education 12, 2017). Terms whose
+    denominator is 0, as with two points at one x, count as 0.
+
+    Args:
+        x: (N,) not falling.
+        y: (N,) the function at x.
+
+    Returns:
+        The integral; 0 for fewer than two points.
+    """
+    gaps = np.diff(x)
+    if len(gaps) < 2:
+        return float(np.sum(gaps * (y[1:] + y[:-1]) / 2))
+    pairs = len(gaps) // 2
+    left, right = gaps[0 : 2 * pairs : 2], gaps[1 : 2 * pairs : 2]
+    first, middle, last = y[0 : 2 * pairs : 2], y[1 : 2 * pairs : 2], y[2 : 2 * pairs + 1 : 2]
+    width, ratio = left + right, _divide(left, right)
+    area = first * (2 - _divide(1, ratio)) + middle * width * _divide(width, left * right) + last * (2 - ratio)
+    total = float(np.sum(width / 6 * area))
+    if len(gaps) % 2:
+        a, b = gaps[-2], gaps[-1]
+        total += float(
+            y[-1] * _divide(2 * b**2 + 3 * a * b, 6 * (a + b))
+            + y[-2] * _divide(b**2 + 3 * a * b, 6 * a)
+            - y[-3] * _divide(b**3, 6 * a * (a + b))
+        )
+    return total
+
+
+def resize_corners_aligned(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes bilinearly so that the centres of the corner pixels stay the corners: probabilities to the mask's size.
+
+    Args:
+        maps: (..., h, w) float.
+        size: (H, W) of the result.
+
+    Returns:
+        (..., H, W) of the same type.
+    """
+    wide = _resize_last_axis(maps, size[1])
+    return _resize_last_axis(wide.swapaxes(-1, -2), size[0]).swapaxes(-1, -2)
+
+
+def _resize_last_axis(values: np.ndarray, length: int) -> np.ndarray:
+    """Linear interpolation along the last axis, from its first entry to its last."""
+    # In the values' own type, as the authors' code: a pixel near a threshold could otherwise fall on its other side.
+    step = values.dtype.type((values.shape[-1] - 1) / (length - 1) if length > 1 else 0)
+    position = np.arange(length, dtype=values.dtype) * step
+    low = np.minimum(position.astype(np.intp), values.shape[-1] - 1)
+    high = np.minimum(low + 1, values.shape[-1] - 1)
+    share = position - low.astype(values.dtype)
+    return values[..., low] * (1 - share) + values[..., high] * share
+
+
+def _divide(numerator: np.ndarray | float, denominator: np.ndarray | float) -> np.ndarray:
+    """``numerator / denominator``, and 0 where the denominator is 0."""
+    denominator = np.asarray(denominator, np.float64)
+    return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator != 0)

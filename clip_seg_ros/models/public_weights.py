@@ -1,0 +1,134 @@
+"""The weights that others published: their names here, where they are, and on which terms."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+HUB = "https://huggingface.co"
+OPEN_CLIP_PREFIX = "open_clip:"
+"""Ahead of ARCHITECTURE/TAG: any CLIP that open_clip lists."""
+SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A weight file on the Hugging Face hub."""
+
+    repository: str
+    """OWNER/NAME."""
+    files: tuple[str, ...]
+    """The first that the repository holds is taken."""
+
+
+@dataclass(frozen=True)
+class PublicWeights:
+    """One set of published weights. Exactly one of ``hub``, ``open_clip`` and ``by_hand`` says how to get it."""
+
+    kind: str
+    """The model that reads them, a key of ``factory.MODEL_KINDS``."""
+    title: str
+    page: str
+    licence: str
+    """What the publisher says; it binds whoever downloads."""
+    megabytes: int
+    """Size of the converted file in 10^6 bytes, roughly."""
+    hub: HubFile | None = None
+    open_clip: str | None = None
+    """ARCHITECTURE/TAG."""
+    by_hand: str | None = None
+    """How a person gets the file, where there is no address that a program could rely on. ``{name}`` is the name."""
+
+
+_CLIPSEG_FILES = ("model.safetensors", "pytorch_model.bin")
+_CLIPSEG_LICENCE = (
+    "the hub page says Apache-2.0; the authors' repository (github.com/timojl/clipseg) is MIT and says that this does "
+    "not apply to its weights, so the authors themselves grant no licence for them"
+)
+_OPENAI_LICENCE = "MIT (of OpenAI's repository github.com/openai/CLIP, which the weights were published with)"
+_CONVERT = "then type `clip-seg weights convert FILE --name {name}`"
+_CRIS = (
+    "the repository links no weights; take the best_model.pth that its training writes, or one that its authors gave "
+    "you, " + _CONVERT + " (for G-Ref add --word-length 22)"
+)
+_DENSECLIP = 'follow the link "Tsinghua Cloud" of {row} in the page\'s table for Semantic FPN with a browser, ' + _CONVERT
+_MASKCLIP_LICENCE = "Apache-2.0 (the repository's); the weights in it are OpenAI's CLIP, MIT"
+
+
+def _clipseg(variant: str, title: str, megabytes: int = 603) -> PublicWeights:
+    repository = f"CIDAS/clipseg-{variant}"
+    hub = HubFile(repository, _CLIPSEG_FILES)
+    return PublicWeights("clipseg", title, f"{HUB}/{repository}", _CLIPSEG_LICENCE, megabytes, hub=hub)
+
+
+def _maskclip(architecture: str, title: str, megabytes: int) -> PublicWeights:
+    page = "https://github.com/openai/CLIP"
+    tag = f"{architecture}-quickgelu/openai"
+    return PublicWeights("maskclip", f"OpenAI's CLIP {title}", page, _OPENAI_LICENCE, megabytes, open_clip=tag)
+
+
+def _cris(title: str, megabytes: int) -> PublicWeights:
+    page = "https://github.com/DerrickWang005/CRIS.pytorch"
+    licence = "MIT (the repository's); it says nothing of weights apart"
+    return PublicWeights("cris", f"CRIS, {title}", page, licence, megabytes, by_hand=_CRIS)
+
+
+def _denseclip(title: str, row: str, megabytes: int) -> PublicWeights:
+    page = "https://github.com/raoyongming/DenseCLIP"
+    licence = "the page says MIT License; it says nothing of weights apart"
+    by_hand = _DENSECLIP.replace("{row}", row)
+    return PublicWeights("denseclip", f"DenseCLIP for ADE20K, {title}", page, licence, megabytes, by_hand=by_hand)
+
+
+def _maskclip_authors(title: str, model: str, clip: str, megabytes: int) -> PublicWeights:
+    by_hand = (
+        "these are OpenAI's weights under other names, made by the repository's tools/maskclip_utils/"
+        f"convert_clip_weights.py --model {model}; `clip-seg weights download {clip}` gets the same without it. With its "
+        f"{model}_clip_weights.pth and OpenAI's CLIP at hand type `clip-seg weights convert FILE --clip CLIP --name "
+        "{name}`"
+    )
+    page = "https://github.com/chongzhou96/MaskCLIP"
+    return PublicWeights("maskclip", f"MaskCLIP, {title}", page, _MASKCLIP_LICENCE, megabytes, by_hand=by_hand)
+
+
+PUBLIC_WEIGHTS: dict[str, PublicWeights] = {
+    "clipseg-rd64-refined": _clipseg("rd64-refined", "CLIPSeg, 64 channels, finer masks"),
+    "clipseg-rd64": _clipseg("rd64", "CLIPSeg, 64 channels"),
+    "clipseg-rd16": _clipseg("rd16", "CLIPSeg, 16 channels", 600),
+    "maskclip-vit-b16": _maskclip("ViT-B-16", "ViT-B/16", 598),
+    "maskclip-vit-b32": _maskclip("ViT-B-32", "ViT-B/32", 605),
+    "maskclip-vit-l14": _maskclip("ViT-L-14", "ViT-L/14", 1711),
+    "maskclip-rn50": _maskclip("RN50", "ResNet-50", 408),
+    "maskclip-rn101": _maskclip("RN101", "ResNet-101", 479),
+    "maskclip-rn50x16": _maskclip("RN50x16", "ResNet-50x16", 1162),
+    "cris-r50": _cris("ResNet-50", 588),
+    "cris-r101": _cris("ResNet-101", 646),
+    "denseclip-rn50": _denseclip("ResNet-50", "RN50-DenseCLIP", 456),
+    "denseclip-rn101": _denseclip("ResNet-101", "RN101-DenseCLIP", 525),
+    "denseclip-vit-b": _denseclip("ViT-B/16", "ViT-B-DenseCLIP", 675),
+    "maskclip-authors-vit-b16": _maskclip_authors("ViT-B/16", "ViT16", "maskclip-vit-b16", 598),
+    "maskclip-authors-rn50": _maskclip_authors("ResNet-50", "RN50", "maskclip-rn50", 408),
+}
+
+
+def open_clip_tag(name: str) -> str | None:
+    """Returns ARCHITECTURE/TAG for weights that open_clip lists, by their name here; ``None`` for others."""
+    if name in PUBLIC_WEIGHTS:
+        return PUBLIC_WEIGHTS[name].open_clip
+    return name.removeprefix(OPEN_CLIP_PREFIX) if name.startswith(OPEN_CLIP_PREFIX) else None
+
+
+def is_name(name: str) -> bool:
+    """Whether weights may be called so: letters, digits, dots, dashes and underscores, or open_clip:ARCHITECTURE/TAG."""
+    return re.fullmatch(rf"({OPEN_CLIP_PREFIX}{SAFE_NAME}/)?{SAFE_NAME}", name) is not None
+
+
+def file_name(name: str) -> str:
+    """Returns the file in the cache folder that holds the weights called ``name``."""
+    return f"{name.replace(OPEN_CLIP_PREFIX, 'open_clip_').replace('/', '_')}.safetensors"
+
+
+def download_command(name: str) -> str | None:
+    """Returns what to type to get the weights called ``name``; ``None`` where nobody published such weights."""
+    published = name in PUBLIC_WEIGHTS or name.startswith(OPEN_CLIP_PREFIX)
+    return f"clip-seg weights download {name}" if published else None

@@ -1,0 +1,227 @@
+"""``clip-seg weights``: lists, downloads, converts and verifies published weights."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from clip_seg_ros import resources
+from clip_seg_ros.models.base import PromptableSegmenter
+from clip_seg_ros.models.checkpoints import WeightsError, is_weight_file
+from clip_seg_ros.models.class_lists import class_list, class_list_names
+from clip_seg_ros.models.conversion.formats import convert, recognise
+from clip_seg_ros.models.conversion.reading import read_tensors
+from clip_seg_ros.models.conversion.writing import store
+from clip_seg_ros.models.factory import EMBEDDED_MODELS, build_from_config, build_from_file
+from clip_seg_ros.models.public_weights import PUBLIC_WEIGHTS, SAFE_NAME, download_command, file_name, is_name
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Adds the ``weights`` subcommand and its own subcommands."""
+    parser = subparsers.add_parser(
+        "weights",
+        help="list, download, convert and verify published weights",
+        description="Published weights are kept converted, one file a model, in "
+        f"{resources.cache_dir()} (CLIP_SEG_CACHE_DIR names another folder).",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="what there is, what is here, and on which terms")
+    download = actions.add_parser("download", help="fetch published weights and convert them")
+    download.add_argument("what", metavar="NAME", help="a name of the list, or open_clip:ARCHITECTURE/TAG")
+    download.add_argument("--name", help="name to keep them under (default: NAME)")
+    download.add_argument("--again", action="store_true", help="even if they are here already")
+    convert_ = actions.add_parser("convert", help="convert a published file that you have")
+    convert_.add_argument("file", type=Path, metavar="FILE", help=".pth, .pt, .bin or .safetensors")
+    where = convert_.add_mutually_exclusive_group(required=True)
+    where.add_argument("--name", help="keep it in the cache folder under this name")
+    where.add_argument("--out", type=Path, metavar="FILE", help="write this .safetensors file")
+    for action in (download, convert_):
+        action.add_argument("--half", action="store_true", help="store float16: half the size, rounded")
+    verify = actions.add_parser("verify", help="prove that a file, or weights by name, are whole and load")
+    verify.add_argument("file", metavar="FILE|NAME", help="a file of this package or a published one")
+    for action in (convert_, verify):
+        _add_file_options(action)
+    for action in (download, convert_, verify):
+        action.add_argument(
+            "--option",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="tell the converter what leaves no trace in the weights, e.g. variant=naclip; a wrong KEY lists all",
+        )
+    parser.set_defaults(run=run)
+
+
+def _add_file_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--clip", type=Path, metavar="FILE", help="the CLIP that goes with a file which holds none, OpenAI's or open_clip's"
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="LIST|FILE",
+        help=f"names of the classes: {', '.join(class_list_names())}, or a text file with one a line",
+    )
+    parser.add_argument("--word-length", type=int, metavar="N", help="CRIS: words read of a phrase (17; 22 for G-Ref)")
+    parser.add_argument("--text-embeddings", type=Path, metavar="FILE", help="MaskCLIP's own: embeddings of the classes")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the action; returns the exit code: 1 where it failed, 2 for wrong arguments, 130 when interrupted."""
+    actions = {"list": _list, "download": _download, "convert": _convert, "verify": _verify}
+    try:
+        actions[args.action](args)
+    except WeightsError as error:
+        print(f"clip-seg weights: {error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(f"clip-seg weights: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nclip-seg weights: interrupted; nothing was written. Type the command again.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _list(args: argparse.Namespace) -> None:
+    folder = resources.cache_dir()
+    rows = [(name, "clipseg", "", "comes with the package") for name in EMBEDDED_MODELS]
+    for name, entry in PUBLIC_WEIGHTS.items():
+        here = (folder / file_name(name)).is_file()
+        state = "here" if here else "by hand" if entry.by_hand else "download"
+        rows.append((name, entry.kind, f"{entry.megabytes} MB", f"{state:<9} {entry.title}"))
+    known = {file_name(name) for name in PUBLIC_WEIGHTS}
+    own = (path for path in sorted(folder.glob("*.safetensors")) if path.name not in known)
+    rows += [(path.stem, "", f"{path.stat().st_size // 10**6} MB", f"{'here':<9} converted by you") for path in own]
+    for name, kind, size, text in rows:
+        print(f"{name:<26} {kind:<10} {size:>8}  {text}")
+    print(f"\nhere: in {folder}\nAny CLIP that open_clip lists on the hub: clip-seg weights download open_clip:ARCHITECTURE/TAG")
+    print("\nWhere they come from, and on which terms:")
+    for name, entry in PUBLIC_WEIGHTS.items():
+        print(f"{name}\n  page     {entry.page}\n  licence  {entry.licence}")
+        how = entry.by_hand.replace("{name}", name) if entry.by_hand else f"`{download_command(name)}`"
+        print(f"  get      {how}")
+
+
+def _download(args: argparse.Namespace) -> None:
+    # Here and not above: nothing else needs the network's libraries.
+    from clip_seg_ros.models.download import fetch, find, load
+
+    name = args.what if args.name is None else _own_name(args.name)
+    path = resources.cache_dir() / file_name(name)
+    found = find(args.what)
+    if path.is_file() and not args.again:
+        try:
+            _report(build_from_file(path, name), path, "is here already")
+            return
+        except WeightsError as error:
+            print(f"what is here cannot be used and is fetched again: {error}")
+    print(f"{args.what}: {found.hub.repository} of {found.page}\nlicence: {found.licence}", flush=True)
+    options = _parse_options(args.option)
+    model = store(load(found, fetch(found.hub), options), path, args.half, name)
+    _report(model, path, "was downloaded, its checksum compared with the hub's, converted and loaded")
+
+
+def _convert(args: argparse.Namespace) -> None:
+    if args.out is not None:
+        path = args.out
+        if path.suffix != ".safetensors":
+            raise ValueError(f"--out must end with .safetensors, got {path}")
+        name = None
+        if path.exists() and path.samefile(args.file):
+            raise ValueError(f"--out would overwrite {args.file} itself")
+    else:
+        name = _own_name(args.name)
+        path = resources.cache_dir() / file_name(name)
+    if is_weight_file(args.file):
+        raise ValueError(f"{args.file} is converted already: use it as it is, or look at it with `clip-seg weights verify`")
+    model = store(convert(read_tensors(args.file), args.file.name, _file_options(args)), path, args.half, name)
+    _report(model, path, f"was converted from {args.file} and loaded")
+
+
+def _verify(args: argparse.Namespace) -> None:
+    path = Path(args.file).expanduser()
+    if not path.exists() and is_name(args.file):
+        path = resources.cache_dir() / file_name(args.file)
+        if not path.is_file():
+            command = download_command(args.file)
+            advice = f"type `{command}`" if command else "`clip-seg weights list` says what is"
+            raise WeightsError(f"there is no file {args.file}, and no such weights in {path.parent}: {advice}")
+    if is_weight_file(path):
+        _report(build_from_file(path), path, "is what SHA256SUMS beside it says, whole, and loads")
+        return
+    tensors = read_tensors(path)
+    title = recognise(tensors, path.name).title
+    converted = convert(tensors, path.name, _file_options(args))
+    model = build_from_config(path.stem, converted.config, converted.tensors, path.name)
+    print(f"{path} is a whole {title}: {_describe(model)}\nto use it: clip-seg weights convert {path} --name NAME")
+
+
+def _own_name(name: str) -> str:
+    if not is_name(name) or ":" in name:
+        raise ValueError(f'weights cannot be called "{name}": use letters, digits, dots, dashes and underscores ({SAFE_NAME})')
+    if name in EMBEDDED_MODELS:
+        raise ValueError(f'"{name}" is the name of weights that come with the package: use another')
+    return name
+
+
+def _parse_options(pairs: Iterable[str]) -> dict[str, Any]:
+    """Reads KEY=VALUE, where VALUE is JSON or else a plain string."""
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--option wants KEY=VALUE, got {pair}")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options
+
+
+def _file_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line tells the converter."""
+    options = _parse_options(args.option)
+    if args.clip is not None:
+        options["clip"] = read_tensors(args.clip)
+    if args.classes is not None:
+        options["class_names"] = _class_names(args.classes)
+    if args.word_length is not None:
+        if args.word_length < 3:
+            raise ValueError(f"--word-length must be at least 3, two of them for start and end, got {args.word_length}")
+        options["word_length"] = args.word_length
+    if args.text_embeddings is not None:
+        tensors = read_tensors(args.text_embeddings)
+        if len(tensors) != 1:
+            raise ValueError(f"--text-embeddings wants a file of one tensor, and {args.text_embeddings} has {len(tensors)}")
+        options["text_embeddings"] = next(iter(tensors.values()))
+    return options
+
+
+def _class_names(text: str) -> tuple[str, ...]:
+    if text in class_list_names():
+        return class_list(text)
+    try:
+        lines = Path(text).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--classes {text} is none of {', '.join(class_list_names())}, and no text file that can be read ({error})"
+        ) from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _describe(model: PromptableSegmenter) -> str:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    prompts = "any phrase" if model.class_names is None else f"{len(model.class_names)} classes"
+    return f"{type(model).__name__}, {parameters / 1e6:.1f} million parameters, {prompts}"
+
+
+def _report(model: PromptableSegmenter, path: Path, happened: str) -> None:
+    print(f"{model.name} {happened}")
+    print(f"  {_describe(model)}\n  {path}, {path.stat().st_size / 1e6:.0f} MB")
+    name = model.name if path == resources.cache_dir() / file_name(model.name) else path
+    print(f'to use it: Predictor.from_name("{name}"), or ros2 launch clip_seg_ros seg.launch.py model:={name}')
+

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from clip_seg_ros.models.visual_prompts import crop_to_object, emphasise, visual_prompt
+
+
+@pytest.fixture
+def masks() -> torch.Tensor:
+    """(2, 64, 96): a wide object, and a tall one at the image's lower right corner."""
+    masks = torch.zeros(2, 64, 96, dtype=torch.bool)
+    masks[0, 20:30, 40:80] = True
+    masks[1, 34:64, 86:96] = True
+    return masks
+
+
+def test_images_of_a_batch_do_not_mix(pixels: torch.Tensor, masks: torch.Tensor) -> None:
+    together = visual_prompt(pixels, masks, 48)
+    assert together.shape == (2, 3, 48, 48)
+    torch.testing.assert_close(together[1:], visual_prompt(pixels[1:], masks[1:], 48))
+
+
+def test_the_object_stays_as_it_is(pixels: torch.Tensor, masks: torch.Tensor) -> None:
+    emphasised = emphasise(pixels, masks)
+    inside = masks[:, None].expand_as(pixels)
+    assert torch.equal(emphasised[inside], pixels[inside])
+    assert emphasised[~inside].std() < 0.1 * pixels[~inside].std()
+
+
+def test_blur_keeps_the_brightness(masks: torch.Tensor) -> None:
+    flat = torch.full((2, 3, 64, 96), 0.7)
+    torch.testing.assert_close(emphasise(flat, masks, blur_sigma=2.0, intensity=1.0), flat)
+
+
+def test_crop_of_an_image_that_is_not_square(pixels: torch.Tensor, masks: torch.Tensor) -> None:
+    # The wide box 10 x 40 grows by 1 and 4 on each side to 12 x 48, which fills the width.
+    crop = crop_to_object(pixels, masks, 48)[0]
+    assert torch.equal(crop[:, 18:30], pixels[0, :, 19:31, 36:84])
+    assert not crop[:, :18].any() and not crop[:, 30:].any()
+    # The tall one grows to the left and up alone, because the image ends.
+    crop = crop_to_object(pixels, masks, 33)[1]
+    assert torch.equal(crop[:, :, 11:22], pixels[1, :, 31:64, 85:96])
+    assert not crop[:, :, :11].any() and not crop[:, :, 22:].any()
+
+
+def test_half_precision_is_close(pixels: torch.Tensor, masks: torch.Tensor) -> None:
+    half = visual_prompt(pixels.to(torch.bfloat16), masks, 48)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), visual_prompt(pixels, masks, 48), atol=0.05, rtol=0.05)
+
+
+def test_faults_are_said(pixels: torch.Tensor, masks: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="empty"):
+        visual_prompt(pixels, torch.zeros_like(masks), 48)
+    with pytest.raises(ValueError, match=r"must be \(2, 64, 96\), got \(2, 96, 64\)"):
+        visual_prompt(pixels, masks.transpose(1, 2), 48)
+    with pytest.raises(ValueError, match="7x96 pixels is too small"):
+        visual_prompt(pixels[:, :, :7], masks[:, 20:27], 48)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from clip_seg_ros.training.losses import shrink_mask, text_to_pixel_loss
+
+
+def test_a_mask_shrinks_to_its_nearest_pixels() -> None:
+    mask = torch.arange(2 * 8 * 12.0).reshape(2, 8, 12)
+    # No mean of neighbours: each is one of the pixels, the first of its square.
+    assert torch.equal(shrink_mask(mask, (2, 3)), mask[:, ::4, ::4])
+    assert shrink_mask(mask, (8, 12)) is mask
+
+
+def test_the_loss_is_the_mean_over_objects_and_the_rest() -> None:
+    logits = torch.tensor([[[2.0, -1.0]], [[0.0, 3.0]]])
+    mask = torch.tensor([[[1.0, 0.0]], [[0.25, 1.0]]])
+    probabilities = logits.sigmoid()
+    # Equation 9: -log of the probability inside, -log of its complement outside; a soft mask weighs both.
+    each = -(mask * probabilities.log() + (1 - mask) * (1 - probabilities).log())
+    assert text_to_pixel_loss(logits, mask).item() == pytest.approx(each.mean().item(), rel=1e-6)
+
+
+def test_the_mask_may_have_the_resolution_of_the_image() -> None:
+    logits = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(2, 16, 24)
+    mask[:, :8] = 1
+    assert text_to_pixel_loss(logits, mask) == text_to_pixel_loss(logits, mask[:, ::4, ::4])
+    with pytest.raises(ValueError):
+        text_to_pixel_loss(logits, mask[:1])
+
+
+def test_the_gradient_pulls_up_inside_and_down_outside() -> None:
+    logits = torch.zeros(1, 2, 2, requires_grad=True)
+    text_to_pixel_loss(logits, torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])).backward()
+    assert torch.equal(logits.grad, torch.tensor([[[-0.125, -0.125], [0.125, 0.125]]]))
+    # Logits of hundreds, as an untrained kernel gives, cost much and no NaN.
+    assert text_to_pixel_loss(torch.full((1, 2, 2), -500.0), torch.ones(1, 2, 2)) == 500.0
