@@ -104,6 +104,25 @@ def test_a_variable_that_names_no_folder_is_an_error(tmp_path: Path, module_at, 
         resources.weights_dir()
 
 
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"CLIP_SEG_CACHE_DIR": "/big/weights", "XDG_CACHE_HOME": "/cache"}, "/big/weights"),
+        ({"CLIP_SEG_CACHE_DIR": "~/weights"}, "/home/me/weights"),
+        ({"XDG_CACHE_HOME": "/cache"}, "/cache/clip_seg_ros/weights"),
+        ({"XDG_CACHE_HOME": "relative"}, "/home/me/.cache/clip_seg_ros/weights"),
+        ({}, "/home/me/.cache/clip_seg_ros/weights"),
+    ],
+)
+def test_where_downloaded_weights_are(monkeypatch, variables: dict[str, str], expected: str) -> None:
+    for name in ("CLIP_SEG_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": "/home/me", **variables}.items():
+        monkeypatch.setenv(name, value)
+
+    assert resources.cache_dir() == Path(expected)
+
+
 def test_the_real_files_are_there() -> None:
     assert (resources.config_dir() / "referring.yaml").is_file()
 

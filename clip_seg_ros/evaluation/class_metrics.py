@@ -18,6 +18,7 @@ import numpy as np
 IGNORE_LABEL = 255
 """The label of pixels that belong to no class."""
 
+
 @dataclass(frozen=True)
 class ClassScores:
     """Scores of C classes: (C,) float64 in 0..1, NaN for a class whose denominator holds no pixel."""
@@ -28,9 +29,9 @@ class ClassScores:
     precision: np.ndarray
     """NaN for a class that is not predicted anywhere."""
     recall: np.ndarray
-    """The paper's ``Acc``; NaN for a class that is not labelled anywhere."""
+    """MMSegmentation's ``Acc``; NaN for a class that is not labelled anywhere."""
     pixel_accuracy: float
-    """The paper's ``aAcc``, 0..1; NaN when nothing is labelled."""
+    """MMSegmentation's ``aAcc``, 0..1; NaN when nothing is labelled."""
 
     @property
     def mean_iou(self) -> float:

@@ -1,4 +1,4 @@
-"""CRIS's metrics for referring expressions: one mask a sentence (Wang et al., CVPR 2022, section 4.2, and their code)."""
+"""CRIS's metrics for referring expressions, one mask a sentence (Wang et al., CVPR 2022), as in the authors' code."""
 
 from __future__ import annotations
 
@@ -77,12 +77,15 @@ def sentence_iou(predicted: np.ndarray, true: np.ndarray) -> float:
     """
     if predicted.shape != true.shape or predicted.dtype != np.bool_ or true.dtype != np.bool_:
         raise ValueError(
-            f"masks must be bool and of one shape, got {predicted.shape} {predicted.dtype} and {true.shape} {true.dtype}"
+            "masks must be bool and of one shape, "
+            f"got {predicted.shape} {predicted.dtype} and {true.shape} {true.dtype}"
         )
     return float(np.count_nonzero(predicted & true) / (np.count_nonzero(predicted | true) + _EPSILON))
 
 
-def training_metric(logits: np.ndarray, targets: np.ndarray) -> ReferringScores:
+def training_metric(
+    logits: np.ndarray, targets: np.ndarray, threshold: float = MASK_THRESHOLD
+) -> ReferringScores:
     """What training reports of one batch, at the network's own size (stride 4): mean IoU and Pr@50.
 
     Unlike the evaluation, a probability equal to the threshold is inside.
@@ -90,6 +93,7 @@ def training_metric(logits: np.ndarray, targets: np.ndarray) -> ReferringScores:
     Args:
         logits: (B, 1, h, w) or (B, h, w) float, before the sigmoid.
         targets: of the same shape, bool or soft values 0..1; whatever is not 0 is inside.
+        threshold: a probability, 0..1.
 
     Raises:
         ValueError: the shapes differ, or the batch is empty.
@@ -100,5 +104,5 @@ def training_metric(logits: np.ndarray, targets: np.ndarray) -> ReferringScores:
     for sample, target in zip(logits, targets):
         # tanh does not overflow, whatever the logit.
         probabilities = 0.5 * (1 + np.tanh(0.5 * sample))
-        total.add(probabilities >= MASK_THRESHOLD, target != 0)
+        total.add(probabilities >= threshold, target != 0)
     return total.scores()

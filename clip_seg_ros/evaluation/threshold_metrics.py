@@ -1,7 +1,8 @@
-"""CLIPSeg's metrics: binary masks over a sweep of thresholds (Lüddecke and Ecker, CVPR 2022, section 5, and their code).
+"""CLIPSeg's metrics: binary masks over a sweep of thresholds (Lüddecke and Ecker, CVPR 2022).
 
-Counts are summed over the data set and turned into ratios at the end, each with 1 added to its denominator. With
-true positives tp, false positives fp, false negatives fn and true negatives tn at one threshold:
+As its authors compute them, counts are summed over the data set and turned into ratios at the end, each with 1 added
+to its denominator. With true positives tp, false positives fp, false negatives fn and true negatives tn at one
+threshold:
 
     foreground IoU = tp / (1 + tp + fp + fn)
     background IoU = tn / (1 + tn + fp + fn)
@@ -168,7 +169,9 @@ def count_over_thresholds(
         ValueError: the shapes differ, or the mask is not bool.
     """
     if probabilities.shape != mask.shape or mask.dtype != np.bool_:
-        raise ValueError(f"{probabilities.shape} probabilities need a bool mask as large, got {mask.shape} {mask.dtype}")
+        raise ValueError(
+            f"{probabilities.shape} probabilities need as large a bool mask, got {mask.shape} {mask.dtype}"
+        )
     # How many thresholds each pixel exceeds: it is predicted at exactly the first so many.
     values = np.where(np.isnan(probabilities), -np.inf, probabilities).astype(probabilities.dtype, copy=False)
     exceeded = np.searchsorted(np.array(thresholds, values.dtype), values.ravel(), side="left")

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -27,6 +28,9 @@ from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegment
 from clip_seg_ros.models.denseclip_backbones import DenseBackbone, DenseResNet, DenseViT, TimmBackbone
 from clip_seg_ros.models.denseclip_parts import ContextDecoder, FeaturePyramid, SemanticFPNHead
 from clip_seg_ros.models.tokenizer import Tokenizer, build_tokenizer
+
+_BELOW_2_DEVIATIONS = 0.5 * math.erfc(math.sqrt(2.0))
+"""The chance that a normal value lies more than 2 deviations below the mean."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,10 @@ class DenseCLIP(PromptableSegmenter):
         # Training leaves the texts as CLIP learnt them: what is put ahead of them and added to them is learnt.
         self.text_encoder = text_encoder.requires_grad_(False)
         word_width, embed_dim = text_encoder.text_projection.shape
-        self.contexts = nn.Parameter(torch.empty(1, config.n_contexts, word_width))
-        nn.init.trunc_normal_(self.contexts)
+        # A normal distribution cut at 2 deviations. Not nn.init.trunc_normal_: it draws until all values lie within, which
+        # never ends where a loader turns the drawing off.
+        chances = torch.rand(1, config.n_contexts, word_width) * (1 - 2 * _BELOW_2_DEVIATIONS) + _BELOW_2_DEVIATIONS
+        self.contexts = nn.Parameter(torch.special.ndtri(chances))
         if config.prompting == "post":
             # Small, so that training begins with the texts as CLIP made them.
             self.gamma = nn.Parameter(torch.full((embed_dim,), 1e-4))

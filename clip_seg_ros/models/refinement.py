@@ -23,7 +23,7 @@ def denoise_prompts(logits: torch.Tensor, threshold: float, logit_scale: float) 
         logit_scale: CLIP's, 100.
 
     Returns:
-        (B, P, h, w).
+        (B, P, h, w). Where every class is ruled out, all share a place equally, as in the authors' program.
     """
     highest = (logit_scale * logits).softmax(dim=1).amax(dim=(2, 3), keepdim=True)
     return torch.where(highest < threshold, logits.new_tensor(ABSENT_LOGIT), logits)

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> None:
     folder = resources.cache_dir()
-    rows = [(name, "clipseg", "", "comes with the package") for name in EMBEDDED_MODELS]
+    rows = [(name, name.partition("-")[0], "", "comes with the package") for name in EMBEDDED_MODELS]
     for name, entry in PUBLIC_WEIGHTS.items():
         here = (folder / file_name(name)).is_file()
         state = "here" if here else "by hand" if entry.by_hand else "download"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,14 +11,11 @@ from clip_seg_ros.evaluation.class_metrics import ConfusionMatrix
 from clip_seg_ros.evaluation.referring_metrics import MASK_THRESHOLD, ReferringIoU, training_metric
 from clip_seg_ros.evaluation.threshold_metrics import ThresholdSweep, resize_corners_aligned
 
-if TYPE_CHECKING:
-    from conftest import MetricRecording
-
 EXACT = 1e-12
 """Ratios of whole numbers in double precision."""
 
 
-def test_clipseg_threshold_sweep(recording: Callable[[str], MetricRecording]) -> None:
+def test_clipseg_threshold_sweep(recording: Callable) -> None:
     recorded = recording("clipseg_metrics")
     probabilities = 1 / (1 + np.exp(-recorded["in.pred_logits"][:, 0]))
     masks = recorded["in.gt"][:, 0] > 0
@@ -51,7 +47,7 @@ def test_clipseg_threshold_sweep(recording: Callable[[str], MetricRecording]) ->
 
 
 @pytest.mark.parametrize("reduce_zero_label", [False, True])
-def test_mmseg_class_scores(recording: Callable[[str], MetricRecording], reduce_zero_label: bool) -> None:
+def test_mmseg_class_scores(recording: Callable, reduce_zero_label: bool) -> None:
     recorded = recording("mmseg_metrics")
     matrix = ConfusionMatrix(class_count=6, reduce_zero_label=reduce_zero_label)
     for image in (0, 1):
@@ -71,7 +67,7 @@ def test_mmseg_class_scores(recording: Callable[[str], MetricRecording], reduce_
     recorded.check({prefix + name: value for name, value in values.items()}, (prefix,), EXACT)
 
 
-def test_cris_sentence_iou_and_precision(recording: Callable[[str], MetricRecording]) -> None:
+def test_cris_sentence_iou_and_precision(recording: Callable) -> None:
     recorded = recording("cris_pre_post_metrics")
     total = ReferringIoU()
     ious = [
@@ -90,7 +86,7 @@ def test_cris_sentence_iou_and_precision(recording: Callable[[str], MetricRecord
     recorded.check(actual, ("out.iou_", "out.precision_"), EXACT)
 
 
-def test_cris_training_metric(recording: Callable[[str], MetricRecording]) -> None:
+def test_cris_training_metric(recording: Callable) -> None:
     recorded = recording("cris_pre_post_metrics")
     scores = training_metric(recorded["in.network_logits"], recorded["in.train_metric_target"])
     actual = {

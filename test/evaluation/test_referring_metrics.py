@@ -35,21 +35,26 @@ def test_scores_equal_plain_loops() -> None:
 def test_empty_masks_and_an_iou_at_the_level_do_not_count_as_found() -> None:
     empty = np.zeros((2, 2), bool)
     assert sentence_iou(empty, empty) == 0
-    total = ReferringIoU()
-    total.add(np.array([[True, True]]), np.array([[True, False]]))
-    assert total.scores().precision_at[0.5] == 0
+    predicted, true = np.array([[True, True]]), np.array([[True, False]])
+    iou = sentence_iou(predicted, true)
+    total = ReferringIoU(levels=(iou, iou - 1e-9))
+    total.add(predicted, true)
+    assert list(total.scores().precision_at.values()) == [0, 1]
 
 
 def test_the_training_metric_equals_a_plain_loop() -> None:
     rng = np.random.default_rng(1)
     targets = (rng.random((6, 1, 5, 7)) < 0.5) * rng.random((6, 1, 5, 7))
     logits = np.where(targets > 0, 2.0, -2.0) + rng.normal(size=targets.shape)
-    ious = [
-        looped_iou(1 / (1 + np.exp(-sample)) >= 0.35, target > 0) for sample, target in zip(logits, targets, strict=True)
-    ]
+    predicted = 1 / (1 + np.exp(-logits)) >= 0.35
+    ious = [looped_iou(sample, target > 0) for sample, target in zip(predicted, targets, strict=True)]
     scores = training_metric(logits, targets)
     assert scores.mean_iou == pytest.approx(sum(ious) / 6)
     assert scores.precision_at == {0.5: pytest.approx(sum(iou > 0.5 for iou in ious) / 6)}
+
+
+def test_in_training_a_probability_at_the_threshold_is_inside() -> None:
+    assert training_metric(np.zeros((1, 2, 2)), np.ones((1, 2, 2)), threshold=0.5).mean_iou == pytest.approx(1)
 
 
 def test_huge_logits_do_not_overflow() -> None:

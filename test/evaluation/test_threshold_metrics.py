@@ -35,7 +35,7 @@ def looped_counts(sample: tuple[np.ndarray, np.ndarray], threshold: float) -> li
     counts = [0, 0, 0, 0]
     for probability, true in zip(sample[0].ravel(), sample[1].ravel(), strict=True):
         predicted = probability > np.float32(threshold)
-        counts[{(True, True): 0, (True, False): 1, (False, True): 2, (False, False): 3}[bool(predicted), bool(true)]] += 1
+        counts[(0 if true else 1) if predicted else (2 if true else 3)] += 1
     return counts
 
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_counted_is_refused() -> None:
     sweep = ThresholdSweep()
     with pytest.raises(ValueError, match="no sample"):
         sweep.scores()
-    with pytest.raises(ValueError, match="as large"):
+    with pytest.raises(ValueError, match="as large a bool mask"):
         sweep.add(np.zeros((2, 3)), np.zeros((3, 2), bool))
     with pytest.raises(ValueError, match="bool"):
         sweep.add(np.zeros((2, 3)), np.zeros((2, 3), np.uint8))

@@ -11,9 +11,11 @@ from torch import nn
 
 from clip_seg_ros.models.checkpoints import (
     WeightsError,
+    is_weight_file,
     load_safetensors,
     load_strict,
     save_safetensors,
+    update_sum,
     update_sums,
 )
 
@@ -161,3 +163,35 @@ def test_the_same_weights_make_the_same_file(tmp_path: Path) -> None:
     update_sums(tmp_path)
     loaded, config = load_safetensors(files[0])
     assert config == {"name": "ä"} and torch.equal(loaded["b"], torch.ones(2, 3))
+
+
+def test_one_sum_leaves_the_others_as_they_are(weights: Path) -> None:
+    other = weights.with_name("other.safetensors")
+    save_safetensors(other, {"x": torch.ones(2)}, CONFIG)
+    weights.write_bytes(b"damaged")
+    update_sum(other)
+    assert load_safetensors(other)[0]["x"].equal(torch.ones(2))
+    assert "was cut short or changed" in refusal(weights)
+    save_safetensors(other, {"x": torch.zeros(2)}, CONFIG)
+    update_sum(other)
+    assert load_safetensors(other)[0]["x"].equal(torch.zeros(2))
+    assert len((weights.parent / "SHA256SUMS").read_text().splitlines()) == 2
+
+
+def test_what_this_package_wrote(weights: Path, tmp_path: Path) -> None:
+    assert is_weight_file(weights)
+    weights.write_bytes(b"damaged")
+    assert is_weight_file(weights)  # SHA256SUMS says so
+    (tmp_path / "elsewhere").mkdir()
+    moved = tmp_path / "elsewhere" / "moved.safetensors"
+    save_safetensors(moved, {"x": torch.ones(2)}, CONFIG)
+    assert is_weight_file(moved)  # it says so itself
+    save_file({"x": torch.ones(2)}, moved)
+    assert not is_weight_file(moved)
+    assert not is_weight_file(moved.with_name("none.safetensors")) and not is_weight_file(moved.with_suffix(".pth"))
+
+
+def test_assigned_weights_are_not_copied() -> None:
+    module, tensors = nn.Linear(3, 2), {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
+    load_strict(module, tensors, "here", assign=True)
+    assert module.weight.data_ptr() == tensors["weight"].data_ptr() and module.weight.requires_grad

@@ -116,11 +116,14 @@ def test_loss_and_gradients(recorded: tuple) -> None:
 @pytest.mark.parametrize("name", ["clipseg_simple_hf", "clipseg_refined_hf"])
 @torch.no_grad()
 def test_hugging_face(golden: Callable, name: str) -> None:
-    weights_left_out = golden(name, atol=5e-5, rtol=1e-5)
-    recording, model = weights_left_out, model_of(weights_left_out)
+    recording = golden(name, atol=5e-5, rtol=1e-5)
+    model = model_of(recording)
     text = model.encode_text(prompts_of(recording)).pooled
     for key in [key for key in recording.tensors if key.endswith("logits_squeezed_BHW")]:
-        case, size = key.split(".")[1], int(key.split(".")[1][-2:])
-        pooled = text if case.startswith("text") else model.encode_image_prompt(recording[f"in.cond_image{size}"])
+        case = key.split(".")[1]
+        kind, size = case[:-2], case[-2:]
+        pooled = text if kind == "text" else model.encode_image_prompt(recording[f"in.cond_image{size}"])
+        recording.check(pooled, f"out.{case}.conditional_embeddings")
         logits = model.decode(model.encode_image(recording[f"in.image{size}"]), TextFeatures(pooled))
+        # Every prompt was asked about every image; the recording pairs them.
         recording.check(logits[[0, 1], [0, 1]], key)

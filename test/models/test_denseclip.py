@@ -11,6 +11,7 @@ import torch
 from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec, TextFeatures
 from clip_seg_ros.models.denseclip import DenseCLIP, DenseCLIPConfig
 from clip_seg_ros.models.denseclip_backbones import TimmBackbone
+from clip_seg_ros.models.factory import build_from_config
 from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss
 
 NAMES = ("126 5 127", "126 6 7 127", "126 8 0 9 127")
@@ -204,9 +205,9 @@ def test_half_precision_is_close(backbone: str, prompting: str) -> None:
 def test_the_configuration_survives_json(backbone: str, prompting: str) -> None:
     model = make_model(backbone, prompting)
     config = make_config(backbone, prompting)
-    again = DenseCLIP.from_config("again", json.loads(json.dumps(config))).eval()
+    again = build_from_config("again", json.loads(json.dumps(config)), model.state_dict(), "test").eval()
     assert again.config == DenseCLIPConfig.from_dict(config["denseclip"])
-    again.load_state_dict(model.state_dict())
+    assert not again.text_encoder.positional_embedding.requires_grad and again.contexts.requires_grad
     pixels = images(1, 3, 64, 64)
     torch.testing.assert_close(
         again.decode(again.encode_image(pixels), again.encode_text(NAMES)),
@@ -248,6 +249,15 @@ def test_branches_are_dropped_in_training_only() -> None:
     # Two branches, each kept at double strength or left out: four kinds of images.
     kinds = torch.unique((kept.flatten(1) * 1e3).round(), dim=0)
     assert 2 <= len(kinds) <= 8
+
+
+def test_contexts_start_as_a_cut_normal_distribution() -> None:
+    config = make_config("vit")
+    config["text"]["context_length"], config["denseclip"]["n_contexts"] = 505, 500
+    torch.manual_seed(0)
+    contexts = DenseCLIP.from_config("fresh", config).contexts
+    assert contexts.abs().max() <= 2.0
+    assert abs(contexts.mean()) < 0.05 and abs(contexts.std() - 0.88) < 0.02  # 0.88: of a normal one cut at 2
 
 
 @pytest.mark.parametrize(

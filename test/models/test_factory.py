@@ -9,7 +9,7 @@ from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig, b
 from clip_seg_ros.models.base import InputSpec
 from clip_seg_ros.models.checkpoints import WeightsError, save_safetensors, update_sums
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
-from clip_seg_ros.models.factory import build_segmenter
+from clip_seg_ros.models.factory import MODEL_KINDS, build_from_config, build_segmenter
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 
 WORDS = ("red", "cup")
@@ -94,3 +94,34 @@ def test_weights_of_another_shape(weights_dir: Path) -> None:
     write(weights_dir, model, {"clip": values, "known_words": WORDS})
     with pytest.raises(WeightsError, match=r"transformer\.resblocks\.1\.ln_1\.weight is missing"):
         build_segmenter("clipseg-pocket", weights_dir)
+
+
+def own_config(model: CLIPSeg, clip: ClipConfig) -> dict:
+    tokenizer = {"kind": "compact", "known_words": WORDS, "context_length": 6}
+    return {"kind": "clipseg", "clip": clip.to_dict(), "clipseg": model.decoder.config.to_dict(), "tokenizer": tokenizer}
+
+
+def test_weights_that_are_loaded_are_not_drawn_first() -> None:
+    model, clip = make_model()
+    config, tensors = own_config(model, clip), model.state_dict()
+    torch.manual_seed(0)
+    MODEL_KINDS["clipseg"]("random", config)
+    after_drawing = torch.get_rng_state()
+    torch.manual_seed(0)
+    built = build_from_config("loaded", config, tensors, "here")
+    assert not torch.get_rng_state().equal(after_drawing)
+    assert built.state_dict().keys() == tensors.keys()
+    assert all(value.equal(tensors[key]) for key, value in built.state_dict().items())
+
+
+def test_weights_of_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, clip = make_model()
+    config = own_config(model, clip)
+    save_safetensors(tmp_path / "mine.safetensors", model.state_dict(), config, half=False)
+    update_sums(tmp_path)
+    monkeypatch.setenv("CLIP_SEG_CACHE_DIR", str(tmp_path))
+    for built in (build_segmenter("mine"), build_segmenter(str(tmp_path / "mine.safetensors"))):
+        assert built.name == "mine" and not built.training
+        assert built.decoder.film_mul.weight.equal(model.decoder.film_mul.weight)
+    monkeypatch.setenv("CLIP_SEG_CACHE_DIR", str(tmp_path / "elsewhere"))
+    assert build_segmenter("mine", tmp_path).name == "mine"

@@ -64,5 +64,5 @@ def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mine", "a/b", "../a"])
 def test_unknown_names(name: str) -> None:
-    with pytest.raises(ValueError, match=f'no model "{name}": use clipseg-pocket, clipseg-rd64-refined'):
+    with pytest.raises(ValueError, match=f'no model "{name}": use clipseg-pocket, .*clipseg-rd64-refined'):
         build_segmenter(name)

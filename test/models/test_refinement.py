@@ -14,7 +14,8 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_denoising_rules_out_by_image() -> None:
     # Class 2 wins one place of the first image and none of the second.
-    logits = torch.tensor([[0.20, 0.10, 0.00], [0.10, 0.20, 0.30], [0.20, 0.1, 0.0], [0.2, 0.1, 0.0]]).T.reshape(3, 2, 2)
+    places = [[0.2, 0.1, 0.0], [0.1, 0.2, 0.3], [0.2, 0.1, 0.0], [0.2, 0.1, 0.0]]
+    logits = torch.tensor(places).T.reshape(3, 2, 2)
     logits = torch.stack([logits, logits.clone()])
     logits[1, 2] = 0.0
     before = logits.clone()

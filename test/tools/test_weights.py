@@ -122,9 +122,8 @@ def test_a_clip_with_options(run) -> None:
     assert code == 2 and "takes no colour" in said and "variant" in said
 
 
-def test_embeddings_of_classes(run, tmp_path: Path) -> None:
+def test_embeddings_of_classes_where_they_do_not_belong(run, tmp_path: Path) -> None:
     tensors = load_file(GOLDEN / "maskclip_vit.safetensors")
-    # The backbone's and the head's names as the authors' conversion gives them, for the parts that this test needs.
     torch.save(torch.nn.functional.normalize(torch.randn(20, 40), dim=1), tmp_path / "text.pth")
     torch.save(tensors, tmp_path / "two.pth")
     arguments = ("verify", GOLDEN / "maskclip_vit.safetensors")

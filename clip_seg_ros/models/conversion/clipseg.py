@@ -104,7 +104,7 @@ def _convert(
         n_heads=options.get("n_heads", 4),
         feed_forward=len(require(tensors, f"{prefix}{blocks}0.{feed_forward}", origin)),
         cond_layer=options.get("cond_layer", 0),
-        complex_trans_conv=any(".4." in key for key in tensors if key.startswith((f"{prefix}trans", "trans_conv"))),
+        complex_trans_conv=any(key.startswith((f"{prefix}transposed_convolution.4.", "trans_conv.4.")) for key in tensors),
     )
     config = {
         "kind": "clipseg",

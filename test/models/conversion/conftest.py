@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,15 +13,24 @@ import pytest
 import torch
 
 LAYOUTS = Path(__file__).parents[2] / "data" / "layouts"
-_NOISE = 0.02 * torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
+_OFFSETS = 1 << 20
+_LARGEST = 49408 * 512
+"""Numbers in the largest tensor of all, the table of words."""
+
+
+@functools.cache
+def _noise() -> torch.Tensor:
+    # The same million of numbers again and again: drawing all of them takes longer than the tests.
+    million = 0.02 * torch.randn(_OFFSETS, generator=torch.Generator().manual_seed(0))
+    return million.repeat(_LARGEST // _OFFSETS + 2)
 
 
 def _filled(key: str, shape: list[int], dtype: str) -> torch.Tensor:
     if dtype != "float32":
         return torch.zeros(shape, dtype=getattr(torch, dtype))
-    size = torch.Size(shape).numel()
-    # The same million of numbers again and again: drawing 150 million takes longer than all else.
-    values = _NOISE.repeat(size // len(_NOISE) + 1)[:size].reshape(shape)
+    # A piece of one noise and no copy of it, another for each key.
+    size, first = torch.Size(shape).numel(), zlib.crc32(key.encode()) % _OFFSETS
+    values = _noise()[first : first + size].view(shape)
     if key.endswith("running_var") or (len(shape) == 1 and key.endswith("weight")):
         return 1 + values
     return values
