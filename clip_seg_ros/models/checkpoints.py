@@ -130,23 +130,28 @@ def save_safetensors(
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # Not save_file, which makes files that only their owner may read.
-        partial.write_bytes(_in_order(save(stored, metadata={"format": FORMAT, "config": json.dumps(config)})))
+        content = save(stored, metadata={"format": FORMAT, "config": json.dumps(config)})
+        with partial.open("wb") as file:
+            file.writelines(_in_order(content))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _in_order(content: bytes) -> bytes:
+def _in_order(content: bytes) -> tuple[bytes, memoryview]:
     """Sorts the metadata in a safetensors file's header, which come in another order at every run.
 
     The same weights then have the same checksum. Offsets count from the end of the header, so it may change its length.
+
+    Returns:
+        The header, and the rest as it was, which may be gigabytes and is not copied.
     """
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+    return len(text).to_bytes(8, "little") + text, memoryview(content)[8 + length :]
 
 
 def update_sums(folder: Path) -> None:

@@ -17,12 +17,25 @@ class SelfAttention(nn.MultiheadAttention):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attends within each row of ``x`` (B, N, C); returns the same shape."""
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        qkv = qkv.unflatten(-1, (3, self.num_heads, self.head_dim))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, C / heads)
-        dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
+        return attend_within(self, x)
+
+
+def attend_within(attention: nn.MultiheadAttention, x: torch.Tensor) -> torch.Tensor:
+    """Does the self-attention of ``attention`` by the fused kernel, for any layer that is batch first.
+
+    Args:
+        attention: Holds the weights; its keys and values are as wide as its queries.
+        x: (B, N, C).
+
+    Returns:
+        (B, N, C).
+    """
+    qkv = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
+    qkv = qkv.unflatten(-1, (3, attention.num_heads, attention.head_dim))
+    query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, C / heads)
+    dropout = attention.dropout if attention.training else 0.0
+    attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    return attention.out_proj(attended.transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.MultiheadAttention):

@@ -88,10 +88,13 @@ def test_images_of_a_batch_do_not_mix(backbone: str, prompting: str) -> None:
     together = model.decode(model.encode_image(pixels), text)
     assert together.shape == (2, 3, 16, 24)
     assert not torch.allclose(together[0], together[1], atol=1e-3)
+    features = model.encode_image(pixels)
     for index in range(2):
-        alone = model.decode(model.encode_image(pixels[index : index + 1]), text)
-        torch.testing.assert_close(alone[0], together[index], atol=1e-4, rtol=1e-4)
-    row = model.decode(model.encode_image(pixels).rows(1, 2), text)
+        alone = model.encode_image(pixels[index : index + 1])
+        torch.testing.assert_close(alone.pooled[0], features.pooled[index], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(alone.dense[0], features.dense[index], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(model.decode(alone, text)[0], together[index], atol=1e-4, rtol=1e-4)
+    row = model.decode(features.rows(1, 2), text)
     torch.testing.assert_close(row[0], together[1], atol=1e-4, rtol=1e-4)
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip_seg_ros.models.backbone import CLIP
-from clip_seg_ros.models.vision_taps import ResNetTaps, ViTTaps, build_taps, resize_position_table
+from clip_seg_ros.models.backbone import CLIP, VisionConfig, build_vision_tower
+from clip_seg_ros.models.vision_taps import ResNetTaps, ViTTaps, build_taps, resize_position_table, run_block
 
 
 def randn(*shape: int) -> torch.Tensor:
@@ -35,7 +35,7 @@ class TestViT:
     def test_stops_at_the_last_tap(self, vit_clip: CLIP) -> None:
         seen: list[torch.Tensor] = []
         for block in vit_clip.visual.transformer.resblocks:
-            hooked(block, seen)
+            hooked(block.ln_1, seen)
         features = ViTTaps(vit_clip.visual, [0, 2])(randn(1, 3, 32, 32))
         assert len(seen) == 3
         assert features.pooled is None
@@ -142,3 +142,19 @@ class TestResNet:
             ResNetTaps(resnet_clip.visual, [2], grid_stride=12)
         with pytest.raises(ValueError, match="multiples of"):
             ResNetTaps(resnet_clip.visual, [2], grid_stride=8)(randn(1, 3, 72, 64))
+
+
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_a_block_without_gradients_is_the_same_block(quick_gelu: bool) -> None:
+    vision = VisionConfig(layers=1, width=24, image_size=32, patch_size=8, head_width=12)
+    torch.manual_seed(0)
+    block = build_vision_tower(vision, embed_dim=20, quick_gelu=quick_gelu).transformer.resblocks[0].eval()
+    for parameter in block.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape)
+    x = 3 * torch.randn(2, 17, 24)
+    kept = x.clone()
+    expected = run_block(block, x)
+    assert expected.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(run_block(block, x), expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(x, kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -171,19 +172,19 @@ def test_a_converted_file_is_not_converted_again(run, cache: Path, cris: Path) -
 
 
 def test_a_full_disk(run, cris: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes) -> int:
+    def full(*paths: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "replace", full)
     code, said = run("convert", cris, "--name", "one", *options(*CRIS))
     assert code == 1 and "No space left" in said and "make room" in said
 
 
 def test_interrupted(run, cris: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(path: Path, content: bytes) -> int:
+    def interrupt(*paths: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "write_bytes", interrupt)
+    monkeypatch.setattr(os, "replace", interrupt)
     code, said = run("convert", cris, "--name", "one", *options(*CRIS))
     assert code == 130 and "nothing was written" in said and not list(cache.glob("*"))
 

@@ -42,6 +42,8 @@ def test_sizes_are_read_off_the_shapes(tower: str) -> None:
     )
     assert config["embed_dim"] == 40 and config["quick_gelu"]
     assert config["text"] == {"context_length": 13, "vocab_size": 128, "width": 32, "heads": 4, "layers": 2}
+    # Longer than a name may be: too long a name must be seen, not cut.
+    assert config["tokenizer"] == {"kind": "ids", "vocab_size": 128, "context_length": 77}
     layers, width = (6, 32) if tower == "vit" else ((1, 2, 1, 1), 8)
     assert (config["vision"]["layers"], config["vision"]["width"]) == (layers, width)
 

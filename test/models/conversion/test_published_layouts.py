@@ -17,7 +17,9 @@ from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.models.factory import build_from_config
 from clip_seg_ros.models.tokenizer import ClipTokenizer
+from clip_seg_ros.tools.cli import main
 from clip_seg_ros.models.tokenizer import ClipTokenizer
+from clip_seg_ros.tools.cli import main
 
 LAYOUTS = Path(__file__).parents[2] / "data" / "layouts"
 
@@ -145,6 +147,18 @@ def test_cris_as_it_lies_in_its_file(published: Callable, tmp_path: Path, name: 
     converted, direct = convert(found, name), convert(whole, name)
     assert converted.config == direct.config
     assert all(value.equal(direct.tensors[key]) for key, value in converted.tensors.items())
+
+
+def test_maskclip_for_a_list_of_classes(published: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    nested: dict = {}
+    for key, value in published("maskclip_vit16_clip_weights").items():
+        group, _, name = key.partition("/")
+        nested.setdefault(group, {})[name] = value
+    torch.save(nested, tmp_path / "ViT16_clip_weights.pth")
+    torch.save(torch.nn.functional.normalize(torch.randn(59, 512), dim=1), tmp_path / "context_ViT16_clip_text.pth")
+    command = ["weights", "verify", str(tmp_path / "ViT16_clip_weights.pth"), "--classes", "pascal_context59"]
+    assert main([*command, "--text-embeddings", str(tmp_path / "context_ViT16_clip_text.pth")]) == 0
+    assert "is a whole MaskCLIP of its authors: MaskCLIP, 86.2 million parameters, 59 classes" in capsys.readouterr().out
 
 
 def test_ade20k_is_named_as_in_training() -> None:
