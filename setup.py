@@ -31,6 +31,7 @@ setup(
         "torchvision>=0.16",
         "open_clip_torch>=3.0",
         "huggingface_hub>=0.23",
+        "timm>=1.0",
         "numpy>=1.21",
         "opencv-python-headless>=4.5",
         "mujoco>=3.17",
