@@ -11,8 +11,8 @@ from clip_seg_ros.models.base import TextFeatures
 def encode_text(tower: TextTower, token_ids: torch.Tensor, whole: bool = False) -> TextFeatures:
     """Encodes tokenised prompts.
 
-    Columns behind the last end token of all rows are cut off first, unless ``whole``. Attention is causal, so nothing ahead of them
-    changes, and short prompts cost a fraction of the full context.
+    Columns behind the last end token of all rows are cut off first, unless ``whole``. Attention is causal, so nothing
+    ahead of them changes, and short prompts cost a fraction of the full context.
 
     Args:
         tower: A CLIP, of which only the text side is used, or its text tower alone.
