@@ -53,13 +53,14 @@ def embed_patches(visual: VisionTransformer, pixels: torch.Tensor, grid: tuple[i
     return visual.patch_dropout(torch.cat([cls, x], dim=1) + positions)
 
 
-def run_block(block: ResidualAttentionBlock, x: torch.Tensor) -> torch.Tensor:
+def run_block(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Does what a ViT's block does to tokens (B, N, C), faster where no gradient is asked for.
 
     The attention then is the fused kernel, and QuickGELU a single pass over the tower's largest tensor, in place:
     x * sigmoid(1.702 x) = silu(1.702 x) / 1.702, and both factors go into the matrix products around it.
     """
-    if torch.is_grad_enabled():
+    # Other kinds of blocks do more in their attention, such as norms of queries and keys.
+    if torch.is_grad_enabled() or type(block) is not ResidualAttentionBlock:
         return block(x)
     x = x + block.ls_1(attend_within(block.attn, block.ln_1(x)))
     normed = block.ln_2(x)
