@@ -1,0 +1,96 @@
+"""What every data set yields, and the errors that they raise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from PIL import Image
+
+IGNORED = 255
+"""The label of pixels that count neither in training nor in measuring."""
+
+
+class DataError(ValueError):
+    """Files of a data set are missing or not what they should be; the message says which, and what to do."""
+
+
+@dataclass(frozen=True)
+class ReferringSample:
+    """A picture, a phrase and what the phrase means in it."""
+
+    rgb: np.ndarray
+    """(H, W, 3) uint8."""
+    phrase: str
+    mask: np.ndarray
+    """(H, W) bool; nothing where the phrase names what is not there."""
+    name: str
+    """Where it comes from, for reports: "val/refer_123"."""
+    support: tuple[np.ndarray, np.ndarray] | None = None
+    """An example image (h, w, 3) uint8 of what is meant, and its mask (h, w) bool."""
+
+
+@dataclass(frozen=True)
+class SemanticSample:
+    """A picture and a class for every pixel."""
+
+    rgb: np.ndarray
+    """(H, W, 3) uint8."""
+    labels: np.ndarray
+    """(H, W) uint8 index into the data set's ``class_names``; ``IGNORED`` for none."""
+    name: str
+
+
+class ReferringDataset(Protocol):
+    """Phrases with masks. Reads from disk when a sample is asked for, not before."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> ReferringSample: ...
+
+
+class SemanticDataset(Protocol):
+    """Pictures with labels. Reads from disk when a sample is asked for, not before."""
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> SemanticSample: ...
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """Reads a picture as (H, W, 3) uint8 RGB, grey ones too, turned as its EXIF data say.
+
+    Raises:
+        DataError: there is no such file, or it is no picture.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is missing")
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DataError(f"{path} is no picture that can be read")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Reads a one-channel or palette PNG as its stored numbers, (H, W) uint8 or uint16.
+
+    OpenCV would turn a palette into colours.
+
+    Raises:
+        DataError: there is no such file, it is no picture, or it has several channels.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is missing")
+    try:
+        with Image.open(path) as image:
+            labels = np.array(image)
+    except OSError as error:
+        raise DataError(f"{path} is no picture that can be read: {error}") from error
+    if labels.ndim != 2:
+        raise DataError(f"{path} has {labels.shape[2]} channels; label images have one")
+    return labels
