@@ -16,8 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from clip_seg_ros.data.samples import IGNORED
 from clip_seg_ros.sim.renderer import SceneRenderer
-from clip_seg_ros.sim.scene import HELD_OUT_PAIRS, SCENES_PER_SHAPE_SET, sample_scene
+from clip_seg_ros.sim.scene import HELD_OUT_PAIRS, KINDS, SCENES_PER_SHAPE_SET, Scene, sample_scene
+from clip_seg_ros.sim.surfaces import BEYOND, SURFACES, surface_map
+
+SEMANTIC_CLASSES: tuple[str, ...] = (*KINDS, *SURFACES)
+"""What a pixel of the tabletop world may be."""
 
 FIRST_TRAIN_SEED = 100_000
 """Training takes its scenes from this seed upwards. Shapes are shared only by neighbours, so never with a test seed."""
@@ -39,6 +44,23 @@ class TabletopScenes:
     def __len__(self) -> int:
         return len(self.rgb)
 
+    @staticmethod
+    def scene(index: int) -> Scene:
+        """The scene that picture ``index`` shows, drawn again from its seed."""
+        return _training_scene(FIRST_TRAIN_SEED + int(index))
+
+
+def _training_scene(seed: int) -> Scene:
+    return sample_scene(seed, forbidden=HELD_OUT_PAIRS)
+
+
+def class_map(scene: Scene, labels: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 index into ``SEMANTIC_CLASSES``, or ``IGNORED``, from a picture's object labels (H, W)."""
+    surfaces = surface_map(scene.camera, labels.shape[1], labels.shape[0])
+    classes = np.where(surfaces == BEYOND, IGNORED, surfaces + len(KINDS))
+    kinds = np.array([0, *(KINDS.index(item.kind) for item in scene.objects)])
+    return np.where(labels > 0, kinds[labels], classes).astype(np.uint8)
+
 
 def _shard_path(folder: Path, index: int) -> Path:
     return folder / f"tabletop_{index:05d}.npz"
@@ -50,7 +72,7 @@ def _render_shard(job: tuple[Path, int, int, int]) -> int:
     first = FIRST_TRAIN_SEED + index * SHARD_SCENES
     with SceneRenderer(width, height) as renderer:
         for seed in range(first, first + SHARD_SCENES):
-            view = renderer.render(sample_scene(seed, forbidden=HELD_OUT_PAIRS), depth=False)
+            view = renderer.render(_training_scene(seed), depth=False)
             rgb.append(view.rgb)
             labels.append(view.labels)
             objects.append([(item.color, item.kind) for item in view.objects])

@@ -10,22 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clip_seg_ros.data.phrasecut_plus import TEMPLATES
 from clip_seg_ros.sim.naming import COLOR_WORDS, KIND_WORDS
 from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS, Pair
+from clip_seg_ros.sim.surfaces import SURFACES
 
 ANY_KIND_WORDS = ("object", "thing")
-# The templates of CLIPSeg's training, as its authors' code samples them.
-TEMPLATES = (
-    "a photo of a {}.",
-    "a photograph of a {}.",
-    "an image of a {}.",
-    "{}.",
-    "a cropped photo of a {}.",
-    "a good photo of a {}.",
-    "a photo of one {}.",
-    "a bad photo of a {}.",
-    "a photo of the {}.",
-)
 ARTICLES = ("the {}", "a {}")
 # Nouns outside the vocabulary. Their pieces all share one "unknown" embedding, which so learns to mean "not here".
 UNKNOWN_NOUNS = (
@@ -33,12 +23,14 @@ UNKNOWN_NOUNS = (
     "spoon", "fork", "umbrella", "screwdriver", "robot", "flower", "towel", "glove", "toothbrush", "stapler",
 )  # fmt: skip
 
+_SURFACE_SHARE = 0.04
+
 TRAIN_PAIRS: tuple[Pair, ...] = tuple((c, k) for c in COLORS for k in KINDS if (c, k) not in HELD_OUT_PAIRS)
 
 
 def known_words() -> tuple[str, ...]:
     """Every word and mark that training phrases are made of, unknown nouns apart."""
-    words = [*ANY_KIND_WORDS]
+    words = [*ANY_KIND_WORDS, *SURFACES]
     for group in (*KIND_WORDS.values(), *COLOR_WORDS.values()):
         words += group
     for template in (*TEMPLATES, *ARTICLES):
@@ -67,7 +59,7 @@ def _choice(rng: np.random.Generator, options: Sequence):
 
 def word_phrase(rng: np.random.Generator, color: str | None, kind: str | None) -> str:
     """Draws words for a colour, a kind or both, with no template around them."""
-    noun = _choice(rng, KIND_WORDS[kind]) if kind else _choice(rng, ANY_KIND_WORDS)
+    noun = _choice(rng, KIND_WORDS.get(kind, (kind,))) if kind else _choice(rng, ANY_KIND_WORDS)
     return f"{_choice(rng, COLOR_WORDS[color])} {noun}" if color else noun
 
 
@@ -94,7 +86,7 @@ def unknown_query(rng: np.random.Generator, allow_colors: bool = True) -> Query:
 def sample_query(
     rng: np.random.Generator, visible: Sequence[Pair], present: Collection[Pair], kinds_only: bool
 ) -> Query:
-    """Draws one phrase for a scene; six in ten name something visible, the others something that is not there.
+    """Draws one phrase for a scene: six in ten name something visible, some the table or the floor, the others nothing.
 
     Args:
         rng: where the choice comes from.
@@ -102,6 +94,8 @@ def sample_query(
         present: every pair in the scene, hidden ones included: an absent phrase names none of them.
         kinds_only: for recoloured pictures, whose colours no word fits.
     """
+    if rng.random() < _SURFACE_SHARE:
+        return make_query(rng, None, _choice(rng, SURFACES))
     draw = rng.random()
     if visible and draw < 0.6:
         color, kind = _choice(rng, visible)

@@ -1,0 +1,41 @@
+"""ADE20K as the scene parsing challenge of 2016 published it: 150 classes of things and stuff (Zhou et al., 2017)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clip_seg_ros.data.labelled_pictures import (
+    LabelledPictures,
+    check_choice,
+    class_list,
+    names_in,
+    paired,
+    zero_ignored,
+)
+
+SPLITS = ("training", "validation")
+LAYOUT = (
+    "The folder of ADE20K (ADEChallengeData2016) holds images/{training,validation}/*.jpg and "
+    "annotations/{training,validation}/*.png."
+)
+
+
+class Ade20k(LabelledPictures):
+    """20210 pictures for training, 2000 for validation. Label files store 0 for none of the classes, then 1..150."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        """Lists the files.
+
+        Args:
+            root: the folder ``ADEChallengeData2016``.
+            split: "training" or "validation".
+
+        Raises:
+            DataError: there is no such split, or a folder or a file is missing.
+        """
+        check_choice("split", split, SPLITS)
+        pictures = root / "images" / split
+        names = names_in(pictures, ".jpg", LAYOUT)
+        files = paired(names, pictures, [root / "annotations" / split], ".png", split, LAYOUT)
+        class_names = class_list("ade20k")
+        super().__init__(files, class_names, zero_ignored(len(class_names)))

@@ -1,0 +1,80 @@
+"""Data sets from a mapping, such as a YAML file holds: ``{kind: ade20k, root: /data/ade, split: validation}``."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from clip_seg_ros.data.ade20k import Ade20k
+from clip_seg_ros.data.coco_stuff import CocoStuff10k, CocoStuff164k
+from clip_seg_ros.data.folder import PhraseFolder
+from clip_seg_ros.data.pascal5i import Pascal5i
+from clip_seg_ros.data.pascal_context import PascalContext
+from clip_seg_ros.data.phrasecut import PhraseCut
+from clip_seg_ros.data.refcoco import RefCOCO
+from clip_seg_ros.data.samples import DataError, ReferringDataset, SemanticDataset
+from clip_seg_ros.data.voc import Voc2012
+
+BUILDERS: dict[str, type] = {
+    "ade20k": Ade20k,
+    "coco_stuff_10k": CocoStuff10k,
+    "coco_stuff_164k": CocoStuff164k,
+    "folder": PhraseFolder,
+    "pascal5i": Pascal5i,
+    "pascal_context": PascalContext,
+    "phrasecut": PhraseCut,
+    "refcoco": RefCOCO,
+    "voc": Voc2012,
+}
+"""The options of a kind are the arguments of its class."""
+_UNIONS = (types.UnionType, typing.Union)
+"""What ``X | None`` is, in annotations and after ``get_type_hints``."""
+_WORDS = {Path: "a path", str: "a text", int: "a whole number", bool: "true or false", type(None): "null"}
+
+
+def open_dataset(values: Mapping[str, Any]) -> ReferringDataset | SemanticDataset:
+    """Opens the data set that ``values`` describes: its ``kind``, and the options of that kind.
+
+    Folders and files are text; "~" stands for the home folder.
+
+    Raises:
+        DataError: the kind or an option is unknown or missing, or a value has the wrong type.
+        ValueError: the data set refuses what it is given; a DataError, where files are missing or wrong.
+    """
+    if not isinstance(values, Mapping) or "kind" not in values:
+        raise DataError(f"a data set needs a kind: {', '.join(BUILDERS)}")
+    kind = values["kind"]
+    if not isinstance(kind, str) or kind not in BUILDERS:
+        raise DataError(f"there is no kind of data set {kind!r}; the kinds are {', '.join(BUILDERS)}")
+    builder = BUILDERS[kind]
+    options = {name: value for name, value in values.items() if name != "kind"}
+    known = inspect.signature(builder).parameters
+    unknown = [str(name) for name in options if name not in known]
+    missing = [name for name, option in known.items() if option.default is option.empty and name not in options]
+    for fault, names in (("does not know", unknown), ("needs", missing)):
+        if names:
+            raise DataError(f"the data set {kind} {fault} {', '.join(names)}; its options are {', '.join(known)}")
+    hints = typing.get_type_hints(builder.__init__)
+    return builder(**{name: _converted(kind, name, value, hints[name]) for name, value in options.items()})
+
+
+def _converted(kind: str, name: str, value: Any, expected: Any) -> Any:
+    """Returns ``value`` as the option's type has it, a text as a Path; raises a DataError if it cannot be."""
+    members = typing.get_args(expected) if typing.get_origin(expected) in _UNIONS else (expected,)
+    for member in members:
+        if member is Path and isinstance(value, (str, Path)) and str(value):
+            return Path(value).expanduser()
+        if typing.get_origin(member) is Literal and value in typing.get_args(member):
+            return value
+        # Exact, since True is an int too.
+        if type(value) is member:
+            return value
+    words = " or ".join(
+        ", ".join(typing.get_args(member)) if typing.get_origin(member) is Literal else _WORDS[member]
+        for member in members
+    )
+    raise DataError(f"{name} of the data set {kind} is {value!r}; it must be {words}")

@@ -1,0 +1,147 @@
+"""COCO's annotation files: reading them, and their polygons and run lengths as masks.
+
+Masks equal those of COCO's own tools, pixel for pixel. Filling a polygon another way (``cv2.fillPoly``, PIL) gives
+other pixels along the edge: those count every pixel that the outline touches, COCO the ones whose middle is inside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clip_seg_ros.data.samples import DataError
+
+_UPSAMPLING = 5
+"""COCO draws outlines on a grid this many times as fine as the picture."""
+
+
+def read_json(path: Path, advice: str, object_hook: Callable[[dict], Any] | None = None) -> Any:
+    """Reads a JSON file of annotations.
+
+    Args:
+        path: the file.
+        advice: what to do when it is missing or broken, as the end of a sentence: "download the annotations again".
+        object_hook: turns each JSON object into what is kept of it while the file is read. These files hold hundreds of
+            megabytes of points, which as Python lists would take ten times that.
+
+    Raises:
+        DataError: there is no such file, or it is no JSON; a download that broke off looks so.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is missing: {advice}")
+    try:
+        with path.open(encoding="utf-8") as file:
+            return json.load(file, object_hook=object_hook)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no whole JSON file ({error}): {advice}") from error
+
+
+def decode_segmentation(segmentation: list | dict, height: int, width: int) -> np.ndarray:
+    """The mask (height, width) bool of the ``segmentation`` field of a COCO annotation.
+
+    Args:
+        segmentation: a list of polygons, each a flat list x, y, x, y, ... in pixels, or run lengths as
+            {"size": [height, width], "counts": numbers or COCO's compressed string}. Polygons are joined.
+        height, width: the size of the picture in pixels.
+
+    Raises:
+        DataError: it is neither, or made for a picture of another size.
+    """
+    if isinstance(segmentation, dict):
+        if list(segmentation.get("size", ())) != [height, width]:
+            raise DataError(f"run lengths of size {segmentation.get('size')} on a picture of {height} x {width}")
+        return decode_runs(segmentation["counts"], height, width)
+    mask = np.zeros((height, width), bool)
+    for polygon in segmentation:
+        mask |= decode_polygon(polygon, height, width)
+    return mask
+
+
+def decode_runs(counts: Sequence[int] | str | bytes, height: int, width: int) -> np.ndarray:
+    """The mask (height, width) bool of run lengths: outside, inside, outside, ..., column by column.
+
+    Raises:
+        DataError: the runs do not fill the picture, or the string is broken.
+    """
+    runs = _decompress(counts) if isinstance(counts, str | bytes) else counts
+    lengths = np.asarray(runs, np.int64)
+    if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != height * width:
+        raise DataError(f"run lengths cover {lengths.sum()} pixels of a picture of {height} x {width}")
+    inside = np.arange(len(lengths)) % 2 == 1
+    return np.ascontiguousarray(np.repeat(inside, lengths).reshape(width, height).T)
+
+
+def _decompress(text: str | bytes) -> list[int]:
+    """Run lengths from COCO's string: five bits a character from the lowest up, the sixth says that more follow.
+
+    From the fourth on a number is the difference to the run two before it, and its highest bit is the sign.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for code in text.encode("ascii", "replace") if isinstance(text, str) else text:
+        bits = code - 48
+        if not 0 <= bits < 64:
+            raise DataError(f"compressed run lengths hold the character {chr(code)!r}, which COCO does not use")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise DataError("compressed run lengths break off in the middle of a number")
+    return runs
+
+
+def decode_polygon(polygon: Sequence[float] | np.ndarray, height: int, width: int) -> np.ndarray:
+    """The mask (height, width) bool of one polygon, even-odd where it crosses itself.
+
+    Args:
+        polygon: x, y, x, y, ... in pixels, float64; (0, 0) is the outer corner of the first pixel. Parts outside the
+            picture are cut off.
+        height, width: the size of the picture in pixels.
+
+    Raises:
+        DataError: a coordinate is missing.
+    """
+    numbers = np.asarray(polygon, np.float64)
+    if numbers.ndim != 1 or len(numbers) % 2 or not np.isfinite(numbers).all():
+        raise DataError("a polygon is not a flat list of x, y, x, y, ...")
+    if not len(numbers):
+        return np.zeros((height, width), bool)
+    x, y = _fine_outline(numbers.reshape(-1, 2))
+    # The outline matters where it goes from one fine column to the next, in the middle of a picture's column.
+    steps = np.flatnonzero(np.diff(x))
+    column = (np.minimum(x[steps], x[steps + 1]) + 0.5) / _UPSAMPLING - 0.5
+    row = (np.minimum(y[steps], y[steps + 1]) + 0.5) / _UPSAMPLING - 0.5
+    kept = (column == np.floor(column)) & (column >= 0) & (column <= width - 1)
+    row = np.ceil(np.clip(row, 0, height))
+    # Each of these points turns inside to outside or back, all the way down its column.
+    turns = np.sort((column * height + row)[kept].astype(np.int64))
+    return decode_runs(np.diff(turns, prepend=0, append=height * width), height, width)
+
+
+def _fine_outline(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every point of the closed outline of (N, 2) points on the fine grid, as x and y, int64."""
+    # Truncated, as a C cast does; so below 0 it is not rounding.
+    corners = (_UPSAMPLING * points + 0.5).astype(np.int64)
+    parts = []
+    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        length = np.abs(end - start)
+        long = 0 if length[0] >= length[1] else 1
+        # Always drawn from the lower end, so that two polygons share the edge between them whichever way they run.
+        low, high = (end, start) if start[long] > end[long] else (start, end)
+        along = np.arange(length[long] + 1)
+        slope = (high[1 - long] - low[1 - long]) / max(length[long], 1)
+        line = np.empty((len(along), 2), np.int64)
+        line[:, long] = low[long] + along
+        line[:, 1 - long] = (low[1 - long] + slope * along + 0.5).astype(np.int64)
+        parts.append(line if low is start else line[::-1])
+    outline = np.concatenate(parts)
+    return outline[:, 0], outline[:, 1]

@@ -1,0 +1,207 @@
+"""Pictures without labels, one after another: a folder of files, or a camera's topic in a ROS bag.
+
+Bags are read by the package ``rosbags``, which needs no ROS. A picture is decoded when it is asked for, so that a long
+bag never lies in memory and pictures that are not wanted cost next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from clip_seg_ros.data.samples import DataError, read_rgb
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+# encoding -> (channels, what brings them to RGB; None where they are)
+_ENCODINGS: dict[str, tuple[int, int | None]] = {
+    "rgb8": (3, None),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "8UC3": (3, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "mono8": (1, cv2.COLOR_GRAY2RGB),
+    "8UC1": (1, cv2.COLOR_GRAY2RGB),
+}
+_NO_ROSBAGS = "bags are read by the package rosbags, which is not installed: pip install rosbags"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that can be had."""
+
+    name: str
+    """What it is called in its source, the same at every reading: a path below the folder, or topic and time."""
+    read: Callable[[], np.ndarray]
+    """Returns (H, W, 3) uint8 RGB; raises DataError where there is no picture to be made of it."""
+
+
+class PictureSource(Protocol):
+    """Yields pictures in the same order whenever it is gone through."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Picture]: ...
+
+    def identity(self) -> str:
+        """Says in a line what the pictures are; another line means other pictures."""
+
+
+class FolderPictures:
+    """The pictures below a folder, by name. Files and folders whose names begin with a dot are left out.
+
+    Args:
+        folder: Gone through when this is made, not again.
+
+    Raises:
+        DataError: There is no such folder, or no picture in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder}")
+        self._folder = folder
+        found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+        self._names = sorted(
+            path.as_posix()
+            for path in found
+            if not any(part.startswith(".") for part in path.parts) and (folder / path).is_file()
+        )
+        if not self._names:
+            raise DataError(f"{folder} holds no pictures: looked in it and below for {', '.join(PICTURE_SUFFIXES)}")
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for name in self._names:
+            yield Picture(name, partial(read_rgb, self._folder / name))
+
+    def identity(self) -> str:
+        sizes = [f"{name} {(self._folder / name).stat().st_size}" for name in self._names]
+        return f"folder of {len(sizes)}: {'; '.join(sizes)}"
+
+
+class BagPictures:
+    """A camera's pictures in a bag of ROS 2 (sqlite3 or MCAP) or ROS 1, in the order of their recording.
+
+    Args:
+        bag: The folder with ``metadata.yaml``, a single ``.db3`` or ``.mcap`` file, or a ``.bag`` file.
+        topic: Of sensor_msgs/Image or CompressedImage; may be left out where the bag holds just one such topic.
+        every: Takes the first of so many pictures; a camera's neighbours hardly differ.
+
+    Raises:
+        DataError: There is no such bag, it cannot be read, or it is not clear which topic is meant; the message lists
+            those that there are.
+        ValueError: ``every`` is below 1.
+    """
+
+    def __init__(self, bag: Path, topic: str | None = None, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        if not bag.exists():
+            raise DataError(f"there is no bag {bag}")
+        self._bag, self._every = bag, every
+        with _opened(bag) as reader:
+            counts: dict[str, int] = {}
+            for connection in reader.connections:
+                if connection.msgtype in IMAGE_TYPES:
+                    counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
+        self.topic = _chosen(bag, counts, topic)
+        self._messages = counts[self.topic]
+        if not self._messages:
+            raise DataError(f"{bag} holds the topic {self.topic}, but not one picture on it")
+
+    def __len__(self) -> int:
+        return -(-self._messages // self._every)
+
+    def __iter__(self) -> Iterator[Picture]:
+        with _opened(self._bag) as reader:
+            # The store of types itself: the reader forgets it at its end, and a picture may be wanted later.
+            types = reader.typestore
+            deserialize = types.deserialize_cdr if reader.is2 else types.deserialize_ros1
+            connections = [c for c in reader.connections if c.topic == self.topic and c.msgtype in IMAGE_TYPES]
+            for index, (connection, stamp_ns, data) in enumerate(_messages(reader, connections, self._bag)):
+                if index % self._every == 0:
+                    name = f"{self.topic} {stamp_ns}"
+                    yield Picture(name, partial(_decode, deserialize, data, connection.msgtype, name))
+
+    def identity(self) -> str:
+        with _opened(self._bag) as reader:
+            span = f"{reader.start_time} to {reader.end_time}"
+        return f"bag, {span}: {self.topic}, {self._messages} messages, 1 of {self._every}"
+
+
+def _chosen(bag: Path, counts: dict[str, int], topic: str | None) -> str:
+    listed = ", ".join(f"{name} ({count} pictures)" for name, count in sorted(counts.items()))
+    if not counts:
+        raise DataError(f"{bag} holds no topic of {' or '.join(IMAGE_TYPES)}")
+    if topic is None and len(counts) > 1:
+        raise DataError(f"{bag} holds several topics of images, name one of them: {listed}")
+    if topic is not None and topic not in counts:
+        raise DataError(f"{bag} holds no images on {topic}; it holds {listed}")
+    return topic or next(iter(counts))
+
+
+@contextmanager
+def _opened(bag: Path) -> Iterator[Any]:
+    """Opens a bag with ``rosbags``; its errors and those of broken files become a DataError."""
+    try:
+        from rosbags.highlevel import AnyReader
+        from rosbags.typesys import Stores, get_typestore
+    except ImportError as error:
+        raise DataError(_NO_ROSBAGS) from error
+    try:
+        # sqlite3 bags before Iron hold no definitions of their messages.
+        reader = AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+        reader.open()
+    except Exception as error:  # a damaged file breaks the reader in many ways
+        raise DataError(f"{bag} is no bag that can be read: {error}") from error
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def _messages(reader: Any, connections: Sequence[Any], bag: Path) -> Iterator[tuple[Any, int, bytes]]:
+    try:
+        yield from reader.messages(connections)
+    except Exception as error:  # as above; what the caller raises does not come by here
+        raise DataError(f"{bag} is damaged: {error}") from error
+
+
+def _decode(deserialize: Callable[[bytes, str], Any], data: bytes, kind: str, name: str) -> np.ndarray:
+    try:
+        message = deserialize(data, kind)
+    except Exception as error:  # a damaged message breaks the reader in many ways
+        raise DataError(f"{name} cannot be read: {error}") from error
+    return _compressed_rgb(message, name) if kind.endswith("CompressedImage") else _raw_rgb(message, name)
+
+
+def _compressed_rgb(message: Any, name: str) -> np.ndarray:
+    """Decodes JPEG or PNG, whatever the message says that it is."""
+    data = np.frombuffer(message.data, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise DataError(f'{name} is no picture that can be read (format "{message.format}")')
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def _raw_rgb(message: Any, name: str) -> np.ndarray:
+    if message.encoding not in _ENCODINGS:
+        raise DataError(f'{name} has the encoding "{message.encoding}"; colours are read from {", ".join(_ENCODINGS)}')
+    channels, change = _ENCODINGS[message.encoding]
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    data = np.frombuffer(message.data, np.uint8)
+    if not height or not width or step < width * channels or data.size < height * step:
+        raise DataError(f"{name} is cut short: {data.size} bytes for {width}x{height} pixels in rows of {step} bytes")
+    rows = data[: height * step].reshape(height, step)[:, : width * channels]  # rows may end in padding
+    pixels = np.ascontiguousarray(rows.reshape(height, width, channels))
+    return pixels if change is None else cv2.cvtColor(pixels, change)

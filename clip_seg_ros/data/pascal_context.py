@@ -1,0 +1,40 @@
+"""PASCAL Context: the pictures of VOC 2010 with a class for every pixel (Mottaghi et al., 2014), 59 classes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clip_seg_ros.data.labelled_pictures import LabelledPictures, class_list, names_listed, paired, zero_ignored
+
+LAYOUT = (
+    "The folder of PASCAL Context (VOCdevkit/VOC2010) holds JPEGImages/*.jpg and, as MMSegmentation's "
+    "tools/dataset_converters/pascal_context.py writes them, SegmentationClassContext/*.png and "
+    "ImageSets/SegmentationContext/{train,val}.txt."
+)
+
+
+class PascalContext(LabelledPictures):
+    """4996 pictures for training, 5104 for validation.
+
+    Label files store 0 for all that is none of the 59 most frequent classes, which are 1..59 in the order of the
+    alphabet.
+    """
+
+    def __init__(self, root: Path, split: str, background: bool = False) -> None:
+        """Lists the files.
+
+        Args:
+            root: the folder ``VOCdevkit/VOC2010``.
+            split: the name of a list in ``ImageSets/SegmentationContext``: "train" or "val".
+            background: whether 0 is a class, the first of 60; otherwise it is ignored and there are 59.
+
+        Raises:
+            DataError: there is no such list, or a folder or a file is missing.
+        """
+        names = names_listed(root / "ImageSets" / "SegmentationContext" / f"{split}.txt", LAYOUT)
+        files = paired(names, root / "JPEGImages", [root / "SegmentationClassContext"], ".png", split, LAYOUT)
+        classes = class_list("pascal_context59")
+        if background:
+            super().__init__(files, ("background", *classes), {index: index for index in range(len(classes) + 1)})
+        else:
+            super().__init__(files, classes, zero_ignored(len(classes)))

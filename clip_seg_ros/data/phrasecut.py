@@ -1,0 +1,146 @@
+"""VGPhraseCut: phrases about regions of Visual Genome's pictures (Wu et al., CVPR 2020), read as published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from clip_seg_ros.data.coco_masks import read_json
+from clip_seg_ros.data.samples import DataError, ReferringSample, read_rgb
+
+SPLITS = ("train", "val", "test", "miniv")
+MISMATCHED_IMAGES = frozenset(
+    (
+        61530, 61564, 150333, 150344, 150417, 150516, 285665, 285743, 285761, 285814, 286065, 286093, 498010, 498042,
+        498187, 498246, 498269,
+    )
+)  # fmt: skip
+"""Pictures that have another size than their annotations; CLIPSeg's authors leave them out as well."""
+_ADVICE = (
+    "the data set's folder is VGPhraseCut_v0 with image_data_split.json, refer_train.json, refer_val.json, "
+    "refer_test.json, refer_miniv.json and images/<image id>.jpg, as PhraseCutDataset's downloader makes it"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One phrase of a picture. A few hundred thousand of them are in memory, so points are packed."""
+
+    task_id: str
+    image_id: int
+    phrase: str
+    points: np.ndarray
+    """(N, 2) int32 x, y in pixels: the corners of all polygons one after another."""
+    lengths: tuple[int, ...]
+    """How many of the points each polygon has."""
+    boxed: bool
+    """Whether its boxes cover anything."""
+
+    @classmethod
+    def from_json(cls, entry: dict) -> _Task:
+        # The instances of a phrase make one mask; so their polygons are one list.
+        polygons = [polygon for instance in entry["Polygons"] for polygon in instance]
+        points = [point for polygon in polygons for point in polygon]
+        return cls(
+            task_id=entry["task_id"],
+            image_id=int(entry["image_id"]),
+            phrase=entry["phrase"],
+            # Cut to whole pixels, as the data set's own tools do before they fill.
+            points=np.array(points, np.float64).reshape(-1, 2).astype(np.int32),
+            lengths=tuple(len(polygon) for polygon in polygons),
+            boxed=sum(box[2] * box[3] for box in entry["instance_boxes"]) > 0,
+        )
+
+    def mask(self, height: int, width: int) -> np.ndarray:
+        canvas = Image.new("L", (width, height), 0)
+        draw = ImageDraw.Draw(canvas)
+        for polygon in np.split(self.points, np.cumsum(self.lengths)[:-1]):
+            if len(polygon) > 1:
+                draw.polygon(polygon.ravel().tolist(), fill=1, outline=1)
+        return np.array(canvas, dtype=bool)
+
+
+class PhraseCut:
+    """One split of VGPhraseCut, one sample a phrase, in the order of its file.
+
+    As in CLIPSeg's code, pictures whose size is not the annotated one and phrases whose boxes cover nothing are left
+    out. The mask is what the data set's own tools draw: every pixel inside an outline or on it. CLIPSeg's code takes
+    only pixels whose middle is inside, so its masks are up to a pixel smaller along slanted edges.
+    """
+
+    def __init__(self, root: Path, split: str) -> None:
+        """Indexes the annotations.
+
+        Args:
+            root: the folder VGPhraseCut_v0.
+            split: "train", "val", "test" or "miniv" (20 pictures of the validation split).
+
+        Raises:
+            DataError: there is no such split, a file or the folder of pictures is missing, or a file is broken.
+        """
+        if split not in SPLITS:
+            raise DataError(f"PhraseCut has no split {split!r}, only {', '.join(SPLITS)}")
+        root = Path(root)
+        self.split = split
+        self._images = root / "images"
+        tasks = _read_tasks(root / f"refer_{split}.json")
+        if not self._images.is_dir():
+            raise DataError(f"{self._images} is missing: {_ADVICE}")
+        self._tasks = [task for task in tasks if task.boxed and task.image_id not in MISMATCHED_IMAGES]
+        self._sizes = _read_sizes(root / "image_data_split.json", {task.image_id for task in self._tasks})
+        self.phrases = tuple(task.phrase for task in self._tasks)
+        """The phrase of each sample."""
+        self.pictures = tuple(str(task.image_id) for task in self._tasks)
+        """Which picture each sample is about."""
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __getitem__(self, index: int) -> ReferringSample:
+        """Reads a sample.
+
+        Raises:
+            DataError: its picture is missing, no picture, or of another size than the annotations say.
+        """
+        task = self._tasks[index]
+        path = self._images / f"{task.image_id}.jpg"
+        if not path.is_file():
+            raise DataError(f"{path} is missing: download the pictures of the split {self.split} too; {_ADVICE}")
+        rgb = read_rgb(path)
+        height, width = self._sizes[task.image_id]
+        if rgb.shape[:2] != (height, width):
+            raise DataError(
+                f"{path} is {rgb.shape[1]} x {rgb.shape[0]} pixels and {width} x {height} in image_data_split.json: "
+                "use the pictures of Visual Genome 1.2 at their own size"
+            )
+        return ReferringSample(rgb, task.phrase, task.mask(height, width), f"{self.split}/{task.task_id}")
+
+
+def _read_tasks(path: Path) -> list[_Task]:
+    def shrink(entry: dict) -> dict | _Task:
+        return _Task.from_json(entry) if "Polygons" in entry else entry
+
+    try:
+        tasks = read_json(path, _ADVICE, shrink)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"an entry of {path} is not as published: {error!r}; {_ADVICE}") from error
+    if not isinstance(tasks, list) or not all(isinstance(task, _Task) for task in tasks):
+        raise DataError(f"{path} is no list of phrases with Polygons: {_ADVICE}")
+    return tasks
+
+
+def _read_sizes(path: Path, wanted: set[int]) -> dict[int, tuple[int, int]]:
+    """The (height, width) of the pictures ``wanted`` from image_data_split.json."""
+    try:
+        rows = read_json(path, _ADVICE)
+        sizes = {row["image_id"]: (row["height"], row["width"]) for row in rows if row["image_id"] in wanted}
+    except (KeyError, TypeError) as error:
+        raise DataError(f"an entry of {path} is not as published: {error!r}; {_ADVICE}") from error
+    if unknown := wanted - sizes.keys():
+        raise DataError(f"{path} does not list picture {min(unknown)}: {_ADVICE}")
+    return sizes

@@ -1,0 +1,148 @@
+"""PhraseCut+ (PC+), what CLIPSeg trains on (Lüddecke & Ecker, CVPR 2022): negatives, example images, crops, prefixes.
+
+The pictures' colours are left as they are, and example images as they are too: what is done to the background of an
+example image before CLIP sees it belongs to the model.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from clip_seg_ros.data.samples import ReferringDataset, ReferringSample
+
+TEMPLATES = (
+    "a photo of a {}.",
+    "a photograph of a {}.",
+    "an image of a {}.",
+    "{}.",
+    "a cropped photo of a {}.",
+    "a good photo of a {}.",
+    "a photo of one {}.",
+    "a bad photo of a {}.",
+    "a photo of the {}.",
+)
+"""The templates of CLIPSeg's training, as its authors' code samples them."""
+NEGATIVE_PROBABILITY = 0.2
+"""The share of phrases that the authors replace by one of another picture."""
+MIN_CROP_SHARE = 0.05
+"""A crop is good when more than this share of the whole picture is object inside it."""
+
+
+class IndexedReferringDataset(ReferringDataset, Protocol):
+    """A data set that knows its phrases without reading a picture. All referring data sets of this package do."""
+
+    phrases: Sequence[str]
+    """The phrase of each sample."""
+    pictures: Sequence[str]
+    """Which picture each sample is about; samples of one picture share it."""
+
+
+class PhraseCutPlus:
+    """Draws training samples from a data set of phrases. All chance comes from the generator that ``draw`` is given."""
+
+    def __init__(
+        self,
+        dataset: IndexedReferringDataset,
+        size_px: int = 352,
+        negative_probability: float = NEGATIVE_PROBABILITY,
+    ) -> None:
+        """Indexes the phrases; reads no picture.
+
+        Args:
+            dataset: where samples come from.
+            size_px: the side of the square that pictures, masks and example images are scaled to.
+            negative_probability: how often, 0..1, a phrase is replaced by one that the data set has for other pictures
+                and not for this one, with an empty mask.
+        """
+        if size_px < 1:
+            raise ValueError(f"size_px must be at least 1, not {size_px}")
+        if not 0 <= negative_probability <= 1:
+            raise ValueError(f"negative_probability must be in 0..1, not {negative_probability}")
+        self.size_px = size_px
+        self.negative_probability = negative_probability
+        self._dataset = dataset
+        self._samples_of: dict[str, list[int]] = defaultdict(list)
+        self._phrases_on: dict[str, set[str]] = defaultdict(set)
+        for index, (phrase, picture) in enumerate(zip(dataset.phrases, dataset.pictures, strict=True)):
+            self._samples_of[phrase].append(index)
+            self._phrases_on[picture].add(phrase)
+        self._phrases = tuple(self._samples_of)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def draw(self, index: int, rng: np.random.Generator) -> ReferringSample:
+        """Draws one training sample from sample ``index``.
+
+        Returns:
+            rgb (size_px, size_px, 3), mask (size_px, size_px), the phrase inside one of ``TEMPLATES``. ``support`` is
+            another sample of the same phrase, cut and scaled alike, or ``None`` where there is none or nothing to see
+            in it: the authors then train on the phrase alone. The support of a negative shows what its phrase means.
+        """
+        sample = self._dataset[index]
+        rgb, mask = self._cut(sample, rng)
+        phrase = sample.phrase
+        if rng.random() < self.negative_probability:
+            absent = self._absent_phrase(self._dataset.pictures[index], rng)
+            if absent is not None:
+                phrase, mask = absent, np.zeros_like(mask)
+        support = self._support(phrase, index, rng)
+        template = TEMPLATES[int(rng.integers(len(TEMPLATES)))]
+        return replace(sample, rgb=rgb, mask=mask, phrase=template.format(phrase), support=support)
+
+    def _absent_phrase(self, picture: str, rng: np.random.Generator) -> str | None:
+        """A phrase that ``picture`` is not annotated with; ``None`` when it has all of them."""
+        present = self._phrases_on[picture]
+        if len(present) == len(self._phrases):
+            return None
+        while True:
+            phrase = self._phrases[int(rng.integers(len(self._phrases)))]
+            if phrase not in present:
+                return phrase
+
+    def _support(self, phrase: str, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+        others = [other for other in self._samples_of[phrase] if other != index]
+        if not others:
+            return None
+        rgb, mask = self._cut(self._dataset[others[int(rng.integers(len(others)))]], rng)
+        return (rgb, mask) if mask.any() else None
+
+    def _cut(self, sample: ReferringSample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        top, left, side = square_crop(sample.mask, rng)
+        window = slice(top, top + side), slice(left, left + side)
+        square = (self.size_px, self.size_px)
+        # No smoothing when scaling down and nearest for masks, as the authors scale.
+        rgb = cv2.resize(np.ascontiguousarray(sample.rgb[window]), square, interpolation=cv2.INTER_LINEAR)
+        mask = cv2.resize(sample.mask[window].astype(np.uint8), square, interpolation=cv2.INTER_NEAREST)
+        return rgb, mask.astype(bool)
+
+
+def square_crop(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int, int]:
+    """Draws a square as large as the short side of the picture allows that keeps the object in view.
+
+    The authors try up to 50 random squares for one in which the object covers more than ``MIN_CROP_SHARE`` of the
+    picture, and else take the best of them. Here every place is weighed: one of the good ones is drawn, or one of the
+    best where none is good.
+
+    Args:
+        mask: (H, W) bool.
+        rng: where the choice comes from.
+
+    Returns:
+        Top, left and side in pixels.
+    """
+    height, width = mask.shape
+    side = min(height, width)
+    # The square slides along one axis only. Object pixels in front of each line tell what every place holds.
+    before = np.concatenate([[0], np.cumsum(mask.sum(axis=0 if width >= height else 1))])
+    held = before[side:] - before[:-side]
+    good = np.flatnonzero(held > MIN_CROP_SHARE * mask.size)
+    places = good if len(good) else np.flatnonzero(held == held.max())
+    place = int(places[rng.integers(len(places))])
+    return (0, place, side) if width >= height else (place, 0, side)
