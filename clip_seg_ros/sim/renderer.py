@@ -18,6 +18,7 @@ from clip_seg_ros.sim.scene import (
     KINDS,
     SHAPES_PER_KIND,
     TABLE_TEXTURES,
+    UNSEEN_TABLE_TEXTURES,
     CameraPose,
     Scene,
     SceneObject,
@@ -27,8 +28,9 @@ from clip_seg_ros.sim.textures import table_texture
 from clip_seg_ros.types import CameraIntrinsics
 
 NEAR_M, FAR_M = 0.05, 12.0
-_TABLE_HALF_SIZE = (0.60, 0.60, 0.02)
-_FLOOR_Z = -0.72
+TABLE_HALF_SIZE = (0.60, 0.60, 0.02)
+FLOOR_Z = -0.72
+FLOOR_REACH_M = 8.0
 
 
 class RendererUnavailable(RuntimeError):
@@ -189,7 +191,7 @@ class SceneRenderer:
 
     def _add_table(self, spec: Any, rng: np.random.Generator) -> None:
         mujoco = self._mujoco
-        for name in TABLE_TEXTURES:
+        for name in (*TABLE_TEXTURES, *UNSEEN_TABLE_TEXTURES):
             image = table_texture(name, rng)
             texture = spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, nchannel=3)
             texture.width, texture.height, texture.data = image.shape[1], image.shape[0], image.tobytes()
@@ -199,11 +201,11 @@ class SceneRenderer:
         sky.builtin = mujoco.mjtBuiltin.mjBUILTIN_GRADIENT
         sky.rgb1, sky.rgb2, sky.width, sky.height = (0.75, 0.78, 0.82), (0.45, 0.45, 0.47), 64, 64
         body = spec.worldbody
-        body.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=(8, 8, 0.1), pos=(0, 0, _FLOOR_Z))
+        body.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=(FLOOR_REACH_M, FLOOR_REACH_M, 0.1), pos=(0, 0, FLOOR_Z))
         body.add_geom(
             type=mujoco.mjtGeom.mjGEOM_BOX,
-            size=_TABLE_HALF_SIZE,
-            pos=(0, 0, -_TABLE_HALF_SIZE[2]),
+            size=TABLE_HALF_SIZE,
+            pos=(0, 0, -TABLE_HALF_SIZE[2]),
             material=TABLE_TEXTURES[0],
         )
 
@@ -248,7 +250,7 @@ class SceneRenderer:
             self._mujoco.mju_mat2Quat(data.mocap_quat[slot], rotation.ravel())
         model.geom_rgba[0] = scene.floor_rgba
         model.geom_rgba[1] = scene.table_rgba
-        model.geom_matid[1] = TABLE_TEXTURES.index(scene.table_texture)
+        model.geom_matid[1] = (*TABLE_TEXTURES, *UNSEEN_TABLE_TEXTURES).index(scene.table_texture)
         model.vis.headlight.ambient[:] = scene.ambient
         model.vis.headlight.diffuse[:] = 0.12
         model.vis.headlight.specular[:] = 0.0

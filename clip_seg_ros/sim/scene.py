@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -51,6 +51,10 @@ SHAPES_PER_KIND = 3
 SCENES_PER_SHAPE_SET = 25
 """Compiling a shape set costs more than rendering a scene, so that neighbouring seeds share one."""
 TABLE_TEXTURES = ("plain", "wood", "checks", "stripes", "speckle", "cloth")
+UNSEEN_TABLE_TEXTURES = ("tiles", "dots", "waves")
+"""Only in scenes drawn with ``unseen``."""
+UNSEEN_SHAPE_SETS = 1_000_000
+"""Shape sets from this seed upwards hold shapes wider, narrower, taller and flatter than any below."""
 TABLE_REACH = 0.30
 """Objects stand within this many metres of the table's middle."""
 
@@ -110,7 +114,19 @@ class Scene:
 @lru_cache(maxsize=8)
 def shape_set(shape_seed: int) -> dict[str, tuple[Shape, ...]]:
     """The shapes that scenes with this ``shape_seed`` choose from."""
-    return build_shapes(shape_seed, SHAPES_PER_KIND)
+    shapes = build_shapes(shape_seed, SHAPES_PER_KIND)
+    if shape_seed < UNSEEN_SHAPE_SETS:
+        return shapes
+    rng = np.random.default_rng([shape_seed, 6])
+    return {kind: tuple(_stretched(rng, kind, shape) for shape in several) for kind, several in shapes.items()}
+
+
+def _stretched(rng: np.random.Generator, kind: str, shape: Shape) -> Shape:
+    """Takes half of the shapes out of the range of sizes that ``build_shapes`` draws from; a ball stays round."""
+    if rng.random() < 0.5:
+        return shape
+    across, up = (rng.uniform(*((0.78, 0.88) if rng.random() < 0.5 else (1.12, 1.25))) for _ in range(2))
+    return shape.stretched(across, across if kind == "ball" else up)
 
 
 def sample_scene(
@@ -119,6 +135,7 @@ def sample_scene(
     required: Sequence[Pattern] = (),
     forbidden: Sequence[Pattern] = (),
     objects: tuple[int, int] = (4, 9),
+    unseen: bool = False,
 ) -> Scene:
     """Draws the scene of ``seed``.
 
@@ -127,13 +144,15 @@ def sample_scene(
         required: (colour, kind) pairs that must be there with nothing else in front of them; ``None`` stands for any.
         forbidden: (colour, kind) pairs that must not be there; ``None`` stands for any.
         objects: smallest and largest number of objects, required ones included.
+        unseen: draws, each with an even chance, the camera, the lamps and the table's texture from outside the ranges of
+            all other scenes, and half of the shapes from outside those of their sizes. No training scene is such.
 
     Raises:
         ValueError: an unknown colour or kind, or demands that no scene can meet.
     """
     _check_pairs([*required, *forbidden])
     rng = np.random.default_rng([seed, 2])
-    shape_seed = seed // SCENES_PER_SHAPE_SET
+    shape_seed = seed // SCENES_PER_SHAPE_SET + (UNSEEN_SHAPE_SETS if unseen else 0)
     camera = _sample_camera(rng)
     count = max(int(rng.integers(objects[0], objects[1] + 1)), len(required) + 2 if required else 0)
     wanted = [_fill_pair(rng, pair, forbidden) for pair in required]
@@ -147,7 +166,7 @@ def sample_scene(
     else:
         raise ValueError(f"no room for {len(required)} required objects; name fewer")
     hue, saturation, value = rng.random(), rng.uniform(0.0, 0.45) ** 1.3, rng.uniform(0.35, 0.95)
-    return Scene(
+    scene = Scene(
         seed=seed,
         shape_seed=shape_seed,
         objects=tuple(table.objects),
@@ -158,6 +177,30 @@ def sample_scene(
         ambient=float(rng.uniform(0.20, 0.40)),
         camera=camera,
     )
+    return _beyond(scene) if unseen else scene
+
+
+def _beyond(scene: Scene) -> Scene:
+    """Draws camera, lamps and table texture anew, each with an even chance, from where no other scene has them."""
+    rng = np.random.default_rng([scene.seed, 7])
+    camera, texture, lights, ambient = scene.camera, scene.table_texture, scene.lights, scene.ambient
+    if rng.random() < 0.5:
+        texture = UNSEEN_TABLE_TEXTURES[rng.integers(len(UNSEEN_TABLE_TEXTURES))]
+    if rng.random() < 0.5:
+        low, strength = np.radians(rng.uniform(22, 33)), rng.uniform(0.65, 0.95)
+        azimuth, warmth = rng.uniform(0, 2 * np.pi), rng.uniform(0.10, 0.18) * rng.choice([-1, 1])
+        direction = (-np.cos(azimuth) * np.cos(low), -np.sin(azimuth) * np.cos(low), -np.sin(low))
+        lamp = Light(tuple(map(float, direction)), (strength * (1 + warmth), strength, strength * (1 - warmth)))
+        lights, ambient = (lamp, scene.lights[1]), float(rng.uniform(0.14, 0.20))
+    if rng.random() < 0.5:
+        target = np.array(camera.target)
+        offset = np.array(camera.eye) - target
+        azimuth = np.arctan2(offset[1], offset[0])
+        elevation = np.radians(rng.uniform(20, 26) if rng.random() < 0.5 else rng.uniform(62, 74))
+        distance = rng.uniform(1.02, 1.20)
+        towards = [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
+        camera = replace(camera, eye=tuple(map(float, target + distance * np.array(towards))))
+    return replace(scene, camera=camera, table_texture=texture, lights=lights, ambient=ambient)
 
 
 def _populate(

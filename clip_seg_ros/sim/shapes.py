@@ -7,7 +7,7 @@ bottle has a neck and a cap, a can has metal ends, a book has pages. Sizes and p
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,6 +43,15 @@ class Shape:
     """Whether the object can also lie on its side, its axis horizontal."""
     lying_radius: float = 0.0
     """Metres from the axis to the table when it lies."""
+
+    def stretched(self, across: float, up: float) -> Shape:
+        """Returns the shape with its width and its height multiplied."""
+        scale = np.array([across, across, up])
+        parts = tuple(replace(part, vertices=part.vertices * scale) for part in self.parts)
+        return replace(
+            self, parts=parts, footprint_radius=self.footprint_radius * across, height=self.height * up,
+            lying_radius=self.lying_radius * across,
+        )  # fmt: skip
 
 
 def _lathe(profile: list[tuple[float, float]], rgba: Rgba | None = None) -> Part:

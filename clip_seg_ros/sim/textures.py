@@ -18,7 +18,7 @@ def table_texture(name: str, rng: np.random.Generator) -> np.ndarray:
     """Draws one table top.
 
     Args:
-        name: ``plain``, ``wood``, ``checks``, ``stripes``, ``speckle`` or ``cloth``.
+        name: ``plain``, ``wood``, ``checks``, ``stripes``, ``speckle``, ``cloth``, ``tiles``, ``dots`` or ``waves``.
         rng: where the details come from.
 
     Raises:
@@ -41,6 +41,17 @@ def table_texture(name: str, rng: np.random.Generator) -> np.ndarray:
         shade = 1.0 - 0.5 * (_smooth_noise(rng, (128, 128)) > 0.72)
     elif name == "cloth":
         shade = 0.8 + 0.1 * np.sin(rows * 0.8) * np.sin(columns * 0.8) + 0.1 * _smooth_noise(rng, (12, 12))
+    elif name == "tiles":
+        cell = SIZE // int(rng.choice([4, 6]))
+        joint = (rows % cell < 5) | (columns % cell < 5)
+        shade = np.where(joint, rng.uniform(0.3, 0.6), 0.85 + 0.15 * _smooth_noise(rng, (5, 5)))
+    elif name == "dots":
+        cell = SIZE // int(rng.choice([6, 10]))
+        distance = np.hypot(rows % cell - cell / 2, columns % cell - cell / 2)
+        shade = np.where(distance < 0.28 * cell, rng.uniform(0.4, 0.7), 1.0)
+    elif name == "waves":
+        bend = 9.0 * np.sin(columns * 2 * np.pi / SIZE * int(rng.integers(2, 5)))
+        shade = 0.75 + 0.25 * np.sin((rows + bend) * 2 * np.pi / SIZE * int(rng.integers(8, 16)))
     else:
         raise ValueError(f"unknown table texture {name!r}")
     grey = np.clip(np.asarray(shade, dtype=np.float32) * 255, 0, 255).astype(np.uint8)

@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
 
-from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS, sample_rgba, sample_scene, shape_set
+from clip_seg_ros.sim.scene import (
+    COLORS,
+    HELD_OUT_PAIRS,
+    KINDS,
+    UNSEEN_SHAPE_SETS,
+    UNSEEN_TABLE_TEXTURES,
+    sample_rgba,
+    sample_scene,
+    shape_set,
+)
+from clip_seg_ros.sim.shapes import build_shapes
 
 
 def pairs(scene):
@@ -65,3 +75,39 @@ def test_shades_differ_but_keep_their_name():
     reds = np.array([sample_rgba(rng, "red") for _ in range(50)])
     assert reds[:, 0].min() > 0.5 and reds[:, 1:3].max() < 0.3
     assert np.ptp(reds[:, 0]) > 0.1
+
+
+def test_unseen_scenes_leave_the_ranges_of_all_others_in_part():
+    usual = [sample_scene(seed) for seed in range(300)]
+    unseen = [sample_scene(seed, unseen=True) for seed in range(300)]
+
+    def elevation(scene):
+        offset = np.subtract(scene.camera.eye, scene.camera.target)
+        return np.degrees(np.arcsin(offset[2] / np.linalg.norm(offset)))
+
+    def outside(scene):
+        return (
+            scene.table_texture in UNSEEN_TABLE_TEXTURES,
+            not 0.20 <= scene.ambient <= 0.40,
+            not 26 <= elevation(scene) <= 62,
+        )
+
+    assert not any(any(outside(scene)) for scene in usual)
+    shares = np.mean([outside(scene) for scene in unseen], axis=0)
+    assert (0.35 < shares).all() and (shares < 0.65).all(), shares
+    assert {(o.color, o.kind) for o in unseen[3].objects} == {(o.color, o.kind) for o in usual[3].objects}
+
+
+def test_half_of_the_unseen_shapes_are_of_another_size_and_balls_stay_round():
+    base, changed = shape_set(7), shape_set(7 + UNSEEN_SHAPE_SETS)
+    other = build_shapes(7 + UNSEEN_SHAPE_SETS, 3)
+    assert base.keys() == changed.keys()
+    ratios = [
+        (kind, shape.height / plain.height, shape.footprint_radius / plain.footprint_radius)
+        for kind in changed
+        for shape, plain in zip(changed[kind], other[kind], strict=True)
+    ]
+    stretched = [ratio for ratio in ratios if ratio[1:] != (1.0, 1.0)]
+    assert 6 <= len(stretched) <= 18
+    assert all(not 0.9 < up < 1.1 and not 0.9 < across < 1.1 for _, up, across in stretched)
+    assert all(up == pytest.approx(across) for kind, up, across in ratios if kind == "ball")
