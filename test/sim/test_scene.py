@@ -95,7 +95,6 @@ def test_unseen_scenes_leave_the_ranges_of_all_others_in_part():
     assert not any(any(outside(scene)) for scene in usual)
     shares = np.mean([outside(scene) for scene in unseen], axis=0)
     assert (0.35 < shares).all() and (shares < 0.65).all(), shares
-    assert {(o.color, o.kind) for o in unseen[3].objects} == {(o.color, o.kind) for o in usual[3].objects}
 
 
 def test_half_of_the_unseen_shapes_are_of_another_size_and_balls_stay_round():
