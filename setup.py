@@ -39,5 +39,6 @@ setup(
         "pyyaml>=5.4",
         "tqdm>=4.60",
     ],
+    extras_require={"train": ["tensorboard>=2.11"], "bags": ["rosbags>=0.11"]},
     entry_points={"console_scripts": ["clip-seg = clip_seg_ros.tools.cli:main"]},
 )

@@ -26,7 +26,8 @@ SEMANTIC_CLASSES: tuple[str, ...] = (*KINDS, *SURFACES)
 
 FIRST_TRAIN_SEED = 100_000
 """Training takes its scenes from this seed upwards. Shapes are shared only by neighbours, so never with a test seed."""
-TEST_SEEDS = range(10_000, 10_500)
+TEST_SEEDS = range(10_000, 11_000)
+"""Every second group of ``SCENES_PER_SHAPE_SET`` of them is drawn from beyond the ranges of training; see ``held_out_scene``."""
 SHARD_SCENES = 10 * SCENES_PER_SHAPE_SET
 
 
@@ -48,6 +49,16 @@ class TabletopScenes:
     def scene(index: int) -> Scene:
         """The scene that picture ``index`` shows, drawn again from its seed."""
         return _training_scene(FIRST_TRAIN_SEED + int(index))
+
+
+def is_unseen(seed: int) -> bool:
+    """Whether the test scene of ``seed`` is drawn, in part, from beyond the ranges of training."""
+    return seed // SCENES_PER_SHAPE_SET % 2 == 1
+
+
+def held_out_scene(seed: int) -> Scene:
+    """The scene of one of the ``TEST_SEEDS``."""
+    return sample_scene(seed, unseen=is_unseen(seed))
 
 
 def _training_scene(seed: int) -> Scene:

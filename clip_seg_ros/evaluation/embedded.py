@@ -1,4 +1,4 @@
-"""Measures the embedded weights on scenes that training never saw.
+"""Measures phrases of colour and kind on scenes that training never saw.
 
 Every scene is asked for each colour and kind pair in it, for its kinds and its colours, for a random pair that is not
 there, and for a hard one: colour and kind are both on the table, but not on one object.
@@ -6,17 +6,17 @@ there, and for a hard one: colour and kind are both on the table, but not on one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from clip_seg_ros.data.tabletop import present_pairs
+from clip_seg_ros.data.tabletop import is_unseen, present_pairs
 from clip_seg_ros.evaluation.metrics import mask_iou
+from clip_seg_ros.evaluation.suite import Examiner, Figure
 from clip_seg_ros.pipeline import postprocess
 from clip_seg_ros.pipeline.predictor import Predictor
-from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
-from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS, Pattern, sample_scene
+from clip_seg_ros.sim.renderer import RenderedView
+from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS, Pattern, Scene
 
 MIN_NAMED_SHARE = 0.001
 """An object is asked for when it covers at least this share of the picture: 307 pixels of 640x480."""
@@ -44,28 +44,28 @@ def phrase_of(pattern: Pattern) -> str:
     return f"{color} {kind or 'object'}" if color else str(kind)
 
 
-def evaluate_embedded(
-    predictor: Predictor, seeds: Iterable[int], threshold: float = 0.5, progress: Callable[[Iterable], Iterable] = iter
-) -> list[Question]:
-    """Asks every question of every scene, on pictures of 640x480 as the simulated camera sends them.
+class PhraseExaminer(Examiner):
+    """Asks every question of every scene.
 
     Args:
         predictor: the model to measure.
-        seeds: scenes; they must not be among the training scenes.
         threshold: a pixel belongs to a phrase above this probability.
-        progress: wraps the seeds, for a progress bar.
+        model: what the figures call it.
     """
-    questions: list[Question] = []
-    with SceneRenderer() as renderer:
-        for seed in progress(seeds):
-            view = renderer.render(sample_scene(seed), depth=False)
-            groups = scene_questions(view, np.random.default_rng([seed, 5]))
-            answers = answer(predictor, view.rgb, [pattern for _, pattern in groups], threshold)
-            for (group, pattern), mask in zip(groups, answers, strict=True):
-                absent = group.startswith("absent")
-                iou = float("nan") if absent else mask_iou(mask, view.mask_of(*pattern))
-                questions.append(Question(seed, group, pattern, iou, float(mask.mean())))
-    return questions
+
+    def __init__(self, predictor: Predictor, threshold: float = 0.5, model: str = "clipseg") -> None:
+        self.questions: list[Question] = []
+        self._predictor, self._threshold, self._model = predictor, threshold, model
+
+    def examine(self, scene: Scene, view: RenderedView) -> None:
+        groups = scene_questions(view, np.random.default_rng([scene.seed, 5]))
+        answers = answer(self._predictor, view.rgb, [pattern for _, pattern in groups], self._threshold)
+        for (group, pattern), mask in zip(groups, answers, strict=True):
+            iou = float("nan") if group.startswith("absent") else mask_iou(mask, view.mask_of(*pattern))
+            self.questions.append(Question(scene.seed, group, pattern, iou, float(mask.mean())))
+
+    def figures(self) -> list[Figure]:
+        return summarise(self.questions, self._model)
 
 
 def answer(predictor: Predictor, rgb: np.ndarray, patterns: list[Pattern], threshold: float) -> np.ndarray:
@@ -92,35 +92,32 @@ def scene_questions(view: RenderedView, rng: np.random.Generator) -> list[tuple[
     return questions
 
 
-def summarise(questions: list[Question]) -> list[dict[str, object]]:
-    """The figures, each ``{"name", "value", "unit"}``."""
-    figures: list[dict[str, object]] = []
+def summarise(questions: list[Question], model: str = "clipseg") -> list[Figure]:
+    """The figures of questions, called after ``model``."""
+    figures: list[Figure] = []
 
     def add(name: str, value: float, unit: str) -> None:
-        figures.append({"name": f"embedded.clipseg.{name}", "value": round(float(value), 4), "unit": unit})
+        figures.append(Figure(f"embedded.{model}.{name}", round(float(value), 4), unit))
 
-    def ious(*groups: str) -> np.ndarray:
-        return np.array([q.iou for q in questions if q.group in groups])
-
-    def answered(group: str) -> np.ndarray:
-        return np.array([q.answered_share > ANSWERED_SHARE for q in questions if q.group == group])
-
-    add("scenes", len({q.seed for q in questions}), "scenes")
-    for name, groups in {
-        "named": ("seen pair", "unseen pair"),
-        "seen_pairs": ("seen pair",),
-        "unseen_pairs": ("unseen pair",),
-        "kind_only": ("kind",),
-        "color_only": ("colour",),
-    }.items():
-        values = ious(*groups)
-        if len(values):
+    def add_ious(name: str, asked: list[Question]) -> None:
+        if asked:
+            values = np.array([q.iou for q in asked])
             add(f"{name}.mean_iou", values.mean(), "IoU")
             add(f"{name}.over_half", (values > 0.5).mean(), "share with IoU > 0.5")
             add(f"{name}.count", len(values), "phrases")
-    for name, group in {"absent_random": "absent random", "absent_hard": "absent hard"}.items():
-        values = answered(group)
-        if len(values):
-            add(f"{name}.answered", values.mean(), "share answered")
-            add(f"{name}.count", len(values), "phrases")
+
+    add("scenes", len({q.seed for q in questions}), "scenes")
+    named = [q for q in questions if q.group in ("seen pair", "unseen pair")]
+    add_ious("named", named)
+    add_ious("named_usual_scenes", [q for q in named if not is_unseen(q.seed)])
+    add_ious("named_unseen_scenes", [q for q in named if is_unseen(q.seed)])
+    for name, group in (
+        ("seen_pairs", "seen pair"), ("unseen_pairs", "unseen pair"), ("kind_only", "kind"), ("color_only", "colour"),
+    ):  # fmt: skip
+        add_ious(name, [q for q in questions if q.group == group])
+    for name, group in (("absent_random", "absent random"), ("absent_hard", "absent hard")):
+        answered = [q.answered_share > ANSWERED_SHARE for q in questions if q.group == group]
+        if answered:
+            add(f"{name}.answered", np.mean(answered), "share answered")
+            add(f"{name}.count", len(answered), "phrases")
     return figures

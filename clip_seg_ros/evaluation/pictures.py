@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from clip_seg_ros.data.tabletop import held_out_scene
 from clip_seg_ros.evaluation.embedded import Question, answer, phrase_of
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
-from clip_seg_ros.sim.scene import sample_scene
 
 _CELL = (320, 240)
 _ANSWER_RGB, _TRUE_RGB = (230, 60, 160), (255, 255, 255)
@@ -35,7 +35,7 @@ def answer_grid(
     cells = []
     with SceneRenderer() as renderer:
         for question in picks:
-            view = renderer.render(sample_scene(question.seed), depth=False)
+            view = renderer.render(held_out_scene(question.seed), depth=False)
             mask = answer(predictor, view.rgb, [question.pattern], threshold)[0]
             cells.append(_cell(view, question, mask))
     blank = np.zeros_like(cells[0])

@@ -71,6 +71,7 @@ class SweepScores:
     foreground_iou: np.ndarray
     binary_iou: np.ndarray
     mean_iou: np.ndarray
+    """NaN where no sample showed anything."""
     average_precision: float
 
     def at(self, curve: np.ndarray, threshold: float) -> float:
@@ -111,6 +112,7 @@ class ThresholdSweep:
         # A sample that is a class of its own has its final IoU at once, so that its counts need not be kept.
         self._own_class_iou = np.zeros(len(thresholds))
         self._own_classes = 0
+        self._samples = 0
 
     def add(self, probabilities: np.ndarray, mask: np.ndarray, class_id: int | None = None) -> None:
         """Counts one sample.
@@ -119,16 +121,19 @@ class ThresholdSweep:
             probabilities: (H, W) float, 0..1, at the size of the mask (see ``resize_corners_aligned``).
             mask: (H, W) bool, where the object truly is.
             class_id: what the sample shows, for the mean IoU; ``None`` makes the sample a class of its own, as the
-                paper does for PhraseCut.
+                paper does for PhraseCut. Where such a sample shows nothing it is no class: its IoU would be 0 whatever
+                was predicted.
 
         Raises:
             ValueError: the shapes differ, or the mask is not bool.
         """
         counts = count_over_thresholds(probabilities, mask, self.thresholds)
         self._total = self._total + counts
+        self._samples += 1
         if class_id is None:
-            self._own_class_iou = self._own_class_iou + counts.foreground_iou
-            self._own_classes += 1
+            if mask.any():
+                self._own_class_iou = self._own_class_iou + counts.foreground_iou
+                self._own_classes += 1
         elif class_id in self._of_class:
             self._of_class[class_id] = self._of_class[class_id] + counts
         else:
@@ -140,9 +145,9 @@ class ThresholdSweep:
         Raises:
             ValueError: there was none.
         """
-        classes = self._own_classes + len(self._of_class)
-        if not classes:
+        if not self._samples:
             raise ValueError("no sample was added")
+        classes = self._own_classes + len(self._of_class)
         total = self._total
         summed_iou = sum((counts.foreground_iou for counts in self._of_class.values()), start=self._own_class_iou)
         return SweepScores(
@@ -150,7 +155,7 @@ class ThresholdSweep:
             counts=total,
             foreground_iou=total.foreground_iou,
             binary_iou=(total.foreground_iou + total.background_iou) / 2,
-            mean_iou=summed_iou / classes,
+            mean_iou=summed_iou / classes if classes else np.full(len(self.thresholds), np.nan),
             average_precision=average_precision(total.precision, total.recall),
         )
 

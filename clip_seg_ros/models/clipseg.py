@@ -45,6 +45,8 @@ class CLIPSegConfig:
     complex_trans_conv: bool = False
     """The three-layer ("refined") upsampling instead of one transposed convolution."""
     dropout: float = 0.1
+    image_prompt_px: int | None = None
+    """Side of the square that an example image is brought to; ``None``: the size of the images in use."""
 
     def __post_init__(self) -> None:
         if len(self.extract_layers) != len(self.tap_widths):

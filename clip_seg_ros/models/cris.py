@@ -130,16 +130,19 @@ class CRIS(PromptableSegmenter):
         return pairs.unflatten(0, (batch, prompts))
 
     def forward(self, pixels: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
-        """Answers one sentence an image, as training asks.
+        """Answers P sentences an image, each image its own, as training asks.
 
         Args:
             pixels: (B, 3, H, W).
-            token_ids: (B, words) int64, from ``tokenizer``.
+            token_ids: (B * P, words) int64, from ``tokenizer``; the first P rows belong to the first image.
 
         Returns:
-            Logits (B, H / 4, W / 4).
+            Logits (B * P, H / 4, W / 4).
         """
-        return self._decode_pairs(self.encode_image(pixels), self._encode_tokens(token_ids))
+        image = self.encode_image(pixels)
+        sentences = len(token_ids) // len(pixels)
+        taps = tuple(tap.repeat_interleave(sentences, dim=0) for tap in image.taps) if sentences > 1 else image.taps
+        return self._decode_pairs(ImageFeatures(taps, image.grid_size), self._encode_tokens(token_ids))
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         return self.tokenizer.unknown_words(prompt)

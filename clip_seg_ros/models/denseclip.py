@@ -63,10 +63,16 @@ class DenseCLIPConfig:
     ``{"strict_img_size": False}``, a ViT with ``{"dynamic_img_size": True, "out_indices": [2, 5, 8, 11]}``."""
     tau: float = 0.07
     """Temperature of the score map in its own loss."""
+    context_aware: bool = True
+    """Whether the image is told to the texts (section 3.3); without it they are the learnt contexts and names alone."""
+    score_map: bool = True
+    """Whether the score map joins the pyramid (section 3.2); without it nothing of the texts reaches the answer."""
 
     def __post_init__(self) -> None:
         if self.prompting not in ("post", "pre"):
             raise ValueError(f'prompting must be "post" or "pre", got "{self.prompting}"')
+        if self.prompting == "pre" and not self.context_aware:
+            raise ValueError('"pre" prompting makes the contexts from the image: it cannot go without context_aware')
         if len(set(self.class_names)) != len(self.class_names) or not self.class_names:
             raise ValueError("class names must be given, each once")
 
@@ -116,16 +122,18 @@ class DenseCLIP(PromptableSegmenter):
         # never ends where a loader turns the drawing off.
         chances = torch.rand(1, config.n_contexts, word_width) * (1 - 2 * _BELOW_2_DEVIATIONS) + _BELOW_2_DEVIATIONS
         self.contexts = nn.Parameter(torch.special.ndtri(chances))
-        if config.prompting == "post":
-            # Small, so that training begins with the texts as CLIP made them.
-            self.gamma = nn.Parameter(torch.full((embed_dim,), 1e-4))
-        prompted_width = embed_dim if config.prompting == "post" else word_width
-        self.context_decoder = ContextDecoder(
-            prompted_width, embed_dim, config.context_width, config.context_heads, config.context_layers,
-            config.dropout,
-        )  # fmt: skip
+        if config.context_aware:
+            if config.prompting == "post":
+                # Small, so that training begins with the texts as CLIP made them.
+                self.gamma = nn.Parameter(torch.full((embed_dim,), 1e-4))
+            prompted_width = embed_dim if config.prompting == "post" else word_width
+            self.context_decoder = ContextDecoder(
+                prompted_width, embed_dim, config.context_width, config.context_heads, config.context_layers,
+                config.dropout,
+            )  # fmt: skip
         widths = list(backbone.widths)
-        widths[backbone.score_stage] += len(config.class_names)
+        if config.score_map:
+            widths[backbone.score_stage] += len(config.class_names)
         self.neck = FeaturePyramid(widths, config.pyramid_channels)
         self.decode_head = SemanticFPNHead(
             config.pyramid_channels, config.head_channels, len(config.class_names), config.dropout
@@ -192,12 +200,15 @@ class DenseCLIP(PromptableSegmenter):
         texts = self.texts_in_context(image, text)
         scores = torch.einsum("bdhw,bkd->bkhw", F.normalize(image.dense, dim=1), F.normalize(texts, dim=2))
         maps = list(image.taps)
-        maps[self.backbone.score_stage] = torch.cat([maps[self.backbone.score_stage], scores], dim=1)
+        if self.config.score_map:
+            maps[self.backbone.score_stage] = torch.cat([maps[self.backbone.score_stage], scores], dim=1)
         return self.decode_head(self.neck(maps)), scores
 
     def texts_in_context(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
         """Returns the texts (B, K, D) after what the image shows was told to them."""
         batch = len(image.dense)
+        if not self.config.context_aware:
+            return text.pooled.expand(batch, -1, -1)
         visual = torch.cat([image.pooled[:, :, None], image.dense.flatten(2)], dim=2).transpose(1, 2)  # (B, 1 + h * w, D)
         if self.config.prompting == "post":
             texts = text.pooled.expand(batch, -1, -1)

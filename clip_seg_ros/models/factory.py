@@ -18,12 +18,14 @@ from clip_seg_ros.models.cris import CRIS
 from clip_seg_ros.models.denseclip import DenseCLIP
 from clip_seg_ros.models.maskclip import MaskCLIP, MaskCLIPConfig
 from clip_seg_ros.models.public_weights import PUBLIC_WEIGHTS, download_command, file_name, is_name
+from clip_seg_ros.models.student import Student
 
 MODEL_KINDS: dict[str, Callable[[str, Mapping[str, Any]], PromptableSegmenter]] = {
     "clipseg": CLIPSeg.from_config,
     "cris": CRIS.from_config,
     "denseclip": DenseCLIP.from_config,
     "maskclip": MaskCLIP.from_config,
+    "student": Student.from_config,
 }
 """What a weight file's ``kind`` builds, with random weights, from a name and the file's configuration."""
 

@@ -91,6 +91,17 @@ class CompactTokenizer(Tokenizer):
         words = (word.strip(string.punctuation) for word in prompt.split())
         return tuple(dict.fromkeys(word for word in words if _UNKNOWN in self._encode(word)))
 
+    def rows_from(self, older: CompactTokenizer) -> tuple[list[int], list[int]]:
+        """Where the rows of an older vocabulary's embedding table belong in that of this one.
+
+        Returns:
+            Ids of ``older``, and the ids of the same pieces here, in the same order; pieces that either lacks are left out.
+        """
+        shared = [piece for piece in older._ids if piece in self._ids]
+        rows = [(_PADDING, _PADDING), (_UNKNOWN, _UNKNOWN), *((older._ids[p], self._ids[p]) for p in shared)]
+        rows += [(older._start, self._start), (older._end, self._end)]
+        return [row[0] for row in rows], [row[1] for row in rows]
+
     def _encode(self, text: str) -> list[int]:
         text = _WORD.sub(lambda match: self._singular(match[0].lower()), text)
         return [self._ids.get(piece, _UNKNOWN) for piece in bpe_tokenizer().encode(text)]

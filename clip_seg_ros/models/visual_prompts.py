@@ -8,6 +8,8 @@ colour, not to black.
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -15,6 +17,8 @@ BLUR_SIGMA = 3.0
 INTENSITY = 0.1
 MARGIN = 0.1
 _BLUR_RADIUS = 7
+MEAN_RGB = np.array([123.675, 116.28, 103.53], dtype=np.float32)
+"""What normalising makes 0, 0..255."""
 
 
 def visual_prompt(
@@ -121,3 +125,18 @@ def _require_same_size(pixels: torch.Tensor, masks: torch.Tensor) -> None:
     if masks.shape != (len(pixels), *pixels.shape[-2:]):
         wanted = (len(pixels), *pixels.shape[-2:])
         raise ValueError(f"the masks of images {tuple(pixels.shape)} must be {wanted}, got {tuple(masks.shape)}")
+
+
+def fade_background(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Does to an RGB image what ``emphasise`` does to normalised pixels, up to rounding.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        mask: (H, W) bool, where the object is.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    side = 2 * _BLUR_RADIUS + 1
+    blurred = cv2.GaussianBlur(rgb, (side, side), BLUR_SIGMA).astype(np.float32)
+    return np.where(mask[..., None], rgb, MEAN_RGB + INTENSITY * (blurred - MEAN_RGB)).astype(np.uint8)

@@ -195,9 +195,11 @@ class Predictor:
         if mask.shape != rgb.shape[:2] or not mask.any():
             raise ValueError(f"mask must be {rgb.shape[:2]} and hold the object, got {mask.shape}, {mask.sum()} pixels")
         pixels = self._preprocess(rgb).pixels
-        size = pixels.shape[2:]
+        size = tuple(pixels.shape[2:])
         shown = F.adaptive_max_pool2d(torch.from_numpy(mask)[None, None].float(), size)[0].to(self.device)
-        example = F.interpolate(visual_prompt(pixels, shown, max(size)), size=size, mode="bilinear", antialias=True)
+        side = self.model.decoder.config.image_prompt_px
+        cut = visual_prompt(pixels, shown, max(size))
+        example = F.interpolate(cut, size=(side, side) if side else size, mode="bilinear", antialias=True)
         pooled = encode_image_prompt(example.to(self._dtype))
         if text is not None:
             pooled = self.model.mix_prompts(self.model.encode_text([text]).pooled, pooled, text_weight)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 COMMANDS: dict[str, str] = {
     "demo": "watch the simulated robot camera find what you name",
     "train": "train the embedded weights again",
+    "distill": "teach a small, fast network your classes from your pictures, without labels",
     "evaluate": "measure how well a model does",
     "bench": "time the models",
     "weights": "list, download, convert and verify published weights",

@@ -1,4 +1,4 @@
-"""``clip-seg evaluate --suite embedded``: measures the embedded weights on held-out scenes."""
+"""``clip-seg evaluate``: measures a model on a data set, or the embedded weights on held-out scenes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from clip_seg_ros.data import tabletop
-from clip_seg_ros.evaluation.embedded import evaluate_embedded, summarise
+from clip_seg_ros.evaluation.embedded import PhraseExaminer
 from clip_seg_ros.evaluation.pictures import answer_grid, write_picture
+from clip_seg_ros.evaluation.suite import run_suite
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RendererUnavailable
@@ -21,45 +22,95 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds the ``evaluate`` subcommand."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="measure the embedded weights on held-out scenes",
-        description="Renders scenes that training never saw, asks for what is there and for what is not, "
-        "and prints the figures.",
+        help="measure a model on a data set, or the embedded weights on held-out scenes",
+        description="With --data: asks a model about every sample of a data set and gives the figures of the papers. "
+        "Without: renders scenes that training never saw, asks for what is there and for what is not, and prints the "
+        "figures.",
     )
-    parser.add_argument("--suite", choices=["embedded"], default="embedded", help="what to measure")
-    parser.add_argument("--scenes", type=int, default=500, help="how many of the 500 held-out scenes (default: all)")
-    parser.add_argument("--weights", type=Path, help="folder of the weights (default: the shipped ones)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threshold", type=float, default=0.5, help="probability above which a pixel counts, 0..1")
+    parser.add_argument("--weights", type=Path, help="folder of the weights (default: the shipped ones)")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="probability above which a pixel counts, 0..1 (default: 0.5 for the suite, 0.35 for referring, 0.3 for "
+        "phrases; semantic: above which it is no background, by default that is a class like others)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
-    parser.add_argument("--pictures", type=Path, metavar="FILE", help="write random and worst answers as a PNG")
+    suite = parser.add_argument_group("held-out scenes")
+    suite.add_argument("--suite", choices=["embedded"], help="what to measure (default, without --data)")
+    scenes = len(tabletop.TEST_SEEDS)
+    suite.add_argument("--scenes", type=int, help=f"how many of the {scenes} held-out scenes (default: all)")
+    suite.add_argument("--pictures", type=Path, metavar="FILE", help="write random and worst answers as a PNG")
+    data = parser.add_argument_group("data sets")
+    data.add_argument("--data", metavar="DATA", help="DATA.yaml, or KIND:ROOT[:SPLIT][:OPTION=VALUE]")
+    data.add_argument("--model", metavar="NAME|FILE", help="which model (default: clipseg-pocket)")
+    data.add_argument("--protocol", choices=["referring", "phrases", "semantic"], help="default: what suits the data")
+    data.add_argument("--limit", type=int, metavar="N", help="measure N samples, spread evenly over the data set")
+    data.add_argument(
+        "--prompt", choices=["text", "image", "mixed"], help="ask with phrases (default), example images, or both"
+    )
+    data.add_argument(
+        "--text-weight", type=float, metavar="W", help="share of the phrase in --prompt mixed, 0..1 (default: 0.5)"
+    )
+    data.add_argument("--multi-scale", action="store_true", help="semantic: look at six sizes and mirrored")
+    data.add_argument("--page", type=Path, metavar="FOLDER", help="write a page of the worst answers")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measures, prints a table and writes what was asked for; returns the exit code."""
-    available = len(tabletop.TEST_SEEDS)
-    if not 1 <= args.scenes <= available:
-        print(f"clip-seg evaluate: --scenes must lie in 1..{available}, got {args.scenes}", file=sys.stderr)
+    wrong = _wrong_call(args)
+    if wrong:
+        print(f"clip-seg evaluate: {wrong}", file=sys.stderr)
         return 2
+    if args.data is not None:
+        # Here and not above: the suite needs none of the data sets' readers.
+        from clip_seg_ros.tools.evaluate_datasets import run_dataset
+
+        return run_dataset(args)
+    return _run_embedded(args)
+
+
+def _wrong_call(args: argparse.Namespace) -> str | None:
+    """What is wrong with the arguments, or ``None``."""
+    of_suite = {"--suite": args.suite, "--scenes": args.scenes, "--pictures": args.pictures}
+    of_data = {
+        "--model": args.model,
+        "--protocol": args.protocol,
+        "--limit": args.limit,
+        "--prompt": args.prompt,
+        "--text-weight": args.text_weight,
+        "--multi-scale": args.multi_scale or None,
+        "--page": args.page,
+    }
+    strange = [name for name, value in (of_suite if args.data else of_data).items() if value is not None]
+    if strange:
+        belongs = "measures held-out scenes: leave --data out" if args.data else "needs a data set: give --data"
+        return f"{strange[0]} {belongs}"
+    available = len(tabletop.TEST_SEEDS)
+    if args.scenes is not None and not 1 <= args.scenes <= available:
+        return f"--scenes must lie in 1..{available}, got {args.scenes}"
     for path in filter(None, (args.json, args.pictures)):
         # Now, and not after minutes of measuring.
         if not path.parent.is_dir() or path.is_dir():
-            print(f"clip-seg evaluate: {path} cannot be written: name a file in a folder that exists", file=sys.stderr)
-            return 2
+            return f"{path} cannot be written: name a file in a folder that exists"
+    return None
+
+
+def _run_embedded(args: argparse.Namespace) -> int:
+    threshold = 0.5 if args.threshold is None else args.threshold
     try:
         predictor = Predictor.from_name("clipseg-pocket", args.device, args.weights)
+        examiner = PhraseExaminer(predictor, threshold)
         seeds = tabletop.TEST_SEEDS[: args.scenes]
-        questions = evaluate_embedded(
-            predictor, seeds, args.threshold, lambda items: tqdm(items, desc="scenes", mininterval=1.0)
-        )
+        figures = run_suite([examiner], seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0))
     except (WeightsError, RendererUnavailable, ValueError) as error:
         print(f"clip-seg evaluate: {error}", file=sys.stderr)
         return 1
-    figures = summarise(questions)
     for figure in figures:
-        print(f"{figure['name']:<48} {figure['value']:>9}  {figure['unit']}")
+        print(f"{figure.name:<48} {figure.value:>9}  {figure.unit}")
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+        args.json.write_text(json.dumps([figure.to_dict() for figure in figures], indent=2) + "\n")
     if args.pictures:
-        write_picture(args.pictures, answer_grid(predictor, questions, args.threshold))
+        write_picture(args.pictures, answer_grid(predictor, examiner.questions, threshold))
     return 0

@@ -5,20 +5,28 @@ Every batch is a function of (seed, stage, step) alone, so that a run that was k
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import torch
 
-from clip_seg_ros.data.tabletop import TabletopScenes
-from clip_seg_ros.sim.scene import COLORS, KINDS
+from clip_seg_ros.data.expressions import ground_positions, sample_expression, seen_objects
+from clip_seg_ros.data.samples import IGNORED
+from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes, class_map
+from clip_seg_ros.models.visual_prompts import MEAN_RGB, fade_background
+from clip_seg_ros.sim.scene import COLORS, KINDS, Pair
+from clip_seg_ros.sim.surfaces import SURFACES
 from clip_seg_ros.training.phrases import Query, sample_query
 
 _MIN_CROP_AREA_PX = 80
 _MIN_ASK_SHARE = 0.001
 """An object is asked for when it covers at least this share of the picture."""
+_MIN_RELATED_SHARE = 0.002
+"""An object takes part in relations when it covers at least this share of the picture."""
 _RECOLORED_SHARE = 0.3
+_EMPHASISED_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,8 @@ class CropIndex:
     """Where the objects are that are large enough to crop, one row each."""
 
     scene: np.ndarray
+    label: np.ndarray
+    """(N,) value in the scene's label image."""
     box: np.ndarray
     """(N, 4) x, y, width, height in pixels."""
     color: np.ndarray
@@ -54,8 +64,8 @@ class SceneBatch:
     """(B, 3, H, W) float32 in 0..1."""
     color_map: torch.Tensor
     """(B, H, W) int64 index into COLORS; -1 = no object, or recoloured."""
-    kind_map: torch.Tensor
-    """(B, H, W) int64 index into KINDS; -1 = no object."""
+    class_map: torch.Tensor
+    """(B, H, W) int64 index into SEMANTIC_CLASSES, whose first are KINDS; -1 = beyond the floor."""
     queries: tuple[tuple[Query, ...], ...]
     """P phrases a scene."""
     masks: torch.Tensor
@@ -63,7 +73,7 @@ class SceneBatch:
 
     def to(self, device: torch.device) -> SceneBatch:
         """Returns the batch on ``device``."""
-        moved = {name: getattr(self, name).to(device) for name in ("pixels", "color_map", "kind_map", "masks")}
+        moved = {name: getattr(self, name).to(device) for name in ("pixels", "color_map", "class_map", "masks")}
         return replace(self, **moved)
 
 
@@ -75,15 +85,43 @@ def index_crops(scenes: TabletopScenes) -> CropIndex:
         for index, (color, kind) in enumerate(objects, start=1):
             if areas[index] >= _MIN_CROP_AREA_PX:
                 box = cv2.boundingRect((labels == index).view(np.uint8))
-                rows.append((n, *box, COLORS.index(color), KINDS.index(kind)))
+                rows.append((n, index, *box, COLORS.index(color), KINDS.index(kind)))
     table = np.array(rows, dtype=np.int64)
-    return CropIndex(table[:, 0], table[:, 1:5], table[:, 5], table[:, 6])
+    return CropIndex(table[:, 0], table[:, 1], table[:, 2:6], table[:, 6], table[:, 7])
+
+
+def example_batch(
+    scenes: TabletopScenes, index: CropIndex, rng: np.random.Generator, pairs: Sequence[Pair], side_px: int
+) -> torch.Tensor:
+    """Draws an example image for each (colour, kind): blurred, darkened and cut out, from a scene that holds the pair.
+
+    Returns:
+        (N, 3, side_px, side_px) float32 in 0..1, with other light and noise.
+    """
+    examples = np.empty((len(pairs), side_px, side_px, 3), np.uint8)
+    for row, (color, kind) in enumerate(pairs):
+        fits = np.flatnonzero((index.color == COLORS.index(color)) & (index.kind == KINDS.index(kind)))
+        pick = fits[rng.integers(len(fits))]
+        n, (x, y, w, h) = index.scene[pick], index.box[pick]
+        faded = fade_background(scenes.rgb[n], scenes.labels[n] == index.label[pick])
+        side = max(w, h) * rng.uniform(1.1, 1.3)
+        scale = side_px / side
+        corner = np.array([x + w / 2, y + h / 2]) - side / 2
+        warp = np.array([[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]])
+        cv2.warpAffine(
+            faded, warp, (side_px, side_px), dst=examples[row], flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT, borderValue=MEAN_RGB.tolist(),
+        )  # fmt: skip
+    return _augment(examples, np.zeros(len(pairs), bool), rng)
 
 
 def crop_batch(
     scenes: TabletopScenes, index: CropIndex, rng: np.random.Generator, size: int, side_px: int
 ) -> CropBatch:
-    """Cuts ``size`` objects out of their scenes in windows of 1 to 2.2 boxes; three in ten are recoloured."""
+    """Cuts ``size`` objects out of their scenes in windows of 1 to 2.2 boxes.
+
+    Three in ten are recoloured; in three in ten the rest is blurred and faded, as in example images (CLIPSeg, table 1).
+    """
     picks = rng.integers(len(index.scene), size=size)
     pixels = np.empty((size, side_px, side_px, 3), np.uint8)
     for row, pick in enumerate(picks):
@@ -98,6 +136,9 @@ def crop_batch(
             scenes.rgb[index.scene[pick]], warp, (side_px, side_px), dst=pixels[row],
             flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE,
         )  # fmt: skip
+        if rng.random() < _EMPHASISED_SHARE:
+            own = cv2.warpAffine(scenes.labels[index.scene[pick]], warp, (side_px, side_px), flags=cv2.INTER_NEAREST)
+            pixels[row] = fade_background(pixels[row], own == index.label[pick])
     recolored = rng.random(size) < _RECOLORED_SHARE
     color = np.where(recolored, -1, index.color[picks])
     return CropBatch(_augment(pixels, recolored, rng), torch.from_numpy(color), torch.from_numpy(index.kind[picks]))
@@ -115,33 +156,130 @@ def scene_batch(
     height, width = height_width
     rgb = np.empty((size, height, width, 3), np.uint8)
     color_map = np.empty((size, height, width), np.int64)
-    kind_map = np.empty_like(color_map)
+    class_maps = np.empty_like(color_map)
     masks = np.empty((size, phrases, height, width), np.float32)
     recolored = (rng.random(size) < _RECOLORED_SHARE) & recolor
     queries = []
     for row, n in enumerate(rng.integers(len(scenes), size=size)):
-        rgb[row], labels = _zoom(scenes.rgb[n], scenes.labels[n], rng, height, width)
+        window = _zoom(scenes.labels[n], rng, height, width)
+        rgb[row], labels = window.cut(scenes.rgb[n]), window.cut(scenes.labels[n])
         objects = scenes.objects[n]
         areas = np.bincount(labels.ravel(), minlength=len(objects) + 1)[1:]
         visible = [pair for pair, area in zip(objects, areas, strict=True) if area >= _MIN_ASK_SHARE * labels.size]
         asked = tuple(sample_query(rng, visible, objects, bool(recolored[row])) for _ in range(phrases))
         queries.append(asked)
         colors = np.array([-1] + [-1 if recolored[row] else COLORS.index(c) for c, _ in objects])
-        kinds = np.array([-1] + [KINDS.index(k) for _, k in objects])
-        color_map[row], kind_map[row] = colors[labels], kinds[labels]
+        classes = window.cut(class_map(scenes.scene(n), scenes.labels[n])).astype(np.int64)
+        classes[classes == IGNORED] = -1
+        color_map[row], class_maps[row] = colors[labels], classes
         for p, query in enumerate(asked):
-            matched = np.array([False] + [query.matches(pair) for pair in objects])
-            masks[row, p] = matched[labels]
+            masks[row, p] = _mask_of(query, labels, objects, classes)
     pixels = _augment(rgb, recolored, rng)
     return SceneBatch(
-        pixels, torch.from_numpy(color_map), torch.from_numpy(kind_map), tuple(queries), torch.from_numpy(masks)
+        pixels, torch.from_numpy(color_map), torch.from_numpy(class_maps), tuple(queries), torch.from_numpy(masks)
     )
 
 
-def _zoom(
-    rgb: np.ndarray, labels: np.ndarray, rng: np.random.Generator, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """A window around one of the objects, up to 1.15 times as large as rendered, sometimes mirrored."""
+@dataclass(frozen=True)
+class ExpressionBatch:
+    pixels: torch.Tensor
+    """(B, 3, H, W) float32 in 0..1."""
+    texts: tuple[tuple[str, ...], ...]
+    """P phrases a scene."""
+    masks: torch.Tensor
+    """(B, P, H, W) float32, 1 where the phrase's objects are."""
+
+
+def expression_batch(
+    scenes: TabletopScenes,
+    rng: np.random.Generator,
+    size: int,
+    height_width: tuple[int, int],
+    phrases: int,
+    plain_share: float = 0.35,
+) -> ExpressionBatch:
+    """Draws ``size`` scenes with ``phrases`` phrases each, most of which relate an object to others.
+
+    ``plain_share`` of the phrases, and all where a scene settles no relation, are those of ``sample_query``: a colour, a
+    kind or both, there or not.
+    """
+    height, width = height_width
+    rgb = np.empty((size, height, width, 3), np.uint8)
+    masks = np.empty((size, phrases, height, width), np.float32)
+    texts = []
+    for row, n in enumerate(rng.integers(len(scenes), size=size)):
+        window = _zoom(scenes.labels[n], rng, height, width)
+        rgb[row], labels = window.cut(scenes.rgb[n]), window.cut(scenes.labels[n])
+        objects = scenes.objects[n]
+        ground = ground_positions(scenes.scene(n)) * ([-1, 1] if window.mirrored else 1)
+        classes = window.cut(class_map(scenes.scene(n), scenes.labels[n]))
+        seen = seen_objects(labels, objects, ground, _MIN_RELATED_SHARE)
+        visible = [(item.color, item.kind) for item in seen]
+        asked = []
+        for p in range(phrases):
+            expression = None if rng.random() < plain_share else sample_expression(rng, seen)
+            if expression is not None:
+                asked.append(expression.text)
+                masks[row, p] = labels == expression.label
+                continue
+            query = sample_query(rng, visible, objects, kinds_only=False)
+            asked.append(query.text)
+            masks[row, p] = _mask_of(query, labels, objects, classes)
+        texts.append(tuple(asked))
+    pixels = _augment(rgb, np.zeros(size, bool), rng)
+    return ExpressionBatch(pixels, tuple(texts), torch.from_numpy(masks))
+
+
+@dataclass(frozen=True)
+class ClassBatch:
+    pixels: torch.Tensor
+    """(B, 3, H, W) float32 in 0..1."""
+    labels: torch.Tensor
+    """(B, H, W) int64 index into ``SEMANTIC_CLASSES``, or ``IGNORED``."""
+
+
+def class_batch(
+    scenes: TabletopScenes, rng: np.random.Generator, size: int, height_width: tuple[int, int], recolor: bool = True
+) -> ClassBatch:
+    """Draws ``size`` scenes and names every pixel: a kind of object, the table or the floor."""
+    height, width = height_width
+    rgb = np.empty((size, height, width, 3), np.uint8)
+    labels = np.empty((size, height, width), np.int64)
+    recolored = (rng.random(size) < _RECOLORED_SHARE) & recolor
+    for row, n in enumerate(rng.integers(len(scenes), size=size)):
+        window = _zoom(scenes.labels[n], rng, height, width)
+        rgb[row], labels[row] = window.cut(scenes.rgb[n]), window.cut(class_map(scenes.scene(n), scenes.labels[n]))
+    return ClassBatch(_augment(rgb, recolored, rng), torch.from_numpy(labels))
+
+
+def _mask_of(query: Query, labels: np.ndarray, objects: Sequence[Pair], classes: np.ndarray) -> np.ndarray:
+    """(H, W) bool: what the query means, from object labels and ``class_map``, both (H, W)."""
+    if query.kind in SURFACES:
+        return classes == SEMANTIC_CLASSES.index(query.kind)
+    return np.array([False] + [query.matches(pair) for pair in objects])[labels]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A part of a scene, brought to (height, width) and perhaps mirrored."""
+
+    part: tuple[slice, slice]
+    height: int
+    width: int
+    mirrored: bool
+
+    def cut(self, picture: np.ndarray) -> np.ndarray:
+        """Cuts (H, W, 3) pictures smoothly, and (H, W) labels by their nearest pixels."""
+        found = picture[self.part]
+        interpolation = cv2.INTER_AREA if len(found) > self.height else cv2.INTER_LINEAR
+        if picture.ndim == 2:
+            interpolation = cv2.INTER_NEAREST
+        found = cv2.resize(found, (self.width, self.height), interpolation=interpolation)
+        return found[:, ::-1] if self.mirrored else found
+
+
+def _zoom(labels: np.ndarray, rng: np.random.Generator, height: int, width: int) -> _Window:
+    """Draws a window around one of the objects, up to 1.15 times as large as rendered, sometimes mirrored."""
     full_height, full_width = labels.shape
     scale = rng.uniform(max(height / full_height, width / full_width), 1.15)
     h, w = min(round(height / scale), full_height), min(round(width / scale), full_width)
@@ -150,13 +288,7 @@ def _zoom(
     center = np.array([rows[pick], columns[pick]]) * 4 if pick is not None else np.array(labels.shape) / 2
     corner = center - np.array([h, w]) * rng.uniform(0.15, 0.85, 2)
     top, left = np.clip(corner, 0, [full_height - h, full_width - w]).astype(int)
-    window = (slice(top, top + h), slice(left, left + w))
-    shrink = cv2.INTER_AREA if h > height else cv2.INTER_LINEAR
-    rgb = cv2.resize(rgb[window], (width, height), interpolation=shrink)
-    labels = cv2.resize(labels[window], (width, height), interpolation=cv2.INTER_NEAREST)
-    if rng.random() < 0.5:
-        rgb, labels = rgb[:, ::-1], labels[:, ::-1]
-    return rgb, labels
+    return _Window((slice(top, top + h), slice(left, left + w)), height, width, bool(rng.random() < 0.5))
 
 
 def _augment(rgb: np.ndarray, recolored: np.ndarray, rng: np.random.Generator) -> torch.Tensor:

@@ -22,6 +22,21 @@ def text_to_pixel_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor
     return F.binary_cross_entropy_with_logits(logits, shrink_mask(mask, tuple(logits.shape[-2:])))
 
 
+def dice_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Soft dice over the masks that hold something, each counted once whatever its size; 0 where none does.
+
+    Args:
+        logits, masks: (..., h, w).
+    """
+    wanted = masks.flatten(-2)
+    there = wanted.sum(-1) > 0
+    if not there.any():
+        return logits.sum() * 0
+    probabilities, wanted = logits.sigmoid().flatten(-2)[there], wanted[there]
+    overlap = 2 * (probabilities * wanted).sum(-1) + 1
+    return (1 - overlap / (probabilities.sum(-1) + wanted.sum(-1) + 1)).mean()
+
+
 def shrink_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Brings masks (B, H, W) to ``size`` (h, w) by their nearest pixels."""
     return mask if mask.shape[-2:] == size else F.interpolate(mask[:, None], size=size, mode="nearest")[:, 0]

@@ -17,15 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip_seg_ros.data.tabletop import TabletopScenes
+from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes
 from clip_seg_ros.models import backbone
 from clip_seg_ros.models.base import InputSpec
-from clip_seg_ros.models.checkpoints import save_safetensors, update_sums
+from clip_seg_ros.models.checkpoints import load_safetensors, load_strict, save_safetensors, update_sums
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 from clip_seg_ros.sim.scene import COLORS, KINDS
-from clip_seg_ros.training.batches import SceneBatch, crop_batch, index_crops, scene_batch
-from clip_seg_ros.training.phrases import TRAIN_PAIRS, known_words, make_query
+from clip_seg_ros.training.batches import SceneBatch, crop_batch, example_batch, index_crops, scene_batch
+from clip_seg_ros.training.contrast import PhraseBank, at_grid, cross_entropy_of_known, mostly_objects
+from clip_seg_ros.training.losses import dice_loss
+from clip_seg_ros.training.phrases import known_words
+from clip_seg_ros.training.pocket_clip import pocket_clip
 from clip_seg_ros.training.runner import Runner, Stage
 
 
@@ -68,6 +71,8 @@ class PocketSettings:
     input_px: int = 192
     """Short side of the picture in use; 192 x 256 for a 4:3 camera."""
     weight_decay: float = 0.02
+    start: str | None = None
+    """A folder with weights of an earlier run to go on from; give ``crops`` no steps then."""
 
     @classmethod
     def from_mapping(cls, values: dict) -> PocketSettings:
@@ -103,6 +108,7 @@ def build_pocket(settings: PocketSettings) -> tuple[CLIPSeg, backbone.ClipConfig
         ),
         reduce_dim=settings.reduce_dim,
         feed_forward=settings.feed_forward,
+        image_prompt_px=settings.crop_px,
         dropout=0.0,  # tens of thousands of scenes do not overfit it, and dropout shuts out the fused attention
     )
     model = CLIPSeg("clipseg-pocket", backbone.build_clip(clip_config), config, tokenizer)
@@ -119,13 +125,13 @@ class PocketTrainer(nn.Module):
         self.settings, self._scenes = settings, scenes
         self._crops = index_crops(scenes)
         self.model, self.clip_config = build_pocket(settings)
+        if settings.start:
+            self._take_over(Path(settings.start))
+        self.bank = PhraseBank(self.model.clip, self.model.tokenizer)
         taps = self.model.taps
         self.crop_head = nn.Linear(settings.embed_dim, len(KINDS) + len(COLORS))
-        # Kind, colour and "is there an object" of every token.
-        self.token_head = nn.Linear(sum(taps.widths), len(KINDS) + len(COLORS) + 1)
-        # Row of each (colour, kind) among the training pairs; -1 for the held-out ones.
-        pair_of = [[TRAIN_PAIRS.index((c, k)) if (c, k) in TRAIN_PAIRS else -1 for k in KINDS] for c in COLORS]
-        self.register_buffer("pair_of", torch.tensor(pair_of), persistent=False)
+        # Kind or surface, and colour, of every token.
+        self.token_head = nn.Linear(sum(taps.widths), len(SEMANTIC_CLASSES) + len(COLORS))
         spec = self.model.input_spec
         self.register_buffer("mean", torch.tensor(spec.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
@@ -144,28 +150,18 @@ class PocketTrainer(nn.Module):
         )
         self.eval()
 
+    def _take_over(self, folder: Path) -> None:
+        """Begins with the weights of an earlier run, whose vocabulary may be smaller."""
+        words, length = known_words(), self.settings.context_length
+        clip, config, _ = pocket_clip(folder / "clip_pocket.safetensors", words, length, output_stride=16)
+        if config != self.clip_config:
+            raise ValueError(f"the weights in {folder} are of another shape than the recipe's")
+        self.model.clip.load_state_dict(clip.state_dict())
+        tensors, _ = load_safetensors(folder / "clipseg_pocket.safetensors")
+        load_strict(self.model.decoder, tensors, str(folder / "clipseg_pocket.safetensors"))
+
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         return ((pixels - self.mean) / self.std).to(memory_format=torch.channels_last)
-
-    # Phrases against embeddings: one phrase a class, worded anew at every step.
-
-    def _phrase_bank(self, rng: np.random.Generator) -> torch.Tensor:
-        """Unit embeddings (pairs + kinds + colours, D) of one wording of every class."""
-        queries = [make_query(rng, color, kind) for color, kind in TRAIN_PAIRS]
-        queries += [make_query(rng, None, kind) for kind in KINDS]
-        queries += [make_query(rng, color, None) for color in COLORS]
-        return F.normalize(self.model.encode_text([query.text for query in queries]).pooled, dim=-1)
-
-    def _contrast(
-        self, embeddings: torch.Tensor, bank: torch.Tensor, color: torch.Tensor, kind: torch.Tensor
-    ) -> torch.Tensor:
-        """Cross-entropy of (N, D) embeddings over pairs, kinds and colours; ``color`` -1 counts for kinds alone."""
-        scale = self.model.clip.logit_scale.clamp(max=4.0).exp()
-        pairs, kinds, colors = (scale * F.normalize(embeddings, dim=-1) @ bank.T).split(
-            [len(TRAIN_PAIRS), len(KINDS), len(COLORS)], dim=1
-        )
-        pair = torch.where(color >= 0, self.pair_of[color, kind], -1)
-        return _cross_entropy(kinds, kind) + _cross_entropy(colors, color) + _cross_entropy(pairs, pair)
 
     def _crop_embeddings(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         taps = self.model.taps
@@ -177,14 +173,14 @@ class PocketTrainer(nn.Module):
         pooled, dense = self._crop_embeddings(batch.pixels)
         kind_logits, color_logits = self.crop_head(dense).split([len(KINDS), len(COLORS)], dim=1)
         return {
-            "pool": self._contrast(pooled, bank, batch.color, batch.kind),
-            "path": self._contrast(dense, bank, batch.color, batch.kind),
-            "linear": _cross_entropy(kind_logits, batch.kind) + _cross_entropy(color_logits, batch.color),
+            "pool": self.bank.loss(pooled, bank, batch.color, batch.kind),
+            "path": self.bank.loss(dense, bank, batch.color, batch.kind),
+            "linear": cross_entropy_of_known(kind_logits, batch.kind) + cross_entropy_of_known(color_logits, batch.color),
         }
 
     def _crop_terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         self.train()
-        return self._crop_loss(rng, self.settings.crops.batch, self._phrase_bank(rng))
+        return self._crop_loss(rng, self.settings.crops.batch, self.bank.draw(rng))
 
     # Whole scenes.
 
@@ -199,7 +195,7 @@ class PocketTrainer(nn.Module):
         maps = taps.feature_maps(self._normalised(batch.pixels), 4)
         grid = tuple(side // taps.stride for side in stage.scene_px)
         tokens = taps.to_tokens(maps, grid)
-        bank = self._phrase_bank(rng)
+        bank = self.bank.draw(rng)
         terms = {"token": 0.5 * self._token_loss(tokens, batch, grid)}
         terms["region"] = 0.3 * self._region_loss(taps.dense(maps[3]), bank, batch)
         terms |= self._mask_terms(tokens, grid, batch)
@@ -207,35 +203,58 @@ class PocketTrainer(nn.Module):
         return terms
 
     def _token_loss(self, tokens: Sequence[torch.Tensor], batch: SceneBatch, grid: tuple[int, int]) -> torch.Tensor:
-        kind = _at_grid(batch.kind_map, grid).flatten()
-        color = _at_grid(batch.color_map, grid).flatten()
-        logits = self.token_head(torch.cat(tokens, dim=-1)).flatten(0, 1)
-        kinds, colors, there = logits.split([len(KINDS), len(COLORS), 1], dim=1)
-        loss = F.binary_cross_entropy_with_logits(there[:, 0], (kind >= 0).float())
-        return loss + _cross_entropy(kinds, kind) + _cross_entropy(colors, color)
+        classes, colors = self.token_head(torch.cat(tokens, dim=-1)).flatten(0, 1).split(
+            [len(SEMANTIC_CLASSES), len(COLORS)], dim=1
+        )
+        class_ids = at_grid(batch.class_map, grid).flatten()
+        return cross_entropy_of_known(classes, class_ids) + cross_entropy_of_known(colors, at_grid(batch.color_map, grid).flatten())
 
     def _region_loss(self, dense: torch.Tensor, bank: torch.Tensor, batch: SceneBatch) -> torch.Tensor:
+        """Every place against every phrase; tables and floors, which fill most of a picture, count a fifth as often."""
         grid = tuple(dense.shape[-2:])
-        kind, color = _at_grid(batch.kind_map, grid).flatten(), _at_grid(batch.color_map, grid).flatten()
-        on_object = kind >= 0
-        embeddings = dense.permute(0, 2, 3, 1).flatten(0, 2)[on_object]
-        return self._contrast(embeddings, bank, color[on_object], kind[on_object])
+        class_ids, color = at_grid(batch.class_map, grid).flatten(), at_grid(batch.color_map, grid).flatten()
+        embeddings, kept = dense.permute(0, 2, 3, 1).flatten(0, 2), mostly_objects(class_ids)
+        return self.bank.loss(embeddings[kept], bank, color[kept], class_ids[kept])
 
     def _mask_terms(
-        self, tokens: Sequence[torch.Tensor], grid: tuple[int, int], batch: SceneBatch
+        self,
+        tokens: Sequence[torch.Tensor],
+        grid: tuple[int, int],
+        batch: SceneBatch,
+        rng: np.random.Generator | None = None,
     ) -> dict[str, torch.Tensor]:
+        """CLIPSeg's loss; with ``rng``, example images stand in for some of the phrases."""
         texts = [query.text for queries in batch.queries for query in queries]
         unique = list(dict.fromkeys(texts))
-        pooled = self.model.encode_text(unique).pooled
-        conditionals = pooled[[unique.index(text) for text in texts]].unflatten(0, batch.masks.shape[:2])
-        logits = self.model.decoder.decode_prompts(tokens, grid, conditionals)
+        conditionals = self.model.encode_text(unique).pooled[[unique.index(text) for text in texts]]
+        if rng is not None:
+            conditionals = self._with_examples(rng, batch, conditionals)
+        logits = self.model.decoder.decode_prompts(tokens, grid, conditionals.unflatten(0, batch.masks.shape[:2]))
         return mask_loss(logits, batch.masks)
+
+    def _with_examples(self, rng: np.random.Generator, batch: SceneBatch, texts: torch.Tensor) -> torch.Tensor:
+        """Mixes an example image into the embeddings (B * P, D) of half the phrases that name colour and kind.
+
+        Half of the weights are drawn from 0..1 (CLIPSeg, section 3.3), the others are 0: the example alone.
+        """
+        queries = [query for asked in batch.queries for query in asked]
+        rows = [row for row, query in enumerate(queries) if query.color and query.kind and rng.random() < 0.5]
+        if not rows:
+            return texts
+        pairs = [(queries[row].color, queries[row].kind) for row in rows]
+        examples = example_batch(self._scenes, self._crops, rng, pairs, self.settings.crop_px).to(texts.device)
+        with torch.no_grad():
+            images = self.model.encode_image_prompt(self._normalised(examples))
+        weights = torch.from_numpy(np.where(rng.random(len(rows)) < 0.5, rng.random(len(rows)), 0.0)).to(images)
+        mixed = texts.clone()
+        mixed[rows] = self.model.mix_prompts(texts[rows], images, weights)
+        return mixed
 
     def _decoder_terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         batch = self._scene_batch(rng, self.settings.decoder)
         with torch.no_grad():
             features = self.model.encode_image(self._normalised(batch.pixels))
-        return self._mask_terms(features.taps, features.grid_size, batch)
+        return self._mask_terms(features.taps, features.grid_size, batch, rng)
 
     def _freeze_towers(self) -> None:
         """Measures BatchNorm's statistics on pictures as they are, then holds CLIP still."""
@@ -254,18 +273,6 @@ class PocketTrainer(nn.Module):
         self.model.clip.eval()
 
 
-def _cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of (N, classes) over the rows whose (N,) target is not -1; 0 when there is none."""
-    total = F.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
-    return total / (target >= 0).sum().clamp(min=1)
-
-
-def _at_grid(label_map: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """The label at the middle of every cell: (B, H, W) to (B, h, w)."""
-    rows, columns = label_map.shape[1] // grid[0], label_map.shape[2] // grid[1]
-    return label_map[:, rows // 2 :: rows, columns // 2 :: columns]
-
-
 def mask_loss(logits: torch.Tensor, masks: torch.Tensor) -> dict[str, torch.Tensor]:
     """CLIPSeg's binary cross-entropy, and a soft dice term where there is something to find.
 
@@ -275,12 +282,7 @@ def mask_loss(logits: torch.Tensor, masks: torch.Tensor) -> dict[str, torch.Tens
         logits, masks: (B, P, H, W).
     """
     entropy = F.binary_cross_entropy_with_logits(logits, masks)
-    there = masks.flatten(2).sum(-1) > 0
-    probabilities = logits.sigmoid().flatten(2)[there]
-    wanted = masks.flatten(2)[there]
-    overlap = 2 * (probabilities * wanted).sum(-1) + 1
-    dice = 1 - overlap / (probabilities.sum(-1) + wanted.sum(-1) + 1)
-    return {"bce": 10 * entropy, "dice": dice.mean() if len(dice) else entropy * 0}
+    return {"bce": 10 * entropy, "dice": dice_loss(logits, masks)}
 
 
 def save_pocket(trainer: PocketTrainer, folder: Path) -> None:

@@ -1,4 +1,8 @@
-"""Runs stages of training: progress bar, learning-rate schedule, a state file that survives a kill at any moment."""
+"""Runs stages of training: progress bar, learning-rate schedule, a state file that survives a kill at any moment.
+
+One process or several (``training.distributed``): with the same seed they draw the same batches, and only the first
+writes the state, the curve and the bar.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,23 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
+from clip_seg_ros.training import distributed
+from clip_seg_ros.training.optimizer import (
+    MixedPrecision, Precision, Schedule, load_optimizer, make_adamw, set_rates,
+)  # fmt: skip
+from clip_seg_ros.training.tracking import Curve, LossMeans
+
 _SAVE_EVERY_S = 60.0
+_REMEDY = "use another folder, or delete the file to start anew"
+# Later versions added "scaler" and "means", which a run can do without.
+_STATE_KEYS = ("seed", "recipe", "model", "done", "stage", "step", "spent_s", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -29,11 +43,38 @@ class Stage:
     trained: nn.Module
     """Its parameters that require gradients are trained."""
     loss: Callable[[np.random.Generator], Mapping[str, torch.Tensor]]
-    """Draws a batch from the generator and returns the named terms of the loss; their sum is minimised."""
+    """Draws a batch from the generator and returns the named terms of the loss; their sum is minimised. The generator
+    is the same in every process: ``distributed.share`` tells a process its part of the batch. Each term must be a mean
+    over that part, and each process must return the same terms."""
     begin: Callable[[], None] = lambda: None
     """Called before the first step, also when a run goes on in the middle of the stage."""
     warmup_steps: int = 100
+    """The learning rate rises linearly over so many steps; 0: not at all."""
     clip_norm: float = 1.0
+    """Longest gradient over all parameters; ``math.inf``: any."""
+    schedule: Schedule = Schedule()
+    rate_factors: tuple[tuple[str, float], ...] = ()
+    """(start of parameters' names in ``trained``, factor on their learning rate); see ``optimizer.make_adamw``."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """AdamW's."""
+    precision: Precision = "float32"
+    """Of activations, by autocast on the device of ``trained``; float16 scales the loss."""
+    accumulation: int = 1
+    """Batches whose gradients are averaged for one step; ``loss`` is called for each."""
+    before_batch: Callable[[int], None] = lambda number: None
+    """Called before each call of ``loss`` with the number of the batch, counted from 0 over the stage: what
+    ``sampling.EpochSampler.indices`` wants to know."""
+
+
+@dataclass
+class _Course:
+    """What changes while a stage runs."""
+
+    parameters: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    amp: MixedPrecision
+    means: LossMeans
+    device: torch.device
 
 
 class Runner:
@@ -44,32 +85,52 @@ class Runner:
         state_file: written every minute and after each stage, atomically; read if it exists.
         seed: with it, the stage and the step, every random choice is fixed.
         recipe: what else the run depends on, in words; a run goes on only with the same.
+        log_dir: folder for the curve of the loss (``tracking.Curve``); none by default.
+        log_every: steps that a point of the curve is the mean of.
 
     Raises:
         ValueError: the state file is damaged or belongs to another run.
     """
 
-    def __init__(self, model: nn.Module, state_file: Path, seed: int, recipe: str = "") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        state_file: Path,
+        seed: int,
+        recipe: str = "",
+        log_dir: Path | None = None,
+        log_every: int = 10,
+    ) -> None:
         self.model, self.state_file, self.seed = model, state_file, seed
         self._done: dict[str, float] = {}
         self._recipe = recipe
-        self._state: dict = {}
-        if state_file.exists():
-            self._state = self._load()
-            model.load_state_dict(self._state["model"])
+        self._log_dir, self._log_every = log_dir, log_every
+        # The first process alone may have the file, on a disk of its machine.
+        self._state: dict[str, Any] = distributed.broadcast_object(self._load)
+        if self._state:
+            try:
+                model.load_state_dict(self._state["model"])
+            except RuntimeError as error:
+                raise ValueError(f"{state_file} holds another model ({error}): {_REMEDY}") from error
             self._done = self._state["done"]
 
-    def _load(self) -> dict:
-        remedy = "use another folder, or delete the file to start anew"
+    def _load(self) -> dict[str, Any]:
+        if not self.state_file.exists():
+            return {}
         try:
             state = torch.load(self.state_file, map_location="cpu", weights_only=True)
-            seed, recipe = state["seed"], state["recipe"]
+            missing = [key for key in _STATE_KEYS if key not in state]
         except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{self.state_file} is no training state that can be read: {remedy}") from error
-        if seed != self.seed:
-            raise ValueError(f"{self.state_file} belongs to a run with seed {seed}, not {self.seed}: {remedy}")
-        if recipe != self._recipe:
-            raise ValueError(f"{self.state_file} belongs to a run with another recipe: {remedy}")
+            raise ValueError(f"{self.state_file} is no training state that can be read: {_REMEDY}") from error
+        if missing:
+            lacking = ", ".join(missing)
+            raise ValueError(f"{self.state_file} was written by another version and lacks {lacking}: {_REMEDY}")
+        if state["seed"] != self.seed:
+            raise ValueError(
+                f"{self.state_file} belongs to a run with seed {state['seed']}, not {self.seed}: {_REMEDY}"
+            )
+        if state["recipe"] != self._recipe:
+            raise ValueError(f"{self.state_file} belongs to a run with another recipe: {_REMEDY}")
         return state
 
     @property
@@ -78,62 +139,104 @@ class Runner:
         return dict(self._done)
 
     def run(self, stage: Stage) -> None:
-        """Runs ``stage`` from where it was left; a finished stage returns at once."""
+        """Runs ``stage`` from where it was left; a finished stage returns at once.
+
+        Raises:
+            ValueError: the state belongs to other parameters, or the stage's settings do not fit its module.
+            FloatingPointError: the loss is not a number, or infinite.
+            distributed.ProcessLost: another process stopped.
+        """
         if stage.name in self._done:
             return
         stage.begin()
-        parameters = [p for p in stage.trained.parameters() if p.requires_grad]
-        decayed = [p for p in parameters if p.ndim > 1]
-        plain = [p for p in parameters if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.98))
-        first, spent = 0, 0.0
-        if self._state.get("stage") == stage.name:
-            optimizer.load_state_dict(self._state["optimizer"])
-            first, spent = self._state["step"], self._state["spent_s"]
+        distributed.broadcast_module(self.model)
+        course, first, spent = self._resume(stage)
+        curve = None
+        if self._log_dir is not None and distributed.rank() == 0:
+            curve = Curve(self._log_dir, stage.name, first, self._done)
+        try:
+            self._steps(stage, course, first, spent, curve)
+        finally:
+            if curve is not None:
+                curve.close()
+
+    def _resume(self, stage: Stage) -> tuple[_Course, int, float]:
+        """Returns the course of ``stage``, the step that it goes on at and the seconds that it took so far."""
+        state = self._state if self._state.get("stage") == stage.name else {}
         self._state = {}
+        parameters = [p for p in stage.trained.parameters() if p.requires_grad]
+        optimizer = make_adamw(stage.trained, stage.weight_decay, stage.rate_factors, stage.betas)
+        device = parameters[0].device
+        amp = MixedPrecision(stage.precision, device)
+        if state:
+            try:
+                load_optimizer(optimizer, state["optimizer"])
+                amp.load_state_dict(state.get("scaler", {}))
+            except (ValueError, KeyError, RuntimeError) as error:
+                raise ValueError(
+                    f"{self.state_file} does not fit stage {stage.name!r} ({error}): {_REMEDY}"
+                ) from error
+        course = _Course(parameters, optimizer, amp, LossMeans(state.get("means")), device)
+        return course, state.get("step", 0), state.get("spent_s", 0.0)
+
+    def _steps(self, stage: Stage, course: _Course, first: int, spent: float, curve: Curve | None) -> None:
         started = saved = time.monotonic()
-        averages: dict[str, float] = {}
-        bar = tqdm(range(first, stage.steps), initial=first, total=stage.steps, desc=stage.name, mininterval=2.0)
+        means = course.means
+        bar = tqdm(
+            range(first, stage.steps), initial=first, total=stage.steps, desc=stage.name, mininterval=2.0,
+            disable=distributed.rank() != 0,
+        )  # fmt: skip
         for step in bar:
-            self._step(stage, step, optimizer, parameters, averages)
-            bar.set_postfix({name: f"{value:.3f}" for name, value in averages.items()}, refresh=False)
+            rate = self._step(stage, step, course)
+            bar.set_postfix({name: f"{value:.3f}" for name, value in means.running.items()}, refresh=False)
+            if (step + 1) % self._log_every == 0 or step + 1 == stage.steps:
+                terms = means.take()
+                if curve is not None:
+                    curve.add(step, rate, terms)
             now = time.monotonic()
-            if now - saved > _SAVE_EVERY_S:
-                self._save(stage.name, step + 1, optimizer, spent + now - started)
+            if distributed.decided_by_first(now - saved > _SAVE_EVERY_S, course.device):
+                if curve is not None:
+                    curve.flush()
+                self._save(stage.name, step + 1, course, spent + now - started)
                 saved = now
+        if curve is not None:
+            curve.flush()
         self._done[stage.name] = spent + time.monotonic() - started
         self._save("", 0, None, 0.0)
 
-    def _step(
-        self,
-        stage: Stage,
-        step: int,
-        optimizer: torch.optim.Optimizer,
-        parameters: list[nn.Parameter],
-        averages: dict[str, float],
-    ) -> None:
+    def _step(self, stage: Stage, step: int, course: _Course) -> float:
+        """Takes one step and returns the learning rate that it had."""
         # The name goes in as bytes, which are the same in every process (hash() is not): two stages draw differently.
         entropy = [self.seed, step, *stage.name.encode()]
         rng = np.random.default_rng(entropy)
-        torch.manual_seed(int(rng.integers(2**31)))
-        warm = min(1.0, (step + 1) / stage.warmup_steps)
-        rate = stage.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / stage.steps)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        terms = stage.loss(rng)
-        total = sum(terms.values())
-        if not torch.isfinite(total):
-            raise FloatingPointError(f"the loss of stage {stage.name!r} is {float(total.detach())} at step {step}")
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(parameters, stage.clip_norm)
-        optimizer.step()
-        for name, value in terms.items():
-            latest = float(value.detach())
-            averages[name] = 0.98 * averages.get(name, latest) + 0.02 * latest
+        torch.manual_seed(int(rng.integers(2**31)) + distributed.rank())
+        warm = min(1.0, (step + 1) / max(1, stage.warmup_steps))
+        rate = stage.learning_rate * warm * stage.schedule.share(step, stage.steps)
+        set_rates(course.optimizer, rate)
+        course.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for part in range(stage.accumulation):
+            stage.before_batch(step * stage.accumulation + part)
+            with course.amp.autocast():
+                terms = stage.loss(rng)
+                total = sum(terms.values())
+            # One transfer from the device, and one message between processes, for all terms.
+            latest = distributed.mean(torch.stack([value.detach().float().reshape(()) for value in terms.values()]))
+            for name, value in zip(terms, latest.tolist(), strict=True):
+                sums[name] = sums.get(name, 0.0) + value / stage.accumulation
+            if not math.isfinite(sum(sums.values())):
+                loss = sum(latest.tolist())
+                raise FloatingPointError(f"the loss of stage {stage.name!r} is {loss} at step {step}")
+            course.amp.backward(total / stage.accumulation)
+        distributed.average_gradients(course.parameters)
+        course.amp.step(course.optimizer, course.parameters, stage.clip_norm)
+        course.means.add(sums)
+        return rate
 
-    def _save(self, stage: str, step: int, optimizer: torch.optim.Optimizer | None, spent_s: float) -> None:
+    def _save(self, stage: str, step: int, course: _Course | None, spent_s: float) -> None:
+        distributed.average_statistics(self.model)
+        if distributed.rank() != 0:
+            return
         state = {
             "seed": self.seed,
             "recipe": self._recipe,
@@ -142,9 +245,15 @@ class Runner:
             "stage": stage,
             "step": step,
             "spent_s": spent_s,
-            "optimizer": optimizer.state_dict() if optimizer else None,
+            "optimizer": course.optimizer.state_dict() if course else None,
+            "scaler": course.amp.state_dict() if course else {},
+            "means": course.means.state_dict() if course else {},
         }
         self.state_file.parent.mkdir(parents=True, exist_ok=True)
         beside = self.state_file.with_suffix(".part")
-        torch.save(state, beside)
+        with beside.open("wb") as file:
+            torch.save(state, file)
+            # On the disk before it takes the old one's place: the machine may stop as well as the process.
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(beside, self.state_file)

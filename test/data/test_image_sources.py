@@ -113,7 +113,7 @@ def test_every_third_picture(tmp_path):
     bag = write_bag(tmp_path / "bag", [("/camera", IMAGE, raw(picture(seed))) for seed in range(7)])
     source = BagPictures(bag, every=3)
     assert len(source) == 3
-    assert [np.array_equal(item.read(), picture(seed)) for item, seed in zip(source, (0, 3, 6), strict=True)] == [True] * 3
+    assert all(np.array_equal(item.read(), picture(seed)) for item, seed in zip(source, (0, 3, 6), strict=True))
     with pytest.raises(ValueError, match="at least 1, got 0"):
         BagPictures(bag, every=0)
 

@@ -1,4 +1,4 @@
-"""Recordings of the original implementations' metrics."""
+"""Recordings of the original implementations' metrics, and rendered scenes with a model to ask about them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from clip_seg_ros.data.samples import ReferringSample
+from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.sim.renderer import SceneRenderer
+from clip_seg_ros.sim.scene import sample_scene
 
 
 class MetricRecording:
@@ -45,3 +50,23 @@ def recording(request: pytest.FixtureRequest) -> Callable[[str], MetricRecording
         return MetricRecording(folder, name)
 
     return open_recording
+
+
+@pytest.fixture(scope="session")
+def clipseg() -> Predictor:
+    """The embedded CLIPSeg on the CPU."""
+    return Predictor.from_name("clipseg-pocket", "cpu")
+
+
+@pytest.fixture(scope="session")
+def scenes() -> list[ReferringSample]:
+    """Rendered pictures of 160 x 120, each with two phrases for what is there and one for what is not."""
+    samples = []
+    with SceneRenderer(160, 120) as renderer:
+        for seed in (10_000, 10_001):
+            view = renderer.render(sample_scene(seed), depth=False)
+            for item in view.objects[:2]:
+                mask = view.mask_of(item.color, item.kind)
+                samples.append(ReferringSample(view.rgb, item.name, mask, f"test/{seed}/{item.name}"))
+            samples.append(ReferringSample(view.rgb, "giraffe", np.zeros((120, 160), bool), f"test/{seed}/giraffe"))
+    return samples

@@ -3,13 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from clip_seg_ros.evaluation.embedded import (
-    Question,
-    evaluate_embedded,
-    phrase_of,
-    scene_questions,
-    summarise,
-)
+from clip_seg_ros.data.tabletop import TEST_SEEDS
+from clip_seg_ros.evaluation.embedded import PhraseExaminer, Question, phrase_of, scene_questions, summarise
+from clip_seg_ros.evaluation.suite import run_suite
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import HELD_OUT_PAIRS, sample_scene
 from clip_seg_ros.types import ProbabilityMaps
@@ -57,18 +53,18 @@ def test_every_visible_pair_is_asked_for_once(views):
 
 
 def test_a_predictor_that_sees_nothing_scores_nothing():
-    figures = {f["name"]: f["value"] for f in summarise(evaluate_embedded(ConstantPredictor(0.0), range(3)))}
+    figures = {f.name: f.value for f in run_suite([PhraseExaminer(ConstantPredictor(0.0))], TEST_SEEDS[:3])}
     assert figures["embedded.clipseg.named.mean_iou"] == 0
     assert figures["embedded.clipseg.absent_random.answered"] == 0
     assert figures["embedded.clipseg.scenes"] == 3
 
 
 def test_a_predictor_that_sees_everything_everywhere_is_caught():
-    questions = evaluate_embedded(ConstantPredictor(1.0), range(3))
-    figures = {f["name"]: f["value"] for f in summarise(questions)}
+    examiner = PhraseExaminer(ConstantPredictor(1.0))
+    figures = {f.name: f.value for f in run_suite([examiner], TEST_SEEDS[:3])}
     assert figures["embedded.clipseg.absent_random.answered"] == 1
     assert figures["embedded.clipseg.named.mean_iou"] < 0.1
-    assert all(math.isnan(q.iou) == q.group.startswith("absent") for q in questions)
+    assert all(math.isnan(q.iou) == q.group.startswith("absent") for q in examiner.questions)
 
 
 def test_the_summary_is_the_mean_of_its_groups():
@@ -80,7 +76,7 @@ def test_the_summary_is_the_mean_of_its_groups():
         Question(1, "absent random", pattern, float("nan"), 0.0051),
         Question(1, "absent random", pattern, float("nan"), 0.0049),
     ]
-    figures = {f["name"].removeprefix("embedded.clipseg."): f["value"] for f in summarise(questions)}
+    figures = {f.name.removeprefix("embedded.clipseg."): f.value for f in summarise(questions)}
     assert figures["named.mean_iou"] == pytest.approx(0.5)
     assert figures["seen_pairs.mean_iou"] == pytest.approx(0.7)
     assert figures["seen_pairs.over_half"] == pytest.approx(0.5)

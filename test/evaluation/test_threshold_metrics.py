@@ -156,3 +156,15 @@ def test_resizing_equals_a_plain_loop() -> None:
                 for j in (0, 1)
             )
             assert resized[row, column] == pytest.approx(expected)
+
+
+def test_a_sample_that_shows_nothing_is_no_class_but_its_pixels_count() -> None:
+    (probabilities, mask), (others, _) = samples(2)
+    sweep = ThresholdSweep((0.5,))
+    sweep.add(others, np.zeros(others.shape, bool))
+    assert np.isnan(sweep.scores().mean_iou).all()
+    sweep.add(probabilities, mask)
+    alone = ThresholdSweep((0.5,))
+    alone.add(probabilities, mask)
+    assert sweep.scores().mean_iou == alone.scores().mean_iou
+    assert sweep.scores().counts.fp[0] == alone.scores().counts.fp[0] + np.count_nonzero(others > np.float32(0.5))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES
 from clip_seg_ros.sim.scene import COLORS, KINDS
 from clip_seg_ros.training.batches import crop_batch, index_crops, scene_batch
 
@@ -19,8 +20,8 @@ def test_the_crop_index_equals_a_search_pixel_by_pixel(few_scenes):
             rows, columns = np.nonzero(labels == number)
             if len(rows) >= 80:
                 box = (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
-                expected.append((n, *box, COLORS.index(color), KINDS.index(kind)))
-    found = np.column_stack([index.scene, index.box, index.color, index.kind])
+                expected.append((n, number, *box, COLORS.index(color), KINDS.index(kind)))
+    found = np.column_stack([index.scene, index.label, index.box, index.color, index.kind])
     assert found.tolist() == [list(map(int, row)) for row in expected]
 
 
@@ -43,9 +44,13 @@ def test_the_middle_of_a_red_crop_is_red(few_scenes):
 def test_masks_follow_from_the_maps(batch):
     for row, queries in enumerate(batch.queries):
         for p, query in enumerate(queries):
-            expected = np.zeros(batch.kind_map.shape[1:], bool)
-            for y, x in np.argwhere(batch.kind_map[row].numpy() >= 0):
-                kind = KINDS[batch.kind_map[row, y, x]]
+            expected = np.zeros(batch.class_map.shape[1:], bool)
+            for y, x in np.ndindex(expected.shape):
+                name = (*SEMANTIC_CLASSES, None)[batch.class_map[row, y, x]]
+                if name not in KINDS:
+                    expected[y, x] = query.kind is not None and query.kind == name
+                    continue
+                kind = name
                 color_index = int(batch.color_map[row, y, x])
                 color = COLORS[color_index] if color_index >= 0 else "recoloured"
                 expected[y, x] = query.matches((color, kind))
@@ -53,7 +58,9 @@ def test_masks_follow_from_the_maps(batch):
 
 
 def test_recoloured_scenes_lose_their_colour_names_only(batch):
-    recolored = [(m >= 0).any() and not (c >= 0).any() for c, m in zip(batch.color_map, batch.kind_map, strict=True)]
+    recolored = [
+        (m < len(KINDS)).any() and not (c >= 0).any() for c, m in zip(batch.color_map, batch.class_map, strict=True)
+    ]
     assert 2 < sum(map(bool, recolored)) < 14
     for row, changed in enumerate(recolored):
         if changed:
@@ -67,4 +74,5 @@ def test_a_generator_fixes_a_batch(few_scenes):
 
 def test_recolouring_can_be_left_out(few_scenes):
     batch = scene_batch(few_scenes, np.random.default_rng(0), 24, (64, 64), 1, recolor=False)
-    assert ((batch.kind_map >= 0) == (batch.color_map >= 0)).all()
+    on_object = (batch.class_map >= 0) & (batch.class_map < len(KINDS))
+    assert (on_object == (batch.color_map >= 0)).all()

@@ -1,9 +1,14 @@
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from clip_seg_ros.training import runner as runner_module
+from clip_seg_ros.training.optimizer import Schedule
 from clip_seg_ros.training.runner import Runner, Stage
+from clip_seg_ros.training.tracking import CURVE_NAME, read_curve
 
 
 class Killed(Exception):
@@ -91,3 +96,123 @@ def test_a_damaged_state_is_said_in_words(tmp_path):
     (tmp_path / "state.pt").write_bytes(b"not a state")
     with pytest.raises(ValueError, match="no training state that can be read"):
         Runner(make_model(), tmp_path / "state.pt", 0)
+
+
+def test_a_state_that_lacks_something_is_said_in_words(tmp_path):
+    model = make_model()
+    Runner(model, tmp_path / "state.pt", 0).run(make_stage(model))
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    del state["optimizer"]
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match="written by another version and lacks optimizer"):
+        Runner(make_model(), tmp_path / "state.pt", 0)
+
+
+def test_a_state_of_another_model_is_said_in_words(tmp_path):
+    model = make_model()
+    Runner(model, tmp_path / "state.pt", 0).run(make_stage(model))
+    with pytest.raises(ValueError, match="holds another model"):
+        Runner(nn.Linear(4, 1), tmp_path / "state.pt", 0)
+
+
+def test_a_state_of_other_parameters_is_said_in_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner_module, "_SAVE_EVERY_S", -1.0)
+    model = make_model()
+    with pytest.raises(Killed):
+        Runner(model, tmp_path / "state.pt", 0).run(make_stage(model, die_at=9))
+    model = make_model()
+    model.bias.requires_grad_(False)
+    with pytest.raises(ValueError, match="does not fit stage 'fit'"):
+        Runner(model, tmp_path / "state.pt", 0).run(make_stage(model))
+
+
+def test_a_state_without_what_later_versions_added_goes_on_exactly(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner_module, "_SAVE_EVERY_S", -1.0)
+    whole = make_model()
+    Runner(whole, tmp_path / "whole.pt", 0).run(make_stage(whole))
+    broken = make_model()
+    with pytest.raises(Killed):
+        Runner(broken, tmp_path / "old.pt", 0).run(make_stage(broken, die_at=9))
+    state = torch.load(tmp_path / "old.pt", weights_only=True)
+    del state["scaler"], state["means"]
+    for group in state["optimizer"]["param_groups"]:
+        del group["rate_factor"]
+    torch.save(state, tmp_path / "old.pt")
+    resumed = make_model()
+    Runner(resumed, tmp_path / "old.pt", 0).run(make_stage(resumed))
+    assert torch.equal(whole.weight, resumed.weight) and torch.equal(whole.bias, resumed.bias)
+
+
+def test_the_curve_holds_the_mean_of_every_term(tmp_path):
+    model, values = make_model(), []
+    stage = make_stage(model, 25)
+
+    def loss(rng):
+        terms = {**stage.loss(rng), "size": model.weight.abs().sum()}
+        values.append({name: float(value.detach()) for name, value in terms.items()})
+        return terms
+
+    Runner(model, tmp_path / "state.pt", 0, log_dir=tmp_path / "log").run(replace(stage, loss=loss))
+    points = read_curve(tmp_path / "log" / CURVE_NAME)
+    assert [(point["stage"], point["step"]) for point in points] == [("fit", 9), ("fit", 19), ("fit", 24)]
+    for point, part in zip(points, (values[:10], values[10:20], values[20:]), strict=True):
+        for name in ("fit", "size"):
+            assert point["terms"][name] == pytest.approx(sum(step[name] for step in part) / len(part))
+        assert point["loss"] == pytest.approx(sum(point["terms"].values()))
+
+
+def test_the_schedule_and_the_factors_reach_the_optimizer(tmp_path, monkeypatch):
+    model, seen = make_model(), []
+    original = torch.optim.AdamW.step
+
+    def step(self, *args, **kwargs):
+        seen.append({p.ndim: group["lr"] for group in self.param_groups for p in group["params"]})
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    stage = replace(
+        make_stage(model, 8), warmup_steps=0, schedule=Schedule("milestones", milestones=(5,)),
+        rate_factors=(("bias", 0.5),), clip_norm=math.inf,
+    )  # fmt: skip
+    Runner(model, tmp_path / "state.pt", 0).run(stage)
+    assert [rates[2] for rates in seen] == pytest.approx([0.05] * 5 + [0.005] * 3)
+    assert [rates[1] for rates in seen] == pytest.approx([0.025] * 5 + [0.0025] * 3)
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path):
+    x = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0))
+
+    def train(folder, parts, accumulation):
+        model, numbers = make_model(), []
+
+        def loss(rng):
+            batch = parts[numbers[-1] % len(parts)]
+            return {"fit": (model(batch) - batch.sum(1, keepdim=True)).square().mean()}
+
+        stage = Stage(
+            "fit", 20, 0.05, 0.01, model, loss, warmup_steps=5, accumulation=accumulation, before_batch=numbers.append
+        )
+        Runner(model, tmp_path / folder / "state.pt", 0, log_dir=tmp_path / folder).run(stage)
+        assert numbers == list(range(20 * accumulation))
+        losses = [point["loss"] for point in read_curve(tmp_path / folder / CURVE_NAME)]
+        return model.weight, losses
+
+    weight, losses = train("whole", [x.flatten(0, 1)], 1)
+    accumulated, accumulated_losses = train("parts", list(x), 4)
+    assert torch.allclose(weight, accumulated, atol=1e-6)
+    assert losses == pytest.approx(accumulated_losses, abs=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_training_learns_in_mixed_precision_and_resumes_exactly(tmp_path, monkeypatch, precision):
+    model = make_model()
+    Runner(model, tmp_path / "whole.pt", 0).run(replace(make_stage(model, 100), precision=precision))
+    assert torch.allclose(model.weight, torch.ones(1, 3), atol=0.2)
+    monkeypatch.setattr(runner_module, "_SAVE_EVERY_S", -1.0)
+    broken = make_model()
+    with pytest.raises(Killed):
+        Runner(broken, tmp_path / "state.pt", 0).run(replace(make_stage(broken, 100, die_at=17), precision=precision))
+    monkeypatch.setattr(runner_module, "_SAVE_EVERY_S", 60.0)
+    resumed = make_model()
+    Runner(resumed, tmp_path / "state.pt", 0).run(replace(make_stage(resumed, 100), precision=precision))
+    assert torch.equal(model.weight, resumed.weight)

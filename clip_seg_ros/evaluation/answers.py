@@ -1,0 +1,155 @@
+"""Puts the questions of data sets to a model: a phrase, an example image or both; or every class of a list."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, get_args
+
+import numpy as np
+
+from clip_seg_ros.data.samples import DataError, ReferringSample
+from clip_seg_ros.models.base import InputSpec, PromptableSegmenter
+from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
+
+PromptKind = Literal["text", "image", "mixed"]
+PROMPT_KINDS: tuple[PromptKind, ...] = get_args(PromptKind)
+MULTI_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+"""The sizes at which DenseCLIP's authors look at every image, together with its mirror image."""
+BACKGROUND = "background"
+"""A class of this name is what no other class is."""
+_BACKGROUND_FACTOR = 3.0  # CLIPSeg's authors, for Pascal zero-shot
+_EXAMPLE = "the example"
+
+
+class PhraseAnswers:
+    """Asks for what a sample's phrase means.
+
+    Args:
+        predictor: The model.
+        prompt: "text" asks with the phrase, "image" with the sample's example image, "mixed" with both.
+        text_weight: The phrase's share in a mixed prompt, 0..1.
+    """
+
+    def __init__(self, predictor: Predictor, prompt: PromptKind = "text", text_weight: float = 0.5) -> None:
+        self.predictor = predictor
+        self.prompt = prompt
+        self.text_weight = text_weight
+        self._last: tuple[np.ndarray, EncodedImage] | None = None
+
+    def probabilities(self, sample: ReferringSample) -> np.ndarray:
+        """(H, W) float32, 0..1, at the size of the sample's image.
+
+        Raises:
+            DataError: an example image is needed and the sample has none.
+            ValueError: the model cannot be asked this.
+        """
+        encoded = self._encode(sample.rgb)
+        if self.prompt == "text":
+            return self.predictor.ask(encoded, [sample.phrase]).values[0]
+        if sample.support is None:
+            raise DataError(f"{sample.name} has no example image: ask with text")
+        text = sample.phrase if self.prompt == "mixed" else None
+        self.predictor.add_image_prompt(_EXAMPLE, *sample.support, text=text, text_weight=self.text_weight)
+        try:
+            return self.predictor.ask(encoded, [_EXAMPLE]).values[0]
+        finally:
+            self.predictor.remove_image_prompt(_EXAMPLE)
+
+    def _encode(self, rgb: np.ndarray) -> EncodedImage:
+        """Encodes an image once while it is asked about again and again, as data sets of phrases are ordered."""
+        if self._last is None or not np.array_equal(self._last[0], rgb):
+            self._last = (rgb, self.predictor.encode(rgb))
+        return self._last[1]
+
+
+class LabelAnswers:
+    """Asks for all classes of a data set at once and gives every pixel the best.
+
+    A class called "background" is what is left. With a threshold, it has the pixels where no class is more probable
+    than that. Without one it is asked for as the other classes are: where prompts are decided alone, its probability
+    counts three times, as CLIPSeg's authors do; where they compete, it also has the pixels of the model's own
+    background phrases.
+
+    Args:
+        predictor: The model.
+        class_names: Of the data set, at most 255.
+        scales: Sizes at which the image is looked at, as multiples of the model's own; probabilities are averaged.
+        flip: Whether the mirror image is looked at as well.
+        threshold: The least probability of what is not background, 0..1, or ``None``.
+
+    Raises:
+        ValueError: The model has a fixed list of classes, which lacks some of these; or there is a threshold, and no
+            background.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        class_names: Sequence[str],
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        threshold: float | None = None,
+    ) -> None:
+        model = predictor.model
+        self.class_names = tuple(class_names)
+        self.scales = tuple(scales)
+        self.flip = flip
+        self.threshold = threshold
+        self._background = self.class_names.index(BACKGROUND) if BACKGROUND in self.class_names else None
+        if threshold is not None and self._background is None:
+            raise ValueError("a threshold tells classes from the background, and the data set has no such class")
+        asked = tuple(name for name in self.class_names if threshold is None or name != BACKGROUND)
+        _check_known(model, asked)
+        competing = model.competition == "softmax" and self._background is not None and threshold is None
+        rest = model.background_prompts if competing else ()
+        # The classes in the data set's order, the background among them only if it is asked for; then the rest.
+        self._prompts = asked + tuple(phrase for phrase in rest if phrase not in asked)
+        self._factor = _BACKGROUND_FACTOR if model.competition == "sigmoid" else 1.0
+        self._predictors = [at_scale(predictor, scale) for scale in self.scales]
+
+    def labels(self, rgb: np.ndarray) -> np.ndarray:
+        """(H, W) uint8 index into ``class_names`` for an image (H, W, 3) uint8."""
+        views = [(one, mirrored) for one in self._predictors for mirrored in ((False, True) if self.flip else (False,))]
+        mean = 0.0  # (P, H, W)
+        for predictor, mirrored in views:
+            seen = np.ascontiguousarray(rgb[:, ::-1]) if mirrored else rgb
+            values = predictor.predict(seen, self._prompts).values
+            mean = mean + (values[:, :, ::-1] if mirrored else values) / len(views)
+        if self._background is None:
+            return mean.argmax(axis=0).astype(np.uint8)
+        if self.threshold is not None:
+            best = mean.argmax(axis=0)
+            # Past the background, which was not asked for, the data set counts one further.
+            labels = best + (best >= self._background)
+            return np.where(mean.max(axis=0) > self.threshold, labels, self._background).astype(np.uint8)
+        mean, rest = np.split(mean, [len(self.class_names)])
+        mean[self._background] = self._factor * np.concatenate([mean[[self._background]], rest]).max(axis=0)
+        return mean.argmax(axis=0).astype(np.uint8)
+
+
+def _check_known(model: PromptableSegmenter, class_names: Sequence[str]) -> None:
+    lacking = [name for name in class_names if model.class_names is not None and name not in model.class_names]
+    if lacking:
+        some = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+        raise ValueError(
+            f"{model.name} knows only the {len(model.class_names)} classes that it was trained on, and {len(lacking)} "
+            f"of the data set's {len(class_names)} are not among them ({some}): use a model for any phrase, or the "
+            "data set that it was trained on"
+        )
+
+
+def at_scale(predictor: Predictor, scale: float) -> Predictor:
+    """The same model, on the same weights, looking at images ``scale`` times as large; windows stay as they are."""
+    if scale == 1.0:
+        return predictor
+    model = copy.copy(predictor.model)
+    model.input_spec = _scaled(model.input_spec, scale)
+    return Predictor(model, str(predictor.device), predictor.precision)
+
+
+def _scaled(spec: InputSpec, scale: float) -> InputSpec:
+    size = max(1, round(spec.size * scale / spec.multiple)) * spec.multiple
+    limit = None if spec.long_side_limit is None else round(spec.long_side_limit * scale)
+    return replace(spec, size=size, long_side_limit=limit)

@@ -1,0 +1,311 @@
+"""``clip-seg distill``: makes a small network for one's own scene and classes out of pictures without labels."""
+
+from __future__ import annotations
+
+import argparse
+import colorsys
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from clip_seg_ros.data.image_sources import BagPictures, FolderPictures, PictureSource
+from clip_seg_ros.data.samples import IGNORED
+from clip_seg_ros.evaluation.class_metrics import ClassScores, ConfusionMatrix
+from clip_seg_ros.evaluation.pictures import write_picture
+from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.models.conversion.mapping import Converted
+from clip_seg_ros.models.conversion.writing import store
+from clip_seg_ros.models.student import Student, StudentConfig, imagenet_input, known_networks
+from clip_seg_ros.pipeline.predictor import PRECISIONS, Predictor, resolve_device
+from clip_seg_ros.training.maskclip_plus import (
+    BACKGROUND_CLASS,
+    Labeller,
+    LabelledPictures,
+    LabelSettings,
+    MaskCLIPPlus,
+    TrainSettings,
+    label_pictures,
+)
+from clip_seg_ros.training.runner import Runner
+
+_SMALLEST_SIZE = 64
+_TIMED_PICTURES = 20
+_EXAMPLES = 6
+_CELL = (320, 240)
+_UNKNOWN_RGB = (40, 40, 40)
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Adds the ``distill`` subcommand."""
+    labels, training = LabelSettings(), TrainSettings(1)
+    parser = subparsers.add_parser(
+        "distill",
+        help="teach a small, fast network your classes from your pictures, without labels",
+        description="A teacher that understands phrases labels the pictures, a small network learns from it and then "
+        "from itself (MaskCLIP+). Stopped at any moment, the same command goes on where it was.",
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--images", type=Path, metavar="DIR", help="folder of pictures, looked through below too")
+    where.add_argument("--bag", type=Path, metavar="FILE", help="ROS bag: its folder, or a .db3, .mcap or .bag file")
+    parser.add_argument("--topic", help="topic of the bag's images, where it holds several")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take one of N images of the bag")
+    parser.add_argument("--classes", required=True, metavar="A,B,...", help="what to tell apart, e.g. cup,book,table")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for labels and state (default: beside --out)")
+    parser.add_argument("--teacher", default="maskclip-pocket", metavar="NAME", help="a model (%(default)s)")
+    parser.add_argument(
+        "--network", default="lraspp_mobilenet_v3_large", metavar="NAME", help=f"{known_networks()} (%(default)s)"
+    )
+    parser.add_argument("--size", type=int, default=256, metavar="PX", help="short side of what it sees (%(default)s)")
+    parser.add_argument("--steps", type=int, default=4000, help="steps of training, both phases (%(default)s)")
+    parser.add_argument("--batch", type=int, default=training.batch, help="pictures a step (%(default)s)")
+    parser.add_argument(
+        "--learning-rate", type=float, default=training.learning_rate, help="of the first phase (%(default)s)"
+    )
+    parser.add_argument(
+        "--self-share", type=float, default=training.self_share, metavar="0..1",
+        help="share of the steps on the network's own labels (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--confidence", type=float, default=labels.confidence, metavar="0..1",
+        help="probability from which an answer is a label (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--background-below", type=float, default=labels.background_below, metavar="0..1",
+        help="where no class has this probability is background, unless --classes has one (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=training.seed, help="of all that is random (%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto (CUDA if there is any), cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32",
+        help="what teacher and student compute in, training included (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, default=0, help="processor threads (default: all)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code: 1 where it failed, 2 for wrong arguments, 130 when interrupted."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    # Numbers too small to matter slow training several times over on a CPU.
+    torch.set_flush_denormal(True)
+    try:
+        _distill(args)
+    except ValueError as error:  # DataError is one
+        print(f"clip-seg distill: {error}", file=sys.stderr)
+        return 2
+    except (WeightsError, OSError, FloatingPointError) as error:
+        print(f"clip-seg distill: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nclip-seg distill: interrupted; the same command goes on where it was.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _distill(args: argparse.Namespace) -> None:
+    names = _class_names(args.classes)
+    _check_out(args.out)
+    labels = LabelSettings(args.confidence, args.background_below)
+    training = TrainSettings(
+        args.steps,
+        args.self_share,
+        args.batch,
+        args.learning_rate,
+        confidence=args.confidence,
+        precision=args.precision,
+        seed=args.seed,
+    )
+    device = resolve_device(args.device)
+    source = _source(args)
+    labeller = Labeller(Predictor.from_name(args.teacher, args.device, precision=args.precision), names, labels)
+    # Before minutes of labelling: is there such a network?
+    torch.manual_seed(args.seed)
+    config = StudentConfig(args.network, labeller.class_names, imagenet_input(_size(args.size)))
+    student = Student(args.out.stem, config).to(device)
+    for name in names:
+        if unknown := labeller.teacher.model.unknown_words(name):
+            print(f'note: {args.teacher} never learnt {", ".join(unknown)} of "{name}"')
+    work = args.work or args.out.with_suffix(".work")
+    pictures = label_pictures(source, labeller, work, lambda items: tqdm(items, desc="label", unit="picture"))
+    _say_what_was_labelled(pictures, labeller)
+    trained, held_out = pictures.split()
+    recipe = repr((config, training, len(trained)))
+    MaskCLIPPlus(student, pictures, trained, training).run(Runner(student, work / "state.pt", args.seed, recipe))
+    store(Converted(student.file_config(), student.state_dict()), args.out)
+    print(f"written to {args.out}; measuring it on {len(held_out)} pictures that training never saw")
+    # As it is on disk.
+    served = Predictor.from_name(str(args.out), args.device, precision=args.precision)
+    _say_agreement(agreement(served, pictures, held_out), labeller.class_names)
+    _say_speed(labeller, served, pictures, held_out[:_TIMED_PICTURES])
+    examples = args.out.with_suffix(".png")
+    write_picture(examples, example_grid(served, pictures, held_out[:_EXAMPLES]))
+    print(f"examples: {examples}\nto use it: Predictor.from_name(\"{args.out}\")")
+
+
+def _class_names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not any(names):
+        raise ValueError("--classes is empty: name what to tell apart, such as cup,book,table")
+    return tuple(filter(None, names))
+
+
+def _check_out(out: Path) -> None:
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out must end with .safetensors, got {out}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _size(size: int) -> int:
+    if size < _SMALLEST_SIZE:
+        raise ValueError(f"--size must be at least {_SMALLEST_SIZE}, got {size}")
+    return size
+
+
+def _source(args: argparse.Namespace) -> PictureSource:
+    if args.bag is not None:
+        return BagPictures(args.bag.expanduser(), args.topic, args.every)
+    if args.topic is not None or args.every != 1:
+        raise ValueError("--topic and --every go with --bag")
+    return FolderPictures(args.images.expanduser())
+
+
+def _say_what_was_labelled(pictures: LabelledPictures, labeller: Labeller) -> None:
+    for reason in pictures.unreadable[:5]:
+        print(f"skipped: {reason}")
+    print(f"{len(pictures.indices)} pictures labelled, {len(pictures.unreadable)} skipped because they cannot be read")
+    if labeller.background_added:
+        print(f'no class of the list is a background: "{labeller.class_names[-1]}" was added for what is none of them')
+    if not pictures.indices:
+        return
+    *counts, ignored = shares = pictures.pixel_counts(len(labeller.class_names))
+    total = max(1, shares.sum())
+    told = [f"{name} {100 * count / total:.1f} %" for name, count in zip(labeller.class_names, counts, strict=True)]
+    print(f"pixels: {', '.join(told)}; unsure and ignored {100 * ignored / total:.1f} %")
+    never = [name for name, count in zip(labeller.class_names, counts, strict=True) if not count]
+    if len(never) == len(counts):
+        raise ValueError(
+            f"{labeller.teacher.model.name} is sure of no class anywhere: lower --confidence, or use other words or "
+            "another teacher"
+        )
+    if never:
+        print(
+            f"dropped: {', '.join(never)}. The teacher is sure of them in no picture; they stay in the list, but the "
+            "network cannot learn them. Use other words, more pictures or a lower --confidence if they are there"
+        )
+
+
+def class_map(predictor: Predictor, rgb: np.ndarray) -> np.ndarray:
+    """Returns the likeliest class of every pixel of (H, W, 3) uint8: (H, W) uint8 index into the model's classes."""
+    return predictor.predict(rgb, predictor.model.class_names).values.argmax(axis=0).astype(np.uint8)
+
+
+def agreement(predictor: Predictor, pictures: LabelledPictures, indices: Sequence[int]) -> ClassScores:
+    """Compares a student with its teacher's labels, where those are not ignored."""
+    matrix = ConfusionMatrix(len(predictor.model.class_names))
+    for index in indices:
+        matrix.add(class_map(predictor, pictures.rgb(index)), pictures.labels(index))
+    return matrix.scores()
+
+
+def _say_agreement(scores: ClassScores, class_names: Sequence[str]) -> None:
+    print(
+        f"agreement with the teacher where it is sure: {100 * scores.pixel_accuracy:.1f} % of the pixels, "
+        f"mean IoU {scores.mean_iou:.3f}"
+    )
+    print("  IoU: " + ", ".join(f"{name} {iou:.2f}" for name, iou in zip(class_names, scores.iou, strict=True)))
+
+
+def _say_speed(labeller: Labeller, student: Predictor, pictures: LabelledPictures, indices: Sequence[int]) -> None:
+    asked = [name for name in labeller.class_names if not labeller.background_added or name != labeller.class_names[-1]]
+    teacher_ms = median_ms(labeller.teacher, asked, pictures, indices)
+    student_ms = median_ms(student, student.model.class_names, pictures, indices)
+    print(
+        f"an image, on {student.device}: teacher {teacher_ms:.0f} ms, student {student_ms:.0f} ms "
+        f"({teacher_ms / student_ms:.1f} times as fast)"
+    )
+
+
+def median_ms(
+    predictor: Predictor, prompts: Sequence[str], pictures: LabelledPictures, indices: Sequence[int]
+) -> float:
+    """Times whole answers, from the image to the probabilities at its size; the first picture goes ahead untimed."""
+    taken = []
+    for index in (indices[0], *indices):
+        rgb = pictures.rgb(index)
+        start = time.perf_counter()
+        predictor.predict(rgb, prompts)
+        taken.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(taken[1:])
+
+
+def example_grid(predictor: Predictor, pictures: LabelledPictures, indices: Sequence[int]) -> np.ndarray:
+    """Draws a row a picture: as it is, with the teacher's labels, and with the student's; a legend below.
+
+    Returns:
+        (rows * 240 + legend, 960, 3) uint8, RGB. Pixels that the teacher is not sure of are dark grey.
+    """
+    names = predictor.model.class_names
+    colors = _class_colors(names)
+    rows = []
+    for index in indices:
+        rgb = pictures.rgb(index)
+        cells = (rgb, _tinted(rgb, pictures.labels(index), colors), _tinted(rgb, class_map(predictor, rgb), colors))
+        rows.append(np.concatenate([_cell(cell) for cell in cells], axis=1))
+    titles = [_titled(rows[0].shape[1], ("image", "teacher", "student"))]
+    return np.concatenate([*titles, *rows, _legend(rows[0].shape[1], names, colors)])
+
+
+def _class_colors(names: Sequence[str]) -> np.ndarray:
+    """Returns (256, 3) uint8 RGB: a colour a class, hues a golden ratio apart, and that of ``IGNORED``.
+
+    "background" is black, which stands for "left as it is".
+    """
+    colors = np.zeros((256, 3), np.uint8)
+    for index in range(len(names)):
+        if names[index] == BACKGROUND_CLASS:
+            continue
+        hue, value = index * 0.618034 % 1.0, 1.0 if index % 2 == 0 else 0.75
+        colors[index] = np.round(255 * np.array(colorsys.hsv_to_rgb(hue, 0.85, value)))
+    colors[IGNORED] = _UNKNOWN_RGB
+    return colors
+
+
+def _tinted(rgb: np.ndarray, labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    tinted = cv2.addWeighted(rgb, 0.35, colors[labels], 0.65, 0)
+    return np.where((colors[labels] == 0).all(axis=2, keepdims=True), rgb, tinted)
+
+
+def _cell(rgb: np.ndarray) -> np.ndarray:
+    """Brings a picture into a cell, its shape kept, black around it."""
+    scale = min(_CELL[0] / rgb.shape[1], _CELL[1] / rgb.shape[0])
+    width, height = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
+    small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
+    cell = np.zeros((_CELL[1], _CELL[0], 3), np.uint8)
+    cell[:height, :width] = small
+    return cell
+
+
+def _titled(width: int, titles: Sequence[str]) -> np.ndarray:
+    bar = np.zeros((22, width, 3), np.uint8)
+    for column, title in enumerate(titles):
+        cv2.putText(bar, title, (column * _CELL[0] + 5, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255,) * 3, 1, cv2.LINE_AA)
+    return bar
+
+
+def _legend(width: int, names: Sequence[str], colors: np.ndarray, columns: int = 6) -> np.ndarray:
+    entries = [*((name, colors[index]) for index, name in enumerate(names)), ("(ignored)", colors[IGNORED])]
+    bar = np.zeros((22 * -(-len(entries) // columns), width, 3), np.uint8)
+    for place, (name, color) in enumerate(entries):
+        left, top = place % columns * (width // columns), place // columns * 22
+        cv2.rectangle(bar, (left + 4, top + 4), (left + 18, top + 17), tuple(int(v) for v in color), cv2.FILLED)
+        cv2.putText(bar, name[:16], (left + 24, top + 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255,) * 3, 1, cv2.LINE_AA)
+    return bar

@@ -1,0 +1,187 @@
+"""``clip-seg evaluate --data DATA``: any model on any data set, by the papers' protocols."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from clip_seg_ros.data.catalog import open_dataset
+from clip_seg_ros.data.samples import DataError, ReferringDataset, SemanticDataset, SemanticSample
+from clip_seg_ros.evaluation import page, report
+from clip_seg_ros.evaluation.answers import MULTI_SCALES, LabelAnswers, PhraseAnswers
+from clip_seg_ros.evaluation.protocols import (
+    PHRASE_THRESHOLD,
+    SemanticEvaluation,
+    evaluate_phrases,
+    evaluate_referring,
+    evaluate_semantic,
+)
+from clip_seg_ros.evaluation.reading import spread
+from clip_seg_ros.evaluation.referring_metrics import MASK_THRESHOLD
+from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.pipeline.predictor import Predictor
+
+PROTOCOL_OF_KIND = {"refcoco": "referring", "refcoco+": "referring", "refcocog": "referring"}
+"""For kinds of phrases; "phrases" for all others."""
+KINDS_OF_CLASSES = ("pascal5i",)
+"""Kinds whose phrases are classes: mIoU is the mean over them."""
+_DEFAULT_MODEL = "clipseg-pocket"
+
+
+class WrongCall(Exception):
+    """Arguments that do not go together; the message is written for the person at the terminal."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set that was opened."""
+
+    dataset: ReferringDataset | SemanticDataset
+    kind: str
+    semantic: bool
+    """Whether it yields labels and not phrases."""
+
+
+def run_dataset(args: argparse.Namespace) -> int:
+    """Measures, prints tables and writes what was asked for; returns the exit code."""
+    try:
+        _check_numbers(args)
+        data = _open(args.data)
+        protocol = _protocol(args, data)
+        predictor = Predictor.from_name(args.model or _DEFAULT_MODEL, args.device, args.weights)
+        _evaluate(args, data, protocol, predictor)
+    except WrongCall as error:
+        print(f"clip-seg evaluate: {error}", file=sys.stderr)
+        return 2
+    except (DataError, WeightsError, ValueError, OSError) as error:
+        print(f"clip-seg evaluate: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse_data(text: str) -> Mapping[str, Any]:
+    """Reads ``DATA.yaml`` or ``KIND:ROOT[:SPLIT][:OPTION=VALUE]...`` as ``data.catalog.open_dataset`` wants it.
+
+    Raises:
+        WrongCall: it is neither.
+        DataError: the YAML file cannot be read.
+    """
+    if text.endswith((".yaml", ".yml")):
+        try:
+            values = yaml.safe_load(Path(text).expanduser().read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise DataError(f"{text} cannot be read: {error}") from error
+        if not isinstance(values, Mapping):
+            raise DataError(f"{text} describes no data set: it needs lines such as `kind: folder` and `root: FOLDER`")
+        return values
+    kind, *rest = text.split(":")
+    if not kind or not rest or not rest[0]:
+        raise WrongCall(f'--data must be a .yaml file or KIND:ROOT[:SPLIT][:OPTION=VALUE], got "{text}"')
+    values = {"kind": kind, "root": rest[0]}
+    for part in rest[1:]:
+        name, equals, value = part.partition("=")
+        name, value = (name, value) if equals else ("split", part)
+        if not name or not value or name in values:
+            raise WrongCall(f'--data "{text}": "{part}" is no split and no OPTION=VALUE, or is there twice')
+        values[name] = yaml.safe_load(value) if equals else value
+    return values
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    for name, value in (("--threshold", args.threshold), ("--text-weight", args.text_weight)):
+        if value is not None and not 0.0 <= value <= 1.0:
+            raise WrongCall(f"{name} must lie in 0..1, got {value}")
+    if args.limit is not None and args.limit < 1:
+        raise WrongCall(f"--limit must be 1 or more, got {args.limit}")
+    if args.text_weight is not None and args.prompt != "mixed":
+        raise WrongCall("--text-weight is for --prompt mixed")
+    if args.page and (args.page.is_file() or not args.page.parent.is_dir()):
+        raise WrongCall(f"{args.page} cannot be written: name a folder in a folder that exists")
+
+
+def _open(text: str) -> Data:
+    values = parse_data(text)
+    dataset = open_dataset(values)
+    if not len(dataset):
+        raise DataError(f"{text} holds no sample")
+    return Data(dataset, str(values["kind"]), isinstance(dataset[0], SemanticSample))
+
+
+def _protocol(args: argparse.Namespace, data: Data) -> str:
+    """The protocol that was asked for, or the one that suits the data."""
+    protocol = args.protocol or ("semantic" if data.semantic else PROTOCOL_OF_KIND.get(data.kind, "phrases"))
+    if (protocol == "semantic") != data.semantic:
+        holds, fitting = ("a class a pixel", "semantic") if data.semantic else ("phrases", "referring or phrases")
+        raise WrongCall(f"the data set {data.kind} holds {holds}: use --protocol {fitting}")
+    if args.multi_scale and not data.semantic:
+        raise WrongCall("--multi-scale is for --protocol semantic")
+    if args.prompt is not None and data.semantic:
+        raise WrongCall("--prompt is for phrases; a semantic data set is asked with the names of its classes")
+    return protocol
+
+
+def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Predictor) -> None:
+    indices = spread(len(data.dataset), args.limit)
+    started = time.monotonic()
+
+    def progress(samples: Iterable) -> Iterable:
+        return tqdm(samples, desc=protocol, total=len(indices), mininterval=1.0)
+
+    settings: dict[str, Any] = {}
+    if protocol == "semantic":
+        scales = MULTI_SCALES if args.multi_scale else (1.0,)
+        answers = LabelAnswers(predictor, data.dataset.class_names, scales, args.multi_scale, args.threshold)
+        evaluation = evaluate_semantic(answers, data.dataset, indices, progress)
+        settings = {"multi_scale": args.multi_scale, "threshold": args.threshold}
+    else:
+        weight = 0.5 if args.text_weight is None else args.text_weight
+        answers = PhraseAnswers(predictor, args.prompt or "text", weight)
+        threshold = {"referring": MASK_THRESHOLD, "phrases": PHRASE_THRESHOLD}[protocol]
+        threshold = threshold if args.threshold is None else args.threshold
+        if protocol == "referring":
+            evaluation = evaluate_referring(answers, data.dataset, indices, threshold, progress)
+        else:
+            classes = data.kind in KINDS_OF_CLASSES
+            evaluation = evaluate_phrases(answers, data.dataset, indices, threshold, classes, progress)
+        settings = {"threshold": threshold, "prompt": answers.prompt}
+        if answers.prompt == "mixed":
+            settings["text_weight"] = weight
+    run = {
+        "model": args.model or _DEFAULT_MODEL,
+        "data": args.data,
+        "protocol": protocol,
+        **settings,
+        "samples": len(indices),
+        "samples_in_data": len(data.dataset),
+        "device": str(predictor.device),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    _report(args, run, evaluation, answers, data.dataset)
+
+
+def _report(
+    args: argparse.Namespace,
+    run: Mapping[str, Any],
+    evaluation: report.Evaluation,
+    answers: PhraseAnswers | LabelAnswers,
+    dataset: ReferringDataset | SemanticDataset,
+) -> None:
+    semantic = isinstance(evaluation, SemanticEvaluation)
+    if semantic:
+        print(report.class_table(evaluation), end="\n\n")
+    elif evaluation.sweep is not None:
+        print(report.sweep_table(evaluation.sweep), end="\n\n")
+    print(report.figure_table(evaluation))
+    if args.json:
+        report.write_json(args.json, run, evaluation)
+    if args.page:
+        write = page.write_semantic_page if semantic else page.write_phrase_page
+        print(f"page of pictures: {write(args.page, run, evaluation, answers, dataset)}")

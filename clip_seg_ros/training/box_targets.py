@@ -1,0 +1,68 @@
+"""DenseCLIP with detectors: the score map learns from boxes which class is where (section 3.4)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def box_score_targets(
+    boxes: torch.Tensor,
+    class_ids: torch.Tensor,
+    image_size: tuple[int, int],
+    map_size: tuple[int, int],
+    class_count: int,
+) -> torch.Tensor:
+    """Draws the boxes of one image into a map that is 1 inside the boxes of a class and 0 elsewhere.
+
+    As the authors do, both corners are rounded down to cells of the map and the far one does not count, so that a box
+    smaller than a cell may leave no trace.
+
+    Args:
+        boxes: (N, 4) pixels left, top, right, bottom; parts beyond the image are cut off.
+        class_ids: (N,) int64 in 0..class_count - 1.
+        image_size: (H, W) of the image.
+        map_size: (h, w) of the result; a quarter of the image for the authors.
+        class_count: K.
+
+    Returns:
+        (K, h, w) float32 on the device of ``boxes``.
+
+    Raises:
+        ValueError: Shapes do not fit each other, or there is no such class.
+    """
+    if boxes.shape != (len(class_ids), 4):
+        raise ValueError(f"boxes must be ({len(class_ids)}, 4), one for each class, not {tuple(boxes.shape)}")
+    if len(class_ids) and not 0 <= int(class_ids.min()) <= int(class_ids.max()) < class_count:
+        raise ValueError(f"classes must lie in 0..{class_count - 1}, got {sorted(set(class_ids.tolist()))}")
+    (height, width), (rows, columns) = image_size, map_size
+    scale = boxes.new_tensor([columns / width, rows / height, columns / width, rows / height], dtype=torch.float64)
+    cells = (boxes.double() * scale).long()
+    limit = cells.new_tensor([columns, rows, columns, rows])
+    cells = torch.minimum(cells.clamp(min=0), limit)
+    target = torch.zeros(class_count, rows, columns, device=boxes.device)
+    for (left, top, right, bottom), label in zip(cells.tolist(), class_ids.tolist(), strict=True):
+        target[label, top:bottom, left:right] = 1
+    return target
+
+
+def box_score_loss(scores: torch.Tensor, targets: torch.Tensor, tau: float = 0.07) -> torch.Tensor:
+    """Binary cross-entropy of the score map, over the cells that lie in a box of any class.
+
+    Outside all boxes nothing is asked: what no box encloses may be anything. There every class counts: those of the
+    boxes as 1, all others as 0.
+
+    Args:
+        scores: (B, K, h, w) cosines, resized to the targets bilinearly.
+        targets: (B, K, H, W) of ``box_score_targets``.
+        tau: What cosines are divided by.
+
+    Returns:
+        A scalar, the mean; 0 where there is no box.
+    """
+    logits = scores / tau
+    if logits.shape[2:] != targets.shape[2:]:
+        logits = F.interpolate(logits, size=targets.shape[2:], mode="bilinear", align_corners=False)
+    inside = targets.amax(dim=1, keepdim=True).expand_as(targets)
+    total = F.binary_cross_entropy_with_logits(logits, targets, weight=inside, reduction="sum")
+    return total / inside.sum().clamp(min=1)

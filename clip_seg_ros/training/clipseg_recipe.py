@@ -1,0 +1,181 @@
+"""CLIPSeg's own training (Lüddecke and Ecker, CVPR 2022, sections 3.3 and 4) on any data that draws samples.
+
+CLIP is held still and the decoder learns from binary cross-entropy. Each sample asks with a mixture of its phrase and
+of an example image of what is meant, so that both and everything between them can be asked with afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from clip_seg_ros.data.samples import ReferringSample
+from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegDecoder
+from clip_seg_ros.models.conversion.mapping import Converted
+from clip_seg_ros.models.conversion.writing import store
+from clip_seg_ros.models.visual_prompts import visual_prompt
+from clip_seg_ros.training import distributed
+from clip_seg_ros.training.optimizer import Precision, Schedule
+from clip_seg_ros.training.runner import Stage
+from clip_seg_ros.training.sampling import DrawnSamples, EpochSampler, SampleLoader
+
+
+@dataclass(frozen=True)
+class CLIPSegSettings:
+    """The recipe. The defaults are the paper's; what it leaves open is as its authors' code has it."""
+
+    steps: int = 20_000
+    batch: int = 64
+    """Over all processes."""
+    learning_rate: float = 1e-3
+    floor: float = 0.1
+    """Share of the learning rate that the cosine ends at: 1e-4."""
+    weight_decay: float = 0.01
+    precision: Precision = "float16"
+    """The paper's mixed precision is for a GPU; on a CPU float32 is faster."""
+    text_weight: tuple[float, float] = (0.0, 1.0)
+    """The phrase's share of a prompt is drawn evenly from this range. The published weights were trained with a highest
+    share of 0.5."""
+    fresh_decoder: bool = True
+    """Whether the decoder starts with random weights instead of the model's."""
+    threads: int = 4
+    """That read and cut samples, in each process."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text_weight", tuple(self.text_weight))
+        if self.steps < 1 or self.batch < 1 or self.threads < 1:
+            raise ValueError("steps, batch and threads must be at least 1")
+        low, high = self.text_weight
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"text_weight must be a range within 0..1, got {low}..{high}")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> CLIPSegSettings:
+        """Reads the YAML's mapping. Raises TypeError on unknown names."""
+        return cls(**values)
+
+
+class CLIPSegRecipe:
+    """The model, its data and the loss of a batch.
+
+    Only the decoder changes, so only it needs to be in the state: ``Runner(recipe.decoder, ...)``.
+
+    Args:
+        settings: The recipe.
+        model: On the device that it is trained on.
+        data: ``data.phrasecut_plus.PhraseCutPlus``, or anything else that draws samples of one size, whose sides the
+            model's stride divides. A sample without an example image asks with its phrase alone.
+    """
+
+    def __init__(self, settings: CLIPSegSettings, model: CLIPSeg, data: DrawnSamples[ReferringSample]) -> None:
+        self.settings, self.model, self._data = settings, model, data
+        device = model.decoder.film_mul.weight.device
+        if settings.fresh_decoder:
+            with torch.random.fork_rng():
+                torch.manual_seed(settings.seed)
+                model.decoder = CLIPSegDecoder(model.decoder.config).to(device)
+        spec = model.input_spec
+        self._mean = torch.tensor(spec.mean, device=device)[:, None, None]
+        self._std = torch.tensor(spec.std, device=device)[:, None, None]
+        self._loader: SampleLoader[ReferringSample] | None = None
+        self._samples: list[ReferringSample] = []
+
+    @property
+    def decoder(self) -> CLIPSegDecoder:
+        """What is trained."""
+        return self.model.decoder
+
+    def stages(self) -> list[Stage]:
+        """The recipe's one stage, for a ``Runner``."""
+        s = self.settings
+        stage = Stage(
+            "clipseg", s.steps, s.learning_rate, s.weight_decay, self.decoder, self.terms,
+            begin=self._begin, warmup_steps=0, clip_norm=math.inf, schedule=Schedule("cosine", floor=s.floor),
+            betas=(0.9, 0.999), precision=s.precision, before_batch=self._load,
+        )  # fmt: skip
+        return [stage]
+
+    def _begin(self) -> None:
+        self.model.clip.requires_grad_(False).eval()
+        self.decoder.requires_grad_(True).train()
+
+    def _load(self, number: int) -> None:
+        if self._loader is None:
+            s = self.settings
+            self._loader = SampleLoader(self._data, EpochSampler(len(self._data), s.batch, s.seed), s.threads)
+        self._samples = self._loader.load(number)
+        if number + 1 == self.settings.steps:
+            self._loader.close()
+            self._loader = None
+
+    def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Returns the loss of the batch that was loaded: the mean binary cross-entropy over its pixels.
+
+        Raises:
+            ValueError: Its samples differ in size.
+        """
+        samples = self._samples
+        weights = distributed.share(rng.uniform(*self.settings.text_weight, self.settings.batch))
+        sizes = sorted({sample.mask.shape for sample in samples})
+        if len(sizes) > 1:
+            raise ValueError(f"samples of a batch must have one size, not {', '.join(f'{w}x{h}' for h, w in sizes)}")
+        with torch.no_grad():
+            features = self.model.encode_image(torch.stack([self._normalised(sample.rgb) for sample in samples]))
+            conditionals = self._conditionals(samples, weights)
+        logits = self.decoder(features.taps, features.grid_size, conditionals)
+        masks = torch.from_numpy(np.stack([sample.mask for sample in samples])).to(logits.device)
+        return {"bce": F.binary_cross_entropy_with_logits(logits.float(), masks.float())}
+
+    def _conditionals(self, samples: Sequence[ReferringSample], text_weights: np.ndarray) -> torch.Tensor:
+        """The prompts (B, D): phrases mixed with example images by ``text_weights`` (B,), where there are any."""
+        texts = self.model.encode_text([sample.phrase for sample in samples]).pooled.float()
+        side = self.decoder.config.image_prompt_px or self.model.input_spec.size
+        shown = [row for row, sample in enumerate(samples) if sample.support is not None]
+        if not shown:
+            return texts
+        # One by one: example images may differ in size.
+        crops = []
+        for row in shown:
+            rgb, mask = samples[row].support
+            there = torch.from_numpy(np.ascontiguousarray(mask)).to(texts.device)
+            crops.append(visual_prompt(self._normalised(rgb)[None], there[None], side))
+        images = self.model.encode_image_prompt(torch.cat(crops)).float()
+        mixed = texts.clone()
+        weights = torch.from_numpy(text_weights[shown])
+        mixed[shown] = self.model.mix_prompts(texts[shown], images, weights)
+        return mixed
+
+    def _normalised(self, rgb: np.ndarray) -> torch.Tensor:
+        """(H, W, 3) uint8 to (3, H, W) on the model's device."""
+        pixels = torch.from_numpy(np.ascontiguousarray(rgb)).to(self._mean.device).permute(2, 0, 1)
+        return (pixels.float() / 255 - self._mean) / self._std
+
+    def save(self, folder: Path, config: Mapping[str, Any], half: bool = True) -> Path | None:
+        """Writes the whole model as a weight file that ``factory.build_from_file`` reads, and proves that it does.
+
+        Args:
+            folder: Made if need be; the file in it has the model's name.
+            config: That of the weight file which the model was built from: ``checkpoints.load_safetensors(path)[1]``.
+            half: Whether matrices and kernels are stored as float16.
+
+        Returns:
+            The file's path; ``None`` in all processes but the first, which write nothing.
+
+        Raises:
+            WeightsError: The file cannot be written, or ``config`` does not describe the model.
+        """
+        if distributed.rank() != 0:
+            return None
+        self.decoder.eval()
+        path = folder / f"{self.model.name}.safetensors"
+        config = {**config, "kind": "clipseg", "clipseg": self.decoder.config.to_dict()}
+        store(Converted(config, self.model.state_dict()), path, half)
+        return path

@@ -1,0 +1,91 @@
+"""Trains CRIS: text-to-pixel contrast, end to end (Wang et al., CVPR 2022, sections 3.3 and 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from clip_seg_ros.models.cris import CRIS
+from clip_seg_ros.training.batches import ExpressionBatch
+from clip_seg_ros.training.losses import dice_loss, shrink_mask, text_to_pixel_loss
+from clip_seg_ros.training.optimizer import Schedule
+from clip_seg_ros.training.runner import Stage
+
+Draw = Callable[[np.random.Generator], ExpressionBatch]
+
+
+@dataclass(frozen=True)
+class CRISSettings:
+    """The recipe. The defaults are the paper's."""
+
+    steps: int
+    batch: int = 64
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    first_steps: int = 0
+    """So many steps come first on easier batches, at an even rate."""
+    milestones: tuple[int, ...] = ()
+    """Steps at which the rate falls to a tenth, as the paper's does after 35 of 50 epochs; without any, a cosine."""
+    dice_weight: float = 0.0
+    """Of a soft dice term beside the contrast, which keeps small objects from vanishing in the mean; 0 = the paper."""
+    contrast_weight: float = 1.0
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> CRISSettings:
+        """Reads the YAML's mapping. Raises TypeError on unknown names."""
+        return cls(**{**values, "milestones": tuple(values.get("milestones", ()))})
+
+
+class CRISTrainer(nn.Module):
+    """CRIS, and the loss of a batch.
+
+    Args:
+        settings: the recipe.
+        model: its tower and everything else.
+        draw: makes a batch from a generator.
+        first_draw: the same for the first steps.
+    """
+
+    def __init__(self, settings: CRISSettings, model: CRIS, draw: Draw, first_draw: Draw | None = None) -> None:
+        super().__init__()
+        self.settings, self.model, self._draw, self._first_draw = settings, model, draw, first_draw or draw
+        spec = model.input_spec
+        self.register_buffer("mean", torch.tensor(spec.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
+
+    def stages(self) -> list[Stage]:
+        """The parts of the recipe, for a ``Runner``."""
+        s = self.settings
+        falling = Schedule("milestones", milestones=s.milestones) if s.milestones else Schedule()
+        stages = [Stage("end to end", s.steps, s.learning_rate, s.weight_decay, self, self.terms, schedule=falling)]
+        if s.first_steps:
+            even = Schedule("constant")
+            first = Stage("first", s.first_steps, s.learning_rate, s.weight_decay, self, self.first_terms, schedule=even)
+            stages.insert(0, first)
+        return stages
+
+    def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Draws a batch and returns the terms of its loss."""
+        return self._loss(self._draw(rng))
+
+    def first_terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """The same for the first steps."""
+        return self._loss(self._first_draw(rng))
+
+    def _loss(self, batch: ExpressionBatch) -> dict[str, torch.Tensor]:
+        self.train()
+        device = self.mean.device
+        pixels = ((batch.pixels.to(device) - self.mean) / self.std).to(memory_format=torch.channels_last)
+        token_ids = self.model.tokenizer([text for texts in batch.texts for text in texts]).to(device)
+        logits = self.model(pixels, token_ids)
+        masks = batch.masks.to(device).flatten(0, 1)
+        terms = {"contrast": self.settings.contrast_weight * text_to_pixel_loss(logits, masks)}
+        if self.settings.dice_weight:
+            small = shrink_mask(masks, tuple(logits.shape[-2:]))
+            terms["dice"] = self.settings.dice_weight * dice_loss(logits, small)
+        return terms

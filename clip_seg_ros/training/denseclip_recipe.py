@@ -1,0 +1,79 @@
+"""Trains DenseCLIP on labelled pictures (Rao et al., CVPR 2022, sections 3.2 and 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from clip_seg_ros.models.denseclip import DenseCLIP
+from clip_seg_ros.training.batches import ClassBatch
+from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss
+from clip_seg_ros.training.optimizer import Schedule
+from clip_seg_ros.training.runner import Stage
+
+
+@dataclass(frozen=True)
+class DenseCLIPSettings:
+    """The recipe. The defaults are the paper's."""
+
+    steps: int = 80_000
+    batch: int = 32
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    image_factor: float = 0.1
+    """The image tower learns at this share of the rate; the text tower not at all."""
+    identity_weight: float = 0.4
+    """Of the score map's own loss; 0 leaves it out."""
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> DenseCLIPSettings:
+        """Reads the YAML's mapping. Raises TypeError on unknown names."""
+        return cls(**values)
+
+
+class DenseCLIPTrainer(nn.Module):
+    """DenseCLIP, and the loss of a batch.
+
+    Args:
+        settings: the recipe.
+        model: what is trained.
+        draw: makes a batch from a generator; its labels are indices into the model's class names.
+    """
+
+    def __init__(
+        self, settings: DenseCLIPSettings, model: DenseCLIP, draw: Callable[[np.random.Generator], ClassBatch]
+    ) -> None:
+        super().__init__()
+        self.settings, self.model, self._draw = settings, model, draw
+        spec = model.input_spec
+        self.register_buffer("mean", torch.tensor(spec.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
+
+    def stages(self) -> list[Stage]:
+        """The one part of the recipe, for a ``Runner``."""
+        s = self.settings
+        return [
+            Stage(
+                "fine-tuning", s.steps, s.learning_rate, s.weight_decay, self, self.terms,
+                rate_factors=(("model.backbone.", s.image_factor),),
+                schedule=Schedule("poly", floor=min(1.0, 1e-6 / s.learning_rate)),
+            )
+        ]  # fmt: skip
+
+    def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Draws a batch and returns the terms of its loss."""
+        self.train()
+        batch, model, device = self._draw(rng), self.model, self.mean.device
+        pixels = ((batch.pixels.to(device) - self.mean) / self.std).to(memory_format=torch.channels_last)
+        labels = batch.labels.to(device)
+        logits, scores = model.decode_with_scores(model.encode_image(pixels), model.encode_text(model.class_names))
+        terms = {"decode": dense_cross_entropy(logits, labels)}
+        if self.settings.identity_weight:
+            weight = self.settings.identity_weight
+            terms["identity"] = identity_loss(scores, labels, model.config.tau, weight)
+        return terms

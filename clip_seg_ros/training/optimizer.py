@@ -1,0 +1,163 @@
+"""What a step of training does with gradients: learning rates over time and by part, mixed precision, clipping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+Precision = Literal["float32", "bfloat16", "float16"]
+_KINDS = ("cosine", "milestones", "poly", "constant")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The share of the learning rate that is used, over the steps of a stage.
+
+    ``cosine`` falls from 1 to ``floor`` along half a cosine; CLIPSeg's 1e-3 to 1e-4 is a floor of 0.1.
+    ``milestones`` multiplies by ``factor`` at each of the steps ``milestones``, as CRIS does.
+    ``poly`` is ``floor + (1 - floor) * (1 - step / steps) ** power``, as DenseCLIP trains; its rate of at least 1e-6
+    is a floor of 1e-6 / learning rate.
+    ``constant`` stays at 1.
+    """
+
+    kind: Literal["cosine", "milestones", "poly", "constant"] = "cosine"
+    floor: float = 0.02
+    milestones: tuple[int, ...] = ()
+    factor: float = 0.1
+    power: float = 0.9
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        if self.kind not in _KINDS:
+            raise ValueError(f'there is no schedule "{self.kind}": use one of {", ".join(_KINDS)}')
+        if not 0 <= self.floor <= 1:
+            raise ValueError(f"the floor of a schedule is a share of the learning rate, 0..1, not {self.floor}")
+        if (self.kind == "milestones") != bool(self.milestones):
+            raise ValueError('milestones belong to the schedule "milestones", and it needs at least one')
+
+    def share(self, step: int, steps: int) -> float:
+        """Returns the share of the learning rate, 0..1, at ``step`` of ``steps``, counted from 0."""
+        if self.kind == "cosine":
+            return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        if self.kind == "poly":
+            return self.floor + (1 - self.floor) * (1 - step / steps) ** self.power
+        return self.factor ** sum(step >= milestone for milestone in self.milestones)
+
+
+def make_adamw(
+    module: nn.Module,
+    weight_decay: float,
+    rate_factors: Sequence[tuple[str, float]] = (),
+    betas: tuple[float, float] = (0.9, 0.98),
+) -> torch.optim.AdamW:
+    """Builds AdamW over the parameters of ``module`` that require gradients; ``set_rates`` gives it its rates.
+
+    Matrices and kernels decay, vectors and scalars (biases, norms) do not. Without weight decay AdamW is Adam.
+
+    Args:
+        module: What is trained.
+        weight_decay: Of matrices and kernels.
+        rate_factors: (start of the parameters' names, factor on their learning rate); the longest that fits counts,
+            and 1 where none does. DenseCLIP's image tower at a tenth: ``[("backbone.", 0.1)]``. 0 holds them still.
+        betas: AdamW's.
+
+    Raises:
+        ValueError: Nothing is to be trained, or a start fits no trained parameter.
+    """
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    if not named:
+        raise ValueError("no parameter requires a gradient: there is nothing to train")
+    for prefix, _ in rate_factors:
+        if not any(name.startswith(prefix) for name, _ in named):
+            raise ValueError(f'no trained parameter starts with "{prefix}", for which a learning rate is given')
+    parts: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in named:
+        fitting = [(len(prefix), factor) for prefix, factor in rate_factors if name.startswith(prefix)]
+        parts.setdefault(max(fitting)[1] if fitting else 1.0, []).append(parameter)
+    groups = []
+    for factor in sorted(parts, reverse=True):
+        decayed = [p for p in parts[factor] if p.ndim > 1]
+        plain = [p for p in parts[factor] if p.ndim <= 1]
+        groups.append({"params": decayed, "weight_decay": weight_decay, "rate_factor": factor})
+        groups.append({"params": plain, "weight_decay": 0.0, "rate_factor": factor})
+    return torch.optim.AdamW(groups, betas=betas)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Puts a saved state into ``optimizer``; the factors of its groups stay, which older states do not hold.
+
+    Raises:
+        ValueError: The state belongs to other parameters.
+    """
+    factors = [group["rate_factor"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(dict(state))
+    for group, factor in zip(optimizer.param_groups, factors, strict=True):
+        group["rate_factor"] = factor
+
+
+def set_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets every group's learning rate: ``rate`` times the group's factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate_factor"]
+
+
+class MixedPrecision:
+    """Autocast on one device, and the scaling of the loss that float16 needs so that small gradients do not vanish.
+
+    Args:
+        precision: Of activations; weights stay as they are.
+        device: Of the model.
+
+    Raises:
+        ValueError: There is no such precision, or this PyTorch is too old for it.
+    """
+
+    def __init__(self, precision: Precision, device: torch.device) -> None:
+        if precision not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f'there is no precision "{precision}": use float32, bfloat16 or float16')
+        self._device_type = device.type
+        self._dtype = getattr(torch, precision)
+        self._scaler = None
+        if precision == "float16":
+            if not hasattr(torch.amp, "GradScaler"):
+                raise ValueError("float16 needs PyTorch 2.3 or newer: use bfloat16 or float32")
+            self._scaler = torch.amp.GradScaler(device.type)
+
+    def autocast(self) -> AbstractContextManager:
+        """The context that losses are computed in."""
+        if self._dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self._device_type, self._dtype)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Adds the gradients of ``loss``, scaled where the precision needs it."""
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+
+    def step(self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], clip_norm: float) -> None:
+        """Clips the common norm of the gradients of ``parameters`` to ``clip_norm`` and steps.
+
+        With float16, a step whose gradients overflowed is left out and the scale halved.
+        """
+        if self._scaler is None:
+            nn.utils.clip_grad_norm_(parameters, clip_norm)
+            optimizer.step()
+            return
+        self._scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(parameters, clip_norm)
+        self._scaler.step(optimizer)
+        self._scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a resumed run needs: the scale, where there is one."""
+        return {} if self._scaler is None else self._scaler.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes what ``state_dict`` returned; nothing where it is empty."""
+        if self._scaler is not None and state:
+            self._scaler.load_state_dict(dict(state))

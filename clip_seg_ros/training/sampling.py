@@ -1,0 +1,124 @@
+"""Which samples a step sees, and with what randomness: functions of the seed and the step, so that runs can go on."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+
+from clip_seg_ros.training.distributed import share
+
+Sample = TypeVar("Sample", covariant=True)
+
+
+class DrawnSamples(Protocol[Sample]):
+    """Samples with chance in them: crops, negatives, example images. All chance comes from the generator."""
+
+    def __len__(self) -> int: ...
+
+    def draw(self, index: int, rng: np.random.Generator) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class EpochSampler:
+    """Batches of indices in which every sample comes once an epoch, in a new random order each time.
+
+    A batch that does not fit into an epoch any more is filled from the next one: nothing is left out or seen twice.
+    """
+
+    count: int
+    """Samples in the data set."""
+    batch: int
+    """Samples a batch, over all processes."""
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.batch < 1:
+            raise ValueError(f"batches of {self.batch} out of {self.count} samples: both must be at least 1")
+
+    def indices(self, number: int) -> np.ndarray:
+        """Returns the (batch,) int64 indices of batch ``number``, counted from 0 over all epochs."""
+        places = np.arange(number * self.batch, (number + 1) * self.batch)
+        epochs, within = np.divmod(places, self.count)
+        chosen = np.empty(self.batch, np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            chosen[here] = _order(self.count, self.seed, int(epoch))[within[here]]
+        return chosen
+
+    def batches(self, epochs: float) -> int:
+        """Returns how many batches show every sample ``epochs`` times, the last one full."""
+        return int(np.ceil(epochs * self.count / self.batch))
+
+
+# Two epochs meet in a batch; the order of a large data set takes longer to draw than to look up.
+@lru_cache(maxsize=4)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    order.setflags(write=False)
+    return order
+
+
+def sample_rngs(rng: np.random.Generator, count: int) -> list[np.random.Generator]:
+    """Returns a generator for each sample of a batch.
+
+    What is drawn for one sample then does not depend on how many numbers the others take, nor on which process or
+    thread draws them: draw these for the whole batch, and take ``distributed.share`` of them.
+    """
+    return [np.random.default_rng(seed) for seed in rng.integers(2**63, size=count)]
+
+
+class SampleLoader(Generic[Sample]):
+    """Draws the samples of batches in threads, ahead of the steps that want them.
+
+    What a batch holds is a function of the seed and its number, whatever the number of threads and of processes.
+    Reading and decoding pictures mostly runs outside Python's lock, so threads do.
+
+    Args:
+        data: Where samples come from; ``draw`` is called from several threads at once.
+        sampler: Which samples a batch holds, over all processes.
+        threads: That draw.
+        ahead: Batches that are drawn while the current one is worked on.
+
+    Raises:
+        ValueError: The sampler is not made for as many samples as there are.
+    """
+
+    def __init__(self, data: DrawnSamples[Sample], sampler: EpochSampler, threads: int = 4, ahead: int = 2) -> None:
+        if len(data) != sampler.count:
+            raise ValueError(f"the sampler is made for {sampler.count} samples, but there are {len(data)}")
+        self._data, self._sampler, self._ahead = data, sampler, ahead
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="samples")
+        self._begun: dict[int, list[Future[Sample]]] = {}
+
+    def load(self, number: int) -> list[Sample]:
+        """Returns this process's share of batch ``number``. Raises what ``draw`` raised."""
+        for wanted in range(number, number + self._ahead + 1):
+            if wanted not in self._begun:
+                self._begun[wanted] = self._begin(wanted)
+        for old in [begun for begun in self._begun if not number <= begun <= number + self._ahead]:
+            _cancel(self._begun.pop(old))
+        return [future.result() for future in self._begun.pop(number)]
+
+    def close(self) -> None:
+        """Gives up what is begun and ends the threads."""
+        for futures in self._begun.values():
+            _cancel(futures)
+        self._begun = {}
+        self._pool.shutdown()
+
+    def _begin(self, number: int) -> list[Future[Sample]]:
+        indices = share(self._sampler.indices(number))
+        # The third number keeps these apart from the generators that epochs are ordered with.
+        rngs = sample_rngs(np.random.default_rng([self._sampler.seed, number, 1]), self._sampler.batch)
+        return [
+            self._pool.submit(self._data.draw, int(index), rng) for index, rng in zip(indices, share(rngs), strict=True)
+        ]
+
+
+def _cancel(futures: list[Future]) -> None:
+    for future in futures:
+        future.cancel()

@@ -1,0 +1,146 @@
+"""The protocols against plain loops over the samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from clip_seg_ros.data.samples import DataError, SemanticSample
+from clip_seg_ros.evaluation.answers import LabelAnswers, PhraseAnswers
+from clip_seg_ros.evaluation.boundary_metrics import boundary_score, class_boundary_f
+from clip_seg_ros.evaluation.protocols import evaluate_phrases, evaluate_referring, evaluate_semantic
+from clip_seg_ros.evaluation.suite import Figure
+from clip_seg_ros.pipeline.predictor import Predictor
+
+CLASSES = ("background", "cup", "bowl", "ball", "box")
+
+
+class Labelled(list):
+    class_names = CLASSES
+
+
+@pytest.fixture(scope="module")
+def labelled(scenes: list) -> Labelled:
+    """The scenes' objects as classes; the top of every picture is ignored."""
+    samples = Labelled()
+    for sample in scenes:
+        labels = np.zeros(sample.mask.shape, np.uint8)
+        labels[sample.mask] = CLASSES.index(sample.phrase.split()[-1]) if sample.phrase.split()[-1] in CLASSES else 0
+        labels[:10] = 255
+        samples.append(SemanticSample(sample.rgb, labels, sample.name))
+    return samples
+
+
+def values(figures: tuple[Figure, ...]) -> dict[str, float]:
+    return {figure.name.split(".", 1)[1]: figure.value for figure in figures}
+
+
+def looped_iou(answered: np.ndarray, true: np.ndarray) -> tuple[int, int]:
+    """(intersection, union) in pixels, one after the other."""
+    pairs = list(zip(answered.ravel().tolist(), true.ravel().tolist(), strict=True))
+    return sum(a and t for a, t in pairs), sum(a or t for a, t in pairs)
+
+
+def test_referring_equals_plain_loops(clipseg: Predictor, scenes: list) -> None:
+    evaluation = evaluate_referring(PhraseAnswers(clipseg), scenes, range(len(scenes)), threshold=0.5)
+    areas, f = [], []
+    for sample in scenes:
+        answered = clipseg.predict(sample.rgb, [sample.phrase]).values[0] > 0.5
+        areas.append((looped_iou(answered, sample.mask), sample.mask.any()))
+        f.append(boundary_score(answered, sample.mask).f)
+    named = [both / (either + 1e-6) for (both, either), there in areas if there]
+    found = values(evaluation.figures)
+    assert found["mean_iou"] == pytest.approx(np.mean(named))
+    assert found["overall_iou"] == pytest.approx(
+        sum(both for (both, _), _ in areas) / sum(either for (_, either), _ in areas)
+    )
+    for level in (50, 60, 70, 80, 90):
+        assert found[f"precision_at_{level}"] == np.mean([100 * iou > level for iou in named])
+    assert found["boundary_f"] == pytest.approx(np.mean([one for one, (_, there) in zip(f, areas) if there]))
+    assert found["count"] == 6 and found["absent.count"] == 2
+    for result, ((both, either), _) in zip(evaluation.samples, areas, strict=True):
+        assert result.iou == pytest.approx(both / either) if either else math.isnan(result.iou)
+
+
+def test_phrases_equal_plain_loops(clipseg: Predictor, scenes: list) -> None:
+    evaluation = evaluate_phrases(PhraseAnswers(clipseg), scenes, range(len(scenes)), threshold=0.35)
+    tp = fp = fn = tn = 0
+    own = []
+    for sample in scenes:
+        answered = clipseg.predict(sample.rgb, [sample.phrase]).values[0] > np.float32(0.35)
+        both, either = looped_iou(answered, sample.mask)
+        tp, fp = tp + both, fp + answered.sum() - both
+        fn, tn = fn + sample.mask.sum() - both, tn + answered.size - either
+        if sample.mask.any():
+            own.append(both / (1 + either))
+    found = values(evaluation.figures)
+    foreground, background = tp / (1 + tp + fp + fn), tn / (1 + tn + fp + fn)
+    assert found["mean_iou"] == pytest.approx(np.mean(own))
+    assert found["iou_fg"] == pytest.approx(foreground)
+    assert found["iou_bin"] == pytest.approx((foreground + background) / 2)
+    assert found["best_iou_fg"] == max(evaluation.sweep.foreground_iou) >= foreground - 0.01
+    assert found["ap"] == evaluation.sweep.average_precision
+    assert len(evaluation.sweep.thresholds) == 49
+
+
+def test_phrases_that_are_classes_are_summed_before_the_mean(clipseg: Predictor, scenes: list) -> None:
+    named = [replace(sample, phrase="cup") for sample in scenes if sample.mask.any()]
+    evaluation = evaluate_phrases(PhraseAnswers(clipseg), named, range(len(named)), phrases_are_classes=True)
+    np.testing.assert_allclose(evaluation.sweep.mean_iou, evaluation.sweep.foreground_iou)
+    apart = evaluate_phrases(PhraseAnswers(clipseg), named, range(len(named)))
+    assert not np.allclose(apart.sweep.mean_iou, apart.sweep.foreground_iou)
+
+
+def test_only_the_samples_that_were_named_are_measured(clipseg: Predictor, scenes: list) -> None:
+    seen = []
+    evaluation = evaluate_phrases(
+        PhraseAnswers(clipseg), scenes, [1, 4], progress=lambda samples: (seen.append(s) or s for s in samples)
+    )
+    assert [result.index for result in evaluation.samples] == [1, 4]
+    assert [index for index, _ in seen] == [1, 4]
+
+
+def test_phrases_that_mean_nothing_are_reported_apart(clipseg: Predictor, scenes: list) -> None:
+    # "giraffe" finds nothing, and an object whose mask was taken away is an answer to nothing.
+    absent = [scenes[2], replace(scenes[0], mask=np.zeros_like(scenes[0].mask))]
+    for evaluate in (evaluate_referring, evaluate_phrases):
+        found = values(evaluate(PhraseAnswers(clipseg), absent, [0, 1]).figures)
+        assert found["absent.count"] == 2 and found["absent.answered"] == 0.5
+        assert math.isnan(found.get("mean_iou", math.nan)) and math.isnan(found["boundary_f"])
+
+
+def test_semantic_equals_plain_loops(clipseg: Predictor, labelled: Labelled) -> None:
+    answers = LabelAnswers(clipseg, CLASSES, threshold=0.5)
+    evaluation = evaluate_semantic(answers, labelled, range(len(labelled)))
+    looped = [[0] * 5 for _ in range(5)]
+    f = []
+    for sample in labelled:
+        predicted = answers.labels(sample.rgb)
+        for true, answer in zip(sample.labels.ravel().tolist(), predicted.ravel().tolist(), strict=True):
+            if true != 255:
+                looped[true][answer] += 1
+        f.append(np.mean(list(class_boundary_f(predicted, sample.labels).values())))
+    counts = np.array(looped)
+    np.testing.assert_array_equal(evaluation.confusion, counts)
+    iou = [counts[c, c] / (counts[c].sum() + counts[:, c].sum() - counts[c, c]) for c in range(5) if counts[c].sum()]
+    found = values(evaluation.figures)
+    there = counts.sum(axis=0) + counts.sum(axis=1) > 0
+    assert np.isnan(evaluation.class_iou).tolist() == (~there).tolist()
+    assert found["mean_iou"] == pytest.approx(sum(iou) / there.sum())
+    assert found["pixel_accuracy"] == pytest.approx(np.trace(counts) / counts.sum())
+    assert found["boundary_f"] == pytest.approx(np.mean(f))
+    assert found["count"] == len(evaluation.samples) == 6
+
+
+def test_a_mask_of_another_size_is_named(clipseg: Predictor, scenes: list, labelled: Labelled) -> None:
+    wrong = [replace(scenes[0], mask=scenes[0].mask[1:])]
+    for evaluate in (evaluate_referring, evaluate_phrases):
+        with pytest.raises(DataError, match=scenes[0].name):
+            evaluate(PhraseAnswers(clipseg), wrong, [0])
+    with pytest.raises(DataError, match=r"\(120, 160\).*\(119, 160\)"):
+        evaluate_semantic(
+            LabelAnswers(clipseg, CLASSES), [replace(labelled[0], labels=labelled[0].labels[1:])], [0]
+        )

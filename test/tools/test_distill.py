@@ -1,0 +1,180 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from clip_seg_ros.models.checkpoints import save_safetensors, update_sum
+from clip_seg_ros.models.student import Student, StudentConfig, imagenet_input
+from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.tools.cli import main
+from clip_seg_ros.tools.distill import agreement, class_map, example_grid
+from clip_seg_ros.training.maskclip_plus import LabelledPictures
+
+CLASSES = ("cup", "book", "background")
+SMALL = "timm:mobilenetv3_small_050"
+
+
+def save_teacher(path, never=None, sureness=5):
+    """Writes a model that says something, if nothing sensible, and returns the path."""
+    torch.manual_seed(0)
+    model = Student(path.stem, StudentConfig(SMALL, CLASSES, imagenet_input(64))).eval()
+    last = model.network.head.conv_seg
+    with torch.inference_mode():
+        logits = model.encode_image(torch.randn(1, 3, 64, 64)).dense
+        last.weight.mul_(sureness / logits.std())
+        last.bias.sub_(logits.mean(dim=(0, 2, 3)) * sureness / logits.std())
+        if never is not None:
+            last.bias[never] = -1e4
+    save_safetensors(path, model.state_dict(), model.file_config(), half=False)
+    update_sum(path)
+    return path
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    return save_teacher(tmp_path / "teacher.safetensors")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(3):
+        small = np.random.default_rng(index).integers(0, 255, (3, 4, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{index}.png"), cv2.resize(small, (88, 64), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+@pytest.fixture
+def call(teacher, pictures, tmp_path):
+    """Calls the command with few steps; later arguments win over earlier ones."""
+    usual = ["--images", pictures, "--classes", "cup, book,background", "--out", tmp_path / "mine.safetensors",
+             "--teacher", teacher, "--network", SMALL, "--size", 64, "--steps", 4, "--batch", 2, "--confidence", 0.3,
+             "--background-below", 0, "--device", "cpu"]  # fmt: skip
+
+    def call(*more, leave_out=()):
+        pairs = [(k, v) for k, v in zip(usual[::2], usual[1::2], strict=True) if k not in leave_out]
+        arguments = [str(value) for pair in pairs for value in pair] + [str(value) for value in more]
+        return main(["distill", *arguments])
+
+    return call
+
+
+def test_from_pictures_to_a_model_that_is_served(call, pictures, tmp_path, capsys):
+    (pictures / "1x.png").write_bytes(b"broken")
+    assert call() == 0
+    said = capsys.readouterr().out
+    assert "skipped: " in said and "3 pictures labelled, 1 skipped because they cannot be read" in said
+    assert "pixels: cup " in said and "unsure and ignored" in said
+    assert "agreement with the teacher where it is sure: " in said and "IoU: cup " in said
+    assert "an image, on cpu: teacher " in said and " ms, student " in said
+    grid = cv2.imread(str(tmp_path / "mine.png"))
+    assert grid.shape == (22 + 240 + 22, 960, 3)
+    predictor = Predictor.from_name(str(tmp_path / "mine.safetensors"), "cpu")
+    assert predictor.model.class_names == CLASSES
+    assert predictor.predict(np.zeros((48, 64, 3), np.uint8), ["book"]).values.shape == (1, 48, 64)
+
+
+def test_the_same_command_again_trains_no_further(call, tmp_path, capsys):
+    assert call("--work", tmp_path / "work") == 0
+    first = (tmp_path / "mine.safetensors").read_bytes()
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.png")}
+    assert len(stamps) == 6
+    assert call("--work", tmp_path / "work") == 0
+    assert (tmp_path / "mine.safetensors").read_bytes() == first
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    assert call("--work", tmp_path / "work", "--steps", 6) == 2
+    assert "belongs to a run with another recipe: use another folder" in capsys.readouterr().err
+
+
+def test_a_bag_of_images(call, pictures, tmp_path, capsys):
+    from rosbags.rosbag2 import Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    ros, kind = get_typestore(Stores.ROS2_HUMBLE), "sensor_msgs/msg/CompressedImage"
+    stamp = ros.types["std_msgs/msg/Header"](ros.types["builtin_interfaces/msg/Time"](0, 0), "camera")
+    with Writer(tmp_path / "bag", version=9) as writer:
+        for topic in ("/left", "/right"):
+            connection = writer.add_connection(topic, kind, typestore=ros)
+            for index in range(4):
+                data = np.frombuffer((pictures / f"{index % 3}.png").read_bytes(), np.uint8)
+                writer.write(connection, index, ros.serialize_cdr(ros.types[kind](stamp, "png", data), kind))
+    bag = ["--bag", tmp_path / "bag"]
+    assert call(*bag, leave_out=("--images",)) == 2
+    assert "name one of them: /left (4 pictures), /right (4 pictures)" in capsys.readouterr().err
+    assert call(*bag, "--topic", "/left", "--every", 2, leave_out=("--images",)) == 0
+    assert "2 pictures labelled, 0 skipped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--images", "/nowhere"], "there is no folder /nowhere"),
+        (["--classes", " , "], "--classes is empty: name what to tell apart"),
+        (["--classes", "cup,cup"], "holds a name twice"),
+        (["--classes", "cup,fork"], "teacher knows a fixed list of classes, without fork"),
+        (["--network", "unet"], 'there is no network "unet": use lraspp_mobilenet_v3_large, deeplabv3_mobilenet'),
+        (["--teacher", "maskclip"], 'there is no model "maskclip": use clipseg-pocket'),
+        (["--out", "model.pt"], "--out must end with .safetensors, got model.pt"),
+        (["--size", "32"], "--size must be at least 64, got 32"),
+        (["--steps", "0"], "needed are 1 step"),
+        (["--device", "tpu"], 'unknown device "tpu"'),
+        (["--topic", "/camera"], "--topic and --every go with --bag"),
+        (["--confidence", "2"], "confidence must lie in 0..1"),
+    ],
+)
+def test_wrong_arguments_are_said(call, arguments, fault, capsys):
+    assert call(*arguments) == 2
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith("clip-seg distill: ") and fault in said
+
+
+def test_a_folder_without_pictures(call, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert call("--images", tmp_path / "empty") == 2
+    assert "holds no pictures" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_here_are_no_wrong_call(call, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CLIP_SEG_CACHE_DIR", str(tmp_path / "cache"))
+    assert call("--teacher", "maskclip-vit-b16") == 1
+    assert "type `clip-seg weights download maskclip-vit-b16`" in capsys.readouterr().err
+
+
+def test_unknown_words_dropped_classes_and_the_added_background_are_said(call, tmp_path, capsys):
+    assert call("--teacher", "maskclip-pocket", "--classes", "cup,zebra", "--confidence", 0.2) == 0
+    said = capsys.readouterr().out
+    assert 'maskclip-pocket never learnt zebra of "zebra"' in said
+    assert '"background" was added for what is none of them' in said
+    predictor = Predictor.from_name(str(tmp_path / "mine.safetensors"), "cpu")
+    assert predictor.model.class_names == ("cup", "zebra", "background")
+
+
+def test_classes_that_are_never_a_label_are_named(call, tmp_path, capsys):
+    assert call("--teacher", save_teacher(tmp_path / "sure.safetensors", never=1)) == 0
+    assert "dropped: book. The teacher is sure of them in no picture" in capsys.readouterr().out
+
+
+def test_a_teacher_that_is_sure_of_nothing_teaches_nothing(call, tmp_path, capsys):
+    assert call("--teacher", save_teacher(tmp_path / "vague.safetensors", sureness=0.01)) == 2
+    assert "vague is sure of no class anywhere: lower --confidence" in capsys.readouterr().err
+
+
+def test_agreement_counts_sure_pixels_alone(teacher, pictures, tmp_path):
+    predictor = Predictor.from_name(str(teacher), "cpu")
+    for part in ("pictures", "labels"):
+        (tmp_path / "work" / part).mkdir(parents=True)
+    rgb = cv2.imread(str(pictures / "0.png"))[..., ::-1]
+    found = class_map(predictor, rgb)
+    labels = (found + 1) % 3
+    labels[:16] = found[:16]
+    labels[32:] = 255
+    cv2.imwrite(str(tmp_path / "work" / "pictures" / "000000.png"), rgb[..., ::-1])
+    cv2.imwrite(str(tmp_path / "work" / "labels" / "000000.png"), labels)
+    pictures = LabelledPictures(tmp_path / "work", (0,), ())
+    assert agreement(predictor, pictures, [0]).pixel_accuracy == 0.5
+    grid = example_grid(predictor, pictures, [0])
+    assert grid.shape == (284, 960, 3)
+    # Ignored pixels are dark, the background is left as it is.
+    ignored = grid[22 + 200, 320 + 100]
+    assert (ignored <= 0.35 * grid[22 + 200, 100] + 0.65 * 40 + 3).all()

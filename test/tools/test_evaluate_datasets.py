@@ -1,0 +1,199 @@
+"""``clip-seg evaluate --data``: rendered scenes as a person's own folder, and as VOC."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from clip_seg_ros.sim.renderer import SceneRenderer
+from clip_seg_ros.sim.scene import sample_scene
+from clip_seg_ros.tools import evaluate_datasets
+from clip_seg_ros.tools.cli import main
+from clip_seg_ros.tools.evaluate_datasets import WrongCall, parse_data
+
+SEEDS = range(10_000, 10_003)
+
+
+@pytest.fixture(scope="module")
+def views() -> list:
+    with SceneRenderer(320, 240) as renderer:
+        return [renderer.render(sample_scene(seed), depth=False) for seed in SEEDS]
+
+
+@pytest.fixture(scope="module")
+def folder(views: list, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two objects a scene, and a phrase that names nothing."""
+    root = tmp_path_factory.mktemp("folder")
+    (root / "images").mkdir()
+    (root / "masks").mkdir()
+    rows = [("image", "mask", "phrase")]
+    for number, view in enumerate(views):
+        cv2.imwrite(str(root / f"images/{number}.png"), view.rgb[..., ::-1])
+        for item in view.objects[:2]:
+            mask = f"masks/{number}_{item.color}_{item.kind}.png"
+            cv2.imwrite(str(root / mask), 255 * view.mask_of(item.color, item.kind).astype(np.uint8))
+            rows.append((f"images/{number}.png", mask, item.name))
+        rows.append((f"images/{number}.png", "", "giraffe"))
+    with (root / "phrases.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return root
+
+
+@pytest.fixture(scope="module")
+def voc(views: list, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """VOC2012's folders; bottles are class 5."""
+    root = tmp_path_factory.mktemp("VOC2012")
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / name).mkdir(parents=True)
+    for number, view in enumerate(views[:2]):
+        cv2.imwrite(str(root / f"JPEGImages/2007_{number}.jpg"), view.rgb[..., ::-1])
+        labels = np.where(view.mask_of(kind="bottle"), 5, 0).astype(np.uint8)
+        labels[:4] = 255
+        cv2.imwrite(str(root / f"SegmentationClass/2007_{number}.png"), labels)
+    (root / "ImageSets/Segmentation/val.txt").write_text("2007_0\n2007_1\n")
+    return root
+
+
+def evaluate(*arguments: object) -> int:
+    return main(["evaluate", "--device", "cpu", *(str(argument) for argument in arguments)])
+
+
+def figures(path: Path) -> dict[str, float]:
+    return {figure["name"]: figure["value"] for figure in json.loads(path.read_text())["figures"]}
+
+
+def test_phrases_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out, page = tmp_path / "r.json", tmp_path / "page"
+    assert evaluate("--model", "clipseg-pocket", "--data", f"folder:{folder}", "--json", out, "--page", page) == 0
+    content = json.loads(out.read_text())
+    assert content["run"] | {"seconds": 0} == {
+        "package": "clip_seg_ros",
+        "version": content["run"]["version"],
+        "model": "clipseg-pocket",
+        "data": f"folder:{folder}",
+        "protocol": "phrases",
+        "threshold": 0.3,
+        "prompt": "text",
+        "samples": 9,
+        "samples_in_data": 9,
+        "device": "cpu",
+        "seconds": 0,
+    }
+    found = figures(out)
+    assert found["phrases.count"] == 9 and found["phrases.absent.count"] == 3
+    assert 0.5 < found["phrases.mean_iou"] <= found["phrases.best_mean_iou"] + 0.01
+    assert [sample["phrase"] for sample in content["samples"]][2::3] == ["giraffe"] * 3
+    assert len(list(page.glob("*.jpg"))) == 36 and (page / "index.html").is_file()
+    said = capsys.readouterr().out
+    assert "phrases.mean_iou" in said and "IoU_BIN" in said and f"{page}/index.html" in said
+
+
+def test_options_of_phrases(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    data = tmp_path / "mine.yaml"
+    data.write_text(f"kind: folder\nroot: {folder}\n")
+    assert evaluate("--data", data, "--protocol", "referring", "--limit", 5, "--threshold", 0.5, "--json", out) == 0
+    content = json.loads(out.read_text())
+    assert content["run"]["threshold"] == 0.5 and content["run"]["model"] == "clipseg-pocket"
+    assert [sample["index"] for sample in content["samples"]] == [0, 1, 3, 5, 7]
+    assert {"referring.mean_iou", "referring.overall_iou", "referring.precision_at_90"} <= set(figures(out))
+    assert "sweep" not in content
+
+
+def test_labels_of_voc(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out, page = tmp_path / "r.json", tmp_path / "page"
+    assert evaluate("--data", f"voc:{voc}:val", "--threshold", 0.5, "--json", out, "--page", page) == 0
+    content = json.loads(out.read_text())
+    classes = {item["name"]: item["iou"] for item in content["classes"]}
+    assert len(classes) == 21 and classes["background"] > 0.5 and classes["bottle"] > 0.1
+    assert content["run"]["protocol"] == "semantic" and content["run"]["multi_scale"] is False
+    assert len(list(page.glob("*.jpg"))) == 8
+    assert "bottle" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("prompt", ["image", "mixed"])
+def test_example_images(prompt: str, views: list, voc: Path, tmp_path: Path) -> None:
+    root, out = tmp_path / "VOC2012", tmp_path / "r.json"
+    shutil.copytree(voc, root)
+    for number, view in enumerate(views[:2]):
+        # All objects, for a class must cover 2048 pixels.
+        labels = np.where(view.labels > 0, 5, 0).astype(np.uint8)
+        cv2.imwrite(str(root / f"SegmentationClass/2007_{number}.png"), labels)
+    assert evaluate("--data", f"pascal5i:{root}:val:fold=0", "--prompt", prompt, "--json", out) == 0
+    content = json.loads(out.read_text())
+    assert content["run"]["prompt"] == prompt and content["run"].get("text_weight") == {"mixed": 0.5}.get(prompt)
+    # One class: the mean over classes is the IoU of its summed areas.
+    assert figures(out)["phrases.mean_iou"] == figures(out)["phrases.iou_fg"]
+    assert len(content["samples"]) == 2
+
+
+def test_several_scales(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert evaluate_datasets.MULTI_SCALES == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+    monkeypatch.setattr(evaluate_datasets, "MULTI_SCALES", (0.25, 0.5))  # the others take their time
+    out, data = tmp_path / "r.json", f"voc:{voc}:val:background=false"
+    assert evaluate("--data", data, "--multi-scale", "--limit", 1, "--json", out) == 0
+    content = json.loads(out.read_text())
+    assert content["run"]["multi_scale"] is True and len(content["classes"]) == 20 and len(content["samples"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "clipseg-pocket"], "--model needs a data set: give --data"),
+        (["--data", "folder:{folder}", "--scenes", "3"], "--scenes measures held-out scenes: leave --data out"),
+        (["--data", "folder"], "KIND:ROOT"),
+        (["--data", "folder:{folder}", "--limit", "0"], "--limit must be 1 or more, got 0"),
+        (["--data", "folder:{folder}", "--threshold", "2"], "--threshold must lie in 0..1, got 2.0"),
+        (["--data", "folder:{folder}", "--protocol", "semantic"], "use --protocol referring or phrases"),
+        (["--data", "folder:{folder}", "--multi-scale"], "--multi-scale is for --protocol semantic"),
+        (["--data", "folder:{folder}", "--text-weight", "0.3"], "--text-weight is for --prompt mixed"),
+        (["--data", "voc:{voc}:val", "--protocol", "phrases"], "use --protocol semantic"),
+        (["--data", "voc:{voc}:val", "--prompt", "image"], "--prompt is for phrases"),
+        (["--data", "folder:{folder}", "--page", "{folder}/none/page"], "name a folder in a folder that exists"),
+        (["--data", "folder:{folder}", "--json", "{folder}/none/r.json"], "name a file in a folder that exists"),
+    ],
+)
+def test_wrong_calls_are_said_in_one_line(
+    arguments: list[str], said: str, folder: Path, voc: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert evaluate(*(argument.format(folder=folder, voc=voc) for argument in arguments)) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("clip-seg evaluate: ") and said in error and "\n" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "nothing:{folder}"], "nothing"),
+        (["--data", "folder:{folder}/none"], "there is no folder"),
+        (["--data", "none.yaml"], "none.yaml cannot be read"),
+        (["--data", "folder:{folder}", "--model", "best"], 'there is no model "best"'),
+        (["--data", "folder:{folder}", "--prompt", "image"], "has no example image"),
+        (["--data", "voc:{voc}:val:background=false", "--threshold", "0.5"], "the data set has no such class"),
+    ],
+)
+def test_failures_are_said_without_a_traceback(
+    arguments: list[str], said: str, folder: Path, voc: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert evaluate(*(argument.format(folder=folder, voc=voc) for argument in arguments)) == 1
+    # A progress bar may stand before it.
+    _, _, error = capsys.readouterr().err.rpartition("clip-seg evaluate: ")
+    assert said in error and "\n" not in error.strip()
+
+
+def test_short_descriptions_of_data() -> None:
+    assert parse_data("folder:/my data") == {"kind": "folder", "root": "/my data"}
+    assert parse_data("ade20k:/ade:validation") == {"kind": "ade20k", "root": "/ade", "split": "validation"}
+    assert parse_data("pascal5i:~/voc:val:fold=2:one_shot=false") == {
+        "kind": "pascal5i", "root": "~/voc", "split": "val", "fold": 2, "one_shot": False
+    }  # fmt: skip
+    assert parse_data("refcoco:/r:testA:name=refcoco+")["name"] == "refcoco+"
+    for wrong in ("folder", "folder:", ":root", "voc:/r:val:train", "voc:/r:=3", "voc:/r:fold="):
+        with pytest.raises(WrongCall):
+            parse_data(wrong)

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clip_seg_ros.data.samples import ReferringSample
+from clip_seg_ros.data.tabletop import TabletopScenes
+from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig
+from clip_seg_ros.models.base import InputSpec
+from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
+from clip_seg_ros.models.factory import build_from_file
+from clip_seg_ros.models.tokenizer import CompactTokenizer
+from clip_seg_ros.models.visual_prompts import visual_prompt
+from clip_seg_ros.training.clipseg_recipe import CLIPSegRecipe, CLIPSegSettings
+from clip_seg_ros.training.runner import Runner
+from clip_seg_ros.training.tracking import CURVE_NAME, read_curve
+
+WORDS = ("red", "green", "blue", "object", "the")
+SMALL = CLIPSegSettings(steps=30, batch=8, learning_rate=2e-2, precision="float32", threads=2)
+
+
+def model_config(tower: str) -> dict:
+    """The configuration of a tiny CLIPSeg."""
+    tokenizer = CompactTokenizer(WORDS, 8)
+    if tower == "vit":
+        vision = VisionConfig(3, 32, 64, 8, head_width=16)
+        layers, widths, prefix = (0, 1, 2), (32, 32, 32), 1
+    else:
+        vision = VisionConfig((1, 1, 1, 1), 8, 64, output_stride=16)
+        layers, widths, prefix = (2, 3, 4), (64, 128, 256), 0
+    clip = ClipConfig(24, vision, TextConfig(8, tokenizer.vocab_size, 16, 2, 1))
+    spec = InputSpec(64, "squash", 16, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    own = CLIPSegConfig(
+        24, layers, widths, 8, prefix, spec, reduce_dim=16, n_heads=2, feed_forward=32, image_prompt_px=32
+    )
+    return {
+        "kind": "clipseg",
+        "clip": clip.to_dict(),
+        "clipseg": own.to_dict(),
+        "tokenizer": {"kind": "compact", "known_words": list(WORDS), "context_length": 8},
+    }
+
+
+@pytest.fixture(params=["vit", "resnet"])
+def config(request) -> dict:
+    return model_config(request.param)
+
+
+def build(config: dict) -> CLIPSeg:
+    torch.manual_seed(0)
+    return CLIPSeg.from_config("tiny", config).eval()
+
+
+class Scenes:
+    """Asks for all objects, or for what is not there; every other sample has an example image."""
+
+    def __init__(self, scenes: TabletopScenes) -> None:
+        self._scenes = scenes
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def draw(self, index: int, rng: np.random.Generator) -> ReferringSample:
+        top, left = rng.integers(0, [120 - 64, 160 - 64])
+        window = slice(top, top + 64), slice(left, left + 64)
+        mask = self._scenes.labels[index] > 0
+        support = (self._scenes.rgb[index], mask) if index % 2 else None
+        return ReferringSample(self._scenes.rgb[index][window], "the object", mask[window], str(index), support)
+
+
+def test_the_loss_falls_and_clip_stays(few_scenes, tmp_path: Path) -> None:
+    model = build(model_config("vit"))
+    before = {name: value.clone() for name, value in model.clip.state_dict().items()}
+    recipe = CLIPSegRecipe(SMALL, model, Scenes(few_scenes))
+    (stage,) = recipe.stages()
+    Runner(recipe.decoder, tmp_path / "state.pt", 0, repr(SMALL), log_dir=tmp_path, log_every=5).run(stage)
+    losses = [point["loss"] for point in read_curve(tmp_path / CURVE_NAME)]
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(torch.equal(value, before[name]) for name, value in model.clip.state_dict().items())
+
+
+def test_what_is_saved_is_the_trained_model(few_scenes, config, tmp_path: Path) -> None:
+    recipe = CLIPSegRecipe(replace(SMALL, steps=2), build(config), Scenes(few_scenes))
+    Runner(recipe.decoder, tmp_path / "state.pt", 0).run(recipe.stages()[0])
+    path = recipe.save(tmp_path / "weights", config, half=False)
+    loaded = build_from_file(path)
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected, found = (
+            model.decode(model.encode_image(pixels), model.encode_text(["the red object"]))
+            for model in (recipe.model, loaded)
+        )
+    assert path.name == "tiny.safetensors" and torch.equal(expected, found)
+    with pytest.raises(WeightsError):
+        recipe.save(tmp_path / "other", model_config("vit" if config["clipseg"]["prefix_tokens"] == 0 else "resnet"))
+
+
+def test_prompts_are_mixtures_where_there_is_an_example(few_scenes, config) -> None:
+    model = build(config)
+    recipe = CLIPSegRecipe(SMALL, model, Scenes(few_scenes))
+    samples = [recipe._data.draw(index, np.random.default_rng(0)) for index in (1, 2, 3)]
+    weights = np.array([0.25, 0.25, 1.0])
+    with torch.no_grad():
+        found = recipe._conditionals(samples, weights)
+        text = model.encode_text(["the object"]).pooled[0]
+        rgb, mask = samples[0].support
+        mean, std = (torch.tensor(values)[:, None, None] for values in (model.input_spec.mean, model.input_spec.std))
+        pixels = (torch.from_numpy(rgb).permute(2, 0, 1) / 255 - mean) / std
+        image = model.encode_image_prompt(visual_prompt(pixels[None], torch.from_numpy(mask)[None], 32))[0]
+    assert torch.allclose(found[0], 0.25 * text + 0.75 * image, atol=1e-5)
+    assert torch.allclose(found[1], text, atol=1e-6), "no example: the phrase alone"
+    assert torch.allclose(found[2], text, atol=1e-6), "the phrase's share is all"
+
+
+def test_a_recipe_goes_on_exactly(few_scenes, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("clip_seg_ros.training.runner._SAVE_EVERY_S", -1.0)
+    settings, config = replace(SMALL, steps=8), model_config("vit")
+
+    def train(name: str, die_at: int | None = None) -> CLIPSegRecipe:
+        recipe = CLIPSegRecipe(settings, build(config), Scenes(few_scenes))
+        (stage,) = recipe.stages()
+
+        def load(number: int) -> None:
+            if number == die_at:
+                raise KeyboardInterrupt
+            stage.before_batch(number)
+
+        Runner(recipe.decoder, tmp_path / name, 0).run(replace(stage, before_batch=load))
+        return recipe
+
+    whole = train("whole.pt")
+    with pytest.raises(KeyboardInterrupt):
+        train("broken.pt", 5)
+    resumed = train("broken.pt")
+    for name, value in whole.decoder.state_dict().items():
+        assert torch.equal(value, resumed.decoder.state_dict()[name]), name
+
+
+def test_a_decoder_may_go_on_or_start_anew(few_scenes) -> None:
+    model = build(model_config("vit"))
+    trained = model.decoder.film_mul.weight.clone()
+    kept = CLIPSegRecipe(replace(SMALL, fresh_decoder=False), model, Scenes(few_scenes))
+    assert torch.equal(kept.decoder.film_mul.weight, trained)
+    one, two = (CLIPSegRecipe(SMALL, model, Scenes(few_scenes)).decoder.film_mul.weight for _ in range(2))
+    assert torch.equal(one, two) and not torch.equal(one, trained)
+
+
+def test_mixed_precision_learns_too(few_scenes, tmp_path: Path) -> None:
+    settings = replace(SMALL, steps=6, precision="bfloat16")
+    recipe = CLIPSegRecipe(settings, build(model_config("vit")), Scenes(few_scenes))
+    Runner(recipe.decoder, tmp_path / "state.pt", 0, log_dir=tmp_path, log_every=1).run(recipe.stages()[0])
+    losses = [point["loss"] for point in read_curve(tmp_path / CURVE_NAME)]
+    assert losses[-1] < losses[0] and recipe.decoder.film_mul.weight.dtype == torch.float32
+
+
+def test_samples_of_different_sizes_are_refused(few_scenes) -> None:
+    recipe = CLIPSegRecipe(SMALL, build(model_config("vit")), Scenes(few_scenes))
+    sample = recipe._data.draw(0, np.random.default_rng(0))
+    recipe._samples = [sample, replace(sample, rgb=sample.rgb[:32], mask=sample.mask[:32])]
+    with pytest.raises(ValueError, match="one size, not 64x32, 64x64"):
+        recipe.terms(np.random.default_rng(0))
+
+
+def test_the_defaults_are_the_papers_and_settings_are_checked() -> None:
+    settings = CLIPSegSettings.from_mapping({})
+    assert (settings.steps, settings.batch, settings.learning_rate) == (20_000, 64, 1e-3)
+    assert settings.learning_rate * settings.floor == pytest.approx(1e-4) and settings.text_weight == (0, 1)
+    assert CLIPSegSettings.from_mapping({"text_weight": [0, 0.5]}).text_weight == (0, 0.5)
+    with pytest.raises(TypeError, match="stpes"):
+        CLIPSegSettings.from_mapping({"stpes": 3})
+    with pytest.raises(ValueError, match="a range within 0..1"):
+        CLIPSegSettings(text_weight=(0.5, 0.2))
