@@ -27,6 +27,8 @@ _MIN_RELATED_SHARE = 0.002
 """An object takes part in relations when it covers at least this share of the picture."""
 _RECOLORED_SHARE = 0.3
 _EMPHASISED_SHARE = 0.3
+_RETEXTURED_SHARE = 0.35
+_TABLE = SEMANTIC_CLASSES.index("table")
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ def scene_batch(
         queries.append(asked)
         colors = np.array([-1] + [-1 if recolored[row] else COLORS.index(c) for c, _ in objects])
         classes = window.cut(class_map(scenes.scene(n), scenes.labels[n])).astype(np.int64)
+        if rng.random() < _RETEXTURED_SHARE:
+            rgb[row] = _retextured(rgb[row], classes == _TABLE, rng)
         classes[classes == IGNORED] = -1
         color_map[row], class_maps[row] = colors[labels], classes
         for p, query in enumerate(asked):
@@ -213,6 +217,8 @@ def expression_batch(
         objects = scenes.objects[n]
         ground = ground_positions(scenes.scene(n)) * ([-1, 1] if window.mirrored else 1)
         classes = window.cut(class_map(scenes.scene(n), scenes.labels[n]))
+        if rng.random() < _RETEXTURED_SHARE:
+            rgb[row] = _retextured(rgb[row], classes == _TABLE, rng)
         seen = seen_objects(labels, objects, ground, _MIN_RELATED_SHARE)
         visible = [(item.color, item.kind) for item in seen]
         asked = []
@@ -249,6 +255,8 @@ def class_batch(
     for row, n in enumerate(rng.integers(len(scenes), size=size)):
         window = _zoom(scenes.labels[n], rng, height, width)
         rgb[row], labels[row] = window.cut(scenes.rgb[n]), window.cut(class_map(scenes.scene(n), scenes.labels[n]))
+        if rng.random() < _RETEXTURED_SHARE:
+            rgb[row] = _retextured(rgb[row], labels[row] == _TABLE, rng)
     return ClassBatch(_augment(rgb, recolored, rng), torch.from_numpy(labels))
 
 
@@ -300,12 +308,37 @@ def _augment(rgb: np.ndarray, recolored: np.ndarray, rng: np.random.Generator) -
             pixels[row] = pixels[row].mean(axis=-1, keepdims=True)
         else:
             pixels[row] = np.clip(pixels[row] @ _hue_rotation(rng.uniform(0.15, 0.85)).T, 0, 1)
-    gain = rng.uniform(0.78, 1.22, (size, 1, 1, 1)) * rng.uniform(0.95, 1.05, (size, 1, 1, 3))
-    pixels = np.clip(pixels * gain.astype(np.float32), 0, 1)
+    pixels = np.clip(pixels * _light(rng, *pixels.shape[:3]), 0, 1)
     tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     noise = torch.from_numpy(rng.uniform(0.0, 0.03, (size, 1, 1, 1)).astype(np.float32))
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     return (tensor + noise * torch.randn(tensor.shape, generator=generator)).clamp_(0, 1)
+
+
+def _light(rng: np.random.Generator, size: int, height: int, width: int) -> np.ndarray:
+    """(size, height, width, 3) float32 factors: brighter or darker, warmer or colder, and brighter towards one side."""
+    gain = rng.uniform(0.6, 1.25, (size, 1, 1, 1)) * rng.uniform(0.90, 1.10, (size, 1, 1, 3))
+    slope, angle = rng.uniform(0, 0.35, size), rng.uniform(0, 2 * np.pi, size)
+    rows, columns = np.linspace(-1, 1, height), np.linspace(-1, 1, width)
+    side = np.cos(angle)[:, None, None] * columns + np.sin(angle)[:, None, None] * rows[:, None]
+    return (gain * (1 + slope[:, None, None] * side)[..., None]).astype(np.float32)
+
+
+def _retextured(rgb: np.ndarray, bare: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Darkens blobs of the bare table: what a table top looks like must not matter.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        bare: (H, W) bool, the table.
+        rng: where the blobs come from.
+    """
+    cells = int(rng.integers(4, 40))
+    blobs = rng.random((cells, int(cells * rng.uniform(0.3, 3)) + 2)).astype(np.float32)
+    blobs = cv2.resize(blobs, rgb.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    if rng.random() < 0.5:
+        blobs = (blobs > rng.uniform(0.3, 0.7)).astype(np.float32)
+    shade = 1 - rng.uniform(0.2, 0.6) * np.clip(blobs, 0, 1)[..., None]
+    return np.where(bare[..., None], rgb * shade, rgb).astype(np.uint8)
 
 
 def _hue_rotation(turn: float) -> np.ndarray:
