@@ -51,6 +51,11 @@ class TabletopScenes:
         return _training_scene(FIRST_TRAIN_SEED + int(index))
 
 
+def held_out_seeds(count: int) -> list[int]:
+    """``count`` of the ``TEST_SEEDS``, spread evenly over them."""
+    return [TEST_SEEDS[index * len(TEST_SEEDS) // count] for index in range(count)]
+
+
 def is_unseen(seed: int) -> bool:
     """Whether the test scene of ``seed`` is drawn, in part, from beyond the ranges of training."""
     return seed // SCENES_PER_SHAPE_SET % 2 == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -49,12 +49,18 @@ def build_segmenter(name: str, weights_dir: Path | None = None) -> PromptableSeg
         except FileNotFoundError as error:
             raise WeightsError(str(error)) from error
         return EMBEDDED_MODELS[name](name, folder).eval()
+    path = weight_file(name, weights_dir)
+    return build_from_file(path, None if name.endswith(".safetensors") else name)
+
+
+def weight_file(name: str, weights_dir: Path | None = None) -> Path:
+    """Returns the weight file of a model that is not embedded; the arguments and errors are ``build_segmenter``'s."""
     if name.endswith(".safetensors"):
-        return build_from_file(Path(name).expanduser())
+        return Path(name).expanduser()
     if is_name(name):
         path = (weights_dir or resources.cache_dir()) / file_name(name)
         if path.is_file():
-            return build_from_file(path, name)
+            return path
         command = download_command(name)
         if command is not None:
             raise WeightsError(f'the weights "{name}" are not in {path.parent} yet: type `{command}`')
@@ -148,35 +154,55 @@ def pocket_clip_config(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"clip": values["clip"], "tokenizer": tokenizer}
 
 
-def _build_maskclip_pocket(name: str, weights_dir: Path) -> PromptableSegmenter:
-    """Reads dense labels out of the embedded CLIP, without its CLIPSeg.
+def build_maskclip_pocket(
+    weights_dir: Path, tower: Literal["resnet", "vit"] = "resnet", name: str = "maskclip-pocket", **options: Any
+) -> PromptableSegmenter:
+    """Reads dense labels out of one of the embedded CLIPs.
 
-    It names objects well and sees badly where they end, for nothing in its training told it what is no object. "object"
-    and "thing", of no kind and colour, and a word that it never learnt take a part of the table; PAMR finds the edges.
+    Args:
+        weights_dir: Folder of the weight files.
+        tower: Which of them: ``clip_pocket`` or ``clip_vit_pocket``.
+        name: Of the model.
+        **options: Fields of ``MaskCLIPConfig`` to be different.
+
+    Raises:
+        WeightsError: The file is missing, damaged or of another version.
     """
-    clip_path = weights_dir / "clip_pocket.safetensors"
-    tensors, clip_values = load_safetensors(clip_path)
-    _, decoder_values = load_safetensors(weights_dir / "clipseg_pocket.safetensors")
+    path = weights_dir / ("clip_pocket.safetensors" if tower == "resnet" else "clip_vit_pocket.safetensors")
+    tensors, clip_values = load_safetensors(path)
     try:
         own = MaskCLIPConfig(
-            InputSpec.from_dict(decoder_values["input_spec"]),
-            pamr_iterations=10,
-            templates=("{}",),  # it learnt bare phrases beside a few wordings that change nothing
-            background=("object", "thing", "background"),
-            logit_scale=float(tensors.pop("logit_scale").exp()),
+            **{
+                "input_spec": _POCKET_SPECS[tower],
+                "templates": ("{}",),  # they learnt bare phrases beside a few wordings that change nothing
+                "background": ("table", "floor"),  # all that is in their world beside objects
+                "logit_scale": float(tensors.pop("logit_scale").exp()),
+                "pamr_iterations": 10,
+                **options,
+            }
         )
         config = {"kind": "maskclip", "maskclip": own.to_dict(), **pocket_clip_config(clip_values)}
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"the files of the embedded CLIP in {weights_dir} do not describe a model of this version ({error}): "
-            "restore them or train them again with `clip-seg train`"
+            f"the configuration in {path} does not describe a model of this version ({error}): "
+            "restore the file or train it again with `clip-seg train`"
         ) from error
-    tensors.pop("visual.attnpool.positional_embedding", None)  # places have no part in dense labels
+    if tower == "resnet":
+        tensors.pop("visual.attnpool.positional_embedding", None)  # places have no part in dense labels
     tensors = {key if key.startswith("visual.") else f"text.{key}": value for key, value in tensors.items()}
-    return build_from_config(name, config, tensors, str(clip_path))
+    return build_from_config(name, config, tensors, str(path))
 
 
+_POCKET_SPECS = {
+    "resnet": InputSpec(192, "short_side", 16, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "vit": InputSpec(192, "short_side", 8, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
 EMBEDDED_MODELS: dict[str, Callable[[str, Path], PromptableSegmenter]] = {
     "clipseg-pocket": _build_clipseg_pocket,
-    "maskclip-pocket": _build_maskclip_pocket,
+    "cris-pocket": lambda name, folder: build_from_file(folder / "cris_pocket.safetensors", name),
+    "denseclip-pocket": lambda name, folder: build_from_file(folder / "denseclip_pocket.safetensors", name),
+    "maskclip-pocket": lambda name, folder: build_maskclip_pocket(folder, "resnet", name),
+    "maskclip-vit-pocket": lambda name, folder: build_maskclip_pocket(folder, "vit", name),
+    "maskclip-plus-pocket": lambda name, folder: build_from_file(folder / "maskclip_plus_pocket.safetensors", name),
 }
+"""Models whose weights come with the package, trained on its simulated world."""

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from clip_seg_ros.data import tabletop
 from clip_seg_ros.evaluation.embedded import PhraseExaminer
+from clip_seg_ros.evaluation.embedded_suite import PARTS, examiners
 from clip_seg_ros.evaluation.pictures import answer_grid, write_picture
 from clip_seg_ros.evaluation.suite import run_suite
 from clip_seg_ros.models.checkpoints import WeightsError
@@ -73,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _wrong_call(args: argparse.Namespace) -> str | None:
     """What is wrong with the arguments, or ``None``."""
-    of_suite = {"--suite": args.suite, "--scenes": args.scenes, "--pictures": args.pictures}
+    of_suite = {
+        "--suite": args.suite, "--scenes": args.scenes, "--parts": args.parts, "--pictures": args.pictures,
+    }  # fmt: skip
     of_data = {
         "--model": args.model,
         "--protocol": args.protocol,
@@ -90,6 +93,8 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
     available = len(tabletop.TEST_SEEDS)
     if args.scenes is not None and not 1 <= args.scenes <= available:
         return f"--scenes must lie in 1..{available}, got {args.scenes}"
+    if args.pictures and args.parts and "phrases" not in args.parts:
+        return "--pictures shows the answers to phrases: add phrases to --parts"
     for path in filter(None, (args.json, args.pictures)):
         # Now, and not after minutes of measuring.
         if not path.parent.is_dir() or path.is_dir():
@@ -100,10 +105,9 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
 def _run_embedded(args: argparse.Namespace) -> int:
     threshold = 0.5 if args.threshold is None else args.threshold
     try:
-        predictor = Predictor.from_name("clipseg-pocket", args.device, args.weights)
-        examiner = PhraseExaminer(predictor, threshold)
-        seeds = tabletop.TEST_SEEDS[: args.scenes]
-        figures = run_suite([examiner], seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0))
+        asked = examiners(args.parts or PARTS, args.device, args.weights, threshold)
+        seeds = tabletop.held_out_seeds(args.scenes or len(tabletop.TEST_SEEDS))
+        figures = run_suite(asked, seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0))
     except (WeightsError, RendererUnavailable, ValueError) as error:
         print(f"clip-seg evaluate: {error}", file=sys.stderr)
         return 1
@@ -112,5 +116,7 @@ def _run_embedded(args: argparse.Namespace) -> int:
     if args.json:
         args.json.write_text(json.dumps([figure.to_dict() for figure in figures], indent=2) + "\n")
     if args.pictures:
-        write_picture(args.pictures, answer_grid(predictor, examiner.questions, threshold))
+        predictor = Predictor.from_name("clipseg-pocket", args.device, args.weights)
+        questions = next(each.questions for each in asked if isinstance(each, PhraseExaminer))
+        write_picture(args.pictures, answer_grid(predictor, questions, threshold))
     return 0

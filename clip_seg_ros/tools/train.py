@@ -1,8 +1,10 @@
-"""``clip-seg train CONFIG``: renders the training scenes, trains the embedded weights and writes them."""
+"""``clip-seg train CONFIG``: trains a model, from rendered scenes or from a data set, and writes its weights."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import platform
 import sys
 from pathlib import Path
 
@@ -11,22 +13,25 @@ import yaml
 from tqdm import tqdm
 
 from clip_seg_ros.data import tabletop
-from clip_seg_ros.evaluation.embedded import evaluate_embedded, summarise
-from clip_seg_ros.evaluation.pictures import answer_grid, write_picture
-from clip_seg_ros.pipeline.predictor import Predictor, resolve_device
+from clip_seg_ros.data.samples import DataError
+from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.pipeline.predictor import resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
-from clip_seg_ros.training.card import PICTURE_NAME, write_card
-from clip_seg_ros.training.pocket import PocketSettings, PocketTrainer, save_pocket
+from clip_seg_ros.training import distributed
+from clip_seg_ros.training.methods import DATA_METHODS, TrainConfig, build_recipe
 from clip_seg_ros.training.runner import Runner
+
+_FAULTS = (DataError, WeightsError, RendererUnavailable, OSError, ValueError, FloatingPointError, distributed.ProcessLost)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds the ``train`` subcommand."""
     parser = subparsers.add_parser(
         "train",
-        help="train the embedded weights from rendered scenes",
-        description="Renders scenes, trains a small CLIP and CLIPSeg's decoder on it, and writes both as safetensors. "
-        "Stopped at any moment, the same command goes on where it was. Ends by measuring them and writing their card.",
+        help="train a model, from rendered scenes or from a data set",
+        description="Trains what the recipe names and writes its weights. Recipes for the embedded models render their "
+        "scenes first. Stopped at any moment, the same command goes on where it was. Under torchrun, several "
+        "processes share the work.",
     )
     parser.add_argument("config", type=Path, help="recipe, e.g. config/train_pocket.yaml")
     parser.add_argument("--out", type=Path, required=True, help="folder that the weights are written to")
@@ -43,41 +48,53 @@ def run(args: argparse.Namespace) -> int:
     # Numbers too small to matter slow this kind of training several times over on a CPU.
     torch.set_flush_denormal(True)
     try:
-        settings = PocketSettings.from_mapping(yaml.safe_load(args.config.read_text()))
+        config = TrainConfig.from_mapping(yaml.safe_load(args.config.read_text()))
+        config.check()
     except (OSError, yaml.YAMLError, TypeError, ValueError, KeyError) as error:
         print(f"clip-seg train: the recipe {args.config} cannot be used: {error}", file=sys.stderr)
         return 2
     try:
-        _train(args.work, args.out, settings, resolve_device(args.device))
-    except (RendererUnavailable, OSError, ValueError, FloatingPointError) as error:
+        with distributed.joined(resolve_device(args.device)) as device:
+            _train(args.work, args.out, config, device)
+    except _FAULTS as error:
         print(f"clip-seg train: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _train(work: Path, out: Path, settings: PocketSettings, device: torch.device) -> None:
-    folder = work / "scenes"
-    with tqdm(total=settings.scenes, desc="render", unit="scene") as bar:
-        for ready in tabletop.render_training_scenes(folder, settings.scenes, workers=torch.get_num_threads()):
-            bar.update(min(ready, settings.scenes) - bar.n)
-    trainer = PocketTrainer(settings, tabletop.load_training_scenes(folder, settings.scenes)).to(device)
-    runner = Runner(trainer, work / "state.pt", settings.seed, repr(settings))
-    trainer.run(runner)
-    save_pocket(trainer, out)
-    print(f"weights written to {out}; measuring them on scenes that training never saw")
-    # As they are on disk, in half precision.
-    predictor = Predictor.from_name("clipseg-pocket", str(device), out)
-    questions = evaluate_embedded(
-        predictor, tabletop.TEST_SEEDS, progress=lambda seeds: tqdm(seeds, desc="measure", mininterval=1.0)
-    )
-    write_picture(out / PICTURE_NAME, answer_grid(predictor, questions, threshold=0.5))
-    write_card(
-        out / "clipseg_pocket.md",
-        settings,
-        summarise(questions),
-        runner.seconds,
-        tuple(sum(p.numel() for p in part.parameters()) for part in (trainer.model.clip, trainer.model.decoder)),
-        sum(file.stat().st_size for file in out.glob("*.safetensors")),
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} processor threads",
-    )
-    print(f"figures written to {out / 'clipseg_pocket.md'}")
+def _train(work: Path, out: Path, config: TrainConfig, device: torch.device) -> None:
+    scenes = None if config.method in DATA_METHODS else _scenes(work / "scenes", config.scenes)
+    recipe = build_recipe(config, scenes, device)
+    runner = Runner(recipe.module, work / "state.pt", config.seed, repr(config), log_dir=work / "log")
+    for stage in recipe.stages():
+        runner.run(stage)
+    for path in recipe.save(out):
+        print(f"weights written to {path}")
+    if distributed.rank() == 0:
+        record = out / f"{config.name or config.method}.json"
+        record.write_text(json.dumps(_record(config, runner.seconds, device), indent=2, default=str) + "\n")
+
+
+def _scenes(folder: Path, count: int) -> tabletop.TabletopScenes:
+    """Renders what is missing, in the first process, and loads all."""
+
+    def render() -> bool:
+        with tqdm(total=count, desc="render", unit="scene") as bar:
+            for ready in tabletop.render_training_scenes(folder, count, workers=torch.get_num_threads()):
+                bar.update(min(ready, count) - bar.n)
+        return True
+
+    distributed.broadcast_object(render)
+    return tabletop.load_training_scenes(folder, count)
+
+
+def _record(config: TrainConfig, seconds: dict[str, float], device: torch.device) -> dict[str, object]:
+    """What a model card tells of a training."""
+    cuda = device.type == "cuda"
+    return {
+        "config": vars(config),
+        "seconds": {stage: round(spent) for stage, spent in seconds.items()},
+        "processes": distributed.world_size(),
+        "machine": torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} threads, {platform.machine()}",
+        "torch": torch.__version__,
+    }

@@ -18,6 +18,7 @@ from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes, class_m
 from clip_seg_ros.models.visual_prompts import MEAN_RGB, fade_background
 from clip_seg_ros.sim.scene import COLORS, KINDS, Pair
 from clip_seg_ros.sim.surfaces import SURFACES
+from clip_seg_ros.training import distributed
 from clip_seg_ros.training.phrases import Query, sample_query
 
 _MIN_CROP_AREA_PX = 80
@@ -193,6 +194,10 @@ class ExpressionBatch:
     masks: torch.Tensor
     """(B, P, H, W) float32, 1 where the phrase's objects are."""
 
+    def share(self) -> ExpressionBatch:
+        """This process's part."""
+        return ExpressionBatch(*(distributed.share(part) for part in (self.pixels, self.texts, self.masks)))
+
 
 def expression_batch(
     scenes: TabletopScenes,
@@ -241,7 +246,11 @@ class ClassBatch:
     pixels: torch.Tensor
     """(B, 3, H, W) float32 in 0..1."""
     labels: torch.Tensor
-    """(B, H, W) int64 index into ``SEMANTIC_CLASSES``, or ``IGNORED``."""
+    """(B, H, W) int64 index into the classes, or ``IGNORED``."""
+
+    def share(self) -> ClassBatch:
+        """This process's part."""
+        return ClassBatch(distributed.share(self.pixels), distributed.share(self.labels))
 
 
 def class_batch(

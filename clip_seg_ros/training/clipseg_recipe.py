@@ -18,11 +18,10 @@ import torch.nn.functional as F
 
 from clip_seg_ros.data.samples import ReferringSample
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegDecoder
-from clip_seg_ros.models.conversion.mapping import Converted
-from clip_seg_ros.models.conversion.writing import store
 from clip_seg_ros.models.visual_prompts import visual_prompt
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.optimizer import Precision, Schedule
+from clip_seg_ros.training.recipe import save_model
 from clip_seg_ros.training.runner import Stage
 from clip_seg_ros.training.sampling import DrawnSamples, EpochSampler, SampleLoader
 
@@ -66,17 +65,20 @@ class CLIPSegSettings:
 class CLIPSegRecipe:
     """The model, its data and the loss of a batch.
 
-    Only the decoder changes, so only it needs to be in the state: ``Runner(recipe.decoder, ...)``.
+    Only the decoder changes, so only it is in the state.
 
     Args:
         settings: The recipe.
         model: On the device that it is trained on.
         data: ``data.phrasecut_plus.PhraseCutPlus``, or anything else that draws samples of one size, whose sides the
             model's stride divides. A sample without an example image asks with its phrase alone.
+        config: That of the weight file which the model was built from: ``checkpoints.load_safetensors(path)[1]``.
     """
 
-    def __init__(self, settings: CLIPSegSettings, model: CLIPSeg, data: DrawnSamples[ReferringSample]) -> None:
-        self.settings, self.model, self._data = settings, model, data
+    def __init__(
+        self, settings: CLIPSegSettings, model: CLIPSeg, data: DrawnSamples[ReferringSample], config: Mapping[str, Any]
+    ) -> None:
+        self.settings, self.model, self._data, self._config = settings, model, data, config
         device = model.decoder.film_mul.weight.device
         if settings.fresh_decoder:
             with torch.random.fork_rng():
@@ -89,15 +91,15 @@ class CLIPSegRecipe:
         self._samples: list[ReferringSample] = []
 
     @property
-    def decoder(self) -> CLIPSegDecoder:
-        """What is trained."""
+    def module(self) -> CLIPSegDecoder:
+        """The decoder: what is trained, and what the state file keeps."""
         return self.model.decoder
 
     def stages(self) -> list[Stage]:
         """The recipe's one stage, for a ``Runner``."""
         s = self.settings
         stage = Stage(
-            "clipseg", s.steps, s.learning_rate, s.weight_decay, self.decoder, self.terms,
+            "clipseg", s.steps, s.learning_rate, s.weight_decay, self.module, self.terms,
             begin=self._begin, warmup_steps=0, clip_norm=math.inf, schedule=Schedule("cosine", floor=s.floor),
             betas=(0.9, 0.999), precision=s.precision, before_batch=self._load,
         )  # fmt: skip
@@ -105,7 +107,7 @@ class CLIPSegRecipe:
 
     def _begin(self) -> None:
         self.model.clip.requires_grad_(False).eval()
-        self.decoder.requires_grad_(True).train()
+        self.module.requires_grad_(True).train()
 
     def _load(self, number: int) -> None:
         if self._loader is None:
@@ -130,14 +132,14 @@ class CLIPSegRecipe:
         with torch.no_grad():
             features = self.model.encode_image(torch.stack([self._normalised(sample.rgb) for sample in samples]))
             conditionals = self._conditionals(samples, weights)
-        logits = self.decoder(features.taps, features.grid_size, conditionals)
+        logits = self.module(features.taps, features.grid_size, conditionals)
         masks = torch.from_numpy(np.stack([sample.mask for sample in samples])).to(logits.device)
         return {"bce": F.binary_cross_entropy_with_logits(logits.float(), masks.float())}
 
     def _conditionals(self, samples: Sequence[ReferringSample], text_weights: np.ndarray) -> torch.Tensor:
         """The prompts (B, D): phrases mixed with example images by ``text_weights`` (B,), where there are any."""
         texts = self.model.encode_text([sample.phrase for sample in samples]).pooled.float()
-        side = self.decoder.config.image_prompt_px or self.model.input_spec.size
+        side = self.module.config.image_prompt_px or self.model.input_spec.size
         shown = [row for row, sample in enumerate(samples) if sample.support is not None]
         if not shown:
             return texts
@@ -158,24 +160,7 @@ class CLIPSegRecipe:
         pixels = torch.from_numpy(np.ascontiguousarray(rgb)).to(self._mean.device).permute(2, 0, 1)
         return (pixels.float() / 255 - self._mean) / self._std
 
-    def save(self, folder: Path, config: Mapping[str, Any], half: bool = True) -> Path | None:
-        """Writes the whole model as a weight file that ``factory.build_from_file`` reads, and proves that it does.
-
-        Args:
-            folder: Made if need be; the file in it has the model's name.
-            config: That of the weight file which the model was built from: ``checkpoints.load_safetensors(path)[1]``.
-            half: Whether matrices and kernels are stored as float16.
-
-        Returns:
-            The file's path; ``None`` in all processes but the first, which write nothing.
-
-        Raises:
-            WeightsError: The file cannot be written, or ``config`` does not describe the model.
-        """
-        if distributed.rank() != 0:
-            return None
-        self.decoder.eval()
-        path = folder / f"{self.model.name}.safetensors"
-        config = {**config, "kind": "clipseg", "clipseg": self.decoder.config.to_dict()}
-        store(Converted(config, self.model.state_dict()), path, half)
-        return path
+    def save(self, folder: Path) -> list[Path]:
+        """Writes the whole model as a weight file, called after the model, and returns its path."""
+        config = {**self._config, "clipseg": self.module.config.to_dict()}
+        return save_model(self.model, config, folder / f"{self.model.name}.safetensors")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from clip_seg_ros.data.expressions import expression_words
+from clip_seg_ros.data.tabletop import TabletopScenes
 from clip_seg_ros.models.base import InputSpec
 from clip_seg_ros.models.cris import CRIS, CRISConfig
+from clip_seg_ros.training.batches import ExpressionBatch, expression_batch
+from clip_seg_ros.training.cris_recipe import CRISRecipe, CRISSettings
 from clip_seg_ros.training.phrases import known_words
 from clip_seg_ros.training.pocket_clip import pocket_clip
 
@@ -21,9 +26,58 @@ _FIRST_LOGIT = -3.0
 """An object covers about a twentieth of a picture."""
 
 
-def build_cris_pocket(
-    clip_path: Path, fpn_out: Sequence[int] = (96, 128, 256), feed_forward: int = 512, input_px: int = 256
-) -> tuple[CRIS, dict[str, Any]]:
+@dataclass(frozen=True)
+class CRISPocketSettings:
+    """The recipe of the embedded CRIS."""
+
+    scenes: int
+    train: CRISSettings
+    phrases: int = 3
+    """Asked of every picture."""
+    scene_px: tuple[int, int] = (192, 256)
+    """(height, width) of the window that is cut out of a scene; both multiples of 32."""
+    plain_share: float = 0.3
+    """Of the phrases, so many name a colour, a kind or both, and relate nothing."""
+    first_scene_px: tuple[int, int] = (128, 160)
+    first_plain_share: float = 0.8
+    fpn_out: tuple[int, int, int] = (96, 128, 256)
+    feed_forward: int = 512
+    input_px: int = 256
+    """Short side of the pictures in use."""
+    seed: int = 0
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> CRISPocketSettings:
+        """Reads the YAML's mapping. Raises TypeError on unknown names."""
+        tuples = {name: tuple(values[name]) for name in ("scene_px", "first_scene_px", "fpn_out") if name in values}
+        return cls(**{**values, "train": CRISSettings.from_mapping(values["train"]), **tuples})
+
+
+def cris_pocket(settings: CRISPocketSettings, scenes: TabletopScenes, clip_path: Path) -> CRISRecipe:
+    """Makes the recipe ready.
+
+    Args:
+        settings: of the recipe.
+        scenes: at least as many as the settings say are needed.
+        clip_path: ``clip_pocket.safetensors``, which the towers begin with.
+
+    Raises:
+        WeightsError: the towers' file is missing or damaged.
+    """
+    s = settings
+    torch.manual_seed(s.seed)
+    model, config = build_cris_pocket(s, clip_path)
+
+    def draw(rng: np.random.Generator) -> ExpressionBatch:
+        return expression_batch(scenes, rng, s.train.batch, s.scene_px, s.phrases, s.plain_share).share()
+
+    def first_draw(rng: np.random.Generator) -> ExpressionBatch:
+        return expression_batch(scenes, rng, s.train.batch, s.first_scene_px, s.phrases, s.first_plain_share).share()
+
+    return CRISRecipe(s.train, model, config, draw, first_draw)
+
+
+def build_cris_pocket(settings: CRISPocketSettings, clip_path: Path) -> tuple[CRIS, dict[str, Any]]:
     """Builds CRIS on the embedded CLIP, with everything beside it random.
 
     Returns:
@@ -31,8 +85,8 @@ def build_cris_pocket(
     """
     words = (*known_words(), *expression_words())
     clip, clip_config, tokenizer = pocket_clip(clip_path, words, _CONTEXT_LENGTH)
-    spec = InputSpec(input_px, "short_side", 32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    own = CRISConfig(tuple(fpn_out), spec, n_layers=3, n_heads=4, feed_forward=feed_forward, dropout=0.0)
+    spec = InputSpec(settings.input_px, "short_side", 32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    own = CRISConfig(settings.fpn_out, spec, n_layers=3, n_heads=4, feed_forward=settings.feed_forward, dropout=0.0)
     model = CRIS("cris-pocket", clip, own, tokenizer)
     _calm(model)
     config = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import nn
 from clip_seg_ros.models.cris import CRIS
 from clip_seg_ros.training.batches import ExpressionBatch
 from clip_seg_ros.training.losses import dice_loss, shrink_mask, text_to_pixel_loss
-from clip_seg_ros.training.optimizer import Schedule
+from clip_seg_ros.training.optimizer import Precision, Schedule
+from clip_seg_ros.training.recipe import save_model
 from clip_seg_ros.training.runner import Stage
 
 Draw = Callable[[np.random.Generator], ExpressionBatch]
@@ -26,7 +28,11 @@ class CRISSettings:
     steps: int
     batch: int = 64
     learning_rate: float = 1e-4
+    clip_factor: float = 0.1
+    """CLIP's towers learn at this share of the rate."""
     weight_decay: float = 0.0
+    precision: Precision = "float32"
+    clip_norm: float = 1.0
     first_steps: int = 0
     """So many steps come first on easier batches, at an even rate."""
     milestones: tuple[int, ...] = ()
@@ -41,19 +47,25 @@ class CRISSettings:
         return cls(**{**values, "milestones": tuple(values.get("milestones", ()))})
 
 
-class CRISTrainer(nn.Module):
-    """CRIS, and the loss of a batch.
+class CRISRecipe(nn.Module):
+    """CRIS, its data and the loss of a batch.
 
     Args:
         settings: the recipe.
-        model: its tower and everything else.
+        model: what is trained.
+        config: that the model's weight file describes it with.
         draw: makes a batch from a generator.
         first_draw: the same for the first steps.
+        load: gets the batch of a number ready.
     """
 
-    def __init__(self, settings: CRISSettings, model: CRIS, draw: Draw, first_draw: Draw | None = None) -> None:
+    def __init__(
+        self, settings: CRISSettings, model: CRIS, config: Mapping[str, Any], draw: Draw,
+        first_draw: Draw | None = None, load: Callable[[int], None] = lambda number: None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.settings, self.model, self._draw, self._first_draw = settings, model, draw, first_draw or draw
+        self.settings, self.model, self._config, self._load = settings, model, config, load
+        self._draw, self._first_draw = draw, first_draw or draw
         spec = model.input_spec
         self.register_buffer("mean", torch.tensor(spec.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
@@ -62,12 +74,24 @@ class CRISTrainer(nn.Module):
         """The parts of the recipe, for a ``Runner``."""
         s = self.settings
         falling = Schedule("milestones", milestones=s.milestones) if s.milestones else Schedule()
-        stages = [Stage("end to end", s.steps, s.learning_rate, s.weight_decay, self, self.terms, schedule=falling)]
+        common = {"trained": self, "before_batch": self._load, "precision": s.precision, "clip_norm": s.clip_norm}
+        factors = (("model.clip.", s.clip_factor),)
+        parts = [("end to end", s.steps, self.terms, falling)]
         if s.first_steps:
-            even = Schedule("constant")
-            first = Stage("first", s.first_steps, s.learning_rate, s.weight_decay, self, self.first_terms, schedule=even)
-            stages.insert(0, first)
-        return stages
+            parts.insert(0, ("first", s.first_steps, self.first_terms, Schedule("constant")))
+        return [
+            Stage(name, steps, s.learning_rate, s.weight_decay, loss=loss, schedule=schedule, rate_factors=factors, **common)
+            for name, steps, loss, schedule in parts
+        ]
+
+    @property
+    def module(self) -> nn.Module:
+        """What the state file keeps."""
+        return self
+
+    def save(self, folder: Path) -> list[Path]:
+        """Writes the weight file, called after the model, and returns its path."""
+        return save_model(self.model, self._config, folder / f"{self.model.name.replace('-', '_')}.safetensors")
 
     def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Draws a batch and returns the terms of its loss."""

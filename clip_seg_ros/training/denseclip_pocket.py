@@ -2,29 +2,70 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES
-from clip_seg_ros.models.base import InputSpec
+import numpy as np
+import torch
+
+from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes
 from clip_seg_ros.models.backbone import TextConfig, build_text_tower
+from clip_seg_ros.models.base import InputSpec
 from clip_seg_ros.models.denseclip import DenseCLIP, DenseCLIPConfig
 from clip_seg_ros.models.denseclip_backbones import DenseResNet
+from clip_seg_ros.training.batches import ClassBatch, class_batch
+from clip_seg_ros.training.denseclip_recipe import DenseCLIPRecipe, DenseCLIPSettings
 from clip_seg_ros.training.pocket_clip import pocket_clip
 
 _NAME_LENGTH, _CONTEXTS = 4, 4
 
 
-def build_denseclip_pocket(
-    clip_path: Path, input_px: int = 256, context_aware: bool = True, score_map: bool = True
-) -> tuple[DenseCLIP, dict[str, Any]]:
-    """Builds DenseCLIP on the embedded CLIP, with everything beside it random.
+@dataclass(frozen=True)
+class DenseCLIPPocketSettings:
+    """The recipe of the embedded DenseCLIP."""
+
+    scenes: int
+    train: DenseCLIPSettings
+    scene_px: tuple[int, int] = (192, 256)
+    """(height, width) of the window that is cut out of a scene; both multiples of 32."""
+    input_px: int = 256
+    """Short side of the pictures in use."""
+    context_aware: bool = True
+    score_map: bool = True
+    """Both as in ``DenseCLIPConfig``, to measure what they give."""
+    seed: int = 0
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> DenseCLIPPocketSettings:
+        """Reads the YAML's mapping. Raises TypeError on unknown names."""
+        tuples = {"scene_px": tuple(values["scene_px"])} if "scene_px" in values else {}
+        return cls(**{**values, "train": DenseCLIPSettings.from_mapping(values["train"]), **tuples})
+
+
+def denseclip_pocket(settings: DenseCLIPPocketSettings, scenes: TabletopScenes, clip_path: Path) -> DenseCLIPRecipe:
+    """Makes the recipe ready.
 
     Args:
-        clip_path: ``clip_pocket.safetensors``.
-        input_px: short side of the pictures in use.
-        context_aware, score_map: as in ``DenseCLIPConfig``, to measure what they give.
+        settings: of the recipe.
+        scenes: at least as many as the settings say are needed.
+        clip_path: ``clip_pocket.safetensors``, which the towers begin with.
+
+    Raises:
+        WeightsError: the towers' file is missing or damaged.
+    """
+    torch.manual_seed(settings.seed)
+    model, config = build_denseclip_pocket(settings, clip_path)
+
+    def draw(rng: np.random.Generator) -> ClassBatch:
+        return class_batch(scenes, rng, settings.train.batch, settings.scene_px).share()
+
+    return DenseCLIPRecipe(settings.train, model, config, draw)
+
+
+def build_denseclip_pocket(settings: DenseCLIPPocketSettings, clip_path: Path) -> tuple[DenseCLIP, dict[str, Any]]:
+    """Builds DenseCLIP on the embedded CLIP, with everything beside it random.
 
     Returns:
         The model, and the configuration that ``factory.build_from_config`` builds it from.
@@ -36,10 +77,10 @@ def build_denseclip_pocket(
     state = {name: value for name, value in clip.state_dict().items() if name in text.state_dict()}
     # The last places of the table go: contexts and names are shorter than sentences.
     text.load_state_dict(state | {"positional_embedding": state["positional_embedding"][:length]})
-    spec = InputSpec(input_px, "short_side", 32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    spec = InputSpec(settings.input_px, "short_side", 32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     own = DenseCLIPConfig(
         SEMANTIC_CLASSES, spec, _NAME_LENGTH, _CONTEXTS, context_width=64, context_layers=2, pyramid_channels=64,
-        head_channels=64, context_aware=context_aware, score_map=score_map,
+        head_channels=64, context_aware=settings.context_aware, score_map=settings.score_map,
     )  # fmt: skip
     model = DenseCLIP("denseclip-pocket", DenseResNet(clip.visual), text, own, tokenizer)
     config = {

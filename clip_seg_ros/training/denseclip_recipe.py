@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import nn
 from clip_seg_ros.models.denseclip import DenseCLIP
 from clip_seg_ros.training.batches import ClassBatch
 from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss
-from clip_seg_ros.training.optimizer import Schedule
+from clip_seg_ros.training.optimizer import Precision, Schedule
+from clip_seg_ros.training.recipe import save_model
 from clip_seg_ros.training.runner import Stage
 
 
@@ -27,6 +29,8 @@ class DenseCLIPSettings:
     weight_decay: float = 1e-4
     image_factor: float = 0.1
     """The image tower learns at this share of the rate; the text tower not at all."""
+    precision: Precision = "float32"
+    clip_norm: float = 1.0
     identity_weight: float = 0.4
     """Of the score map's own loss; 0 leaves it out."""
 
@@ -36,20 +40,23 @@ class DenseCLIPSettings:
         return cls(**values)
 
 
-class DenseCLIPTrainer(nn.Module):
-    """DenseCLIP, and the loss of a batch.
+class DenseCLIPRecipe(nn.Module):
+    """DenseCLIP, its data and the loss of a batch.
 
     Args:
         settings: the recipe.
         model: what is trained.
+        config: that the model's weight file describes it with.
         draw: makes a batch from a generator; its labels are indices into the model's class names.
+        load: gets the batch of a number ready.
     """
 
     def __init__(
-        self, settings: DenseCLIPSettings, model: DenseCLIP, draw: Callable[[np.random.Generator], ClassBatch]
-    ) -> None:
+        self, settings: DenseCLIPSettings, model: DenseCLIP, config: Mapping[str, Any],
+        draw: Callable[[np.random.Generator], ClassBatch], load: Callable[[int], None] = lambda number: None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.settings, self.model, self._draw = settings, model, draw
+        self.settings, self.model, self._config, self._draw, self._load = settings, model, config, draw, load
         spec = model.input_spec
         self.register_buffer("mean", torch.tensor(spec.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
@@ -61,9 +68,19 @@ class DenseCLIPTrainer(nn.Module):
             Stage(
                 "fine-tuning", s.steps, s.learning_rate, s.weight_decay, self, self.terms,
                 rate_factors=(("model.backbone.", s.image_factor),),
-                schedule=Schedule("poly", floor=min(1.0, 1e-6 / s.learning_rate)),
+                schedule=Schedule("poly", floor=min(1.0, 1e-6 / s.learning_rate)), before_batch=self._load,
+                precision=s.precision, clip_norm=s.clip_norm,
             )
         ]  # fmt: skip
+
+    @property
+    def module(self) -> nn.Module:
+        """What the state file keeps."""
+        return self
+
+    def save(self, folder: Path) -> list[Path]:
+        """Writes the weight file, called after the model, and returns its path."""
+        return save_model(self.model, self._config, folder / f"{self.model.name.replace('-', '_')}.safetensors")
 
     def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Draws a batch and returns the terms of its loss."""

@@ -20,7 +20,7 @@ from torch import nn
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes
 from clip_seg_ros.models import backbone
 from clip_seg_ros.models.base import InputSpec
-from clip_seg_ros.models.checkpoints import load_safetensors, load_strict, save_safetensors, update_sums
+from clip_seg_ros.models.checkpoints import load_safetensors, load_strict, save_safetensors, update_sum
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 from clip_seg_ros.sim.scene import COLORS, KINDS
@@ -29,7 +29,7 @@ from clip_seg_ros.training.contrast import PhraseBank, at_grid, cross_entropy_of
 from clip_seg_ros.training.losses import dice_loss
 from clip_seg_ros.training.phrases import known_words
 from clip_seg_ros.training.pocket_clip import pocket_clip
-from clip_seg_ros.training.runner import Runner, Stage
+from clip_seg_ros.training.runner import Stage
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def build_pocket(settings: PocketSettings) -> tuple[CLIPSeg, backbone.ClipConfig
     return model, clip_config
 
 
-class PocketTrainer(nn.Module):
+class PocketRecipe(nn.Module):
     """The model and the heads that only training uses."""
 
     def __init__(self, settings: PocketSettings, scenes: TabletopScenes) -> None:
@@ -136,19 +136,36 @@ class PocketTrainer(nn.Module):
         self.register_buffer("mean", torch.tensor(spec.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
 
-    def run(self, runner: Runner) -> None:
-        """Runs the three stages."""
+    def stages(self) -> list[Stage]:
+        """The parts of the recipe, for a ``Runner``."""
         s = self.settings
-        decay = s.weight_decay
-        runner.run(Stage("crops", s.crops.steps, s.crops.learning_rate, decay, self, self._crop_terms))
-        runner.run(Stage("scenes", s.joint.steps, s.joint.learning_rate, decay, self, self._joint_terms))
-        runner.run(
-            Stage(
-                "decoder", s.decoder.steps, s.decoder.learning_rate, decay, self.model.decoder,
-                self._decoder_terms, begin=self._freeze_towers,
-            )  # fmt: skip
+        parts = (
+            ("crops", s.crops, self, self._crop_terms, _nothing),
+            ("scenes", s.joint, self, self._joint_terms, _nothing),
+            ("decoder", s.decoder, self.model.decoder, self._decoder_terms, self._freeze_towers),
         )
+        return [
+            Stage(name, part.steps, part.learning_rate, s.weight_decay, trained, loss, begin)
+            for name, part, trained, loss, begin in parts
+            if part.steps
+        ]
+
+    @property
+    def module(self) -> nn.Module:
+        """What the state file keeps."""
+        return self
+
+    def save(self, folder: Path) -> list[Path]:
+        """Writes the towers and the decoder as two safetensors files in half precision, and their checksums."""
         self.eval()
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / "clip_pocket.safetensors", folder / "clipseg_pocket.safetensors"]
+        clip_config = {"clip": self.clip_config.to_dict(), "known_words": list(known_words())}
+        save_safetensors(paths[0], self.model.clip.state_dict(), clip_config)
+        save_safetensors(paths[1], self.model.decoder.state_dict(), self.model.decoder.config.to_dict())
+        for path in paths:
+            update_sum(path)
+        return paths
 
     def _take_over(self, folder: Path) -> None:
         """Begins with the weights of an earlier run, whose vocabulary may be smaller."""
@@ -285,12 +302,5 @@ def mask_loss(logits: torch.Tensor, masks: torch.Tensor) -> dict[str, torch.Tens
     return {"bce": 10 * entropy, "dice": dice_loss(logits, masks)}
 
 
-def save_pocket(trainer: PocketTrainer, folder: Path) -> None:
-    """Writes the towers and the decoder as two safetensors files and their checksums."""
-    model, known = trainer.model, list(known_words())
-    folder.mkdir(parents=True, exist_ok=True)
-    clip_config = {"clip": trainer.clip_config.to_dict(), "known_words": known}
-    save_safetensors(folder / "clip_pocket.safetensors", model.clip.state_dict(), clip_config)
-    decoder = model.decoder
-    save_safetensors(folder / "clipseg_pocket.safetensors", decoder.state_dict(), decoder.config.to_dict())
-    update_sums(folder)
+def _nothing() -> None:
+    """Before a stage that needs nothing prepared."""

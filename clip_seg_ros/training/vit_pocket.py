@@ -22,7 +22,7 @@ from torch import nn
 
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes
 from clip_seg_ros.models import backbone
-from clip_seg_ros.models.checkpoints import save_safetensors
+from clip_seg_ros.models.checkpoints import save_safetensors, update_sum
 from clip_seg_ros.models.dense_attention import dense_last_block
 from clip_seg_ros.models.vision_taps import ResNetTaps, embed_patches
 from clip_seg_ros.sim.scene import COLORS
@@ -37,6 +37,7 @@ from clip_seg_ros.training.runner import Stage
 class ViTSettings:
     """The recipe."""
 
+    scenes: int
     steps: int
     batch: int = 12
     crops: int = 24
@@ -48,6 +49,7 @@ class ViTSettings:
     patch: int = 8
     scene_px: int = 128
     crop_px: int = 64
+    seed: int = 0
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> ViTSettings:
@@ -55,7 +57,7 @@ class ViTSettings:
         return cls(**values)
 
 
-class ViTTrainer(nn.Module):
+class ViTRecipe(nn.Module):
     """A CLIP with a new image tower, and the loss of a batch.
 
     Args:
@@ -66,6 +68,7 @@ class ViTTrainer(nn.Module):
 
     def __init__(self, settings: ViTSettings, scenes: TabletopScenes, teacher: Path) -> None:
         super().__init__()
+        torch.manual_seed(settings.seed)
         self.settings, self._scenes = settings, scenes
         self._crops = index_crops(scenes)
         words = known_words()
@@ -91,6 +94,20 @@ class ViTTrainer(nn.Module):
         s = self.settings
         return [Stage("vit", s.steps, s.learning_rate, s.weight_decay, self, self.terms, warmup_steps=200)]
 
+    @property
+    def module(self) -> nn.Module:
+        """What the state file keeps."""
+        return self
+
+    def save(self, folder: Path) -> list[Path]:
+        """Writes both towers in half precision, with what ``factory`` builds them from."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "clip_vit_pocket.safetensors"
+        values = {"clip": self.config.to_dict(), "known_words": list(self.tokenizer.known_words)}
+        save_safetensors(path, self.clip.state_dict(), values, half=True)
+        update_sum(path)
+        return [path]
+
     def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Draws a batch and returns the terms of its loss."""
         s, device = self.settings, self.mean.device
@@ -107,9 +124,7 @@ class ViTTrainer(nn.Module):
         terms["linear"] = 0.5 * (cross_entropy_of_known(classes, class_ids) + cross_entropy_of_known(colors, color))
         terms["teacher"] = self._teacher_loss(pixels, dense, grid, kept)
         crops = crop_batch(self._scenes, self._crops, rng, s.crops, s.crop_px).to(device)
-        pooled = self.clip.visual((crops.pixels - self.mean) / self.std) if s.crop_px == s.scene_px else self._pooled(
-            (crops.pixels - self.mean) / self.std
-        )
+        pooled = self._pooled((crops.pixels - self.mean) / self.std)
         terms["crops"] = 0.5 * self.bank.loss(pooled, bank, crops.color, crops.kind)
         return terms
 
@@ -142,9 +157,3 @@ class ViTTrainer(nn.Module):
             wanted = taps.dense(taps.feature_maps(pixels.to(memory_format=torch.channels_last), 4)[3])
             wanted = F.interpolate(wanted, size=grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
         return (1 - F.cosine_similarity(dense.flatten(0, 1)[kept], wanted.flatten(0, 1)[kept], dim=-1)).mean()
-
-
-def save_vit(trainer: ViTTrainer, path: Path) -> None:
-    """Writes both towers in half precision, with what ``factory`` builds them from."""
-    values = {"clip": trainer.config.to_dict(), "known_words": list(trainer.tokenizer.known_words)}
-    save_safetensors(path, trainer.clip.state_dict(), values)

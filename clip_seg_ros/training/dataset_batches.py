@@ -1,0 +1,86 @@
+"""Batches out of data sets on disk, for the recipes that also learn from rendered scenes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from clip_seg_ros.data.samples import ReferringDataset, ReferringSample, SemanticDataset, SemanticSample
+from clip_seg_ros.training.augment import letterboxed, semantic_view
+from clip_seg_ros.training.batches import ClassBatch, ExpressionBatch
+from clip_seg_ros.training.sampling import EpochSampler, SampleLoader
+
+
+class _Batches:
+    """Loads the samples of a batch ahead of the step that asks for it."""
+
+    def __init__(self, count: int, batch: int, seed: int, threads: int) -> None:
+        self._count, self._batch, self._seed, self._threads = count, batch, seed, threads
+        self._loader: SampleLoader | None = None
+        self._samples: list = []
+
+    def __len__(self) -> int:
+        return self._count
+
+    def load(self, number: int) -> None:
+        """Gets batch ``number`` ready: for ``Stage.before_batch``."""
+        if self._loader is None:
+            self._loader = SampleLoader(self, EpochSampler(self._count, self._batch, self._seed), self._threads)
+        self._samples = self._loader.load(number)
+
+
+class LetterboxBatches(_Batches):
+    """Pictures and sentences as CRIS trains: every picture inside a square, nothing else changed.
+
+    Args:
+        dataset: where they come from.
+        batch: samples a batch, over all processes.
+        size_px: side of the square.
+        seed: of the order.
+        threads: that read and resize.
+    """
+
+    def __init__(self, dataset: ReferringDataset, batch: int, size_px: int, seed: int, threads: int = 4) -> None:
+        super().__init__(len(dataset), batch, seed, threads)
+        self._dataset, self._size_px = dataset, size_px
+
+    def draw(self, index: int, rng: np.random.Generator) -> tuple[ReferringSample, np.ndarray, np.ndarray]:
+        """Reads one sample: itself, its picture and its mask inside the square."""
+        sample = self._dataset[index]
+        return (sample, *letterboxed(sample, self._size_px))
+
+    def __call__(self, rng: np.random.Generator) -> ExpressionBatch:
+        """This process's share of the batch that was loaded."""
+        texts = tuple((sample.phrase,) for sample, _, _ in self._samples)
+        masks = torch.from_numpy(np.stack([mask for _, _, mask in self._samples]))
+        return ExpressionBatch(_pixels([rgb for _, rgb, _ in self._samples]), texts, masks[:, None])
+
+
+class SemanticBatches(_Batches):
+    """Labelled pictures as DenseCLIP trains: scaled, cropped, mirrored, recoloured.
+
+    Args:
+        dataset: where they come from.
+        batch: samples a batch, over all processes.
+        crop_px: side of the crops.
+        seed: of the order.
+        threads: that read and augment.
+    """
+
+    def __init__(self, dataset: SemanticDataset, batch: int, crop_px: int, seed: int, threads: int = 4) -> None:
+        super().__init__(len(dataset), batch, seed, threads)
+        self._dataset, self._crop_px = dataset, crop_px
+
+    def draw(self, index: int, rng: np.random.Generator) -> SemanticSample:
+        """Reads and augments one sample."""
+        return semantic_view(self._dataset[index], rng, self._crop_px, (4 * self._crop_px, self._crop_px))
+
+    def __call__(self, rng: np.random.Generator) -> ClassBatch:
+        """This process's share of the batch that was loaded."""
+        labels = torch.from_numpy(np.stack([sample.labels for sample in self._samples]).astype(np.int64))
+        return ClassBatch(_pixels([sample.rgb for sample in self._samples]), labels)
+
+
+def _pixels(pictures: list[np.ndarray]) -> torch.Tensor:
+    """(H, W, 3) uint8 each, to (B, 3, H, W) float32 in 0..1."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255

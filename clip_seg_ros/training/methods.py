@@ -1,0 +1,174 @@
+"""What ``clip-seg train CONFIG`` can train: from the mapping of a YAML file to a recipe that is ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clip_seg_ros import resources
+from clip_seg_ros.data.catalog import open_dataset
+from clip_seg_ros.data.phrasecut_plus import PhraseCutPlus
+from clip_seg_ros.data.tabletop import TabletopScenes
+from clip_seg_ros.models.checkpoints import load_safetensors
+from clip_seg_ros.models.factory import MODEL_KINDS, build_from_file, weight_file
+from clip_seg_ros.training.clipseg_recipe import CLIPSegRecipe, CLIPSegSettings
+from clip_seg_ros.training.cris_pocket import CRISPocketSettings, cris_pocket
+from clip_seg_ros.training.cris_recipe import CRISRecipe, CRISSettings
+from clip_seg_ros.training.dataset_batches import LetterboxBatches, SemanticBatches
+from clip_seg_ros.training.denseclip_pocket import DenseCLIPPocketSettings, denseclip_pocket
+from clip_seg_ros.training.denseclip_recipe import DenseCLIPRecipe, DenseCLIPSettings
+from clip_seg_ros.training.pocket import PocketRecipe, PocketSettings
+from clip_seg_ros.training.recipe import Recipe
+from clip_seg_ros.training.vit_pocket import ViTRecipe, ViTSettings
+
+_TOWERS = ("backbone.", "text_encoder.")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A YAML file for ``clip-seg train``."""
+
+    method: str
+    """One of ``POCKET_METHODS``, which learn from rendered scenes, or of ``DATA_METHODS``, which learn from data sets."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """The method's own settings; see the settings' class for their names and defaults."""
+    seed: int = 0
+    scenes: int = 0
+    """Rendered scenes, for methods that learn from them."""
+    start: str | None = None
+    """Folder of the embedded CLIP that cris-pocket, denseclip-pocket and clip-vit-pocket begin with; the shipped one by
+    default."""
+    model: str | None = None
+    """Weights that a method for data sets begins with: a name or a file."""
+    name: str | None = None
+    """Of the trained model, and of its file."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """The data set, as ``data.catalog.open_dataset`` takes it."""
+
+    def __post_init__(self) -> None:
+        if self.method in POCKET_METHODS:
+            if self.scenes < 1:
+                raise ValueError(f"{self.method} learns from rendered scenes: say how many with scenes, e.g. 12000")
+        elif self.method in DATA_METHODS:
+            for wanted in ("model", "name", "data"):
+                if not getattr(self, wanted):
+                    raise ValueError(f"{self.method} learns from a data set: {wanted} is missing")
+        else:
+            known = ", ".join((*POCKET_METHODS, *DATA_METHODS))
+            raise ValueError(f"there is no method {self.method!r}; the methods are {known}")
+
+    @classmethod
+    def from_mapping(cls, values: Any) -> TrainConfig:
+        """Reads the YAML's mapping. Raises TypeError on unknown names, ValueError on values that do not fit."""
+        if not isinstance(values, Mapping):
+            raise ValueError("a recipe is a mapping that names a method")
+        return cls(**values)
+
+    def check(self) -> None:
+        """Raises TypeError or ValueError where the method's own settings are wrong, before anything is rendered."""
+        (POCKET_METHODS if self.method in POCKET_METHODS else DATA_METHODS)[self.method].settings(self)
+
+
+@dataclass(frozen=True)
+class PocketMethod:
+    """A method that learns from rendered scenes."""
+
+    settings: Callable[[TrainConfig], Any]
+    build: Callable[[TrainConfig, TabletopScenes, Path], Recipe]
+
+
+@dataclass(frozen=True)
+class DataMethod:
+    """A method that learns from a data set."""
+
+    settings: Callable[[TrainConfig], Any]
+    build: Callable[[TrainConfig, torch.device], Recipe]
+
+
+def _own(config: TrainConfig) -> dict[str, Any]:
+    return {**config.recipe, "scenes": config.scenes, "seed": config.seed}
+
+
+def _clip_path(config: TrainConfig) -> Path:
+    return (Path(config.start) if config.start else resources.weights_dir()) / "clip_pocket.safetensors"
+
+
+def _clipseg(config: TrainConfig, device: torch.device) -> Recipe:
+    path = weight_file(config.model)
+    model = build_from_file(path, config.name).to(device)
+    data = PhraseCutPlus(open_dataset(config.data), size_px=model.input_spec.size)
+    settings = CLIPSegSettings.from_mapping({**config.recipe, "seed": config.seed})
+    return CLIPSegRecipe(settings, model, data, load_safetensors(path)[1])
+
+
+def _cris(config: TrainConfig, device: torch.device) -> Recipe:
+    path = weight_file(config.model)
+    model = build_from_file(path, config.name).to(device)
+    settings = CRISSettings.from_mapping(config.recipe)
+    batches = LetterboxBatches(open_dataset(config.data), settings.batch, model.input_spec.size, config.seed)
+    return CRISRecipe(settings, model, load_safetensors(path)[1], batches, load=batches.load)
+
+
+def _denseclip(config: TrainConfig, device: torch.device) -> Recipe:
+    """The towers begin with the file's weights; the rest is new, for the classes are the data set's."""
+    tensors, values = load_safetensors(weight_file(config.model))
+    data = open_dataset(config.data)
+    values = {**values, "denseclip": {**values["denseclip"], "class_names": list(data.class_names)}}
+    torch.manual_seed(config.seed)
+    model = MODEL_KINDS["denseclip"](config.name, values)
+    model.load_state_dict({k: v for k, v in tensors.items() if k.startswith(_TOWERS)}, strict=False)
+    settings = DenseCLIPSettings.from_mapping(config.recipe)
+    batches = SemanticBatches(data, settings.batch, model.input_spec.size, config.seed)
+    return DenseCLIPRecipe(settings, model.to(device), values, batches, batches.load)
+
+
+POCKET_METHODS: dict[str, PocketMethod] = {
+    "clipseg-pocket": PocketMethod(
+        lambda config: PocketSettings.from_mapping({**_own(config), "start": config.start}),
+        lambda config, scenes, _: PocketRecipe(
+            PocketSettings.from_mapping({**_own(config), "start": config.start}), scenes
+        ),
+    ),
+    "clip-vit-pocket": PocketMethod(
+        lambda config: ViTSettings.from_mapping(_own(config)),
+        lambda config, scenes, path: ViTRecipe(ViTSettings.from_mapping(_own(config)), scenes, path),
+    ),
+    "cris-pocket": PocketMethod(
+        lambda config: CRISPocketSettings.from_mapping(_own(config)),
+        lambda config, scenes, path: cris_pocket(CRISPocketSettings.from_mapping(_own(config)), scenes, path),
+    ),
+    "denseclip-pocket": PocketMethod(
+        lambda config: DenseCLIPPocketSettings.from_mapping(_own(config)),
+        lambda config, scenes, path: denseclip_pocket(DenseCLIPPocketSettings.from_mapping(_own(config)), scenes, path),
+    ),
+}
+DATA_METHODS: dict[str, DataMethod] = {
+    "clipseg": DataMethod(
+        lambda config: CLIPSegSettings.from_mapping({**config.recipe, "seed": config.seed}), _clipseg
+    ),
+    "cris": DataMethod(lambda config: CRISSettings.from_mapping(config.recipe), _cris),
+    "denseclip": DataMethod(lambda config: DenseCLIPSettings.from_mapping(config.recipe), _denseclip),
+}
+
+
+def build_recipe(config: TrainConfig, scenes: TabletopScenes | None, device: torch.device) -> Recipe:
+    """Makes the training of ``config`` ready, on ``device``.
+
+    Args:
+        config: what to train.
+        scenes: the rendered scenes; ``None`` for methods that learn from data sets.
+        device: that it runs on.
+
+    Raises:
+        DataError, WeightsError: files of the data set or the weights to begin with are missing or wrong.
+        ValueError: they do not fit the method.
+    """
+    if config.method in DATA_METHODS:
+        return DATA_METHODS[config.method].build(config, device)
+    recipe = POCKET_METHODS[config.method].build(config, scenes, _clip_path(config))
+    recipe.module.to(device)
+    return recipe
