@@ -7,11 +7,13 @@ there, and for a hard one: colour and kind are both on the table, but not on one
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from clip_seg_ros.data.tabletop import is_unseen, present_pairs
 from clip_seg_ros.evaluation.metrics import mask_iou
+from clip_seg_ros.evaluation.pictures import COLUMNS, Gallery, answer_cell, grid
 from clip_seg_ros.evaluation.suite import Examiner, Figure
 from clip_seg_ros.pipeline import postprocess
 from clip_seg_ros.pipeline.predictor import Predictor
@@ -56,16 +58,27 @@ class PhraseExaminer(Examiner):
     def __init__(self, predictor: Predictor, threshold: float = 0.5, model: str = "clipseg") -> None:
         self.questions: list[Question] = []
         self._predictor, self._threshold, self._model = predictor, threshold, model
+        self._named, self._absent = Gallery(2 * COLUMNS, COLUMNS), Gallery(0, COLUMNS)
 
     def examine(self, scene: Scene, view: RenderedView) -> None:
         groups = scene_questions(view, np.random.default_rng([scene.seed, 5]))
         answers = answer(self._predictor, view.rgb, [pattern for _, pattern in groups], self._threshold)
         for (group, pattern), mask in zip(groups, answers, strict=True):
-            iou = float("nan") if group.startswith("absent") else mask_iou(mask, view.mask_of(*pattern))
+            truth, absent = view.mask_of(*pattern), group.startswith("absent")
+            iou = float("nan") if absent else mask_iou(mask, truth)
             self.questions.append(Question(scene.seed, group, pattern, iou, float(mask.mean())))
+            if absent or group.endswith("pair"):
+                verdict = "not there" if absent else f"IoU {iou:.2f}"
+                caption = f"{phrase_of(pattern)}{' (unseen pair)' if group == 'unseen pair' else ''}: {verdict}"
+                gallery, badness = (self._absent, mask.mean()) if absent else (self._named, -iou)
+                gallery.add(badness, partial(answer_cell, view.rgb, mask, truth, caption))
 
     def figures(self) -> list[Figure]:
         return summarise(self.questions, self._model)
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """Two rows at random, one of the worst, and one of absent phrases that got the largest masks."""
+        return {self._model: grid([*self._named.cells(), *self._absent.cells()])}
 
 
 def answer(predictor: Predictor, rgb: np.ndarray, patterns: list[Pattern], threshold: float) -> np.ndarray:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
+from clip_seg_ros.data.samples import IGNORED
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, class_map, is_unseen
 from clip_seg_ros.evaluation.class_metrics import ConfusionMatrix
+from clip_seg_ros.evaluation.panels import class_colors
+from clip_seg_ros.evaluation.pictures import COLUMNS, Gallery, captioned, grid
 from clip_seg_ros.evaluation.suite import Examiner, Figure
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView
@@ -26,6 +30,8 @@ class ClassExaminer(Examiner):
         self._predictors, self._names = predictors, tuple(names)
         groups = ("", ".usual_scenes", ".unseen_scenes")
         self._counts = {model: {group: ConfusionMatrix(len(names)) for group in groups} for model in predictors}
+        self._galleries = {model: Gallery(COLUMNS, COLUMNS) for model in predictors}
+        self._colors = class_colors(self._names)
 
     def examine(self, scene: Scene, view: RenderedView) -> None:
         truth = class_map(scene, view.labels)
@@ -34,6 +40,8 @@ class ClassExaminer(Examiner):
             answer = predictor.predict(view.rgb, self._names).values.argmax(axis=0)
             for group in ("", place):
                 self._counts[model][group].add(answer, truth)
+            wrong = float((answer != truth)[truth != IGNORED].mean())
+            self._galleries[model].add(wrong, partial(self._cell, view.rgb, answer, wrong))
 
     def figures(self) -> list[Figure]:
         figures = []
@@ -52,3 +60,13 @@ class ClassExaminer(Examiner):
                 for name, iou in zip(self._names, scores.iou, strict=True)
             ]
         return figures
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """A row at random and one of the worst for every model: classes in colours over the picture."""
+        return {model: grid(gallery.cells()) for model, gallery in self._galleries.items()}
+
+    def _cell(self, rgb: np.ndarray, answer: np.ndarray, wrong: float) -> np.ndarray:
+        present = [index for index in np.unique(answer) if index < len(KINDS)]
+        colored = np.where((answer < len(KINDS))[..., None], 0.4 * rgb + 0.6 * self._colors[answer], 0.8 * rgb)
+        names = ", ".join(self._names[index] for index in present)
+        return captioned(colored.astype(np.uint8), f"{wrong:.1%} wrong: {names}")

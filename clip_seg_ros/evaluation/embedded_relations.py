@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
 from clip_seg_ros.data.expressions import Expression, ground_positions, sample_expression, seen_objects
 from clip_seg_ros.data.tabletop import is_unseen
+from clip_seg_ros.evaluation.pictures import COLUMNS, Gallery, answer_cell, grid
 from clip_seg_ros.evaluation.referring_metrics import ReferringIoU
 from clip_seg_ros.evaluation.suite import Examiner, Figure
 from clip_seg_ros.pipeline import postprocess
@@ -40,6 +42,7 @@ class RelationExaminer(Examiner):
         self._predictors = predictors
         self._counts = {model: {"all": ReferringIoU()} for model in predictors}
         self._asked: dict[str, int] = {}
+        self._galleries = {model: Gallery(2 * COLUMNS, 2 * COLUMNS) for model in predictors}
 
     def examine(self, scene: Scene, view: RenderedView) -> None:
         expressions = scene_expressions(scene, view)
@@ -52,7 +55,9 @@ class RelationExaminer(Examiner):
                 truth = view.labels == expression.label
                 place = "unseen_scenes" if is_unseen(scene.seed) else "usual_scenes"
                 for group in ("all", place, expression.relation.replace(" ", "_")):
-                    self._counts[model].setdefault(group, ReferringIoU()).add(mask, truth)
+                    iou = self._counts[model].setdefault(group, ReferringIoU()).add(mask, truth)
+                draw = partial(answer_cell, view.rgb, mask, truth, f"{expression.text}: {iou:.2f}")
+                self._galleries[model].add(-iou, draw)
         for expression in expressions:
             self._asked[expression.relation] = self._asked.get(expression.relation, 0) + 1
 
@@ -70,3 +75,7 @@ class RelationExaminer(Examiner):
                 ]
         figures.append(Figure("embedded.relations.count", sum(self._asked.values()), "expressions"))
         return figures
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """Two rows at random and two of the worst for every model."""
+        return {f"{model}_relations": grid(gallery.cells()) for model, gallery in self._galleries.items()}

@@ -1,68 +1,90 @@
-"""Pictures of what a model answered, beside what was true."""
+"""Pictures of what a model answered, beside what was true: some at random, and the worst."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from clip_seg_ros.data.tabletop import held_out_scene
-from clip_seg_ros.evaluation.embedded import Question, answer, phrase_of
-from clip_seg_ros.pipeline.predictor import Predictor
-from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
-
+COLUMNS = 4
 _CELL = (320, 240)
 _ANSWER_RGB, _TRUE_RGB = (230, 60, 160), (255, 255, 255)
 
 
-def answer_grid(
-    predictor: Predictor, questions: list[Question], threshold: float, columns: int = 4, seed: int = 0
-) -> np.ndarray:
-    """Draws two rows of random answers, then one of the worst named ones and one of absent phrases answered.
+class Gallery:
+    """Keeps cells while a model is measured: ``chance`` of them at random, and the ``worst``.
 
-    The answer is tinted, the outline of the truth is white.
+    Only what is kept for the moment is drawn.
+    """
+
+    def __init__(self, chance: int, worst: int) -> None:
+        self._chance, self._worst = chance, worst
+        self._random: list[np.ndarray] = []
+        self._bad: list[tuple[float, np.ndarray]] = []
+        self._seen = 0
+        self._rng = np.random.default_rng(0)
+
+    def add(self, badness: float, draw: Callable[[], np.ndarray]) -> None:
+        """Offers one answer.
+
+        Args:
+            badness: The higher, the worse.
+            draw: Makes its cell, (240, 320, 3) uint8.
+        """
+        # Reservoir sampling: each answer so far is kept with the same chance.
+        place = self._seen if self._seen < self._chance else int(self._rng.integers(self._seen + 1))
+        self._seen += 1
+        if place < self._chance:
+            self._random[place : place + 1] = [draw()]
+        if len(self._bad) < self._worst or (self._bad and badness > self._bad[-1][0]):
+            self._bad = sorted([*self._bad, (badness, draw())], key=lambda item: -item[0])[: self._worst]
+
+    def cells(self) -> list[np.ndarray]:
+        """The random ones, then the worst, worst first."""
+        return [*self._random, *(cell for _, cell in self._bad)]
+
+
+def grid(cells: Sequence[np.ndarray]) -> np.ndarray:
+    """Puts cells of one size into rows of ``COLUMNS``; the last row is filled up with black."""
+    cells = [*cells, *[np.zeros_like(cells[0])] * (-len(cells) % COLUMNS)]
+    rows = [np.concatenate(cells[i : i + COLUMNS], axis=1) for i in range(0, len(cells), COLUMNS)]
+    return np.concatenate(rows)
+
+
+def answer_cell(rgb: np.ndarray, mask: np.ndarray, true: np.ndarray, caption: str) -> np.ndarray:
+    """Draws one answer: tinted what was answered, in a white outline what is true.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        mask, true: (H, W) bool.
+        caption: Written above.
 
     Returns:
-        (rows * 240, columns * 320, 3) uint8, RGB.
+        (240, 320, 3) uint8.
     """
-    rng = np.random.default_rng(seed)
-    named = [q for q in questions if q.group in ("seen pair", "unseen pair")]
-    picks = [named[i] for i in rng.choice(len(named), min(2 * columns, len(named)), replace=False)]
-    picks += sorted(named, key=lambda q: q.iou)[:columns]
-    wrong = [q for q in questions if q.group.startswith("absent")]
-    picks += sorted(wrong, key=lambda q: -q.answered_share)[:columns]
-    cells = []
-    with SceneRenderer() as renderer:
-        for question in picks:
-            view = renderer.render(held_out_scene(question.seed), depth=False)
-            mask = answer(predictor, view.rgb, [question.pattern], threshold)[0]
-            cells.append(_cell(view, question, mask))
-    blank = np.zeros_like(cells[0])
-    cells += [blank] * (-len(cells) % columns)
-    return np.concatenate([np.concatenate(cells[i : i + columns], axis=1) for i in range(0, len(cells), columns)])
+    picture = rgb.copy()
+    picture[mask] = (0.35 * picture[mask] + 0.65 * np.array(_ANSWER_RGB)).astype(np.uint8)
+    contours, _ = cv2.findContours(true.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, _TRUE_RGB, 2, cv2.LINE_AA)
+    return captioned(picture, caption)
+
+
+def captioned(rgb: np.ndarray, caption: str) -> np.ndarray:
+    """Shrinks a picture to a cell, (240, 320, 3) uint8, with a line of text above."""
+    picture = cv2.resize(rgb, _CELL, interpolation=cv2.INTER_AREA)
+    cv2.rectangle(picture, (0, 0), (_CELL[0], 20), (0, 0, 0), -1)
+    cv2.putText(picture, caption, (5, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
+    return picture
 
 
 def write_picture(path: Path, rgb: np.ndarray) -> None:
-    """Writes an (H, W, 3) uint8 RGB image as PNG, whatever the file is called.
+    """Writes an (H, W, 3) uint8 RGB image as JPEG or PNG, by the name's ending; PNG where it has none.
 
     Raises:
         OSError: the file cannot be written.
     """
-    _, content = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    ending = path.suffix if path.suffix in (".jpg", ".jpeg", ".png") else ".png"
+    _, content = cv2.imencode(ending, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     path.write_bytes(content.tobytes())
-
-
-def _cell(view: RenderedView, question: Question, mask: np.ndarray) -> np.ndarray:
-    picture = view.rgb.copy()
-    picture[mask] = (0.35 * picture[mask] + 0.65 * np.array(_ANSWER_RGB)).astype(np.uint8)
-    true = view.mask_of(*question.pattern).astype(np.uint8)
-    contours, _ = cv2.findContours(true, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, contours, -1, _TRUE_RGB, 2, cv2.LINE_AA)
-    picture = cv2.resize(picture, _CELL, interpolation=cv2.INTER_AREA)
-    verdict = "not there" if question.group.startswith("absent") else f"IoU {question.iou:.2f}"
-    unseen = " (unseen pair)" if question.group == "unseen pair" else ""
-    cv2.rectangle(picture, (0, 0), (_CELL[0], 20), (0, 0, 0), -1)
-    text = f"{phrase_of(question.pattern)}{unseen}: {verdict}"
-    cv2.putText(picture, text, (5, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
-    return picture

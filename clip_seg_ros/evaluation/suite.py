@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from clip_seg_ros.data.tabletop import held_out_scene
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import Scene
@@ -34,6 +36,10 @@ class Examiner(ABC):
     @abstractmethod
     def figures(self) -> list[Figure]:
         """What was found so far."""
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """Pictures of answers by name, each (H, W, 3) uint8 RGB."""
+        return {}
 
 
 def run_suite(

@@ -10,12 +10,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from clip_seg_ros.data import tabletop
-from clip_seg_ros.evaluation.embedded import PhraseExaminer
 from clip_seg_ros.evaluation.embedded_suite import PARTS, examiners
-from clip_seg_ros.evaluation.pictures import answer_grid, write_picture
+from clip_seg_ros.evaluation.pictures import write_picture
 from clip_seg_ros.evaluation.suite import run_suite
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RendererUnavailable
 
 
@@ -39,9 +37,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     suite = parser.add_argument_group("held-out scenes")
     suite.add_argument("--suite", choices=["embedded"], help="what to measure (default, without --data)")
-    scenes = len(tabletop.TEST_SEEDS)
-    suite.add_argument("--scenes", type=int, help=f"how many of the {scenes} held-out scenes (default: all)")
-    suite.add_argument("--pictures", type=Path, metavar="FILE", help="write random and worst answers as a PNG")
+    available = len(tabletop.TEST_SEEDS)
+    suite.add_argument(
+        "--scenes", type=int, help=f"how many of the {available} held-out scenes, spread evenly (default: all)"
+    )
+    suite.add_argument("--parts", nargs="+", choices=PARTS, help="what of the suite (default: all)")
+    suite.add_argument("--pictures", type=Path, metavar="FOLDER", help="write random and worst answers as pictures")
     data = parser.add_argument_group("data sets")
     data.add_argument("--data", metavar="DATA", help="DATA.yaml, or KIND:ROOT[:SPLIT][:OPTION=VALUE]")
     data.add_argument("--model", metavar="NAME|FILE", help="which model (default: clipseg-pocket)")
@@ -93,12 +94,11 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
     available = len(tabletop.TEST_SEEDS)
     if args.scenes is not None and not 1 <= args.scenes <= available:
         return f"--scenes must lie in 1..{available}, got {args.scenes}"
-    if args.pictures and args.parts and "phrases" not in args.parts:
-        return "--pictures shows the answers to phrases: add phrases to --parts"
-    for path in filter(None, (args.json, args.pictures)):
-        # Now, and not after minutes of measuring.
-        if not path.parent.is_dir() or path.is_dir():
-            return f"{path} cannot be written: name a file in a folder that exists"
+    # Now, and not after minutes of measuring.
+    if args.json and (not args.json.parent.is_dir() or args.json.is_dir()):
+        return f"{args.json} cannot be written: name a file in a folder that exists"
+    if args.pictures and not args.pictures.is_dir():
+        return f"{args.pictures} is no folder: make it first"
     return None
 
 
@@ -116,7 +116,6 @@ def _run_embedded(args: argparse.Namespace) -> int:
     if args.json:
         args.json.write_text(json.dumps([figure.to_dict() for figure in figures], indent=2) + "\n")
     if args.pictures:
-        predictor = Predictor.from_name("clipseg-pocket", args.device, args.weights)
-        questions = next(each.questions for each in asked if isinstance(each, PhraseExaminer))
-        write_picture(args.pictures, answer_grid(predictor, questions, threshold))
+        for name, picture in ((name, shown) for each in asked for name, shown in each.pictures().items()):
+            write_picture(args.pictures / f"{name}.jpg", picture)
     return 0

@@ -60,6 +60,10 @@ class CropBatch:
         """Returns the batch on ``device``."""
         return replace(self, pixels=self.pixels.to(device), color=self.color.to(device), kind=self.kind.to(device))
 
+    def share(self) -> CropBatch:
+        """This process's part."""
+        return CropBatch(*(distributed.share(part) for part in (self.pixels, self.color, self.kind)))
+
 
 @dataclass(frozen=True)
 class SceneBatch:
@@ -78,6 +82,11 @@ class SceneBatch:
         """Returns the batch on ``device``."""
         moved = {name: getattr(self, name).to(device) for name in ("pixels", "color_map", "class_map", "masks")}
         return replace(self, **moved)
+
+    def share(self) -> SceneBatch:
+        """This process's part."""
+        parts = (self.pixels, self.color_map, self.class_map, self.queries, self.masks)
+        return SceneBatch(*(distributed.share(part) for part in parts))
 
 
 def index_crops(scenes: TabletopScenes) -> CropIndex:
@@ -100,10 +109,15 @@ def example_batch(
 
     Returns:
         (N, 3, side_px, side_px) float32 in 0..1, with other light and noise.
+
+    Raises:
+        ValueError: no scene holds one of the pairs.
     """
     examples = np.empty((len(pairs), side_px, side_px, 3), np.uint8)
     for row, (color, kind) in enumerate(pairs):
         fits = np.flatnonzero((index.color == COLORS.index(color)) & (index.kind == KINDS.index(kind)))
+        if not len(fits):
+            raise ValueError(f"no scene shows a {color} {kind} large enough for an example")
         pick = fits[rng.integers(len(fits))]
         n, (x, y, w, h) = index.scene[pick], index.box[pick]
         faded = fade_background(scenes.rgb[n], scenes.labels[n] == index.label[pick])

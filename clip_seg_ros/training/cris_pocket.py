@@ -87,7 +87,7 @@ def build_cris_pocket(settings: CRISPocketSettings, clip_path: Path) -> tuple[CR
     clip, clip_config, tokenizer = pocket_clip(clip_path, words, _CONTEXT_LENGTH)
     spec = InputSpec(settings.input_px, "short_side", 32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     own = CRISConfig(settings.fpn_out, spec, n_layers=3, n_heads=4, feed_forward=settings.feed_forward, dropout=0.0)
-    model = CRIS("cris-pocket", clip, own, tokenizer)
+    model = CRIS("cris_pocket", clip, own, tokenizer)
     _calm(model)
     config = {
         "kind": "cris",

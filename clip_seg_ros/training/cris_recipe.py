@@ -91,7 +91,7 @@ class CRISRecipe(nn.Module):
 
     def save(self, folder: Path) -> list[Path]:
         """Writes the weight file, called after the model, and returns its path."""
-        return save_model(self.model, self._config, folder / f"{self.model.name.replace('-', '_')}.safetensors")
+        return save_model(self.model, self._config, folder / f"{self.model.name}.safetensors")
 
     def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Draws a batch and returns the terms of its loss."""

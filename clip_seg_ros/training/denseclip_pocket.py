@@ -82,7 +82,7 @@ def build_denseclip_pocket(settings: DenseCLIPPocketSettings, clip_path: Path) -
         SEMANTIC_CLASSES, spec, _NAME_LENGTH, _CONTEXTS, context_width=64, context_layers=2, pyramid_channels=64,
         head_channels=64, context_aware=settings.context_aware, score_map=settings.score_map,
     )  # fmt: skip
-    model = DenseCLIP("denseclip-pocket", DenseResNet(clip.visual), text, own, tokenizer)
+    model = DenseCLIP("denseclip_pocket", DenseResNet(clip.visual), text, own, tokenizer)
     config = {
         "kind": "denseclip",
         "denseclip": own.to_dict(),

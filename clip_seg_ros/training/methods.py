@@ -12,9 +12,12 @@ import torch
 from clip_seg_ros import resources
 from clip_seg_ros.data.catalog import open_dataset
 from clip_seg_ros.data.phrasecut_plus import PhraseCutPlus
+from clip_seg_ros.data.samples import DataError, ReferringDataset, SemanticDataset
 from clip_seg_ros.data.tabletop import TabletopScenes
-from clip_seg_ros.models.checkpoints import load_safetensors
+from clip_seg_ros.models.base import PromptableSegmenter
+from clip_seg_ros.models.checkpoints import WeightsError, load_safetensors
 from clip_seg_ros.models.factory import MODEL_KINDS, build_from_file, weight_file
+from clip_seg_ros.models.public_weights import is_name
 from clip_seg_ros.training.clipseg_recipe import CLIPSegRecipe, CLIPSegSettings
 from clip_seg_ros.training.cris_pocket import CRISPocketSettings, cris_pocket
 from clip_seg_ros.training.cris_recipe import CRISRecipe, CRISSettings
@@ -57,6 +60,8 @@ class TrainConfig:
             for wanted in ("model", "name", "data"):
                 if not getattr(self, wanted):
                     raise ValueError(f"{self.method} learns from a data set: {wanted} is missing")
+            if "/" in self.name or not is_name(self.name):
+                raise ValueError(f"the file is called after name: letters, digits, dots and dashes, not {self.name!r}")
         else:
             known = ", ".join((*POCKET_METHODS, *DATA_METHODS))
             raise ValueError(f"there is no method {self.method!r}; the methods are {known}")
@@ -70,7 +75,10 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raises TypeError or ValueError where the method's own settings are wrong, before anything is rendered."""
-        (POCKET_METHODS if self.method in POCKET_METHODS else DATA_METHODS)[self.method].settings(self)
+        try:
+            (POCKET_METHODS if self.method in POCKET_METHODS else DATA_METHODS)[self.method].settings(self)
+        except KeyError as error:
+            raise ValueError(f"the recipe of {self.method} lacks {error.args[0]}") from error
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class PocketMethod:
     """A method that learns from rendered scenes."""
 
     settings: Callable[[TrainConfig], Any]
-    build: Callable[[TrainConfig, TabletopScenes, Path], Recipe]
+    build: Callable[[TrainConfig, TabletopScenes], Recipe]
 
 
 @dataclass(frozen=True)
@@ -97,26 +105,52 @@ def _clip_path(config: TrainConfig) -> Path:
     return (Path(config.start) if config.start else resources.weights_dir()) / "clip_pocket.safetensors"
 
 
-def _clipseg(config: TrainConfig, device: torch.device) -> Recipe:
+def _start(config: TrainConfig) -> tuple[dict[str, torch.Tensor], dict[str, Any], Path]:
+    """Tensors, configuration and path of the weights to begin with, which must be of the method's own kind."""
     path = weight_file(config.model)
-    model = build_from_file(path, config.name).to(device)
-    data = PhraseCutPlus(open_dataset(config.data), size_px=model.input_spec.size)
-    settings = CLIPSegSettings.from_mapping({**config.recipe, "seed": config.seed})
-    return CLIPSegRecipe(settings, model, data, load_safetensors(path)[1])
+    tensors, values = load_safetensors(path)
+    if values.get("kind") != config.method:
+        raise WeightsError(f"{path} holds {values.get('kind', 'only a part of a model')}: {config.method} cannot begin with it")
+    return tensors, values, path
+
+
+def _model(config: TrainConfig, device: torch.device) -> tuple[PromptableSegmenter, dict[str, Any]]:
+    """The model to begin with, on ``device``, and its configuration."""
+    _, values, path = _start(config)
+    return build_from_file(path, config.name).to(device), values
+
+
+def _referring(config: TrainConfig) -> ReferringDataset:
+    data = open_dataset(config.data)
+    if not hasattr(data, "phrases"):
+        raise DataError(f"{config.method} learns phrases, and the data set {config.data['kind']} has classes instead")
+    return data
+
+
+def _semantic(config: TrainConfig) -> SemanticDataset:
+    data = open_dataset(config.data)
+    if not hasattr(data, "class_names"):
+        raise DataError(f"{config.method} learns classes, and the data set {config.data['kind']} has phrases instead")
+    return data
+
+
+def _clipseg(config: TrainConfig, device: torch.device) -> Recipe:
+    model, values = _model(config, device)
+    data = PhraseCutPlus(_referring(config), size_px=model.input_spec.size)
+    return CLIPSegRecipe(CLIPSegSettings.from_mapping({**config.recipe, "seed": config.seed}), model, data, values)
 
 
 def _cris(config: TrainConfig, device: torch.device) -> Recipe:
-    path = weight_file(config.model)
-    model = build_from_file(path, config.name).to(device)
+    model, values = _model(config, device)
     settings = CRISSettings.from_mapping(config.recipe)
-    batches = LetterboxBatches(open_dataset(config.data), settings.batch, model.input_spec.size, config.seed)
-    return CRISRecipe(settings, model, load_safetensors(path)[1], batches, load=batches.load)
+    batches = LetterboxBatches(_referring(config), settings.batch, model.input_spec.size, config.seed)
+    return CRISRecipe(settings, model, values, batches, load=batches.load)
 
 
 def _denseclip(config: TrainConfig, device: torch.device) -> Recipe:
     """The towers begin with the file's weights; the rest is new, for the classes are the data set's."""
-    tensors, values = load_safetensors(weight_file(config.model))
-    data = open_dataset(config.data)
+    tensors, values, _ = _start(config)
+    data = _semantic(config)
     values = {**values, "denseclip": {**values["denseclip"], "class_names": list(data.class_names)}}
     torch.manual_seed(config.seed)
     model = MODEL_KINDS["denseclip"](config.name, values)
@@ -129,21 +163,23 @@ def _denseclip(config: TrainConfig, device: torch.device) -> Recipe:
 POCKET_METHODS: dict[str, PocketMethod] = {
     "clipseg-pocket": PocketMethod(
         lambda config: PocketSettings.from_mapping({**_own(config), "start": config.start}),
-        lambda config, scenes, _: PocketRecipe(
+        lambda config, scenes: PocketRecipe(
             PocketSettings.from_mapping({**_own(config), "start": config.start}), scenes
         ),
     ),
     "clip-vit-pocket": PocketMethod(
         lambda config: ViTSettings.from_mapping(_own(config)),
-        lambda config, scenes, path: ViTRecipe(ViTSettings.from_mapping(_own(config)), scenes, path),
+        lambda config, scenes: ViTRecipe(ViTSettings.from_mapping(_own(config)), scenes, _clip_path(config)),
     ),
     "cris-pocket": PocketMethod(
         lambda config: CRISPocketSettings.from_mapping(_own(config)),
-        lambda config, scenes, path: cris_pocket(CRISPocketSettings.from_mapping(_own(config)), scenes, path),
+        lambda config, scenes: cris_pocket(CRISPocketSettings.from_mapping(_own(config)), scenes, _clip_path(config)),
     ),
     "denseclip-pocket": PocketMethod(
         lambda config: DenseCLIPPocketSettings.from_mapping(_own(config)),
-        lambda config, scenes, path: denseclip_pocket(DenseCLIPPocketSettings.from_mapping(_own(config)), scenes, path),
+        lambda config, scenes: denseclip_pocket(
+            DenseCLIPPocketSettings.from_mapping(_own(config)), scenes, _clip_path(config)
+        ),
     ),
 }
 DATA_METHODS: dict[str, DataMethod] = {
@@ -168,7 +204,8 @@ def build_recipe(config: TrainConfig, scenes: TabletopScenes | None, device: tor
         ValueError: they do not fit the method.
     """
     if config.method in DATA_METHODS:
-        return DATA_METHODS[config.method].build(config, device)
-    recipe = POCKET_METHODS[config.method].build(config, scenes, _clip_path(config))
+        recipe = DATA_METHODS[config.method].build(config, device)
+    else:
+        recipe = POCKET_METHODS[config.method].build(config, scenes)
     recipe.module.to(device)
     return recipe

@@ -24,12 +24,16 @@ from clip_seg_ros.models.checkpoints import load_safetensors, load_strict, save_
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 from clip_seg_ros.sim.scene import COLORS, KINDS
+from clip_seg_ros.training import distributed
 from clip_seg_ros.training.batches import SceneBatch, crop_batch, example_batch, index_crops, scene_batch
 from clip_seg_ros.training.contrast import PhraseBank, at_grid, cross_entropy_of_known, mostly_objects
 from clip_seg_ros.training.losses import dice_loss
 from clip_seg_ros.training.phrases import known_words
 from clip_seg_ros.training.pocket_clip import pocket_clip
 from clip_seg_ros.training.runner import Stage
+
+_STATISTICS_BATCHES = 60
+"""That BatchNorm's statistics are measured on, of 16 scenes each."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,8 @@ class PocketRecipe(nn.Module):
         torch.manual_seed(settings.seed)
         self.settings, self._scenes = settings, scenes
         self._crops = index_crops(scenes)
+        # Pairs that have an example; of few scenes, not all that can be asked for.
+        self._shown = {(COLORS[c], KINDS[k]) for c, k in zip(self._crops.color, self._crops.kind, strict=True)}
         self.model, self.clip_config = build_pocket(settings)
         if settings.start:
             self._take_over(Path(settings.start))
@@ -157,6 +163,8 @@ class PocketRecipe(nn.Module):
 
     def save(self, folder: Path) -> list[Path]:
         """Writes the towers and the decoder as two safetensors files in half precision, and their checksums."""
+        if distributed.rank() != 0:
+            return []
         self.eval()
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / "clip_pocket.safetensors", folder / "clipseg_pocket.safetensors"]
@@ -186,7 +194,8 @@ class PocketRecipe(nn.Module):
         return taps.pool(last), taps.dense(last).mean(dim=(2, 3))
 
     def _crop_loss(self, rng: np.random.Generator, count: int, bank: torch.Tensor) -> dict[str, torch.Tensor]:
-        batch = crop_batch(self._scenes, self._crops, rng, count, self.settings.crop_px).to(self.mean.device)
+        batch = crop_batch(self._scenes, self._crops, rng, count, self.settings.crop_px)
+        batch = batch.share().to(self.mean.device)
         pooled, dense = self._crop_embeddings(batch.pixels)
         kind_logits, color_logits = self.crop_head(dense).split([len(KINDS), len(COLORS)], dim=1)
         return {
@@ -202,7 +211,8 @@ class PocketRecipe(nn.Module):
     # Whole scenes.
 
     def _scene_batch(self, rng: np.random.Generator, stage: StageSettings) -> SceneBatch:
-        return scene_batch(self._scenes, rng, stage.batch, stage.scene_px, stage.phrases).to(self.mean.device)
+        batch = scene_batch(self._scenes, rng, stage.batch, stage.scene_px, stage.phrases)
+        return batch.share().to(self.mean.device)
 
     def _joint_terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         self.train()
@@ -256,6 +266,7 @@ class PocketRecipe(nn.Module):
         """
         queries = [query for asked in batch.queries for query in asked]
         rows = [row for row, query in enumerate(queries) if query.color and query.kind and rng.random() < 0.5]
+        rows = [row for row in rows if (queries[row].color, queries[row].kind) in self._shown]
         if not rows:
             return texts
         pairs = [(queries[row].color, queries[row].kind) for row in rows]
@@ -284,7 +295,7 @@ class PocketRecipe(nn.Module):
             norm.momentum = None  # a plain mean over the batches below
         rng = np.random.default_rng([self.settings.seed, 77])
         with torch.no_grad():
-            for _ in range(60):
+            for _ in range(_STATISTICS_BATCHES):
                 batch = scene_batch(self._scenes, rng, 16, self.settings.decoder.scene_px, 1, recolor=False)
                 self.model.taps.feature_maps(self._normalised(batch.pixels.to(self.mean.device)), 4)
         self.model.clip.eval()

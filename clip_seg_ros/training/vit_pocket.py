@@ -26,6 +26,7 @@ from clip_seg_ros.models.checkpoints import save_safetensors, update_sum
 from clip_seg_ros.models.dense_attention import dense_last_block
 from clip_seg_ros.models.vision_taps import ResNetTaps, embed_patches
 from clip_seg_ros.sim.scene import COLORS
+from clip_seg_ros.training import distributed
 from clip_seg_ros.training.batches import crop_batch, index_crops, scene_batch
 from clip_seg_ros.training.contrast import PhraseBank, at_grid, cross_entropy_of_known, mostly_objects
 from clip_seg_ros.training.phrases import known_words
@@ -101,6 +102,8 @@ class ViTRecipe(nn.Module):
 
     def save(self, folder: Path) -> list[Path]:
         """Writes both towers in half precision, with what ``factory`` builds them from."""
+        if distributed.rank() != 0:
+            return []
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "clip_vit_pocket.safetensors"
         values = {"clip": self.config.to_dict(), "known_words": list(self.tokenizer.known_words)}
@@ -114,7 +117,8 @@ class ViTRecipe(nn.Module):
         self.train()
         with torch.no_grad():
             bank = self.bank.draw(rng)
-        batch = scene_batch(self._scenes, rng, s.batch, (s.scene_px, s.scene_px), phrases=0).to(device)
+        batch = scene_batch(self._scenes, rng, s.batch, (s.scene_px, s.scene_px), phrases=0)
+        batch = batch.share().to(device)
         pixels = (batch.pixels - self.mean) / self.std
         tokens, dense, grid = self._patches(pixels)
         class_ids, color = at_grid(batch.class_map, grid).flatten(), at_grid(batch.color_map, grid).flatten()
@@ -123,7 +127,7 @@ class ViTRecipe(nn.Module):
         classes, colors = self.linear(tokens).flatten(0, 1).split([len(SEMANTIC_CLASSES), len(COLORS)], dim=1)
         terms["linear"] = 0.5 * (cross_entropy_of_known(classes, class_ids) + cross_entropy_of_known(colors, color))
         terms["teacher"] = self._teacher_loss(pixels, dense, grid, kept)
-        crops = crop_batch(self._scenes, self._crops, rng, s.crops, s.crop_px).to(device)
+        crops = crop_batch(self._scenes, self._crops, rng, s.crops, s.crop_px).share().to(device)
         pooled = self._pooled((crops.pixels - self.mean) / self.std)
         terms["crops"] = 0.5 * self.bank.loss(pooled, bank, crops.color, crops.kind)
         return terms
@@ -153,6 +157,7 @@ class ViTRecipe(nn.Module):
     ) -> torch.Tensor:
         """One minus the cosine to the ResNet's embedding of the same place."""
         taps = self._teacher[0]
+        taps.visual.to(pixels.device)
         with torch.no_grad():
             wanted = taps.dense(taps.feature_maps(pixels.to(memory_format=torch.channels_last), 4)[3])
             wanted = F.interpolate(wanted, size=grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
