@@ -27,7 +27,7 @@ SEMANTIC_CLASSES: tuple[str, ...] = (*KINDS, *SURFACES)
 FIRST_TRAIN_SEED = 100_000
 """Training takes its scenes from this seed upwards. Shapes are shared only by neighbours, so never with a test seed."""
 TEST_SEEDS = range(10_000, 11_000)
-"""Every second group of ``SCENES_PER_SHAPE_SET`` of them is drawn from beyond the ranges of training; see ``held_out_scene``."""
+"""Every second group of ``SCENES_PER_SHAPE_SET`` of them is drawn from beyond the ranges of training."""
 SHARD_SCENES = 10 * SCENES_PER_SHAPE_SET
 
 
@@ -52,8 +52,12 @@ class TabletopScenes:
 
 
 def held_out_seeds(count: int) -> list[int]:
-    """``count`` of the ``TEST_SEEDS``, spread evenly over them."""
-    return [TEST_SEEDS[index * len(TEST_SEEDS) // count] for index in range(count)]
+    """``count`` of the ``TEST_SEEDS``, spread evenly over the usual ones and over the unseen ones."""
+    # Each kind for itself: an even step over all would meet the groups of one kind alone, e.g. with 20 of 1000.
+    usual, unseen = ([seed for seed in TEST_SEEDS if is_unseen(seed) == kind] for kind in (False, True))
+    unseen_count = count * len(unseen) // len(TEST_SEEDS)
+    shares = ((usual, count - unseen_count), (unseen, unseen_count))
+    return sorted(seeds[index * len(seeds) // share] for seeds, share in shares for index in range(share))
 
 
 def is_unseen(seed: int) -> bool:

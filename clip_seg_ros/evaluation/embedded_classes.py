@@ -58,6 +58,7 @@ class ClassExaminer(Examiner):
             figures += [
                 Figure(f"embedded.{model}.class.{name}", round(float(iou), 4), "IoU")
                 for name, iou in zip(self._names, scores.iou, strict=True)
+                if np.isfinite(iou)  # of a class that is nowhere there is nothing to say
             ]
         return figures
 

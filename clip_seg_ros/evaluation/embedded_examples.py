@@ -83,7 +83,12 @@ def _shown(way: str, rgb: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _cropped(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    spare = [round(MARGIN * (ends[-1] - ends[0])) for ends in (rows, columns)]
-    part = rgb[max(rows[0] - spare[0], 0) : rows[-1] + spare[0], max(columns[0] - spare[1], 0) : columns[-1] + spare[1]]
-    return np.ascontiguousarray(part)
+    return np.ascontiguousarray(rgb[_grown(mask.any(axis=1)), _grown(mask.any(axis=0))])
+
+
+def _grown(occupied: np.ndarray) -> slice:
+    """What ``crop_to_object`` takes of an axis of which the object occupies a part, (side,) bool."""
+    places = np.flatnonzero(occupied)
+    first, end = places[0], places[-1] + 1
+    spare = MARGIN * (end - first)
+    return slice(max(0, int(first - spare)), int(end + spare))

@@ -40,7 +40,7 @@ class RelationExaminer(Examiner):
 
     def __init__(self, predictors: Mapping[str, tuple[Predictor, float]]) -> None:
         self._predictors = predictors
-        self._counts = {model: {"all": ReferringIoU()} for model in predictors}
+        self._counts: dict[str, dict[str, ReferringIoU]] = {model: {} for model in predictors}
         self._asked: dict[str, int] = {}
         self._galleries = {model: Gallery(2 * COLUMNS, 2 * COLUMNS) for model in predictors}
 
@@ -77,5 +77,6 @@ class RelationExaminer(Examiner):
         return figures
 
     def pictures(self) -> dict[str, np.ndarray]:
-        """Two rows at random and two of the worst for every model."""
-        return {f"{model}_relations": grid(gallery.cells()) for model, gallery in self._galleries.items()}
+        """Two rows at random and two of the worst for every model; none where nothing was asked."""
+        shown = {f"{model}_relations": gallery.cells() for model, gallery in self._galleries.items()}
+        return {name: grid(cells) for name, cells in shown.items() if cells}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from clip_seg_ros import resources
 from clip_seg_ros.evaluation.embedded import PhraseExaminer
@@ -11,10 +12,18 @@ from clip_seg_ros.evaluation.embedded_classes import ClassExaminer
 from clip_seg_ros.evaluation.embedded_examples import ExampleExaminer
 from clip_seg_ros.evaluation.embedded_relations import RelationExaminer
 from clip_seg_ros.evaluation.suite import Examiner
-from clip_seg_ros.models.factory import build_maskclip_pocket
+from clip_seg_ros.models.factory import build_maskclip_pocket, embedded_models
 from clip_seg_ros.pipeline.predictor import Predictor
 
-PARTS = ("phrases", "examples", "relations", "classes", "maskclip")
+PARTS: dict[str, tuple[str, ...]] = {
+    "phrases": ("clipseg-pocket",),
+    "examples": ("clipseg-pocket",),
+    "relations": ("cris-pocket", "clipseg-pocket"),
+    "classes": ("denseclip-pocket",),
+    "maskclip": ("maskclip-pocket",),
+    "maskclip_vit": ("maskclip-vit-pocket",),
+}
+"""The models that each part asks."""
 KEY_SMOOTHING, PROMPT_DENOISING = 1.0, 0.5
 """The thresholds of MaskCLIP's authors."""
 
@@ -23,8 +32,8 @@ def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, thres
     """Makes the examiners of the chosen ``PARTS``, each with its models.
 
     Args:
-        parts: ``phrases`` and ``examples`` ask CLIPSeg, ``relations`` CRIS and CLIPSeg, ``classes`` DenseCLIP and
-            MaskCLIP+, ``maskclip`` MaskCLIP in all its variants.
+        parts: ``phrases`` and ``examples`` ask CLIPSeg, ``relations`` CRIS and CLIPSeg, ``classes`` DenseCLIP,
+            ``maskclip`` and ``maskclip_vit`` MaskCLIP in all its variants.
         device: as ``resolve_device`` takes it.
         weights_dir: folder of the weights; ``None`` for the shipped ones.
         threshold: of CLIPSeg's answers.
@@ -45,31 +54,33 @@ def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, thres
             {"cris": (cris := predictor("cris-pocket"), cris.model.threshold),
              "clipseg": (predictor("clipseg-pocket"), threshold)}
         ),
-        "classes": lambda: ClassExaminer(
-            {"denseclip": predictor("denseclip-pocket"), "maskclip_plus": predictor("maskclip-plus-pocket")}
-        ),
-        "maskclip": lambda: ClassExaminer(_maskclips(folder, device)),
+        "classes": lambda: ClassExaminer({"denseclip": predictor("denseclip-pocket")}),
+        "maskclip": lambda: ClassExaminer(_maskclips(folder, "resnet", device)),
+        "maskclip_vit": lambda: ClassExaminer(_maskclips(folder, "vit", device)),
     }  # fmt: skip
     return [makers[part]() for part in PARTS if part in parts]
 
 
-def _maskclips(folder: Path, device: str) -> dict[str, Predictor]:
-    """MaskCLIP on both towers, with its refinements one by one, and its successors on the ViT."""
+def parts_there(weights_dir: Path | None) -> list[str]:
+    """The ``PARTS`` whose models all have their weights in a folder; ``None`` for the shipped ones."""
+    there = embedded_models(weights_dir)
+    return [part for part, models in PARTS.items() if set(models) <= set(there)]
+
+
+def _maskclips(folder: Path, tower: Literal["resnet", "vit"], device: str) -> dict[str, Predictor]:
+    """MaskCLIP with its refinements one by one, and on the ViT its successors."""
     plain = {"pamr_iterations": 0}
-    variants = {}
-    for tower in ("resnet", "vit"):
-        variants |= {
-            f"maskclip.{tower}.plain": (tower, plain),
-            f"maskclip.{tower}.key_smoothing": (tower, {**plain, "key_smoothing": KEY_SMOOTHING}),
-            f"maskclip.{tower}.prompt_denoising": (tower, {**plain, "prompt_denoising": PROMPT_DENOISING}),
-            f"maskclip.{tower}.both": (
-                tower, {**plain, "key_smoothing": KEY_SMOOTHING, "prompt_denoising": PROMPT_DENOISING}
-            ),
-            f"maskclip.{tower}.pamr": (tower, {}),
-        }  # fmt: skip
-    for variant in ("sclip", "clearclip", "naclip"):
-        variants[f"maskclip.vit.{variant}"] = ("vit", {**plain, "variant": variant})
+    smooth, denoised = {"key_smoothing": KEY_SMOOTHING}, {"prompt_denoising": PROMPT_DENOISING}
+    variants = {
+        "plain": plain,
+        "key_smoothing": plain | smooth,
+        "prompt_denoising": plain | denoised,
+        "both": plain | smooth | denoised,
+        "pamr": {},
+    }
+    if tower == "vit":
+        variants |= {variant: plain | {"variant": variant} for variant in ("sclip", "clearclip", "naclip")}
     return {
-        name: Predictor(build_maskclip_pocket(folder, tower, **options).eval(), device)
-        for name, (tower, options) in variants.items()
+        f"maskclip.{tower}.{name}": Predictor(build_maskclip_pocket(folder, tower, **options).eval(), device)
+        for name, options in variants.items()
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +49,14 @@ def build_segmenter(name: str, weights_dir: Path | None = None) -> PromptableSeg
             folder = weights_dir or resources.weights_dir()
         except FileNotFoundError as error:
             raise WeightsError(str(error)) from error
-        return EMBEDDED_MODELS[name](name, folder).eval()
+        missing = EMBEDDED_MODELS[name].missing(folder)
+        if missing:
+            recipe = EMBEDDED_MODELS[name].recipe
+            raise WeightsError(
+                f"{', '.join(missing)} of {name} is not in {folder}: restore it from the package or the repository, or "
+                f"make it with `clip-seg train config/{recipe} --work work --out {folder}`"
+            )
+        return EMBEDDED_MODELS[name].build(name, folder).eval()
     path = weight_file(name, weights_dir)
     return build_from_file(path, None if name.endswith(".safetensors") else name)
 
@@ -64,7 +72,7 @@ def weight_file(name: str, weights_dir: Path | None = None) -> Path:
         command = download_command(name)
         if command is not None:
             raise WeightsError(f'the weights "{name}" are not in {path.parent} yet: type `{command}`')
-    known = ", ".join((*EMBEDDED_MODELS, *PUBLIC_WEIGHTS))
+    known = ", ".join((*embedded_models(), *PUBLIC_WEIGHTS))
     raise ValueError(
         f'there is no model "{name}": use {known}, the name of weights that you converted (`clip-seg weights list`), '
         "or the path of a .safetensors file"
@@ -197,12 +205,50 @@ _POCKET_SPECS = {
     "resnet": InputSpec(192, "short_side", 16, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "vit": InputSpec(192, "short_side", 8, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-EMBEDDED_MODELS: dict[str, Callable[[str, Path], PromptableSegmenter]] = {
-    "clipseg-pocket": _build_clipseg_pocket,
-    "cris-pocket": lambda name, folder: build_from_file(folder / "cris_pocket.safetensors", name),
-    "denseclip-pocket": lambda name, folder: build_from_file(folder / "denseclip_pocket.safetensors", name),
-    "maskclip-pocket": lambda name, folder: build_maskclip_pocket(folder, "resnet", name),
-    "maskclip-vit-pocket": lambda name, folder: build_maskclip_pocket(folder, "vit", name),
-    "maskclip-plus-pocket": lambda name, folder: build_from_file(folder / "maskclip_plus_pocket.safetensors", name),
-}
-"""Models whose weights come with the package, trained on its simulated world."""
+
+
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """A small model, trained on the simulated world."""
+
+    build: Callable[[str, Path], PromptableSegmenter]
+    """From its name and the folder of its files."""
+    files: tuple[str, ...]
+    recipe: str
+    """What ``clip-seg train`` makes the files from."""
+
+    def missing(self, folder: Path) -> list[str]:
+        """Which of the files are not in ``folder``."""
+        return [file for file in self.files if not (folder / file).is_file()]
+
+
+def _whole(file: str, recipe: str) -> EmbeddedModel:
+    return EmbeddedModel(lambda name, folder: build_from_file(folder / file, name), (file,), recipe)
+
+
+EMBEDDED_MODELS: dict[str, EmbeddedModel] = {
+    "clipseg-pocket": EmbeddedModel(
+        _build_clipseg_pocket, ("clip_pocket.safetensors", "clipseg_pocket.safetensors"), "train_pocket.yaml"
+    ),
+    "maskclip-pocket": EmbeddedModel(
+        lambda name, folder: build_maskclip_pocket(folder, "resnet", name), ("clip_pocket.safetensors",),
+        "train_pocket.yaml",
+    ),
+    "denseclip-pocket": _whole("denseclip_pocket.safetensors", "train_denseclip_pocket.yaml"),
+    "cris-pocket": _whole("cris_pocket.safetensors", "train_cris_pocket.yaml"),
+    "maskclip-vit-pocket": EmbeddedModel(
+        lambda name, folder: build_maskclip_pocket(folder, "vit", name), ("clip_vit_pocket.safetensors",),
+        "train_vit_pocket.yaml",
+    ),
+}  # fmt: skip
+"""Models of the simulated world. Not all come with the package: ``embedded_models`` lists those whose files are there."""
+
+
+def embedded_models(weights_dir: Path | None = None) -> tuple[str, ...]:
+    """Returns the names of the embedded models whose files are in ``weights_dir``, by default the shipped ones.
+
+    Raises:
+        FileNotFoundError: There is no folder of shipped weights.
+    """
+    folder = weights_dir or resources.weights_dir()
+    return tuple(name for name, model in EMBEDDED_MODELS.items() if not model.missing(folder))

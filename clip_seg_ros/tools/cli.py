@@ -10,7 +10,7 @@ from collections.abc import Sequence
 # name -> help; the module clip_seg_ros.tools.<name> adds its arguments and runs it.
 COMMANDS: dict[str, str] = {
     "demo": "watch the simulated robot camera find what you name",
-    "train": "train the embedded weights again",
+    "train": "train a model, from rendered scenes or from a data set",
     "distill": "teach a small, fast network your classes from your pictures, without labels",
     "evaluate": "measure how well a model does",
     "bench": "time the models",

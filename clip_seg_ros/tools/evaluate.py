@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from clip_seg_ros.data import tabletop
-from clip_seg_ros.evaluation.embedded_suite import PARTS, examiners
+from clip_seg_ros.evaluation.embedded_suite import PARTS, examiners, parts_there
 from clip_seg_ros.evaluation.pictures import write_picture
 from clip_seg_ros.evaluation.suite import run_suite
 from clip_seg_ros.models.checkpoints import WeightsError
@@ -41,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     suite.add_argument(
         "--scenes", type=int, help=f"how many of the {available} held-out scenes, spread evenly (default: all)"
     )
-    suite.add_argument("--parts", nargs="+", choices=PARTS, help="what of the suite (default: all)")
+    suite.add_argument("--parts", nargs="+", choices=PARTS, help="what of the suite (default: all whose weights are there)")
     suite.add_argument("--pictures", type=Path, metavar="FOLDER", help="write random and worst answers as pictures")
     data = parser.add_argument_group("data sets")
     data.add_argument("--data", metavar="DATA", help="DATA.yaml, or KIND:ROOT[:SPLIT][:OPTION=VALUE]")
@@ -94,6 +94,8 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
     available = len(tabletop.TEST_SEEDS)
     if args.scenes is not None and not 1 <= args.scenes <= available:
         return f"--scenes must lie in 1..{available}, got {args.scenes}"
+    if args.threshold is not None and not 0.0 <= args.threshold <= 1.0:
+        return f"--threshold must lie in 0..1, got {args.threshold}"
     # Now, and not after minutes of measuring.
     if args.json and (not args.json.parent.is_dir() or args.json.is_dir()):
         return f"{args.json} cannot be written: name a file in a folder that exists"
@@ -105,10 +107,14 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
 def _run_embedded(args: argparse.Namespace) -> int:
     threshold = 0.5 if args.threshold is None else args.threshold
     try:
-        asked = examiners(args.parts or PARTS, args.device, args.weights, threshold)
+        parts = args.parts or parts_there(args.weights)
+        for part in PARTS if not args.parts else ():
+            if part not in parts:
+                print(f"left out: {part}, for the weights of {' and '.join(PARTS[part])} are not all there")
+        asked = examiners(parts, args.device, args.weights, threshold)
         seeds = tabletop.held_out_seeds(args.scenes or len(tabletop.TEST_SEEDS))
         figures = run_suite(asked, seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0))
-    except (WeightsError, RendererUnavailable, ValueError) as error:
+    except (WeightsError, RendererUnavailable, ValueError, OSError) as error:
         print(f"clip-seg evaluate: {error}", file=sys.stderr)
         return 1
     for figure in figures:

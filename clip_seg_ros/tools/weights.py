@@ -16,7 +16,7 @@ from clip_seg_ros.models.class_lists import class_list, class_list_names
 from clip_seg_ros.models.conversion.formats import convert, recognise
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.models.conversion.writing import store
-from clip_seg_ros.models.factory import EMBEDDED_MODELS, build_from_config, build_from_file
+from clip_seg_ros.models.factory import EMBEDDED_MODELS, build_from_config, build_from_file, embedded_models
 from clip_seg_ros.models.public_weights import PUBLIC_WEIGHTS, SAFE_NAME, download_command, file_name, is_name
 
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> None:
     folder = resources.cache_dir()
-    rows = [(name, name.partition("-")[0], "", "comes with the package") for name in EMBEDDED_MODELS]
+    rows = [(name, name.partition("-")[0], "", "comes with the package") for name in embedded_models()]
     for name, entry in PUBLIC_WEIGHTS.items():
         here = (folder / file_name(name)).is_file()
         state = "here" if here else "by hand" if entry.by_hand else "download"

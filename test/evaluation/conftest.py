@@ -1,18 +1,23 @@
-"""Recordings of the original implementations' metrics, and rendered scenes with a model to ask about them."""
+"""Recordings of the original implementations' metrics, and rendered scenes with models and rules to ask about them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from clip_seg_ros.data.samples import ReferringSample
+from clip_seg_ros.data.tabletop import held_out_scene
 from clip_seg_ros.pipeline.predictor import Predictor
-from clip_seg_ros.sim.renderer import SceneRenderer
-from clip_seg_ros.sim.scene import sample_scene
+from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
+from clip_seg_ros.sim.scene import Scene, sample_scene
+from clip_seg_ros.types import ProbabilityMaps
+
+SceneView = tuple[Scene, RenderedView]
+Rule = Callable[[Scene, RenderedView, str], np.ndarray]
 
 
 class MetricRecording:
@@ -70,3 +75,31 @@ def scenes() -> list[ReferringSample]:
                 samples.append(ReferringSample(view.rgb, item.name, mask, f"test/{seed}/{item.name}"))
             samples.append(ReferringSample(view.rgb, "giraffe", np.zeros((120, 160), bool), f"test/{seed}/giraffe"))
     return samples
+
+
+class RulePredictor:
+    """Answers by a rule that knows the scene: probability 0.9 where the rule says yes, 0.1 elsewhere."""
+
+    def __init__(self, scenes: Sequence[SceneView], rule: Rule) -> None:
+        self._scenes, self._rule = scenes, rule
+        self.asked: list[tuple[str, ...]] = []
+
+    def predict(self, rgb: np.ndarray, prompts: Sequence[str]) -> ProbabilityMaps:
+        self.asked.append(tuple(prompts))
+        scene, view = next(each for each in self._scenes if each[1].rgb is rgb)
+        inside = np.stack([self._rule(scene, view, prompt) for prompt in prompts])
+        return ProbabilityMaps(tuple(prompts), np.where(inside, 0.9, 0.1).astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def held_out() -> list[SceneView]:
+    """Two of the usual held-out scenes and two of the unseen ones, as pictures of 160 x 120."""
+    with SceneRenderer(160, 120) as renderer:
+        scenes = [held_out_scene(seed) for seed in (10_003, 10_004, 10_025, 10_026)]
+        return [(scene, renderer.render(scene, depth=False)) for scene in scenes]
+
+
+@pytest.fixture
+def by_rule(held_out: list[SceneView]) -> Callable[[Rule], RulePredictor]:
+    """Makes a predictor for the ``held_out`` scenes out of a rule, (scene, view, prompt) to (H, W) bool."""
+    return lambda rule: RulePredictor(held_out, rule)

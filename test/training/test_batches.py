@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES
+from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, class_map
 from clip_seg_ros.sim.scene import COLORS, KINDS
-from clip_seg_ros.training.batches import crop_batch, index_crops, scene_batch
+from clip_seg_ros.training import batches, distributed
+from clip_seg_ros.training.batches import (
+    class_batch, crop_batch, example_batch, expression_batch, index_crops, scene_batch,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +48,19 @@ def test_the_middle_of_a_red_crop_is_red(few_scenes):
 
 def test_masks_follow_from_the_maps(batch):
     for row, queries in enumerate(batch.queries):
+        # Every fourth pixel: looking at each takes seconds.
+        classes, colors = batch.class_map[row, ::4, ::4], batch.color_map[row, ::4, ::4]
         for p, query in enumerate(queries):
-            expected = np.zeros(batch.class_map.shape[1:], bool)
+            expected = np.zeros(classes.shape, bool)
             for y, x in np.ndindex(expected.shape):
-                name = (*SEMANTIC_CLASSES, None)[batch.class_map[row, y, x]]
+                name = (*SEMANTIC_CLASSES, None)[classes[y, x]]
                 if name not in KINDS:
                     expected[y, x] = query.kind is not None and query.kind == name
                     continue
-                kind = name
-                color_index = int(batch.color_map[row, y, x])
+                color_index = int(colors[y, x])
                 color = COLORS[color_index] if color_index >= 0 else "recoloured"
-                expected[y, x] = query.matches((color, kind))
-            assert (batch.masks[row, p].numpy() == expected).all(), query
+                expected[y, x] = query.matches((color, name))
+            assert (batch.masks[row, p, ::4, ::4].numpy() == expected).all(), query
 
 
 def test_recoloured_scenes_lose_their_colour_names_only(batch):
@@ -76,3 +82,104 @@ def test_recolouring_can_be_left_out(few_scenes):
     batch = scene_batch(few_scenes, np.random.default_rng(0), 24, (64, 64), 1, recolor=False)
     on_object = (batch.class_map >= 0) & (batch.class_map < len(KINDS))
     assert (on_object == (batch.color_map >= 0)).all()
+
+
+@pytest.fixture
+def windows(few_scenes, monkeypatch):
+    """(number of the scene, window) of every window that is drawn from now on."""
+    drawn, zoom = [], batches._zoom
+
+    def watched(labels, *rest):
+        number = next(n for n in range(len(few_scenes)) if np.shares_memory(labels, few_scenes.labels[n]))
+        drawn.append((number, zoom(labels, *rest)))
+        return drawn[-1][1]
+
+    monkeypatch.setattr(batches, "_zoom", watched)
+    return drawn
+
+
+def test_classes_are_those_of_the_scene_through_the_window(few_scenes, windows):
+    batch = class_batch(few_scenes, np.random.default_rng(0), 16, (64, 96))
+    assert batch.pixels.shape == (16, 3, 64, 96) and batch.labels.dtype == torch.int64
+    assert {window.mirrored for _, window in windows} == {True, False}
+    for labels, (number, window) in zip(batch.labels.numpy(), windows, strict=True):
+        rows, columns = window.part
+        # The nearest pixel: its corner is the one below.
+        y = rows.start + np.arange(64) * (rows.stop - rows.start) // 64
+        x = columns.start + np.arange(96) * (columns.stop - columns.start) // 96
+        expected = class_map(few_scenes.scene(number), few_scenes.labels[number])[np.ix_(y, x)]
+        assert (labels == (expected[:, ::-1] if window.mirrored else expected)).all()
+
+
+@pytest.fixture
+def coded(few_scenes):
+    """The same scenes, in which the picture says colour and kind of every object: (100 + colour, 100 + kind, 255)."""
+    rgb = np.zeros_like(few_scenes.rgb)
+    for n, objects in enumerate(few_scenes.objects):
+        for label, (color, kind) in enumerate(objects, start=1):
+            rgb[n][few_scenes.labels[n] == label] = (100 + COLORS.index(color), 100 + KINDS.index(kind), 255)
+    return replace(few_scenes, rgb=rgb)
+
+
+def test_examples_show_the_pair_and_nothing_else_as_it_is(coded, monkeypatch):
+    monkeypatch.setattr(batches, "_augment", lambda rgb, recolored, rng: torch.from_numpy(rgb))
+    index = index_crops(coded)
+    pairs = sorted({(COLORS[c], KINDS[k]) for c, k in zip(index.color, index.kind, strict=True)})
+    shown = example_batch(coded, index, np.random.default_rng(0), pairs, 48).numpy()
+    assert shown.shape == (len(pairs), 48, 48, 3)
+    for picture, (color, kind) in zip(shown, pairs, strict=True):
+        own = (picture == (100 + COLORS.index(color), 100 + KINDS.index(kind), 255)).all(axis=-1)
+        assert own.mean() > 0.03
+        # Objects as they are have full blue; the background is darkened towards the mean colour.
+        full = picture[..., 2] == 255
+        assert (full == own).all()
+
+
+def test_a_pair_that_no_scene_shows_has_no_example(few_scenes):
+    index = index_crops(few_scenes)
+    shown = {(COLORS[c], KINDS[k]) for c, k in zip(index.color, index.kind, strict=True)}
+    color, kind = next((c, k) for c in COLORS for k in KINDS if (c, k) not in shown)
+    with pytest.raises(ValueError, match=f"no scene shows a {color} {kind} large enough"):
+        example_batch(few_scenes, index, np.random.default_rng(0), [(color, kind)], 32)
+
+
+@pytest.mark.parametrize("kind", ["crops", "scenes", "expressions", "classes"])
+def test_the_shares_of_two_processes_are_the_batch(few_scenes, kind, monkeypatch):
+    rng = np.random.default_rng(0)
+    batch = {
+        "crops": lambda: crop_batch(few_scenes, index_crops(few_scenes), rng, 4, 16),
+        "scenes": lambda: scene_batch(few_scenes, rng, 4, (32, 32), 2),
+        "expressions": lambda: expression_batch(few_scenes, rng, 4, (32, 32), 2),
+        "classes": lambda: class_batch(few_scenes, rng, 4, (32, 32)),
+    }[kind]()
+    assert vars(batch.share()).keys() == vars(batch).keys()
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    parts = []
+    for number in range(2):
+        monkeypatch.setattr(distributed, "rank", lambda number=number: number)
+        parts.append(batch.share())
+    for name, whole in vars(batch).items():
+        first, second = (getattr(part, name) for part in parts)
+        together = first + second if isinstance(whole, tuple) else torch.cat([first, second])
+        assert len(first) == 2 and (together == whole if isinstance(whole, tuple) else torch.equal(together, whole))
+
+
+def test_light_is_brighter_towards_one_side_and_the_same_in_all_of_a_line():
+    factors = batches._light(np.random.default_rng(0), 50, 20, 30)
+    assert factors.shape == (50, 20, 30, 3) and factors.dtype == np.float32 and factors.min() > 0
+    steps = [np.diff(factors, axis=axis) for axis in (1, 2)]
+    for step in steps:
+        assert np.ptp(step, axis=(1, 2)).max() < 1e-4, "a plane"
+    middles = factors.mean(axis=(1, 2))
+    assert 0.6 * 0.9 <= middles.min() < 0.7 and 1.1 < middles.max() <= 1.25 * 1.1
+
+
+def test_other_textures_darken_the_bare_table_and_nothing_else():
+    rgb = np.random.default_rng(0).integers(60, 256, (40, 60, 3)).astype(np.uint8)
+    bare = np.zeros((40, 60), bool)
+    bare[20:] = True
+    for seed in range(8):
+        changed = batches._retextured(rgb, bare, np.random.default_rng(seed))
+        assert (changed[:20] == rgb[:20]).all() and (changed <= rgb).all() and changed.dtype == np.uint8
+        shade = changed[20:].mean(axis=(0, 1)) / rgb[20:].mean(axis=(0, 1))
+        assert 0.35 < shade.min() and shade.max() < 0.99 and np.ptp(shade) < 0.05, "the hue stays"
