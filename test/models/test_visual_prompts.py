@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from clip_seg_ros.models.visual_prompts import crop_to_object, emphasise, visual_prompt
+from clip_seg_ros.models.visual_prompts import MEAN_RGB, crop_to_object, emphasise, fade_background, visual_prompt
 
 
 @pytest.fixture
@@ -57,3 +58,19 @@ def test_faults_are_said(pixels: torch.Tensor, masks: torch.Tensor) -> None:
         visual_prompt(pixels, masks.transpose(1, 2), 48)
     with pytest.raises(ValueError, match="7x96 pixels is too small"):
         visual_prompt(pixels[:, :, :7], masks[:, 20:27], 48)
+
+
+def test_fading_an_image_is_emphasising_its_pixels_up_to_rounding() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    rgb[:10] = (255, 0, 128)  # the extremes too, and at the edge
+    mask = np.zeros((40, 60), bool)
+    mask[5:25, 30:60] = True
+    std = np.array([58.395, 57.12, 57.375], np.float32)
+    pixels = torch.from_numpy((rgb - MEAN_RGB) / std).permute(2, 0, 1)[None]
+    expected = emphasise(pixels, torch.from_numpy(mask)[None])[0].permute(1, 2, 0).numpy() * std + MEAN_RGB
+    faded = fade_background(rgb, mask)
+    assert faded.dtype == np.uint8 and faded.shape == rgb.shape
+    assert (faded[mask] == rgb[mask]).all()
+    error = np.abs(faded.astype(np.float32) - expected)
+    assert error.max() < 1.1, "a grey level, and a tenth of the blurred image's rounding"
+    assert np.abs(rgb.astype(np.float32) - expected)[~mask].mean() > 30, "it does fade"

@@ -13,8 +13,8 @@ def parts():
                 yield pytest.param(part, id=f"{kind}{index}.{number}")
 
 
-@pytest.mark.parametrize("part", list(parts()))
-def test_a_part_is_a_closed_surface_seen_from_outside(part):
+def volume_of(part):
+    """Cubic metres inside a part's surface, which must be closed, its faces counter-clockwise seen from outside."""
     # Points at one place (the poles of a lathed surface) are one vertex.
     places, joined = np.unique(part.vertices.round(7), axis=0, return_inverse=True)
     faces = joined.reshape(-1)[part.faces]
@@ -22,8 +22,12 @@ def test_a_part_is_a_closed_surface_seen_from_outside(part):
     edges = Counter(edge for a, b, c in faces for edge in ((a, b), (b, c), (c, a)))
     for (a, b), count in edges.items():
         assert edges[(b, a)] == count, "an edge without its counterpart is a hole or a flipped face"
-    volume = sum(np.dot(places[a], np.cross(places[b], places[c])) for a, b, c in faces) / 6
-    assert volume > 0
+    return sum(np.dot(places[a], np.cross(places[b], places[c])) for a, b, c in faces) / 6
+
+
+@pytest.mark.parametrize("part", list(parts()))
+def test_a_part_is_a_closed_surface_seen_from_outside(part):
+    assert volume_of(part) > 0
 
 
 @pytest.mark.parametrize("kind", SHAPE_BUILDERS)
@@ -40,3 +44,22 @@ def test_the_same_seed_gives_the_same_shapes_and_another_does_not():
     first, again, other = build_shapes(5, 2), build_shapes(5, 2), build_shapes(6, 2)
     assert all(a.height == b.height for kind in first for a, b in zip(first[kind], again[kind], strict=True))
     assert first["cup"][0].height != other["cup"][0].height
+
+
+@pytest.mark.parametrize("kind", SHAPE_BUILDERS)
+def test_a_stretched_shape_is_as_much_wider_and_taller_as_was_asked(kind):
+    plain = build_shapes(9, 1)[kind][0]
+    kept = [part.vertices.copy() for part in plain.parts]
+    shape = plain.stretched(1.2, 0.8)
+    assert shape.footprint_radius == pytest.approx(1.2 * plain.footprint_radius)
+    assert shape.height == pytest.approx(0.8 * plain.height)
+    assert shape.lying_radius == pytest.approx(1.2 * plain.lying_radius) and shape.rolls == plain.rolls
+    for part, before, vertices in zip(shape.parts, plain.parts, kept, strict=True):
+        assert (before.vertices == vertices).all(), "the shape itself stays as it was"
+        np.testing.assert_allclose(part.vertices, vertices * [1.2, 1.2, 0.8])
+        assert part.rgba == before.rgba and (part.faces == before.faces).all()
+        assert volume_of(part) == pytest.approx(1.2 * 1.2 * 0.8 * volume_of(before))
+    points = np.concatenate([part.vertices for part in shape.parts])
+    assert points[:, 2].min() == pytest.approx(0.0, abs=1e-3), "it still stands on the table"
+    assert points[:, 2].max() == pytest.approx(shape.height, abs=1e-2)
+    assert np.hypot(points[:, 0], points[:, 1]).max() <= shape.footprint_radius + 0.013

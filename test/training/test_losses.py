@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clip_seg_ros.training.losses import shrink_mask, text_to_pixel_loss
+from clip_seg_ros.training.losses import dice_loss, shrink_mask, text_to_pixel_loss
 
 
 def test_a_mask_shrinks_to_its_nearest_pixels() -> None:
@@ -37,3 +37,24 @@ def test_the_gradient_pulls_up_inside_and_down_outside() -> None:
     assert torch.equal(logits.grad, torch.tensor([[[-0.125, -0.125], [0.125, 0.125]]]))
     # Logits of hundreds, as an untrained kernel gives, cost much and no NaN.
     assert text_to_pixel_loss(torch.full((1, 2, 2), -500.0), torch.ones(1, 2, 2)) == 500.0
+
+
+def test_dice_counts_each_mask_once_whatever_its_size() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 5, generator=generator)
+    masks = (torch.rand(2, 3, 4, 5, generator=generator) > 0.6).float()
+    masks[1, 2] = 0
+    expected = []
+    for p, mask in zip(logits.sigmoid().flatten(0, 1), masks.flatten(0, 1), strict=True):
+        if mask.any():
+            expected.append(float(1 - (2 * (p * mask).sum() + 1) / (p.sum() + mask.sum() + 1)))
+    assert len(expected) == 5
+    assert dice_loss(logits, masks).item() == pytest.approx(sum(expected) / 5, rel=1e-5)
+    assert dice_loss(logits.flatten(0, 1), masks.flatten(0, 1)) == dice_loss(logits, masks)
+
+
+def test_dice_of_nothing_is_nothing_and_has_a_gradient() -> None:
+    logits = torch.randn(1, 2, 2, requires_grad=True)
+    loss = dice_loss(logits, torch.zeros(1, 2, 2))
+    loss.backward()
+    assert loss == 0 and not logits.grad.any()
