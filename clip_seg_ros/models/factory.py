@@ -53,7 +53,7 @@ def build_segmenter(name: str, weights_dir: Path | None = None) -> PromptableSeg
         if missing:
             recipe = EMBEDDED_MODELS[name].recipe
             raise WeightsError(
-                f"{', '.join(missing)} of {name} is not in {folder}: restore it from the package or the repository, or "
+                f"{', '.join(missing)} of {name} does not exist in {folder}: restore it from the package or the repository, or "
                 f"make it with `clip-seg train config/{recipe} --work work --out {folder}`"
             )
         return EMBEDDED_MODELS[name].build(name, folder).eval()

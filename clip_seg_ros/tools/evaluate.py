@@ -41,7 +41,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     suite.add_argument(
         "--scenes", type=int, help=f"how many of the {available} held-out scenes, spread evenly (default: all)"
     )
-    suite.add_argument("--parts", nargs="+", choices=PARTS, help="what of the suite (default: all whose weights are there)")
+    suite.add_argument(
+        "--parts", nargs="+", choices=PARTS, help="what of the suite (default: all whose weights are there)"
+    )
     suite.add_argument("--pictures", type=Path, metavar="FOLDER", help="write random and worst answers as pictures")
     data = parser.add_argument_group("data sets")
     data.add_argument("--data", metavar="DATA", help="DATA.yaml, or KIND:ROOT[:SPLIT][:OPTION=VALUE]")
@@ -108,6 +110,8 @@ def _run_embedded(args: argparse.Namespace) -> int:
     threshold = 0.5 if args.threshold is None else args.threshold
     try:
         parts = args.parts or parts_there(args.weights)
+        if not parts:
+            raise WeightsError(f"{args.weights or 'the shipped folder'} holds the weights of no embedded model")
         for part in PARTS if not args.parts else ():
             if part not in parts:
                 print(f"left out: {part}, for the weights of {' and '.join(PARTS[part])} are not all there")

@@ -101,3 +101,15 @@ def test_too_large_an_image_is_refused() -> None:
     decoder = VisionLanguageDecoder(8, 1, 2, 8, 0.1, 5)
     with pytest.raises(ValueError, match="at most 4096 pixels a side"):
         decoder.grid_position(4, 257)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sentences", [1, 3])
+def test_several_sentences_an_image_equal_asking_one_by_one(cris: CRIS, pixels: torch.Tensor, sentences: int) -> None:
+    asked = [PROMPTS[:sentences], PROMPTS[::-1][:sentences]]  # another order for the second image
+    together = cris(pixels, cris.tokenizer([prompt for prompts in asked for prompt in prompts]))
+    assert together.shape == (2 * sentences, 16, 24)
+    for image, prompts in enumerate(asked):
+        for row, prompt in enumerate(prompts):
+            alone = cris.decode(cris.encode_image(pixels[image : image + 1]), cris.encode_text([prompt]))[0, 0]
+            torch.testing.assert_close(together[image * sentences + row], alone, atol=1e-5, rtol=1e-4)

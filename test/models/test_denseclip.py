@@ -300,3 +300,47 @@ def test_unknown_and_missing_settings_are_refused() -> None:
         DenseCLIPConfig.from_dict({**config["denseclip"], "colour": "red"})
     with pytest.raises(KeyError, match="class_names"):
         DenseCLIPConfig.from_dict({"input_spec": config["denseclip"]["input_spec"]})
+
+
+def without(part: str) -> DenseCLIP:
+    config = make_config("resnet")
+    config["denseclip"][part] = False
+    torch.manual_seed(0)
+    return DenseCLIP.from_config("less", config).eval()
+
+
+@torch.inference_mode()
+def test_without_context_awareness_texts_are_the_same_for_every_image() -> None:
+    model = without("context_aware")
+    assert not hasattr(model, "gamma") and not hasattr(model, "context_decoder")
+    text = model.encode_text(NAMES)
+    features = model.encode_image(images(2, 3, 64, 64))
+    texts = model.texts_in_context(features, text)
+    assert torch.equal(texts, text.pooled.expand(2, -1, -1))
+    assert model.decode(features, text).shape == (2, 3, 16, 16)
+
+
+@torch.inference_mode()
+def test_without_the_score_map_no_text_reaches_the_answer() -> None:
+    model = without("score_map")
+    features, text = model.encode_image(images(1, 3, 64, 64)), model.encode_text(NAMES)
+    other = TextFeatures(torch.randn_like(text.pooled))
+    (logits, scores), (same, changed) = (model.decode_with_scores(features, each) for each in (text, other))
+    assert torch.equal(logits, same) and not torch.allclose(scores, changed), "the scores are still judged in training"
+    full = make_model("resnet")
+    features = full.encode_image(images(1, 3, 64, 64))
+    assert not torch.allclose(full.decode(features, full.encode_text(NAMES)), full.decode(features, other), atol=1e-3)
+
+
+def test_pre_model_prompting_needs_context_awareness() -> None:
+    config = make_config("resnet", "pre")
+    config["denseclip"]["context_aware"] = False
+    with pytest.raises(ValueError, match="cannot go without context_aware"):
+        DenseCLIP.from_config("wrong", config)
+
+
+def test_files_of_before_have_both_parts() -> None:
+    values = make_config("resnet")["denseclip"]
+    del values["context_aware"], values["score_map"]
+    config = DenseCLIPConfig.from_dict(values)
+    assert config.context_aware and config.score_map

@@ -9,7 +9,7 @@ from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig, b
 from clip_seg_ros.models.base import InputSpec
 from clip_seg_ros.models.checkpoints import WeightsError, save_safetensors, update_sums
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
-from clip_seg_ros.models.factory import MODEL_KINDS, build_from_config, build_segmenter
+from clip_seg_ros.models.factory import MODEL_KINDS, build_from_config, build_segmenter, weight_file
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 
 WORDS = ("red", "cup")
@@ -70,7 +70,7 @@ def test_unknown_name(weights_dir: Path) -> None:
 
 
 def test_missing_weights(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"clip_pocket\.safetensors does not exist"):
+    with pytest.raises(WeightsError, match=r"clip_pocket\.safetensors, clipseg_pocket\.safetensors of clipseg-pocket does not exist in"):
         build_segmenter("clipseg-pocket", tmp_path)
 
 
@@ -125,3 +125,17 @@ def test_weights_of_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert built.decoder.film_mul.weight.equal(model.decoder.film_mul.weight)
     monkeypatch.setenv("CLIP_SEG_CACHE_DIR", str(tmp_path / "elsewhere"))
     assert build_segmenter("mine", tmp_path).name == "mine"
+
+
+def test_where_weights_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path is itself, whether the file is there or not; a name is a file of the folder."""
+    (tmp_path / "mine.safetensors").touch()
+    assert weight_file("mine", tmp_path) == tmp_path / "mine.safetensors"
+    monkeypatch.setenv("CLIP_SEG_CACHE_DIR", str(tmp_path))
+    assert weight_file("mine") == tmp_path / "mine.safetensors"
+    assert weight_file("other/file.safetensors") == Path("other/file.safetensors")
+    assert weight_file("~/file.safetensors") == Path.home() / "file.safetensors"
+    with pytest.raises(WeightsError, match="`clip-seg weights download cris-r50`"):
+        weight_file("cris-r50")
+    with pytest.raises(ValueError, match='no model "theirs": use clipseg-pocket'):
+        weight_file("theirs")

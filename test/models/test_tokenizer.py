@@ -74,3 +74,19 @@ def test_clip_vocabulary() -> None:
     assert tokenizer(["a cat"])[0, :5].tolist() == [49406, 320, 2368, 49407, 0]
     assert tokenizer(["cat " * 100])[0, -1] == 49407
     assert tokenizer.unknown_words("zyzzyva") == ()
+
+
+def test_rows_of_an_older_vocabulary_go_to_the_same_pieces() -> None:
+    older = CompactTokenizer(WORDS, context_length=8)
+    newer = CompactTokenizer(("blue", "red", "cup", "zebra", "."), context_length=8)
+    theirs, ours = newer.rows_from(older)
+    assert len(set(theirs)) == len(theirs) and len(set(ours)) == len(ours)
+    moved = dict(zip(theirs, ours, strict=True))
+    for phrase in ("red cup.", "a red photo", ""):
+        before, after = (tokenizer([phrase])[0].tolist() for tokenizer in (older, newer))
+        for piece, again in zip(before, after, strict=True):
+            # What only the older one knows is an unknown piece here.
+            assert moved.get(piece, 1) == again
+    assert set(range(newer.vocab_size)) - set(ours) == {newer([word])[0, 1].item() for word in ("blue", "zebra")}
+    same = newer.rows_from(newer)
+    assert same[0] == same[1] and sorted(same[0]) == list(range(newer.vocab_size))

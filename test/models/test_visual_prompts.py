@@ -74,3 +74,13 @@ def test_fading_an_image_is_emphasising_its_pixels_up_to_rounding() -> None:
     error = np.abs(faded.astype(np.float32) - expected)
     assert error.max() < 1.1, "a grey level, and a tenth of the blurred image's rounding"
     assert np.abs(rgb.astype(np.float32) - expected)[~mask].mean() > 30, "it does fade"
+
+
+def test_fading_an_rgb_image_is_emphasising_its_normalised_pixels(masks: torch.Tensor) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
+    mean, std = MEAN_RGB / 255, np.array([0.2, 0.3, 0.4], np.float32)
+    pixels = torch.from_numpy(((noise / np.float32(255) - mean) / std).transpose(2, 0, 1))
+    emphasised = emphasise(pixels[None], masks[:1])[0].numpy().transpose(1, 2, 0)
+    faded = fade_background(noise, masks[0].numpy())
+    assert faded.dtype == np.uint8 and (faded[masks[0].numpy()] == noise[masks[0].numpy()]).all()
+    assert np.abs((emphasised * std + mean) * 255 - faded).max() < 1.2, "rounding"

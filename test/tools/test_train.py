@@ -27,6 +27,7 @@ from clip_seg_ros.models.factory import MODEL_KINDS, build_from_file, build_segm
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.training import pocket
+from clip_seg_ros.training.methods import TrainConfig, build_recipe
 
 STEP = {"steps": 2, "batch": 2, "learning_rate": 1.0e-3}
 WINDOW = {**STEP, "phrases": 2, "scene_px": [64, 64]}
@@ -238,6 +239,14 @@ def test_a_data_set_trains_a_model(tmp_path: Path, kind: str, capsys) -> None:
         assert model.class_names == ("background", *class_list("voc20"))
         assert not any(name.startswith("text_encoder.") for name in changed)
         assert any(name.startswith("backbone.") for name in towers)
+
+
+@pytest.mark.parametrize("kind", ["clipseg", "cris", "denseclip"])
+def test_all_of_a_model_lies_on_the_device(tmp_path: Path, kind: str) -> None:
+    """Buffers too: what normalises pictures is one."""
+    recipe = build_recipe(TrainConfig.from_mapping(recipe_of(kind, tmp_path)), None, torch.device("meta"))
+    tensors = (*recipe.module.parameters(), *recipe.module.buffers())
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
 # What is wrong.
