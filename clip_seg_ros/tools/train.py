@@ -21,7 +21,9 @@ from clip_seg_ros.training import distributed
 from clip_seg_ros.training.methods import DATA_METHODS, TrainConfig, build_recipe
 from clip_seg_ros.training.runner import Runner
 
-_FAULTS = (DataError, WeightsError, RendererUnavailable, OSError, ValueError, FloatingPointError, distributed.ProcessLost)
+_FAULTS = (
+    DataError, WeightsError, RendererUnavailable, OSError, ValueError, FloatingPointError, distributed.ProcessLost,
+)  # fmt: skip
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -90,11 +92,11 @@ def _scenes(folder: Path, count: int) -> tabletop.TabletopScenes:
 
 def _record(config: TrainConfig, seconds: dict[str, float], device: torch.device) -> dict[str, object]:
     """What a model card tells of a training."""
-    cuda = device.type == "cuda"
+    processor = f"{torch.get_num_threads()} threads, {platform.machine()}"
     return {
         "config": vars(config),
         "seconds": {stage: round(spent) for stage, spent in seconds.items()},
         "processes": distributed.world_size(),
-        "machine": torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} threads, {platform.machine()}",
+        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
         "torch": torch.__version__,
     }

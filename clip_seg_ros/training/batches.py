@@ -223,8 +223,8 @@ def expression_batch(
 ) -> ExpressionBatch:
     """Draws ``size`` scenes with ``phrases`` phrases each, most of which relate an object to others.
 
-    ``plain_share`` of the phrases, and all where a scene settles no relation, are those of ``sample_query``: a colour, a
-    kind or both, there or not.
+    ``plain_share`` of the phrases, and all where a scene settles no relation, are those of ``sample_query``: a colour,
+    a kind or both, there or not.
     """
     height, width = height_width
     rgb = np.empty((size, height, width, 3), np.uint8)

@@ -80,9 +80,11 @@ class CRISRecipe(nn.Module):
         if s.first_steps:
             parts.insert(0, ("first", s.first_steps, self.first_terms, Schedule("constant")))
         return [
-            Stage(name, steps, s.learning_rate, s.weight_decay, loss=loss, schedule=schedule, rate_factors=factors, **common)
+            Stage(
+                name, steps, s.learning_rate, s.weight_decay, loss=loss, schedule=schedule, rate_factors=factors, **common
+            )
             for name, steps, loss, schedule in parts
-        ]
+        ]  # fmt: skip
 
     @property
     def module(self) -> nn.Module:

@@ -60,7 +60,7 @@ def dense_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, ignore: int 
 
 
 def identity_loss(scores: torch.Tensor, labels: torch.Tensor, tau: float = 0.07, weight: float = 0.4) -> torch.Tensor:
-    """DenseCLIP's auxiliary loss: the score map (B, K, h, w), of cosines, must find the classes itself (section 3.2)."""
+    """DenseCLIP's auxiliary loss: the score map (B, K, h, w), of cosines, must find the classes too (section 3.2)."""
     return weight * dense_cross_entropy(scores / tau, labels)
 
 

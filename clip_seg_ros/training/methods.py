@@ -36,7 +36,7 @@ class TrainConfig:
     """A YAML file for ``clip-seg train``."""
 
     method: str
-    """One of ``POCKET_METHODS``, which learn from rendered scenes, or of ``DATA_METHODS``, which learn from data sets."""
+    """One of ``POCKET_METHODS``, which learn from rendered scenes, or of ``DATA_METHODS``, which learn from files."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """The method's own settings; see the settings' class for their names and defaults."""
     seed: int = 0
@@ -110,7 +110,8 @@ def _start(config: TrainConfig) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     path = weight_file(config.model)
     tensors, values = load_safetensors(path)
     if values.get("kind") != config.method:
-        raise WeightsError(f"{path} holds {values.get('kind', 'only a part of a model')}: {config.method} cannot begin with it")
+        held = values.get("kind", "only a part of a model")
+        raise WeightsError(f"{path} holds {held}: {config.method} cannot begin with it")
     return tensors, values, path
 
 

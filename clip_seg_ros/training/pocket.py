@@ -202,7 +202,8 @@ class PocketRecipe(nn.Module):
         return {
             "pool": self.bank.loss(pooled, bank, batch.color, batch.kind),
             "path": self.bank.loss(dense, bank, batch.color, batch.kind),
-            "linear": cross_entropy_of_known(kind_logits, batch.kind) + cross_entropy_of_known(color_logits, batch.color),
+            "linear": cross_entropy_of_known(kind_logits, batch.kind)
+            + cross_entropy_of_known(color_logits, batch.color),
         }
 
     def _crop_terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
@@ -234,8 +235,8 @@ class PocketRecipe(nn.Module):
         classes, colors = self.token_head(torch.cat(tokens, dim=-1)).flatten(0, 1).split(
             [len(SEMANTIC_CLASSES), len(COLORS)], dim=1
         )
-        class_ids = at_grid(batch.class_map, grid).flatten()
-        return cross_entropy_of_known(classes, class_ids) + cross_entropy_of_known(colors, at_grid(batch.color_map, grid).flatten())
+        class_ids, color = at_grid(batch.class_map, grid).flatten(), at_grid(batch.color_map, grid).flatten()
+        return cross_entropy_of_known(classes, class_ids) + cross_entropy_of_known(colors, color)
 
     def _region_loss(self, dense: torch.Tensor, bank: torch.Tensor, batch: SceneBatch) -> torch.Tensor:
         """Every place against every phrase; tables and floors, which fill most of a picture, count a fifth as often."""

@@ -40,8 +40,7 @@ def pocket_clip(
     clip = build_clip(config)
     table = clip.token_embedding.weight.detach().clone()
     theirs, ours = tokenizer.rows_from(known)
-    table[ours] = tensors["token_embedding.weight"][theirs].to(table.dtype)
-    tensors = {name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    table[ours] = tensors["token_embedding.weight"][theirs]
     load_strict(clip, tensors | {"token_embedding.weight": table}, str(path))
     clip.visual.to(memory_format=torch.channels_last)
     return clip, config, tokenizer

@@ -24,7 +24,8 @@ WORDS = ("left", "right", "square")
 def model_config() -> dict:
     tokenizer = CompactTokenizer(WORDS, 8)
     spec = InputSpec(64, "letterbox", 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-    clip = ClipConfig(24, VisionConfig((1, 1, 1, 1), 8, 64, head_width=32), TextConfig(8, tokenizer.vocab_size, 16, 2, 1))
+    text = TextConfig(8, tokenizer.vocab_size, 16, 2, 1)
+    clip = ClipConfig(24, VisionConfig((1, 1, 1, 1), 8, 64, head_width=32), text)
     own = CRISConfig((12, 16, 24), spec, n_layers=1, n_heads=2, feed_forward=32)
     words = {"kind": "compact", "known_words": list(WORDS), "context_length": 8}
     return {"kind": "cris", "clip": clip.to_dict(), "cris": own.to_dict(), "tokenizer": words}
