@@ -24,13 +24,12 @@ from clip_seg_ros.models.conversion.mapping import Converted
 from clip_seg_ros.models.conversion.writing import store
 from clip_seg_ros.models.student import Student, StudentConfig, imagenet_input, known_networks
 from clip_seg_ros.pipeline.predictor import PRECISIONS, Predictor, resolve_device
-from clip_seg_ros.training.maskclip_plus import (
+from clip_seg_ros.training.maskclip_plus import MaskCLIPPlus, TrainSettings
+from clip_seg_ros.training.pseudo_labels import (
     BACKGROUND_CLASS,
     Labeller,
     LabelledPictures,
     LabelSettings,
-    MaskCLIPPlus,
-    TrainSettings,
     label_pictures,
 )
 from clip_seg_ros.training.runner import Runner
@@ -39,6 +38,8 @@ _SMALLEST_SIZE = 64
 _TIMED_PICTURES = 20
 _EXAMPLES = 6
 _CELL = (320, 240)
+_TOLERATED = 0.97
+"""Self-training may change the agreement with the teacher by this factor: it is meant to correct the teacher."""
 _UNKNOWN_RGB = (40, 40, 40)
 
 
@@ -118,8 +119,8 @@ def _distill(args: argparse.Namespace) -> None:
     training = TrainSettings(
         args.steps,
         args.self_share,
-        args.batch,
-        args.learning_rate,
+        batch=args.batch,
+        learning_rate=args.learning_rate,
         confidence=args.confidence,
         precision=args.precision,
         seed=args.seed,
@@ -139,7 +140,9 @@ def _distill(args: argparse.Namespace) -> None:
     _say_what_was_labelled(pictures, labeller)
     trained, held_out = pictures.split()
     recipe = repr((config, training, len(trained)))
-    MaskCLIPPlus(student, pictures, trained, training).run(Runner(student, work / "state.pt", args.seed, recipe))
+    trainer = MaskCLIPPlus(student, pictures, trained, training)
+    trainer.run(Runner(student, work / "state.pt", args.seed, recipe))
+    keep_the_better(student, trainer.guided_weights(), args.device, pictures, held_out)
     store(Converted(student.file_config(), student.state_dict()), args.out)
     print(f"written to {args.out}; measuring it on {len(held_out)} pictures that training never saw")
     # As it is on disk.
@@ -201,6 +204,35 @@ def _say_what_was_labelled(pictures: LabelledPictures, labeller: Labeller) -> No
             f"dropped: {', '.join(never)}. The teacher is sure of them in no picture; they stay in the list, but the "
             "network cannot learn them. Use other words, more pictures or a lower --confidence if they are there"
         )
+
+
+def keep_the_better(
+    student: Student,
+    guided: dict[str, torch.Tensor] | None,
+    device: str,
+    pictures: LabelledPictures,
+    held_out: Sequence[int],
+) -> None:
+    """Puts the weights from before self-training back where that made the student forget what it was taught.
+
+    Args:
+        student: After both phases.
+        guided: Its weights from between the phases; ``None`` where there was no second one.
+        device: Where to ask it.
+        pictures, held_out: What to ask it about.
+    """
+    if guided is None:
+        return
+    own = {key: value.clone() for key, value in student.state_dict().items()}
+    after = agreement(Predictor(student, device), pictures, held_out).mean_iou
+    student.load_state_dict(guided)
+    before = agreement(Predictor(student, device), pictures, held_out).mean_iou
+    told = f"mean IoU with the teacher's labels {before:.3f} before self-training, {after:.3f} after"
+    if after < _TOLERATED * before:
+        print(f"{told}: the network from before is kept. It needs more --steps or pictures, or --self-share 0")
+        return
+    student.load_state_dict(own)
+    print(told)
 
 
 def class_map(predictor: Predictor, rgb: np.ndarray) -> np.ndarray:

@@ -1,14 +1,19 @@
+import copy
+import shutil
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from clip_seg_ros.data.samples import read_rgb
 from clip_seg_ros.models.checkpoints import save_safetensors, update_sum
+from clip_seg_ros.models.factory import build_segmenter
 from clip_seg_ros.models.student import Student, StudentConfig, imagenet_input
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.tools.cli import main
-from clip_seg_ros.tools.distill import agreement, class_map, example_grid
-from clip_seg_ros.training.maskclip_plus import LabelledPictures
+from clip_seg_ros.tools.distill import agreement, class_map, example_grid, keep_the_better
+from clip_seg_ros.training.pseudo_labels import LabelledPictures
 
 CLASSES = ("cup", "book", "background")
 SMALL = "timm:mobilenetv3_small_050"
@@ -66,7 +71,7 @@ def test_from_pictures_to_a_model_that_is_served(call, pictures, tmp_path, capsy
     said = capsys.readouterr().out
     assert "skipped: " in said and "3 pictures labelled, 1 skipped because they cannot be read" in said
     assert "pixels: cup " in said and "unsure and ignored" in said
-    assert "agreement with the teacher where it is sure: " in said and "IoU: cup " in said
+    assert "before self-training, " in said and "agreement with the teacher where it is sure: " in said and "IoU: cup " in said
     assert "an image, on cpu: teacher " in said and " ms, student " in said
     grid = cv2.imread(str(tmp_path / "mine.png"))
     assert grid.shape == (22 + 240 + 22, 960, 3)
@@ -79,7 +84,7 @@ def test_the_same_command_again_trains_no_further(call, tmp_path, capsys):
     assert call("--work", tmp_path / "work") == 0
     first = (tmp_path / "mine.safetensors").read_bytes()
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.png")}
-    assert len(stamps) == 6
+    assert len(stamps) == 3 + 3 + 2  # pictures, the teacher's labels, and those of the one step of self-training
     assert call("--work", tmp_path / "work") == 0
     assert (tmp_path / "mine.safetensors").read_bytes() == first
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
@@ -160,21 +165,36 @@ def test_a_teacher_that_is_sure_of_nothing_teaches_nothing(call, tmp_path, capsy
     assert "vague is sure of no class anywhere: lower --confidence" in capsys.readouterr().err
 
 
-def test_agreement_counts_sure_pixels_alone(teacher, pictures, tmp_path):
+@pytest.fixture
+def labelled(teacher, pictures, tmp_path):
+    """One picture, labelled by the teacher without a doubt."""
+    found = LabelledPictures(tmp_path / "work", (0,), ())
+    found.write_labels(0, "labels", class_map(Predictor.from_name(str(teacher), "cpu"), read_rgb(pictures / "0.png")))
+    (tmp_path / "work" / "pictures").mkdir()
+    shutil.copy(pictures / "0.png", tmp_path / "work" / "pictures" / "000000.png")
+    return found
+
+
+def test_agreement_counts_sure_pixels_alone(teacher, labelled):
     predictor = Predictor.from_name(str(teacher), "cpu")
-    for part in ("pictures", "labels"):
-        (tmp_path / "work" / part).mkdir(parents=True)
-    rgb = cv2.imread(str(pictures / "0.png"))[..., ::-1]
-    found = class_map(predictor, rgb)
-    labels = (found + 1) % 3
-    labels[:16] = found[:16]
+    labels = labelled.labels(0)
+    labels[16:] = (labels[16:] + 1) % 3
     labels[32:] = 255
-    cv2.imwrite(str(tmp_path / "work" / "pictures" / "000000.png"), rgb[..., ::-1])
-    cv2.imwrite(str(tmp_path / "work" / "labels" / "000000.png"), labels)
-    pictures = LabelledPictures(tmp_path / "work", (0,), ())
-    assert agreement(predictor, pictures, [0]).pixel_accuracy == 0.5
-    grid = example_grid(predictor, pictures, [0])
+    labelled.write_labels(0, "labels", labels)
+    assert agreement(predictor, labelled, [0]).pixel_accuracy == 0.5
+    grid = example_grid(predictor, labelled, [0])
     assert grid.shape == (284, 960, 3)
-    # Ignored pixels are dark, the background is left as it is.
-    ignored = grid[22 + 200, 320 + 100]
-    assert (ignored <= 0.35 * grid[22 + 200, 100] + 0.65 * 40 + 3).all()
+    # Ignored pixels are dark.
+    assert (grid[22 + 200, 320 + 100] <= 0.35 * grid[22 + 200, 100] + 0.65 * 40 + 3).all()
+
+
+def test_self_training_that_forgets_is_undone(teacher, labelled, capsys):
+    good = build_segmenter(str(teacher))
+    bad = build_segmenter(str(teacher))
+    bad.network.head.conv_seg.bias.data[:] = torch.tensor([0.0, 0.0, 1e4])
+    for student, guided, kept in ((bad, good, good), (good, bad, good), (good, None, good)):
+        student, wanted = copy.deepcopy(student), kept.network.head.conv_seg.bias.clone()
+        keep_the_better(student, guided and guided.state_dict(), "cpu", labelled, [0])
+        assert student.network.head.conv_seg.bias.equal(wanted)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and "the network from before is kept" in said[0] and "kept" not in said[1]
