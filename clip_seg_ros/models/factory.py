@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from clip_seg_ros import resources
 from clip_seg_ros.models.backbone import ClipConfig
-from clip_seg_ros.models.base import InputSpec, PromptableSegmenter
+from clip_seg_ros.models.base import IMAGENET_MEAN, IMAGENET_STD, InputSpec, PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError, load_safetensors, load_strict
 from clip_seg_ros.models.clipseg import CLIPSeg
 from clip_seg_ros.models.cris import CRIS
@@ -181,7 +181,7 @@ def build_maskclip_pocket(
     try:
         own = MaskCLIPConfig(
             **{
-                "input_spec": _POCKET_SPECS[tower],
+                "input_spec": POCKET_SPECS[tower],
                 "templates": ("{}",),  # they learnt bare phrases beside a few wordings that change nothing
                 "background": ("table", "floor"),  # all that is in their world beside objects
                 "logit_scale": float(tensors.pop("logit_scale").exp()),
@@ -201,10 +201,11 @@ def build_maskclip_pocket(
     return build_from_config(name, config, tensors, str(path))
 
 
-_POCKET_SPECS = {
-    "resnet": InputSpec(192, "short_side", 16, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "vit": InputSpec(192, "short_side", 8, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+POCKET_SPECS = {
+    "resnet": InputSpec(192, "short_side", 16, IMAGENET_MEAN, IMAGENET_STD),
+    "vit": InputSpec(192, "short_side", 8, IMAGENET_MEAN, IMAGENET_STD),
 }
+"""How the embedded CLIPs are shown pictures, by the kind of their image tower."""
 
 
 @dataclass(frozen=True)

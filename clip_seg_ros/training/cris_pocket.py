@@ -12,7 +12,7 @@ import torch
 
 from clip_seg_ros.data.expressions import expression_words
 from clip_seg_ros.data.tabletop import TabletopScenes
-from clip_seg_ros.models.base import InputSpec
+from clip_seg_ros.models.base import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.models.cris import CRIS, CRISConfig
 from clip_seg_ros.training.batches import ExpressionBatch, expression_batch
 from clip_seg_ros.training.cris_recipe import CRISRecipe, CRISSettings
@@ -85,7 +85,7 @@ def build_cris_pocket(settings: CRISPocketSettings, clip_path: Path) -> tuple[CR
     """
     words = (*known_words(), *expression_words())
     clip, clip_config, tokenizer = pocket_clip(clip_path, words, _CONTEXT_LENGTH)
-    spec = InputSpec(settings.input_px, "short_side", 32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    spec = InputSpec(settings.input_px, "short_side", 32, IMAGENET_MEAN, IMAGENET_STD)
     own = CRISConfig(settings.fpn_out, spec, n_layers=3, n_heads=4, feed_forward=settings.feed_forward, dropout=0.0)
     model = CRIS("cris_pocket", clip, own, tokenizer)
     _calm(model)

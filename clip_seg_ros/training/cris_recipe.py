@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from clip_seg_ros.models.cris import CRIS
 from clip_seg_ros.training.batches import ExpressionBatch
 from clip_seg_ros.training.losses import dice_loss, shrink_mask, text_to_pixel_loss
 from clip_seg_ros.training.optimizer import Precision, Schedule
-from clip_seg_ros.training.recipe import save_model
+from clip_seg_ros.training.recipe import WholeModelRecipe
 from clip_seg_ros.training.runner import Stage
 
 Draw = Callable[[np.random.Generator], ExpressionBatch]
@@ -47,7 +45,7 @@ class CRISSettings:
         return cls(**{**values, "milestones": tuple(values.get("milestones", ()))})
 
 
-class CRISRecipe(nn.Module):
+class CRISRecipe(WholeModelRecipe):
     """CRIS, its data and the loss of a batch.
 
     Args:
@@ -61,14 +59,10 @@ class CRISRecipe(nn.Module):
 
     def __init__(
         self, settings: CRISSettings, model: CRIS, config: Mapping[str, Any], draw: Draw,
-        first_draw: Draw | None = None, load: Callable[[int], None] = lambda number: None,
+        first_draw: Draw | None = None, load: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.settings, self.model, self._config, self._load = settings, model, config, load
-        self._draw, self._first_draw = draw, first_draw or draw
-        spec = model.input_spec
-        self.register_buffer("mean", torch.tensor(spec.mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
+        super().__init__(model, config, load)
+        self.settings, self._draw, self._first_draw = settings, draw, first_draw or draw
 
     def stages(self) -> list[Stage]:
         """The parts of the recipe, for a ``Runner``."""
@@ -86,15 +80,6 @@ class CRISRecipe(nn.Module):
             for name, steps, loss, schedule in parts
         ]  # fmt: skip
 
-    @property
-    def module(self) -> nn.Module:
-        """What the state file keeps."""
-        return self
-
-    def save(self, folder: Path) -> list[Path]:
-        """Writes the weight file, called after the model, and returns its path."""
-        return save_model(self.model, self._config, folder / f"{self.model.name}.safetensors")
-
     def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Draws a batch and returns the terms of its loss."""
         return self._loss(self._draw(rng))
@@ -105,8 +90,7 @@ class CRISRecipe(nn.Module):
 
     def _loss(self, batch: ExpressionBatch) -> dict[str, torch.Tensor]:
         self.train()
-        device = self.mean.device
-        pixels = ((batch.pixels.to(device) - self.mean) / self.std).to(memory_format=torch.channels_last)
+        device, pixels = self.normalised.device, self.normalised(batch.pixels)
         token_ids = self.model.tokenizer([text for texts in batch.texts for text in texts]).to(device)
         logits = self.model(pixels, token_ids)
         masks = batch.masks.to(device).flatten(0, 1)

@@ -12,42 +12,40 @@ from clip_seg_ros.training.sampling import EpochSampler, SampleLoader
 
 
 class _Batches:
-    """Loads the samples of a batch ahead of the step that asks for it."""
-
-    def __init__(self, count: int, batch: int, seed: int, threads: int) -> None:
-        self._count, self._batch, self._seed, self._threads = count, batch, seed, threads
-        self._loader: SampleLoader | None = None
-        self._samples: list = []
-
-    def __len__(self) -> int:
-        return self._count
-
-    def load(self, number: int) -> None:
-        """Gets batch ``number`` ready: for ``Stage.before_batch``."""
-        if self._loader is None:
-            self._loader = SampleLoader(self, EpochSampler(self._count, self._batch, self._seed), self._threads)
-        self._samples = self._loader.load(number)
-
-
-class LetterboxBatches(_Batches):
-    """Pictures and sentences as CRIS trains: every picture inside a square, nothing else changed.
+    """Loads the samples of a batch ahead of the step that asks for it.
 
     Args:
         dataset: where they come from.
         batch: samples a batch, over all processes.
-        size_px: side of the square.
+        side_px: of the squares that the network sees.
         seed: of the order.
-        threads: that read and resize.
+        threads: that read and augment.
     """
 
-    def __init__(self, dataset: ReferringDataset, batch: int, size_px: int, seed: int, threads: int = 4) -> None:
-        super().__init__(len(dataset), batch, seed, threads)
-        self._dataset, self._size_px = dataset, size_px
+    def __init__(
+        self, dataset: ReferringDataset | SemanticDataset, batch: int, side_px: int, seed: int, threads: int = 4
+    ) -> None:
+        self._dataset, self._batch, self._side_px, self._seed, self._threads = dataset, batch, side_px, seed, threads
+        self._loader: SampleLoader | None = None
+        self._samples: list = []
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def load(self, number: int) -> None:
+        """Gets batch ``number`` ready: for ``Stage.before_batch``."""
+        if self._loader is None:
+            self._loader = SampleLoader(self, EpochSampler(len(self), self._batch, self._seed), self._threads)
+        self._samples = self._loader.load(number)
+
+
+class LetterboxBatches(_Batches):
+    """Pictures and sentences as CRIS trains: every picture inside a square, nothing else changed."""
 
     def draw(self, index: int, rng: np.random.Generator) -> tuple[ReferringSample, np.ndarray, np.ndarray]:
         """Reads one sample: itself, its picture and its mask inside the square."""
         sample = self._dataset[index]
-        return (sample, *letterboxed(sample, self._size_px))
+        return (sample, *letterboxed(sample, self._side_px))
 
     def __call__(self, rng: np.random.Generator) -> ExpressionBatch:
         """This process's share of the batch that was loaded."""
@@ -57,23 +55,11 @@ class LetterboxBatches(_Batches):
 
 
 class SemanticBatches(_Batches):
-    """Labelled pictures as DenseCLIP trains: scaled, cropped, mirrored, recoloured.
-
-    Args:
-        dataset: where they come from.
-        batch: samples a batch, over all processes.
-        crop_px: side of the crops.
-        seed: of the order.
-        threads: that read and augment.
-    """
-
-    def __init__(self, dataset: SemanticDataset, batch: int, crop_px: int, seed: int, threads: int = 4) -> None:
-        super().__init__(len(dataset), batch, seed, threads)
-        self._dataset, self._crop_px = dataset, crop_px
+    """Labelled pictures as DenseCLIP trains: scaled, cropped, mirrored, recoloured."""
 
     def draw(self, index: int, rng: np.random.Generator) -> SemanticSample:
         """Reads and augments one sample."""
-        return semantic_view(self._dataset[index], rng, self._crop_px, (4 * self._crop_px, self._crop_px))
+        return semantic_view(self._dataset[index], rng, self._side_px, (4 * self._side_px, self._side_px))
 
     def __call__(self, rng: np.random.Generator) -> ClassBatch:
         """This process's share of the batch that was loaded."""

@@ -12,7 +12,7 @@ import torch
 
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes
 from clip_seg_ros.models.backbone import TextConfig, build_text_tower
-from clip_seg_ros.models.base import InputSpec
+from clip_seg_ros.models.base import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.models.denseclip import DenseCLIP, DenseCLIPConfig
 from clip_seg_ros.models.denseclip_backbones import DenseResNet
 from clip_seg_ros.training.batches import ClassBatch, class_batch
@@ -77,7 +77,7 @@ def build_denseclip_pocket(settings: DenseCLIPPocketSettings, clip_path: Path) -
     state = {name: value for name, value in clip.state_dict().items() if name in text.state_dict()}
     # The last places of the table go: contexts and names are shorter than sentences.
     text.load_state_dict(state | {"positional_embedding": state["positional_embedding"][:length]})
-    spec = InputSpec(settings.input_px, "short_side", 32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    spec = InputSpec(settings.input_px, "short_side", 32, IMAGENET_MEAN, IMAGENET_STD)
     own = DenseCLIPConfig(
         SEMANTIC_CLASSES, spec, _NAME_LENGTH, _CONTEXTS, context_width=64, context_layers=2, pyramid_channels=64,
         head_channels=64, context_aware=settings.context_aware, score_map=settings.score_map,

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from clip_seg_ros.models.denseclip import DenseCLIP
 from clip_seg_ros.training.batches import ClassBatch
 from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss
 from clip_seg_ros.training.optimizer import Precision, Schedule
-from clip_seg_ros.training.recipe import save_model
+from clip_seg_ros.training.recipe import WholeModelRecipe
 from clip_seg_ros.training.runner import Stage
 
 
@@ -40,7 +38,7 @@ class DenseCLIPSettings:
         return cls(**values)
 
 
-class DenseCLIPRecipe(nn.Module):
+class DenseCLIPRecipe(WholeModelRecipe):
     """DenseCLIP, its data and the loss of a batch.
 
     Args:
@@ -53,13 +51,10 @@ class DenseCLIPRecipe(nn.Module):
 
     def __init__(
         self, settings: DenseCLIPSettings, model: DenseCLIP, config: Mapping[str, Any],
-        draw: Callable[[np.random.Generator], ClassBatch], load: Callable[[int], None] = lambda number: None,
+        draw: Callable[[np.random.Generator], ClassBatch], load: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.settings, self.model, self._config, self._draw, self._load = settings, model, config, draw, load
-        spec = model.input_spec
-        self.register_buffer("mean", torch.tensor(spec.mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
+        super().__init__(model, config, load)
+        self.settings, self._draw = settings, draw
 
     def stages(self) -> list[Stage]:
         """The one part of the recipe, for a ``Runner``."""
@@ -73,21 +68,11 @@ class DenseCLIPRecipe(nn.Module):
             )
         ]  # fmt: skip
 
-    @property
-    def module(self) -> nn.Module:
-        """What the state file keeps."""
-        return self
-
-    def save(self, folder: Path) -> list[Path]:
-        """Writes the weight file, called after the model, and returns its path."""
-        return save_model(self.model, self._config, folder / f"{self.model.name}.safetensors")
-
     def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Draws a batch and returns the terms of its loss."""
         self.train()
-        batch, model, device = self._draw(rng), self.model, self.mean.device
-        pixels = ((batch.pixels.to(device) - self.mean) / self.std).to(memory_format=torch.channels_last)
-        labels = batch.labels.to(device)
+        batch, model = self._draw(rng), self.model
+        pixels, labels = self.normalised(batch.pixels), batch.labels.to(self.normalised.device)
         logits, scores = model.decode_with_scores(model.encode_image(pixels), model.encode_text(model.class_names))
         terms = {"decode": dense_cross_entropy(logits, labels)}
         if self.settings.identity_weight:

@@ -43,8 +43,8 @@ class TrainConfig:
     scenes: int = 0
     """Rendered scenes, for methods that learn from them."""
     start: str | None = None
-    """Folder of the embedded CLIP that cris-pocket, denseclip-pocket and clip-vit-pocket begin with; the shipped one by
-    default."""
+    """Folder of the embedded CLIP that a method for rendered scenes begins with. By default clipseg-pocket begins from
+    nothing and the others with the shipped one."""
     model: str | None = None
     """Weights that a method for data sets begins with: a name or a file."""
     name: str | None = None

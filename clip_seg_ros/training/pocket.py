@@ -19,7 +19,7 @@ from torch import nn
 
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes
 from clip_seg_ros.models import backbone
-from clip_seg_ros.models.base import InputSpec
+from clip_seg_ros.models.base import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.models.checkpoints import load_safetensors, load_strict, save_safetensors, update_sum
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.tokenizer import CompactTokenizer
@@ -30,6 +30,7 @@ from clip_seg_ros.training.contrast import PhraseBank, at_grid, cross_entropy_of
 from clip_seg_ros.training.losses import dice_loss
 from clip_seg_ros.training.phrases import known_words
 from clip_seg_ros.training.pocket_clip import pocket_clip
+from clip_seg_ros.training.recipe import Normaliser
 from clip_seg_ros.training.runner import Stage
 
 _STATISTICS_BATCHES = 60
@@ -73,8 +74,8 @@ class PocketSettings:
     feed_forward: int = 256
     crop_px: int = 48
     input_px: int = 256
-    """Short side of the picture in use; 256 x 336 for a 4:3 camera. Training windows show objects at this size and at half of
-    it; at 192, far objects lost 0.07 of their IoU."""
+    """Short side of the picture in use; 256 x 336 for a 4:3 camera. Training windows show objects at this size and at
+    half of it; at 192, objects in scenes beyond the ranges of training lost 0.07 of their IoU."""
     weight_decay: float = 0.02
     start: str | None = None
     """A folder with weights of an earlier run to go on from; give ``crops`` no steps then."""
@@ -109,7 +110,7 @@ def build_pocket(settings: PocketSettings) -> tuple[CLIPSeg, backbone.ClipConfig
         stride=8,
         prefix_tokens=0,
         input_spec=InputSpec(
-            settings.input_px, "short_side", 16, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+            settings.input_px, "short_side", 16, IMAGENET_MEAN, IMAGENET_STD
         ),
         reduce_dim=settings.reduce_dim,
         feed_forward=settings.feed_forward,
@@ -139,9 +140,7 @@ class PocketRecipe(nn.Module):
         self.crop_head = nn.Linear(settings.embed_dim, len(KINDS) + len(COLORS))
         # Kind or surface, and colour, of every token.
         self.token_head = nn.Linear(sum(taps.widths), len(SEMANTIC_CLASSES) + len(COLORS))
-        spec = self.model.input_spec
-        self.register_buffer("mean", torch.tensor(spec.mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
+        self.normalised = Normaliser(self.model.input_spec)
 
     def stages(self) -> list[Stage]:
         """The parts of the recipe, for a ``Runner``."""
@@ -186,17 +185,14 @@ class PocketRecipe(nn.Module):
         tensors, _ = load_safetensors(folder / "clipseg_pocket.safetensors")
         load_strict(self.model.decoder, tensors, str(folder / "clipseg_pocket.safetensors"))
 
-    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        return ((pixels - self.mean) / self.std).to(memory_format=torch.channels_last)
-
     def _crop_embeddings(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         taps = self.model.taps
-        last = taps.feature_maps(self._normalised(pixels), 4)[3]
+        last = taps.feature_maps(self.normalised(pixels), 4)[3]
         return taps.pool(last), taps.dense(last).mean(dim=(2, 3))
 
     def _crop_loss(self, rng: np.random.Generator, count: int, bank: torch.Tensor) -> dict[str, torch.Tensor]:
         batch = crop_batch(self._scenes, self._crops, rng, count, self.settings.crop_px)
-        batch = batch.share().to(self.mean.device)
+        batch = batch.share().to(self.normalised.device)
         pooled, dense = self._crop_embeddings(batch.pixels)
         kind_logits, color_logits = self.crop_head(dense).split([len(KINDS), len(COLORS)], dim=1)
         return {
@@ -214,14 +210,14 @@ class PocketRecipe(nn.Module):
 
     def _scene_batch(self, rng: np.random.Generator, stage: StageSettings) -> SceneBatch:
         batch = scene_batch(self._scenes, rng, stage.batch, stage.scene_px, stage.phrases)
-        return batch.share().to(self.mean.device)
+        return batch.share().to(self.normalised.device)
 
     def _joint_terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         self.train()
         stage = self.settings.joint
         batch = self._scene_batch(rng, stage)
         taps = self.model.taps
-        maps = taps.feature_maps(self._normalised(batch.pixels), 4)
+        maps = taps.feature_maps(self.normalised(batch.pixels), 4)
         grid = tuple(side // taps.stride for side in stage.scene_px)
         tokens = taps.to_tokens(maps, grid)
         bank = self.bank.draw(rng)
@@ -274,7 +270,7 @@ class PocketRecipe(nn.Module):
         pairs = [(queries[row].color, queries[row].kind) for row in rows]
         examples = example_batch(self._scenes, self._crops, rng, pairs, self.settings.crop_px).to(texts.device)
         with torch.no_grad():
-            images = self.model.encode_image_prompt(self._normalised(examples))
+            images = self.model.encode_image_prompt(self.normalised(examples))
         weights = torch.from_numpy(np.where(rng.random(len(rows)) < 0.5, rng.random(len(rows)), 0.0)).to(images)
         mixed = texts.clone()
         mixed[rows] = self.model.mix_prompts(texts[rows], images, weights)
@@ -283,7 +279,7 @@ class PocketRecipe(nn.Module):
     def _decoder_terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         batch = self._scene_batch(rng, self.settings.decoder)
         with torch.no_grad():
-            features = self.model.encode_image(self._normalised(batch.pixels))
+            features = self.model.encode_image(self.normalised(batch.pixels))
         return self._mask_terms(features.taps, features.grid_size, batch, rng)
 
     def _freeze_towers(self) -> None:
@@ -299,7 +295,7 @@ class PocketRecipe(nn.Module):
         with torch.no_grad():
             for _ in range(_STATISTICS_BATCHES):
                 batch = scene_batch(self._scenes, rng, 16, self.settings.decoder.scene_px, 1, recolor=False)
-                self.model.taps.feature_maps(self._normalised(batch.pixels.to(self.mean.device)), 4)
+                self.model.taps.feature_maps(self.normalised(batch.pixels.to(self.normalised.device)), 4)
         self.model.clip.eval()
 
 

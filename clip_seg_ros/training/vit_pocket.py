@@ -24,6 +24,7 @@ from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes
 from clip_seg_ros.models import backbone
 from clip_seg_ros.models.checkpoints import save_safetensors, update_sum
 from clip_seg_ros.models.dense_attention import dense_last_block
+from clip_seg_ros.models.factory import POCKET_SPECS
 from clip_seg_ros.models.vision_taps import ResNetTaps, embed_patches
 from clip_seg_ros.sim.scene import COLORS
 from clip_seg_ros.training import distributed
@@ -31,6 +32,7 @@ from clip_seg_ros.training.batches import crop_batch, index_crops, scene_batch
 from clip_seg_ros.training.contrast import PhraseBank, at_grid, cross_entropy_of_known, mostly_objects
 from clip_seg_ros.training.phrases import known_words
 from clip_seg_ros.training.pocket_clip import pocket_clip
+from clip_seg_ros.training.recipe import Normaliser
 from clip_seg_ros.training.runner import Stage
 
 
@@ -87,8 +89,7 @@ class ViTRecipe(nn.Module):
         self._teacher = [ResNetTaps(old.visual.eval().requires_grad_(False), [4], grid_stride=16)]
         self.bank = PhraseBank(self.clip, self.tokenizer)
         self.linear = nn.Linear(settings.width, len(SEMANTIC_CLASSES) + len(COLORS))
-        self.register_buffer("mean", torch.tensor((0.485, 0.456, 0.406))[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor((0.229, 0.224, 0.225))[:, None, None], persistent=False)
+        self.normalised = Normaliser(POCKET_SPECS["vit"])
 
     def stages(self) -> list[Stage]:
         """The one part of the recipe, for a ``Runner``."""
@@ -113,13 +114,13 @@ class ViTRecipe(nn.Module):
 
     def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Draws a batch and returns the terms of its loss."""
-        s, device = self.settings, self.mean.device
+        s, device = self.settings, self.normalised.device
         self.train()
         with torch.no_grad():
             bank = self.bank.draw(rng)
         batch = scene_batch(self._scenes, rng, s.batch, (s.scene_px, s.scene_px), phrases=0)
         batch = batch.share().to(device)
-        pixels = (batch.pixels - self.mean) / self.std
+        pixels = self.normalised(batch.pixels)
         tokens, dense, grid = self._patches(pixels)
         class_ids, color = at_grid(batch.class_map, grid).flatten(), at_grid(batch.color_map, grid).flatten()
         kept = mostly_objects(class_ids)
@@ -128,7 +129,7 @@ class ViTRecipe(nn.Module):
         terms["linear"] = 0.5 * (cross_entropy_of_known(classes, class_ids) + cross_entropy_of_known(colors, color))
         terms["teacher"] = self._teacher_loss(pixels, dense, grid, kept)
         crops = crop_batch(self._scenes, self._crops, rng, s.crops, s.crop_px).share().to(device)
-        pooled = self._pooled((crops.pixels - self.mean) / self.std)
+        pooled = self._pooled(self.normalised(crops.pixels))
         terms["crops"] = 0.5 * self.bank.loss(pooled, bank, crops.color, crops.kind)
         return terms
 
@@ -159,6 +160,6 @@ class ViTRecipe(nn.Module):
         taps = self._teacher[0]
         taps.visual.to(pixels.device)
         with torch.no_grad():
-            wanted = taps.dense(taps.feature_maps(pixels.to(memory_format=torch.channels_last), 4)[3])
+            wanted = taps.dense(taps.feature_maps(pixels, 4)[3])
             wanted = F.interpolate(wanted, size=grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
         return (1 - F.cosine_similarity(dense.flatten(0, 1)[kept], wanted.flatten(0, 1)[kept], dim=-1)).mean()

@@ -94,7 +94,7 @@ def test_the_loss_is_the_papers_and_dice_beside_it(folder: Path) -> None:
         torch.manual_seed(1)
         terms = recipe.terms(np.random.default_rng(0))
         torch.manual_seed(1)  # dropout
-        pixels = (batch.pixels - recipe.mean) / recipe.std
+        pixels = recipe.normalised(batch.pixels)
         logits = recipe.model(pixels, recipe.model.tokenizer([texts[0] for texts in batch.texts]))
     masks = batch.masks[:, 0]
     torch.testing.assert_close(terms["contrast"], 2 * text_to_pixel_loss(logits, masks), rtol=1e-4, atol=1e-5)

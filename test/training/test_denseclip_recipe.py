@@ -40,7 +40,7 @@ def test_the_loss_is_the_papers() -> None:
     with torch.no_grad():
         terms = recipe.terms(np.random.default_rng(3))
         batch, model = draw(np.random.default_rng(3)), recipe.model
-        features = model.encode_image((batch.pixels - recipe.mean) / recipe.std)
+        features = model.encode_image(recipe.normalised(batch.pixels))
         logits, scores = model.decode_with_scores(features, model.encode_text(NAMES))
     torch.testing.assert_close(terms["decode"], dense_cross_entropy(logits, batch.labels), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(terms["identity"], identity_loss(scores, batch.labels), rtol=1e-4, atol=1e-5)
