@@ -20,6 +20,7 @@ from clip_seg_ros.sim.scene import COLORS, KINDS, Pair
 from clip_seg_ros.sim.surfaces import SURFACES
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.phrases import Query, sample_query
+from clip_seg_ros.training.scene_views import augment, retextured, zoom
 
 _MIN_CROP_AREA_PX = 80
 _MIN_ASK_SHARE = 0.001
@@ -28,7 +29,7 @@ _MIN_RELATED_SHARE = 0.002
 """An object takes part in relations when it covers at least this share of the picture."""
 _RECOLORED_SHARE = 0.3
 _EMPHASISED_SHARE = 0.3
-_RETEXTURED_SHARE = 0.35
+_RETEXTURED_SHARE = 0.5
 _TABLE = SEMANTIC_CLASSES.index("table")
 
 
@@ -129,7 +130,7 @@ def example_batch(
             faded, warp, (side_px, side_px), dst=examples[row], flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_CONSTANT, borderValue=MEAN_RGB.tolist(),
         )  # fmt: skip
-    return _augment(examples, np.zeros(len(pairs), bool), rng)
+    return augment(examples, np.zeros(len(pairs), bool), rng)
 
 
 def crop_batch(
@@ -158,7 +159,7 @@ def crop_batch(
             pixels[row] = fade_background(pixels[row], own == index.label[pick])
     recolored = rng.random(size) < _RECOLORED_SHARE
     color = np.where(recolored, -1, index.color[picks])
-    return CropBatch(_augment(pixels, recolored, rng), torch.from_numpy(color), torch.from_numpy(index.kind[picks]))
+    return CropBatch(augment(pixels, recolored, rng), torch.from_numpy(color), torch.from_numpy(index.kind[picks]))
 
 
 def scene_batch(
@@ -178,7 +179,7 @@ def scene_batch(
     recolored = (rng.random(size) < _RECOLORED_SHARE) & recolor
     queries = []
     for row, n in enumerate(rng.integers(len(scenes), size=size)):
-        window = _zoom(scenes.labels[n], rng, height, width)
+        window = zoom(scenes.labels[n], rng, height, width)
         rgb[row], labels = window.cut(scenes.rgb[n]), window.cut(scenes.labels[n])
         objects = scenes.objects[n]
         areas = np.bincount(labels.ravel(), minlength=len(objects) + 1)[1:]
@@ -188,12 +189,12 @@ def scene_batch(
         colors = np.array([-1] + [-1 if recolored[row] else COLORS.index(c) for c, _ in objects])
         classes = window.cut(class_map(scenes.scene(n), scenes.labels[n])).astype(np.int64)
         if rng.random() < _RETEXTURED_SHARE:
-            rgb[row] = _retextured(rgb[row], classes == _TABLE, rng)
+            rgb[row] = retextured(rgb[row], classes == _TABLE, rng)
         classes[classes == IGNORED] = -1
         color_map[row], class_maps[row] = colors[labels], classes
         for p, query in enumerate(asked):
             masks[row, p] = _mask_of(query, labels, objects, classes)
-    pixels = _augment(rgb, recolored, rng)
+    pixels = augment(rgb, recolored, rng)
     return SceneBatch(
         pixels, torch.from_numpy(color_map), torch.from_numpy(class_maps), tuple(queries), torch.from_numpy(masks)
     )
@@ -231,13 +232,13 @@ def expression_batch(
     masks = np.empty((size, phrases, height, width), np.float32)
     texts = []
     for row, n in enumerate(rng.integers(len(scenes), size=size)):
-        window = _zoom(scenes.labels[n], rng, height, width)
+        window = zoom(scenes.labels[n], rng, height, width)
         rgb[row], labels = window.cut(scenes.rgb[n]), window.cut(scenes.labels[n])
         objects = scenes.objects[n]
         ground = ground_positions(scenes.scene(n)) * ([-1, 1] if window.mirrored else 1)
         classes = window.cut(class_map(scenes.scene(n), scenes.labels[n]))
         if rng.random() < _RETEXTURED_SHARE:
-            rgb[row] = _retextured(rgb[row], classes == _TABLE, rng)
+            rgb[row] = retextured(rgb[row], classes == _TABLE, rng)
         seen = seen_objects(labels, objects, ground, _MIN_RELATED_SHARE)
         visible = [(item.color, item.kind) for item in seen]
         asked = []
@@ -251,7 +252,7 @@ def expression_batch(
             asked.append(query.text)
             masks[row, p] = _mask_of(query, labels, objects, classes)
         texts.append(tuple(asked))
-    pixels = _augment(rgb, np.zeros(size, bool), rng)
+    pixels = augment(rgb, np.zeros(size, bool), rng)
     return ExpressionBatch(pixels, tuple(texts), torch.from_numpy(masks))
 
 
@@ -276,11 +277,11 @@ def class_batch(
     labels = np.empty((size, height, width), np.int64)
     recolored = (rng.random(size) < _RECOLORED_SHARE) & recolor
     for row, n in enumerate(rng.integers(len(scenes), size=size)):
-        window = _zoom(scenes.labels[n], rng, height, width)
+        window = zoom(scenes.labels[n], rng, height, width)
         rgb[row], labels[row] = window.cut(scenes.rgb[n]), window.cut(class_map(scenes.scene(n), scenes.labels[n]))
         if rng.random() < _RETEXTURED_SHARE:
-            rgb[row] = _retextured(rgb[row], labels[row] == _TABLE, rng)
-    return ClassBatch(_augment(rgb, recolored, rng), torch.from_numpy(labels))
+            rgb[row] = retextured(rgb[row], labels[row] == _TABLE, rng)
+    return ClassBatch(augment(rgb, recolored, rng), torch.from_numpy(labels))
 
 
 def _mask_of(query: Query, labels: np.ndarray, objects: Sequence[Pair], classes: np.ndarray) -> np.ndarray:
@@ -288,85 +289,3 @@ def _mask_of(query: Query, labels: np.ndarray, objects: Sequence[Pair], classes:
     if query.kind in SURFACES:
         return classes == SEMANTIC_CLASSES.index(query.kind)
     return np.array([False] + [query.matches(pair) for pair in objects])[labels]
-
-
-@dataclass(frozen=True)
-class _Window:
-    """A part of a scene, brought to (height, width) and perhaps mirrored."""
-
-    part: tuple[slice, slice]
-    height: int
-    width: int
-    mirrored: bool
-
-    def cut(self, picture: np.ndarray) -> np.ndarray:
-        """Cuts (H, W, 3) pictures smoothly, and (H, W) labels by their nearest pixels."""
-        found = picture[self.part]
-        interpolation = cv2.INTER_AREA if len(found) > self.height else cv2.INTER_LINEAR
-        if picture.ndim == 2:
-            interpolation = cv2.INTER_NEAREST
-        found = cv2.resize(found, (self.width, self.height), interpolation=interpolation)
-        return found[:, ::-1] if self.mirrored else found
-
-
-def _zoom(labels: np.ndarray, rng: np.random.Generator, height: int, width: int) -> _Window:
-    """Draws a window around one of the objects, up to 1.15 times as large as rendered, sometimes mirrored."""
-    full_height, full_width = labels.shape
-    scale = rng.uniform(max(height / full_height, width / full_width), 1.15)
-    h, w = min(round(height / scale), full_height), min(round(width / scale), full_width)
-    rows, columns = np.nonzero(labels[::4, ::4])
-    pick = int(rng.integers(len(rows))) if len(rows) else None
-    center = np.array([rows[pick], columns[pick]]) * 4 if pick is not None else np.array(labels.shape) / 2
-    corner = center - np.array([h, w]) * rng.uniform(0.15, 0.85, 2)
-    top, left = np.clip(corner, 0, [full_height - h, full_width - w]).astype(int)
-    return _Window((slice(top, top + h), slice(left, left + w)), height, width, bool(rng.random() < 0.5))
-
-
-def _augment(rgb: np.ndarray, recolored: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in 0..1, with other light, noise, and other colours where asked."""
-    pixels = rgb.astype(np.float32) / 255.0
-    size = len(pixels)
-    for row in np.flatnonzero(recolored):
-        if rng.random() < 0.25:
-            pixels[row] = pixels[row].mean(axis=-1, keepdims=True)
-        else:
-            pixels[row] = np.clip(pixels[row] @ _hue_rotation(rng.uniform(0.15, 0.85)).T, 0, 1)
-    pixels = np.clip(pixels * _light(rng, *pixels.shape[:3]), 0, 1)
-    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    noise = torch.from_numpy(rng.uniform(0.0, 0.03, (size, 1, 1, 1)).astype(np.float32))
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    return (tensor + noise * torch.randn(tensor.shape, generator=generator)).clamp_(0, 1)
-
-
-def _light(rng: np.random.Generator, size: int, height: int, width: int) -> np.ndarray:
-    """(size, height, width, 3) float32 factors: brighter or darker, warmer or colder, and brighter towards one side."""
-    gain = rng.uniform(0.6, 1.25, (size, 1, 1, 1)) * rng.uniform(0.90, 1.10, (size, 1, 1, 3))
-    slope, angle = rng.uniform(0, 0.35, size), rng.uniform(0, 2 * np.pi, size)
-    rows, columns = np.linspace(-1, 1, height), np.linspace(-1, 1, width)
-    side = np.cos(angle)[:, None, None] * columns + np.sin(angle)[:, None, None] * rows[:, None]
-    return (gain * (1 + slope[:, None, None] * side)[..., None]).astype(np.float32)
-
-
-def _retextured(rgb: np.ndarray, bare: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Darkens blobs of the bare table: what a table top looks like must not matter.
-
-    Args:
-        rgb: (H, W, 3) uint8.
-        bare: (H, W) bool, the table.
-        rng: where the blobs come from.
-    """
-    cells = int(rng.integers(4, 40))
-    blobs = rng.random((cells, int(cells * rng.uniform(0.3, 3)) + 2)).astype(np.float32)
-    blobs = cv2.resize(blobs, rgb.shape[1::-1], interpolation=cv2.INTER_CUBIC)
-    if rng.random() < 0.5:
-        blobs = (blobs > rng.uniform(0.3, 0.7)).astype(np.float32)
-    shade = 1 - rng.uniform(0.2, 0.6) * np.clip(blobs, 0, 1)[..., None]
-    return np.where(bare[..., None], rgb * shade, rgb).astype(np.uint8)
-
-
-def _hue_rotation(turn: float) -> np.ndarray:
-    """(3, 3) rotation of RGB about the grey axis by ``turn`` of a full circle (Rodrigues' formula)."""
-    c, s = np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)
-    axis = np.full(3, 1 / np.sqrt(3))
-    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    return (c * np.eye(3) + s * cross + (1 - c) * np.outer(axis, axis)).astype(np.float32)

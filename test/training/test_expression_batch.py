@@ -16,6 +16,7 @@ from clip_seg_ros.sim.surfaces import SURFACES
 from clip_seg_ros.training import batches
 from clip_seg_ros.training.batches import expression_batch
 from clip_seg_ros.training.phrases import ANY_KIND_WORDS, ARTICLES
+from clip_seg_ros.training.scene_views import Window
 
 SIZE = (120, 160)
 """Of the scenes: windows that show all of them move no pixel."""
@@ -87,8 +88,8 @@ def places_of(scenes: TabletopScenes, number: int) -> np.ndarray:
 @pytest.fixture(params=[False, True], ids=["as it is", "mirrored"])
 def mirrored(request, monkeypatch) -> bool:
     """All windows show the whole scene, mirrored or not."""
-    whole = batches._Window((slice(0, SIZE[0]), slice(0, SIZE[1])), *SIZE, request.param)
-    monkeypatch.setattr(batches, "_zoom", lambda *_: whole)
+    whole = Window((slice(0, SIZE[0]), slice(0, SIZE[1])), *SIZE, request.param)
+    monkeypatch.setattr(batches, "zoom", lambda *_: whole)
     return request.param
 
 
