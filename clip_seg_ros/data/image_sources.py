@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from clip_seg_ros.data.samples import DataError, read_rgb
+from clip_seg_ros.data.tabletop import TabletopScenes
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -87,6 +88,28 @@ class FolderPictures:
     def identity(self) -> str:
         sizes = [f"{name} {(self._folder / name).stat().st_size}" for name in self._names]
         return f"folder of {len(sizes)}: {'; '.join(sizes)}"
+
+
+class ScenePictures:
+    """The pictures of rendered scenes, for trials with nothing at hand; their labels are left aside.
+
+    Args:
+        scenes: From ``load_training_scenes``.
+        count: The first of so many are taken.
+    """
+
+    def __init__(self, scenes: TabletopScenes, count: int) -> None:
+        self._rgb = scenes.rgb[:count]
+
+    def __len__(self) -> int:
+        return len(self._rgb)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for number in range(len(self._rgb)):
+            yield Picture(f"scene {number}", partial(self._rgb.__getitem__, number))
+
+    def identity(self) -> str:
+        return f"{len(self._rgb)} rendered scenes"
 
 
 class BagPictures:

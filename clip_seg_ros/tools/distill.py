@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from clip_seg_ros.data.image_sources import BagPictures, FolderPictures, PictureSource
+from clip_seg_ros.data.image_sources import BagPictures, FolderPictures, PictureSource, ScenePictures
 from clip_seg_ros.data.samples import IGNORED
 from clip_seg_ros.evaluation.class_metrics import ClassScores, ConfusionMatrix
 from clip_seg_ros.evaluation.pictures import write_picture
@@ -24,6 +24,8 @@ from clip_seg_ros.models.conversion.mapping import Converted
 from clip_seg_ros.models.conversion.writing import store
 from clip_seg_ros.models.student import Student, StudentConfig, imagenet_input, known_networks
 from clip_seg_ros.pipeline.predictor import PRECISIONS, Predictor, resolve_device
+from clip_seg_ros.sim.renderer import RendererUnavailable
+from clip_seg_ros.tools.scenes import training_scenes
 from clip_seg_ros.training.maskclip_plus import MaskCLIPPlus, TrainSettings
 from clip_seg_ros.training.pseudo_labels import (
     BACKGROUND_CLASS,
@@ -55,6 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--images", type=Path, metavar="DIR", help="folder of pictures, looked through below too")
     where.add_argument("--bag", type=Path, metavar="FILE", help="ROS bag: its folder, or a .db3, .mcap or .bag file")
+    where.add_argument("--rendered", type=int, metavar="N", help="N rendered training scenes, to try it with")
     parser.add_argument("--topic", help="topic of the bag's images, where it holds several")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take one of N images of the bag")
     parser.add_argument("--classes", required=True, metavar="A,B,...", help="what to tell apart, e.g. cup,book,table")
@@ -103,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:  # DataError is one
         print(f"clip-seg distill: {error}", file=sys.stderr)
         return 2
-    except (WeightsError, OSError, FloatingPointError) as error:
+    except (WeightsError, RendererUnavailable, OSError, FloatingPointError) as error:
         print(f"clip-seg distill: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -126,7 +129,8 @@ def _distill(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     device = resolve_device(args.device)
-    source = _source(args)
+    work = args.work or args.out.with_suffix(".work")
+    source = _source(args, work)
     labeller = Labeller(Predictor.from_name(args.teacher, args.device, precision=args.precision), names, labels)
     # Before minutes of labelling: is there such a network?
     torch.manual_seed(args.seed)
@@ -135,7 +139,6 @@ def _distill(args: argparse.Namespace) -> None:
     for name in names:
         if unknown := labeller.teacher.model.unknown_words(name):
             print(f'note: {args.teacher} never learnt {", ".join(unknown)} of "{name}"')
-    work = args.work or args.out.with_suffix(".work")
     pictures = label_pictures(source, labeller, work, lambda items: tqdm(items, desc="label", unit="picture"))
     _say_what_was_labelled(pictures, labeller)
     trained, held_out = pictures.split()
@@ -173,11 +176,15 @@ def _size(size: int) -> int:
     return size
 
 
-def _source(args: argparse.Namespace) -> PictureSource:
+def _source(args: argparse.Namespace, work: Path) -> PictureSource:
     if args.bag is not None:
         return BagPictures(args.bag.expanduser(), args.topic, args.every)
     if args.topic is not None or args.every != 1:
         raise ValueError("--topic and --every go with --bag")
+    if args.rendered is not None:
+        if args.rendered < 1:
+            raise ValueError(f"--rendered must be at least 1, got {args.rendered}")
+        return ScenePictures(training_scenes(work / "scenes", args.rendered), args.rendered)
     return FolderPictures(args.images.expanduser())
 
 

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import torch
 import yaml
-from tqdm import tqdm
 
-from clip_seg_ros.data import tabletop
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
+from clip_seg_ros.tools.scenes import training_scenes
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.methods import DATA_METHODS, TrainConfig, build_recipe
 from clip_seg_ros.training.runner import Runner
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(work: Path, out: Path, config: TrainConfig, device: torch.device) -> None:
-    scenes = None if config.method in DATA_METHODS else _scenes(work / "scenes", config.scenes)
+    scenes = None if config.method in DATA_METHODS else training_scenes(work / "scenes", config.scenes)
     recipe = build_recipe(config, scenes, device)
     runner = Runner(recipe.module, work / "state.pt", config.seed, repr(config), log_dir=work / "log")
     for stage in recipe.stages():
@@ -75,19 +74,6 @@ def _train(work: Path, out: Path, config: TrainConfig, device: torch.device) -> 
     if distributed.rank() == 0:
         record = out / f"{config.name or config.method}.json"
         record.write_text(json.dumps(_record(config, runner.seconds, device), indent=2, default=str) + "\n")
-
-
-def _scenes(folder: Path, count: int) -> tabletop.TabletopScenes:
-    """Renders what is missing, in the first process, and loads all."""
-
-    def render() -> bool:
-        with tqdm(total=count, desc="render", unit="scene") as bar:
-            for ready in tabletop.render_training_scenes(folder, count, workers=torch.get_num_threads()):
-                bar.update(min(ready, count) - bar.n)
-        return True
-
-    distributed.broadcast_object(render)
-    return tabletop.load_training_scenes(folder, count)
 
 
 def _record(config: TrainConfig, seconds: dict[str, float], device: torch.device) -> dict[str, object]:

@@ -1,0 +1,24 @@
+"""Rendered scenes for the commands that learn from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from clip_seg_ros.data import tabletop
+from clip_seg_ros.training import distributed
+
+
+def training_scenes(folder: Path, count: int) -> tabletop.TabletopScenes:
+    """Loads ``count`` training scenes from ``folder``; the first process renders those that are missing, with a bar."""
+
+    def render() -> bool:
+        with tqdm(total=count, desc="render", unit="scene") as bar:
+            for ready in tabletop.render_training_scenes(folder, count, workers=torch.get_num_threads()):
+                bar.update(min(ready, count) - bar.n)
+        return True
+
+    distributed.broadcast_object(render)
+    return tabletop.load_training_scenes(folder, count)
