@@ -22,6 +22,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "classes": ("denseclip-pocket",),
     "maskclip": ("maskclip-pocket",),
     "maskclip_vit": ("maskclip-vit-pocket",),
+    "maskclip_plus": ("maskclip-plus-pocket",),
 }
 """The models that each part asks."""
 KEY_SMOOTHING, PROMPT_DENOISING = 1.0, 0.5
@@ -33,7 +34,7 @@ def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, thres
 
     Args:
         parts: ``phrases`` and ``examples`` ask CLIPSeg, ``relations`` CRIS and CLIPSeg, ``classes`` DenseCLIP,
-            ``maskclip`` and ``maskclip_vit`` MaskCLIP in all its variants.
+            ``maskclip`` and ``maskclip_vit`` MaskCLIP in all its variants, ``maskclip_plus`` the network that learnt from it.
         device: as ``resolve_device`` takes it.
         weights_dir: folder of the weights; ``None`` for the shipped ones.
         threshold: of CLIPSeg's answers.
@@ -57,6 +58,7 @@ def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, thres
         "classes": lambda: ClassExaminer({"denseclip": predictor("denseclip-pocket")}),
         "maskclip": lambda: ClassExaminer(_maskclips(folder, "resnet", device)),
         "maskclip_vit": lambda: ClassExaminer(_maskclips(folder, "vit", device)),
+        "maskclip_plus": lambda: ClassExaminer({"maskclip_plus": predictor("maskclip-plus-pocket")}),
     }  # fmt: skip
     return [makers[part]() for part in PARTS if part in parts]
 

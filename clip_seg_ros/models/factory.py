@@ -51,10 +51,9 @@ def build_segmenter(name: str, weights_dir: Path | None = None) -> PromptableSeg
             raise WeightsError(str(error)) from error
         missing = EMBEDDED_MODELS[name].missing(folder)
         if missing:
-            recipe = EMBEDDED_MODELS[name].recipe
             raise WeightsError(
                 f"{', '.join(missing)} of {name} does not exist in {folder}: restore it from the package or the repository, or "
-                f"make it with `clip-seg train config/{recipe} --work work --out {folder}`"
+                f"make it with `{EMBEDDED_MODELS[name].command(folder)}`"
             )
         return EMBEDDED_MODELS[name].build(name, folder).eval()
     path = weight_file(name, weights_dir)
@@ -215,31 +214,44 @@ class EmbeddedModel:
     build: Callable[[str, Path], PromptableSegmenter]
     """From its name and the folder of its files."""
     files: tuple[str, ...]
-    recipe: str
-    """What ``clip-seg train`` makes the files from."""
+    made_by: str
+    """The command that makes the files; ``{}`` stands for their folder."""
 
     def missing(self, folder: Path) -> list[str]:
         """Which of the files are not in ``folder``."""
         return [file for file in self.files if not (folder / file).is_file()]
 
+    def command(self, folder: Path) -> str:
+        """What to type to make the files in ``folder``."""
+        return self.made_by.format(folder)
 
-def _whole(file: str, recipe: str) -> EmbeddedModel:
-    return EmbeddedModel(lambda name, folder: build_from_file(folder / file, name), (file,), recipe)
+
+def _trained(recipe: str) -> str:
+    return f"clip-seg train config/{recipe} --work work --out {{}}"
+
+
+def _whole(file: str, made_by: str) -> EmbeddedModel:
+    return EmbeddedModel(lambda name, folder: build_from_file(folder / file, name), (file,), made_by)
 
 
 EMBEDDED_MODELS: dict[str, EmbeddedModel] = {
     "clipseg-pocket": EmbeddedModel(
-        _build_clipseg_pocket, ("clip_pocket.safetensors", "clipseg_pocket.safetensors"), "train_pocket.yaml"
+        _build_clipseg_pocket, ("clip_pocket.safetensors", "clipseg_pocket.safetensors"), _trained("train_pocket.yaml")
     ),
     "maskclip-pocket": EmbeddedModel(
         lambda name, folder: build_maskclip_pocket(folder, "resnet", name), ("clip_pocket.safetensors",),
-        "train_pocket.yaml",
+        _trained("train_pocket.yaml"),
     ),
-    "denseclip-pocket": _whole("denseclip_pocket.safetensors", "train_denseclip_pocket.yaml"),
-    "cris-pocket": _whole("cris_pocket.safetensors", "train_cris_pocket.yaml"),
+    "denseclip-pocket": _whole("denseclip_pocket.safetensors", _trained("train_denseclip_pocket.yaml")),
+    "cris-pocket": _whole("cris_pocket.safetensors", _trained("train_cris_pocket.yaml")),
     "maskclip-vit-pocket": EmbeddedModel(
         lambda name, folder: build_maskclip_pocket(folder, "vit", name), ("clip_vit_pocket.safetensors",),
-        "train_vit_pocket.yaml",
+        _trained("train_vit_pocket.yaml"),
+    ),
+    "maskclip-plus-pocket": _whole(
+        "maskclip_plus_pocket.safetensors",
+        "clip-seg distill --rendered 3000 --classes cup,bowl,bottle,box,ball,can,plate,book,table,floor "
+        "--out {}/maskclip_plus_pocket.safetensors --work work",
     ),
 }  # fmt: skip
 """Models of the simulated world. Not all come with the package: ``embedded_models`` lists those whose files are there."""

@@ -58,6 +58,7 @@ def test_maskclip_is_examined_with_its_refinements_one_by_one(weights, held_out)
         ("relations", "cris_pocket"),
         ("classes", "denseclip_pocket"),
         ("maskclip_vit", "clip_vit_pocket"),
+        ("maskclip_plus", "maskclip_plus_pocket"),
     ],
 )
 def test_missing_weights_are_named(weights, part, file):
