@@ -20,7 +20,7 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class CameraIntrinsics:
-    """A pinhole camera without distortion.
+    """A pinhole camera and the distortion of its lens.
 
     ``fx, fy`` are focal lengths and ``cx, cy`` the principal point, all in pixels of a ``width`` x ``height`` image.
     """
@@ -31,12 +31,21 @@ class CameraIntrinsics:
     cy: float
     width: int
     height: int
+    distortion: tuple[float, ...] = ()
+    """(k1, k2, p1, p2[, k3[, k4, k5, k6]]): radial k, tangential p, as in the models "plumb_bob" and
+    "rational_polynomial"; empty for a lens without distortion or a rectified image."""
 
     def __post_init__(self) -> None:
         values = (self.fx, self.fy, self.cx, self.cy)
         _require(all(math.isfinite(value) for value in values), f"fx, fy, cx, cy must be finite, got {values}")
         _require(self.fx > 0 and self.fy > 0, f"focal lengths must be positive, got fx={self.fx}, fy={self.fy}")
         _require(self.width > 0 and self.height > 0, f"image size must be positive, got {self.width}x{self.height}")
+        # A tuple, because a camera is the key under which its table of rays is kept.
+        _require(
+            isinstance(self.distortion, tuple) and len(self.distortion) in (0, 4, 5, 8),
+            f"distortion must be a tuple of 0, 4, 5 or 8 coefficients, got {self.distortion}",
+        )
+        _require(all(map(math.isfinite, self.distortion)), f"distortion must be finite, got {self.distortion}")
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,32 @@ class MaskSet:
 
 
 @dataclass(frozen=True)
+class OrientedBox:
+    """A box around the visible part of an object, in the camera's optical frame.
+
+    A camera sees one side of a thing: along the line of sight the box ends at the deepest visible point.
+    """
+
+    center_m: tuple[float, float, float]
+    size_m: tuple[float, float, float]
+    """Full lengths along the box's own x, y and z axes, the longest first; never negative."""
+    orientation_xyzw: tuple[float, float, float, float]
+    """Unit quaternion that turns the box's axes into the optical frame; w is not negative."""
+
+    def __post_init__(self) -> None:
+        values = (*self.center_m, *self.size_m, *self.orientation_xyzw)
+        _require(
+            len(self.center_m) == len(self.size_m) == 3 and len(self.orientation_xyzw) == 4,
+            "a box has a centre of 3, a size of 3 and an orientation of 4 numbers",
+        )
+        _require(all(map(math.isfinite, values)), f"a box must be finite, got {values}")
+        x, y, z = self.size_m
+        _require(x >= y >= z >= 0, f"sizes must not be negative and the longest comes first, got {self.size_m}")
+        norm = math.hypot(*self.orientation_xyzw)
+        _require(abs(norm - 1.0) < 1e-3, f"the orientation must be a unit quaternion, its length is {norm}")
+
+
+@dataclass(frozen=True)
 class ObjectRegion:
     """One connected thing that a prompt names in one image."""
 
@@ -115,7 +150,9 @@ class ObjectRegion:
     """(x, y), mean of the mask's pixel centres."""
     area_px: int
     position_m: tuple[float, float, float] | None = None
-    """(x, y, z) in the optical frame, or ``None`` without depth or intrinsics."""
+    """(x, y, z) of the middle of the visible surface, in the optical frame; ``None`` without depth or intrinsics."""
+    box_m: OrientedBox | None = None
+    """Around the visible part; ``None`` without depth or intrinsics, and for parts too small to have axes."""
 
     def __post_init__(self) -> None:
         _require(1 <= self.id <= 255, f"an object id lies in 1..255, got {self.id}")

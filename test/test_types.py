@@ -3,7 +3,7 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
-from clip_seg_ros.types import CameraFrame, CameraIntrinsics, MaskSet, ObjectRegion, ProbabilityMaps
+from clip_seg_ros.types import CameraFrame, CameraIntrinsics, MaskSet, ObjectRegion, OrientedBox, ProbabilityMaps
 
 RGB = np.zeros((4, 6, 3), np.uint8)
 
@@ -35,6 +35,43 @@ def test_a_frame_refuses_depth_of_another_size_or_type(depth_m):
 def test_intrinsics_are_positive(change, message):
     with pytest.raises(ValueError, match=message):
         CameraIntrinsics(**({"fx": 1.0, "fy": 1.0, "cx": 0.0, "cy": 0.0, "width": 2, "height": 2} | change))
+
+
+@pytest.mark.parametrize("count", [0, 4, 5, 8])
+def test_distortion_has_a_known_number_of_coefficients(count):
+    intrinsics = CameraIntrinsics(1.0, 1.0, 0.0, 0.0, 2, 2, distortion=(0.1,) * count)
+    assert hash(intrinsics) == hash(CameraIntrinsics(1.0, 1.0, 0.0, 0.0, 2, 2, (0.1,) * count))
+
+
+@pytest.mark.parametrize(
+    ("distortion", "message"),
+    [
+        ((0.1,), "0, 4, 5 or 8"),
+        ((0.1,) * 6, "0, 4, 5 or 8"),
+        ([0.1] * 5, "must be a tuple"),
+        ((0.1, 0.2, float("nan"), 0.0), "finite"),
+    ],
+)
+def test_distortion_is_checked(distortion, message):
+    with pytest.raises(ValueError, match=message):
+        CameraIntrinsics(1.0, 1.0, 0.0, 0.0, 2, 2, distortion)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size_m": (0.1, 0.2, 0.1)}, "the longest comes first"),
+        ({"size_m": (0.2, 0.1, -0.1)}, "must not be negative"),
+        ({"size_m": (0.2, 0.1)}, "size of 3"),
+        ({"center_m": (0.0, float("nan"), 1.0)}, "finite"),
+        ({"orientation_xyzw": (0.0, 0.0, 0.0, 0.5)}, "unit quaternion"),
+    ],
+)
+def test_a_box_is_checked(change, message):
+    good = dict(center_m=(0.0, 0.0, 1.0), size_m=(0.2, 0.1, 0.0), orientation_xyzw=(0.0, 0.0, 0.0, 1.0))
+    OrientedBox(**good)
+    with pytest.raises(ValueError, match=message):
+        OrientedBox(**(good | change))
 
 
 @pytest.mark.parametrize("values", [np.zeros((1, 4, 6), np.float32), np.zeros((2, 4, 6)), np.zeros((2, 4), np.float32)])
@@ -70,6 +107,6 @@ def test_a_region_is_checked(change, message):
         centroid_px=(2.5, 1.5),
         area_px=24,
     )
-    assert ObjectRegion(**good).position_m is None
+    assert ObjectRegion(**good).position_m is None and ObjectRegion(**good).box_m is None
     with pytest.raises(ValueError, match=message):
         ObjectRegion(**(good | change))

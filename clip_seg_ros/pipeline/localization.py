@@ -1,25 +1,94 @@
-"""Region + depth + intrinsics -> a point in metres in the camera's optical frame."""
+"""Region + depth + intrinsics -> where the object is, how large, and its points, in the camera's optical frame."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
+from clip_seg_ros.pipeline.oriented_box import oriented_box
 from clip_seg_ros.pipeline.postprocess import window_of
+from clip_seg_ros.pipeline.rays import ray_table
 from clip_seg_ros.types import CameraFrame, CameraIntrinsics, ObjectRegion
 
 MIN_VALID_SHARE = 0.05
 """Of the mask's pixels; with less valid depth, what is left are mostly the rims of other things."""
+RIM_PX = 2
+"""Width of the mask's rim, whose depth often belongs to what is behind or lies in between."""
+MIN_CORE_SHARE = 0.5
+"""Of the mask; a mask that loses more with its rim is thin, and its rim is the object."""
+EDGE = 0.05
+"""Of the depth; where it differs by more around a pixel, there is an edge, and mixed pixels along it."""
+MIN_NEAR_SHARE = 0.2
+"""Of the core; a smaller surface is noise, or something that reaches into the mask."""
+MIN_DENSITY = 0.01
+"""Of the core's depths, how many a stretch as long as the window must hold to be part of a surface."""
+WINDOW = 0.01
+"""Length of that window, of the depth: what lies closer together is never taken apart."""
+WINDOW_SPREAD = 0.05
+"""Least length of that window, of the spread of all depths: a floor that runs far is thinly populated everywhere."""
+MAX_SAMPLES = 4096
+"""Depths that the statistics look at; more change nothing that can be measured."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the depth image says about one region."""
+
+    region: ObjectRegion
+    """With its position and box, or as it was where there is no depth to trust."""
+    points_m: np.ndarray
+    """(N, 3) float32: the visible surface in the optical frame, one point a pixel, row by row; N may be 0."""
+    pixels: np.ndarray
+    """(N,) int64: the pixel of every point, as an index into the flattened image."""
+
+
+def measure(region: ObjectRegion, frame: CameraFrame) -> Measurement:
+    """Finds position, box and points of a region in one go.
+
+    Of the mask's pixels those count whose depth is valid (finite, greater than 0) and belongs to the object. Surfaces
+    show as stretches of densely populated depths; what lies thinly between and around them (mixed pixels at edges,
+    speckle) is left out. Where the mask spills over the object's edge and there are several such stretches, the
+    nearest one of a good size is the object. The mask's rim and edges of the depth have no say in this; of them only
+    pixels that continue the object's surface are kept.
+
+    The position is the median of these points in x, y and z, each on its own. It is a point on the visible surface
+    and not the middle of the body: on a flat face it lies in the face, on a curved or edged one somewhat below the
+    surface (0.3 radii below the foremost point of a ball).
+
+    Args:
+        region: Of the frame's image.
+        frame: Without depth or intrinsics nothing is measured.
+
+    Returns:
+        The region with its position and box. Position and box stay absent and there are no points when less than
+        ``MIN_VALID_SHARE`` of the mask has valid depth.
+
+    Raises:
+        ValueError: Mask, depth and intrinsics are not of the same size.
+    """
+    if frame.depth_m is None or frame.intrinsics is None:
+        return Measurement(region, *_no_points())
+    points, pixels = _surface(region, frame.depth_m, frame.intrinsics)
+    if len(points) == 0:
+        return Measurement(region, points, pixels)
+    return Measurement(replace(region, position_m=_middle(points), box_m=oriented_box(points)), points, pixels)
+
+
+def with_position(region: ObjectRegion, frame: CameraFrame) -> ObjectRegion:
+    """Returns the region with its position and box; ``None`` stays where the frame lacks depth or intrinsics.
+
+    Raises:
+        ValueError: The frame's intrinsics are for an image of another size.
+    """
+    return measure(region, frame).region
 
 
 def locate(
     region: ObjectRegion, depth_m: np.ndarray, intrinsics: CameraIntrinsics
 ) -> tuple[float, float, float] | None:
-    """Finds where a region is.
-
-    z is the median of the valid depths over the mask, which neither a stray background pixel nor a hole moves; x and
-    y lie on the ray through the mask's centroid at that z. Depth is valid where it is finite and greater than 0.
+    """Finds where a region is, as ``measure`` does, from a depth image alone.
 
     Args:
         region: Of the image that the depth belongs to.
@@ -32,27 +101,106 @@ def locate(
     Raises:
         ValueError: Mask, depth and intrinsics are not of the same size.
     """
+    points, _ = _surface(region, depth_m, intrinsics)
+    return _middle(points) if len(points) else None
+
+
+def _middle(points_m: np.ndarray) -> tuple[float, float, float]:
+    return tuple(map(float, np.median(points_m, axis=0)))
+
+
+def _no_points() -> tuple[np.ndarray, np.ndarray]:
+    return np.empty((0, 3), np.float32), np.empty(0, np.int64)
+
+
+def _surface(
+    region: ObjectRegion, depth_m: np.ndarray, intrinsics: CameraIntrinsics
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the points (N, 3) of a region's visible surface and their pixels (N,), as ``Measurement`` has them."""
     if not depth_m.shape == region.mask.shape == (intrinsics.height, intrinsics.width):
         raise ValueError(
             f"sizes (H, W) differ: mask {region.mask.shape}, depth {depth_m.shape}, "
             f"intrinsics ({intrinsics.height}, {intrinsics.width})"
         )
-    window = window_of(region.box_px)
-    depths = depth_m[window][region.mask[window]]
-    depths = depths[np.isfinite(depths) & (depths > 0)]
-    if len(depths) == 0 or len(depths) < MIN_VALID_SHARE * region.area_px:
-        return None
-    z = float(np.median(depths))
-    column, row = region.centroid_px
-    return (column - intrinsics.cx) * z / intrinsics.fx, (row - intrinsics.cy) * z / intrinsics.fy, z
+    rows, columns = _widened(region.box_px, depth_m.shape)
+    mask, depth, rays = region.mask[rows, columns], depth_m[rows, columns], ray_table(intrinsics)[rows, columns]
+    valid = mask & (depth > 0) & (depth < np.inf) & (rays[..., 0] == rays[..., 0])  # NaN equals nothing
+    count = np.count_nonzero(valid)
+    if count == 0 or count < MIN_VALID_SHARE * region.area_px:
+        return _no_points()
+    core = _core(mask, valid, depth)
+    nearest, farthest = _depth_range(depth[core])
+    kept = valid & (depth >= nearest) & (depth <= farthest)
+    kept &= core | _continues(depth, kept & core)
+    y, x = np.nonzero(kept)
+    points = np.empty((3, len(y)), np.float32)  # a row a coordinate, which is how the statistics read them
+    points[2] = depth[kept]
+    np.multiply(rays[kept].T, points[2], out=points[:2])
+    return points.T, (y + rows.start) * intrinsics.width + (x + columns.start)
 
 
-def with_position(region: ObjectRegion, frame: CameraFrame) -> ObjectRegion:
-    """Returns the region with its position; ``None`` stays where the frame lacks depth or intrinsics.
+def _widened(box_px: tuple[int, int, int, int], shape: tuple[int, int]) -> tuple[slice, slice]:
+    """The region's window with a rim around it, except where the image ends: there the mask has no rim."""
+    rows, columns = window_of(box_px)
+    return (
+        slice(max(0, int(rows.start) - RIM_PX), min(shape[0], int(rows.stop) + RIM_PX)),
+        slice(max(0, int(columns.start) - RIM_PX), min(shape[1], int(columns.stop) + RIM_PX)),
+    )
 
-    Raises:
-        ValueError: The frame's intrinsics are for an image of another size.
+
+def _core(mask: np.ndarray, valid: np.ndarray, depth_m: np.ndarray) -> np.ndarray:
+    """The ``valid`` pixels (h, w) that neither lie in the rim of the mask nor at an edge of the depth.
+
+    The rim is as wide as leaves enough of the mask. Of a region that is edges all over, edges stay in.
     """
-    if frame.depth_m is None or frame.intrinsics is None:
-        return region
-    return replace(region, position_m=locate(region, frame.depth_m, frame.intrinsics))
+    area = np.count_nonzero(mask)
+    core = valid
+    for rim_px in range(RIM_PX, 0, -1):
+        inner = cv2.erode(mask.view(np.uint8), _square(rim_px)).view(np.bool_)
+        if np.count_nonzero(inner) >= MIN_CORE_SHARE * area and (inner & valid).any():
+            core = inner & valid
+            break
+    nearest, farthest = _depths_around(depth_m, valid, radius_px=1)
+    smooth = core & (farthest - nearest < EDGE * depth_m)
+    return smooth if np.count_nonzero(smooth) >= MIN_CORE_SHARE * np.count_nonzero(core) else core
+
+
+def _continues(depth_m: np.ndarray, surface: np.ndarray) -> np.ndarray:
+    """Where the (h, w) depth lies within the depths of the ``surface`` (h, w) close by."""
+    nearest, farthest = _depths_around(depth_m, surface, RIM_PX)
+    return (depth_m >= nearest * (1 - WINDOW)) & (depth_m <= farthest * (1 + WINDOW))
+
+
+def _depths_around(depth_m: np.ndarray, of: np.ndarray, radius_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the greatest depth (h, w) among the pixels ``of`` (h, w) around each pixel; inf, 0 for none."""
+    square = _square(radius_px)
+    nearest = cv2.erode(np.where(of, depth_m, np.float32(np.inf)), square)
+    farthest = cv2.dilate(np.where(of, depth_m, np.float32(0)), square)
+    return nearest, farthest
+
+
+def _square(radius_px: int) -> np.ndarray:
+    return np.ones((2 * radius_px + 1, 2 * radius_px + 1), np.uint8)
+
+
+def _depth_range(depths_m: np.ndarray) -> tuple[float, float]:
+    """Finds the range of depths that belong to the object, of (N,) valid ones with N > 0."""
+    stride = -(-len(depths_m) // MAX_SAMPLES)
+    # Inverse depths, since those of a plane are evenly spread, however far it runs.
+    inverse = np.sort(1 / depths_m[stride // 2 :: stride])
+    count = len(inverse)
+    # The standard deviation of normally spread values, from the median of the absolute deviations.
+    spread = 1.4826 * np.median(np.abs(inverse - inverse[count // 2]))
+    window = np.maximum(WINDOW * inverse, WINDOW_SPREAD * spread)
+    # A stretch of ``members`` + 1 values within a window is dense; dense stretches that overlap are one surface.
+    members = max(1, round(MIN_DENSITY * count))
+    starts = np.flatnonzero(inverse[members:] - inverse[:-members] <= window[:-members])
+    breaks = np.flatnonzero(np.diff(starts) > members)
+    first = starts[np.append(0, breaks + 1)] if len(starts) else starts
+    last = starts[np.append(breaks, -1)] + members if len(starts) else starts
+    large = np.flatnonzero(last - first + 1 >= MIN_NEAR_SHARE * count)
+    if len(large) == 0:
+        return 0.0, np.inf  # no surface to tell from the rest
+    first, last = first[large[-1]], last[large[-1]]
+    farthest = inverse[first] - window[first] / 2
+    return 1 / (inverse[last] + window[last] / 2), 1 / farthest if farthest > 0 else np.inf
