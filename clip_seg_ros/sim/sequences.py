@@ -1,0 +1,234 @@
+"""Simulated sequences: the camera moves, objects slide, or nothing does, and the truth of every picture is exact.
+
+A sequence is made of stretches of 8 to 12 frames. In turn, in an order drawn anew each time, the camera moves, one or
+two objects slide, both happen, or nothing moves but the sensor's noise. Every move follows the minimum-jerk profile of
+Flash and Hogan (J. Neuroscience 1985), s(u) = 10 u³ - 15 u⁴ + 6 u⁵, so that it starts and ends at rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
+from clip_seg_ros.sim.scene import TABLE_REACH, CameraPose, Scene, SceneObject, sample_scene, shape_set
+
+MOTIONS: tuple[str, ...] = ("none", "camera", "objects", "both")
+STRETCH_FRAMES = (8, 12)
+"""Shortest and longest stretch."""
+CLEARANCE_M = 0.008
+"""Between sliding objects and all others, at least."""
+RGB_SIGMA = 2.5
+"""Standard deviation of the colour noise, grey levels of 255: a cheap camera in a lit room."""
+DEPTH_SIGMA_PER_M2 = 0.0015
+"""Standard deviation of the depth noise at 1 m, metres. Of a stereo camera it grows with z², as its disparity's
+error is constant."""
+RIM_STEP_M = 0.02
+"""Neighbouring depths that differ by more are a rim, which one of the sensor's two eyes does not see."""
+RIM_HOLE_SHARE = 0.7
+BLOB_SIZE_PX = 16
+BLOB_SIGMAS = 2.3
+"""Blobs of missing depth are where a smooth normal field exceeds this many of its standard deviations."""
+
+
+@dataclass(frozen=True)
+class SequenceFrame:
+    """One picture of a sequence with its truth."""
+
+    view: RenderedView
+    """``rgb`` and ``depth_m`` as the sensor gives them; ``labels`` exact, and an object keeps its label all along."""
+    stamp_ns: int
+    camera_moved: bool
+    """Since the frame before."""
+    moved: frozenset[int]
+    """Labels of the objects that moved since the frame before."""
+    positions_m: dict[int, tuple[float, float, float]]
+    """Label -> where the object's visible surface truly is, by ``visible_positions``; hidden objects have none."""
+
+    @property
+    def still(self) -> bool:
+        """Whether nothing moved since the frame before; true of the first."""
+        return not self.camera_moved and not self.moved
+
+
+def sequence(
+    seed: int,
+    frames: int = 200,
+    size: tuple[int, int] = (640, 480),
+    rate_hz: float = 10.0,
+    rgb_sigma: float = RGB_SIGMA,
+    depth_noise: bool = True,
+) -> Iterator[SequenceFrame]:
+    """Renders the sequence that starts from the scene of ``seed``; the same arguments give the same pictures.
+
+    Args:
+        seed: As of ``sample_scene``.
+        frames: How many pictures.
+        size: (width, height) in pixels.
+        rate_hz: Pictures a second; it sets the stamps, which start at 0, and not how far things move in a frame.
+        rgb_sigma: Standard deviation of the colour noise in grey levels; 0 for none.
+        depth_noise: Whether depth has noise and holes.
+
+    Raises:
+        ValueError: A number is out of range.
+        RendererUnavailable: This machine cannot draw.
+    """
+    if frames < 1 or not rate_hz > 0 or not rgb_sigma >= 0:
+        raise ValueError(
+            f"a sequence needs frames >= 1, rate_hz > 0 and rgb_sigma >= 0; got {frames}, {rate_hz}, {rgb_sigma}"
+        )
+    return _frames(seed, frames, size, rate_hz, rgb_sigma, depth_noise)
+
+
+def _frames(
+    seed: int, frames: int, size: tuple[int, int], rate_hz: float, rgb_sigma: float, depth_noise: bool
+) -> Iterator[SequenceFrame]:
+    rng = np.random.default_rng([seed, 9])
+    before: Scene | None = None
+    clean: RenderedView | None = None
+    positions: dict[int, tuple[float, float, float]] = {}
+    with SceneRenderer(*size) as renderer:
+        for index, scene in enumerate(scenes(seed, frames)):
+            moved, camera_moved = frozenset(), False
+            if before is not None:
+                pairs = zip(before.objects, scene.objects, strict=True)
+                moved = frozenset(label for label, (old, new) in enumerate(pairs, start=1) if old != new)
+                camera_moved = before.camera != scene.camera
+            if clean is None or moved or camera_moved:
+                clean = renderer.render(scene)
+                positions = visible_positions(clean)
+            view = replace(
+                clean,
+                rgb=noisy_rgb(clean.rgb, rng, rgb_sigma),
+                depth_m=noisy_depth(clean.depth_m, rng) if depth_noise else clean.depth_m,
+            )
+            yield SequenceFrame(view, round(index * 1e9 / rate_hz), camera_moved, moved, positions)
+            before = scene
+
+
+def scenes(seed: int, frames: int) -> Iterator[Scene]:
+    """Yields what the camera sees in each frame of the sequence of ``seed``, without drawing it."""
+    rng = np.random.default_rng([seed, 8])
+    scene = sample_scene(seed)
+    yield scene
+    count = 1
+    while True:
+        for motion in rng.permutation(MOTIONS):
+            for scene in _stretch(scene, str(motion), rng):
+                if count == frames:
+                    return
+                yield scene
+                count += 1
+
+
+def noisy_rgb(rgb: np.ndarray, rng: np.random.Generator, sigma: float = RGB_SIGMA) -> np.ndarray:
+    """Returns (H, W, 3) uint8 with independent normal noise of ``sigma`` grey levels added."""
+    if sigma == 0:
+        return rgb
+    noise = rng.standard_normal(rgb.shape, np.float32)
+    return np.clip(np.rint(rgb + np.float32(sigma) * noise), 0, 255).astype(np.uint8)
+
+
+def noisy_depth(depth_m: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns depth (H, W) float32 as a stereo camera measures it: noise that grows with z², and holes (NaN).
+
+    Holes lie at most pixels of rims, where depth jumps, and in blobs at random places that change every time.
+    """
+    height, width = depth_m.shape
+    noise = rng.standard_normal(depth_m.shape, np.float32)
+    measured = depth_m + np.float32(DEPTH_SIGMA_PER_M2) * depth_m**2 * noise
+    # Where nothing is hit there is no surface to lose: far away, so that its border is a rim too.
+    filled = np.nan_to_num(depth_m, nan=1e3)
+    cross = np.ones((3, 3), np.uint8)
+    rim = cv2.dilate(filled, cross) - cv2.erode(filled, cross) > RIM_STEP_M
+    measured[rim & (rng.random(depth_m.shape, np.float32) < RIM_HOLE_SHARE)] = np.nan
+    coarse = rng.standard_normal((height // BLOB_SIZE_PX + 2, width // BLOB_SIZE_PX + 2), np.float32)
+    field = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    measured[field > BLOB_SIGMAS] = np.nan
+    return measured
+
+
+def visible_positions(view: RenderedView) -> dict[int, tuple[float, float, float]]:
+    """Finds where the visible surfaces are: label -> (x, y, z) in the optical frame, metres.
+
+    The statistic is the one that positions of found objects have: the median of the points of the visible surface in
+    x, y and z, each on its own.
+    """
+    positions, lens = {}, view.intrinsics
+    for label in range(1, len(view.objects) + 1):
+        rows, columns = np.nonzero((view.labels == label) & np.isfinite(view.depth_m))
+        if len(rows) == 0:
+            continue
+        z = view.depth_m[rows, columns].astype(np.float64)
+        points = np.stack([(columns - lens.cx) * z / lens.fx, (rows - lens.cy) * z / lens.fy, z])  # (3, N)
+        positions[label] = tuple(map(float, np.median(points, axis=1)))
+    return positions
+
+
+def _stretch(scene: Scene, motion: str, rng: np.random.Generator) -> Iterator[Scene]:
+    """Yields the scenes of one stretch that follows ``scene``."""
+    count = int(rng.integers(STRETCH_FRAMES[0], STRETCH_FRAMES[1] + 1))
+    u = np.arange(1, count + 1) / count
+    progress = 10 * u**3 - 15 * u**4 + 6 * u**5
+    cameras = [scene.camera] * count
+    if motion in ("camera", "both"):
+        cameras = _camera_path(scene.camera, progress, rng)
+    paths = _object_paths(scene, progress, rng) if motion in ("objects", "both") else {}
+    for step, camera in enumerate(cameras):
+        items = tuple(
+            replace(item, position=(*map(float, paths[index][step]), item.position[2])) if index in paths else item
+            for index, item in enumerate(scene.objects)
+        )
+        yield replace(scene, objects=items, camera=camera)
+
+
+def _camera_path(camera: CameraPose, progress: np.ndarray, rng: np.random.Generator) -> list[CameraPose]:
+    """Carries the camera around, up or down, and nearer or away; it keeps to the range that scenes are drawn from."""
+    target = np.array(camera.target)
+    offset = np.array(camera.eye) - target
+    distance = float(np.linalg.norm(offset))
+    start = np.array([np.arctan2(offset[1], offset[0]), np.arcsin(offset[2] / distance), distance])
+    turn = np.radians(rng.uniform(4, 12)) * rng.choice([-1, 1])
+    goal = start + [turn, np.radians(rng.uniform(-5, 5)), rng.uniform(-0.08, 0.08)]
+    goal[1:] = np.clip(goal[1:], [np.radians(26), 0.64], [np.radians(62), 1.02])
+    new_target = np.array([*rng.uniform(-0.05, 0.05, size=2), rng.uniform(0.0, 0.05)])
+    path = []
+    for share in progress:
+        azimuth, elevation, distance = start + share * (goal - start)
+        towards = [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
+        looked_at = target + share * (new_target - target)
+        eye = looked_at + distance * np.array(towards)
+        path.append(CameraPose(tuple(map(float, eye)), tuple(map(float, looked_at)), camera.fovy_deg))
+    return path
+
+
+def _object_paths(scene: Scene, progress: np.ndarray, rng: np.random.Generator) -> dict[int, np.ndarray]:
+    """Finds straight ways for one or two objects: index in the scene -> (x, y) on the table at each step."""
+    radii = [_radius(scene, item) for item in scene.objects]
+    places = [np.tile(np.array(item.position[:2]), (len(progress), 1)) for item in scene.objects]
+    paths: dict[int, np.ndarray] = {}
+    wanted = int(rng.integers(1, 3))
+    for index in map(int, rng.permutation(len(scene.objects))):
+        for _ in range(12):
+            angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.06, 0.18)
+            goal = places[index][0] + length * np.array([np.cos(angle), np.sin(angle)])
+            path = places[index][0] + progress[:, None] * (goal - places[index][0])
+            others = (other for other in range(len(places)) if other != index)
+            if np.linalg.norm(goal) <= TABLE_REACH and all(
+                np.linalg.norm(path - places[other], axis=1).min() > radii[index] + radii[other] + CLEARANCE_M
+                for other in others
+            ):
+                paths[index] = places[index] = path
+                break
+        if len(paths) == wanted:
+            break
+    return paths
+
+
+def _radius(scene: Scene, item: SceneObject) -> float:
+    """Metres, of an upright cylinder that holds the object, whichever way it is turned."""
+    shape = shape_set(scene.shape_seed)[item.kind][item.slot]
+    return max(shape.footprint_radius, shape.height / 2) if item.lying else shape.footprint_radius
