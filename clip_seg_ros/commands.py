@@ -1,48 +1,82 @@
 """The command language: one line of text -> a ``Command``.
 
 A command is a verb and its phrases, "find the red cup and the blue box"; a bare phrase is a ``segment``. Phrases are
-split at commas, semicolons, "&" and "and"; double quotes keep a phrase whole: find "salt and pepper".
+split at commas, semicolons, "&" and "and"; double quotes keep a phrase whole: find "salt and pepper". "not" and its
+like leave things out: "the cups, not the blue one". ``command_words`` holds the words; ``docs/commands.md`` explains
+them to users.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Literal
 
-Verb = Literal["segment", "find", "track", "stop", "clear", "threshold"]
+from clip_seg_ros.command_words import DETERMINERS, FORMS, RELATIONS, VERBS
+
+Verb = Literal["segment", "find", "track", "use", "classes", "threshold", "stop", "clear"]
 
 MAX_CHARACTERS = 500
+MAX_CLASSES_CHARACTERS = 4000
+"""A list of classes may be longer than other commands."""
 MAX_PROMPTS = 16
+"""Phrases to look for and phrases to leave out, together: a model is asked about both."""
+MAX_CLASSES = 256
 
-EXAMPLE = '"segment the red cup"'
-
-# Verbs that take phrases, with every way to say them.
-PHRASE_VERBS: dict[Verb, tuple[str, ...]] = {
-    "segment": ("segment", "show me", "show", "detect", "highlight"),
-    "find": ("find", "find me", "look for", "search for", "locate", "where is", "where are", "where's"),
-    "track": ("track", "follow"),
-}
-
-# Verbs that stand alone: the whole command must be one of the spellings.
-LONE_VERBS: dict[Verb, tuple[str, ...]] = {
-    "stop": ("stop", "stop it", "stop that", "stop everything", "stop segmenting", "stop tracking"),
-    "clear": ("clear", "clear it", "clear all", "clear everything", "clear the masks"),
-}
+_EXAMPLE = '"segment the red cup"'
+_NEGATIVE_EXAMPLE = '"find the cup, not the blue one"'
 
 _PUNCTUATION = " .,;:!?"
-_DETERMINERS = frozenset({"a", "an", "the", "some", "any", "all", "my", "your", "this", "that", "these", "those"})
-_PLAIN_QUOTES = str.maketrans(dict.fromkeys("“”„«»", '"') | {"’": "'", "‘": "'"})
+_PLAIN_QUOTES = str.maketrans(dict.fromkeys("“”„«»", '"') | dict.fromkeys("‘’", "'"))
+_ONE = ("one", "ones")
+_NO_NOUNS = ("everything", "anything", *_ONE)
+# Words around a model's name, and what else "use" begins.
+_NO_MODEL_NAMES = DETERMINERS | {"model", "threshold", "please", "thanks", "now"}
+
+
+def _any(words: Iterable[str]) -> str:
+    """A pattern for any of the words, the longest first: "find me" is not "find" with the phrase "me"."""
+    # "a": without it, "i" would match the dotless and the dotted I, which lower() does not make an "i".
+    return f"(?ai:{'|'.join(re.escape(word) for word in sorted(words, key=len, reverse=True))})"
+
 
 # "robot" is dropped only before a comma: "robot arm" is a phrase.
-_OPENER = re.compile(r"(?:please|(?:could|can|would|will) you|(?:hey|hello|ok)(?: robot)?)(?=[\s,.!]|$)|robot ?,")
-_CLOSER = re.compile(r"(?:^|[\s,])(?:please|for me|thanks|thank you|now)$")
-_TOKEN = re.compile(r'"(?P<quoted>[^"]*)"|(?P<separator>[,;&]|and(?![^\s,;&"]))|(?P<word>[^\s,;&"]+)')
+_OPENER = re.compile(
+    r"(?:please|(?:could|can|would|will) you|i(?: would|'d) like you to|i want you to|(?:hey|hello|ok)(?: robot)?)"
+    r"(?=[\s,.!]|$)|robot ?,",
+    re.IGNORECASE,
+)
+_CLOSER = re.compile(r"(?:^|[\s,])(?:please|for me|thanks|thank you|now)$", re.IGNORECASE)
+_VERB_OF = {form: verb for verb in VERBS for form in FORMS[verb]}
+_VERB = re.compile(rf"({_any(_VERB_OF)})(?![\w'-])")
+
 # Shells and YAML take the double quotes for themselves. The apostrophe in "where's" has a letter on both sides.
-_SINGLE_QUOTED = re.compile(r"(?<!\w)'([^'\"]*)'(?!\w)")
-_SET_THRESHOLD = re.compile(r"(?:set )?(?:the )?threshold(?![\w-])(?: to(?!\w)| ?=| ?:)?(?P<value>.*)")
-_WITH_THRESHOLD = re.compile(r'(?P<before>.+) (?:with|at) (?:a |the )?threshold(?: of)? (?P<value>[^\s"]+)')
+_QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)'(?P<single>[^'\"]*)'(?!\w)")
+_WORD_END = r'(?=[\s,;&"]|$)'
+# "without" and "but" leave something out only before a phrase that ends in "one": "cup without a handle".
+_BEFORE_ONE = r'(?= (?:(?!and )[^\s,;&"]+ ){0,9}ones?[.:!?]*(?:[,;&]| and\b| ?$))'
+_MARKER = rf"{_any(FORMS['not'] + FORMS['except'])}{_WORD_END}|{_any(FORMS['without'])}{_BEFORE_ONE}"
+_MARKER_KIND = {form: kind for kind in ("not", "except", "without") for form in FORMS[kind]}
+_TOKEN = re.compile(
+    rf'"(?P<quoted>[^"]*)"|(?P<marker>{_MARKER})|(?P<separator>[,;&]|(?:and|or|nor){_WORD_END})|(?P<word>[^\s,;&"]+)',
+    re.IGNORECASE,
+)
+_RELATION = re.compile(rf" {_any(RELATIONS)} ")
+# Whole clauses would be torn apart at "not".
+_CLAUSE = re.compile(r"(?<![\w'-])(?:(?:is|are|do|does|has|have)(?:n't| not)|never)(?![\w'-])", re.IGNORECASE)
+
+_OPTION = re.compile(
+    r"(?:(?P<before>.*?),?(?: and)? )?(?:"
+    r'(?:with|at) (?:a |the )?threshold(?: of)? (?P<threshold>[^\s"]+)|'
+    # "using the laptop" is part of a phrase.
+    r'(?:using (?:(?:the )?model )?|using the (?=[^\s"]+ model)|with model )(?P<model>[^\s"]+)(?: model)?)',
+    re.IGNORECASE,
+)
+_MODEL = re.compile(r"(?:the )?(?:model )?(?P<name>.*?)(?: model)?", re.IGNORECASE)
+_MODEL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_.-]*[a-z0-9])?", re.IGNORECASE | re.ASCII)
+_TO = re.compile(r"(?:(?:to|of)(?!\w)|[=:])? ?", re.IGNORECASE)
 
 
 class CommandError(ValueError):
@@ -51,72 +85,109 @@ class CommandError(ValueError):
 
 @dataclass(frozen=True)
 class Command:
-    """A command that was understood."""
+    """A command that was understood. ``str`` writes it in full, in words that mean the same again."""
 
     verb: Verb
     prompts: tuple[str, ...] = ()
-    """Phrases in the order of the text, lower case, without articles; empty for stop, clear and threshold."""
+    """Phrases in the order of the text, lower case, without articles; only segment, find and track have any."""
     threshold: float | None = None
-    """0..1; always there for ``threshold``, and for segment, find and track that end in "with threshold 0.4"."""
+    """0..1; always there for ``threshold``, and for commands that end in "with threshold 0.4"."""
+    negatives: tuple[str, ...] = ()
+    """Phrases for what to leave out, written like ``prompts``; none is also a prompt. Only where there are prompts."""
+    model: str | None = None
+    """Name of a model as it was typed; always there for ``use``, and for commands that end in "using NAME"."""
+    classes: tuple[str, ...] = ()
+    """1 to ``MAX_CLASSES`` different names, written like ``prompts``; only ``classes`` has any."""
+
+    def __str__(self) -> str:
+        if self.verb == "threshold":
+            return f"threshold {self.threshold}"
+        words = [self.verb, ", ".join(f'"{phrase}"' for phrase in self.prompts + self.classes)]
+        if self.negatives:
+            words.append("except " + ", ".join(f'"{phrase}"' for phrase in self.negatives))
+        if self.model is not None:
+            words.append(self.model if self.verb == "use" else f"using {self.model}")
+        if self.threshold is not None:
+            words.append(f"with threshold {self.threshold}")
+        return " ".join(filter(None, words))
 
 
 def parse_command(text: str) -> Command:
     """Understands one command.
 
     Args:
-        text: What a person typed or said, at most ``MAX_CHARACTERS`` long.
+        text: What a person typed or said, at most ``MAX_CHARACTERS`` long, or ``MAX_CLASSES_CHARACTERS`` for classes.
 
     Returns:
-        The verb with 1 to ``MAX_PROMPTS`` different prompts where it takes any, and the threshold where one was given.
+        The verb with what belongs to it: 1 to ``MAX_PROMPTS`` different prompts and negatives, classes, a model's name,
+        a threshold.
 
     Raises:
         CommandError: The text is empty, too long, unprintable or incomplete, or asks for too much.
 
     Example:
-        >>> parse_command('Robot, could you find the red cup, a bowl and "salt and pepper"?')
-        Command(verb='find', prompts=('red cup', 'bowl', 'salt and pepper'), threshold=None)
+        >>> print(parse_command('Robot, could you find the red cups, but not the small one, and "salt and pepper"?'))
+        find "red cups", "salt and pepper" except "small cups"
     """
     sentence = _strip_politeness(_normalise(text))
     if not sentence:
-        raise CommandError(f"the command is empty: type what to look for, for example {EXAMPLE}")
-    for verb, spellings in LONE_VERBS.items():
-        if sentence in spellings:
-            return Command(verb)
-        if sentence.startswith(f"{verb} "):
-            raise CommandError(f'"{verb}" stands alone: type "{verb}", or "segment {sentence}" to look for that')
-    if match := _SET_THRESHOLD.fullmatch(sentence):
-        return Command("threshold", threshold=_parse_threshold(match["value"]))
-
-    threshold = None
-    if match := _WITH_THRESHOLD.fullmatch(sentence):
-        sentence, threshold = match["before"], _parse_threshold(match["value"])
+        raise CommandError(f"the command is empty: type what to look for, for example {_EXAMPLE}")
     verb, spelling, rest = _split_verb(sentence)
-    prompts = _split_phrases(rest)
+    if verb != "classes":
+        _check_length(sentence, MAX_CHARACTERS)
+    if verb in ("stop", "clear"):
+        if rest:
+            raise CommandError(
+                f'"{verb}" stands alone: type "{verb}", or "segment {_shown(sentence)}" to look for that'
+            )
+        return Command(verb)
+    if verb == "threshold":
+        return Command(verb, threshold=_parse_threshold(rest[_TO.match(rest).end() :]))
+
+    rest, threshold, model = _split_options(rest)
+    if verb == "use":
+        if model is not None:
+            raise CommandError('two models in one command: type one, for example "use cris"')
+        return Command(verb, threshold=threshold, model=_parse_model(_MODEL.fullmatch(rest)["name"]))
+    prompts, negatives = _split_phrases(rest.lstrip(_PUNCTUATION + "="))
+    if verb == "classes":
+        return Command(verb, threshold=threshold, model=model, classes=_checked_classes(prompts, negatives))
     if not prompts:
         problem = f'"{spelling}" needs a phrase after it' if spelling else "the command names no object"
         raise CommandError(f'{problem}: type for example "{spelling or "segment"} the red cup"')
-    if len(prompts) > MAX_PROMPTS:
-        raise CommandError(f"{len(prompts)} phrases in one command: type at most {MAX_PROMPTS}")
-    return Command(verb, prompts, threshold)
+    if len(prompts + negatives) > MAX_PROMPTS:
+        raise CommandError(f"{len(prompts + negatives)} phrases in one command: type at most {MAX_PROMPTS}")
+    return Command(verb, prompts, threshold, negatives, model)
 
 
 def _normalise(text: str) -> str:
-    """Checks length and characters; returns lower case with single spaces and plain quotes."""
+    """Checks length and characters; returns the text with single spaces and plain quotes."""
     # First, because one character can stand for many.
     text = unicodedata.normalize("NFKC", text).strip()
-    if len(text) > MAX_CHARACTERS:
-        raise CommandError(
-            f"the command has {len(text)} characters: type at most {MAX_CHARACTERS}, for example {EXAMPLE}"
-        )
+    _check_length(text, MAX_CLASSES_CHARACTERS)
     # NFKC makes no-break spaces and full-width letters, which phones and web pages produce, plain ones.
     for character in text:
         if not character.isprintable() and character not in "\t\r\n":
             raise CommandError(
                 f"the command holds the unprintable character U+{ord(character):04X}: "
-                f"type plain text, for example {EXAMPLE}"
+                f"type plain text, for example {_EXAMPLE}"
             )
-    # lower() and not casefold(), which would respell words ("ß" -> "ss") that a model knows as they are written.
-    return " ".join(_SINGLE_QUOTED.sub(r'"\1"', text.lower().translate(_PLAIN_QUOTES)).split())
+    text = text.translate(_PLAIN_QUOTES)
+    text = _QUOTED.sub(lambda match: match[0] if match["single"] is None else f'"{match["single"]}"', text)
+    return " ".join(text.split())
+
+
+def _check_length(text: str, limit: int) -> None:
+    if len(text) > limit:
+        raise CommandError(
+            f"the command has {len(text)} characters: type at most {MAX_CHARACTERS}, "
+            f"or {MAX_CLASSES_CHARACTERS} for a list of classes"
+        )
+
+
+def _shown(text: str) -> str:
+    """The text, or its beginning, for a message."""
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _strip_politeness(sentence: str) -> str:
@@ -134,31 +205,138 @@ def _strip_politeness(sentence: str) -> str:
 
 def _split_verb(sentence: str) -> tuple[Verb, str, str]:
     """Returns the verb, how it was spelt ("" for a bare phrase, which is a ``segment``) and the text after it."""
-    spellings = [(spelling, verb) for verb, spellings in PHRASE_VERBS.items() for spelling in spellings]
-    # The longest first, so that "find me" is not taken for "find" with the phrase "me".
-    for spelling, verb in sorted(spellings, key=lambda pair: -len(pair[0])):
-        if re.match(re.escape(spelling) + r"(?![\w'-])", sentence):
-            return verb, spelling, sentence[len(spelling) :].lstrip(_PUNCTUATION)
+    if match := _VERB.match(sentence):
+        spelling = match[1].lower()
+        return _VERB_OF[spelling], spelling, sentence[match.end() :].lstrip()
     return "segment", "", sentence
 
 
-def _split_phrases(text: str) -> tuple[str, ...]:
-    """Splits at separators outside quotes, drops articles, and keeps each phrase once, in order."""
+def _split_options(text: str) -> tuple[str, float | None, str | None]:
+    """Takes "with threshold 0.4" and "using cris" from the end; returns what is left, the threshold and the model."""
+    threshold, model = None, None
+    while match := _OPTION.fullmatch(text):
+        if match["threshold"]:
+            if threshold is not None:
+                raise CommandError('two thresholds in one command: type one, for example "with threshold 0.4"')
+            threshold = _parse_threshold(match["threshold"].rstrip(_PUNCTUATION))
+        else:
+            if model is not None:
+                raise CommandError('two models in one command: type one, for example "using cris"')
+            model = _parse_model(match["model"].rstrip(_PUNCTUATION))
+        text = match["before"] or ""
+    return text, threshold, model
+
+
+@dataclass
+class _Part:
+    """The words between two separators."""
+
+    marker: str = ""
+    """The word that leaves the phrase out, as typed; "" if there is none or it stands further ahead."""
+    kind: str = ""
+    """Its row in the grammar: not, except, without; "" for a phrase to look for."""
+    words: list[tuple[str, bool]] = field(default_factory=list)
+    """Each in lower case, with whether it is a quoted text; no determiners at the beginning."""
+
+    def text(self) -> str:
+        # Split once more: quoted texts may begin or end with a space.
+        return " ".join(" ".join(word for word, _ in self.words).split()).strip(_PUNCTUATION)
+
+
+def _split_phrases(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the phrases to look for and the ones to leave out, each once, in order."""
     if text.count('"') % 2:
         raise CommandError('a quote is not closed: type for example find "salt and pepper"')
-    phrases: list[list[str]] = [[]]
+    if clause := _CLAUSE.search(re.sub(r'"[^"]*"', '""', text)):
+        raise CommandError(
+            f'"{clause[0]}" is not understood: type for example {_NEGATIVE_EXAMPLE}, or "stop"; '
+            "double quotes keep a phrase whole"
+        )
+    parts = _parts(text)
+    for part in parts:
+        if part.marker and not part.text():
+            raise CommandError(f'"{part.marker}" needs a phrase after it: type for example {_NEGATIVE_EXAMPLE}')
+    parts = [part for part in parts if part.text()]
+    if parts and all(part.kind for part in parts):
+        raise CommandError(f"the command names only what to leave out: type for example {_NEGATIVE_EXAMPLE}")
+
+    wanted, unwanted = [], []
+    for part in parts:
+        if part.kind:
+            _complete(part, wanted[-1] if wanted else "")
+        phrase = part.text()
+        if not any(character.isalnum() for character in phrase):
+            raise CommandError(f'"{_shown(phrase)}" holds no word: type what to look for, for example {_EXAMPLE}')
+        (unwanted if part.kind else wanted).append(phrase)
+    for phrase in unwanted:
+        if phrase in wanted:
+            raise CommandError(
+                f'"{_shown(phrase)}" is both to be found and to be left out: type for example {_NEGATIVE_EXAMPLE}'
+            )
+    return tuple(dict.fromkeys(wanted)), tuple(dict.fromkeys(unwanted))
+
+
+def _parts(text: str) -> list[_Part]:
+    """Splits the text at markers and separators outside quotes; a part may be empty."""
+    parts = [_Part()]
     for token in _TOKEN.finditer(text):
-        if token["separator"]:
-            phrases.append([])
+        last = parts[-1]
+        # lower() and not casefold(), which would respell words ("ß" -> "ss") that a model knows as they are written.
+        # NFKC again, because small letters have composed forms that capital ones lack.
+        word = unicodedata.normalize("NFKC", (token[0] if token["quoted"] is None else token["quoted"]).lower())
+        if token["marker"]:
+            parts.append(_Part(word, _MARKER_KIND[word]))
+        elif token["separator"] and (last.kind or word not in ("or", "nor")):
+            ended = last.kind != "except" and word in (",", ";")
+            parts.append(_Part(kind="" if ended else last.kind))
         elif token["quoted"] is not None:
-            phrases[-1].append(token["quoted"])
-        elif phrases[-1] or token["word"] not in _DETERMINERS:
-            phrases[-1].append(token["word"])
-    cleaned = [" ".join(words).strip(_PUNCTUATION) for words in phrases]
-    for phrase in cleaned:
-        if phrase and not any(character.isalnum() for character in phrase):
-            raise CommandError(f'"{phrase}" holds no word: type what to look for, for example {EXAMPLE}')
-    return tuple(dict.fromkeys(filter(None, cleaned)))
+            last.words.append((word, True))
+        elif last.words or word not in DETERMINERS:
+            last.words.append((word, False))
+    return parts
+
+
+def _complete(part: _Part, named_before: str) -> None:
+    """Puts the noun of the phrase before in place of "one", or in front of "on the table"."""
+    noun = _noun(named_before)
+    for position, (word, quoted) in enumerate(part.words):
+        if quoted or word.strip(_PUNCTUATION) not in _ONE:
+            continue
+        if len(part.words) == 1:
+            raise CommandError(f'"{word}" alone does not say which: type for example {_NEGATIVE_EXAMPLE}')
+        if not noun or noun in _NO_NOUNS:
+            raise CommandError(f'"{word}" stands for a thing named before it: type for example {_NEGATIVE_EXAMPLE}')
+        part.words[position] = (noun, False)
+        return
+    if noun and not part.words[0][1] and _RELATION.match(f" {part.text()} "):
+        part.words.insert(0, (noun, False))
+
+
+def _noun(phrase: str) -> str:
+    """The word that says what a thing is: the last, or the one before "on the table"; "" of an empty phrase."""
+    relation = _RELATION.search(f"{phrase} ")
+    words = (phrase[: relation.start()] if relation else phrase).split()
+    return words[-1] if words else ""
+
+
+def _checked_classes(names: tuple[str, ...], negatives: tuple[str, ...]) -> tuple[str, ...]:
+    example = 'type for example "classes: cup, table, floor"'
+    if negatives:
+        raise CommandError(f'a list of classes leaves nothing out, put names that hold "not" in quotes: {example}')
+    if not names:
+        raise CommandError(f"the list of classes is empty: {example}")
+    if len(names) > MAX_CLASSES:
+        raise CommandError(f"{len(names)} classes: type at most {MAX_CLASSES}")
+    return names
+
+
+def _parse_model(text: str) -> str:
+    advice = 'type for example "use clipseg-pocket"; double quotes keep a phrase with "using" or "use" whole'
+    if not text or text.lower() in _NO_MODEL_NAMES:
+        raise CommandError(f"the name of the model is missing: {advice}")
+    if not _MODEL_NAME.fullmatch(text):
+        raise CommandError(f'"{_shown(text)}" is no name of a model (letters, digits, ".", "-", "_"): {advice}')
+    return text
 
 
 def _parse_threshold(text: str) -> float:
@@ -167,8 +345,8 @@ def _parse_threshold(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        problem = f'"{text}" is no threshold' if text else '"threshold" needs a number'
+        problem = f'"{_shown(text)}" is no threshold' if text else '"threshold" needs a number'
         raise CommandError(f"{problem}: {advice}") from None
     if not 0.0 <= value <= 1.0:  # also refuses NaN
-        raise CommandError(f"the threshold {text} is out of range: {advice}")
+        raise CommandError(f"the threshold {_shown(text)} is out of range: {advice}")
     return value

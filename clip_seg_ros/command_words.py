@@ -1,0 +1,143 @@
+"""The words of the command language: one table that the parser, its advice and ``docs/commands.md`` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row of the grammar: a verb, or an addition to the phrases of a verb."""
+
+    name: str
+    """The verb, which is also ``Command.verb``, or a name for the addition."""
+    forms: tuple[str, ...]
+    """Every way to say it, lower case."""
+    example: str
+    """A whole command, as a person would type it."""
+    means: str
+    """The same command in full and with every phrase in quotes: ``str`` of what ``parse_command`` returns."""
+    does: str
+    """What it is good for, in a few words."""
+
+
+GRAMMAR = (
+    Rule(
+        "segment",
+        ("segment", "show me", "show", "detect", "highlight", "identify", "pick out", "select"),
+        "segment the red cup and the blue box",
+        'segment "red cup", "blue box"',
+        "looks for the phrases in every image until the next command; a phrase without a verb does the same",
+    ),
+    Rule(
+        "find",
+        ("find", "find me", "look for", "search for", "locate", "where is", "where are", "where's", "is there",
+         "are there", "do you see", "see"),
+        "where is my cup?",
+        'find "cup"',
+        "as `segment`, and says that you want to know where it is",
+    ),
+    Rule(
+        "track",
+        ("track", "follow", "keep track of", "keep an eye on"),
+        "follow the ball",
+        'track "ball"',
+        "as `segment`, and says that you want it followed from image to image",
+    ),
+    Rule(
+        "use",
+        ("use", "use model", "use the model", "using", "switch to", "change to", "set model to", "set the model to"),
+        "switch to clipseg-pocket",
+        "use clipseg-pocket",
+        "changes the model",
+    ),
+    Rule(
+        "classes",
+        ("classes", "the classes", "segment classes", "segment the classes", "set classes to", "set the classes to",
+         "label everything as"),
+        "classes: cup, table, floor",
+        'classes "cup", "table", "floor"',
+        "gives every pixel one of these classes; one word may be the name of a list, as in `classes: ade20k`",
+    ),
+    Rule(
+        "threshold",
+        ("threshold", "the threshold", "set threshold", "set the threshold", "use threshold", "use a threshold",
+         "use the threshold"),
+        "set the threshold to 0.4",
+        "threshold 0.4",
+        "sets the probability, 0 to 1, above which a pixel belongs to a phrase",
+    ),
+    Rule(
+        "stop",
+        ("stop", "stop it", "stop that", "stop everything", "stop segmenting", "stop tracking", "stop looking", "halt"),
+        "stop",
+        "stop",
+        "stops the work and keeps the last answer",
+    ),
+    Rule(
+        "clear",
+        ("clear", "clear it", "clear all", "clear everything", "clear the masks", "forget it", "forget everything"),
+        "clear",
+        "clear",
+        "stops the work and empties the outputs",
+    ),
+    Rule(
+        "not",
+        ("not", "but not", "and not"),
+        "segment the cup, not the blue one",
+        'segment "cup" except "blue cup"',
+        'leaves things out: the phrases joined to it by "and" or "or"; a comma ends it',
+    ),
+    Rule(
+        "except",
+        ("except for", "except", "apart from", "other than", "excluding", "ignoring"),
+        "all fruit except the apples, the pears and the small banana",
+        'segment "fruit" except "apples", "pears", "small banana"',
+        "leaves things out: all phrases to the end of the command",
+    ),
+    Rule(
+        "without",
+        ("without", "but"),
+        "find the cups without the small ones",
+        'find "cups" except "small cups"',
+        'as `not`, but only before "one" or "ones": "cup without a handle" stays one phrase',
+    ),
+    Rule(
+        "with threshold",
+        ("with threshold", "with a threshold of", "at threshold", "at a threshold of"),
+        "find the cup with threshold 0.4",
+        'find "cup" with threshold 0.4',
+        "sets the threshold together with the command",
+    ),
+    Rule(
+        "using",
+        ("using", "using model", "using the model", "with model"),
+        "find the largest ball using cris",
+        'find "largest ball" using cris',
+        "asks this model; comes last, before or after the threshold",
+    ),
+)  # fmt: skip
+
+FORMS = {rule.name: rule.forms for rule in GRAMMAR}
+
+VERBS = ("segment", "find", "track", "use", "classes", "threshold", "stop", "clear")
+"""The rows that begin a command; the others add to the phrases of segment, find and track."""
+
+DETERMINERS = frozenset({"a", "an", "the", "some", "any", "all", "my", "your", "this", "that", "these", "those"})
+"""Dropped where a phrase begins."""
+
+RELATIONS = (
+    "left of", "right of", "closest to", "nearest to", "next to", "of", "in", "on", "at", "to", "with", "without", "by",
+    "near", "under", "over", "above", "below", "behind", "beside", "between", "inside", "from", "for", "that", "which",
+    "wearing", "holding",
+)  # fmt: skip
+"""What the noun of a phrase stands before: "cup" in "red cup on the table"."""
+
+
+def grammar_table() -> str:
+    """Returns ``GRAMMAR`` as a Markdown table, one row a rule, without a newline at the end."""
+    lines = ["| what | ways to say it | example | understood as | what it does |", "|---|---|---|---|---|"]
+    for rule in GRAMMAR:
+        forms = ", ".join(f"`{form}`" for form in rule.forms)
+        lines.append(f"| {rule.name} | {forms} | `{rule.example}` | `{rule.means}` | {rule.does} |")
+    return "\n".join(lines)

@@ -1,0 +1,54 @@
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clip_seg_ros import commands
+from clip_seg_ros.command_words import FORMS, GRAMMAR, VERBS, grammar_table
+from clip_seg_ros.commands import MAX_CHARACTERS, MAX_CLASSES, MAX_PROMPTS, CommandError, parse_command
+
+PAGE = (Path(__file__).parents[1] / "docs" / "commands.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("rule", GRAMMAR, ids=lambda rule: rule.name)
+def test_the_grammar_s_examples_mean_what_it_says(rule):
+    command = parse_command(rule.example)
+    assert str(command) == rule.means
+    assert parse_command(rule.means) == command
+    if rule.name in VERBS:
+        assert command.verb == rule.name
+    assert not any("|" in text or "`" in text for text in (rule.example, rule.means, *rule.forms))
+
+
+def test_no_spelling_belongs_to_two_verbs():
+    forms = [form for verb in VERBS for form in FORMS[verb]]
+    assert len(forms) == len(set(forms))
+
+
+def test_the_page_holds_the_grammar():
+    table = "\n".join(line for line in PAGE.split("\n\n") if line.startswith("| what | ways"))
+    assert table == grammar_table()
+
+
+def test_the_page_s_shell_commands_are_accepted():
+    lines = [shlex.split(line) for line in PAGE.splitlines() if line.startswith("ros2 topic pub")]
+    assert len(lines) >= 9
+    for line in lines:
+        assert line[:-1] == ["ros2", "topic", "pub", "--once", "/clip_seg/command", "std_msgs/msg/String"]
+        parse_command(yaml.safe_load(line[-1])["data"])
+
+
+def test_the_page_s_refusals_are_the_real_ones():
+    rows = re.findall(r"^\| `(.+)` \| rejected: (.+) \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 4
+    for text, message in rows:
+        with pytest.raises(CommandError) as refusal:
+            parse_command(text)
+        assert str(refusal.value) == message
+
+
+def test_the_page_s_limits_are_the_real_ones():
+    limits = re.findall(r"^\| [a-z, ]+ \| (\d+) \|$", PAGE, re.MULTILINE)
+    assert limits == [str(n) for n in (MAX_CHARACTERS, commands.MAX_CLASSES_CHARACTERS, MAX_PROMPTS, MAX_CLASSES)]
