@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 
 import cv2
@@ -10,7 +9,7 @@ import numpy as np
 
 from clip_seg_ros.data.samples import IGNORED
 from clip_seg_ros.evaluation.answers import BACKGROUND
-from clip_seg_ros.pipeline import overlay, postprocess
+from clip_seg_ros.pipeline import class_labels, overlay, postprocess
 from clip_seg_ros.types import MaskSet, ProbabilityMaps
 
 Color = tuple[int, int, int]
@@ -93,17 +92,10 @@ def label_panels(
 
 
 def class_colors(class_names: Sequence[str]) -> np.ndarray:
-    """(256, 3) uint8 RGB: a colour for every class, far from those of its neighbours in the list; the rest black."""
-    colors = np.full((256, 3), _IGNORED_COLOR, np.uint8)
+    """(256, 3) uint8 RGB: a colour for every class, a quiet one for the background; the rest black."""
     things = [index for index, name in enumerate(class_names) if name != BACKGROUND]
-    for place, index in enumerate(things):
-        if len(things) <= len(overlay.PALETTE):
-            colors[index] = overlay.PALETTE[place]
-        else:
-            # Steps of the golden ratio never come back to a hue; three grades of light tell close ones apart.
-            hue = place * 0.618034 % 1.0
-            saturation, value = ((0.75, 0.95), (0.55, 0.70), (0.45, 1.0))[place % 3]
-            colors[index] = [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, value)]
+    colors = np.zeros((256, 3), np.uint8)
+    colors[things] = class_labels.class_colors(len(things))[: len(things)]
     if BACKGROUND in class_names:
         colors[list(class_names).index(BACKGROUND)] = _BACKGROUND_COLOR
     return colors

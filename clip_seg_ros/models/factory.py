@@ -45,19 +45,38 @@ def build_segmenter(name: str, weights_dir: Path | None = None) -> PromptableSeg
         WeightsError: Its weights are not there yet, or cannot be used.
     """
     if name in EMBEDDED_MODELS:
-        try:
-            folder = weights_dir or resources.weights_dir()
-        except FileNotFoundError as error:
-            raise WeightsError(str(error)) from error
-        missing = EMBEDDED_MODELS[name].missing(folder)
-        if missing:
-            raise WeightsError(
-                f"{', '.join(missing)} of {name} does not exist in {folder}: restore it from the package or the repository, or "
-                f"make it with `{EMBEDDED_MODELS[name].command(folder)}`"
-            )
-        return EMBEDDED_MODELS[name].build(name, folder).eval()
+        return EMBEDDED_MODELS[name].build(name, _embedded_folder(name, weights_dir)).eval()
     path = weight_file(name, weights_dir)
     return build_from_file(path, None if name.endswith(".safetensors") else name)
+
+
+def full_name(name: str, weights_dir: Path | None = None) -> str:
+    """Returns the name of the model that a person means: "cris" is "cris-pocket".
+
+    Opens no file; the arguments and errors are ``build_segmenter``'s, as far as files that are not there go.
+    """
+    if f"{name}-pocket" in EMBEDDED_MODELS:
+        name = f"{name}-pocket"
+    if name in EMBEDDED_MODELS:
+        _embedded_folder(name, weights_dir)
+    elif not (path := weight_file(name, weights_dir)).is_file():
+        raise WeightsError(f"there is no file {path}")
+    return name
+
+
+def _embedded_folder(name: str, weights_dir: Path | None) -> Path:
+    """The folder with the files of an embedded model. Raises WeightsError where some are not there."""
+    try:
+        folder = weights_dir or resources.weights_dir()
+    except FileNotFoundError as error:
+        raise WeightsError(str(error)) from error
+    missing = EMBEDDED_MODELS[name].missing(folder)
+    if missing:
+        raise WeightsError(
+            f"{', '.join(missing)} of {name} does not exist in {folder}: restore it from the package or the "
+            f"repository, or make it with `{EMBEDDED_MODELS[name].command(folder)}`"
+        )
+    return folder
 
 
 def weight_file(name: str, weights_dir: Path | None = None) -> Path:
@@ -250,11 +269,12 @@ EMBEDDED_MODELS: dict[str, EmbeddedModel] = {
     ),
     "maskclip-plus-pocket": _whole(
         "maskclip_plus_pocket.safetensors",
-        "clip-seg distill --rendered 3000 --classes cup,bowl,bottle,box,ball,can,plate,book,table,floor "
+        "clip-seg distill --rendered 3000 --network teacher --steps 600 --self-share 0 "
+        "--classes cup,bowl,bottle,box,ball,can,plate,book,table,floor "
         "--out {}/maskclip_plus_pocket.safetensors --work work",
     ),
 }  # fmt: skip
-"""Models of the simulated world. Not all come with the package: ``embedded_models`` lists those whose files are there."""
+"""Models of the simulated world. Not all come with the package: ``embedded_models`` lists those that are there."""
 
 
 def embedded_models(weights_dir: Path | None = None) -> tuple[str, ...]:

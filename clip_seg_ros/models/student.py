@@ -3,7 +3,8 @@
     pixels -> backbone -> light head -> logits of K classes
 
 Zhou et al., ECCV 2022, section 3.3: any segmentation network will do, for the text tower and CLIP's image tower are
-needed for its training alone. Here it is one of torchvision's or a backbone of timm under a Semantic FPN.
+needed for its training alone. Here it is one of torchvision's, or a backbone of timm or CLIP's own ResNet under a
+Semantic FPN. The last can begin with what its teacher's image tower knows.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 # Ahead of timm and torchvision: it makes the latter importable where it does not fit torch.
-import clip_seg_ros.models.backbone  # noqa: F401
+from clip_seg_ros.models.backbone import ModifiedResNet, VisionConfig, build_vision_tower
 from clip_seg_ros.models.base import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -40,6 +41,7 @@ TORCHVISION_NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "fcn_resnet101": segmentation.fcn_resnet101,
 }
 """Smallest first."""
+CLIP_NETWORK = "clip"
 TIMM_PREFIX = "timm:"
 """Ahead of the name of a backbone of timm."""
 MULTIPLE = 32
@@ -54,12 +56,16 @@ class StudentConfig:
     """What a student is made of."""
 
     network: str
-    """One of ``TORCHVISION_NETWORKS``, or ``timm:`` and the name of a backbone."""
+    """One of ``TORCHVISION_NETWORKS``, ``timm:`` and the name of a backbone, or ``CLIP_NETWORK``."""
     class_names: tuple[str, ...]
     """The K classes, in the order of the logits."""
     input_spec: InputSpec
+    vision: VisionConfig | None = None
+    """The ResNet of ``CLIP_NETWORK``; ``None`` for the others."""
 
     def __post_init__(self) -> None:
+        if (self.vision is not None) != (self.network == CLIP_NETWORK):
+            raise ValueError(f'the network "{CLIP_NETWORK}", and no other, needs the shape of its ResNet')
         if not self.class_names or len(set(self.class_names)) != len(self.class_names):
             raise ValueError(f"class names must be there and differ, got {self.class_names}")
 
@@ -73,6 +79,7 @@ class StudentConfig:
         nested = {
             "class_names": tuple(values["class_names"]),
             "input_spec": InputSpec.from_dict(values["input_spec"]),
+            "vision": VisionConfig(**values["vision"]) if values.get("vision") else None,
         }
         return cls(**{**values, **nested})
 
@@ -93,7 +100,10 @@ class Student(PromptableSegmenter):
         self.config = config
         self.input_spec = config.input_spec
         self.class_names = config.class_names
-        self.network = build_network(config.network, len(config.class_names))
+        if config.vision is not None:
+            self.network = _ClipNetwork(config.vision, len(config.class_names))
+        else:
+            self.network = build_network(config.network, len(config.class_names))
 
     @classmethod
     def from_config(cls, name: str, config: Mapping[str, Any]) -> Student:
@@ -107,6 +117,26 @@ class Student(PromptableSegmenter):
     def file_config(self) -> dict[str, Any]:
         """Returns what a weight file says about this model, plain values for JSON."""
         return {"kind": "student", "student": self.config.to_dict()}
+
+    @classmethod
+    def from_tower(
+        cls, name: str, visual: ModifiedResNet, class_names: Sequence[str], input_spec: InputSpec
+    ) -> Student:
+        """Builds a student that begins with copies of CLIP's convolutions; the rest is random.
+
+        Args:
+            name: Of the model.
+            visual: The image tower; its attention pool is not needed.
+            class_names: K classes.
+            input_spec: With the colours that the tower is used to.
+        """
+        stages = [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
+        vision = VisionConfig(tuple(map(len, stages)), visual.conv3.out_channels, visual.image_size)
+        student = cls(name, StudentConfig(CLIP_NETWORK, tuple(class_names), input_spec, vision))
+        student.network.backbone.load_state_dict(
+            {key: value for key, value in visual.state_dict().items() if not key.startswith("attnpool.")}
+        )
+        return student
 
     def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
         """Computes the logits of all classes, (B, K, h, w), and keeps them as ``dense``: that is all there is to do."""
@@ -168,6 +198,26 @@ class _TorchvisionNetwork(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         maps = self.backbone(pixels)
         return self.classifier(maps if self._all_maps else maps["out"])
+
+
+class _ClipNetwork(nn.Module):
+    """CLIP's ResNet without its attention pool under a pyramid of few channels; logits at stride 4."""
+
+    def __init__(self, vision: VisionConfig, class_count: int) -> None:
+        super().__init__()
+        # The width of the embedding is that of the pool, which goes.
+        self.backbone = build_vision_tower(vision, embed_dim=vision.width, quick_gelu=False)
+        self.backbone.attnpool = nn.Identity()
+        stages = (self.backbone.layer1, self.backbone.layer2, self.backbone.layer3, self.backbone.layer4)
+        self.neck = FeaturePyramid([stage[-1].bn3.num_features for stage in stages], _PYRAMID_CHANNELS)
+        self.head = SemanticFPNHead(_PYRAMID_CHANNELS, _PYRAMID_CHANNELS, class_count, _DROPOUT)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        backbone = self.backbone
+        maps = [backbone.stem(pixels)]
+        for stage in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4):
+            maps.append(stage(maps[-1]))
+        return self.head(self.neck(maps[1:]))
 
 
 class _TimmNetwork(nn.Module):

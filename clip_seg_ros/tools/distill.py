@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import colorsys
 import statistics
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,10 +19,12 @@ from clip_seg_ros.data.image_sources import BagPictures, FolderPictures, Picture
 from clip_seg_ros.data.samples import IGNORED
 from clip_seg_ros.evaluation.class_metrics import ClassScores, ConfusionMatrix
 from clip_seg_ros.evaluation.pictures import write_picture
+from clip_seg_ros.models.backbone import ModifiedResNet
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.conversion.mapping import Converted
 from clip_seg_ros.models.conversion.writing import store
 from clip_seg_ros.models.student import Student, StudentConfig, imagenet_input, known_networks
+from clip_seg_ros.pipeline.class_labels import class_colors
 from clip_seg_ros.pipeline.predictor import PRECISIONS, Predictor, resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
 from clip_seg_ros.tools.scenes import training_scenes
@@ -36,6 +38,7 @@ from clip_seg_ros.training.pseudo_labels import (
 )
 from clip_seg_ros.training.runner import Runner
 
+TEACHER_NETWORK = "teacher"
 _SMALLEST_SIZE = 64
 _TIMED_PICTURES = 20
 _EXAMPLES = 6
@@ -65,8 +68,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for labels and state (default: beside --out)")
     parser.add_argument("--teacher", default="maskclip-pocket", metavar="NAME", help="a model (%(default)s)")
     parser.add_argument(
-        "--network", default="lraspp_mobilenet_v3_large", metavar="NAME", help=f"{known_networks()} (%(default)s)"
-    )
+        "--network", default="lraspp_mobilenet_v3_large", metavar="NAME",
+        help=f"{TEACHER_NETWORK}: begins with the teacher's image tower, where that is a ResNet; {known_networks()} "
+        "(%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--size", type=int, default=256, metavar="PX", help="short side of what it sees (%(default)s)")
     parser.add_argument("--steps", type=int, default=4000, help="steps of training, both phases (%(default)s)")
     parser.add_argument("--batch", type=int, default=training.batch, help="pictures a step (%(default)s)")
@@ -134,15 +139,14 @@ def _distill(args: argparse.Namespace) -> None:
     labeller = Labeller(Predictor.from_name(args.teacher, args.device, precision=args.precision), names, labels)
     # Before minutes of labelling: is there such a network?
     torch.manual_seed(args.seed)
-    config = StudentConfig(args.network, labeller.class_names, imagenet_input(_size(args.size)))
-    student = Student(args.out.stem, config).to(device)
+    student = _student(args, labeller).to(device)
     for name in names:
         if unknown := labeller.teacher.model.unknown_words(name):
             print(f'note: {args.teacher} never learnt {", ".join(unknown)} of "{name}"')
     pictures = label_pictures(source, labeller, work, lambda items: tqdm(items, desc="label", unit="picture"))
     _say_what_was_labelled(pictures, labeller)
     trained, held_out = pictures.split()
-    recipe = repr((config, training, len(trained)))
+    recipe = repr((student.config, training, len(trained)))
     trainer = MaskCLIPPlus(student, pictures, trained, training)
     trainer.run(Runner(student, work / "state.pt", args.seed, recipe))
     keep_the_better(student, trainer.guided_weights(), args.device, pictures, held_out)
@@ -155,6 +159,20 @@ def _distill(args: argparse.Namespace) -> None:
     examples = args.out.with_suffix(".png")
     write_picture(examples, example_grid(served, pictures, held_out[:_EXAMPLES]))
     print(f"examples: {examples}\nto use it: Predictor.from_name(\"{args.out}\")")
+
+
+def _student(args: argparse.Namespace, labeller: Labeller) -> Student:
+    name, size = args.out.stem, _size(args.size)
+    if args.network != TEACHER_NETWORK:
+        return Student(name, StudentConfig(args.network, labeller.class_names, imagenet_input(size)))
+    teacher = labeller.teacher.model
+    visual = getattr(teacher, "visual", getattr(getattr(teacher, "clip", None), "visual", None))
+    if not isinstance(visual, ModifiedResNet):
+        raise ValueError(
+            f"--network {TEACHER_NETWORK} needs a teacher with a ResNet of CLIP's, which {teacher.name} has not"
+        )
+    spec = replace(imagenet_input(size), mean=teacher.input_spec.mean, std=teacher.input_spec.std)
+    return Student.from_tower(name, visual, labeller.class_names, spec)
 
 
 def _class_names(text: str) -> tuple[str, ...]:
@@ -304,16 +322,10 @@ def example_grid(predictor: Predictor, pictures: LabelledPictures, indices: Sequ
 
 
 def _class_colors(names: Sequence[str]) -> np.ndarray:
-    """Returns (256, 3) uint8 RGB: a colour a class, hues a golden ratio apart, and that of ``IGNORED``.
-
-    "background" is black, which stands for "left as it is".
-    """
+    """Returns (256, 3) uint8 RGB: a colour a class, black for a background that was added, and that of ``IGNORED``."""
+    things = [index for index, name in enumerate(names) if name != BACKGROUND_CLASS]
     colors = np.zeros((256, 3), np.uint8)
-    for index in range(len(names)):
-        if names[index] == BACKGROUND_CLASS:
-            continue
-        hue, value = index * 0.618034 % 1.0, 1.0 if index % 2 == 0 else 0.75
-        colors[index] = np.round(255 * np.array(colorsys.hsv_to_rgb(hue, 0.85, value)))
+    colors[things] = class_colors(len(things))[: len(things)]
     colors[IGNORED] = _UNKNOWN_RGB
     return colors
 

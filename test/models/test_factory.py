@@ -9,7 +9,7 @@ from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig, b
 from clip_seg_ros.models.base import InputSpec
 from clip_seg_ros.models.checkpoints import WeightsError, save_safetensors, update_sums
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
-from clip_seg_ros.models.factory import MODEL_KINDS, build_from_config, build_segmenter, weight_file
+from clip_seg_ros.models.factory import MODEL_KINDS, build_from_config, build_segmenter, full_name, weight_file
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 
 WORDS = ("red", "cup")
@@ -139,3 +139,23 @@ def test_where_weights_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         weight_file("cris-r50")
     with pytest.raises(ValueError, match='no model "theirs": use clipseg-pocket'):
         weight_file("theirs")
+
+
+def test_a_short_name_means_the_embedded_model(weights_dir: Path) -> None:
+    assert full_name("clipseg", weights_dir) == "clipseg-pocket" == full_name("clipseg-pocket", weights_dir)
+
+
+def test_names_whose_files_are_not_there_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIP_SEG_CACHE_DIR", str(tmp_path))
+    with pytest.raises(WeightsError, match="cris_pocket.safetensors of cris-pocket does not exist"):
+        full_name("cris", tmp_path)
+    with pytest.raises(WeightsError, match="clip-seg distill --rendered"):
+        full_name("maskclip-plus", tmp_path)
+    with pytest.raises(WeightsError, match="there is no file .*mine.safetensors"):
+        full_name(str(tmp_path / "mine.safetensors"))
+    with pytest.raises(WeightsError, match="clip-seg weights download clipseg-rd64-refined"):
+        full_name("clipseg-rd64-refined", tmp_path)
+    with pytest.raises(ValueError, match='there is no model "nonsense"'):
+        full_name("nonsense", tmp_path)
+    (tmp_path / "mine.safetensors").touch()
+    assert full_name(str(tmp_path / "mine.safetensors")) == str(tmp_path / "mine.safetensors")

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from clip_seg_ros.models.backbone import VisionConfig, build_vision_tower
+from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec
 from clip_seg_ros.models.checkpoints import WeightsError, save_safetensors, update_sum
 from clip_seg_ros.models.factory import MODEL_KINDS, build_from_config, build_segmenter
 from clip_seg_ros.models.student import Student, StudentConfig, build_network, imagenet_input
@@ -108,3 +110,26 @@ def test_a_configuration_that_describes_no_student():
         wrong = {"kind": "student", "student": {**config["student"], **change}}
         with pytest.raises(WeightsError, match="does not describe a model of this version"):
             build_from_config("mine", wrong, {}, "here")
+
+
+def test_a_student_of_clips_tower_begins_with_its_convolutions(tmp_path):
+    visual = build_vision_tower(VisionConfig((1, 1, 1, 1), 16, 64), 32, False).eval()
+    spec = InputSpec(64, "short_side", 32, CLIP_MEAN, CLIP_STD)
+    student = Student.from_tower("mine", visual, ("cup", "ball", "table"), spec).eval()
+    pixels = torch.rand(2, 3, 64, 96)
+    with torch.inference_mode():
+        theirs = visual.layer1(visual.stem(pixels))
+        assert torch.equal(student.network.backbone.layer1(student.network.backbone.stem(pixels)), theirs)
+        logits = student.encode_image(pixels).dense
+    assert logits.shape == (2, 3, 16, 24)
+    assert not any("attnpool" in name for name in student.state_dict())
+    again = Student.from_config("again", student.file_config())
+    again.load_state_dict(student.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(again.eval().encode_image(pixels).dense, logits)
+
+
+def test_only_the_network_of_clip_has_a_vision_shape():
+    for network, vision in (("clip", None), ("fcn_resnet50", VisionConfig((1, 1, 1, 1), 16, 64))):
+        with pytest.raises(ValueError, match='the network "clip", and no other, needs the shape of its ResNet'):
+            StudentConfig(network, ("cup",), imagenet_input(64), vision)

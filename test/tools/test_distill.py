@@ -113,6 +113,16 @@ def test_a_bag_of_images(call, pictures, tmp_path, capsys):
     assert "2 pictures labelled, 0 skipped" in capsys.readouterr().out
 
 
+def test_the_teachers_tower_is_a_network_too(call, tmp_path, capsys):
+    # The teacher of these tests has no CLIP.
+    assert call("--network", "teacher") == 2
+    assert "--network teacher needs a teacher with a ResNet of CLIP's" in capsys.readouterr().err
+    assert call("--teacher", "maskclip-pocket", "--network", "teacher", "--classes", "cup,table,floor") == 0
+    made = build_segmenter(str(tmp_path / "mine.safetensors"))
+    assert made.config.network == "clip" and made.class_names[:3] == ("cup", "table", "floor")
+    assert "training never saw" in capsys.readouterr().out
+
+
 def test_rendered_scenes_are_pictures_too(call, pictures, tmp_path, capsys, monkeypatch):
     rgb = np.stack([read_rgb(pictures / f"{index}.png") for index in (0, 1, 2, 0)])
     scenes = TabletopScenes(rgb, np.zeros(rgb.shape[:3], np.uint8), ((),) * 4)

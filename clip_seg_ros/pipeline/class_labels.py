@@ -1,0 +1,98 @@
+"""Probabilities of classes -> one class a pixel, its objects, and its colour."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from clip_seg_ros.pipeline.overlay import PALETTE
+from clip_seg_ros.pipeline.postprocess import regions
+from clip_seg_ros.types import MaskSet, ObjectRegion, ProbabilityMaps
+
+UNLABELLED = 255
+MAX_CLASSES = 255
+_TINT = 0.5
+_OTHERS = (0, 0, 0)
+
+
+def label_classes(maps: ProbabilityMaps, min_confidence: float, rest_competes: bool = False) -> np.ndarray:
+    """Gives every pixel its most probable class.
+
+    Args:
+        maps: At most ``MAX_CLASSES`` classes.
+        min_confidence: A pixel stays unlabelled where no class is as probable as this, 0..1.
+        rest_competes: A pixel stays unlabelled, too, where what the probabilities lack to 1, which went to the model's
+            own background phrases, is more than the best class has.
+
+    Returns:
+        (H, W) uint8: index into ``maps.prompts``, or ``UNLABELLED``.
+
+    Raises:
+        ValueError: There are too many classes, or none.
+    """
+    if not 1 <= len(maps.prompts) <= MAX_CLASSES:
+        raise ValueError(f"a label image tells 1 to {MAX_CLASSES} classes apart, got {len(maps.prompts)}")
+    labels = maps.values.argmax(axis=0).astype(np.uint8)
+    best = maps.values.max(axis=0)
+    unsure = ~(best >= min_confidence)  # NaN is unsure
+    if rest_competes:
+        unsure |= 1.0 - maps.values.sum(axis=0) > best
+    labels[unsure] = UNLABELLED
+    return labels
+
+
+def class_regions(maps: ProbabilityMaps, labels: np.ndarray, min_area_px: int) -> list[ObjectRegion]:
+    """The connected objects of every class that ``labels`` (H, W) of ``label_classes`` holds; as ``regions`` does."""
+    present = [int(index) for index in np.unique(labels) if index != UNLABELLED]
+    names = tuple(maps.prompts[index] for index in present)
+    part = ProbabilityMaps(names, maps.values[present])
+    inside = np.stack([labels == index for index in present]) if present else np.zeros((0, *labels.shape), np.bool_)
+    return regions(part, MaskSet(names, inside, 0.0), min_area_px)
+
+
+def class_colors(count: int) -> np.ndarray:
+    """(256, 3) uint8 RGB: a fixed colour for each of ``count`` ids, black for the others and for ``UNLABELLED``.
+
+    Up to seven classes have the colours of ``PALETTE``, which colour-blind people tell apart; up to 21 have those in
+    three grades of light, which they tell apart as well.
+    """
+    colors = np.full((256, 3), _OTHERS, np.uint8)
+    darker, lighter = ([_mixed(color, to) for color in PALETTE] for to in ((0, 0, 0), (255, 255, 255)))
+    colors[: min(count, 21)] = [*PALETTE, *darker, *lighter][:count]
+    for place in range(21, count):
+        # Steps of the golden ratio never come back to a hue; three grades of light tell close ones apart.
+        saturation, value = ((0.75, 0.95), (0.55, 0.70), (0.45, 1.0))[place % 3]
+        hue = place * 0.618034 % 1.0
+        colors[place] = [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, value)]
+    return colors
+
+
+def _mixed(color: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+    return tuple(round(0.55 * a + 0.45 * b) for a, b in zip(color, other))
+
+
+def paint(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: every label (H, W) in its colour, of ``class_colors``."""
+    return colors[labels]
+
+
+def draw_classes(rgb: np.ndarray, labels: np.ndarray, names: Sequence[str], colors: np.ndarray) -> np.ndarray:
+    """Tints an image (H, W, 3) with its labels (H, W) and lists the classes that it holds, the largest first."""
+    tinted = cv2.addWeighted(rgb, 1 - _TINT, colors[labels], _TINT, 0)
+    canvas = np.where((labels == UNLABELLED)[..., None], rgb, tinted)
+    scale = min(max(min(rgb.shape[:2]) / 480, 0.6), 4.0)
+    counts = np.bincount(labels.ravel(), minlength=256)[: len(names)]
+    line, pad = round(20 * scale), round(6 * scale)
+    rows = max(0, (rgb.shape[0] - pad) // line)
+    for row, index in enumerate(np.argsort(-counts, kind="stable")[: min(rows, np.count_nonzero(counts))]):
+        bottom = pad + (row + 1) * line
+        corner = (pad, bottom - round(14 * scale))
+        cv2.rectangle(canvas, corner, (pad + round(14 * scale), bottom), colors[index].tolist(), cv2.FILLED)
+        place = (pad + round(20 * scale), bottom - round(2 * scale))
+        for color, thickness in (((20, 20, 24), round(4 * scale)), ((255, 255, 255), max(1, round(scale)))):
+            font = (cv2.FONT_HERSHEY_SIMPLEX, 0.5 * scale, color, thickness, cv2.LINE_AA)
+            cv2.putText(canvas, names[index], place, *font)
+    return canvas
