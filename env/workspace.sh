@@ -6,7 +6,7 @@ workspace_state() {
     printf '%s\n' "$VENV"
     cat "$CLONE/env/workspace.sh"
     find "$CLONE"/{clip_seg_ros,launch,config,rviz,weights} -name __pycache__ -prune -o -type f -print | sort
-    find "$CLONE"/{CMakeLists.txt,package.xml,cmake,msg} -type f -print0 | sort -z | xargs -0 sha256sum
+    find "$CLONE"/{CMakeLists.txt,package.xml,cmake,msg,srv,action} -type f -print0 | sort -z | xargs -0 sha256sum
 }
 
 # ensure_workspace: sets WORKSPACE; builds it unless what is there is up to date.

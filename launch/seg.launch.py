@@ -1,4 +1,4 @@
-"""Segments what a sentence names in the images of a camera: the node ``referring``, with RViz if wanted.
+"""Segments the images of cameras: the nodes ``referring`` and ``semantic``, with RViz if wanted.
 
     ros2 launch clip_seg_ros seg.launch.py image_topic:=/my_camera/image_raw rviz:=true
 """
@@ -12,30 +12,56 @@ from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from clip_seg_ros.config import ReferringConfig, SemanticConfig, parameters
 from clip_seg_ros.resources import config_dir, share_dir
 
 FROM_FILE = "<params_file>"
 """Default of the arguments below: the parameter keeps the value that the parameter file gives it."""
-OVERRIDES = {
+SHARED = {
     "image_topic": "colour images to segment, sensor_msgs/Image",
-    "depth_topic": "depth images aligned with them, sensor_msgs/Image; empty: no positions",
-    "camera_info_topic": "the colour camera's sensor_msgs/CameraInfo; empty: no positions",
+    "image_topics": "those of several cameras instead, with commas between: /left/image_raw,/right/image_raw",
+    "camera_names": "the cameras' names, with commas between, for their outputs; by default from the topics",
+    "image_transport": "how images are sent: raw, or compressed on TOPIC/compressed",
     "command_topic": "text commands, std_msgs/String",
-    "model": "name of the model that segments",
-    "device": "where it runs: auto, cpu, cuda or cuda:N",
-    "threshold": "probability above which a pixel belongs to a phrase, 0..1",
+    "device": "where the models run: auto, cpu, cuda or cuda:N",
+    "precision": "what they compute in: float32, bfloat16 or float16; the halves are for GPUs",
+    "autostart": "configure and activate at once; false: a lifecycle manager does",
 }
+"""Parameters of both nodes."""
+REFERRING = {
+    "model": "name of the model that segments what commands name",
+    "depth_topic": "depth images aligned with the colour images, sensor_msgs/Image; empty: no positions",
+    "depth_topics": "those of several cameras, with commas between",
+    "camera_info_topic": "the colour camera's sensor_msgs/CameraInfo; empty: no positions",
+    "camera_info_topics": "those of several cameras, with commas between",
+    "threshold": "probability above which a pixel belongs to a phrase, 0..1",
+    "target_frame": "frame of the positions, by tf2; empty: the camera's optical frame",
+    "initial_command": 'command to start with, such as "segment the red cup"',
+}
+SEMANTIC = {
+    "semantic_model": "name of the model that gives every pixel a class",
+    "classes": "the classes, with commas between; empty: the model's own or those of class_list",
+    "class_list": "a shipped list of classes, such as ade20k",
+}
+"""Parameters of one node; ``semantic_model`` is its ``model``."""
+OVERRIDES = {**SHARED, **REFERRING, **SEMANTIC}
 # What rviz/seg.rviz shows: names relative to the namespace of the node.
-RVIZ_OUTPUTS = ("overlay", "mask", "markers")
+RVIZ_OUTPUTS = ("overlay", "mask", "markers", "points", "semantic/overlay")
 FASTDDS_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
 def generate_launch_description() -> LaunchDescription:
     """Declares the arguments and starts the nodes."""
     return LaunchDescription([
-        DeclareLaunchArgument("namespace", default_value="clip_seg", description="where the node's topics are"),
+        DeclareLaunchArgument("namespace", default_value="clip_seg", description="where the nodes' topics are"),
         DeclareLaunchArgument(
-            "params_file", default_value=str(config_dir() / "referring.yaml"), description="parameters of the node"
+            "nodes", default_value="referring", choices=["referring", "semantic", "both"], description="which to start"
+        ),
+        DeclareLaunchArgument(
+            "params_file", default_value=str(config_dir() / "referring.yaml"), description="parameters of referring"
+        ),
+        DeclareLaunchArgument(
+            "semantic_params_file", default_value=str(config_dir() / "semantic.yaml"), description="those of semantic"
         ),
         *(
             DeclareLaunchArgument(name, default_value=FROM_FILE, description=description)
@@ -46,7 +72,7 @@ def generate_launch_description() -> LaunchDescription:
             "log_level",
             default_value="info",
             choices=["debug", "info", "warn", "error", "fatal"],
-            description="how much the node says",
+            description="how much the nodes say",
         ),
         *_shared_memory(),
         OpaqueFunction(function=_nodes),
@@ -62,20 +88,24 @@ def _shared_memory() -> list[SetEnvironmentVariable]:
 
 
 def _nodes(context: LaunchContext) -> list[Node]:
-    value = {
-        name: LaunchConfiguration(name).perform(context)
-        for name in ("namespace", "params_file", "log_level", *OVERRIDES)
-    }
-    if not Path(value["params_file"]).is_file():
-        raise FileNotFoundError(f"params_file: there is no file {value['params_file']}")
-    referring = Node(
-        package="clip_seg_ros",
-        executable="referring",
-        namespace=value["namespace"],
-        parameters=[value["params_file"], overriding_parameters(value)],
-        ros_arguments=["--log-level", value["log_level"]],
-        output="screen",
-    )
+    names = ("namespace", "nodes", "params_file", "semantic_params_file", "log_level", *OVERRIDES)
+    value = {name: LaunchConfiguration(name).perform(context) for name in names}
+    started = []
+    for node, file in (("referring", "params_file"), ("semantic", "semantic_params_file")):
+        if value["nodes"] not in (node, "both"):
+            continue
+        if not Path(value[file]).is_file():
+            raise FileNotFoundError(f"{file}: there is no file {value[file]}")
+        started.append(
+            Node(
+                package="clip_seg_ros",
+                executable=node,
+                namespace=value["namespace"],
+                parameters=[value[file], overriding_parameters(node, value)],
+                ros_arguments=["--log-level", value["log_level"]],
+                output="screen",
+            )
+        )
     topics = [(f"/clip_seg/{name}", f"/{value['namespace'].strip('/')}/{name}") for name in RVIZ_OUTPUTS]
     if value["image_topic"] != FROM_FILE:
         topics.append(("/camera/color/image_raw", value["image_topic"]))
@@ -86,21 +116,34 @@ def _nodes(context: LaunchContext) -> list[Node]:
         remappings=topics,
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    return [referring, rviz]
+    return [*started, rviz]
 
 
-def overriding_parameters(arguments: dict[str, str]) -> dict[str, str | float]:
-    """Returns the node parameters that launch arguments change, in the node's types.
+def overriding_parameters(node: str, arguments: dict[str, str]) -> dict[str, str | float | bool | list[str]]:
+    """Returns the parameters of a node that launch arguments change, in the node's types.
 
     Raises:
-        ValueError: ``threshold`` is no number.
+        ValueError: an argument does not fit its parameter.
     """
-    changed: dict[str, str | float] = {
-        name: arguments[name] for name in OVERRIDES if arguments[name] != FROM_FILE
-    }
-    if "threshold" in changed:
-        try:
-            changed["threshold"] = float(changed["threshold"])
-        except ValueError:
-            raise ValueError(f"threshold must be a number from 0 to 1, got {changed['threshold']!r}") from None
+    own = REFERRING if node == "referring" else SEMANTIC
+    config = ReferringConfig if node == "referring" else SemanticConfig
+    types = {parameter.name: parameter.type for parameter in parameters(config)}
+    changed = {}
+    for argument in (*SHARED, *own):
+        if arguments[argument] != FROM_FILE:
+            name = "model" if argument == "semantic_model" else argument
+            changed[name] = _read(argument, arguments[argument], types[name])
     return changed
+
+
+def _read(argument: str, text: str, kind: type) -> str | float | bool | list[str]:
+    if kind is tuple:
+        return [part.strip() for part in text.split(",")]
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{argument} must be true or false, got {text!r}")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{argument} must be a number, got {text!r}") from None

@@ -3,7 +3,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from clip_seg_ros.config import ReferringConfig, parameters
+from clip_seg_ros.config import CameraTopics, ReferringConfig, SemanticConfig, parameters
 
 
 def test_defaults_are_valid():
@@ -45,16 +45,51 @@ def test_a_wrong_value_is_refused_by_name(name, value, message):
         ReferringConfig.from_mapping({name: value})
 
 
-def test_every_setting_describes_itself():
-    listed = parameters(ReferringConfig)
-    assert [setting.name for setting in listed] == [item.name for item in fields(ReferringConfig)]
+@pytest.mark.parametrize("config", [ReferringConfig, SemanticConfig])
+def test_every_setting_describes_itself(config):
+    listed = parameters(config)
+    assert [setting.name for setting in listed] == [item.name for item in fields(config)]
     for setting in listed:
         assert setting.description.endswith(".")
         assert type(setting.default) is setting.type
-        if setting.type is float:
+        if setting.type in (float, int):
             assert setting.low <= setting.default <= setting.high
         else:
             assert setting.low is None and setting.high is None
+
+
+def test_one_camera_has_no_name_and_all_topics():
+    (camera,) = ReferringConfig(image_topic="/a/image", depth_topic="/a/depth").cameras()
+    assert camera == CameraTopics("", "/a/image", "/a/depth", "/camera/color/camera_info")
+    assert SemanticConfig().cameras() == (CameraTopics("", "/camera/color/image_raw"),)
+
+
+def test_several_cameras_are_called_after_their_topics_or_as_one_says():
+    topics = {"image_topics": ["/left/color/image_raw", "/right/image_raw"], "depth_topics": ["/left/depth", "/right/depth"]}
+    left, right = ReferringConfig.from_mapping(topics).cameras()
+    assert left == CameraTopics("left", "/left/color/image_raw", "/left/depth") and right.name == "right"
+    named = ReferringConfig.from_mapping({**topics, "camera_names": ["hand", "head"], "depth_topics": [""]})
+    assert [(camera.name, camera.depth) for camera in named.cameras()] == [("hand", ""), ("head", "")]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_topics": ["/robot/a", "/robot/b"]}, "different names, got robot, robot: set camera_names"),
+        ({"image_topics": ["/a/x", "/b/x"], "camera_names": ["a"]}, "must name each of image_topics, got 1 names for 2"),
+        ({"image_topics": ["/a/x", "/b/x"], "depth_topics": ["/a/d"]}, "depth_topics must have one topic for each"),
+        ({"camera_info_topics": ["/a/i"]}, "camera_info_topics must have one topic for each of image_topics, got 1 for 0"),
+        ({"image_topics": "/a/x"}, "image_topics must be a list of texts, got '/a/x'"),
+        ({"image_topics": [1]}, r"image_topics must be a list of texts, got \(1,\)"),
+        ({"precision": "double"}, "precision must be float32 or bfloat16 or float16, got 'double'"),
+        ({"autostart": 1}, "autostart must be a bool, got 1"),
+        ({"max_points": 2.5}, "max_points must be a whole number, got 2.5"),
+        ({"max_points": 0}, r"max_points must lie in 1\.\."),
+    ],
+)
+def test_lists_choices_and_switches_are_checked(values, message):
+    with pytest.raises(ValueError, match=message):
+        ReferringConfig.from_mapping(values)
 
 
 def test_the_range_told_is_the_range_checked():

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "clip_seg_ros"
 # What each part may import, itself included. A part is a folder or a top-level module of the package.
-CORE = {"types", "config", "commands", "resources"}
+CORE = {"types", "config", "commands", "command_words", "resources"}
 MODELS = CORE | {"models"}
 PIPELINE = MODELS | {"pipeline"}
 WORLD = {"types", "config", "resources", "sim", "data"}
@@ -21,6 +21,7 @@ ALLOWED = {
     "types": set(),
     "config": CORE,
     "commands": CORE,
+    "command_words": CORE,
     "resources": CORE,
     "models": MODELS,
     "pipeline": PIPELINE,
@@ -31,6 +32,8 @@ ALLOWED = {
     "tools": TRAINING | {"tools"},
     "nodes": PIPELINE | {"sim", "nodes"},
 }
+MESSAGES = ("msg", "srv", "action")
+"""Made by the build."""
 # The only file or folder that may import a library.
 ONLY_IMPORTER = {"open_clip": "models/backbone.py", "mujoco": "sim/"}
 ROS = {
@@ -42,7 +45,7 @@ import importlib, importlib.abc, sys
 
 class Hide(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in HIDDEN or name == "clip_seg_ros.msg":
+        if name.split(".")[0] in HIDDEN or name.split(".")[1:2] in (["msg"], ["srv"], ["action"]):
             raise ModuleNotFoundError(f"{name} is hidden", name=name)
 
 sys.meta_path.insert(0, Hide())
@@ -94,9 +97,9 @@ def faults(path: Path, source: str | None = None) -> list[str]:
         top, _, rest = name.partition(".")
         ours = rest.split(".")[0]
         # The bare, empty package may be named.
-        if top == "clip_seg_ros" and ours not in ("", "msg") and ours not in ALLOWED[part]:
+        if top == "clip_seg_ros" and ours not in ("", *MESSAGES) and ours not in ALLOWED[part]:
             found.append(f"{where} imports {name}: {part} may use {', '.join(sorted(ALLOWED[part])) or 'nothing'}")
-        if (top in ROS or (top == "clip_seg_ros" and ours == "msg")) and part != "nodes":
+        if (top in ROS or (top == "clip_seg_ros" and ours in MESSAGES)) and part != "nodes":
             found.append(f"{where} imports {name}: only nodes/ may import ROS")
         if top in ONLY_IMPORTER and not where.startswith(ONLY_IMPORTER[top]):
             found.append(f"{where} imports {name}: only {ONLY_IMPORTER[top]} may")

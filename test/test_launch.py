@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from clip_seg_ros.config import ReferringConfig, parameters
+from clip_seg_ros.config import ReferringConfig, SemanticConfig, parameters
 from clip_seg_ros.resources import config_dir, share_dir
 
 CLONE = Path(__file__).parents[1]
@@ -41,9 +41,12 @@ def test_every_argument_is_described_and_overrides_a_real_parameter() -> None:
     seg = load("seg")
     arguments = {argument.name: argument for argument in seg.generate_launch_description().get_launch_arguments()}
 
-    assert {"namespace", "params_file", "rviz", "log_level", *seg.OVERRIDES} == set(arguments)
+    own = {"namespace", "nodes", "params_file", "semantic_params_file", "rviz", "log_level"}
+    assert own | set(seg.OVERRIDES) == set(arguments)
     assert all(argument.description for argument in arguments.values())
-    assert set(seg.OVERRIDES) <= {parameter.name for parameter in parameters(ReferringConfig)}
+    assert set(seg.SHARED) | set(seg.REFERRING) <= {parameter.name for parameter in parameters(ReferringConfig)}
+    ours = {"model" if name == "semantic_model" else name for name in (*seg.SHARED, *seg.SEMANTIC)}
+    assert ours <= {parameter.name for parameter in parameters(SemanticConfig)}
 
 
 @needs_launch
@@ -51,11 +54,22 @@ def test_arguments_override_the_file_only_where_they_are_given() -> None:
     seg = load("seg")
     untouched = dict.fromkeys(seg.OVERRIDES, seg.FROM_FILE)
 
-    assert seg.overriding_parameters(untouched) == {}
-    given = {**untouched, "threshold": "1", "depth_topic": ""}
-    assert seg.overriding_parameters(given) == {"threshold": 1.0, "depth_topic": ""}
+    assert seg.overriding_parameters("referring", untouched) == {} == seg.overriding_parameters("semantic", untouched)
+    given = {
+        **untouched, "threshold": "1", "depth_topic": "", "autostart": "False", "image_topics": "/a/image, /b/image",
+        "model": "cris-pocket", "semantic_model": "maskclip-pocket", "classes": "cup,table",
+    }  # fmt: skip
+    shared = {"autostart": False, "image_topics": ["/a/image", "/b/image"]}
+    assert seg.overriding_parameters("referring", given) == {
+        **shared, "threshold": 1.0, "depth_topic": "", "model": "cris-pocket",
+    }  # fmt: skip
+    assert seg.overriding_parameters("semantic", given) == {
+        **shared, "model": "maskclip-pocket", "classes": ["cup", "table"],
+    }  # fmt: skip
     with pytest.raises(ValueError, match="threshold must be a number"):
-        seg.overriding_parameters({**untouched, "threshold": "high"})
+        seg.overriding_parameters("referring", {**untouched, "threshold": "high"})
+    with pytest.raises(ValueError, match="autostart must be true or false"):
+        seg.overriding_parameters("semantic", {**untouched, "autostart": "no"})
 
 
 @needs_launch
@@ -98,18 +112,23 @@ def test_the_demonstration_starts_camera_and_node(monkeypatch: pytest.MonkeyPatc
     assert "__ns:=/eyes" in referring
 
 
-def test_the_referring_file_names_every_parameter_and_its_default() -> None:
-    values = yaml.safe_load((config_dir() / "referring.yaml").read_text())["/**"]["ros__parameters"]
+@pytest.mark.parametrize(("name", "config"), [("referring", ReferringConfig), ("semantic", SemanticConfig)])
+def test_a_nodes_file_names_every_parameter_its_default_and_whether_it_is_live(name: str, config: type) -> None:
+    text = (config_dir() / f"{name}.yaml").read_text()
+    values = yaml.safe_load(text)["/**"]["ros__parameters"]
 
-    assert ReferringConfig.from_mapping(values) == ReferringConfig()
-    assert set(values) == {parameter.name for parameter in parameters(ReferringConfig)}
+    assert config.from_mapping(values) == config()
+    assert list(values) == [parameter.name for parameter in parameters(config)]
+    lines = {line.split(":")[0].strip(): line for line in text.splitlines() if ":" in line}
+    assert all(("# live;" in lines[parameter.name]) == parameter.live for parameter in parameters(config))
 
 
 def test_rviz_shows_the_topics_of_the_node_and_of_the_camera() -> None:
     displays = yaml.safe_load((share_dir() / "rviz" / "seg.rviz").read_text())["Visualization Manager"]["Displays"]
     topics = {display["Topic"]["Value"]: display["Topic"] for display in displays if "Topic" in display}
 
-    assert set(topics) == {"/clip_seg/overlay", "/clip_seg/mask", "/clip_seg/markers", ReferringConfig().image_topic}
+    outputs = ("overlay", "mask", "markers", "points", "semantic/overlay")
+    assert set(topics) == {*(f"/clip_seg/{name}" for name in outputs), ReferringConfig().image_topic}
     # Cameras publish best effort, which a reliable subscription never hears.
     assert topics[ReferringConfig().image_topic]["Reliability Policy"] == "Best Effort"
 

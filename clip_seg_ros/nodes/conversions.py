@@ -1,84 +1,191 @@
-"""Between ``sensor_msgs`` fields and arrays, with numpy alone: no cv_bridge, one copy at most.
+"""Between ``sensor_msgs`` fields and arrays.
 
-The functions read messages by their fields, so that they work on anything shaped like ``sensor_msgs/Image`` and
-``sensor_msgs/CameraInfo``.
+The functions read messages by their fields, so that they work on anything shaped like ``sensor_msgs/Image``,
+``sensor_msgs/CompressedImage`` and ``sensor_msgs/CameraInfo``.
 """
 
 from __future__ import annotations
 
 import array
+import math
+import struct
 import sys
+from collections.abc import Collection
 from typing import Any
 
+import cv2
 import numpy as np
 
+from clip_seg_ros.nodes.image_decoding import (
+    LIBRARY_ENCODINGS,
+    PLANAR_ENCODINGS,
+    ConversionError,
+    pixel_rows,
+    planar_to_rgb,
+    samples,
+    samples_to_rgb,
+    to_8_bits,
+    with_library,
+)
 from clip_seg_ros.types import CameraIntrinsics
 
-# encoding -> (channels, which of them are red, green and blue)
-COLOR_ENCODINGS: dict[str, tuple[int, tuple[int, int, int]]] = {
-    "rgb8": (3, (0, 1, 2)),
-    "bgr8": (3, (2, 1, 0)),
-    "rgba8": (4, (0, 1, 2)),
-    "bgra8": (4, (2, 1, 0)),
-    "mono8": (1, (0, 0, 0)),
+# encoding -> (channels, how OpenCV calls the way to RGB); those that name no colours have OpenCV's order
+_PLAIN_ENCODINGS: dict[str, tuple[int, int | None]] = {
+    "rgb8": (3, None),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "mono8": (1, cv2.COLOR_GRAY2RGB),
+    "8UC1": (1, cv2.COLOR_GRAY2RGB),
+    "8UC3": (3, cv2.COLOR_BGR2RGB),
+    "8UC4": (4, cv2.COLOR_BGRA2RGB),
 }
+COLOR_ENCODINGS = (*_PLAIN_ENCODINGS, *LIBRARY_ENCODINGS, *PLANAR_ENCODINGS)
 # encoding -> (numpy type without byte order, metres per unit)
 DEPTH_ENCODINGS: dict[str, tuple[str, float]] = {"16UC1": ("u2", 0.001), "32FC1": ("f4", 1.0)}
-
 
 # encoding -> numpy type of a channel, for what we publish
 _WRITTEN_TYPES = {"rgb8": "u1", "mono8": "u1", "8UC1": "u1", "16UC1": "u2", "32FC1": "f4"}
 
+# What compressed_depth_image_transport puts before the picture: a format and its quantisation's A and B.
+_DEPTH_HEADER = struct.Struct("<iff")
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_SCAN_START, _IMAGE_END = b"\xff\xda", b"\xff\xd9"
 
-class ConversionError(ValueError):
-    """A message that cannot be read. ``fault`` names the kind of fault; messages with the same fault share it."""
-
-    def __init__(self, fault: str, message: str) -> None:
-        super().__init__(message)
-        self.fault = fault
+# The models whose coefficients have the order of OpenCV, and how many of those there can be.
+_DISTORTION_MODELS = ("plumb_bob", "rational_polynomial")
+_DISTORTION_COUNTS = (4, 5, 8)
 
 
 def image_to_rgb(message: Any) -> np.ndarray:
     """Reads a colour or grey image as (H, W, 3) uint8 RGB, contiguous; it may share the message's memory.
 
+    16 bits become 8 by value * 255 / 65535, rounded. So 16UC1 is read as grey over the full range, and a depth image
+    in millimetres looks almost black. YUV is that of BT.601 with Y in 16..235; Bayer mosaics are interpolated
+    bilinearly.
+
     Raises:
-        ConversionError: an encoding other than ``COLOR_ENCODINGS``, an empty image, or rows that do not fit the data.
+        ConversionError: An encoding other than ``COLOR_ENCODINGS``, an empty image, a size that the encoding does not
+            allow, rows that do not fit the data, or a library that is missing.
     """
-    channels, order = _lookup(COLOR_ENCODINGS, message.encoding)
-    rows = _rows(message, channels)
-    pixels = rows.reshape(message.height, message.width, channels)
-    if channels == 1:
-        return np.repeat(pixels, 3, axis=2)
-    # A slice of the channels is a view where fancy indexing would copy before the copy that follows.
-    first, last = order[0], order[2]
-    colors = pixels[:, :, first : last + 1] if first < last else pixels[:, :, first::-1]
-    return np.ascontiguousarray(colors)
+    encoding = message.encoding
+    _require_known(COLOR_ENCODINGS, encoding)
+    if encoding in PLANAR_ENCODINGS:
+        return planar_to_rgb(message)
+    if encoding in LIBRARY_ENCODINGS:
+        return with_library(message)
+    channels, conversion = _PLAIN_ENCODINGS[encoding]
+    pixels = pixel_rows(message, channels).reshape(message.height, message.width, channels)
+    # OpenCV steps over a padding itself, and is 20 times as fast as numpy, which moves byte by byte.
+    return np.ascontiguousarray(pixels) if conversion is None else cv2.cvtColor(pixels, conversion)
+
+
+def compressed_to_rgb(message: Any) -> np.ndarray:
+    """Reads a ``sensor_msgs/CompressedImage`` of JPEG or PNG as (H, W, 3) uint8 RGB; 16 bits as ``image_to_rgb`` does.
+
+    ``format`` is "jpeg", "png" or what compressed_image_transport writes, such as "rgb8; jpeg compressed bgr8". Only
+    the data say which of the two it is. A picture "compressed rgb8" has red and blue swapped, and one of a "bayer_..."
+    image with a single channel holds the mosaic. An orientation that EXIF names is not applied: pixels stay where
+    camera_info has them.
+
+    Raises:
+        ConversionError: A depth image, data that are no JPEG or PNG, or truncated or broken data.
+    """
+    original, _, compression = message.format.partition(";")
+    if "compressedDepth" in compression:
+        raise ConversionError(
+            f"format {message.format}",
+            f"a picture of format {message.format!r} holds depth, not colour: "
+            "use the compressed topic of a colour image",
+        )
+    pixels = _decoded(bytes(message.data), message.format)
+    original = original.strip()
+    if original.startswith("bayer_") and original in LIBRARY_ENCODINGS and pixels.ndim == 2:
+        bits = 8 * pixels.itemsize
+        return samples_to_rgb(pixels, f"{original.rstrip('0123456789')}{bits}")
+    if pixels.dtype == np.uint16:
+        pixels = to_8_bits(pixels)
+    if pixels.ndim == 2:
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    if "compressed rgb" in compression:
+        return np.ascontiguousarray(pixels[:, :, :3])
+    return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
 
 
 def depth_to_metres(message: Any) -> np.ndarray:
     """Reads a depth image as (H, W) float32 metres, NaN where the sensor saw nothing (0, negative or not finite).
 
     Raises:
-        ConversionError: an encoding other than ``DEPTH_ENCODINGS``, an empty image, or rows that do not fit the data.
+        ConversionError: An encoding other than ``DEPTH_ENCODINGS``, an empty image, or rows that do not fit the data.
     """
-    kind, metres_per_unit = _lookup(DEPTH_ENCODINGS, message.encoding)
-    dtype = np.dtype((">" if message.is_bigendian else "<") + kind)
-    rows = np.ascontiguousarray(_rows(message, dtype.itemsize)).view(dtype)
-    depth_m = rows.astype(np.float32)
+    _require_known(DEPTH_ENCODINGS, message.encoding)
+    kind, metres_per_unit = DEPTH_ENCODINGS[message.encoding]
+    depth_m = samples(message, kind).astype(np.float32)
     depth_m *= np.float32(metres_per_unit)
-    depth_m[~(np.isfinite(depth_m) & (depth_m > 0))] = np.nan
-    return depth_m
+    return _without_absent(depth_m)
+
+
+def compressed_depth_to_metres(message: Any) -> np.ndarray:
+    """Reads what compressed_depth_image_transport publishes as (H, W) float32 metres, NaN where nothing was seen.
+
+    ``format`` is "16UC1; compressedDepth" or "32FC1; compressedDepth", with or without " png" behind it. 12 bytes come
+    before the PNG: an int32 and the floats A and B. The PNG of 16UC1 holds millimetres; that of 32FC1 holds v = A /
+    depth + B, cut to 16 bits, with 0 for no depth.
+
+    Raises:
+        ConversionError: Another format, such as "compressedDepth rvl", or truncated or broken data.
+    """
+    original, _, compression = (part.strip() for part in message.format.partition(";"))
+    if original not in DEPTH_ENCODINGS or compression not in ("compressedDepth", "compressedDepth png"):
+        raise ConversionError(
+            f"format {message.format}",
+            f"unknown format {message.format!r} of compressed depth; accepted: 16UC1; compressedDepth png, "
+            "32FC1; compressedDepth png",
+        )
+    data = bytes(message.data)
+    values = _decoded(data[_DEPTH_HEADER.size :], message.format)
+    if values.ndim != 2 or values.dtype != np.uint16:
+        raise ConversionError(
+            "data", f"compressed depth is a PNG of one channel with 16 bits, got {values.shape} {values.dtype}"
+        )
+    if original == "16UC1":
+        return _without_absent(values.astype(np.float32) * np.float32(0.001))
+    _, a, b = _DEPTH_HEADER.unpack_from(data)
+    if not (math.isfinite(a) and math.isfinite(b) and a > 0):
+        raise ConversionError(
+            "data", f"the quantisation of compressed depth has A > 0 and a finite B, got A={a}, B={b}"
+        )
+    with np.errstate(divide="ignore"):
+        depth_m = np.float32(a) / (values.astype(np.float32) - np.float32(b))
+    depth_m[values == 0] = np.nan
+    return _without_absent(depth_m)
 
 
 def camera_info_to_intrinsics(message: Any) -> CameraIntrinsics:
-    """Reads the pinhole part (``k``) of a ``sensor_msgs/CameraInfo``; lens distortion is not applied.
+    """Reads the pinhole part (``k``) and the distortion (``d``) of a ``sensor_msgs/CameraInfo``.
+
+    ``k`` describes the camera at full resolution. An image of a region of interest begins at ``roi.x_offset``,
+    ``roi.y_offset``, so these are taken off cx and cy; then ``binning_x`` and ``binning_y`` divide fx and cx, fy and
+    cy, and the size, as in image_geometry. The returned width and height are those of the image.
 
     Raises:
-        ConversionError: an uncalibrated camera (focal lengths of zero) or a size of zero.
+        ConversionError: An uncalibrated camera (focal lengths of zero), a size of zero, or a lens whose distortion is
+            neither plumb_bob nor rational_polynomial.
     """
-    k = message.k
+    k, roi = message.k, message.roi
+    # In binning and in the size of the region, 0 stands for none.
+    binning_x, binning_y = max(1, int(message.binning_x)), max(1, int(message.binning_y))
+    distortion = _distortion(message)
     try:
-        return CameraIntrinsics(k[0], k[4], k[2], k[5], int(message.width), int(message.height))
+        return CameraIntrinsics(
+            fx=k[0] / binning_x,
+            fy=k[4] / binning_y,
+            cx=(k[2] - roi.x_offset) / binning_x,
+            cy=(k[5] - roi.y_offset) / binning_y,
+            width=int(roi.width or message.width) // binning_x,
+            height=int(roi.height or message.height) // binning_y,
+            distortion=distortion,
+        )
     except ValueError as error:
         raise ConversionError("uncalibrated", f"camera_info does not describe a camera: {error}") from error
 
@@ -95,8 +202,11 @@ def fill_image(message: Any, pixels: np.ndarray, encoding: str) -> Any:
     message.encoding = encoding
     message.is_bigendian = sys.byteorder == "big"
     message.step = pixels.nbytes // pixels.shape[0]
-    # rclpy takes an array.array as it is, while it checks a list or a numpy array element by element.
-    message.data = array.array("B", pixels.tobytes())
+    # rclpy takes an array.array as it is, while it checks a list or a numpy array element by element. Filled like this
+    # the pixels are copied once; array.array("B", pixels.tobytes()) copies them twice and takes twenty times as long.
+    data = array.array("B")
+    data.frombytes(memoryview(np.ascontiguousarray(pixels)).cast("B"))
+    message.data = data
     return message
 
 
@@ -107,28 +217,55 @@ def metres_to_millimetres(depth_m: np.ndarray) -> np.ndarray:
     return millimetres.astype(np.uint16)
 
 
-def _lookup(encodings: dict[str, Any], encoding: str) -> Any:
+def _require_known(encodings: Collection[str], encoding: str) -> None:
     if encoding not in encodings:
         accepted = ", ".join(encodings)
         raise ConversionError(f"encoding {encoding}", f"unknown encoding {encoding!r}; accepted: {accepted}")
-    return encodings[encoding]
 
 
-def _rows(message: Any, bytes_per_pixel: int) -> np.ndarray:
-    """(height, width * bytes_per_pixel) uint8 view of the message's rows without their padding."""
-    height, width, step = int(message.height), int(message.width), int(message.step)
-    if height == 0 or width == 0:
-        raise ConversionError("empty", f"the image is empty: {width}x{height} pixels")
-    if step < width * bytes_per_pixel:
+def _without_absent(depth_m: np.ndarray) -> np.ndarray:
+    """Puts NaN, in place, where ``depth_m`` is no distance; returns it."""
+    depth_m[~(np.isfinite(depth_m) & (depth_m > 0))] = np.nan
+    return depth_m
+
+
+def _decoded(data: bytes, format: str) -> np.ndarray:
+    """(H, W), (H, W, 3) BGR or (H, W, 4) BGRA, uint8 or uint16, from a JPEG or PNG."""
+    if not data.startswith((_JPEG, _PNG)):
+        raise ConversionError("data", f"the data of a picture of format {format!r} are neither JPEG nor PNG")
+    # Older OpenCVs make a grey half of a missing one. Within a scan these two bytes can only be the end of the image.
+    cut = data.startswith(_JPEG) and data.rfind(_IMAGE_END) < data.rfind(_SCAN_START)
+    try:
+        pixels = None if cut else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # a size beyond all memory
+        pixels = None
+    if pixels is None:
         raise ConversionError(
-            "step",
-            f"a row of {width} {message.encoding} pixels needs {width * bytes_per_pixel} bytes, "
-            f"but step says {step}",
+            "data", f"the {len(data)} bytes of a picture of format {format!r} are truncated or broken"
         )
-    data = np.frombuffer(message.data, np.uint8)
-    if len(data) < height * step:
+    return pixels
+
+
+def _distortion(message: Any) -> tuple[float, ...]:
+    """The coefficients in OpenCV's order, empty where the lens has none."""
+    model, coefficients = message.distortion_model, tuple(float(value) for value in message.d)
+    known = model in _DISTORTION_MODELS
+    if (known or not model) and not any(coefficients):
+        return ()
+    if not known:
         raise ConversionError(
-            "truncated",
-            f"the data is truncated: {height} rows of {step} bytes need {height * step} bytes, got {len(data)}",
+            f"distortion {model}",
+            f"unknown distortion model {model!r}; accepted: {', '.join(_DISTORTION_MODELS)}. "
+            "Positions need a rectified image and its camera_info",
         )
-    return data[: height * step].reshape(height, step)[:, : width * bytes_per_pixel]
+    # Some drivers send all 12 or 14 that OpenCV has places for; those of a thin prism and a tilted sensor are then 0.
+    most = max(_DISTORTION_COUNTS)
+    if not any(coefficients[most:]):
+        coefficients = coefficients[:most]
+    if len(coefficients) not in _DISTORTION_COUNTS:
+        raise ConversionError(
+            "distortion size",
+            f"a distortion of {model} has {', '.join(map(str, _DISTORTION_COUNTS))} coefficients, "
+            f"got {len(coefficients)}. Positions need a rectified image and its camera_info",
+        )
+    return coefficients

@@ -11,7 +11,7 @@ class FaultLog:
 
     def __init__(self, log: Callable[[str], object]) -> None:
         self._log = log
-        self._standing: set[tuple[str, str]] = set()
+        self._standing: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
 
     def report(self, source: str, fault: str, message: str) -> None:
@@ -19,10 +19,15 @@ class FaultLog:
         with self._lock:
             if (source, fault) in self._standing:
                 return
-            self._standing.add((source, fault))
+            self._standing[source, fault] = f"{source}: {message}"
         self._log(f"{source}: {message}")
 
     def clear(self, source: str) -> None:
         """Notes that ``source`` works again."""
         with self._lock:
-            self._standing = {standing for standing in self._standing if standing[0] != source}
+            self._standing = {key: message for key, message in self._standing.items() if key[0] != source}
+
+    def standing(self) -> list[str]:
+        """The messages of all faults that have not cleared."""
+        with self._lock:
+            return list(self._standing.values())

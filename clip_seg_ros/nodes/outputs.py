@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
+import array
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
-from geometry_msgs.msg import Point, Pose, PoseArray, Vector3
+from geometry_msgs.msg import Point, Pose, PoseArray, Quaternion, Vector3
+from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from clip_seg_ros.msg import SegmentedObject, SegmentedObjectArray
-from clip_seg_ros.types import ObjectRegion
+from clip_seg_ros.pipeline.point_cloud import PointCloud
+from clip_seg_ros.types import ObjectRegion, OrientedBox
 
 _SPHERE_DIAMETER_M = 0.03
 _TEXT_HEIGHT_M = 0.025
+_BOX_OPACITY = 0.25
+_THINNEST_M = 0.001
+"""RViz refuses a box without thickness."""
 
 
-def objects_message(header: Header, prompts: Sequence[str], regions: Sequence[ObjectRegion]) -> SegmentedObjectArray:
-    """Lists the regions; ``prompts`` are the phrases that were asked, found or not."""
+def objects_message(
+    header: Header, prompts: Sequence[str], regions: Sequence[ObjectRegion], camera: str = "", position_frame: str = ""
+) -> SegmentedObjectArray:
+    """Lists the regions.
+
+    Args:
+        header: Of the image.
+        prompts: The phrases that were asked, found or not.
+        regions: With their positions in ``position_frame``.
+        camera: Its name, where there are several.
+        position_frame: By default the header's.
+    """
     return SegmentedObjectArray(
-        header=header, prompts=list(prompts), objects=[_object_message(region) for region in regions]
-    )
+        header=header, camera=camera, prompts=list(prompts), position_frame=position_frame or header.frame_id,
+        objects=[object_message(region) for region in regions],
+    )  # fmt: skip
 
 
-def _object_message(region: ObjectRegion) -> SegmentedObject:
+def object_message(region: ObjectRegion) -> SegmentedObject:
+    """One region; what it lacks is NaN."""
     x_min, y_min, x_max, y_max = region.box_px
     absent = (math.nan,) * 3
+    box = region.box_m
     return SegmentedObject(
         prompt=region.prompt,
         id=region.id,
@@ -40,7 +60,15 @@ def _object_message(region: ObjectRegion) -> SegmentedObject:
         centroid_y=region.centroid_px[1],
         has_position=region.position_m is not None,
         position=_point(region.position_m or absent),
+        has_box=box is not None,
+        box_pose=_box_pose(box) if box else Pose(position=_point(absent)),
+        box_size=_vector(box.size_m if box else absent),
     )
+
+
+def _box_pose(box: OrientedBox) -> Pose:
+    x, y, z, w = (float(value) for value in box.orientation_xyzw)
+    return Pose(position=_point(box.center_m), orientation=Quaternion(x=x, y=y, z=z, w=w))
 
 
 def centroids_message(header: Header, regions: Sequence[ObjectRegion]) -> PoseArray:
@@ -56,7 +84,7 @@ def centroids_message(header: Header, regions: Sequence[ObjectRegion]) -> PoseAr
 def markers_message(
     header: Header, regions: Sequence[ObjectRegion], colors: Sequence[tuple[int, int, int]]
 ) -> MarkerArray:
-    """A ball and a name at each region that has a position, after the order to delete those of the image before.
+    """A ball, a name and a box at each region that has a position, after the order to delete those of the image before.
 
     Args:
         colors: RGB 0..255 of each region.
@@ -66,6 +94,8 @@ def markers_message(
         if region.position_m is not None:
             rgba = ColorRGBA(r=color[0] / 255, g=color[1] / 255, b=color[2] / 255, a=0.9)
             markers += [_ball(header, region, rgba), _name(header, region)]
+            if region.box_m is not None:
+                markers.append(_box(header, region, rgba))
     return MarkerArray(markers=markers)
 
 
@@ -75,6 +105,14 @@ def _ball(header: Header, region: ObjectRegion, rgba: ColorRGBA) -> Marker:
     marker.scale = Vector3(x=size, y=size, z=size)
     marker.pose.position = _point(region.position_m)
     marker.pose.orientation.w = 1.0
+    return marker
+
+
+def _box(header: Header, region: ObjectRegion, rgba: ColorRGBA) -> Marker:
+    marker = Marker(header=header, ns="boxes", id=region.id, type=Marker.CUBE, action=Marker.ADD)
+    marker.color = ColorRGBA(r=rgba.r, g=rgba.g, b=rgba.b, a=_BOX_OPACITY)
+    marker.pose = _box_pose(region.box_m)
+    marker.scale = _vector([max(length, _THINNEST_M) for length in region.box_m.size_m])
     return marker
 
 
@@ -93,6 +131,38 @@ def _name(header: Header, region: ObjectRegion) -> Marker:
 def union_mask(labels: np.ndarray) -> np.ndarray:
     """(H, W) uint8, 255 where ``labels`` (H, W) holds any object, else 0."""
     return np.where(labels > 0, np.uint8(255), np.uint8(0))
+
+
+def points_message(header: Header, cloud: PointCloud) -> PointCloud2:
+    """The objects' points: x, y, z in metres, rgb as RViz reads it, and the id of the object."""
+    packed = np.empty(len(cloud.ids), _POINT)
+    for axis, name in enumerate("xyz"):
+        packed[name] = cloud.points_m[:, axis]
+    red, green, blue = cloud.rgb.astype(np.uint32).T
+    packed["rgb"] = red << 16 | green << 8 | blue
+    packed["id"] = cloud.ids
+    fields = [
+        PointField(name=name, offset=_POINT.fields[name][1], datatype=datatype, count=1)
+        for name, datatype in _POINT_FIELDS.items()
+    ]
+    message = PointCloud2(
+        header=header, height=1, width=len(packed), fields=fields, is_bigendian=sys.byteorder == "big",
+        point_step=_POINT.itemsize, row_step=packed.nbytes, is_dense=True,
+    )  # fmt: skip
+    message.data = array.array("B", packed.tobytes())
+    return message
+
+
+# RViz takes the colour's bits out of a number that it calls a float.
+_POINT_FIELDS = {
+    "x": PointField.FLOAT32, "y": PointField.FLOAT32, "z": PointField.FLOAT32, "rgb": PointField.FLOAT32,
+    "id": PointField.UINT32,
+}  # fmt: skip
+_POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("rgb", "u4"), ("id", "u4")])
+
+
+def _vector(values: Sequence[float]) -> Vector3:
+    return Vector3(x=float(values[0]), y=float(values[1]), z=float(values[2]))
 
 
 def _point(position_m: tuple[float, float, float]) -> Point:

@@ -8,22 +8,31 @@ from collections.abc import Callable
 
 import rclpy
 from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.node import Node
 
 # What a user can bring about: wrong arguments and parameters, missing files, a device that is not there.
 _USER_ERRORS = (ValueError, OSError, RuntimeError, ParameterException, NameValidationException)
 
 
-def run_node(name: str, create: Callable[[], Node]) -> int:
+def run_node(name: str, create: Callable[[], Node], threads: int = 1) -> int:
     """Creates the node, spins it until SIGINT or SIGTERM and returns the exit code of the process.
+
+    With several ``threads``, callbacks of different groups run beside each other.
 
     ``create`` is called once rclpy handles signals, so that what is slow to import belongs into it. What it raises for
     the user's mistakes (``ValueError``, ``OSError``, ``RuntimeError`` and rclpy's own) becomes one line on stderr.
     """
-    node = None
+    node, spinning = None, False
+
+    def interrupt(number: int, frame: object) -> None:
+        # While the executor spins, rclpy ends it; an exception at any place could leave a thread that is never joined.
+        if not spinning:
+            raise KeyboardInterrupt
+
     # rclpy calls the handlers that it finds after its own: both signals then interrupt what is slow to start, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         rclpy.init()
     except RuntimeError as error:
@@ -34,9 +43,16 @@ def run_node(name: str, create: Callable[[], Node]) -> int:
         except _USER_ERRORS as error:
             # Once a signal has shut rclpy down, everything that is still being created fails.
             return _fail(name, error) if rclpy.ok() else 0
-        rclpy.spin(node)
+        executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
+        executor.add_node(node)
+        spinning = True
+        executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RuntimeError:
+        # Once a signal has shut rclpy down, the callbacks that were still under way fail.
+        if rclpy.ok():
+            raise
     finally:
         if node is not None:
             node.destroy_node()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 
-def _profile(reliability: ReliabilityPolicy, depth: int) -> QoSProfile:
+def _profile(
+    reliability: ReliabilityPolicy, depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE
+) -> QoSProfile:
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
         reliability=reliability,
-        durability=DurabilityPolicy.VOLATILE,
+        durability=durability,
     )
 
 
@@ -20,6 +22,8 @@ IMAGE_INPUT = _profile(ReliabilityPolicy.BEST_EFFORT, 1)
 COMPANION_INPUT = _profile(ReliabilityPolicy.BEST_EFFORT, 5)
 # Commands, their answers and the results.
 RELIABLE = _profile(ReliabilityPolicy.RELIABLE, 10)
+# What stays true until it is said anew, for those who come later.
+LATCHED = _profile(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def camera_output(reliability: str) -> QoSProfile:

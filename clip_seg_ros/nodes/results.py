@@ -1,33 +1,73 @@
-"""The result topics of a node: what was found in one image, in every form that users rely on."""
+"""The result topics of one camera: what was found in one image, in every form that users rely on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from geometry_msgs.msg import PoseArray
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from clip_seg_ros.msg import SegmentedObjectArray
+from clip_seg_ros.nodes import detections
 from clip_seg_ros.nodes.conversions import fill_image
-from clip_seg_ros.nodes.outputs import centroids_message, markers_message, objects_message, union_mask
+from clip_seg_ros.nodes.outputs import (
+    centroids_message,
+    markers_message,
+    objects_message,
+    points_message,
+    union_mask,
+)
 from clip_seg_ros.nodes.qos import RELIABLE
+from clip_seg_ros.nodes.target_frame import Motion
+from clip_seg_ros.pipeline.localization import Measurement
 from clip_seg_ros.pipeline.overlay import draw, prompt_colors
+from clip_seg_ros.pipeline.point_cloud import PointCloud, point_cloud
 from clip_seg_ros.pipeline.postprocess import label_image
-from clip_seg_ros.types import ObjectRegion, ProbabilityMaps
+from clip_seg_ros.types import ProbabilityMaps
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found in one image."""
+
+    header: Header
+    """Of the image."""
+    rgb: np.ndarray
+    """(H, W, 3) uint8, the image."""
+    maps: ProbabilityMaps
+    """What was asked and how sure the model is; P = 0 empties every output."""
+    measured: Sequence[Measurement] = ()
+    """The objects, with positions and points in the camera's optical frame."""
+    motion: Motion | None = None
+    """To the frame of the positions; ``None`` = they stay."""
+
+    @property
+    def position_header(self) -> Header:
+        """Of what is in metres."""
+        if self.motion is None:
+            return self.header
+        return Header(stamp=self.header.stamp, frame_id=self.motion.frame_id)
 
 
 class ResultTopics:
-    """Publishes mask, labels, confidence, overlay, objects, centroids and markers, all with the image's header."""
+    """Publishes every result, all with the image's header.
 
-    def __init__(self, node: Node) -> None:
+    Args:
+        node: Whose publishers they are.
+        camera: Put before the topics' names; empty where there is only one camera.
+    """
+
+    def __init__(self, node: Node, camera: str = "") -> None:
         def publisher(kind: type, topic: str) -> Publisher:
-            return node.create_publisher(kind, topic, RELIABLE)
+            return node.create_publisher(kind, f"{camera}/{topic}" if camera else topic, RELIABLE)
 
+        self._node, self._camera = node, camera
         self._mask = publisher(Image, "mask")
         self._labels = publisher(Image, "labels")
         self._confidence = publisher(Image, "confidence")
@@ -35,33 +75,52 @@ class ResultTopics:
         self._objects = publisher(SegmentedObjectArray, "objects")
         self._centroids = publisher(PoseArray, "centroids")
         self._markers = publisher(MarkerArray, "markers")
+        self._points = publisher(PointCloud2, "points")
+        self._all = [self._mask, self._labels, self._confidence, self._overlay, self._objects, self._centroids,
+                     self._markers, self._points]  # fmt: skip
+        self._detections = None
+        if detections.AVAILABLE:
+            self._detections = publisher(detections.Detection2DArray, "detections")
+            self._all.append(self._detections)
 
-    def prepare(
-        self, header: Header, rgb: np.ndarray, maps: ProbabilityMaps, regions: Sequence[ObjectRegion]
-    ) -> list[tuple[Publisher, object]]:
+    def close(self) -> None:
+        """Takes the topics away."""
+        for each in self._all:
+            self._node.destroy_publisher(each)
+
+    def prepare(self, result: Result, max_points: int) -> list[tuple[Publisher, object]]:
         """Makes the messages of one image for ``publish``; what nobody listens to and costs time is left out.
 
         Args:
-            header: Of the image.
-            rgb: (H, W, 3) uint8, the image.
-            maps: What was asked and how sure the model is; P = 0 empties every output.
-            regions: What was found.
+            result: Of the image.
+            max_points: Of one object in the point cloud.
         """
-        labels = label_image(regions, rgb.shape[:2])
-        colors = prompt_colors(maps.prompts)
+        header, rgb, prompts = result.header, result.rgb, result.maps.prompts
+        seen = [measurement.region for measurement in result.measured]
+        placed = [result.motion.region(region) for region in seen] if result.motion else seen
+        metric = result.position_header
+        labels = label_image(seen, rgb.shape[:2])
+        colors = prompt_colors(prompts)
         makers = {
             self._labels: lambda: _image(header, labels, "8UC1"),
-            self._confidence: lambda: _image(header, maps.values.max(axis=0, initial=0.0), "32FC1"),
-            self._overlay: lambda: _image(header, draw(rgb, regions, maps.prompts), "rgb8"),
-            self._centroids: lambda: centroids_message(header, regions),
-            self._markers: lambda: markers_message(header, regions, [colors[region.prompt] for region in regions]),
+            self._confidence: lambda: _image(header, result.maps.values.max(axis=0, initial=0.0), "32FC1"),
+            self._overlay: lambda: _image(header, draw(rgb, seen, prompts), "rgb8"),
+            self._centroids: lambda: centroids_message(metric, placed),
+            self._markers: lambda: markers_message(metric, placed, [colors[region.prompt] for region in placed]),
+            self._points: lambda: points_message(metric, _cloud(result, max_points)),
+            self._detections: lambda: detections.message(header, seen),
         }
         messages: list[tuple[Publisher, object]] = [
             (self._mask, _image(header, union_mask(labels), "mono8")),
-            (self._objects, objects_message(header, maps.prompts, regions)),
+            (self._objects, objects_message(header, prompts, placed, self._camera, metric.frame_id)),
         ]
-        messages += [(topic, make()) for topic, make in makers.items() if topic.get_subscription_count() > 0]
-        return messages
+        wanted = [topic for topic in makers if topic is not None and topic.get_subscription_count() > 0]
+        return messages + [(topic, makers[topic]()) for topic in wanted]
+
+
+def _cloud(result: Result, max_points: int) -> PointCloud:
+    cloud = point_cloud(result.measured, result.rgb, max_points)
+    return replace(cloud, points_m=result.motion.points(cloud.points_m)) if result.motion else cloud
 
 
 def publish(messages: Sequence[tuple[Publisher, object]]) -> None:

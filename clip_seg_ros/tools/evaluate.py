@@ -12,9 +12,13 @@ from tqdm import tqdm
 from clip_seg_ros.data import tabletop
 from clip_seg_ros.evaluation.embedded_suite import PARTS, examiners, parts_there
 from clip_seg_ros.evaluation.pictures import write_picture
-from clip_seg_ros.evaluation.suite import run_suite
+from clip_seg_ros.evaluation.sequence_suite import run_sequences
+from clip_seg_ros.evaluation.suite import Examiner, Figure, run_suite
 from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RendererUnavailable
+
+_SEQUENCES, _FRAMES = 20, 200
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -36,7 +40,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     suite = parser.add_argument_group("held-out scenes")
-    suite.add_argument("--suite", choices=["embedded"], help="what to measure (default, without --data)")
+    suite.add_argument(
+        "--suite", choices=["embedded", "sequences"],
+        help="embedded: what the shipped models know (default, without --data); sequences: how steady masks, ids and "
+        "positions are while the camera and things move",
+    )  # fmt: skip
     available = len(tabletop.TEST_SEEDS)
     suite.add_argument(
         "--scenes", type=int, help=f"how many of the {available} held-out scenes, spread evenly (default: all)"
@@ -45,6 +53,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--parts", nargs="+", choices=PARTS, help="what of the suite (default: all whose weights are there)"
     )
     suite.add_argument("--pictures", type=Path, metavar="FOLDER", help="write random and worst answers as pictures")
+    suite.add_argument("--sequences", type=int, metavar="N", help=f"how many sequences (default: {_SEQUENCES})")
+    suite.add_argument("--frames", type=int, metavar="N", help=f"pictures in each sequence (default: {_FRAMES})")
     data = parser.add_argument_group("data sets")
     data.add_argument("--data", metavar="DATA", help="DATA.yaml, or KIND:ROOT[:SPLIT][:OPTION=VALUE]")
     data.add_argument("--model", metavar="NAME|FILE", help="which model (default: clipseg-pocket)")
@@ -72,13 +82,14 @@ def run(args: argparse.Namespace) -> int:
         from clip_seg_ros.tools.evaluate_datasets import run_dataset
 
         return run_dataset(args)
-    return _run_embedded(args)
+    return _run_suite(args)
 
 
 def _wrong_call(args: argparse.Namespace) -> str | None:
     """What is wrong with the arguments, or ``None``."""
     of_suite = {
         "--suite": args.suite, "--scenes": args.scenes, "--parts": args.parts, "--pictures": args.pictures,
+        "--sequences": args.sequences, "--frames": args.frames,
     }  # fmt: skip
     of_data = {
         "--model": args.model,
@@ -93,6 +104,12 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
     if strange:
         belongs = "measures held-out scenes: leave --data out" if args.data else "needs a data set: give --data"
         return f"{strange[0]} {belongs}"
+    of_other = ("--scenes", "--parts", "--pictures") if args.suite == "sequences" else ("--sequences", "--frames")
+    if others := [name for name in of_other if of_suite[name] is not None]:
+        return f"{others[0]} is for the other suite, not for --suite {args.suite or 'embedded'}"
+    for name in ("--sequences", "--frames"):
+        if of_suite[name] is not None and of_suite[name] < 1:
+            return f"{name} must be at least 1, got {of_suite[name]}"
     available = len(tabletop.TEST_SEEDS)
     if args.scenes is not None and not 1 <= args.scenes <= available:
         return f"--scenes must lie in 1..{available}, got {args.scenes}"
@@ -106,18 +123,9 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
     return None
 
 
-def _run_embedded(args: argparse.Namespace) -> int:
-    threshold = 0.5 if args.threshold is None else args.threshold
+def _run_suite(args: argparse.Namespace) -> int:
     try:
-        parts = args.parts or parts_there(args.weights)
-        if not parts:
-            raise WeightsError(f"{args.weights or 'the shipped folder'} holds the weights of no embedded model")
-        for part in PARTS if not args.parts else ():
-            if part not in parts:
-                print(f"left out: {part}, for the weights of {' and '.join(PARTS[part])} are not all there")
-        asked = examiners(parts, args.device, args.weights, threshold)
-        seeds = tabletop.held_out_seeds(args.scenes or len(tabletop.TEST_SEEDS))
-        figures = run_suite(asked, seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0))
+        figures, asked = _sequences(args) if args.suite == "sequences" else _embedded(args)
     except (WeightsError, RendererUnavailable, ValueError, OSError) as error:
         print(f"clip-seg evaluate: {error}", file=sys.stderr)
         return 1
@@ -129,3 +137,22 @@ def _run_embedded(args: argparse.Namespace) -> int:
         for name, picture in ((name, shown) for each in asked for name, shown in each.pictures().items()):
             write_picture(args.pictures / f"{name}.jpg", picture)
     return 0
+
+
+def _sequences(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
+    predictor = Predictor.from_name("clipseg-pocket", args.device, args.weights)
+    count, frames = args.sequences or _SEQUENCES, args.frames or _FRAMES
+    return run_sequences(predictor, count, frames, lambda seeds: tqdm(seeds, desc="sequences")), []
+
+
+def _embedded(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
+    threshold = 0.5 if args.threshold is None else args.threshold
+    parts = args.parts or parts_there(args.weights)
+    if not parts:
+        raise WeightsError(f"{args.weights or 'the shipped folder'} holds the weights of no embedded model")
+    for part in PARTS if not args.parts else ():
+        if part not in parts:
+            print(f"left out: {part}, for the weights of {' and '.join(PARTS[part])} are not all there")
+    asked = examiners(parts, args.device, args.weights, threshold)
+    seeds = tabletop.held_out_seeds(args.scenes or len(tabletop.TEST_SEEDS))
+    return run_suite(asked, seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0)), asked

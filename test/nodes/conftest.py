@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,33 @@ def shared_referring(ros: None, watcher: Watcher, tmp_path_factory: pytest.TempP
     assert code == 0 and "Traceback" not in node.said(), "an interrupted node ends quietly"
 
 
+@pytest.fixture(scope="session")
+def weights_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the embedded weights, to be damaged and mended."""
+    return shutil.copytree(resources.weights_dir(), tmp_path_factory.mktemp("copy") / "weights")
+
+
+@pytest.fixture(scope="session")
+def own_watcher(ros: None) -> Iterator[Watcher]:
+    node = Watcher("own")
+    yield node
+    node.close()
+
+
+@pytest.fixture(scope="session")
+def own_referring(
+    own_watcher: Watcher, weights_copy: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[NodeProcess]:
+    """Another ``referring`` node, in the namespace "own", whose model and weights may be changed."""
+    log = tmp_path_factory.mktemp("own") / "log"
+    parameters = [f"weights_dir:={weights_copy}", "image_topic:=/own/image", "depth_topic:=''"]
+    node = NodeProcess("referring", log, parameters, namespace="own")
+    node.wait_said("commands:")
+    own_watcher.wait_for_node()
+    yield node
+    assert node.end() == 0 and "Traceback" not in node.said(), node.said()
+
+
 @pytest.fixture
 def referring(shared_referring: NodeProcess, watcher: Watcher) -> NodeProcess:
     """The shared node, alive, with its defaults and nothing to look for."""
@@ -65,6 +93,20 @@ def view() -> RenderedView:
     """A table with one red cup and without anything blue."""
     with SceneRenderer() as renderer:
         return renderer.render(sample_scene(2, required=[("red", "cup")], forbidden=[("blue", None)]))
+
+
+@pytest.fixture(scope="session")
+def cups() -> RenderedView:
+    """A table with a red, a blue and an orange cup."""
+    with SceneRenderer() as renderer:
+        return renderer.render(sample_scene(3, required=[("red", "cup"), ("blue", "cup")], objects=(4, 5)))
+
+
+@pytest.fixture(scope="session")
+def example() -> RenderedView:
+    """Another table than that of ``view``, with a red cup."""
+    with SceneRenderer() as renderer:
+        return renderer.render(sample_scene(40, required=[("red", "cup")]), depth=False)
 
 
 @pytest.fixture

@@ -7,32 +7,42 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from geometry_msgs.msg import PoseArray
+from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
 from rclpy.time import Time
-from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import String
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header, String
 from visualization_msgs.msg import MarkerArray
 
 from clip_seg_ros.msg import CommandStatus, SegmentedObjectArray
+from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.qos import RELIABLE, camera_output
+from clip_seg_ros.sim.renderer import RenderedView
 
 PATIENCE_S = 180.0
 
 
 class NodeProcess:
-    """``python -m clip_seg_ros.nodes.<name>`` with its stderr in a file."""
+    """``python -m clip_seg_ros.nodes.<name>`` with its stderr in a file; by default in its own namespace."""
 
-    def __init__(self, name: str, log: Path, parameters: Sequence[str] = (), files: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, name: str, log: Path, parameters: Sequence[str] = (), files: Sequence[Path] = (), namespace: str = ""
+    ) -> None:
         self._log = log
         arguments = [word for file in files for word in ("--params-file", str(file))]
         arguments += [word for parameter in parameters for word in ("-p", parameter)]
+        arguments += ["-r", f"__ns:=/{namespace}"] if namespace else []
         with log.open("w") as stream:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", f"clip_seg_ros.nodes.{name}", "--ros-args", *arguments],
@@ -74,7 +84,12 @@ def wait_until(happened: Callable[[], Any], what: str, patience_s: float = PATIE
 
 
 class Watcher(Node):
-    """Keeps every output of the ``referring`` node, and plays the camera and the person."""
+    """Keeps every output of the ``referring`` node, and plays the camera and the person.
+
+    Args:
+        namespace: Of that node.
+        cameras: Names of its cameras; their outputs are kept as "NAME/mask" and so on.
+    """
 
     OUTPUTS = {
         "status": CommandStatus,
@@ -85,12 +100,18 @@ class Watcher(Node):
         "objects": SegmentedObjectArray,
         "centroids": PoseArray,
         "markers": MarkerArray,
+        "points": PointCloud2,
     }
 
-    def __init__(self) -> None:
-        super().__init__("watcher", namespace="clip_seg")
-        self.seen: dict[str, list[Any]] = {name: [] for name in self.OUTPUTS}
-        for name, kind in self.OUTPUTS.items():
+    def __init__(self, namespace: str = "clip_seg", cameras: Sequence[str] = ("",)) -> None:
+        super().__init__("watcher", namespace=namespace)
+        kinds = {
+            f"{camera}/{name}" if camera and name != "status" else name: kind
+            for camera in cameras
+            for name, kind in self.OUTPUTS.items()
+        }
+        self.seen: dict[str, list[Any]] = {name: [] for name in kinds}
+        for name, kind in kinds.items():
             self.create_subscription(kind, name, self.seen[name].append, RELIABLE)
         self._command = self.create_publisher(String, "command", RELIABLE)
         self._service_clients: dict[str, Client] = {}
@@ -108,8 +129,8 @@ class Watcher(Node):
         """Returns when the node would hear a command and would be heard."""
         wait_until(
             lambda: self._command.get_subscription_count() > 0
-            and all(self.count_publishers(f"/clip_seg/{name}") > 0 for name in self.OUTPUTS),
-            "the referring node",
+            and all(self.count_publishers(name) > 0 for name in self.seen),
+            "the node",
         )
 
     def call(self, kind: type, service: str, request: Any) -> Any:
@@ -127,6 +148,26 @@ class Watcher(Node):
         self._command.publish(String(data=text))
         return wait_until(lambda: self.seen["status"][before:], f"a status of {text[:40]!r}")[0]
 
+    def statuses(self, command_id: int) -> list[CommandStatus]:
+        """All statuses of a command so far."""
+        return [status for status in self.seen["status"][:] if status.command_id == command_id]
+
+    def hear(self, kind: type, topic: str, qos: Any) -> list[Any]:
+        """Subscribes to a topic; returns a list that grows with its messages."""
+        heard: list[Any] = []
+        self.create_subscription(kind, topic, heard.append, qos)
+        return heard
+
+    def set_parameter(self, node: str, name: str, value: Any) -> SetParametersResult:
+        """Sets a parameter of a node in the watcher's namespace."""
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return self.call(SetParameters, f"{node}/set_parameters", request).results[0]
+
+    def get_text(self, node: str, name: str) -> str:
+        """The text that a parameter of a node holds."""
+        request = GetParameters.Request(names=[name])
+        return self.call(GetParameters, f"{node}/get_parameters", request).values[0].string_value
+
     def outcome(self, command_id: int) -> CommandStatus:
         """Waits for the status that says what an image held."""
         immediate = (CommandStatus.ACCEPTED, CommandStatus.REJECTED)
@@ -143,16 +184,49 @@ class Watcher(Node):
         )[0]
 
 
+class SemanticWatcher(Watcher):
+    """Keeps every output of the ``semantic`` node."""
+
+    OUTPUTS = {
+        "status": CommandStatus,
+        "semantic/labels": Image,
+        "semantic/color": Image,
+        "semantic/overlay": Image,
+        "semantic/objects": SegmentedObjectArray,
+    }
+
+
+class Stream:
+    """Sends an image ten times a second, on a thread, for as long as its block lasts."""
+
+    def __init__(self, camera: Camera, color: Image, period_s: float = 0.1) -> None:
+        self._camera, self._color, self._period_s = camera, color, period_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Stream:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._period_s):
+            self._camera.send(self._color)
+
+
 class Camera:
     """Publishers of a camera's topics, for as long as its block lasts.
 
     They belong to a node of their own: rclpy cannot take away a publisher from a node that another thread spins.
     """
 
-    def __init__(self, depth: bool = True) -> None:
+    def __init__(self, depth: bool = True, topic: str = "/camera/color/image_raw") -> None:
         qos = camera_output("reliable")
         self._node = Node("test_camera")
-        self._color = self._node.create_publisher(Image, "/camera/color/image_raw", qos)
+        self._color = self._node.create_publisher(Image, topic, qos)
         self._publishers = [self._color]
         if depth:
             self._depth = self._node.create_publisher(Image, "/camera/depth/image_raw", qos)
@@ -184,6 +258,85 @@ class Camera:
         if info is not None:
             self._info.publish(info)
         return now.nanoseconds
+
+
+class Talker:
+    """Publishers of any topics, for as long as its block lasts, in a node of their own as ``Camera``'s are.
+
+    Args:
+        topics: name -> (type, topic).
+        qos: Of all of them.
+        node_name: Of the node.
+        heard: Whether to wait at the beginning until every topic has a subscriber that fits.
+    """
+
+    def __init__(
+        self, topics: Mapping[str, tuple[type, str]], qos: QoSProfile = camera_output("reliable"),
+        node_name: str = "test_talker", heard: bool = True,
+    ) -> None:  # fmt: skip
+        self._node = Node(node_name)
+        self._heard = heard
+        self.publishers = {
+            name: self._node.create_publisher(kind, topic, qos) for name, (kind, topic) in topics.items()
+        }
+
+    @classmethod
+    def camera(cls, prefix: str = "/camera", depth: bool = True, compressed: bool = False) -> Talker:
+        """Colour, depth and lens of a camera, as ``Camera``, under topics of its own."""
+        image = (CompressedImage, "/compressed") if compressed else (Image, "")
+        topics = {"color": (image[0], f"{prefix}/color/image_raw{image[1]}")}
+        if depth:
+            topics["depth"] = (Image, f"{prefix}/depth/image_raw")
+            topics["info"] = (CameraInfo, f"{prefix}/color/camera_info")
+        return cls(topics, node_name=f"test{prefix.replace('/', '_')}")
+
+    def __enter__(self) -> Talker:
+        if self._heard:
+            listened = [publisher.get_subscription_count for publisher in self.publishers.values()]
+            wait_until(lambda: all(count() > 0 for count in listened), "somebody to listen")
+            time.sleep(0.5)  # as in Camera
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._node.destroy_node()
+
+    def send(
+        self, frame_id: str = "camera_color_optical_frame", stamp: int | None = None, **messages: Any
+    ) -> int:
+        """Stamps, by default with the present time, and publishes messages, by the names of their topics.
+
+        Returns:
+            The stamp in nanoseconds.
+        """
+        stamp = self._node.get_clock().now().nanoseconds if stamp is None else stamp
+        for message in messages.values():
+            message.header = Header(stamp=Time(nanoseconds=stamp).to_msg(), frame_id=frame_id)
+        for name, message in messages.items():
+            self.publishers[name].publish(message)
+        return stamp
+
+    def send_view(
+        self, view: RenderedView, frame_id: str = "camera_color_optical_frame", stamp: int | None = None
+    ) -> int:
+        """Publishes a rendered view on the topics of ``camera``, as ``send`` does."""
+        messages = messages_of(view)
+        return self.send(frame_id, stamp, **{name: messages[name] for name in self.publishers})
+
+
+def messages_of(view: RenderedView) -> dict[str, Any]:
+    """What a camera that sees ``view`` sends: "color", "depth" and "info"."""
+    lens = view.intrinsics
+    k = [lens.fx, 0.0, lens.cx, 0.0, lens.fy, lens.cy, 0.0, 0.0, 1.0]
+    return {
+        "color": fill_image(Image(), view.rgb, "rgb8"),
+        "depth": fill_image(Image(), view.depth_m, "32FC1"),
+        "info": CameraInfo(width=lens.width, height=lens.height, k=k),
+    }
+
+
+def pixels_of(message: Image, kind: type = np.uint8) -> np.ndarray:
+    """(H, W) or (H, W, C), of an image that the node published."""
+    return np.frombuffer(message.data, kind).reshape(message.height, message.width, -1).squeeze()
 
 
 def stamp_ns(message: Any) -> int:

@@ -3,10 +3,12 @@
 import array
 import math
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from sensor_msgs.msg import CameraInfo, Image
+from rosbags.image import message_to_cvimage
+from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 
 from clip_seg_ros.nodes.conversions import (
     COLOR_ENCODINGS,
@@ -19,7 +21,11 @@ from clip_seg_ros.nodes.conversions import (
 )
 
 HEIGHT, WIDTH = 4, 5
-CHANNEL_NAMES = {"rgb8": "rgb", "bgr8": "bgr", "rgba8": "rgba", "bgra8": "bgra", "mono8": "y"}
+CHANNEL_NAMES = {
+    "rgb8": "rgb", "bgr8": "bgr", "rgba8": "rgba", "bgra8": "bgra", "mono8": "y",
+    "8UC1": "y", "8UC3": "bgr", "8UC4": "bgra",
+}  # fmt: skip
+K = [500.0, 0.0, 319.5, 0.0, 510.0, 239.5, 0.0, 0.0, 1.0]
 
 
 def random_image(encoding: str, bytes_per_pixel: int, padding: int, is_bigendian: int = 0) -> Image:
@@ -33,7 +39,7 @@ def random_image(encoding: str, bytes_per_pixel: int, padding: int, is_bigendian
 
 @pytest.mark.parametrize("padding", [0, 1, 7])
 @pytest.mark.parametrize("is_bigendian", [0, 1])
-@pytest.mark.parametrize("encoding", COLOR_ENCODINGS)
+@pytest.mark.parametrize("encoding", CHANNEL_NAMES)
 def test_color_against_a_loop(encoding, padding, is_bigendian):
     names = CHANNEL_NAMES[encoding]
     message = random_image(encoding, len(names), padding, is_bigendian)
@@ -47,6 +53,14 @@ def test_color_against_a_loop(encoding, padding, is_bigendian):
             pixel = dict(zip(names, message.data[start : start + len(names)]))
             expected = [pixel["y"]] * 3 if names == "y" else [pixel[c] for c in "rgb"]
             assert rgb[y, x].tolist() == expected
+
+
+@pytest.mark.parametrize("encoding", CHANNEL_NAMES)
+def test_color_equals_that_of_rosbags_image(encoding):
+    message = random_image(encoding, len(CHANNEL_NAMES[encoding]), padding=0)
+    rgb = image_to_rgb(message)
+    message.encoding = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}.get(encoding, encoding)
+    np.testing.assert_array_equal(rgb, message_to_cvimage(message, "rgb8"))
 
 
 @pytest.mark.parametrize("padding", [0, 1, 6])
@@ -95,7 +109,7 @@ def test_the_message_is_not_changed():
 @pytest.mark.parametrize(
     ("change", "fault", "words"),
     [
-        ({"encoding": "yuv422"}, "encoding yuv422", ["'yuv422'", "rgb8", "bgr8", "rgba8", "bgra8", "mono8"]),
+        ({"encoding": "yuv420"}, "encoding yuv420", ["'yuv420'", *COLOR_ENCODINGS]),
         ({"height": 0}, "empty", ["5x0"]),
         ({"width": 0}, "empty", ["0x4"]),
         ({"step": 14}, "step", ["15 bytes", "14"]),
@@ -122,19 +136,28 @@ def test_unknown_depth_encoding_names_the_accepted_ones():
 
 @pytest.mark.parametrize(
     ("shape", "dtype", "encoding"),
-    [((3, 4, 3), np.uint8, "rgb8"), ((3, 4), np.uint8, "mono8"), ((3, 4), np.float32, "32FC1"),
-     ((3, 4), np.uint16, "16UC1")],
+    [((3, 4, 3), np.uint8, "rgb8"), ((3, 4), np.uint8, "mono8"), ((3, 4), np.uint8, "8UC1"),
+     ((3, 4), np.float32, "32FC1"), ((3, 4), np.uint16, "16UC1")],
 )  # fmt: skip
 def test_filled_images_read_back(shape, dtype, encoding):
     pixels = (np.random.default_rng(1).random(shape) * 200 + 1).astype(dtype)
 
     message = fill_image(Image(), pixels, encoding)
 
-    if encoding in COLOR_ENCODINGS:
+    if dtype == np.uint8:
         np.testing.assert_array_equal(image_to_rgb(message), np.broadcast_to(pixels.reshape(3, 4, -1), (3, 4, 3)))
     else:
         scale = 0.001 if encoding == "16UC1" else 1.0
         np.testing.assert_allclose(depth_to_metres(message), pixels * scale, rtol=1e-6)
+
+
+def test_pixels_that_do_not_lie_in_order_are_filled_in_order():
+    pixels = np.random.default_rng(2).integers(0, 256, (6, 8, 3), dtype=np.uint8)[::2, ::-1]
+
+    message = fill_image(Image(), pixels, "rgb8")
+
+    assert (message.height, message.width, message.step) == (3, 8, 24)
+    assert bytes(message.data) == pixels.tobytes()
 
 
 def test_an_encoding_refuses_the_wrong_type():
@@ -148,10 +171,68 @@ def test_millimetres_of_what_has_no_millimetres():
 
 
 def test_intrinsics():
-    info = CameraInfo(width=640, height=480, k=[500.0, 0.0, 319.5, 0.0, 510.0, 239.5, 0.0, 0.0, 1.0])
-    intrinsics = camera_info_to_intrinsics(info)
+    intrinsics = camera_info_to_intrinsics(CameraInfo(width=640, height=480, k=K))
     assert (intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy) == (500.0, 510.0, 319.5, 239.5)
     assert (intrinsics.width, intrinsics.height) == (640, 480)
+    assert intrinsics.distortion == ()
+
+
+def test_a_region_and_binning_move_the_intrinsics():
+    full = camera_info_to_intrinsics(CameraInfo(width=640, height=480, k=K))
+    region = RegionOfInterest(x_offset=100, y_offset=40, width=320, height=240)
+
+    part = camera_info_to_intrinsics(CameraInfo(width=640, height=480, k=K, roi=region))
+    binned = camera_info_to_intrinsics(CameraInfo(width=640, height=480, k=K, binning_x=2, binning_y=4))
+    both = camera_info_to_intrinsics(CameraInfo(width=640, height=480, k=K, roi=region, binning_x=2, binning_y=4))
+
+    assert part == replace(full, cx=219.5, cy=199.5, width=320, height=240)
+    assert binned == replace(full, fx=250.0, cx=159.75, fy=127.5, cy=59.875, width=320, height=120)
+    assert both == replace(full, fx=250.0, cx=109.75, fy=127.5, cy=49.875, width=160, height=60)
+
+
+def test_a_region_of_the_whole_image_and_binning_of_one_change_nothing():
+    full = camera_info_to_intrinsics(CameraInfo(width=640, height=480, k=K))
+    info = CameraInfo(width=640, height=480, k=K, binning_x=1, binning_y=1)
+    info.roi = RegionOfInterest(width=640, height=480)
+    assert camera_info_to_intrinsics(info) == full
+
+
+@pytest.mark.parametrize(
+    ("model", "d", "expected"),
+    [
+        ("plumb_bob", [0.1, -0.2, 0.001, 0.002, 0.05], (0.1, -0.2, 0.001, 0.002, 0.05)),
+        ("plumb_bob", [0.1, -0.2, 0.001, 0.002], (0.1, -0.2, 0.001, 0.002)),
+        ("plumb_bob", [0.0] * 5, ()),
+        ("plumb_bob", [], ()),
+        ("rational_polynomial", [float(i) for i in range(8)], tuple(float(i) for i in range(8))),
+        ("rational_polynomial", [float(i) for i in range(8)] + [0.0] * 6, tuple(float(i) for i in range(8))),
+        ("rational_polynomial", [0.0] * 8, ()),
+        ("", [], ()),
+        ("", [0.0] * 5, ()),
+    ],
+)
+def test_distortion(model, d, expected):
+    info = CameraInfo(width=640, height=480, k=K, distortion_model=model, d=d)
+    assert camera_info_to_intrinsics(info).distortion == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "d", "fault"),
+    [
+        ("equidistant", [0.1, 0.0, 0.0, 0.0], "distortion equidistant"),
+        # Even without coefficients, such a lens is no pinhole.
+        ("equidistant", [0.0] * 4, "distortion equidistant"),
+        ("fisheye", [], "distortion fisheye"),
+        ("", [0.1, 0.0, 0.0, 0.0, 0.0], "distortion "),
+        ("plumb_bob", [0.1, 0.2], "distortion size"),
+        ("rational_polynomial", [0.1] * 14, "distortion size"),
+    ],
+)
+def test_distortion_that_cannot_be_undone_asks_for_a_rectified_image(model, d, fault):
+    info = CameraInfo(width=640, height=480, k=K, distortion_model=model, d=d)
+    with pytest.raises(ConversionError, match="ositions need a rectified image") as error:
+        camera_info_to_intrinsics(info)
+    assert error.value.fault == fault
 
 
 def test_an_uncalibrated_camera_is_refused():

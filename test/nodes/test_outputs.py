@@ -1,20 +1,33 @@
 import math
+import struct
 
 import numpy as np
 import pytest
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
-from clip_seg_ros.nodes.outputs import centroids_message, markers_message, objects_message, union_mask
-from clip_seg_ros.types import ObjectRegion
+from clip_seg_ros.nodes.outputs import (
+    centroids_message,
+    markers_message,
+    objects_message,
+    points_message,
+    union_mask,
+)
+from clip_seg_ros.pipeline.point_cloud import PointCloud
+from clip_seg_ros.types import ObjectRegion, OrientedBox
 
 HEADER = Header(frame_id="camera_color_optical_frame")
 
 
-def region(id: int, position_m: tuple[float, float, float] | None) -> ObjectRegion:
+BOX = OrientedBox((0.1, -0.2, 0.95), (0.3, 0.2, 0.0), (0.0, 0.6, 0.0, 0.8))
+
+
+def region(
+    id: int, position_m: tuple[float, float, float] | None, box_m: OrientedBox | None = None
+) -> ObjectRegion:
     mask = np.zeros((8, 10), np.bool_)
     mask[2:4, 3:7] = True
-    return ObjectRegion("red cup", id, 0.75, mask, (3, 2, 7, 4), (4.5, 2.5), 8, position_m)
+    return ObjectRegion("red cup", id, 0.75, mask, (3, 2, 7, 4), (4.5, 2.5), 8, position_m, box_m)
 
 
 def test_every_field_of_an_object():
@@ -25,12 +38,24 @@ def test_every_field_of_an_object():
     assert (item.x_min, item.y_min, item.x_max, item.y_max) == (3, 2, 7, 4)
     assert (item.centroid_x, item.centroid_y) == (4.5, 2.5)
     assert item.has_position and (item.position.x, item.position.y, item.position.z) == (0.1, -0.2, 0.9)
+    assert message.camera == "" and message.position_frame == HEADER.frame_id
+
+
+def test_a_box_and_a_frame_of_its_own():
+    message = objects_message(HEADER, ("red cup",), [region(7, (0.1, -0.2, 0.9), BOX)], "left", "map")
+    (item,) = message.objects
+    centre, turn, size = item.box_pose.position, item.box_pose.orientation, item.box_size
+    assert item.has_box and (centre.x, centre.y, centre.z) == BOX.center_m
+    assert (turn.x, turn.y, turn.z, turn.w) == BOX.orientation_xyzw and (size.x, size.y, size.z) == BOX.size_m
+    assert (message.camera, message.position_frame, message.header) == ("left", "map", HEADER)
 
 
 def test_an_absent_position_is_nan_and_not_zero():
     (item,) = objects_message(HEADER, ("red cup",), [region(1, None)]).objects
     assert not item.has_position
     assert all(math.isnan(value) for value in (item.position.x, item.position.y, item.position.z))
+    assert not item.has_box and math.isnan(item.box_pose.position.x) and math.isnan(item.box_size.z)
+    assert item.box_pose.orientation.w == 1.0, "an orientation is never 0, not even of nothing"
 
 
 def test_only_located_objects_have_a_pose_and_markers():
@@ -46,6 +71,44 @@ def test_only_located_objects_have_a_pose_and_markers():
     assert name.type == Marker.TEXT_VIEW_FACING and "red cup" in name.text
     assert name.pose.position.y < ball.pose.position.y, "y points down in the optical frame"
     assert all(marker.header == HEADER for marker in (clear, ball, name))
+
+
+def test_a_box_is_shown_around_its_object():
+    markers = markers_message(HEADER, [region(2, (0.1, -0.2, 0.9), BOX)], [(255, 0, 0)]).markers
+    (cube,) = [marker for marker in markers if marker.ns == "boxes"]
+    assert (cube.type, cube.id, cube.pose.position.z) == (Marker.CUBE, 2, 0.95)
+    assert (cube.scale.x, cube.scale.y) == (0.3, 0.2) and cube.scale.z > 0, "RViz shows no box without thickness"
+    assert 0 < cube.color.a < 1
+
+
+def test_every_field_of_a_point():
+    """Read byte by byte, as the fields say."""
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(50, 3)).astype(np.float32)
+    rgb, ids = rng.integers(0, 256, (50, 3)).astype(np.uint8), rng.integers(1, 256, 50).astype(np.uint8)
+    message = points_message(HEADER, PointCloud(points, rgb, ids))
+    assert (message.height, message.width, message.header) == (1, 50, HEADER)
+    assert message.row_step == 50 * message.point_step == len(message.data) and message.is_dense
+    order, data = ">" if message.is_bigendian else "<", bytes(message.data)
+    formats = {7: "f", 6: "I"}  # FLOAT32, UINT32
+    offsets = {each.name: (each.offset, formats[each.datatype]) for each in message.fields}
+    assert list(offsets) == ["x", "y", "z", "rgb", "id"]
+    for index in range(50):
+        start = index * message.point_step
+        values = {
+            name: struct.unpack_from(order + kind, data, start + offset)[0] for name, (offset, kind) in offsets.items()
+        }
+        assert [values[axis] for axis in "xyz"] == points[index].tolist() and values["id"] == ids[index]
+        # As RViz does: the bits of the number that is called a float are 0x00RRGGBB.
+        (bits,) = struct.unpack_from(order + "I", data, start + offsets["rgb"][0])
+        assert (bits >> 16, bits >> 8 & 255, bits & 255) == tuple(rgb[index].tolist())
+
+
+def test_a_cloud_without_points():
+    nothing = PointCloud(np.empty((0, 3), np.float32), np.empty((0, 3), np.uint8), np.empty(0, np.uint8))
+    message = points_message(HEADER, nothing)
+    assert (message.height, message.width, message.row_step, len(message.data)) == (1, 0, 0, 0)
+    assert len(message.fields) == 5 and message.point_step == 20
 
 
 def test_union_mask():

@@ -3,12 +3,13 @@
 import math
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.parameter import Parameter
-from ros_harness import Camera, NodeProcess, stamp_ns, wait_until
+from ros_harness import Camera, NodeProcess, Talker, stamp_ns, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 from visualization_msgs.msg import Marker
 
@@ -16,8 +17,10 @@ from clip_seg_ros import resources
 from clip_seg_ros.config import ReferringConfig, parameters
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image, metres_to_millimetres
-from clip_seg_ros.pipeline.localization import locate
-from clip_seg_ros.types import ObjectRegion
+from clip_seg_ros.pipeline.localization import locate, measure
+from clip_seg_ros.sim.renderer import SceneRenderer
+from clip_seg_ros.sim.scene import sample_scene
+from clip_seg_ros.types import CameraFrame, ObjectRegion
 
 IMAGE_OUTPUTS = {"mask": "mono8", "labels": "8UC1", "confidence": "32FC1", "overlay": "rgb8"}
 
@@ -72,7 +75,11 @@ def test_a_command_and_an_image_give_every_output(referring, watcher, view):
     positions = [item.position for item in seen["objects"].objects if item.has_position]
     assert [pose.position for pose in seen["centroids"].poses] == positions and positions
     markers = seen["markers"].markers
-    assert markers[0].action == Marker.DELETEALL and len(markers) == 1 + 2 * len(positions)
+    boxes = [item.box_pose for item in seen["objects"].objects if item.has_box]
+    assert markers[0].action == Marker.DELETEALL and len(markers) == 1 + 2 * len(positions) + len(boxes)
+    assert boxes and [marker.pose for marker in markers if marker.ns == "boxes"] == boxes
+    cloud = seen["points"]
+    assert cloud.header == seen["mask"].header and cloud.width > 500 and cloud.row_step == len(cloud.data)
     overlay = pixels(seen["overlay"])
     assert (overlay != view.rgb).any() and (overlay == view.rgb).any()
 
@@ -88,6 +95,81 @@ def test_the_mask_and_the_position_are_right(referring, watcher, view, encoding)
     assert (found & mask).sum() / (found | mask).sum() > 0.5
     assert item.has_position
     assert math.dist((item.position.x, item.position.y, item.position.z), position_m) < 0.03
+
+
+def test_the_points_are_those_of_the_objects(referring, watcher, view):
+    """Each object's points, read by their fields, are what is measured within its mask."""
+    watcher.say("segment the red cup and the green ball")
+    with Talker.camera() as camera:
+        stamp = camera.send_view(view)
+        cloud, labels = watcher.of_stamp("points", stamp), pixels(watcher.of_stamp("labels", stamp))
+        objects = watcher.of_stamp("objects", stamp).objects
+    offsets = {each.name: each.offset for each in cloud.fields}
+    rows = np.frombuffer(cloud.data, np.uint8).reshape(-1, cloud.point_step)
+
+    def column(name, kind):
+        return np.ascontiguousarray(rows[:, offsets[name] : offsets[name] + 4]).view(kind)[:, 0]
+
+    ids, colors = column("id", np.uint32), column("rgb", np.uint32)
+    points = np.stack([column(axis, np.float32) for axis in "xyz"], axis=1)
+    assert {item.prompt for item in objects} == {"red cup", "green ball"}
+    assert set(ids) == {item.id for item in objects} and cloud.width == len(rows)
+    frame = CameraFrame(view.rgb, 0, "camera", view.depth_m, view.intrinsics)
+    for item in objects:
+        box = (item.x_min, item.y_min, item.x_max, item.y_max)
+        centroid = (item.centroid_x, item.centroid_y)
+        region = ObjectRegion(item.prompt, item.id, item.score, labels == item.id, box, centroid, item.area)
+        measured = measure(region, frame)
+        np.testing.assert_array_equal(points[ids == item.id], measured.points_m)
+        red, green, blue = view.rgb.reshape(-1, 3)[measured.pixels].astype(np.uint32).T
+        np.testing.assert_array_equal(colors[ids == item.id], red << 16 | green << 8 | blue)
+
+
+def test_what_a_command_leaves_out(referring, watcher, cups):
+    status = watcher.say("segment the cup, not the red one")
+    assert list(status.prompts) == ["cup"] and "but not for red cup" in status.message
+    with Talker.camera() as camera:
+        stamp = camera.send_view(cups)
+        mask, objects = pixels(watcher.of_stamp("mask", stamp)) > 0, watcher.of_stamp("objects", stamp)
+        confidence = pixels(watcher.of_stamp("confidence", stamp), np.float32)
+    red, blue = cups.mask_of("red", "cup"), cups.mask_of("blue", "cup")
+    assert not mask[red].any() and mask[blue].mean() > 0.7
+    assert list(objects.prompts) == ["cup"] and {item.prompt for item in objects.objects} == {"cup"}
+    assert np.median(confidence[red]) > 0.5, "it is a cup, even though not one of those that were asked for"
+
+
+@pytest.fixture(scope="module")
+def newcomer():
+    """A table with two cups, and then with a third one, the red one, which the model is surer of."""
+    scene = sample_scene(3, required=[("red", "cup"), ("blue", "cup")], objects=(4, 5))
+    fewer = replace(scene, objects=tuple(item for item in scene.objects if item.name != "red cup"))
+    with SceneRenderer() as renderer:
+        return renderer.render(fewer), renderer.render(scene)
+
+
+@pytest.mark.parametrize("track_age_s", [1.0, 0.0])
+def test_ids_stay_while_a_better_object_appears(referring, watcher, newcomer, track_age_s):
+    before, after = newcomer
+    blue, red = after.mask_of("blue", "cup"), after.mask_of("red", "cup")
+    assert set_parameters(watcher, track_age_s=track_age_s, smoothing=0.0)[0].successful
+    try:
+        watcher.say("segment the cup")
+        ids, frames = [], 20 if track_age_s else 4
+        with Talker.camera(depth=False) as camera:
+            for frame in range(frames):
+                # Ten images a second by their stamps, however long the node takes.
+                stamp = camera.send_view(before if frame < frames // 2 else after, stamp=10**15 + frame * 10**8)
+                labels, objects = watcher.of_stamp("labels", stamp), watcher.of_stamp("objects", stamp).objects
+                ids.append([int(np.bincount(pixels(labels)[mask]).argmax()) for mask in (blue, red)])
+                scores = {item.id: item.score for item in objects}
+    finally:
+        set_parameters(watcher, track_age_s=1.0, smoothing=0.9)
+    assert scores[ids[-1][1]] > scores[ids[-1][0]], "the red one is the better one"
+    if track_age_s:
+        assert {blue_id for blue_id, _ in ids} == {1}
+        assert {red_id for _, red_id in ids[frames // 2 :]} == {3}, "1 and 2 were there before"
+    else:
+        assert ids[0][0] == 1 and ids[-1] == [2, 1], "by score in every image"
 
 
 def test_without_depth_the_position_is_absent(referring, watcher, view):
@@ -174,8 +256,11 @@ def test_the_threshold_is_one_thing_however_it_is_set(referring, watcher, view):
 
 
 def test_wrong_values_are_refused_with_a_reason(referring, watcher):
-    too_high, fixed, wrong_type = set_parameters(watcher, threshold=1.5, model="other", min_area_fraction="big")
+    too_high, fixed, wrong_type, unknown = set_parameters(
+        watcher, threshold=1.5, device="cpu", min_area_fraction="big", model="other"
+    )
     assert not too_high.successful and "threshold" in too_high.reason
+    assert not unknown.successful and 'there is no model "other": use clipseg-pocket' in unknown.reason
     assert not fixed.successful and "read-only" in fixed.reason
     assert not wrong_type.successful and "min_area_fraction" in wrong_type.reason
     assert get_double(watcher, "threshold") == 0.5
@@ -187,8 +272,10 @@ def test_parameters_are_described_and_ranged(referring, watcher):
     answer = watcher.call(DescribeParameters, "/clip_seg/referring/describe_parameters", request)
     for setting, descriptor in zip(settings, answer.descriptors, strict=True):
         assert descriptor.description == setting.description and descriptor.read_only != setting.live
-        ranges = [(r.from_value, r.to_value) for r in descriptor.floating_point_range]
-        assert ranges == ([(setting.low, setting.high)] if setting.type is float else [])
+        described = {float: descriptor.floating_point_range, int: descriptor.integer_range}
+        for kind, found in described.items():
+            ranges = [(each.from_value, each.to_value) for each in found]
+            assert ranges == ([(setting.low, setting.high)] if setting.type is kind else [])
 
 
 def test_masks_resume_after_the_camera_died(referring, watcher, tmp_path):
@@ -216,10 +303,12 @@ def test_an_answer_that_takes_long_keeps_its_depth(referring, watcher, view):
     kinds = ("cup", "bowl", "bottle", "box", "ball", "can", "plate", "book")
     watcher.say(", ".join(f"{color} {kind}" for color in ("red", "green") for kind in kinds))
     with Camera() as camera:
-        for _ in range(90):
+        for sent in range(100 * 60):
             camera.send(color_of(view), depth_of(view), info_of(view))
             time.sleep(1 / 60)
-        wait_until(lambda: len(watcher.seen["objects"]) >= 3, "three answers")
+            if sent >= 90 and len(watcher.seen["objects"]) >= 3:
+                break
+        assert len(watcher.seen["objects"]) >= 3
         answers = [message.objects for message in list(watcher.seen["objects"])]
     assert all(answers), "the cup is in every image"
     assert all(item.has_position for objects in answers for item in objects)

@@ -81,7 +81,7 @@ def test_bad_commands_are_rejected_with_a_reason(referring, watcher, text, words
 @pytest.mark.parametrize(
     ("bad", "warning"),
     [
-        (changed(encoding="yuv422"), "unknown encoding 'yuv422'; accepted: rgb8, bgr8, rgba8, bgra8, mono8"),
+        (changed(encoding="32FC3"), "unknown encoding '32FC3'; accepted: rgb8, bgr8, rgba8, bgra8, mono8"),
         (changed(height=0, width=0, step=0, data=array.array("B")), "the image is empty: 0x0 pixels"),
         (changed(data=array.array("B", bytes(100))), "the data is truncated: 48 rows of 192 bytes need 9216 bytes"),
         (changed(step=190), "step says 190"),

@@ -22,32 +22,41 @@ def broken_weights(folder, how):
     return folder
 
 
+FAULTS = {
+    "truncated": ("referring", [], ["clipseg_pocket.safetensors", "SHA-256"]),
+    "tampered": ("referring", [], ["clipseg_pocket.safetensors", "SHA-256"]),
+    "missing": ("referring", [], ["clipseg_pocket.safetensors", "does not exist"]),
+    "model": ("referring", ["model:=gpt"], ["gpt", "clipseg-pocket"]),
+    "threshold": ("referring", ["threshold:=1.5"], ["threshold", "1.5"]),
+    "image topic": ("referring", ["image_topic:='the camera'"], ["'the camera'", "topic name"]),
+    "camera name": ("semantic", ["image_topics:=[/a, /b]", "camera_names:=[left, my own]"], ["'my own'", "topic name"]),
+    "device": ("semantic", ["device:=cuda:99"], ["cuda:99", "not available", "cpu"]),
+    "no classes": ("semantic", ["model:=maskclip"], ["maskclip-pocket takes any phrase", "classes or class_list"]),
+    "class": ("semantic", ["classes:=[cup, giraffe]"], ["denseclip-pocket has no class giraffe", "cup, bowl"]),
+    "class list": ("semantic", ["model:=maskclip", "class_list:=things"], ['no class list "things"', "ade20k"]),
+}
+"""Name: the node, its parameters, what its line must hold."""
+
+
 @pytest.fixture(scope="module")
 def failed_starts(ros, tmp_path_factory):
     """All of them at once: what takes long is to import torch."""
     folder = tmp_path_factory.mktemp("weights")
-    faults = ("missing", "truncated", "tampered")
-    parameters = {how: f"weights_dir:={broken_weights(folder / how, how)}" for how in faults}
-    parameters |= {"model": "model:=gpt", "threshold": "threshold:=1.5"}
-    nodes = {name: NodeProcess("referring", folder / f"{name}.log", [value]) for name, value in parameters.items()}
+    nodes = {}
+    for name, (node, parameters, _) in FAULTS.items():
+        if not parameters:
+            parameters = [f"weights_dir:={broken_weights(folder / name, name)}"]
+        nodes[name] = NodeProcess(node, folder / f"{name}.log", parameters)
     return {name: (node.wait_end(), node.said()) for name, node in nodes.items()}
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("missing", ["clipseg_pocket.safetensors", "does not exist"]),
-        ("truncated", ["clipseg_pocket.safetensors", "SHA-256"]),
-        ("tampered", ["clipseg_pocket.safetensors", "SHA-256"]),
-        ("model", ["gpt", "clipseg-pocket"]),
-        ("threshold", ["threshold", "1.5"]),
-    ],
-)
-def test_one_clear_line_and_an_exit_code(failed_starts, name, words):
+@pytest.mark.parametrize("name", FAULTS)
+def test_one_clear_line_and_an_exit_code(failed_starts, name):
     code, said = failed_starts[name]
+    node, _, words = FAULTS[name]
     assert code == 1
     assert len(said.strip().splitlines()) == 1, said
-    assert said.startswith("referring: ") and "Traceback" not in said
+    assert said.startswith(f"{node}: ") and "Traceback" not in said
     assert all(word in said for word in words), said
 
 

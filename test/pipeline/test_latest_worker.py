@@ -51,6 +51,21 @@ def test_only_the_newest_waiting_item_is_worked_on(gate, worker):
     assert worker.dropped == 2
 
 
+def test_sources_take_turns_and_keep_their_newest(gate, worker):
+    worker.put("a1", "a")
+    assert gate.started.acquire(timeout=PATIENCE_S)
+    replaced = [worker.put(item, item[0]) for item in ("a2", "b1", "a3", "c1", "b2")]
+    assert replaced == [False, False, True, False, True] and worker.dropped == 2
+    for item in ("a4", "a5"):
+        gate.go.release()
+        assert gate.started.acquire(timeout=PATIENCE_S)
+        worker.put(item, "a")  # a fast camera does not keep the others from their turn
+    gate.go.release(2)
+    assert gate.started.acquire(timeout=PATIENCE_S)
+    assert worker.close(PATIENCE_S)
+    assert gate.done == ["a1", "b2", "c1", "a5"]
+
+
 def test_none_is_an_item_too(gate, worker):
     worker.put(None)
     assert gate.started.acquire(timeout=PATIENCE_S)

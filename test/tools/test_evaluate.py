@@ -10,6 +10,7 @@ from clip_seg_ros.data import tabletop
 from clip_seg_ros.evaluation import suite
 from clip_seg_ros.evaluation.embedded_suite import PARTS
 from clip_seg_ros.sim.renderer import SceneRenderer
+from clip_seg_ros.tools import evaluate
 from clip_seg_ros.tools.cli import main
 
 
@@ -110,6 +111,21 @@ def test_a_folder_without_weights_is_said_in_one_line(tmp_path, capsys, monkeypa
         assert "CLIP_SEG_WEIGHTS_DIR names it" in said_in_one_line(capsys)
 
 
+def test_sequences_are_measured_too(tmp_path, weights, capsys, monkeypatch):
+    asked = []
+
+    def run_sequences(predictor, count, frames, progress):
+        asked.append((predictor.model.name, count, frames, list(progress([1]))))
+        return [suite.Figure("sequences.steady.flicker", 0.5, "share")]
+
+    monkeypatch.setattr(evaluate, "run_sequences", run_sequences)
+    arguments = ["--suite", "sequences", "--weights", str(weights), "--json", str(tmp_path / "figures.json")]
+    assert main(["evaluate", *arguments, "--frames", "7"]) == 0
+    assert asked == [("clipseg-pocket", 20, 7, [1])]
+    assert "sequences.steady.flicker" in capsys.readouterr().out
+    assert json.loads((tmp_path / "figures.json").read_text())[0]["value"] == 0.5
+
+
 def test_an_unknown_device_is_said_in_one_line(weights, capsys):
     arguments = ["--weights", str(weights), "--scenes", "1", "--parts", "phrases", "--device", "abacus"]
     assert main(["evaluate", *arguments]) == 1
@@ -126,6 +142,9 @@ def test_an_unknown_device_is_said_in_one_line(weights, capsys):
         (["--json", "."], "name a file in a folder that exists"),
         (["--pictures", "none"], "none is no folder: make it first"),
         (["--model", "cris-pocket"], "--model needs a data set: give --data"),
+        (["--frames", "10"], "--frames is for the other suite, not for --suite embedded"),
+        (["--suite", "sequences", "--parts", "phrases"], "--parts is for the other suite, not for --suite sequences"),
+        (["--suite", "sequences", "--sequences", "0"], "--sequences must be at least 1, got 0"),
         (["--data", "folder:x", "--parts", "phrases"], "--parts measures held-out scenes: leave --data out"),
         (["--data", "folder:x", "--scenes", "3"], "--scenes measures held-out scenes: leave --data out"),
     ],

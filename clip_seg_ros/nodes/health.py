@@ -1,0 +1,118 @@
+"""What a node says of itself on /diagnostics, once a second."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
+from rclpy.qos import QoSProfile
+
+from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
+
+if TYPE_CHECKING:
+    from clip_seg_ros.nodes.segmentation_node import SegmentationNode
+
+PERIOD_S = 1.0
+_KEPT = 200
+
+
+@dataclass
+class _Counts:
+    """Of one camera."""
+
+    dropped: int = 0
+    answered: int = 0
+    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    """From the image's stamp to its answers."""
+    last_answered: int = 0
+    last_received: int = 0
+    last_s: float = field(default_factory=lambda: time.monotonic() - PERIOD_S)
+    """When the rates were counted last."""
+
+
+class Health:
+    """Counts what happens to images and publishes it, one status a camera."""
+
+    def __init__(self, node: SegmentationNode) -> None:
+        self._node = node
+        # A camera lasts from activation to deactivation.
+        self._counts: WeakKeyDictionary[CameraInput, _Counts] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        # In time that passes even where that of a simulation stands still.
+        self._timer = node.create_timer(PERIOD_S, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def close(self) -> None:
+        """Ends the topic."""
+        self._node.destroy_timer(self._timer)
+        self._node.destroy_publisher(self._publisher)
+
+    def dropped(self, camera: CameraInput) -> None:
+        """Notes that a newer image took an unanswered one's place."""
+        with self._lock:
+            self._of(camera).dropped += 1
+
+    def answered(self, job: CameraJob) -> None:
+        """Notes that the answers to an image were published just now."""
+        latency_s = (self._node.get_clock().now().nanoseconds - job.stamp_ns) * 1e-9
+        with self._lock:
+            counts = self._of(job.camera)
+            counts.answered += 1
+            counts.latencies_s.append(latency_s)
+
+    def _of(self, camera: CameraInput) -> _Counts:
+        return self._counts.setdefault(camera, _Counts())
+
+    def _publish(self) -> None:
+        now = self._node.get_clock().now()
+        with self._lock:
+            statuses = [self._status(camera, now.nanoseconds) for camera in self._node.cameras]
+        message = DiagnosticArray(status=[self._model_status(), *statuses])
+        message.header.stamp = now.to_msg()
+        self._publisher.publish(message)
+
+    def _status(self, camera: CameraInput, now_ns: int) -> DiagnosticStatus:
+        counts, now_s = self._of(camera), time.monotonic()
+        passed_s = now_s - counts.last_s
+        values = {
+            "topic": camera.image_topic,
+            "images received per second": f"{(camera.received - counts.last_received) / passed_s:.1f}",
+            "images answered per second": f"{(counts.answered - counts.last_answered) / passed_s:.1f}",
+            "images dropped for newer ones": str(counts.dropped),
+        }
+        counts.last_received, counts.last_answered, counts.last_s = camera.received, counts.answered, now_s
+        if camera.arrived_ns:
+            values["age of the last image, seconds"] = f"{(now_ns - camera.arrived_ns) * 1e-9:.2f}"
+        for share in (50, 99):
+            if counts.latencies_s:
+                value_ms = 1000 * np.percentile(list(counts.latencies_s), share)
+                values[f"stamp to answer, ms, {share}th percentile"] = f"{value_ms:.1f}"
+        level, note = DiagnosticStatus.OK, "answering" if self._node.wants_images() else "nothing to look for"
+        if not camera.is_alive():
+            level, note = DiagnosticStatus.WARN, f"no images on {camera.image_topic}"
+        return self._make(f"camera {camera.name}".strip(), level, note, values)
+
+    def _model_status(self) -> DiagnosticStatus:
+        import torch
+
+        host, node = self._node.host, self._node
+        predictor = host.predictor
+        values = {"device": str(predictor.device), "precision": predictor.precision}
+        if predictor.device.type == "cuda":
+            values["GPU memory, MiB"] = f"{torch.cuda.memory_allocated(predictor.device) / 2**20:.0f}"
+            values["GPU memory at its peak, MiB"] = f"{torch.cuda.max_memory_allocated(predictor.device) / 2**20:.0f}"
+        standing = node.faults.standing()
+        level = DiagnosticStatus.WARN if standing else DiagnosticStatus.OK
+        return self._make("model", level, "; ".join(standing) or f"{host.name} serves", {"model": host.name, **values})
+
+    def _make(self, what: str, level: bytes, note: str, values: dict[str, str]) -> DiagnosticStatus:
+        name = f"{self._node.get_fully_qualified_name().strip('/')}: {what}"
+        pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
+        return DiagnosticStatus(name=name, level=level, message=note, hardware_id="", values=pairs)

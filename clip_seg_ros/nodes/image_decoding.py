@@ -1,0 +1,180 @@
+"""The bytes of ``sensor_msgs/Image``: rows without their padding, and encodings that need more than numpy.
+
+16 bits, Bayer mosaics and packed YUV go through cv_bridge where a ROS installation brings it, else through
+rosbags-image. Both see the image with its padding cut off and its bytes in this machine's order: rosbags-image ignores
+``step``, and cv_bridge swaps bytes with a method that NumPy 2 no longer has. Both name the conversions as ROS does;
+OpenCV names a Bayer pattern after its second row and column, so that its "BG" is ROS's "rggb".
+"""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+
+# Called with an image message and the encoding to turn it to; both return the pixels as an array.
+try:
+    from cv_bridge import CvBridge
+
+    _convert = CvBridge().imgmsg_to_cv2
+except ImportError:
+    try:
+        from rosbags.image import message_to_cvimage as _convert
+    except ImportError:
+        _convert = None
+
+# encoding -> (numpy type of a sample, samples per pixel, the name that every version of the libraries knows)
+LIBRARY_ENCODINGS: dict[str, tuple[str, int, str]] = {
+    "rgb16": ("u2", 3, "rgb16"),
+    "bgr16": ("u2", 3, "bgr16"),
+    "rgba16": ("u2", 4, "rgba16"),
+    "bgra16": ("u2", 4, "bgra16"),
+    "mono16": ("u2", 1, "mono16"),
+    "16UC1": ("u2", 1, "mono16"),
+    "bayer_rggb8": ("u1", 1, "bayer_rggb8"),
+    "bayer_bggr8": ("u1", 1, "bayer_bggr8"),
+    "bayer_gbrg8": ("u1", 1, "bayer_gbrg8"),
+    "bayer_grbg8": ("u1", 1, "bayer_grbg8"),
+    "bayer_rggb16": ("u2", 1, "bayer_rggb16"),
+    "bayer_bggr16": ("u2", 1, "bayer_bggr16"),
+    "bayer_gbrg16": ("u2", 1, "bayer_gbrg16"),
+    "bayer_grbg16": ("u2", 1, "bayer_grbg16"),
+    "yuv422": ("u1", 2, "yuv422"),
+    "uyvy": ("u1", 2, "yuv422"),
+    "yuv422_yuy2": ("u1", 2, "yuv422_yuy2"),
+    "yuyv": ("u1", 2, "yuv422_yuy2"),
+}
+PLANAR_ENCODINGS = ("nv21", "nv24")
+_SMALLEST_MOSAIC = 3
+"""Pixels a side; from less, OpenCV makes a black image without a word."""
+
+
+class ConversionError(ValueError):
+    """A message that cannot be read. ``fault`` names the kind of fault; messages with the same fault share it."""
+
+    def __init__(self, fault: str, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+def pixel_rows(message: Any, bytes_per_pixel: int, count: int | None = None) -> np.ndarray:
+    """Reads ``count`` rows, by default the image's height: (count, width * bytes_per_pixel) uint8, a view.
+
+    Raises:
+        ConversionError: An empty image, or rows that do not fit ``step`` or the data.
+    """
+    return _padded_rows(message, bytes_per_pixel, count)[:, : int(message.width) * bytes_per_pixel]
+
+
+def samples(message: Any, kind: str, channels: int = 1) -> np.ndarray:
+    """Reads samples of the numpy type ``kind``, such as "u2", into this machine's byte order.
+
+    Returns:
+        (H, W, C), or (H, W) of one channel, contiguous; it may share the message's memory.
+
+    Raises:
+        ConversionError: As ``pixel_rows``.
+    """
+    stored = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
+    rows = np.ascontiguousarray(pixel_rows(message, stored.itemsize * channels)).view(stored)
+    shape = (message.height, message.width, channels)[: 2 if channels == 1 else 3]
+    return rows.astype(stored.newbyteorder("="), copy=False).reshape(shape)
+
+
+def with_library(message: Any) -> np.ndarray:
+    """Reads an image of ``LIBRARY_ENCODINGS`` as (H, W, 3) uint8 RGB.
+
+    Raises:
+        ConversionError: As ``samples``; a size that the encoding does not allow; or neither library is installed.
+    """
+    kind, channels, name = LIBRARY_ENCODINGS[message.encoding]
+    pixels = samples(message, kind, channels)
+    if name.startswith("yuv"):
+        _require_even(message, "width")
+    return samples_to_rgb(pixels, name)
+
+
+def samples_to_rgb(pixels: np.ndarray, encoding: str) -> np.ndarray:
+    """Turns samples (H, W) or (H, W, C) to (H, W, 3) uint8 RGB; ``encoding`` is a name that the libraries know.
+
+    Raises:
+        ConversionError: The image is too small for its mosaic, or neither library is installed.
+    """
+    height, width = pixels.shape[:2]
+    if encoding.startswith("bayer") and min(height, width) < _SMALLEST_MOSAIC:
+        raise ConversionError("size", f"an image of {encoding} needs at least 3x3 pixels, got {width}x{height}")
+    if _convert is None:
+        raise ConversionError(
+            "library",
+            f"images of {encoding} need cv_bridge (sudo apt install ros-$ROS_DISTRO-cv-bridge) or "
+            "rosbags-image (pip install rosbags-image)",
+        )
+    plain = SimpleNamespace(
+        height=height, width=width, encoding=encoding, step=pixels.strides[0],
+        is_bigendian=int(sys.byteorder == "big"), data=pixels,
+    )  # fmt: skip
+    if pixels.dtype == np.uint8:
+        return _convert(plain, "rgb8")
+    # Left to themselves cv_bridge rounds and rosbags-image truncates.
+    return to_8_bits(_convert(plain, "rgb16"))
+
+
+def to_8_bits(pixels: np.ndarray) -> np.ndarray:
+    """Scales uint16 to uint8 so that 65535 becomes 255: value * 255 / 65535, rounded."""
+    return cv2.convertScaleAbs(pixels, alpha=255 / 65535)
+
+
+def planar_to_rgb(message: Any) -> np.ndarray:
+    """Reads an image of ``PLANAR_ENCODINGS`` as (H, W, 3) uint8 RGB; neither library looks beyond the first plane.
+
+    The planes lie behind one another: (H, W) of Y with rows of ``step`` bytes; then, in nv21, (H / 2, W / 2) pairs of
+    V, U with rows of ``step`` bytes; in nv24, (H, W) pairs of U, V with rows of 2 * ``step`` bytes.
+
+    Raises:
+        ConversionError: An empty image, an odd size of nv21, or rows that do not fit ``step`` or the data.
+    """
+    height, width = int(message.height), int(message.width)
+    if message.encoding == "nv21":
+        planes = pixel_rows(message, 1, height * 3 // 2)
+        _require_even(message, "width", "height")
+        return cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_NV21)
+    rows = _padded_rows(message, 1, height * 3)
+    pairs = rows[height:].reshape(height, -1)[:, : 2 * width].reshape(height, width, 2)
+    # OpenCV has no conversion for nv24. As UYVY each pair serves two pixels, here twice the same one.
+    packed = np.empty((height, width, 4), np.uint8)
+    packed[:, :, 0::2] = pairs
+    packed[:, :, 1::2] = rows[:height, :width, None]
+    doubled = cv2.cvtColor(packed.reshape(height, 2 * width, 2), cv2.COLOR_YUV2RGB_UYVY)
+    return np.ascontiguousarray(doubled[:, ::2])
+
+
+def _require_even(message: Any, *sides: str) -> None:
+    if any(getattr(message, side) % 2 for side in sides):
+        raise ConversionError(
+            "size",
+            f"an image of {message.encoding} has an even {' and '.join(sides)}, got {message.width}x{message.height}",
+        )
+
+
+def _padded_rows(message: Any, bytes_per_pixel: int, count: int | None = None) -> np.ndarray:
+    """(count, step) uint8 view of the message's first rows."""
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    if height == 0 or width == 0:
+        raise ConversionError("empty", f"the image is empty: {width}x{height} pixels")
+    if step < width * bytes_per_pixel:
+        raise ConversionError(
+            "step",
+            f"a row of {width} {message.encoding} pixels needs {width * bytes_per_pixel} bytes, "
+            f"but step says {step}",
+        )
+    count = height if count is None else count
+    data = np.frombuffer(message.data, np.uint8)
+    if len(data) < count * step:
+        raise ConversionError(
+            "truncated",
+            f"the data is truncated: {count} rows of {step} bytes need {count * step} bytes, got {len(data)}",
+        )
+    return data[: count * step].reshape(count, step)

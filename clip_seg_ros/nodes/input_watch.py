@@ -1,0 +1,101 @@
+"""Says why nothing comes: nobody publishes, another type, or a quality of service that does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.subscription import Subscription
+from std_msgs.msg import String
+
+from clip_seg_ros.nodes.camera_input import SILENCE_S, CameraInput, Input
+from clip_seg_ros.nodes.qos import RELIABLE
+
+if TYPE_CHECKING:
+    from clip_seg_ros.nodes.segmentation_node import SegmentationNode
+
+_PERIOD_S = 1.0
+_NAME_TO_COME = "_NODE_NAME_UNKNOWN_"
+
+
+class InputWatch:
+    """Looks at the inputs once a second.
+
+    Args:
+        node: Whose inputs they are.
+        cameras: With their topics.
+        commands: The subscription to commands.
+        wanted: Says whether images are wanted at the moment.
+    """
+
+    def __init__(
+        self, node: SegmentationNode, cameras: Sequence[CameraInput], commands: Subscription, wanted: Callable[[], bool]
+    ) -> None:
+        self._node, self._cameras, self._wanted = node, cameras, wanted
+        self._commands = Input(commands.topic_name, String, RELIABLE, commands)
+        self._since_ns = node.get_clock().now().nanoseconds
+        self._met: set[bytes] = set()
+        """Publishers that do not fit and were seen before."""
+        self._timer = node.create_timer(_PERIOD_S, self._look)
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._node.destroy_timer(self._timer)
+
+    def _look(self) -> None:
+        self._tell("command topic", self._commands)
+        now_ns = self._node.get_clock().now().nanoseconds
+        wanted = self._wanted()
+        if not wanted:
+            self._since_ns = now_ns
+        for camera in self._cameras:
+            for what, each in zip(("image topic", "depth topic", "camera_info topic"), camera.inputs):
+                self._tell(camera.source(what), each)
+            source = camera.source("camera")
+            if camera.is_alive():
+                self._node.faults.clear(source)
+            elif wanted and (now_ns - self._since_ns) * 1e-9 >= SILENCE_S:
+                publishers = self._node.count_publishers(camera.image_topic)
+                note = f"no image on {camera.image_topic} for {SILENCE_S:g} s; it has {publishers} publishers"
+                self._node.faults.report(source, f"{publishers} publishers", note)
+
+    def _tell(self, source: str, wanted: Input) -> None:
+        misfits = self._misfits(wanted)
+        if not misfits:
+            self._node.faults.clear(source)
+        for misfit in misfits:
+            self._node.faults.report(source, misfit, misfit)
+
+    def _misfits(self, wanted: Input) -> list[str]:
+        """What the publishers of a topic do that keeps their messages from arriving, a line each."""
+        lines = []
+        name = type_name(wanted.kind)
+        for other in self._node.get_publishers_info_by_topic(wanted.topic):
+            who = f"{other.node_namespace.rstrip('/')}/{other.node_name}"
+            fits, reason = qos_check_compatible(_as_offered(other.qos_profile), wanted.qos)
+            if other.topic_type != name:
+                line = f"{who} publishes {other.topic_type} on {wanted.topic}, and {name} is expected there"
+            elif fits == QoSCompatibility.ERROR:
+                line = f"the quality of service of {who} on {wanted.topic} does not fit: {reason.strip()}"
+            else:
+                continue
+            endpoint = bytes(other.endpoint_gid)
+            # The name of its node comes a little later than a publisher itself.
+            if other.node_name != _NAME_TO_COME or endpoint in self._met:
+                lines.append(line)
+            self._met.add(endpoint)
+        return lines
+
+
+def _as_offered(qos: QoSProfile) -> QoSProfile:
+    """What a publisher was found to offer, with a history, which it does not tell and which does not matter."""
+    return QoSProfile(
+        depth=1, reliability=qos.reliability, durability=qos.durability, deadline=qos.deadline,
+        liveliness=qos.liveliness, liveliness_lease_duration=qos.liveliness_lease_duration,
+    )  # fmt: skip
+
+
+def type_name(kind: type) -> str:
+    """"sensor_msgs/msg/Image" of the class ``Image``."""
+    return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"

@@ -1,0 +1,356 @@
+"""What both nodes share: their life, their model, their cameras and what they say about themselves."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rclpy
+from lifecycle_msgs.srv import ChangeState
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.validate_topic_name import validate_topic_name
+from std_msgs.msg import String
+
+from clip_seg_ros.commands import Command, CommandError, parse_command
+from clip_seg_ros.config import SegmentationConfig
+from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
+from clip_seg_ros.nodes.faults import FaultLog
+from clip_seg_ros.nodes.health import Health
+from clip_seg_ros.nodes.input_watch import InputWatch
+from clip_seg_ros.nodes.parameters import ConfigParameters
+from clip_seg_ros.nodes.qos import RELIABLE
+from clip_seg_ros.nodes.statuses import StatusTopic
+from clip_seg_ros.pipeline.latest_worker import LatestWorker
+from clip_seg_ros.pipeline.model_host import ModelHost
+
+if TYPE_CHECKING:
+    from clip_seg_ros.pipeline.predictor import Predictor
+
+THREADS = 4
+"""Of a node's executor: sensors and commands go on while services and actions wait for the model."""
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class SegmentationNode(LifecycleNode):
+    """A lifecycle node with a model, cameras, commands and diagnostics; what it does with an image is its child's.
+
+    configure loads the weights, activate listens to the cameras, deactivate stops that, cleanup frees the memory.
+    Callbacks only keep messages and answer commands; the model runs in a worker's thread on the newest images.
+
+    Args:
+        name: Of the node.
+        config_type: Of its parameters.
+    """
+
+    def __init__(self, name: str, config_type: type[SegmentationConfig]) -> None:
+        super().__init__(name, namespace="clip_seg")
+        self.faults = FaultLog(self.get_logger().warning)
+        self.settings = ConfigParameters(self, config_type, self._check_change, self._on_change)
+        self.host = ModelHost(self._load, self.on_model_ready, self._on_model_failed)
+        self.cameras: tuple[CameraInput, ...] = ()
+        self.sensor_group = MutuallyExclusiveCallbackGroup()
+        self.start_fault = ""
+        """Why the last configure failed."""
+        # Guards what the worker and the callbacks share, and lets "forget it" and "publish it" exclude each other.
+        self.lock = threading.RLock()
+        self.active = False
+        self._worker: LatestWorker[CameraJob] | None = None
+        self._watch: InputWatch | None = None
+        self._model_command: tuple[int, str, str] | None = None
+        """Id and text of the command whose model is being loaded, and that model's name."""
+        self._change_state = self._service_change_state.callback
+        self._service_change_state.callback = self._on_change_state
+
+    # What a child fills in.
+
+    def create_outputs(self) -> None:
+        """Creates publishers and services, when the node is configured."""
+        raise NotImplementedError
+
+    def destroy_outputs(self) -> None:
+        """Takes them away, when the node is cleaned up."""
+        raise NotImplementedError
+
+    def work(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
+        """Answers one image (H, W, 3) on the worker's thread; returns whether anything was published."""
+        raise NotImplementedError
+
+    def wants_images(self) -> bool:
+        """Whether there is anything to do with an image."""
+        raise NotImplementedError
+
+    def is_mine(self, command: Command | None) -> bool:
+        """Whether a command is for this node to answer; ``None`` is one that nobody understands."""
+        raise NotImplementedError
+
+    def obey(self, command_id: int, text: str, command: Command) -> None:
+        """Answers a command that the language knows, and does it.
+
+        The model that it names is there. That another is to be used was answered already, and is left to ``use_model``.
+        """
+        raise NotImplementedError
+
+    def warm_up(self, predictor: Predictor) -> None:
+        """Answers a first image, for the first pass is slow; raises ValueError where node and model do not fit."""
+        raise NotImplementedError
+
+    # Life.
+
+    def bring_up(self) -> SegmentationNode:
+        """Configures and activates where the parameter autostart says so; raises RuntimeError where that fails."""
+        if self.settings.config.autostart:
+            if self.trigger_configure() != SUCCESS or self.trigger_activate() != SUCCESS:
+                raise RuntimeError(self.start_fault)
+        else:
+            self.get_logger().info("waiting to be configured and activated by a lifecycle manager")
+        return self
+
+    def _on_change_state(
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
+        # Left to rclpy, a transition that the present state does not have ends the process.
+        try:
+            return self._change_state(request, response)
+        except RuntimeError as error:
+            self.get_logger().warning(f"there is no such transition now: {error}")
+            response.success = False
+            return response
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Loads the weights and makes the outputs. Where that fails, says why; it can be tried again."""
+        return self._try("configure", self._configure, self.host.unload)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Listens to the cameras."""
+        return self._try("activate", self._activate, self._stop_listening)
+
+    def _try(self, what: str, act: Callable[[], None], undo: Callable[[], None]) -> TransitionCallbackReturn:
+        self.start_fault = ""
+        try:
+            act()
+        except Exception as error:  # whatever it is, the node lives on and can be told to try again
+            self.start_fault = str(error) or type(error).__name__
+            # Before the node spins, it is the process that says why it ends.
+            if self.executor is not None:
+                self.get_logger().error(f"{what} failed: {self.start_fault}")
+            self.get_logger().debug(traceback.format_exc())
+            undo()
+            return FAILURE
+        return SUCCESS
+
+    def _configure(self) -> None:
+        config = self.settings.config
+        # First, so that nothing is made in vain.
+        for camera in config.cameras():
+            for topic in (config.command_topic, camera.name, camera.image, camera.depth, camera.camera_info):
+                if topic:
+                    validate_topic_name(topic)
+        self.host.start(self.full_name(config.model))
+        self.status = StatusTopic(self)
+        self.create_outputs()
+        self._commands = self.create_subscription(String, config.command_topic, self._on_command, RELIABLE)
+        self.health = Health(self)
+
+    def _activate(self) -> None:
+        config = self.settings.config
+        self._worker = LatestWorker(self._work, self._on_work_error)
+        self.active = True
+        self.cameras = tuple(
+            CameraInput(
+                self, topics, config.image_transport, self.depth_tolerance_s, self.faults, self._on_job,
+                self.sensor_group,
+            )
+            for topics in config.cameras()
+        )  # fmt: skip
+        self._watch = InputWatch(self, self.cameras, self._commands, self.wants_images)
+        images = ", ".join(camera.image_topic for camera in self.cameras)
+        self.get_logger().info(
+            f"{self.host.name} on {self.host.predictor.device}; commands: {self._commands.topic_name}, images: {images}"
+        )
+        if config.initial_command:
+            self._on_command(String(data=config.initial_command))
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stops listening; the weights stay."""
+        self._stop_listening()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Takes the outputs away and frees the memory."""
+        self._release()
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stops from any state."""
+        self._release()
+        return SUCCESS
+
+    def destroy_node(self) -> None:
+        self._release()
+        super().destroy_node()
+
+    def _stop_listening(self) -> None:
+        # Not in the middle of what is being published.
+        with self.lock:
+            self.active = False
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        for camera in self.cameras:
+            camera.close()
+        self.cameras = ()
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def _release(self) -> None:
+        self._stop_listening()
+        if self.host.name is not None:
+            self.health.close()
+            self.destroy_subscription(self._commands)
+            self.host.unload()
+            self._tell_of_model(False, "the node was cleaned up before the model was ready")
+            self.destroy_outputs()
+            self.status.close()
+
+    def depth_tolerance_s(self) -> float:
+        """How far the stamps of colour and depth may differ."""
+        return getattr(self.settings.config, "depth_tolerance_s", 0.0)
+
+    # The model.
+
+    def _load(self, name: str) -> Predictor:
+        # Here and not above: torch takes seconds to import, and by now a signal ends the process cleanly.
+        from clip_seg_ros.pipeline.predictor import Predictor
+
+        config = self.settings.config
+        predictor = Predictor.from_name(name, config.device, self.weights_dir, config.precision)
+        self.warm_up(predictor)
+        return predictor
+
+    @property
+    def weights_dir(self) -> Path | None:
+        """Where weight files are looked for; ``None`` for the usual places."""
+        folder = self.settings.config.weights_dir
+        return Path(folder).expanduser() if folder else None
+
+    def full_name(self, model: str) -> str:
+        """Returns the whole name of a model. Raises ValueError where there is none, or its weights are not there."""
+        from clip_seg_ros.models.checkpoints import WeightsError
+        from clip_seg_ros.models.factory import full_name
+
+        try:
+            return full_name(model, self.weights_dir)
+        except WeightsError as error:
+            raise ValueError(str(error)) from error
+
+    def _model_fault(self, model: str) -> str:
+        try:
+            self.full_name(model)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def use_model(self, command_id: int, text: str, name: str) -> None:
+        """Gets a model that there is ready beside the present one, for a command that was accepted."""
+        name = self.full_name(name)
+        self._expect_model(name, (command_id, text, name))
+        known = name == self.host.wanted
+        # The parameter is the truth; changing it loads the model.
+        self.set_parameters([Parameter("model", value=name)])
+        if known:
+            self.host.switch(name)
+
+    def _check_change(self, old: SegmentationConfig, new: SegmentationConfig) -> None:
+        if new.model != old.model:
+            self.full_name(new.model)
+
+    def _on_change(self, old: SegmentationConfig, new: SegmentationConfig) -> None:
+        if new.model != old.model and self.host.name is not None:
+            name = self.full_name(new.model)
+            if name != self.host.wanted:
+                self._expect_model(name, None)
+                self.host.switch(name)
+
+    def _expect_model(self, name: str, command: tuple[int, str, str] | None) -> None:
+        """Gives up the command that waits for its model, where another name or command takes its place."""
+        with self.lock:
+            earlier = self._model_command
+            if command is None and earlier is not None and earlier[2] == name:
+                return
+            self._model_command = command
+        if earlier is not None:
+            self.status.fail(*earlier[:2], f"{name} was asked for before this was done")
+
+    def on_model_ready(self, name: str) -> None:
+        """Tells that another model serves now, on the loader's thread."""
+        self.faults.clear("model")
+        self._tell_of_model(True, f"{name} serves now")
+
+    def _on_model_failed(self, name: str, error: Exception) -> None:
+        serving = self.host.name
+        note = f"{name} could not be loaded: {error}; {serving} serves on"
+        # Once more for every attempt; it stands until another model is there.
+        self.faults.clear("model")
+        self.faults.report("model", name, note)
+        if self.host.wanted == serving:
+            self.set_parameters([Parameter("model", value=serving)])
+        self._tell_of_model(False, note)
+
+    def _tell_of_model(self, good: bool, note: str) -> None:
+        with self.lock:
+            command, self._model_command = self._model_command, None
+        if command is not None:
+            (self.status.done if good else self.status.fail)(*command[:2], note)
+        elif good:
+            self.get_logger().info(note)
+
+    # Commands, on the executor's threads.
+
+    def _on_command(self, message: String) -> None:
+        text = message.data
+        command_id = self.status.next_id()
+        command, fault = None, ""
+        try:
+            command = parse_command(text)
+        except CommandError as error:
+            fault = str(error)
+        if not self.is_mine(command):
+            return
+        if not self.active:
+            fault = "the node is not active: activate it first"
+        elif command is not None and command.model is not None:
+            fault = self._model_fault(command.model)
+        if fault:
+            self.status.reject(command_id, text, fault)
+            return
+        if command.verb == "use":
+            self.status.accept(command_id, text, f"loading {command.model}; {self.host.name} serves until it is ready")
+        self.obey(command_id, text, command)
+
+    # Images: taken on the executor's threads, answered on the worker's.
+
+    def _on_job(self, job: CameraJob) -> None:
+        worker = self._worker
+        if worker is not None and self.wants_images() and worker.put(job, job.camera):
+            self.health.dropped(job.camera)
+
+    def _work(self, job: CameraJob) -> None:
+        if not self.active:
+            return
+        rgb = job.camera.rgb(job)
+        if rgb is not None and self.work(job, rgb, self.host.predictor):
+            self.health.answered(job)
+            self.faults.clear("inference")
+
+    def _on_work_error(self, error: Exception) -> None:
+        # While the process ends, publishing fails, and rightly so.
+        if rclpy.ok() and self.active:
+            self.faults.report("inference", repr(error), f"failed: {type(error).__name__}: {error}")
+            self.get_logger().debug("".join(traceback.format_exception(error)))

@@ -1,0 +1,237 @@
+"""The ``semantic`` node: every pixel of every image gets a class out of a list."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from clip_seg_ros.commands import Command
+from clip_seg_ros.config import SemanticConfig
+from clip_seg_ros.msg import LabelNames, SegmentedObjectArray
+from clip_seg_ros.nodes import detections
+from clip_seg_ros.nodes.camera_input import CameraJob
+from clip_seg_ros.nodes.conversions import fill_image
+from clip_seg_ros.nodes.outputs import objects_message
+from clip_seg_ros.nodes.process import run_node
+from clip_seg_ros.nodes.qos import LATCHED, RELIABLE
+from clip_seg_ros.nodes.segmentation_node import THREADS, SegmentationNode
+from clip_seg_ros.pipeline.class_labels import (
+    MAX_CLASSES,
+    UNLABELLED,
+    class_colors,
+    class_regions,
+    draw_classes,
+    label_classes,
+    paint,
+)
+from clip_seg_ros.types import ProbabilityMaps
+
+if TYPE_CHECKING:
+    from clip_seg_ros.models.base import PromptableSegmenter
+    from clip_seg_ros.pipeline.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """What pixels are told apart by at the moment."""
+
+    names: tuple[str, ...]
+    colors: np.ndarray
+    """(256, 3) uint8."""
+
+    @classmethod
+    def of(cls, names: tuple[str, ...]) -> _Classes:
+        return cls(names, class_colors(len(names)))
+
+
+class _Topics:
+    """The outputs of one camera."""
+
+    def __init__(self, node: Node, camera: str) -> None:
+        def publisher(kind: type, topic: str) -> Publisher:
+            return node.create_publisher(kind, f"{camera}/semantic/{topic}".lstrip("/"), RELIABLE)
+
+        self._node, self.camera = node, camera
+        self.labels = publisher(Image, "labels")
+        self.color = publisher(Image, "color")
+        self.overlay = publisher(Image, "overlay")
+        self.objects = publisher(SegmentedObjectArray, "objects")
+
+    def close(self) -> None:
+        for each in (self.labels, self.color, self.overlay, self.objects):
+            self._node.destroy_publisher(each)
+
+
+class SemanticNode(SegmentationNode):
+    """Labels images with DenseCLIP, MaskCLIP or a distilled network."""
+
+    def __init__(self) -> None:
+        super().__init__("semantic", SemanticConfig)
+        self._topics: dict[str, _Topics] = {}
+        self._classes: _Classes | None = None
+        self._wished: tuple[str, ...] = ()
+        """Classes that a command asked for."""
+
+    # Outputs.
+
+    def create_outputs(self) -> None:
+        for camera in self.settings.config.cameras():
+            self._topics[camera.name] = _Topics(self, camera.name)
+        self._names = self.create_publisher(LabelNames, "semantic/label_names", LATCHED)
+        self._info = None
+        if detections.AVAILABLE:
+            self._info = self.create_publisher(detections.LabelInfo, "semantic/label_info", LATCHED)
+        self._choose(self._names_for(self.host.predictor.model))
+
+    def destroy_outputs(self) -> None:
+        for topics in self._topics.values():
+            topics.close()
+        self._topics.clear()
+        self.destroy_publisher(self._names)
+        if self._info is not None:
+            self.destroy_publisher(self._info)
+        self._classes, self._wished = None, ()
+
+    def warm_up(self, predictor: Predictor) -> None:
+        model = predictor.model
+        predictor.predict(np.zeros((480, 640, 3), np.uint8), self._asked(model, self._names_for(model)))
+
+    # Classes.
+
+    def _names_for(self, model: PromptableSegmenter) -> tuple[str, ...]:
+        """The classes that a model is to tell apart. Raises ValueError where it cannot, or nobody says which."""
+        from clip_seg_ros.models.class_lists import class_list
+
+        config: SemanticConfig = self.settings.config
+        names = self._wished or config.classes or (class_list(config.class_list) if config.class_list else ())
+        names = names or model.class_names or ()
+        if not names:
+            raise ValueError(f"{model.name} takes any phrase for a class: set the parameter classes or class_list")
+        if len(names) > MAX_CLASSES:
+            raise ValueError(f"a label image tells {MAX_CLASSES} classes apart, got {len(names)}")
+        unknown = [name for name in names if model.class_names is not None and name not in model.class_names]
+        if unknown:
+            raise ValueError(f"{model.name} has no class {', '.join(unknown)}; it has {', '.join(model.class_names)}")
+        return names
+
+    @staticmethod
+    def _asked(model: PromptableSegmenter, names: tuple[str, ...]) -> tuple[str, ...]:
+        """What the model is asked for: all its own classes, or some would be given to pixels of the others."""
+        return model.class_names or names
+
+    def _choose(self, names: tuple[str, ...]) -> None:
+        """Tells classes apart from now on, and says their names to whoever listens or will."""
+        classes = _Classes.of(names)
+        header = Header(stamp=self.get_clock().now().to_msg())
+        colors = classes.colors[: len(names)].ravel().tolist()
+        self.faults.clear("classes")
+        with self.lock:
+            self._classes = classes
+            self._names.publish(LabelNames(header=header, names=list(names), colors=colors))
+            if self._info is not None:
+                self._info.publish(detections.label_info(header, names, self.settings.config.min_confidence))
+
+    def on_model_ready(self, name: str) -> None:
+        try:
+            self._choose(self._names_for(self.host.predictor.model))
+        except ValueError as error:  # a command has asked for other classes while the model was being loaded
+            self.faults.report("classes", str(error), str(error))
+        super().on_model_ready(name)
+
+    # Commands: the same topic as the referring node's, of which only lists of classes are for this one.
+
+    def is_mine(self, command: Command | None) -> bool:
+        return command is not None and command.verb == "classes"
+
+    def obey(self, command_id: int, text: str, command: Command) -> None:
+        from clip_seg_ros.models.class_lists import class_list, class_list_names
+
+        names = command.classes
+        if len(names) == 1 and names[0] in class_list_names():
+            names = class_list(names[0])
+        model, before = self.host.predictor.model, self._wished
+        self._wished = names
+        try:
+            if command.model is not None or command.threshold is not None:
+                raise ValueError("with a list of classes, set the parameters model and min_confidence instead")
+            names = self._names_for(model)
+        except ValueError as error:
+            self._wished = before
+            self.status.reject(command_id, text, str(error))
+            return
+        unknown = [word for name in names for word in model.unknown_words(name)]
+        words = ", ".join(f"'{word}'" for word in dict.fromkeys(unknown))
+        note = f"; the weights of {self.host.name} do not know {words}: do not rely on those" if words else ""
+        self.status.accept(command_id, text, f"telling apart {', '.join(names)}{note}", names)
+        self._choose(names)
+
+    # Images.
+
+    def wants_images(self) -> bool:
+        return self.active
+
+    def work(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
+        classes, config = self._classes, self.settings.config
+        asked = self._asked(predictor.model, classes.names)
+        if not set(classes.names) <= set(asked):
+            return False  # another model has just begun to serve, and its classes are still to be chosen
+        try:
+            encoded = predictor.encode(rgb)
+        except ValueError as error:
+            self.faults.report(job.camera.source("image"), "shape", str(error))
+            return False
+        self.faults.clear(job.camera.source("image"))
+        maps = predictor.ask(encoded, asked)
+        rest_competes = bool(predictor.model.background_prompts) and predictor.model.class_names is None
+        labels = label_classes(maps, config.min_confidence, rest_competes)
+        if asked != classes.names:
+            place = {name: index for index, name in enumerate(classes.names)}
+            table = np.full(256, UNLABELLED, np.uint8)
+            table[: len(asked)] = [place.get(name, UNLABELLED) for name in asked]
+            labels = table[labels]
+            maps = ProbabilityMaps(classes.names, maps.values[[asked.index(name) for name in classes.names]])
+        messages = self._messages(self._topics[job.camera.name], job.image.header, rgb, maps, labels, classes)
+        with self.lock:
+            if not self.active or self._classes is not classes:
+                return False
+            for topic, message in messages:
+                topic.publish(message)
+        return True
+
+    def _messages(
+        self, topics: _Topics, header: Header, rgb: np.ndarray, maps: ProbabilityMaps, labels: np.ndarray,
+        classes: _Classes,
+    ) -> list[tuple[Publisher, object]]:  # fmt: skip
+        """What is published of one image; what nobody listens to and costs time is left out."""
+
+        def objects() -> SegmentedObjectArray:
+            min_area_px = max(1, round(self.settings.config.min_area_fraction * labels.size))
+            found = class_regions(maps, labels, min_area_px)
+            return objects_message(header, classes.names, found, topics.camera)
+
+        def image(pixels: np.ndarray, encoding: str) -> Image:
+            return fill_image(Image(header=header), pixels, encoding)
+
+        makers = {
+            topics.color: lambda: image(paint(labels, classes.colors), "rgb8"),
+            topics.overlay: lambda: image(draw_classes(rgb, labels, classes.names, classes.colors), "rgb8"),
+            topics.objects: objects,
+        }
+        messages: list[tuple[Publisher, object]] = [(topics.labels, image(labels, "8UC1"))]
+        return messages + [(topic, make()) for topic, make in makers.items() if topic.get_subscription_count() > 0]
+
+
+def main() -> int:
+    """Runs the node as a process."""
+    return run_node("semantic", lambda: SemanticNode().bring_up(), THREADS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

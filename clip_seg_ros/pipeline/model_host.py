@@ -1,0 +1,130 @@
+"""Keeps one model serving, and gets another ready beside it without a pause."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from clip_seg_ros.pipeline.latest_worker import LatestWorker
+
+if TYPE_CHECKING:
+    from clip_seg_ros.pipeline.predictor import Predictor
+
+_LOG = logging.getLogger(__name__)
+
+
+class ModelHost:
+    """The predictor that answers now. Safe to use from several threads.
+
+    Args:
+        load: Builds the predictor of a name, ready to answer at full speed; slow, and raises where it cannot.
+        on_ready: Called with the new predictor's name just after it began to serve, on the loader's thread.
+        on_failed: Called with a name and what ``load`` raised, on the loader's thread; the old predictor serves on.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[str], Predictor],
+        on_ready: Callable[[str], None],
+        on_failed: Callable[[str, Exception], None],
+    ) -> None:
+        self._load, self._on_ready, self._on_failed = load, on_ready, on_failed
+        self._lock = threading.Lock()
+        self._serving: tuple[str, Predictor] | None = None
+        self._wanted: str | None = None
+        self._loader: LatestWorker[str] | None = None
+
+    @property
+    def predictor(self) -> Predictor:
+        """The one that serves now.
+
+        Raises:
+            RuntimeError: There is none.
+        """
+        serving = self._serving
+        if serving is None:
+            raise RuntimeError("no model is loaded")
+        return serving[1]
+
+    @property
+    def name(self) -> str | None:
+        """Of the predictor that serves now; ``None`` where there is none."""
+        serving = self._serving
+        return serving[0] if serving else None
+
+    @property
+    def wanted(self) -> str | None:
+        """The name that was asked for last: of the predictor that serves, or that is being got ready."""
+        return self._wanted
+
+    def start(self, name: str) -> None:
+        """Loads the first predictor, in the caller's thread; raises what ``load`` raises and then holds none."""
+        self.unload()
+        predictor = self._load(name)
+        with self._lock:
+            self._serving, self._wanted = (name, predictor), name
+            self._loader = LatestWorker(self._replace, self._on_error)
+
+    def switch(self, name: str) -> None:
+        """Gets another predictor ready on a thread and then lets it serve; the last name asked for wins."""
+        with self._lock:
+            if self._loader is None:
+                raise RuntimeError("no model is loaded: there is nothing to switch from")
+            self._wanted = name
+            self._loader.put(name)
+
+    def unload(self) -> None:
+        """Lets go of the predictor and of the memory that it held; a predictor still being loaded will not serve."""
+        with self._lock:
+            loader, self._loader = self._loader, None
+            self._serving = self._wanted = None
+        if loader is not None:
+            loader.close(timeout_s=0.0)
+            _free_memory()
+
+    # On the loader's thread.
+
+    def _replace(self, name: str) -> None:
+        if name != self.name:
+            try:
+                predictor = self._load(name)
+            except Exception as error:  # whatever it is, the old one serves on and a person hears why
+                if self._settle(name, self._serving):
+                    self._on_failed(name, error)
+                return
+            settled = self._settle(name, (name, predictor))
+            del predictor
+            _free_memory()
+            if not settled:
+                return
+        self._on_ready(name)
+
+    def _settle(self, name: str, serving: tuple[str, Predictor] | None) -> bool:
+        """Lets ``serving`` serve, unless ``name`` is not what is wanted any more; returns whether it is."""
+        with self._lock:
+            if self._wanted != name:
+                return False  # unloaded, or something else was asked for meanwhile
+            self._serving, self._wanted = serving, serving[0]
+            return True
+
+    @staticmethod
+    def _on_error(error: Exception) -> None:
+        _LOG.error("what follows the loading of a model failed", exc_info=error)
+
+
+def _free_memory() -> None:
+    # A model is a web of references to itself, which waits for the collector with all its tensors.
+    gc.collect()
+    torch = sys.modules.get("torch")  # no predictor was ever built without it
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        # glibc keeps what was freed for the threads that had it, until it is told to give it back.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

@@ -1,0 +1,93 @@
+"""docs/nodes.md against the nodes: what it lists exists, and what exists is listed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from ros_harness import NodeProcess, Watcher, wait_until
+
+from clip_seg_ros import resources
+from clip_seg_ros.config import ReferringConfig, SemanticConfig, parameters
+from clip_seg_ros.nodes import detections
+
+PAGE = Path(__file__).parents[2] / "docs" / "nodes.md"
+OF_ANY_NODE = re.compile(
+    r"/rosout|/parameter_events|.*/transition_event|.*/(get|set|list|describe)_parameter.*|"
+    r".*/(change|get)_state|.*/get_(available|transition).*|.*/get_type_description|.*/_action/.*"
+)
+
+
+def section(node: str) -> str:
+    """The part of the page about a node."""
+    return PAGE.read_text().split(f"\n## {node}: ")[1].split("\n## ")[0]
+
+
+def rows(node: str, header: str) -> list[list[str]]:
+    """The cells of the tables that begin with ``header``."""
+    tables = section(node).split(f"| {header} |")[1:]
+    lines = [line for table in tables for line in table.split("\n\n")[0].splitlines()[2:]]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def documented(node: str, header: str) -> dict[str, str]:
+    """Full name -> type, of the topics or services that the page lists and that can be there on this machine."""
+    found = {}
+    for name, kind, what in rows(node, header):
+        if "vision_msgs" in kind and not detections.AVAILABLE:
+            continue
+        name = name.split("`")[1]
+        found[name if name.startswith("/") else f"/clip_seg/{name}"] = kind.split()[0].replace("/", "/{}/")
+    return found
+
+
+def named(pairs: list[tuple[str, list[str]]]) -> dict[str, str]:
+    return {name: kinds[0] for name, kinds in pairs if not OF_ANY_NODE.fullmatch(name)}
+
+
+@pytest.fixture(scope="module")
+def semantic(ros: None, tmp_path_factory: pytest.TempPathFactory):
+    node = NodeProcess(
+        "semantic", tmp_path_factory.mktemp("semantic") / "log", files=[resources.config_dir() / "semantic.yaml"]
+    )
+    node.wait_said("commands:")
+    yield node
+    node.end()
+
+
+@pytest.mark.parametrize("node", ["referring", "semantic"])
+def test_topics_services_and_actions_are_those_of_the_page(node: str, watcher: Watcher, request) -> None:
+    request.getfixturevalue(node)
+    where = (node, "/clip_seg")
+    wait_until(lambda: where in watcher.get_node_names_and_namespaces(), node)
+    topics = {name: kind.format("msg") for name, kind in documented(node, "topic").items()}
+
+    def there() -> dict[str, str]:
+        return named(watcher.get_publisher_names_and_types_by_node(*where)) | {
+            name: kind
+            for name, kind in named(watcher.get_subscriber_names_and_types_by_node(*where)).items()
+            if name.startswith("/clip_seg/")  # the others are the camera's
+        }
+
+    wait_until(lambda: set(topics) <= set(there()), f"the topics of {node}")
+    assert there() == topics
+    services = documented(node, "service or action")
+    calls = {name: kind.format("srv") for name, kind in services.items() if not name.endswith("find_object")}
+    assert named(watcher.get_service_names_and_types_by_node(*where)) == calls
+    if node == "referring":
+        assert services["/clip_seg/find_object"].format("action") == "clip_seg_ros/action/FindObject"
+        actions = [name for name, _ in watcher.get_service_names_and_types_by_node(*where) if "/_action/" in name]
+        assert {name.split("/_action/")[0] for name in actions} == {"/clip_seg/find_object"}
+
+
+@pytest.mark.parametrize(("node", "config"), [("referring", ReferringConfig), ("semantic", SemanticConfig)])
+def test_parameters_are_those_of_the_page(node: str, config: type) -> None:
+    listed = {name.strip("`"): (default, what) for name, default, what in rows(node, "parameter")}
+    for setting in parameters(config):
+        default, what = listed.pop(setting.name)
+        assert what == setting.description + (" (live)" if setting.live else "")
+        shown = "" if default == "(empty)" else default
+        values = {str: str, float: float, int: int, bool: lambda text: text == "true", tuple: lambda text: ()}
+        assert values[setting.type](shown) == setting.default
+    assert listed == {}, "the page lists what no node has"

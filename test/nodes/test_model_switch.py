@@ -1,0 +1,131 @@
+"""Another model takes over while images are being answered, or fails to."""
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from ros_harness import Camera, Stream, stamp_ns, wait_until
+from sensor_msgs.msg import Image
+
+from clip_seg_ros.msg import CommandStatus
+from clip_seg_ros.nodes.conversions import fill_image
+
+TOPIC = "/own/image"
+
+
+@pytest.fixture(scope="module")
+def model_statuses(own_watcher):
+    """What the node says of its model, as it says it."""
+    return own_watcher.hear(DiagnosticArray, "/diagnostics", 10)
+
+
+@pytest.fixture
+def node(own_referring, own_watcher):
+    """Serves clipseg-pocket and has nothing to look for."""
+    assert own_referring.process.poll() is None, own_referring.said()
+    done(own_watcher, own_watcher.say("use clipseg"))
+    own_watcher.say("stop")
+    for messages in own_watcher.seen.values():
+        messages.clear()
+    return own_referring
+
+
+def done(watcher, status):
+    assert status.state == CommandStatus.ACCEPTED, status.message
+    outcome = watcher.outcome(status.command_id)
+    assert outcome.state == CommandStatus.DONE, outcome.message
+    return outcome
+
+
+def next_model_status(heard):
+    """What the node says next: its level, its message and its values."""
+
+    def of_model():
+        found = [status for message in heard[before:] for status in message.status]
+        return [status for status in found if status.name == "own/referring: model"]
+
+    before = len(heard)
+    # The one under way may have been written before.
+    status = wait_until(lambda: of_model()[1:], "diagnostics")[0]
+    return status.level, status.message, {pair.key: pair.value for pair in status.values}
+
+
+def test_the_old_model_answers_until_the_new_one_does(node, own_watcher, model_statuses, view):
+    own_watcher.say("segment the red cup")
+    masks = own_watcher.seen["mask"]
+    with Camera(depth=False, topic=TOPIC) as camera, Stream(camera, fill_image(Image(), view.rgb, "rgb8")):
+        wait_until(lambda: len(masks) >= 10, "masks of the old model")
+        status = own_watcher.say("use maskclip")
+        first = len(masks)
+        assert done(own_watcher, status).message == "maskclip-pocket serves now"
+        last = len(masks)
+        wait_until(lambda: len(masks) >= last + 5, "masks of the new model")
+    assert last > first, "the old model answers meanwhile"
+    stamps_s = [stamp_ns(mask) * 1e-9 for mask in list(masks)]
+    gaps_s = [later - earlier for earlier, later in zip(stamps_s, stamps_s[1:])]
+    assert max(gaps_s) < max(2.0, 5 * sorted(gaps_s)[len(gaps_s) // 2]), gaps_s
+    level, _, values = next_model_status(model_statuses)
+    assert level == DiagnosticStatus.OK and values["model"] == "maskclip-pocket"
+    assert own_watcher.get_text("referring", "model") == "maskclip-pocket"
+
+
+def test_a_model_that_is_not_there_is_rejected(node, own_watcher):
+    status = own_watcher.say("use nonsense")
+    assert status.state == CommandStatus.REJECTED
+    assert 'there is no model "nonsense": use clipseg-pocket, maskclip-pocket, denseclip-pocket' in status.message
+    assert own_watcher.say("segment the cup using nonsense").message == status.message
+    assert own_watcher.get_text("referring", "model") == "clipseg-pocket"
+
+
+def test_the_parameter_does_the_same(node, own_watcher, model_statuses):
+    assert own_watcher.set_parameter("referring", "model", "maskclip").successful
+    wait_until(lambda: next_model_status(model_statuses)[2]["model"] == "maskclip-pocket", "the model of the parameter")
+    refused = own_watcher.set_parameter("referring", "model", "cris-pocket")
+    assert not refused.successful and "cris_pocket.safetensors of cris-pocket does not exist" in refused.reason
+    assert own_watcher.get_text("referring", "model") == "maskclip"
+
+
+def test_what_serves_already_is_done_at_once(node, own_watcher):
+    status = own_watcher.say("use clipseg-pocket")
+    assert done(own_watcher, status).message == "clipseg-pocket serves now"
+    assert [each.state for each in own_watcher.statuses(status.command_id)] == [status.ACCEPTED, status.DONE]
+
+
+def test_phrases_and_a_model_in_one_command(node, own_watcher, view):
+    status = own_watcher.say("find the red cup using maskclip")
+    with Camera(depth=False, topic=TOPIC) as camera, Stream(camera, fill_image(Image(), view.rgb, "rgb8")):
+        states = wait_until(
+            lambda: len(own_watcher.statuses(status.command_id)) >= 3 and own_watcher.statuses(status.command_id),
+            "an outcome of the phrase and of the model",
+        )
+    assert [state.state for state in states][0] == status.ACCEPTED
+    assert {state.state for state in states[1:]} in ({status.FOUND, status.DONE}, {status.NOT_FOUND, status.DONE})
+
+
+def test_the_last_of_several_commands_wins(node, own_watcher):
+    first = own_watcher.say("use maskclip")
+    second = own_watcher.say("use clipseg")
+    earlier, later = own_watcher.outcome(first.command_id), own_watcher.outcome(second.command_id)
+    assert later.state == CommandStatus.DONE and later.message == "clipseg-pocket serves now"
+    assert earlier.state == CommandStatus.FAILED and "clipseg-pocket was asked for" in earlier.message
+
+
+def test_a_model_that_cannot_be_loaded_changes_nothing(node, own_watcher, model_statuses, weights_copy, view):
+    done(own_watcher, own_watcher.say("use maskclip"))
+    file = weights_copy / "clipseg_pocket.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    try:
+        status = own_watcher.say("use clipseg")
+        outcome = own_watcher.outcome(status.command_id)
+    finally:
+        file.write_bytes(whole)
+    assert status.state == CommandStatus.ACCEPTED and outcome.state == CommandStatus.FAILED
+    assert "SHA-256" in outcome.message and outcome.message.endswith("maskclip-pocket serves on")
+    assert own_watcher.get_text("referring", "model") == "maskclip-pocket"
+    level, message, values = next_model_status(model_statuses)
+    assert level == DiagnosticStatus.WARN and "SHA-256" in message and values["model"] == "maskclip-pocket"
+    asked = own_watcher.say("segment the red cup")
+    with Camera(depth=False, topic=TOPIC) as camera:
+        own_watcher.of_stamp("mask", camera.send(fill_image(Image(), view.rgb, "rgb8")))
+    own_watcher.outcome(asked.command_id)
+    done(own_watcher, own_watcher.say("use clipseg"))
+    assert next_model_status(model_statuses)[0] == DiagnosticStatus.OK

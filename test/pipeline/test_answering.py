@@ -1,0 +1,153 @@
+"""From an image and a question to objects, with the embedded model on rendered scenes and with small arrays."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from clip_seg_ros.evaluation.metrics import mask_iou
+from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
+from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
+from clip_seg_ros.sim.scene import sample_scene
+from clip_seg_ros.types import ProbabilityMaps
+
+HEIGHT, WIDTH = 20, 30
+RGB = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def cups() -> RenderedView:
+    """A table with a red, a blue and an orange cup, and a bowl."""
+    with SceneRenderer() as renderer:
+        return renderer.render(sample_scene(3, required=[("red", "cup"), ("blue", "cup")], objects=(4, 5)), depth=False)
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor.from_name("clipseg-pocket", "cpu")
+
+
+class Told:
+    """Stands where a predictor stands and believes what it was told: phrase -> (rows, columns, probability), ..."""
+
+    def __init__(self, **beliefs: list[tuple[slice, slice, float]]) -> None:
+        self.beliefs = {phrase.replace("_", " "): parts for phrase, parts in beliefs.items()}
+        self.asked: list[tuple[str, ...]] = []
+
+    def ask(self, encoded: object, prompts: tuple[str, ...]) -> ProbabilityMaps:
+        self.asked.append(tuple(prompts))
+        values = np.zeros((len(prompts), HEIGHT, WIDTH), np.float32)
+        for row, prompt in enumerate(prompts):
+            for rows, columns, probability in self.beliefs.get(prompt, []):
+                values[row, rows, columns] = probability
+        return ProbabilityMaps(tuple(prompts), values)
+
+
+LEFT, MIDDLE, RIGHT = ((slice(5, 10), slice(start, start + 5)) for start in (2, 12, 22))
+ENCODED = SimpleNamespace()
+
+
+def boxes(found: Answer) -> list[tuple[int, str, int]]:
+    """(id, phrase, left edge) of every region."""
+    return [(region.id, region.prompt, region.box_px[0]) for region in found.regions]
+
+
+def test_objects_come_with_the_best_first() -> None:
+    told = Told(cup=[(*LEFT, 0.7), (*RIGHT, 0.9)], box=[(*MIDDLE, 0.8)])
+    found = answer(told, ENCODED, Question(("cup", "box")))
+    assert boxes(found) == [(1, "cup", 22), (2, "box", 12), (3, "cup", 2)]
+    assert found.best_score() == pytest.approx(0.9) and found.maps.prompts == ("cup", "box")
+
+
+def test_what_a_negative_names_is_left_out_and_ids_have_no_gaps() -> None:
+    told = Told(cup=[(*LEFT, 0.9), (*MIDDLE, 0.8), (*RIGHT, 0.7)], red_cup=[(*LEFT, 0.95)], tall_cup=[(*MIDDLE, 0.45)])
+    found = answer(told, ENCODED, Question(("cup",), ("red cup", "tall cup")))
+    assert boxes(found) == [(1, "cup", 12), (2, "cup", 22)], "0.45 is below the threshold: that cup is not a tall one"
+    assert found.maps.prompts == ("cup",) and found.maps.values.shape == (1, HEIGHT, WIDTH)
+    assert told.asked == [("cup", "red cup", "tall cup")], "one pass answers all phrases"
+
+
+def test_a_negative_leaves_out_objects_that_it_covers_and_not_those_that_it_touches() -> None:
+    rows, columns = LEFT
+    told = Told(cup=[(rows, columns, 0.9)], red_cup=[(rows, slice(2, 4), 1.0)])  # 2 of 5 columns: a mean of 0.4
+    assert boxes(answer(told, ENCODED, Question(("cup",), ("red cup",)))) == [(1, "cup", 2)]
+    told = Told(cup=[(rows, columns, 0.9)], red_cup=[(rows, slice(2, 5), 1.0)])  # 3 of 5
+    assert boxes(answer(told, ENCODED, Question(("cup",), ("red cup",)))) == []
+
+
+def test_a_phrase_that_is_named_twice_counts_once() -> None:
+    told = Told(cup=[(*LEFT, 0.9)])
+    found = answer(told, ENCODED, Question(("cup", "cup")))
+    assert boxes(found) == [(1, "cup", 2)] and found.maps.prompts == ("cup",)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 2), (0.04, 2), (0.041, 1), (0.05, 0)])
+def test_the_smallest_object_is_a_share_of_the_image(share: float, count: int) -> None:
+    told = Told(cup=[(*LEFT, 0.9), (slice(5, 9), slice(22, 28), 0.8)])  # 25 and 24 of 600 pixels
+    assert len(answer(told, ENCODED, Question(("cup",), (), 0.5, share)).regions) == count
+
+
+@pytest.mark.parametrize(("threshold", "count"), [(0.6, 2), (0.8, 1), (1.0, 0)])
+def test_the_threshold_decides(threshold: float, count: int) -> None:
+    told = Told(cup=[(*LEFT, 0.9), (*RIGHT, 0.7)])
+    assert len(answer(told, ENCODED, Question(("cup",), (), threshold)).regions) == count
+
+
+def test_a_stream_keeps_ids_while_a_better_object_appears() -> None:
+    stream, told = Stream(0.0, 0.0, 1.0), Told(cup=[(*LEFT, 0.7)])
+    question = Question(("cup",))
+    for frame in range(20):
+        if frame == 5:
+            told.beliefs["cup"].append((*RIGHT, 0.9))
+        found = stream.answer(told, ENCODED, question, RGB, frame * 10**8)
+        ids = {left: id for id, _, left in boxes(found)}
+        assert ids == ({2: 1} if frame < 5 else {2: 1, 22: 2}), f"frame {frame}"
+
+
+def test_without_tracking_ids_go_by_score() -> None:
+    stream, told = Stream(0.0, 0.0, 0.0), Told(cup=[(*LEFT, 0.7)])
+    assert boxes(stream.answer(told, ENCODED, Question(("cup",)), RGB, 0)) == [(1, "cup", 2)]
+    told.beliefs["cup"].append((*RIGHT, 0.9))
+    assert boxes(stream.answer(told, ENCODED, Question(("cup",)), RGB, 10**8)) == [(1, "cup", 22), (2, "cup", 2)]
+
+
+def test_a_stream_averages_one_model_and_forgets_it_with_the_next() -> None:
+    stream, sure, unsure = Stream(0.9, 0.0, 0.0), Told(cup=[(*LEFT, 0.9)]), Told(cup=[(*LEFT, 0.3)])
+    question = Question(("cup",))
+    for frame in range(5):
+        stream.answer(sure, ENCODED, question, RGB, frame * 10**8)
+    sure.beliefs["cup"] = [(*LEFT, 0.3)]
+    still = stream.answer(sure, ENCODED, question, RGB, 5 * 10**8)
+    assert still.best_score() == pytest.approx((5 * 0.9 + 0.3) / 6, abs=1e-5), "the mean of six answers"
+    other = stream.answer(unsure, ENCODED, question, RGB, 6 * 10**8)
+    assert other.best_score() == pytest.approx(0.3) and not other.regions
+
+
+def test_a_cup_but_not_the_red_one(cups: RenderedView, predictor: Predictor) -> None:
+    encoded = predictor.encode(cups.rgb)
+    everything = answer(predictor, encoded, Question(("cup",), (), 0.5, 0.002))
+    found = answer(predictor, encoded, Question(("cup",), ("red cup",), 0.5, 0.002))
+    red, blue = cups.mask_of("red", "cup"), cups.mask_of("blue", "cup")
+
+    def best(result: Answer, truth: np.ndarray) -> float:
+        return max((mask_iou(region.mask, truth) for region in result.regions), default=0.0)
+
+    assert best(everything, red) > 0.7 and best(everything, blue) > 0.7
+    assert best(found, red) == 0.0 and best(found, blue) > 0.7
+    assert not np.logical_or.reduce([region.mask for region in found.regions])[red].any()
+
+
+def test_a_stream_answers_its_first_image_as_if_alone(cups: RenderedView, predictor: Predictor) -> None:
+    encoded, question = predictor.encode(cups.rgb), Question(("blue cup", "bowl"), (), 0.5, 0.002)
+    alone = answer(predictor, encoded, question)
+    first = Stream(0.9, 0.05, 1.0).answer(predictor, encoded, question, cups.rgb, 0)
+    np.testing.assert_allclose(first.maps.values, alone.maps.values, atol=1e-6)
+    assert boxes(first) == boxes(alone) and {region.prompt for region in alone.regions} == {"blue cup", "bowl"}
+
+
+def test_what_the_model_refuses_is_passed_on(cups: RenderedView, predictor: Predictor) -> None:
+    with pytest.raises(ValueError, match="no prompts"):
+        answer(predictor, predictor.encode(cups.rgb), Question(()))

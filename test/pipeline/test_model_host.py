@@ -1,0 +1,110 @@
+import threading
+import weakref
+
+import pytest
+
+from clip_seg_ros.pipeline.model_host import ModelHost
+
+PATIENCE_S = 10.0
+
+
+class Model:
+    """Stands where a predictor would: the host only keeps it."""
+
+    def __init__(self, name):
+        self.name = name
+        self.itself = self  # as modules and their hooks do
+
+
+class Loads:
+    """Loads that wait to be let go, but for the first."""
+
+    def __init__(self):
+        self.started, self.go = threading.Semaphore(0), threading.Semaphore(0)
+        self.ready, self.failed, self.told = [], [], threading.Semaphore(0)
+        self.host = ModelHost(self.load, self.on_ready, self.on_failed)
+        self.host.start("first")
+
+    def load(self, name):
+        if name != "first":
+            self.started.release()
+            assert self.go.acquire(timeout=PATIENCE_S)
+        if name.startswith("bad"):
+            raise ValueError(f"there is no {name}")
+        return Model(name)
+
+    def on_ready(self, name):
+        self.ready.append((name, self.host.predictor.name))
+        self.told.release()
+
+    def on_failed(self, name, error):
+        self.failed.append((name, str(error)))
+        self.told.release()
+
+    def wait_told(self):
+        assert self.told.acquire(timeout=PATIENCE_S)
+
+    def wait_started(self):
+        assert self.started.acquire(timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def loads():
+    loads = Loads()
+    yield loads
+    loads.go.release(10)
+    loads.host.unload()
+
+
+def test_the_old_model_serves_until_the_new_one_is_ready(loads):
+    loads.host.switch("second")
+    loads.wait_started()
+    assert loads.host.name == "first" and loads.host.predictor.name == "first"
+    loads.go.release()
+    loads.wait_told()
+    assert loads.ready == [("second", "second")] and loads.host.name == "second"
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_old_one(loads):
+    loads.host.switch("bad")
+    loads.go.release()
+    loads.wait_told()
+    assert loads.failed == [("bad", "there is no bad")] and loads.host.name == "first" and not loads.ready
+
+
+def test_the_last_name_wins(loads):
+    loads.host.switch("second")
+    loads.wait_started()
+    loads.host.switch("third")
+    loads.host.switch("fourth")
+    loads.go.release(2)
+    loads.wait_told()
+    assert loads.host.name == "fourth" and loads.ready == [("fourth", "fourth")]
+
+
+def test_what_serves_already_is_not_loaded_again(loads):
+    loads.host.switch("first")
+    loads.wait_told()
+    assert loads.ready == [("first", "first")] and not loads.started.acquire(blocking=False)
+
+
+def test_unloading_lets_go_of_all_and_of_what_is_still_loading(loads):
+    held = weakref.ref(loads.host.predictor)
+    loads.host.switch("second")
+    loads.wait_started()
+    loads.host.unload()
+    assert held() is None and loads.host.name is None
+    loads.go.release()
+    with pytest.raises(RuntimeError, match="no model is loaded"):
+        _ = loads.host.predictor
+    with pytest.raises(RuntimeError, match="nothing to switch from"):
+        loads.host.switch("third")
+    loads.host.start("first")
+    assert loads.host.name == "first" and not loads.ready
+
+
+def test_a_first_model_that_fails_leaves_none(loads):
+    loads.go.release()
+    with pytest.raises(ValueError, match="there is no bad"):
+        loads.host.start("bad")
+    assert loads.host.name is None
