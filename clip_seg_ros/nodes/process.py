@@ -5,14 +5,27 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import rclpy
-from rclpy.exceptions import NameValidationException, ParameterException
+from rclpy.exceptions import InvalidHandle, NameValidationException, ParameterException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Task
 
 # What a user can bring about: wrong arguments and parameters, missing files, a device that is not there.
 _USER_ERRORS = (ValueError, OSError, RuntimeError, ParameterException, NameValidationException)
+
+
+class _Executor(MultiThreadedExecutor):
+    """Waits on where a callback on another thread destroys what it was about to wait for, which rclpy gives up at."""
+
+    def wait_for_ready_callbacks(self, *args: Any, **kwargs: Any) -> tuple[Task, Any, Node]:
+        while True:
+            try:
+                return super().wait_for_ready_callbacks(*args, **kwargs)
+            except InvalidHandle:
+                continue  # by now the node does not list it any more
 
 
 def run_node(name: str, create: Callable[[], Node], threads: int = 1) -> int:
@@ -43,7 +56,7 @@ def run_node(name: str, create: Callable[[], Node], threads: int = 1) -> int:
         except _USER_ERRORS as error:
             # Once a signal has shut rclpy down, everything that is still being created fails.
             return _fail(name, error) if rclpy.ok() else 0
-        executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
+        executor = SingleThreadedExecutor() if threads == 1 else _Executor(threads)
         executor.add_node(node)
         spinning = True
         executor.spin()
