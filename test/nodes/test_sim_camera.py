@@ -83,11 +83,13 @@ def test_topics_agree_with_each_other(listener):
     for item in messages["ground_truth/objects"].objects:
         mask = labels == item.id
         rows, columns = np.nonzero(mask)
-        z = np.nanmedian(depth_m[mask])
+        z = depth_m[mask]
+        x, y = (columns - intrinsics.cx) * z / intrinsics.fx, (rows - intrinsics.cy) * z / intrinsics.fy
         assert item.area == mask.sum() and item.has_position
-        assert item.position.z == pytest.approx(z, abs=1e-3)
-        assert item.position.x == pytest.approx((columns.mean() - intrinsics.cx) * z / intrinsics.fx, abs=1e-3)
-        assert item.position.y == pytest.approx((rows.mean() - intrinsics.cy) * z / intrinsics.fy, abs=1e-3)
+        # Of a thing in several parts, or deep along the line of sight, the position is that of the nearest good part.
+        for value, part in zip((item.position.x, item.position.y, item.position.z), (x, y, z), strict=True):
+            low, high = np.nanpercentile(part, (2, 98))
+            assert low - 1e-3 <= value <= high + 1e-3, item.prompt
 
 
 def test_a_red_cup_is_red_where_the_truth_says_so(listener):
