@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,18 +102,15 @@ class ReferringNode(SegmentationNode):
     def obey(self, command_id: int, text: str, command: Command) -> None:
         self._was_commanded = True
         self.faults.clear("command")
-        if command.verb == "use":
-            self.use_model(command_id, text, command.model)
-            return
         if command.verb == "classes":
             note = "lists of classes are for the node semantic, which does not run: start it, or name what to look for"
             self.status.reject(command_id, text, note)
             return
-        if command.model is not None and (fault := self._fault_of_model(command.model)):
-            self.status.reject(command_id, text, fault)
-            return
         if command.threshold is not None:
             self.set_parameters([Parameter("threshold", value=command.threshold)])
+        if command.verb == "use":
+            self.use_model(command_id, text, command.model)
+            return
         # The answer goes out before the command takes effect: nothing can be found before it was accepted.
         self.status.accept(command_id, text, self._note_on(command), command.prompts)
         if command.model is not None:
@@ -124,15 +121,6 @@ class ReferringNode(SegmentationNode):
                 self._request = _Request(command_id, text, command.prompts, command.negatives, now_ns)
         elif command.verb in ("stop", "clear"):
             self._forget(publish_empty=command.verb == "clear")
-
-    def _fault_of_model(self, name: str) -> str:
-        """Why there is no such model; empty where there is one."""
-        config = self.settings.config
-        try:
-            self._check_change(config, replace(config, model=name))
-        except ValueError as error:
-            return str(error)
-        return ""
 
     def _note_on(self, command: Command) -> str:
         if command.verb == "threshold":

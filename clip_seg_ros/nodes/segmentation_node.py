@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ THREADS = 4
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
-class SegmentationNode(LifecycleNode):
+class SegmentationNode(LifecycleNode, ABC):
     """A lifecycle node with a model, cameras, commands and diagnostics; what it does with an image is its child's.
 
     configure loads the weights, activate listens to the cameras, deactivate stops that, cleanup frees the memory.
@@ -69,36 +70,36 @@ class SegmentationNode(LifecycleNode):
 
     # What a child fills in.
 
+    @abstractmethod
     def create_outputs(self) -> None:
         """Creates publishers and services, when the node is configured."""
-        raise NotImplementedError
 
+    @abstractmethod
     def destroy_outputs(self) -> None:
         """Takes them away, when the node is cleaned up."""
-        raise NotImplementedError
 
+    @abstractmethod
     def work(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
         """Answers one image (H, W, 3) on the worker's thread; returns whether anything was published."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wants_images(self) -> bool:
         """Whether there is anything to do with an image."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_mine(self, command: Command | None) -> bool:
         """Whether a command is for this node to answer; ``None`` is one that nobody understands."""
-        raise NotImplementedError
 
+    @abstractmethod
     def obey(self, command_id: int, text: str, command: Command) -> None:
         """Answers a command that the language knows, and does it.
 
         The model that it names is there. That another is to be used was answered already, and is left to ``use_model``.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def warm_up(self, predictor: Predictor) -> None:
         """Answers a first image, for the first pass is slow; raises ValueError where node and model do not fit."""
-        raise NotImplementedError
 
     # Life.
 

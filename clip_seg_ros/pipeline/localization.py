@@ -16,6 +16,8 @@ MIN_VALID_SHARE = 0.05
 """Of the mask's pixels; with less valid depth, what is left are mostly the rims of other things."""
 RIM_PX = 2
 """Width of the mask's rim, whose depth often belongs to what is behind or lies in between."""
+REACH_PX = 8
+"""How far around the mask the depth is looked at."""
 MIN_CORE_SHARE = 0.5
 """Of the mask; a mask that loses more with its rim is thin, and its rim is the object."""
 EDGE = 0.05
@@ -50,7 +52,8 @@ def measure(region: ObjectRegion, frame: CameraFrame) -> Measurement:
     Of the mask's pixels those count whose depth is valid (finite, greater than 0) and belongs to the object. Surfaces
     show as stretches of densely populated depths; what lies thinly between and around them (mixed pixels at edges,
     speckle) is left out. Where the mask spills over the object's edge and there are several such stretches, the
-    nearest one of a good size is the object. The mask's rim and edges of the depth have no say in this; of them only
+    nearest one of a good size is the object, together with what lies behind it unless that goes on outside the mask: a
+    bowl's far wall ends with the mask, a table does not. The mask's rim and edges of the depth have no say in this; of them only
     pixels that continue the object's surface are kept.
 
     The position is the median of these points in x, y and z, each on its own. It is a point on the visible surface
@@ -130,6 +133,11 @@ def _surface(
         return _no_points()
     core = _core(mask, valid, depth)
     nearest, farthest = _depth_range(depth[core])
+    behind = core & (depth > farthest)
+    if np.count_nonzero(behind) >= MIN_NEAR_SHARE * np.count_nonzero(core):
+        # A bowl's far wall, seen over its near one, ends with the mask; a table behind would go on.
+        if not _goes_on(depth, behind, mask):
+            farthest = np.inf
     kept = valid & (depth >= nearest) & (depth <= farthest)
     kept &= core | _continues(depth, kept & core)
     y, x = np.nonzero(kept)
@@ -143,8 +151,8 @@ def _widened(box_px: tuple[int, int, int, int], shape: tuple[int, int]) -> tuple
     """The region's window with a rim around it, except where the image ends: there the mask has no rim."""
     rows, columns = window_of(box_px)
     return (
-        slice(max(0, int(rows.start) - RIM_PX), min(shape[0], int(rows.stop) + RIM_PX)),
-        slice(max(0, int(columns.start) - RIM_PX), min(shape[1], int(columns.stop) + RIM_PX)),
+        slice(max(0, int(rows.start) - REACH_PX), min(shape[0], int(rows.stop) + REACH_PX)),
+        slice(max(0, int(columns.start) - REACH_PX), min(shape[1], int(columns.stop) + REACH_PX)),
     )
 
 
@@ -169,6 +177,14 @@ def _continues(depth_m: np.ndarray, surface: np.ndarray) -> np.ndarray:
     """Where the (h, w) depth lies within the depths of the ``surface`` (h, w) close by."""
     nearest, farthest = _depths_around(depth_m, surface, RIM_PX)
     return (depth_m >= nearest * (1 - WINDOW)) & (depth_m <= farthest * (1 + WINDOW))
+
+
+def _goes_on(depth_m: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether a ``surface`` (h, w) in the ``mask`` (h, w) mostly continues around the mask, or nothing tells."""
+    nearest, farthest = _depths_around(depth_m, surface, REACH_PX)
+    outside = (farthest > 0) & ~cv2.dilate(mask.view(np.uint8), _square(RIM_PX)).view(np.bool_) & (depth_m > 0)
+    continued = outside & (depth_m >= nearest * (1 - EDGE)) & (depth_m <= farthest * (1 + EDGE))
+    return bool(np.count_nonzero(continued) >= 0.5 * np.count_nonzero(outside))
 
 
 def _depths_around(depth_m: np.ndarray, of: np.ndarray, radius_px: int) -> tuple[np.ndarray, np.ndarray]:

@@ -86,10 +86,9 @@ def test_topics_agree_with_each_other(listener):
         z = depth_m[mask]
         x, y = (columns - intrinsics.cx) * z / intrinsics.fx, (rows - intrinsics.cy) * z / intrinsics.fy
         assert item.area == mask.sum() and item.has_position
-        # Of a thing in several parts, or deep along the line of sight, the position is that of the nearest good part.
-        for value, part in zip((item.position.x, item.position.y, item.position.z), (x, y, z), strict=True):
-            low, high = np.nanpercentile(part, (2, 98))
-            assert low - 1e-3 <= value <= high + 1e-3, item.prompt
+        # The position leaves rims and the mixed depths of edges out, which moves the medians a little.
+        position = (item.position.x, item.position.y, item.position.z)
+        assert position == pytest.approx([np.nanmedian(part) for part in (x, y, z)], abs=0.02), item.prompt
 
 
 def test_a_red_cup_is_red_where_the_truth_says_so(listener):

@@ -288,3 +288,16 @@ def test_the_same_frame_gives_the_same_answer():
     first, second = measure(region, frame), measure(region, frame)
     assert first.region.position_m == second.region.position_m and first.region.box_m == second.region.box_m
     assert first.points_m.dtype == np.float32 and np.array_equal(first.points_m, second.points_m)
+
+
+@pytest.mark.parametrize(("outside_m", "is_part"), [(1.4, True), (0.99, False), (np.nan, False)])
+def test_what_lies_behind_counts_unless_it_goes_on_outside_the_mask(outside_m: float, is_part: bool):
+    """A bowl's far wall over its near one, and a table behind a box, in the same mask."""
+    depth_m = np.full((80, 80), outside_m, np.float32)
+    mask = np.zeros_like(depth_m, bool)
+    mask[20:60, 20:60] = True
+    depth_m[20:44, 20:60], depth_m[44:60, 20:60] = 0.98, 0.85
+    intrinsics = CameraIntrinsics(80.0, 80.0, 40.0, 40.0, 80, 80)
+    measured = measure(region_of(mask), frame_of(depth_m, intrinsics))
+    assert measured.region.position_m[2] == pytest.approx(0.98 if is_part else 0.85, abs=1e-3)
+    assert np.isclose(measured.points_m[:, 2], 0.98).any() == is_part
