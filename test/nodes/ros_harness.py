@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,23 @@ class SemanticWatcher(Watcher):
         "semantic/overlay": Image,
         "semantic/objects": SegmentedObjectArray,
     }
+
+
+@contextmanager
+def running_referring(
+    log: Path, namespace: str, parameters: Sequence[str], cameras: Sequence[str] = ("",)
+) -> Iterator[tuple[NodeProcess, Watcher]]:
+    """A ``referring`` node in a namespace of its own, and who watches it; it must end quietly."""
+    node = NodeProcess("referring", log, parameters, namespace=namespace)
+    watcher = Watcher(namespace, cameras)
+    try:
+        node.wait_said("commands:")
+        watcher.wait_for_node()
+        yield node, watcher
+        assert node.end() == 0 and "Traceback" not in node.said()
+    finally:
+        watcher.close()
+        node.end()
 
 
 class Stream:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from ros_harness import NodeProcess, Talker, Watcher, messages_of, pixels_of, stamp_ns, wait_until
+from ros_harness import NodeProcess, Talker, Watcher, messages_of, pixels_of, running_referring, stamp_ns, wait_until
 from sensor_msgs.msg import CompressedImage
 
 from clip_seg_ros.evaluation.metrics import mask_iou
@@ -29,16 +29,8 @@ def two_cameras(ros: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         f"image_topics:={topics_of('color/image_raw')}", f"depth_topics:={topics_of('depth/image_raw')}",
         f"camera_info_topics:={topics_of('color/camera_info')}", "smoothing:=0.0",
     ]  # fmt: skip
-    node = NodeProcess("referring", tmp_path_factory.mktemp("two") / "log", parameters, namespace="two")
-    watcher = Watcher("two", cameras=SIDES)
-    try:
-        node.wait_said("commands:")
-        watcher.wait_for_node()
-        yield node, watcher
-        assert node.end() == 0 and "Traceback" not in node.said()
-    finally:
-        watcher.close()
-        node.end()
+    with running_referring(tmp_path_factory.mktemp("two") / "log", "two", parameters, SIDES) as both:
+        yield both
 
 
 @pytest.fixture
@@ -155,16 +147,9 @@ def compressed(ros: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "image_transport:=compressed", "image_topic:=/jpeg/color/image_raw", "depth_topic:=/jpeg/depth/image_raw",
         "camera_info_topic:=/jpeg/color/camera_info", "initial_command:='segment the red cup'", "smoothing:=0.0",
     ]  # fmt: skip
-    node = NodeProcess("referring", tmp_path_factory.mktemp("jpeg") / "log", parameters, namespace="jpeg")
-    watcher = Watcher("jpeg")
-    try:
-        node.wait_said("images: /jpeg/color/image_raw/compressed")
-        watcher.wait_for_node()
-        yield node, watcher
-        assert node.end() == 0 and "Traceback" not in node.said()
-    finally:
-        watcher.close()
-        node.end()
+    with running_referring(tmp_path_factory.mktemp("jpeg") / "log", "jpeg", parameters) as both:
+        assert "images: /jpeg/color/image_raw/compressed" in both[0].said()
+        yield both
 
 
 def jpeg_of(view) -> CompressedImage:

@@ -2,6 +2,7 @@
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.srv import GetParameters
 from ros_harness import Camera, Stream, stamp_ns, wait_until
 from sensor_msgs.msg import Image
 
@@ -98,6 +99,14 @@ def test_phrases_and_a_model_in_one_command(node, own_watcher, view):
         )
     assert [state.state for state in states][0] == status.ACCEPTED
     assert {state.state for state in states[1:]} in ({status.FOUND, status.DONE}, {status.NOT_FOUND, status.DONE})
+
+
+def test_a_model_and_a_threshold_in_one_command(node, own_watcher):
+    done(own_watcher, own_watcher.say("use clipseg with threshold 0.3"))
+    request = GetParameters.Request(names=["threshold"])
+    answer = own_watcher.call(GetParameters, "/own/referring/get_parameters", request)
+    assert answer.values[0].double_value == 0.3
+    own_watcher.say("threshold 0.5")
 
 
 def test_the_last_of_several_commands_wins(node, own_watcher):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from ros_harness import NodeProcess, Talker, Watcher
+from ros_harness import NodeProcess, Talker, Watcher, running_referring
 from std_msgs.msg import Header
 
 from clip_seg_ros.nodes.faults import FaultLog
@@ -103,16 +103,8 @@ def test_tf2_that_is_missing_is_told_once():
 @pytest.fixture
 def mapping(ros: None, log) -> Iterator[tuple[NodeProcess, Watcher]]:
     parameters = ["target_frame:=map", "initial_command:='segment the red cup'"]
-    node = NodeProcess("referring", log, parameters, namespace="mapping")
-    watcher = Watcher("mapping")
-    try:
-        node.wait_said("commands:")
-        watcher.wait_for_node()
-        yield node, watcher
-        assert node.end() == 0 and "Traceback" not in node.said()
-    finally:
-        watcher.close()
-        node.end()
+    with running_referring(log, "mapping", parameters) as both:
+        yield both
 
 
 @needs_no_tf2
