@@ -13,6 +13,7 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, Si
 from rclpy.node import Node
 from rclpy.task import Task
 
+_LONGEST_SLEEP_S = 0.5
 # What a user can bring about: wrong arguments and parameters, missing files, a device that is not there.
 _USER_ERRORS = (ValueError, OSError, RuntimeError, ParameterException, NameValidationException)
 
@@ -25,7 +26,9 @@ class _Executor(MultiThreadedExecutor):
             try:
                 return super().wait_for_ready_callbacks(*args, **kwargs)
             except InvalidHandle:
-                continue  # by now the node does not list it any more
+                # By now the node does not list it any more; but what the end of rclpy destroyed never comes back.
+                if not self.context.ok():
+                    raise ExternalShutdownException from None
 
 
 def run_node(name: str, create: Callable[[], Node], threads: int = 1) -> int:
@@ -59,7 +62,9 @@ def run_node(name: str, create: Callable[[], Node], threads: int = 1) -> int:
         executor = SingleThreadedExecutor() if threads == 1 else _Executor(threads)
         executor.add_node(node)
         spinning = True
-        executor.spin()
+        # Not spin(): a signal wakes it before rclpy has shut down, and a node without timers would sleep on for ever.
+        while rclpy.ok():
+            executor.spin_once(_LONGEST_SLEEP_S)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except RuntimeError:
