@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 
 from clip_seg_ros.data.samples import DataError, read_rgb
-from clip_seg_ros.data.tabletop import TabletopScenes
+from clip_seg_ros.data.tabletop import FIRST_UNLABELLED_SEED, held_out_scene
+from clip_seg_ros.sim.renderer import SceneRenderer
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -91,25 +92,33 @@ class FolderPictures:
 
 
 class ScenePictures:
-    """The pictures of rendered scenes, for trials with nothing at hand; their labels are left aside.
+    """Rendered scenes of 640x480 pixels, for trials with nothing at hand; their labels are left aside.
+
+    Every second group of ``SCENES_PER_SHAPE_SET`` is drawn, in part, from beyond the ranges of training: a teacher
+    never saw one's own scene either.
 
     Args:
-        scenes: From ``load_training_scenes``.
-        count: The first of so many are taken.
+        count: How many, from ``FIRST_UNLABELLED_SEED`` upwards.
     """
 
-    def __init__(self, scenes: TabletopScenes, count: int) -> None:
-        self._rgb = scenes.rgb[:count]
+    def __init__(self, count: int) -> None:
+        self._seeds = range(FIRST_UNLABELLED_SEED, FIRST_UNLABELLED_SEED + count)
 
     def __len__(self) -> int:
-        return len(self._rgb)
+        return len(self._seeds)
 
     def __iter__(self) -> Iterator[Picture]:
-        for number in range(len(self._rgb)):
-            yield Picture(f"scene {number}", partial(self._rgb.__getitem__, number))
+        """Yields pictures to be read before the next one. Raises RendererUnavailable where nothing can be drawn."""
+        with SceneRenderer() as renderer:
+            for seed in self._seeds:
+                yield Picture(f"scene {seed}", partial(self._draw, renderer, seed))
 
     def identity(self) -> str:
-        return f"{len(self._rgb)} rendered scenes"
+        return f"{len(self._seeds)} rendered scenes from seed {FIRST_UNLABELLED_SEED}"
+
+    @staticmethod
+    def _draw(renderer: SceneRenderer, seed: int) -> np.ndarray:
+        return renderer.render(held_out_scene(seed), depth=False).rgb
 
 
 class BagPictures:

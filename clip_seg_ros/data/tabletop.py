@@ -28,6 +28,8 @@ FIRST_TRAIN_SEED = 100_000
 """Training takes its scenes from this seed upwards. Shapes are shared only by neighbours, so never with a test seed."""
 TEST_SEEDS = range(10_000, 11_000)
 """Every second group of ``SCENES_PER_SHAPE_SET`` of them is drawn from beyond the ranges of training."""
+FIRST_UNLABELLED_SEED = 50_000
+"""Pictures without labels are drawn from this seed upwards, and from beyond as those of the tests are."""
 SHARD_SCENES = 10 * SCENES_PER_SHAPE_SET
 
 
@@ -66,7 +68,7 @@ def is_unseen(seed: int) -> bool:
 
 
 def held_out_scene(seed: int) -> Scene:
-    """The scene of one of the ``TEST_SEEDS``."""
+    """The scene of one of the ``TEST_SEEDS``, or of another seed that no training with labels uses."""
     return sample_scene(seed, unseen=is_unseen(seed))
 
 

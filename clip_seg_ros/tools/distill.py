@@ -27,7 +27,6 @@ from clip_seg_ros.models.student import Student, StudentConfig, imagenet_input, 
 from clip_seg_ros.pipeline.class_labels import class_colors
 from clip_seg_ros.pipeline.predictor import PRECISIONS, Predictor, resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
-from clip_seg_ros.tools.scenes import training_scenes
 from clip_seg_ros.training.maskclip_plus import MaskCLIPPlus, TrainSettings
 from clip_seg_ros.training.pseudo_labels import (
     BACKGROUND_CLASS,
@@ -60,7 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--images", type=Path, metavar="DIR", help="folder of pictures, looked through below too")
     where.add_argument("--bag", type=Path, metavar="FILE", help="ROS bag: its folder, or a .db3, .mcap or .bag file")
-    where.add_argument("--rendered", type=int, metavar="N", help="N rendered training scenes, to try it with")
+    where.add_argument("--rendered", type=int, metavar="N", help="N rendered scenes, to try it with")
     parser.add_argument("--topic", help="topic of the bag's images, where it holds several")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take one of N images of the bag")
     parser.add_argument("--classes", required=True, metavar="A,B,...", help="what to tell apart, e.g. cup,book,table")
@@ -135,7 +134,7 @@ def _distill(args: argparse.Namespace) -> None:
     )
     device = resolve_device(args.device)
     work = args.work or args.out.with_suffix(".work")
-    source = _source(args, work)
+    source = _source(args)
     labeller = Labeller(Predictor.from_name(args.teacher, args.device, precision=args.precision), names, labels)
     # Before minutes of labelling: is there such a network?
     torch.manual_seed(args.seed)
@@ -194,7 +193,7 @@ def _size(size: int) -> int:
     return size
 
 
-def _source(args: argparse.Namespace, work: Path) -> PictureSource:
+def _source(args: argparse.Namespace) -> PictureSource:
     if args.bag is not None:
         return BagPictures(args.bag.expanduser(), args.topic, args.every)
     if args.topic is not None or args.every != 1:
@@ -202,7 +201,7 @@ def _source(args: argparse.Namespace, work: Path) -> PictureSource:
     if args.rendered is not None:
         if args.rendered < 1:
             raise ValueError(f"--rendered must be at least 1, got {args.rendered}")
-        return ScenePictures(training_scenes(work / "scenes", args.rendered), args.rendered)
+        return ScenePictures(args.rendered)
     return FolderPictures(args.images.expanduser())
 
 

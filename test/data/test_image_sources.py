@@ -6,8 +6,10 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from clip_seg_ros.data.image_sources import BagPictures, FolderPictures
+from clip_seg_ros.data.image_sources import BagPictures, FolderPictures, ScenePictures
 from clip_seg_ros.data.samples import DataError
+from clip_seg_ros.data.tabletop import held_out_scene
+from clip_seg_ros.sim.renderer import SceneRenderer
 
 ROS = get_typestore(Stores.ROS2_HUMBLE)
 IMAGE, COMPRESSED, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "std_msgs/msg/String"
@@ -199,3 +201,17 @@ def test_a_bag_with_a_hole_ends_with_a_clear_error(tmp_path):
     with pytest.raises(DataError, match="is damaged|cannot be read|no bag that can be read|cut short"):
         for item in BagPictures(bag):
             item.read()
+
+
+def test_scene_pictures_are_the_scenes_of_their_seeds():
+    source = ScenePictures(2)
+    pictures = [(picture.name, picture.read()) for picture in source]
+    assert len(source) == 2 and [name for name, _ in pictures] == ["scene 50000", "scene 50001"]
+    # The second without the first.
+    alone = [picture.read() for picture in source if picture.name == "scene 50001"]
+    with SceneRenderer() as renderer:
+        expected = renderer.render(held_out_scene(50001), depth=False).rgb
+    assert expected.shape == (480, 640, 3)
+    np.testing.assert_array_equal(pictures[1][1], expected)
+    np.testing.assert_array_equal(alone[0], expected)
+    assert (pictures[0][1] != expected).any()

@@ -7,12 +7,10 @@ import pytest
 import torch
 
 from clip_seg_ros.data.samples import read_rgb
-from clip_seg_ros.data.tabletop import TabletopScenes
 from clip_seg_ros.models.checkpoints import save_safetensors, update_sum
 from clip_seg_ros.models.factory import build_segmenter
 from clip_seg_ros.models.student import Student, StudentConfig, imagenet_input
 from clip_seg_ros.pipeline.predictor import Predictor
-from clip_seg_ros.tools import distill
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.tools.distill import agreement, class_map, example_grid, keep_the_better
 from clip_seg_ros.training.pseudo_labels import LabelledPictures
@@ -123,15 +121,11 @@ def test_the_teachers_tower_is_a_network_too(call, tmp_path, capsys):
     assert "training never saw" in capsys.readouterr().out
 
 
-def test_rendered_scenes_are_pictures_too(call, pictures, tmp_path, capsys, monkeypatch):
-    rgb = np.stack([read_rgb(pictures / f"{index}.png") for index in (0, 1, 2, 0)])
-    scenes = TabletopScenes(rgb, np.zeros(rgb.shape[:3], np.uint8), ((),) * 4)
-    asked = []
-    monkeypatch.setattr(distill, "training_scenes", lambda *arguments: asked.append(arguments) or scenes)
+def test_rendered_scenes_are_pictures_too(call, tmp_path, capsys):
     assert call("--rendered", 3, leave_out=("--images",)) == 0
-    # Shards hold more than was asked for.
     assert "3 pictures labelled, 0 skipped" in capsys.readouterr().out
-    assert asked == [(tmp_path / "mine.work" / "scenes", 3)]
+    stored = sorted((tmp_path / "mine.work" / "pictures").glob("*.png"))
+    assert [read_rgb(path).shape for path in stored] == [(480, 640, 3)] * 3
     assert call("--rendered", 0, leave_out=("--images",)) == 2
     assert "--rendered must be at least 1, got 0" in capsys.readouterr().err
 
