@@ -3,6 +3,8 @@
     pixels -> ResNet stages C3, C4 and attention pool C5 -> neck (with the sentence) -> F at stride 16
     words  -> text tower -> word features, sentence state
     F attends itself and the words (decoder) -> projector: two upsamplings, and a 3x3 kernel made of the state -> logits
+
+Beyond the paper, and only where the configuration asks: the projector also sees the tower's first stage.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import nn
 
 from clip_seg_ros.models.backbone import CLIP, ClipConfig, ModifiedResNet, build_clip
 from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
-from clip_seg_ros.models.cris_parts import CRISNeck, Projector, VisionLanguageDecoder
+from clip_seg_ros.models.cris_parts import ConvBlock, CRISNeck, Projector, VisionLanguageDecoder
 from clip_seg_ros.models.layers import split_heads
 from clip_seg_ros.models.text_tower import encode_text
 from clip_seg_ros.models.tokenizer import Tokenizer, build_tokenizer
@@ -35,6 +37,9 @@ class CRISConfig:
     n_heads: int = 8
     feed_forward: int = 2048
     dropout: float = 0.1
+    detail_channels: int = 0
+    """Beyond the paper: so many channels of the tower's first stage, at stride 4, sharpen the pixels that the sentence's
+    kernel is correlated with. 0 = the paper, whose finest features are those of stride 8, pooled to 16."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
@@ -83,16 +88,17 @@ class CRIS(PromptableSegmenter):
         self.config = config
         self.clip = clip
         self.tokenizer = tokenizer
-        self.taps = ResNetTaps(clip.visual, [2, 3, 4], grid_stride=32)
+        self.taps = ResNetTaps(clip.visual, [1, 2, 3, 4], grid_stride=32)
         embed_dim, width = clip.text_projection.shape[1], config.fpn_out[1]
-        stages = self.taps.widths
+        first, *stages = self.taps.widths
         # Beside the attention pool, for what its pre-training on whole images does not say about places (eq. 1).
         self.connect = nn.Sequential(nn.Conv2d(stages[2], embed_dim, 1, bias=False), nn.BatchNorm2d(embed_dim))
         self.neck = CRISNeck((stages[0], stages[1], embed_dim), config.fpn_out, embed_dim)
         self.decoder = VisionLanguageDecoder(
             width, config.n_layers, config.n_heads, config.feed_forward, config.dropout, tokenizer.context_length
         )
-        self.proj = Projector(embed_dim, width)
+        self.detail = ConvBlock(first, config.detail_channels, 1) if config.detail_channels else None
+        self.proj = Projector(embed_dim, width, config.detail_channels)
 
     @classmethod
     def from_config(cls, name: str, config: Mapping[str, Any]) -> CRIS:
@@ -111,11 +117,14 @@ class CRIS(PromptableSegmenter):
             pixels: (B, 3, H, W); H and W multiples of 32.
 
         Returns:
-            ``taps``: the neck's three levels, each (B, C_i, h_i, w_i), coarsest first.
+            ``taps``: the neck's three levels, each (B, C_i, h_i, w_i), coarsest first; then the detail, if there is one.
         """
-        _, c3, c4, layer4 = self.taps.feature_maps(pixels, 4)
+        c2, c3, c4, layer4 = self.taps.feature_maps(pixels, 4)
         c5 = F.relu(self._attention_pool(layer4) + self.connect(layer4))
-        return ImageFeatures(taps=self.neck.project(c3, c4, c5), grid_size=tuple(c4.shape[-2:]))
+        taps = self.neck.project(c3, c4, c5)
+        if self.detail is not None:
+            taps += (self.detail(c2),)
+        return ImageFeatures(taps=taps, grid_size=tuple(c4.shape[-2:]))
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         return self._encode_tokens(self.tokenizer(prompts).to(self.clip.positional_embedding.device))
@@ -151,9 +160,9 @@ class CRIS(PromptableSegmenter):
         return encode_text(self.clip, token_ids, whole=True)
 
     def _decode_pairs(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
-        x = self.neck(image.taps, text.pooled)  # (N, C, H / 16, W / 16)
+        x = self.neck(image.taps[:3], text.pooled)  # (N, C, H / 16, W / 16)
         x = self.decoder(x, text.tokens, text.padding_mask)
-        return self.proj(x, text.pooled)
+        return self.proj(x, text.pooled, *image.taps[3:])
 
     def _attention_pool(self, layer4: torch.Tensor) -> torch.Tensor:
         """CLIP's attention pool at every position: (B, C, h, w) -> (B, D, h, w). There is no mean token."""

@@ -152,9 +152,13 @@ class VisionLanguageDecoder(nn.Module):
 
 
 class Projector(nn.Module):
-    """Upsamples the pixels four times and correlates them with a 3x3 kernel made of the sentence (section 3.3)."""
+    """Upsamples the pixels four times and correlates them with a 3x3 kernel made of the sentence (section 3.3).
 
-    def __init__(self, state_width: int, width: int) -> None:
+    With ``detail_channels``, which the paper has not, features of the image at the mask's own stride correct the
+    upsampled pixels. The correction begins at zero, so that trained weights of the paper's network stay what they are.
+    """
+
+    def __init__(self, state_width: int, width: int, detail_channels: int = 0) -> None:
         super().__init__()
         self.channels = width // 2
         self.vis = nn.Sequential(
@@ -165,12 +169,23 @@ class Projector(nn.Module):
             nn.Conv2d(self.channels, self.channels, 1),
         )
         self.txt = nn.Linear(state_width, 9 * self.channels + 1)
+        self.sharpen = None
+        if detail_channels:
+            correction = nn.Conv2d(self.channels, self.channels, 1)
+            nn.init.zeros_(correction.weight)
+            nn.init.zeros_(correction.bias)
+            self.sharpen = nn.Sequential(ConvBlock(self.channels + detail_channels, self.channels, 3), correction)
         # Channel i holds what the kernel's place i answers to each pixel; this brings it to the pixel that asks.
         self.register_buffer("shifts", torch.eye(9).reshape(1, 9, 3, 3), persistent=False)
 
-    def forward(self, x: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-        """Returns logits (N, 4 h, 4 w) for pixels (N, C, h, w) and states (N, D): equation 8 at every place."""
+    def forward(self, x: torch.Tensor, state: torch.Tensor, detail: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns logits (N, 4 h, 4 w) for pixels (N, C, h, w) and states (N, D): equation 8 at every place.
+
+        ``detail``, (N, detail_channels, 4 h, 4 w), is wanted where the projector was built for it.
+        """
         x = self.vis(x)  # (N, C / 2, 4 h, 4 w)
+        if self.sharpen is not None:
+            x = x + self.sharpen(torch.cat([x, detail], dim=1))
         kernel = self.txt(state)
         weight = kernel[:, :-1].unflatten(1, (self.channels, 9)).transpose(1, 2)
         # One matrix product a pair, then one small convolution for all: a convolution with a group for each pair gives

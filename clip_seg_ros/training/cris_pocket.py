@@ -38,10 +38,13 @@ class CRISPocketSettings:
     """(height, width) of the window that is cut out of a scene; both multiples of 32."""
     plain_share: float = 0.3
     """Of the phrases, so many name a colour, a kind or both, and relate nothing."""
+    next_to_share: float = 0.0
+    """Of the expressions, so many more say "next to"."""
     first_scene_px: tuple[int, int] = (128, 160)
     first_plain_share: float = 0.8
     fpn_out: tuple[int, int, int] = (96, 128, 256)
     feed_forward: int = 512
+    detail_channels: int = 32
     input_px: int = 256
     """Short side of the pictures in use."""
     seed: int = 0
@@ -69,7 +72,9 @@ def cris_pocket(settings: CRISPocketSettings, scenes: TabletopScenes, clip_path:
     model, config = build_cris_pocket(s, clip_path)
 
     def draw(rng: np.random.Generator) -> ExpressionBatch:
-        return expression_batch(scenes, rng, s.train.batch, s.scene_px, s.phrases, s.plain_share).share()
+        return expression_batch(
+            scenes, rng, s.train.batch, s.scene_px, s.phrases, s.plain_share, s.next_to_share
+        ).share()
 
     def first_draw(rng: np.random.Generator) -> ExpressionBatch:
         return expression_batch(scenes, rng, s.train.batch, s.first_scene_px, s.phrases, s.first_plain_share).share()
@@ -86,7 +91,10 @@ def build_cris_pocket(settings: CRISPocketSettings, clip_path: Path) -> tuple[CR
     words = (*known_words(), *expression_words())
     clip, clip_config, tokenizer = pocket_clip(clip_path, words, _CONTEXT_LENGTH)
     spec = InputSpec(settings.input_px, "short_side", 32, IMAGENET_MEAN, IMAGENET_STD)
-    own = CRISConfig(settings.fpn_out, spec, n_layers=3, n_heads=4, feed_forward=settings.feed_forward, dropout=0.0)
+    own = CRISConfig(
+        settings.fpn_out, spec, n_layers=3, n_heads=4, feed_forward=settings.feed_forward, dropout=0.0,
+        detail_channels=settings.detail_channels,
+    )  # fmt: skip
     model = CRIS("cris_pocket", clip, own, tokenizer)
     _calm(model)
     config = {

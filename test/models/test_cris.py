@@ -113,3 +113,32 @@ def test_several_sentences_an_image_equal_asking_one_by_one(cris: CRIS, pixels: 
         for row, prompt in enumerate(prompts):
             alone = cris.decode(cris.encode_image(pixels[image : image + 1]), cris.encode_text([prompt]))[0, 0]
             torch.testing.assert_close(together[image * sentences + row], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_detail_corrects_nothing_before_it_is_trained(cris: CRIS, pixels: torch.Tensor) -> None:
+    detailed = CRIS("detailed", build_clip(clip_config()), replace(CONFIG, detail_channels=4), IdTokenizer(30, WORDS))
+    missing = detailed.load_state_dict(cris.state_dict(), strict=False).missing_keys
+    assert {name.split(".")[0] for name in missing} == {"detail", "proj"}
+    with torch.no_grad():
+        expected = cris.decode(cris.encode_image(pixels), cris.encode_text(PROMPTS))
+        detailed.eval()
+        found = detailed.decode(detailed.encode_image(pixels), detailed.encode_text(PROMPTS))
+    torch.testing.assert_close(found, expected)
+
+
+def test_detail_moves_what_lies_in_a_place(pixels: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    model = CRIS("detailed", build_clip(clip_config()), replace(CONFIG, detail_channels=4), IdTokenizer(30, WORDS)).eval()
+    torch.nn.init.normal_(model.proj.sharpen[-1].weight)
+    text = model.encode_text(PROMPTS)
+    with torch.no_grad():
+        features = model.encode_image(pixels)
+        assert features.taps[3].shape == (2, 4, 16, 24)
+        logits = model.decode(features, text)
+        # Another detail at one place reaches two convolutions of 3x3 far and no further.
+        other = features.taps[3].clone()
+        other[0, :, 8, 12] += 1.0
+        moved = (model.decode(replace(features, taps=(*features.taps[:3], other)), text) - logits).abs() > 1e-6
+    assert moved[0].any() and not moved[1].any()
+    rows, columns = moved[0].any(dim=0).nonzero().T
+    assert rows.min() >= 6 and rows.max() <= 10 and columns.min() >= 10 and columns.max() <= 14
