@@ -70,7 +70,7 @@ def parts_there(weights_dir: Path | None) -> list[str]:
 
 
 def _maskclips(folder: Path, tower: Literal["resnet", "vit"], device: str) -> dict[str, Predictor]:
-    """MaskCLIP with its refinements one by one, and on the ViT its successors."""
+    """MaskCLIP with its refinements one by one, and its successors."""
     plain = {"pamr_iterations": 0}
     smooth, denoised = {"key_smoothing": KEY_SMOOTHING}, {"prompt_denoising": PROMPT_DENOISING}
     variants = {
@@ -79,9 +79,8 @@ def _maskclips(folder: Path, tower: Literal["resnet", "vit"], device: str) -> di
         "prompt_denoising": plain | denoised,
         "both": plain | smooth | denoised,
         "pamr": {},
+        **{variant: plain | {"variant": variant} for variant in ("sclip", "clearclip", "naclip")},
     }
-    if tower == "vit":
-        variants |= {variant: plain | {"variant": variant} for variant in ("sclip", "clearclip", "naclip")}
     return {
         f"maskclip.{tower}.{name}": Predictor(build_maskclip_pocket(folder, tower, **options).eval(), device)
         for name, options in variants.items()

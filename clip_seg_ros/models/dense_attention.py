@@ -1,4 +1,4 @@
-"""A ViT's last block made dense: what MaskCLIP and its successors put in the place of its attention.
+"""The last attention of an image tower made dense: what MaskCLIP and its successors put in its place.
 
 All read the same weights. With q, k, v of the last block, A the attention and o its output projection:
 
@@ -7,7 +7,8 @@ All read the same weights. With q, k, v of the last block, A the attention and o
     clearclip  y = o(A v),            A = softmax(q q^T / s); neither residual nor feed-forward net
     naclip     y = o(A v),            A = softmax(k k^T / s + w), w a Gaussian of the distance on the grid; neither either
 
-with s the square root of the head's width. The last norm and projection follow.
+with s the square root of the head's width. The last norm and projection follow. In the attention pool of a ResNet there
+is no residual and no feed-forward net: y = o(A v) for all, and the successors differ from each other in A alone.
 """
 
 from __future__ import annotations
@@ -47,19 +48,47 @@ def dense_last_block(
     if variant == "maskclip":
         y = x[:, 1:] + block.ls_1(attention.out_proj(v[:, 1:]))
         return y + block.ls_2(block.mlp(block.ln_2(y))), keys
-    heads = attention.num_heads
+    attended = _attended(q, k, v, attention.num_heads, variant, neighbourhood(grid, k.device))
+    y = block.ls_1(attention.out_proj(attended))[:, 1:]
+    if variant == "sclip":
+        y = x[:, 1:] + y
+        y = y + block.ls_2(block.mlp(block.ln_2(y)))
+    return y, keys
+
+
+def dense_pool(
+    pool: nn.Module, tokens: torch.Tensor, grid: tuple[int, int], variant: Variant
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Runs the attention pool of a ResNet so that every place speaks of itself; there is no mean token.
+
+    Args:
+        pool: open_clip's attention pool.
+        tokens: (B, h * w, C), the last stage, without positions.
+        grid: (h, w).
+        variant: As of ``dense_last_block``.
+
+    Returns:
+        (embeddings (B, h * w, D), keys (B, h * w, C)).
+    """
+    keys, value = pool.k_proj(tokens), pool.v_proj(tokens)
+    if variant != "maskclip":
+        bias = neighbourhood(grid, tokens.device)[1:, 1:]
+        value = _attended(pool.q_proj(tokens), keys, value, pool.num_heads, variant, bias)
+    return pool.c_proj(value), keys
+
+
+def _attended(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, variant: Variant, bias: torch.Tensor
+) -> torch.Tensor:
+    """A v of the successors, (B, N, C) from such q, k and v; ``bias`` (N, N) is NACLIP's w."""
     q, k, v = (split_heads(part, heads) for part in (q, k, v))
     if variant == "sclip":
         attended = F.scaled_dot_product_attention(q, q, v) + F.scaled_dot_product_attention(k, k, v)
     elif variant == "clearclip":
         attended = F.scaled_dot_product_attention(q, q, v)
     else:
-        attended = F.scaled_dot_product_attention(k, k, v, attn_mask=neighbourhood(grid, k.device).to(k.dtype))
-    y = block.ls_1(attention.out_proj(attended.transpose(1, 2).flatten(2)))[:, 1:]
-    if variant == "sclip":
-        y = x[:, 1:] + y
-        y = y + block.ls_2(block.mlp(block.ln_2(y)))
-    return y, keys
+        attended = F.scaled_dot_product_attention(k, k, v, attn_mask=bias.to(k.dtype))
+    return attended.transpose(1, 2).flatten(2)
 
 
 def neighbourhood(grid: tuple[int, int], device: torch.device | None = None) -> torch.Tensor:

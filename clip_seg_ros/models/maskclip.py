@@ -24,7 +24,7 @@ from clip_seg_ros.models.backbone import (
     imagenet_templates,
 )
 from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
-from clip_seg_ros.models.dense_attention import VARIANTS, Variant, dense_last_block
+from clip_seg_ros.models.dense_attention import VARIANTS, Variant, dense_last_block, dense_pool
 from clip_seg_ros.models.layers import split_heads
 from clip_seg_ros.models.refinement import denoise_prompts, pamr, smooth_by_keys, sums_to_probabilities
 from clip_seg_ros.models.text_tower import encode_text
@@ -47,7 +47,7 @@ class MaskCLIPConfig:
 
     input_spec: InputSpec
     variant: Variant = "maskclip"
-    """What the last block does; see ``dense_attention``. A ResNet knows "maskclip" alone."""
+    """What the last attention does; see ``dense_attention``."""
     key_smoothing: float | None = None
     """Threshold of ``refinement.smooth_by_keys``; the paper's is 1. ``None`` leaves it out."""
     prompt_denoising: float | None = None
@@ -58,8 +58,8 @@ class MaskCLIPConfig:
     """Whether the ViT computes as MaskCLIP's authors configured it: LayerNorm's epsilon 1e-6 and the exact GELU, although
     CLIP was trained with 1e-5 and QuickGELU."""
     attention_pool_heads: int | None = None
-    """ResNet only: attend with so many heads, without positions, as one option of the authors does; ``None`` for the
-    value path."""
+    """ResNet and "maskclip" only: attend with so many heads, without positions, as one option of the authors does;
+    ``None`` for the value path."""
     templates: tuple[str, ...] = TEMPLATES
     background: tuple[str, ...] = BACKGROUND
     logit_scale: float = 100.0
@@ -121,8 +121,8 @@ class MaskCLIP(PromptableSegmenter):
         """
         super().__init__()
         resnet = isinstance(visual, ModifiedResNet)
-        if resnet and config.variant != "maskclip":
-            raise ValueError(f'"{config.variant}" changes a ViT\'s last block, and this image tower is a ResNet')
+        if config.variant != "maskclip" and config.attention_pool_heads is not None:
+            raise ValueError(f'attention_pool_heads is for the variant "maskclip", and this one is "{config.variant}"')
         if not resnet and config.attention_pool_heads is not None:
             raise ValueError("attention_pool_heads is for the pool of a ResNet, and this image tower is a ViT")
         if (text is None) == (config.class_names is None) or (text is None) != (tokenizer is None):
@@ -248,12 +248,10 @@ class MaskCLIP(PromptableSegmenter):
             x = layer(x)
         grid = x.shape[2:]
         tokens = x.flatten(2).transpose(1, 2)  # (B, h * w, C)
-        keys = pool.k_proj(tokens)
+        dense, keys = dense_pool(pool, tokens, grid, self.config.variant)
         heads = self.config.attention_pool_heads
-        if heads is None:
-            attended = pool.v_proj(tokens)
-        else:
+        if heads is not None:
             tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
             query, key, value = (split_heads(f(tokens), heads) for f in (pool.q_proj, pool.k_proj, pool.v_proj))
-            attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)[:, 1:]
-        return pool.c_proj(attended).transpose(1, 2).unflatten(2, grid), keys
+            dense = pool.c_proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)[:, 1:])
+        return dense.transpose(1, 2).unflatten(2, grid), keys

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from clip_seg_ros.models.backbone import CLIP
-from clip_seg_ros.models.dense_attention import VARIANTS, dense_last_block, neighbourhood
+from clip_seg_ros.models.dense_attention import VARIANTS, dense_last_block, dense_pool, neighbourhood
 
 GRID = (3, 5)
 
@@ -26,7 +26,16 @@ def written_out(block: torch.nn.Module, x: torch.Tensor, variant: str) -> torch.
     attention = block.attn
     matrices, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
     q, k, v = (block.ln_1(x) @ matrix.T + bias for matrix, bias in zip(matrices, biases, strict=True))
-    heads, width = attention.num_heads, attention.head_dim
+    y = attention.out_proj(attended(q, k, v, attention.num_heads, variant, first=1))
+    if variant in ("maskclip", "sclip"):
+        y = x + y
+        y = y + block.mlp(block.ln_2(y))
+    return y[:, 1:]
+
+
+def attended(q, k, v, heads: int, variant: str, first: int) -> torch.Tensor:
+    """The attention (B, N, C) as matrices; ``first`` is the row of the grid's first place."""
+    width = q.shape[-1] // heads
     parts = []
     for head in range(heads):
         qh, kh, vh = (part[..., head * width : (head + 1) * width] for part in (q, k, v))
@@ -39,16 +48,12 @@ def written_out(block: torch.nn.Module, x: torch.Tensor, variant: str) -> torch.
             for i, j in itertools.product(range(GRID[0] * GRID[1]), repeat=2):
                 (row_i, column_i), (row_j, column_j) = divmod(i, GRID[1]), divmod(j, GRID[1])
                 squared = (row_i - row_j) ** 2 + (column_i - column_j) ** 2
-                kk[:, 1 + i, 1 + j] += math.exp(-squared / 50)
+                kk[:, first + i, first + j] += math.exp(-squared / 50)
             weights = kk.softmax(-1)
         else:
-            weights = torch.eye(x.shape[1])
+            weights = torch.eye(q.shape[1])
         parts.append(weights @ vh)
-    y = attention.out_proj(torch.cat(parts, dim=-1))
-    if variant in ("maskclip", "sclip"):
-        y = x + y
-        y = y + block.mlp(block.ln_2(y))
-    return y[:, 1:]
+    return torch.cat(parts, dim=-1)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -88,3 +93,15 @@ def test_neighbourhood() -> None:
     # Patches 0 and 30 are one below the other, 0 and 5 in one row, 0 and 35 five columns and a row apart.
     expected = [math.exp(-distance / 50) for distance in (1, 25, 26)]
     torch.testing.assert_close(bias[1, [31, 6, 36]], torch.tensor(expected))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.no_grad()
+def test_the_pool_of_a_resnet_equals_its_equation(resnet_clip: CLIP, variant: str) -> None:
+    pool = resnet_clip.visual.attnpool
+    places = 2 * torch.randn(2, 15, pool.v_proj.in_features, generator=torch.Generator().manual_seed(2))
+    dense, keys = dense_pool(pool, places, GRID, variant)
+    q, k, v = pool.q_proj(places), pool.k_proj(places), pool.v_proj(places)
+    expected = pool.c_proj(attended(q, k, v, pool.num_heads, variant, first=0))
+    torch.testing.assert_close(dense, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(keys, k)

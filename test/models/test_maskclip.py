@@ -249,7 +249,7 @@ def test_config_survives_json() -> None:
         (lambda: replace(CONFIG, variant="cutclip"), 'unknown variant "cutclip": use maskclip, sclip, clearclip, na'),
         (lambda: replace(CONFIG, templates=("a photo",)), "templates must each hold"),
         (lambda: replace(CONFIG, templates=()), "templates must each hold"),
-        (lambda: make("resnet", variant="sclip"), "image tower is a ResNet"),
+        (lambda: make("resnet", variant="sclip", attention_pool_heads=2), 'is for the variant "maskclip"'),
         (lambda: make("vit", attention_pool_heads=4), "image tower is a ViT"),
         (lambda: MaskCLIP("wrong", make("vit").visual, None, CONFIG, None), "or a list of classes"),
     ],
