@@ -129,13 +129,18 @@ def all_expressions(seen: Sequence[SeenObject]) -> list[tuple[str, int, Pattern,
     return found
 
 
-def sample_expression(rng: np.random.Generator, seen: Sequence[SeenObject]) -> Expression | None:
-    """Draws an expression, each relation with the same chance; ``None`` where no expression is settled."""
+def sample_expression(
+    rng: np.random.Generator, seen: Sequence[SeenObject], preferred: str | None = None
+) -> Expression | None:
+    """Draws an expression; ``None`` where no expression is settled.
+
+    Each relation has the same chance, unless there is an expression of the ``preferred`` one.
+    """
     options = all_expressions(seen)
     if not options:
         return None
     relations = sorted({option[0] for option in options})
-    relation = relations[int(rng.integers(len(relations)))]
+    relation = preferred if preferred in relations else relations[int(rng.integers(len(relations)))]
     options = [option for option in options if option[0] == relation]
     _, label, pattern, anchor = options[int(rng.integers(len(options)))]
     return Expression(_worded(rng, relation, pattern, anchor), relation, label)

@@ -208,10 +208,13 @@ class ExpressionBatch:
     """P phrases a scene."""
     masks: torch.Tensor
     """(B, P, H, W) float32, 1 where the phrase's objects are."""
+    ignored: torch.Tensor | None = None
+    """(B, P, H, W) bool, pixels that count for nothing; ``None`` where all count."""
 
     def share(self) -> ExpressionBatch:
         """This process's part."""
-        return ExpressionBatch(*(distributed.share(part) for part in (self.pixels, self.texts, self.masks)))
+        parts = (self.pixels, self.texts, self.masks, self.ignored)
+        return ExpressionBatch(*(None if part is None else distributed.share(part) for part in parts))
 
 
 def expression_batch(
@@ -221,11 +224,13 @@ def expression_batch(
     height_width: tuple[int, int],
     phrases: int,
     plain_share: float = 0.35,
+    next_to_share: float = 0.0,
 ) -> ExpressionBatch:
     """Draws ``size`` scenes with ``phrases`` phrases each, most of which relate an object to others.
 
     ``plain_share`` of the phrases, and all where a scene settles no relation, are those of ``sample_query``: a colour,
-    a kind or both, there or not.
+    a kind or both, there or not. ``next_to_share`` of the others say "next to" where that is settled, beside those that
+    draw it by chance: distances in the room are what is learnt last.
     """
     height, width = height_width
     rgb = np.empty((size, height, width, 3), np.uint8)
@@ -243,7 +248,8 @@ def expression_batch(
         visible = [(item.color, item.kind) for item in seen]
         asked = []
         for p in range(phrases):
-            expression = None if rng.random() < plain_share else sample_expression(rng, seen)
+            preferred = "next to" if next_to_share and rng.random() < next_to_share else None
+            expression = None if rng.random() < plain_share else sample_expression(rng, seen, preferred)
             if expression is not None:
                 asked.append(expression.text)
                 masks[row, p] = labels == expression.label

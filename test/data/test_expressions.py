@@ -283,3 +283,11 @@ def test_the_same_generator_draws_the_same_expressions(pictures):
     seen = seen_objects(view.labels, pairs_of(view), ground_positions(scene), 0.002)
     first, again = ([sample_expression(rng, seen) for _ in range(5)] for rng in map(np.random.default_rng, (7, 7)))
     assert first == again and len(set(first)) > 1
+
+
+def test_a_preferred_relation_is_drawn_where_there_is_one():
+    cups = [SeenObject(1, "red", "cup", 0.1, 100, (0.1, 0.6)), SeenObject(2, "blue", "cup", 0.5, 100, (0.5, 0.6))]
+    rng = np.random.default_rng(0)
+    assert {sample_expression(rng, cups, "leftmost").relation for _ in range(20)} == {"leftmost"}
+    # Without a third thing nothing is next to anything.
+    assert {sample_expression(rng, cups, "next to").relation for _ in range(20)} == {"leftmost", "rightmost"}

@@ -125,7 +125,7 @@ def test_masks_are_what_expressions_mean(few_scenes, mirrored: bool) -> None:
 
 def test_places_are_mirrored_with_the_picture(few_scenes, mirrored: bool, monkeypatch) -> None:
     seen = []
-    monkeypatch.setattr(batches, "sample_expression", lambda rng, objects: seen.append(objects))
+    monkeypatch.setattr(batches, "sample_expression", lambda rng, objects, preferred: seen.append(objects))
     draw(few_scenes, 0, mirrored, plain_share=0.0)
     places = places_of(few_scenes, 0)
     for item in seen[0]:
@@ -133,6 +133,16 @@ def test_places_are_mirrored_with_the_picture(few_scenes, mirrored: bool, monkey
         assert item.ground == pytest.approx((-side if mirrored else side, away))
     # The camera looks at the middle: what stands to the right of it is seen in the right half.
     assert np.corrcoef([item.x for item in seen[0]], [item.ground[0] for item in seen[0]])[0, 1] > 0.8
+
+
+def test_more_expressions_say_next_to_where_they_shall(few_scenes) -> None:
+    def share(next_to_share: float) -> float:
+        rng = np.random.default_rng(0)
+        texts = expression_batch(few_scenes, rng, 24, SIZE, 8, 0.0, next_to_share).texts
+        relations = [found[0] for several in texts for text in several if (found := read(text)) is not None]
+        return relations.count("next to") / len(relations)
+
+    assert share(0.0) < 0.3 < share(1.0)
 
 
 def test_plain_phrases_mean_a_colour_a_kind_or_a_surface(few_scenes, mirrored: bool) -> None:
