@@ -1,5 +1,7 @@
 """Where files are: configuration and embedded weights, which come with the package, and weights from elsewhere.
 
+Lists of class names are read here, too: ``config/class_lists/NAME.txt``, one name a line, in the data set's order.
+
 The package runs from a clone, from a colcon workspace and from a pip installation; each keeps these files elsewhere.
 """
 
@@ -61,6 +63,23 @@ def cache_dir() -> Path:
     # The standard has relative paths ignored.
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / PACKAGE / "weights"
+
+
+def class_list_names() -> tuple[str, ...]:
+    """Returns the names of the class lists that there are."""
+    return tuple(sorted(path.stem for path in (config_dir() / "class_lists").glob("*.txt")))
+
+
+def class_list(name: str) -> tuple[str, ...]:
+    """Returns the classes of the list called ``name``.
+
+    Raises:
+        ValueError: There is no such list; the message names those that there are.
+    """
+    if name not in class_list_names():
+        raise ValueError(f'there is no class list "{name}": use {", ".join(class_list_names())}')
+    text = (config_dir() / "class_lists" / f"{name}.txt").read_text(encoding="utf-8")
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def _candidates(module_file: Path) -> list[Path]:

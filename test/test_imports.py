@@ -37,9 +37,12 @@ MESSAGES = ("msg", "srv", "action")
 # The only file or folder that may import a library.
 ONLY_IMPORTER = {"open_clip": "models/backbone.py", "mujoco": "sim/"}
 ROS = {
-    "rclpy", "launch", "launch_ros", "cv_bridge", "builtin_interfaces", "std_msgs", "sensor_msgs", "geometry_msgs",
-    "visualization_msgs", "rcl_interfaces", "rosidl_runtime_py", "ament_index_python",
+    "rclpy", "launch", "launch_ros", "cv_bridge", "tf2_ros", "builtin_interfaces", "std_msgs", "sensor_msgs",
+    "geometry_msgs", "visualization_msgs", "diagnostic_msgs", "lifecycle_msgs", "action_msgs", "vision_msgs",
+    "rcl_interfaces", "unique_identifier_msgs", "rosidl_runtime_py", "ament_index_python",
 }  # fmt: skip
+NO_ROS = {"numpy", "cv2", "torch", "rosbags"}
+"""What nodes/ import besides ROS, this package and Python's own modules."""
 WITHOUT_ROS = """
 import importlib, importlib.abc, sys
 
@@ -127,12 +130,20 @@ def test_imports_point_one_way(path: Path) -> None:
         ("models/clipseg.py", "import open_clip.model"),
         ("pipeline/overlay.py", "from clip_seg_ros import nodes"),
         ("pipeline/overlay.py", "from sensor_msgs.msg import Image"),
+        ("pipeline/model_host.py", "from lifecycle_msgs.msg import State"),
         ("tools/cli.py", "from clip_seg_ros.msg import CommandStatus"),
         ("config.py", "import torch"),
     ],
 )
 def test_a_wrong_import_is_noticed(where: str, source: str) -> None:
     assert faults(PACKAGE / where, source)
+
+
+def test_all_of_ros_that_the_nodes_import_is_known_as_ros() -> None:
+    paths = [path for path in python_files() if part_of(path) == "nodes"]
+    found = {name.partition(".")[0] for path in paths for name in imported_modules(path)}
+
+    assert found - set(sys.stdlib_module_names) - NO_ROS - {"clip_seg_ros"} <= ROS
 
 
 def test_the_package_itself_imports_nothing() -> None:

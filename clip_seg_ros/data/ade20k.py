@@ -7,11 +7,11 @@ from pathlib import Path
 from clip_seg_ros.data.labelled_pictures import (
     LabelledPictures,
     check_choice,
-    class_list,
     names_in,
     paired,
     zero_ignored,
 )
+from clip_seg_ros.resources import class_list
 
 SPLITS = ("training", "validation")
 LAYOUT = (

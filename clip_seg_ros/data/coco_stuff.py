@@ -12,12 +12,12 @@ from pathlib import Path
 from clip_seg_ros.data.labelled_pictures import (
     LabelledPictures,
     check_choice,
-    class_list,
     names_in,
     paired,
     zero_ignored,
 )
 from clip_seg_ros.data.samples import DataError
+from clip_seg_ros.resources import class_list
 
 TRAIN_IDS = "_labelTrainIds.png"
 """How the names of converted label files end."""

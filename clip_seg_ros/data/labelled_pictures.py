@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from clip_seg_ros import resources
 from clip_seg_ros.data.samples import IGNORED, DataError, SemanticSample, read_labels, read_rgb
 
 _NO_CLASS = -1
@@ -77,12 +76,6 @@ class LabelledPictures:
             strange = int(numbers[labels == _NO_CLASS].min())
             raise DataError(f"{path} holds the number {strange}, which is no class of this data set and not ignored")
         return labels.astype(np.uint8)
-
-
-def class_list(name: str) -> tuple[str, ...]:
-    """Returns the names in ``config/class_lists/NAME.txt``, which holds one a line in the data set's order."""
-    text = (resources.config_dir() / "class_lists" / f"{name}.txt").read_text(encoding="utf-8")
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def zero_ignored(class_count: int) -> dict[int, int]:

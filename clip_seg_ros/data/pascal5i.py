@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from clip_seg_ros.data.labelled_pictures import check_choice
-from clip_seg_ros.data.samples import DataError, ReferringSample
+from clip_seg_ros.data.samples import IGNORED, DataError, ReferringSample
 from clip_seg_ros.data.voc import Voc2012
 
 FOLDS = range(4)
@@ -43,9 +43,8 @@ class Pascal5i:
     least ``MIN_AREA_PX``; of those, smaller classes are asked for too, as in PFENet. An example always shows its class
     on at least ``MIN_AREA_PX``.
 
-    The mask holds the class and nothing else: other classes, unseen ones in training too, count as background. So do
-    the ignored edges of objects, because a sample has no place to say so; the authors leave these out of loss and
-    metric.
+    The mask holds the class and nothing else: other classes, unseen ones in training too, count as background. The
+    edges of objects, which VOC labels 255, are ignored, as the authors leave them out of loss and metric.
 
     Every label file is read once when the list is made, since only they say which classes a picture shows.
     """
@@ -99,6 +98,7 @@ class Pascal5i:
             mask=sample.labels == episode.number,
             name=f"{sample.name}/{self._voc.class_names[episode.number]}",
             support=support,
+            ignored=sample.labels == IGNORED,
         )
 
     def _phrase(self, number: int) -> str:

@@ -81,12 +81,13 @@ class PhraseCutPlus:
         """Draws one training sample from sample ``index``.
 
         Returns:
-            rgb (size_px, size_px, 3), mask (size_px, size_px), the phrase inside one of ``TEMPLATES``. ``support`` is
-            another sample of the same phrase, cut and scaled alike, or ``None`` where there is none or nothing to see
-            in it: the authors then train on the phrase alone. The support of a negative shows what its phrase means.
+            rgb (size_px, size_px, 3), mask and ignored pixels (size_px, size_px), the phrase inside one of
+            ``TEMPLATES``. ``support`` is another sample of the same phrase, cut and scaled alike, or ``None`` where
+            there is none or nothing to see in it: the authors then train on the phrase alone. The support of a negative
+            shows what its phrase means.
         """
         sample = self._dataset[index]
-        rgb, mask = self._cut(sample, rng)
+        rgb, mask, ignored = self._cut(sample, rng)
         phrase = sample.phrase
         if rng.random() < self.negative_probability:
             absent = self._absent_phrase(self._dataset.pictures[index], rng)
@@ -94,7 +95,8 @@ class PhraseCutPlus:
                 phrase, mask = absent, np.zeros_like(mask)
         support = self._support(phrase, index, rng)
         template = TEMPLATES[int(rng.integers(len(TEMPLATES)))]
-        return replace(sample, rgb=rgb, mask=mask, phrase=template.format(phrase), support=support)
+        phrase = template.format(phrase)
+        return replace(sample, rgb=rgb, mask=mask, phrase=phrase, support=support, ignored=ignored)
 
     def _absent_phrase(self, picture: str, rng: np.random.Generator) -> str | None:
         """A phrase that ``picture`` is not annotated with; ``None`` when it has all of them."""
@@ -110,17 +112,24 @@ class PhraseCutPlus:
         others = [other for other in self._samples_of[phrase] if other != index]
         if not others:
             return None
-        rgb, mask = self._cut(self._dataset[others[int(rng.integers(len(others)))]], rng)
+        rgb, mask, _ = self._cut(self._dataset[others[int(rng.integers(len(others)))]], rng)
         return (rgb, mask) if mask.any() else None
 
-    def _cut(self, sample: ReferringSample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _cut(
+        self, sample: ReferringSample, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """The picture, the mask and the ignored pixels of a square of the sample, scaled."""
         top, left, side = square_crop(sample.mask, rng)
         window = slice(top, top + side), slice(left, left + side)
         square = (self.size_px, self.size_px)
         # No smoothing when scaling down and nearest for masks, as the authors scale.
         rgb = cv2.resize(np.ascontiguousarray(sample.rgb[window]), square, interpolation=cv2.INTER_LINEAR)
-        mask = cv2.resize(sample.mask[window].astype(np.uint8), square, interpolation=cv2.INTER_NEAREST)
-        return rgb, mask.astype(bool)
+        mask, ignored = (
+            None if part is None
+            else cv2.resize(part[window].astype(np.uint8), square, interpolation=cv2.INTER_NEAREST).astype(bool)
+            for part in (sample.mask, sample.ignored)
+        )  # fmt: skip
+        return rgb, mask, ignored
 
 
 def square_crop(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int, int]:

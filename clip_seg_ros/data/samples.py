@@ -31,6 +31,8 @@ class ReferringSample:
     """Where it comes from, for reports: "val/refer_123"."""
     support: tuple[np.ndarray, np.ndarray] | None = None
     """An example image (h, w, 3) uint8 of what is meant, and its mask (h, w) bool."""
+    ignored: np.ndarray | None = None
+    """(H, W) bool: pixels that count neither in training nor in measuring; ``None`` where all count."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clip_seg_ros.data.labelled_pictures import LabelledPictures, class_list, names_listed, paired, zero_ignored
+from clip_seg_ros.data.labelled_pictures import LabelledPictures, names_listed, paired, zero_ignored
+from clip_seg_ros.resources import class_list
 
 LAYOUT = (
     "The folder of VOC 2012 (VOCdevkit/VOC2012) holds JPEGImages/*.jpg, SegmentationClass/*.png and "

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def mask_iou(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Intersection over union of two (H, W) bool masks, 0..1; NaN when both are empty, for there is nothing to find.
+    """Intersection over union of two bool masks, 0..1; NaN when both are empty, for there is nothing to find.
 
     Raises:
         ValueError: the shapes differ.

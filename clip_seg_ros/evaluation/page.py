@@ -57,7 +57,7 @@ def write_phrase_page(
     for rank, result in enumerate(sorted(evaluation.samples, key=_phrase_order)[:shown], start=1):
         sample = dataset[result.index]
         pictures = panels.phrase_panels(
-            sample.rgb, sample.mask, answers.probabilities(sample), sample.phrase, evaluation.threshold
+            sample.rgb, sample.mask, answers.probabilities(sample), sample.phrase, evaluation.threshold, sample.ignored
         )
         captions = {
             "truth": "what is meant" if result.true_share else "the picture: nothing is meant",
@@ -65,6 +65,8 @@ def write_phrase_page(
             "errors": f"{_swatch(panels.HIT)} right {_swatch(panels.MISSED)} missed {_swatch(panels.FALSE)} too much",
             "probability": f"probability, dark 0 to yellow 1, highest {result.highest_probability:.2f}",
         }
+        if sample.ignored is not None and sample.ignored.any():
+            captions["errors"] += "; black does not count"
         figures = _figures_of(folder, rank, pictures, captions)
         iou = "-" if math.isnan(result.iou) else f"{result.iou:.2f}"
         facts = f"{verdict(result, evaluation.threshold)}; boundary F {result.boundary_f:.2f}"

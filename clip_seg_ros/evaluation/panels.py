@@ -28,8 +28,9 @@ _WASH = 0.62  # share of the colour where it says right or wrong
 
 
 def phrase_panels(
-    rgb: np.ndarray, true: np.ndarray, probabilities: np.ndarray, phrase: str, threshold: float
-) -> dict[str, np.ndarray]:
+    rgb: np.ndarray, true: np.ndarray, probabilities: np.ndarray, phrase: str, threshold: float,
+    ignored: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Draws one phrase.
 
     Args:
@@ -38,11 +39,12 @@ def phrase_panels(
         probabilities: (H, W) float32, 0..1.
         phrase: What was asked.
         threshold: A pixel belongs to the answer above it, 0..1.
+        ignored: (H, W) bool, pixels that do not count; ``None`` where all do.
 
     Returns:
         ``truth``: the picture with the true outline in white; ``answer``: the answer's regions with their scores;
-        ``errors``: right, missed and false pixels in colours; ``probability``: dark 0 to yellow 1, the true outline
-        in white. Each (h, w, 3) uint8 RGB with its long side at 400 pixels.
+        ``errors``: right, missed and false pixels in colours, ignored ones black; ``probability``: dark 0 to yellow 1,
+        the true outline in white. Each (h, w, 3) uint8 RGB with its long side at 400 pixels.
     """
     rgb, size = _shrunk(rgb)
     small_true = _nearest(true, size)
@@ -55,6 +57,8 @@ def phrase_panels(
     marks = ((answered & small_true, HIT), (small_true & ~answered, MISSED), (answered & ~small_true, FALSE))
     for mask, color in marks:
         errors[mask] = ((1 - _WASH) * errors[mask] + _WASH * np.array(color)).astype(np.uint8)
+    if ignored is not None:
+        errors[_nearest(ignored, size)] = _IGNORED_COLOR
     levels = (255 * np.nan_to_num(probabilities).clip(0, 1)).astype(np.uint8)
     heat = np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1])
     # A trace of the picture in the dark says where one is.

@@ -126,12 +126,12 @@ def evaluate_referring(
     results, total = [], ReferringIoU()
     intersection = union = 0
     for index, sample, probabilities in _phrase_answers(answers, dataset, indices, progress):
-        answered = probabilities > threshold
-        results.append(_phrase_result(index, sample, probabilities, answered))
-        intersection += np.count_nonzero(answered & sample.mask)
-        union += np.count_nonzero(answered | sample.mask)
-        if sample.mask.any():
-            total.add(answered, sample.mask)
+        results.append(_phrase_result(index, sample, probabilities, threshold))
+        answered, true = _counted(sample, probabilities > threshold), _counted(sample, sample.mask)
+        intersection += np.count_nonzero(answered & true)
+        union += np.count_nonzero(answered | true)
+        if true.any():
+            total.add(answered, true)
     figures = [Figure("referring.overall_iou", intersection / union if union else np.nan, "IoU of summed areas")]
     if any(result.true_share for result in results):
         scores = total.scores()
@@ -170,10 +170,11 @@ def evaluate_phrases(
     sweep, chosen = ThresholdSweep(), ThresholdSweep((threshold,))
     numbers: dict[str, int] = {}
     for index, sample, probabilities in _phrase_answers(answers, dataset, indices, progress):
-        results.append(_phrase_result(index, sample, probabilities, probabilities > threshold))
+        results.append(_phrase_result(index, sample, probabilities, threshold))
+        probabilities, true = _counted(sample, probabilities), _counted(sample, sample.mask)
         number = numbers.setdefault(sample.phrase, len(numbers)) if phrases_are_classes else None
-        sweep.add(probabilities, sample.mask, number)
-        chosen.add(probabilities, sample.mask, number)
+        sweep.add(probabilities, true, number)
+        chosen.add(probabilities, true, number)
     scores, at = sweep.scores(), chosen.scores()
     figures = [
         Figure("phrases.mean_iou", at.mean_iou[0], f"mIoU at {threshold:g}"),
@@ -230,6 +231,10 @@ def _phrase_answers(
     """Yields (index, sample, (H, W) probabilities)."""
     for index, sample in progress(read_ahead(dataset, indices)):
         _check(sample, sample.mask)
+        if sample.ignored is not None:
+            _check(sample, sample.ignored)
+            if sample.ignored.all():
+                raise DataError(f"{sample.name}: every pixel is ignored, so that there is nothing to measure")
         yield index, sample, answers.probabilities(sample)
 
 
@@ -238,17 +243,25 @@ def _check(sample: ReferringSample | SemanticSample, truth: np.ndarray) -> None:
         raise DataError(f"{sample.name}: the picture is {sample.rgb.shape[:2]} (H, W), but its mask is {truth.shape}")
 
 
+def _counted(sample: ReferringSample, values: np.ndarray) -> np.ndarray:
+    """The pixels of ``values`` (H, W) that count: as they are, or (N,) where the sample ignores some."""
+    return values if sample.ignored is None else values[~sample.ignored]
+
+
 def _phrase_result(
-    index: int, sample: ReferringSample, probabilities: np.ndarray, answered: np.ndarray
+    index: int, sample: ReferringSample, probabilities: np.ndarray, threshold: float
 ) -> PhraseResult:
-    both = np.count_nonzero(answered & sample.mask)
-    answered_px, true_px = np.count_nonzero(answered), np.count_nonzero(sample.mask)
+    edges = boundary_score(probabilities > threshold, sample.mask, ignored=sample.ignored)
+    probabilities, true = _counted(sample, probabilities), _counted(sample, sample.mask)
+    answered = probabilities > threshold
+    both = np.count_nonzero(answered & true)
+    answered_px, true_px = np.count_nonzero(answered), np.count_nonzero(true)
     return PhraseResult(
         index=index,
         name=sample.name,
         phrase=sample.phrase,
-        iou=mask_iou(answered, sample.mask),
-        boundary_f=boundary_score(answered, sample.mask).f,
+        iou=mask_iou(answered, true),
+        boundary_f=edges.f,
         precision=both / answered_px if answered_px else float("nan"),
         recall=both / true_px if true_px else float("nan"),
         highest_probability=float(probabilities.max()),

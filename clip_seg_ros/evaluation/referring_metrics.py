@@ -42,8 +42,9 @@ class ReferringIoU:
         """Counts one sentence.
 
         Args:
-            predicted: (H, W) bool, the probabilities above ``MASK_THRESHOLD`` at the image's own size.
-            true: (H, W) bool.
+            predicted: (H, W) bool, the probabilities above ``MASK_THRESHOLD`` at the image's own size; (N,) where only
+                some pixels count.
+            true: bool of the same shape.
 
         Returns:
             The sentence's IoU, as ``sentence_iou``.
@@ -70,7 +71,7 @@ class ReferringIoU:
 
 
 def sentence_iou(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Intersection / (union + 1e-6) of two (H, W) bool masks, in 0..1; 0 when both are empty.
+    """Intersection / (union + 1e-6) of two bool masks of any shape, in 0..1; 0 when both are empty.
 
     Raises:
         ValueError: the shapes differ, or a mask is not bool.

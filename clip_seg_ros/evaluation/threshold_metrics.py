@@ -118,8 +118,9 @@ class ThresholdSweep:
         """Counts one sample.
 
         Args:
-            probabilities: (H, W) float, 0..1, at the size of the mask (see ``resize_corners_aligned``).
-            mask: (H, W) bool, where the object truly is.
+            probabilities: (H, W) float, 0..1, at the size of the mask (see ``resize_corners_aligned``); (N,) where only
+                some pixels count.
+            mask: bool of the same shape, where the object truly is.
             class_id: what the sample shows, for the mean IoU; ``None`` makes the sample a class of its own, as the
                 paper does for PhraseCut. Where such a sample shows nothing it is no class: its IoU would be 0 whatever
                 was predicted.
@@ -166,8 +167,9 @@ def count_over_thresholds(
     """Counts one sample at all thresholds in one pass; a pixel is predicted where it is strictly above the threshold.
 
     Args:
-        probabilities: (H, W) float, 0..1; NaN is not predicted at any threshold. Thresholds are rounded to its type.
-        mask: (H, W) bool.
+        probabilities: float, 0..1, of any shape; NaN is not predicted at any threshold. Thresholds are rounded to its
+            type.
+        mask: bool of the same shape.
         thresholds: rising.
 
     Raises:

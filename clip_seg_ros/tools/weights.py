@@ -12,12 +12,12 @@ from typing import Any
 from clip_seg_ros import resources
 from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError, is_weight_file
-from clip_seg_ros.models.class_lists import class_list, class_list_names
 from clip_seg_ros.models.conversion.formats import convert, recognise
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.models.conversion.writing import store
 from clip_seg_ros.models.factory import EMBEDDED_MODELS, build_from_config, build_from_file, embedded_models
 from clip_seg_ros.models.public_weights import PUBLIC_WEIGHTS, SAFE_NAME, download_command, file_name, is_name
+from clip_seg_ros.resources import class_list, class_list_names
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

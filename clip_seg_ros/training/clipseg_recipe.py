@@ -119,7 +119,7 @@ class CLIPSegRecipe:
             self._loader = None
 
     def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Returns the loss of the batch that was loaded: the mean binary cross-entropy over its pixels.
+        """Returns the loss of the batch that was loaded: the mean binary cross-entropy over its pixels that count.
 
         Raises:
             ValueError: Its samples differ in size.
@@ -134,6 +134,12 @@ class CLIPSegRecipe:
             conditionals = self._conditionals(samples, weights)
         logits = self.module(features.taps, features.grid_size, conditionals)
         masks = torch.from_numpy(np.stack([sample.mask for sample in samples])).to(logits.device)
+        if any(sample.ignored is not None for sample in samples):
+            counted = np.stack(
+                [np.ones_like(sample.mask) if sample.ignored is None else ~sample.ignored for sample in samples]
+            )
+            there = torch.from_numpy(counted).to(logits.device)
+            logits, masks = logits[there], masks[there]
         return {"bce": F.binary_cross_entropy_with_logits(logits.float(), masks.float())}
 
     def _conditionals(self, samples: Sequence[ReferringSample], text_weights: np.ndarray) -> torch.Tensor:

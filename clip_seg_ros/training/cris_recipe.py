@@ -94,8 +94,10 @@ class CRISRecipe(WholeModelRecipe):
         token_ids = self.model.tokenizer([text for texts in batch.texts for text in texts]).to(device)
         logits = self.model(pixels, token_ids)
         masks = batch.masks.to(device).flatten(0, 1)
-        terms = {"contrast": self.settings.contrast_weight * text_to_pixel_loss(logits, masks)}
+        ignored = None if batch.ignored is None else batch.ignored.to(device).flatten(0, 1)
+        terms = {"contrast": self.settings.contrast_weight * text_to_pixel_loss(logits, masks, ignored)}
         if self.settings.dice_weight:
-            small = shrink_mask(masks, tuple(logits.shape[-2:]))
-            terms["dice"] = self.settings.dice_weight * dice_loss(logits, small)
+            size = tuple(logits.shape[-2:])
+            unknown = None if ignored is None else shrink_mask(ignored.float(), size) > 0
+            terms["dice"] = self.settings.dice_weight * dice_loss(logits, shrink_mask(masks, size), unknown)
         return terms

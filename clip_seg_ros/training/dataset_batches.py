@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from clip_seg_ros.data.samples import ReferringDataset, ReferringSample, SemanticDataset, SemanticSample
+from clip_seg_ros.pipeline.letterbox import mask_to_square
 from clip_seg_ros.training.augment import letterboxed, semantic_view
 from clip_seg_ros.training.batches import ClassBatch, ExpressionBatch
 from clip_seg_ros.training.sampling import EpochSampler, SampleLoader
@@ -42,16 +45,24 @@ class _Batches:
 class LetterboxBatches(_Batches):
     """Pictures and sentences as CRIS trains: every picture inside a square, nothing else changed."""
 
-    def draw(self, index: int, rng: np.random.Generator) -> tuple[ReferringSample, np.ndarray, np.ndarray]:
-        """Reads one sample: itself, its picture and its mask inside the square."""
+    def draw(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[ReferringSample, np.ndarray, np.ndarray, np.ndarray | None]:
+        """Reads one sample: itself; its picture, its mask and what it ignores inside the square."""
         sample = self._dataset[index]
-        return (sample, *letterboxed(sample, self._side_px))
+        # Whatever an ignored pixel has a part in is as little known.
+        ignored = None if sample.ignored is None else mask_to_square(sample.ignored, self._side_px) > 0
+        return (sample, *letterboxed(sample, self._side_px), ignored)
 
     def __call__(self, rng: np.random.Generator) -> ExpressionBatch:
         """This process's share of the batch that was loaded."""
-        texts = tuple((sample.phrase,) for sample, _, _ in self._samples)
-        masks = torch.from_numpy(np.stack([mask for _, _, mask in self._samples]))
-        return ExpressionBatch(_pixels([rgb for _, rgb, _ in self._samples]), texts, masks[:, None])
+        samples, pictures, masks, ignored = zip(*self._samples, strict=True)
+        texts = tuple((sample.phrase,) for sample in samples)
+        there = None
+        if any(part is not None for part in ignored):
+            parts = [np.zeros(mask.shape, bool) if part is None else part for part, mask in zip(ignored, masks)]
+            there = torch.from_numpy(np.stack(parts))[:, None]
+        return ExpressionBatch(_pixels(pictures), texts, torch.from_numpy(np.stack(masks))[:, None], there)
 
 
 class SemanticBatches(_Batches):
@@ -67,6 +78,6 @@ class SemanticBatches(_Batches):
         return ClassBatch(_pixels([sample.rgb for sample in self._samples]), labels)
 
 
-def _pixels(pictures: list[np.ndarray]) -> torch.Tensor:
+def _pixels(pictures: Sequence[np.ndarray]) -> torch.Tensor:
     """(H, W, 3) uint8 each, to (B, 3, H, W) float32 in 0..1."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 
 
-def text_to_pixel_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def text_to_pixel_loss(
+    logits: torch.Tensor, mask: torch.Tensor, ignored: torch.Tensor | None = None
+) -> torch.Tensor:
     """CRIS's text-to-pixel contrastive loss (section 3.3, equations 9 and 10).
 
     A pixel's correlation with its sentence is pulled up inside the object and pushed down outside: the mean binary
@@ -15,19 +17,29 @@ def text_to_pixel_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor
     Args:
         logits: (B, h, w), one sentence an image.
         mask: (B, H, W) of 0..1, at any resolution; shrunk to (h, w) by its nearest pixels.
+        ignored: (B, H, W) bool, pixels of the mask that count for nothing; ``None`` where all count.
 
     Returns:
         A scalar.
     """
-    return F.binary_cross_entropy_with_logits(logits, shrink_mask(mask, tuple(logits.shape[-2:])))
+    size = tuple(logits.shape[-2:])
+    mask = shrink_mask(mask, size)
+    if ignored is not None:
+        counted = shrink_mask(ignored.float(), size) == 0
+        logits, mask = logits[counted], mask[counted]
+    return F.binary_cross_entropy_with_logits(logits, mask)
 
 
-def dice_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+def dice_loss(logits: torch.Tensor, masks: torch.Tensor, ignored: torch.Tensor | None = None) -> torch.Tensor:
     """Soft dice over the masks that hold something, each counted once whatever its size; 0 where none does.
 
     Args:
         logits, masks: (..., h, w).
+        ignored: (..., h, w) bool, pixels that count for nothing; ``None`` where all count.
     """
+    if ignored is not None:
+        # A probability of 0 where the mask is 0 adds nothing to any of the sums.
+        logits, masks = logits.masked_fill(ignored, -torch.inf), masks.masked_fill(ignored, 0)
     wanted = masks.flatten(-2)
     there = wanted.sum(-1) > 0
     if not there.any():

@@ -12,14 +12,12 @@ from clip_seg_ros.data.labelled_pictures import (
     LabelledPicture,
     LabelledPictures,
     check_choice,
-    class_list,
     names_in,
     names_listed,
     paired,
     zero_ignored,
 )
 from clip_seg_ros.data.samples import IGNORED, DataError
-from clip_seg_ros.models import class_lists
 
 NUMBERS = np.random.default_rng(0).choice([0, 1, 2, 3, 255], (6, 8))
 
@@ -70,11 +68,6 @@ def test_labels_of_other_than_eight_bits_are_refused(one_picture: LabelledPictur
 
     with pytest.raises(DataError, match="have 8 bits"):
         one_picture[0]
-
-
-@pytest.mark.parametrize("name", class_lists.class_list_names())
-def test_class_names_are_those_that_models_are_given(name: str) -> None:
-    assert class_list(name) == class_lists.class_list(name)
 
 
 def test_both_published_forms_of_lists_are_read(tmp_path: Path) -> None:

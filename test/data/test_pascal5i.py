@@ -113,6 +113,14 @@ def test_masks_hold_the_class_and_nothing_else(root: Path) -> None:
         assert sample.rgb.shape[:2] == sample.mask.shape
 
 
+def test_the_edges_that_voc_ignores_are_ignored(root: Path) -> None:
+    for sample in Pascal5i(root, 2, "val"):
+        labels = drawn(VAL[sample.name.split("/")[1]])
+        assert sample.ignored.shape == sample.mask.shape and sample.ignored.dtype == bool
+        assert sample.ignored[: SIZE[0]].tolist() == (labels == 255).tolist() and sample.ignored.any()
+        assert not (sample.ignored & sample.mask).any()
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_example_is_another_picture_with_enough_of_the_class(root: Path, seed: int) -> None:
     heights = {SIZE[0] + number: name for number, name in enumerate(VAL)}

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -154,3 +155,24 @@ def test_masks_are_scaled_without_new_values():
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
         PhraseCutPlus(Pictures(), **wrong)
+
+
+@pytest.mark.parametrize("negative_probability", [0, 1])
+def test_ignored_pixels_are_cut_and_scaled_with_the_picture(negative_probability):
+    class Edged(Pictures):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            ignored = np.zeros(self.size, bool)
+            ignored[40:45, 5 + 12 * index : 30 + 12 * index] = True
+            rgb = sample.rgb.copy()
+            rgb[ignored, 2] = 255
+            return replace(sample, rgb=rgb, ignored=ignored)
+
+    # At the pictures' own scale, the blue pixels tell where the ignored ones went.
+    plus = PhraseCutPlus(Edged(), size_px=60, negative_probability=negative_probability)
+    for seed in range(10):
+        sample = plus.draw(seed % 3, np.random.default_rng(seed))
+        assert sample.mask.any() != bool(negative_probability)
+        assert sample.ignored.dtype == bool and (sample.ignored == (sample.rgb[..., 2] == 255)).all()
+        assert sample.ignored.any()
+    assert PhraseCutPlus(Pictures(), size_px=60).draw(0, np.random.default_rng(0)).ignored is None

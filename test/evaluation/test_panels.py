@@ -32,6 +32,17 @@ def test_errors_are_right_missed_and_false_in_their_places() -> None:
     assert len(set(errors[180, 380].tolist())) == 1, "what is rightly left out stays grey"
 
 
+def test_ignored_pixels_are_black_where_errors_are_shown() -> None:
+    rgb, true, probabilities = half_and_half()
+    ignored = np.zeros_like(true)
+    ignored[:, 90:110] = True
+    plain = panels.phrase_panels(rgb, true, probabilities, "cup", 0.5)
+    pictures = panels.phrase_panels(rgb, true, probabilities, "cup", 0.5, ignored)
+    assert not pictures["errors"][:, 182:218].any()
+    assert (pictures["errors"][:, :178] == plain["errors"][:, :178]).all()
+    assert all((pictures[name] == plain[name]).all() for name in ("truth", "answer", "probability"))
+
+
 def test_the_true_outline_and_the_answer_are_drawn() -> None:
     rgb, true, probabilities = half_and_half()
     pictures = panels.phrase_panels(rgb, true, probabilities, "cup", 0.5)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
-from clip_seg_ros.data.samples import DataError, SemanticSample
+from clip_seg_ros.data.samples import DataError, ReferringSample, SemanticSample
 from clip_seg_ros.evaluation.answers import LabelAnswers, PhraseAnswers
 from clip_seg_ros.evaluation.boundary_metrics import boundary_score, class_boundary_f
 from clip_seg_ros.evaluation.protocols import evaluate_phrases, evaluate_referring, evaluate_semantic
@@ -144,3 +145,70 @@ def test_a_mask_of_another_size_is_named(clipseg: Predictor, scenes: list, label
         evaluate_semantic(
             LabelAnswers(clipseg, CLASSES), [replace(labelled[0], labels=labelled[0].labels[1:])], [0]
         )
+
+
+def with_edges(scenes: list) -> list:
+    """The named scenes, with a rim around each object and a part of it ignored; and one that ignores nothing."""
+    edged = []
+    for sample in [sample for sample in scenes if sample.mask.any()]:
+        around = cv2.dilate(sample.mask.astype(np.uint8), np.ones((15, 15))) > 0
+        ignored = around & ~sample.mask
+        ignored[:, : np.nonzero(sample.mask.any(axis=0))[0][3]] = True
+        edged.append(replace(sample, ignored=ignored))
+    return [*edged, scenes[0]]
+
+
+def looped_counts(answered: np.ndarray, sample: ReferringSample) -> tuple[int, int, int, int]:
+    """(tp, fp, fn, tn) of the pixels that count, one after the other."""
+    tp = fp = fn = tn = 0
+    for y in range(answered.shape[0]):
+        for x in range(answered.shape[1]):
+            if sample.ignored is not None and sample.ignored[y, x]:
+                continue
+            tp += bool(answered[y, x] and sample.mask[y, x])
+            fp += bool(answered[y, x] and not sample.mask[y, x])
+            fn += bool(not answered[y, x] and sample.mask[y, x])
+            tn += bool(not answered[y, x] and not sample.mask[y, x])
+    return tp, fp, fn, tn
+
+
+def test_ignored_pixels_count_in_no_figure(clipseg: Predictor, scenes: list) -> None:
+    samples, threshold = with_edges(scenes), 0.35
+    indices = range(len(samples))
+    referring = evaluate_referring(PhraseAnswers(clipseg), samples, indices, threshold)
+    phrases = evaluate_phrases(PhraseAnswers(clipseg), samples, indices, threshold)
+    classes = evaluate_phrases(PhraseAnswers(clipseg), samples, indices, threshold, phrases_are_classes=True)
+    each, edges = [], []
+    for sample in samples:
+        answered = clipseg.predict(sample.rgb, [sample.phrase]).values[0] > np.float32(threshold)
+        each.append(looped_counts(answered, sample))
+        edges.append(boundary_score(answered, sample.mask, ignored=sample.ignored).f)
+    tp, fp, fn, tn = (sum(column) for column in zip(*each))
+    found, swept, by_class = (values(evaluation.figures) for evaluation in (referring, phrases, classes))
+    assert found["overall_iou"] == pytest.approx(tp / (tp + fp + fn))
+    assert found["mean_iou"] == pytest.approx(np.mean([a / (a + b + c + 1e-6) for a, b, c, _ in each]))
+    foreground, background = tp / (1 + tp + fp + fn), tn / (1 + tn + fp + fn)
+    assert swept["iou_fg"] == pytest.approx(foreground)
+    assert swept["iou_bin"] == pytest.approx((foreground + background) / 2)
+    assert swept["mean_iou"] == pytest.approx(np.mean([a / (1 + a + b + c) for a, b, c, _ in each]))
+    of_class = {}
+    for sample, counts in zip(samples, each):
+        of_class[sample.phrase] = np.add(of_class.get(sample.phrase, 0), counts)
+    assert len(of_class) < len(samples)
+    assert by_class["mean_iou"] == pytest.approx(np.mean([a / (1 + a + b + c) for a, b, c, _ in of_class.values()]))
+    assert found["boundary_f"] == swept["boundary_f"] == pytest.approx(np.mean(edges))
+    for evaluation in (referring, phrases):
+        for result, (a, b, c, d) in zip(evaluation.samples, each, strict=True):
+            assert result.iou == pytest.approx(a / (a + b + c))
+            assert (result.precision, result.recall) == pytest.approx((a / (a + b), a / (a + c)))
+            assert result.true_share == pytest.approx((a + c) / (a + b + c + d))
+            assert result.answered_share == pytest.approx((a + b) / (a + b + c + d))
+    as_background = [replace(sample, ignored=None) for sample in samples]
+    counted = values(evaluate_phrases(PhraseAnswers(clipseg), as_background, indices, threshold).figures)
+    assert abs(counted["iou_fg"] - swept["iou_fg"]) > 0.01, "it makes a difference here"
+
+
+def test_a_sample_that_ignores_all_or_another_size_is_named(clipseg: Predictor, scenes: list) -> None:
+    for ignored in (np.ones_like(scenes[0].mask), np.zeros((3, 3), bool)):
+        with pytest.raises(DataError, match=scenes[0].name):
+            evaluate_phrases(PhraseAnswers(clipseg), [replace(scenes[0], ignored=ignored)], [0])

@@ -19,12 +19,12 @@ from clip_seg_ros.data import tabletop
 from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig
 from clip_seg_ros.models.base import InputSpec
 from clip_seg_ros.models.checkpoints import load_safetensors, save_safetensors, update_sum
-from clip_seg_ros.models.class_lists import class_list
 from clip_seg_ros.models.clipseg import CLIPSegConfig
 from clip_seg_ros.models.cris import CRISConfig
 from clip_seg_ros.models.denseclip import DenseCLIPConfig
 from clip_seg_ros.models.factory import MODEL_KINDS, build_from_file, build_segmenter
 from clip_seg_ros.models.tokenizer import CompactTokenizer
+from clip_seg_ros.resources import class_list
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.training import pocket
 from clip_seg_ros.training.methods import TrainConfig, build_recipe

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,6 +165,29 @@ def test_mixed_precision_learns_too(few_scenes, tmp_path: Path) -> None:
     Runner(recipe.module, tmp_path / "state.pt", 0, log_dir=tmp_path, log_every=1).run(recipe.stages()[0])
     losses = [point["loss"] for point in read_curve(tmp_path / CURVE_NAME)]
     assert losses[-1] < losses[0] and recipe.module.film_mul.weight.dtype == torch.float32
+
+
+def test_ignored_pixels_are_not_learnt_from(few_scenes) -> None:
+    config = model_config("vit")
+    recipe = CLIPSegRecipe(SMALL, build(config), Scenes(few_scenes), config)
+    samples = [recipe._data.draw(index, np.random.default_rng(index)) for index in (1, 2)]
+    ignored = np.random.default_rng(0).random(samples[0].mask.shape) > 0.6
+    recipe._samples = [replace(samples[0], ignored=ignored), samples[1]]
+    seen = []
+    recipe.module.eval().register_forward_hook(lambda module, given, logits: seen.append(logits))
+    loss = recipe.terms(np.random.default_rng(0))["bce"]
+    entropies = []
+    for logits, sample in zip(seen[0].tolist(), recipe._samples, strict=True):
+        for y, row in enumerate(logits):
+            for x, logit in enumerate(row):
+                if sample.ignored is None or not sample.ignored[y, x]:
+                    # -log of the probability of what is there.
+                    entropies.append(math.log1p(math.exp(-logit if sample.mask[y, x] else logit)))
+    assert loss.item() == pytest.approx(sum(entropies) / len(entropies), rel=1e-5)
+    assert len(entropies) < sum(sample.mask.size for sample in samples)
+    seen[0].retain_grad()
+    loss.backward()
+    assert not seen[0].grad[0][torch.from_numpy(ignored)].any()
 
 
 def test_samples_of_different_sizes_are_refused(few_scenes) -> None:

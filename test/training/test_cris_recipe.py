@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -104,6 +105,24 @@ def test_the_loss_is_the_papers_and_dice_beside_it(folder: Path) -> None:
     paper = make(folder)
     paper._load(0)
     assert paper.terms(np.random.default_rng(0)).keys() == {"contrast"}
+
+
+def test_ignored_pixels_are_not_learnt_from(folder: Path) -> None:
+    recipe = make(folder, dice_weight=0.5)
+    recipe._load(0)
+    batch = recipe._draw(np.random.default_rng(0))
+    ignored = torch.rand(batch.masks.shape, generator=torch.Generator().manual_seed(0)) > 0.5
+    flipped = torch.where(ignored, 1 - batch.masks, batch.masks)
+
+    def terms(**changed: torch.Tensor) -> dict[str, torch.Tensor]:
+        recipe._draw = lambda rng: replace(batch, **changed)
+        torch.manual_seed(1)  # dropout
+        with torch.no_grad():
+            return recipe.terms(np.random.default_rng(0))
+
+    given, other, all_count = terms(ignored=ignored), terms(ignored=ignored, masks=flipped), terms()
+    for name in ("contrast", "dice"):
+        assert given[name] == other[name] != all_count[name], name
 
 
 def test_stages_follow_from_the_settings(folder: Path) -> None:

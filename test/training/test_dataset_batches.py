@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from clip_seg_ros.data.samples import ReferringSample, SemanticSample
+from clip_seg_ros.pipeline.letterbox import mask_to_square
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.augment import letterboxed
 from clip_seg_ros.training.dataset_batches import LetterboxBatches, SemanticBatches
@@ -79,6 +81,26 @@ def test_pictures_are_letterboxed_with_their_masks_and_phrases() -> None:
         assert batch.texts[row] == (f"object {index}",)
         assert (batch.masks[row, 0].numpy() == mask).all() and mask.any()
         assert np.allclose(batch.pixels[row].numpy() * 255, rgb.transpose(2, 0, 1), atol=1e-3)
+
+
+def test_ignored_pixels_are_letterboxed_with_their_pictures() -> None:
+    class Edged(Phrases):
+        def __getitem__(self, index: int) -> ReferringSample:
+            sample = super().__getitem__(index)
+            return replace(sample, ignored=np.roll(sample.mask, 9, axis=0)) if index % 2 else sample
+
+    batches, data = LetterboxBatches(Edged(), 4, 32, 0), Edged()
+    batches.load(1)
+    batch = batches(np.random.default_rng(0))
+    assert batch.ignored.shape == batch.masks.shape and batch.ignored.dtype == torch.bool
+    for row, index in enumerate(EpochSampler(COUNT, 4, 0).indices(1)):
+        ignored = data[int(index)].ignored
+        # Wherever the letterbox would have put something of an ignored pixel.
+        expected = mask_to_square(ignored, 32) > 0 if index % 2 else np.zeros((32, 32), bool)
+        assert (batch.ignored[row, 0].numpy() == expected).all() and expected.any() == bool(index % 2)
+    plain = LetterboxBatches(Phrases(), 4, 32, 0)
+    plain.load(1)
+    assert plain(np.random.default_rng(0)).ignored is None
 
 
 def test_labels_stay_with_their_pictures() -> None:

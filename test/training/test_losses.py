@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -58,3 +60,35 @@ def test_dice_of_nothing_is_nothing_and_has_a_gradient() -> None:
     loss = dice_loss(logits, torch.zeros(1, 2, 2))
     loss.backward()
     assert loss == 0 and not logits.grad.any()
+
+
+def test_ignored_pixels_have_no_part_in_the_losses() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(3, 4, 6, generator=generator, requires_grad=True)
+    masks = (torch.rand(3, 4, 6, generator=generator) > 0.5).float()
+    ignored = torch.rand(3, 4, 6, generator=generator) > 0.7
+    ignored[2] = False
+    entropies, dices = [], []
+    for logit, mask, out in zip(logits.tolist(), masks.tolist(), ignored.tolist()):
+        overlap = sizes = 0.0
+        for y in range(4):
+            for x in range(6):
+                if out[y][x]:
+                    continue
+                p = 1 / (1 + math.exp(-logit[y][x]))
+                entropies.append(-math.log(p if mask[y][x] else 1 - p))
+                overlap, sizes = overlap + p * mask[y][x], sizes + p + mask[y][x]
+        dices.append(1 - (2 * overlap + 1) / (sizes + 1))
+    entropy, dice = text_to_pixel_loss(logits, masks, ignored), dice_loss(logits, masks, ignored)
+    assert entropy.item() == pytest.approx(sum(entropies) / len(entropies), rel=1e-5)
+    assert dice.item() == pytest.approx(sum(dices) / 3, rel=1e-5)
+    (entropy + dice).backward()
+    assert torch.isfinite(logits.grad).all() and ((logits.grad == 0) == ignored).all()
+
+
+def test_what_is_ignored_may_have_the_resolution_of_the_image() -> None:
+    logits = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
+    mask, ignored = torch.zeros(2, 16, 24), torch.zeros(2, 16, 24, dtype=torch.bool)
+    mask[:, :8], ignored[:, 5:9] = 1, True
+    small = text_to_pixel_loss(logits, mask[:, ::4, ::4], ignored[:, ::4, ::4])
+    assert text_to_pixel_loss(logits, mask, ignored) == small != text_to_pixel_loss(logits, mask)

@@ -14,11 +14,11 @@ import torch
 
 from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec, SlidingWindow
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.models.class_lists import class_list
 from clip_seg_ros.models.conversion.clip import HEAD_WIDTH, text_config, vision_config
 from clip_seg_ros.models.conversion.mapping import Converted, Source, assemble, count_blocks, require, shapes_of
 from clip_seg_ros.models.denseclip import DenseCLIP, DenseCLIPConfig
 from clip_seg_ros.models.tokenizer import tokenizer_config
+from clip_seg_ros.resources import class_list
 
 OPTIONS = frozenset({"class_names", "text_head_width", "vision_head_width", "context_heads", "blocks"})
 _LONG_SIDE_LIMIT = 2048

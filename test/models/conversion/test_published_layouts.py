@@ -12,13 +12,11 @@ import torch
 
 from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.models.class_lists import class_list
 from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.models.factory import build_from_config
 from clip_seg_ros.models.tokenizer import ClipTokenizer
-from clip_seg_ros.tools.cli import main
-from clip_seg_ros.models.tokenizer import ClipTokenizer
+from clip_seg_ros.resources import class_list
 from clip_seg_ros.tools.cli import main
 
 LAYOUTS = Path(__file__).parents[2] / "data" / "layouts"
