@@ -25,6 +25,7 @@ class ModelHost:
         load: Builds the predictor of a name, ready to answer at full speed; slow, and raises where it cannot.
         on_ready: Called with the new predictor's name just after it began to serve, on the loader's thread.
         on_failed: Called with a name and what ``load`` raised, on the loader's thread; the old predictor serves on.
+            Not called where a newer request came meanwhile, for the same name or another: its end will be told.
     """
 
     def __init__(
@@ -37,7 +38,10 @@ class ModelHost:
         self._lock = threading.Lock()
         self._serving: tuple[str, Predictor] | None = None
         self._wanted: str | None = None
-        self._loader: LatestWorker[str] | None = None
+        self._loader: LatestWorker[tuple[int, str]] | None = None
+        # Requests are counted, for a name may be asked for again: its first load must not speak for the second.
+        self._newest = 0
+        self._given_up = 0
 
     @property
     def predictor(self) -> Predictor:
@@ -76,40 +80,53 @@ class ModelHost:
             if self._loader is None:
                 raise RuntimeError("no model is loaded: there is nothing to switch from")
             self._wanted = name
-            self._loader.put(name)
+            self._newest += 1
+            self._loader.put((self._newest, name))
 
     def unload(self) -> None:
         """Lets go of the predictor and of the memory that it held; a predictor still being loaded will not serve."""
         with self._lock:
             loader, self._loader = self._loader, None
             self._serving = self._wanted = None
+            self._given_up = self._newest
         if loader is not None:
             loader.close(timeout_s=0.0)
             _free_memory()
 
     # On the loader's thread.
 
-    def _replace(self, name: str) -> None:
+    def _replace(self, request: tuple[int, str]) -> None:
+        number, name = request
+        predictor = None
         if name != self.name:
             try:
                 predictor = self._load(name)
             except Exception as error:  # whatever it is, the old one serves on and a person hears why
-                if self._settle(name, self._serving):
+                if self._settle_failure(number):
                     self._on_failed(name, error)
                 return
-            settled = self._settle(name, (name, predictor))
+        settled = self._settle(number, name, predictor)
+        if predictor is not None:
             del predictor
             _free_memory()
-            if not settled:
-                return
-        self._on_ready(name)
+        if settled:
+            self._on_ready(name)
 
-    def _settle(self, name: str, serving: tuple[str, Predictor] | None) -> bool:
-        """Lets ``serving`` serve, unless ``name`` is not what is wanted any more; returns whether it is."""
+    def _settle(self, number: int, name: str, predictor: Predictor | None) -> bool:
+        """Lets ``predictor`` serve, ``None`` for the present one, if ``name`` is still wanted; returns whether."""
         with self._lock:
-            if self._wanted != name:
+            if number <= self._given_up or self._wanted != name:
                 return False  # unloaded, or something else was asked for meanwhile
-            self._serving, self._wanted = serving, serving[0]
+            if predictor is not None:
+                self._serving = (name, predictor)
+            return True
+
+    def _settle_failure(self, number: int) -> bool:
+        """Goes on with what serves, unless ``number`` is not the newest request; returns whether it is."""
+        with self._lock:
+            if number <= self._given_up or number != self._newest:
+                return False
+            self._wanted = self.name
             return True
 
     @staticmethod

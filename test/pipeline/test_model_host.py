@@ -22,14 +22,16 @@ class Loads:
     def __init__(self):
         self.started, self.go = threading.Semaphore(0), threading.Semaphore(0)
         self.ready, self.failed, self.told = [], [], threading.Semaphore(0)
+        self.repaired = set()
         self.host = ModelHost(self.load, self.on_ready, self.on_failed)
         self.host.start("first")
 
     def load(self, name):
+        fails = name.startswith("bad") and name not in self.repaired
         if name != "first":
             self.started.release()
             assert self.go.acquire(timeout=PATIENCE_S)
-        if name.startswith("bad"):
+        if fails:
             raise ValueError(f"there is no {name}")
         return Model(name)
 
@@ -82,6 +84,32 @@ def test_the_last_name_wins(loads):
     assert loads.host.name == "fourth" and loads.ready == [("fourth", "fourth")]
 
 
+@pytest.mark.parametrize("newest", ["second", "first", "bad too"])
+def test_a_failure_that_nobody_waits_for_is_not_told(loads, newest):
+    loads.host.switch("bad")
+    loads.wait_started()
+    loads.host.switch(newest)
+    loads.go.release(2)
+    loads.wait_told()
+    serving = "first" if newest == "bad too" else newest
+    assert loads.failed == ([("bad too", "there is no bad too")] if newest == "bad too" else [])
+    assert loads.ready == ([] if newest == "bad too" else [(newest, newest)])
+    assert loads.host.name == loads.host.wanted == serving
+
+
+@pytest.mark.parametrize("between", [[], ["second"]])
+def test_a_name_asked_for_again_gets_another_chance(loads, between):
+    loads.host.switch("bad")
+    loads.wait_started()
+    loads.repaired.add("bad")  # too late for the load under way
+    for name in [*between, "bad"]:
+        loads.host.switch(name)
+    loads.go.release(2)
+    loads.wait_told()
+    assert loads.failed == [] and loads.ready == [("bad", "bad")]
+    assert loads.host.name == loads.host.wanted == "bad"
+
+
 def test_what_serves_already_is_not_loaded_again(loads):
     loads.host.switch("first")
     loads.wait_told()
@@ -101,6 +129,18 @@ def test_unloading_lets_go_of_all_and_of_what_is_still_loading(loads):
         loads.host.switch("third")
     loads.host.start("first")
     assert loads.host.name == "first" and not loads.ready
+
+
+def test_a_failure_from_before_the_unloading_does_not_stop_a_later_load(loads):
+    loads.host.switch("bad")
+    loads.wait_started()
+    loads.repaired.add("bad")
+    loads.host.start("first")
+    loads.host.switch("bad")
+    loads.wait_started()
+    loads.go.release(2)
+    loads.wait_told()
+    assert loads.failed == [] and loads.ready == [("bad", "bad")]
 
 
 def test_a_first_model_that_fails_leaves_none(loads):
