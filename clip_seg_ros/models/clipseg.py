@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from clip_seg_ros.models.backbone import CLIP, ClipConfig, build_clip
@@ -117,7 +119,8 @@ class CLIPSegDecoder(nn.Module):
         """Decodes P prompts an image in one pass; what does not depend on the prompt is computed once an image.
 
         Args:
-            taps: Shallowest first; each (B, prefix + h * w, C_i).
+            taps: Shallowest first; each (B, prefix + h * w, C_i), or without prefix on a grid that is coarser by a
+                whole number.
             grid_size: (h, w).
             conditionals: (B, P, D) raw CLIP embeddings.
 
@@ -127,7 +130,7 @@ class CLIPSegDecoder(nn.Module):
         batch, prompts = conditionals.shape[:2]
         x = None  # (B, 1 or P, N, width): P from the stage of FiLM on
         for stage, (tap, reduce, block) in enumerate(zip(reversed(taps), self.reduces, self.blocks, strict=True)):
-            reduced = reduce(tap)[:, None]
+            reduced = _at_grid(reduce(tap), grid_size)[:, None]
             x = reduced if x is None else reduced + x
             if stage == self.config.cond_layer:
                 x = self.film_mul(conditionals)[:, :, None] * x + self.film_add(conditionals)[:, :, None]
@@ -135,6 +138,16 @@ class CLIPSegDecoder(nn.Module):
         x = x.flatten(0, 1)[:, self.config.prefix_tokens :]  # (B * P, h * w, width)
         logits = self.trans_conv(x.transpose(1, 2).unflatten(2, grid_size))  # (B * P, 1, H, W)
         return logits[:, 0].unflatten(0, (batch, prompts))
+
+
+def _at_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Brings tokens (B, N, C) of a coarser grid to ``grid`` (h, w), bilinear; others are returned as they are."""
+    count = tokens.shape[1]
+    if count >= grid[0] * grid[1]:
+        return tokens
+    ratio = math.isqrt(grid[0] * grid[1] // count)
+    coarse = tokens.transpose(1, 2).unflatten(2, (grid[0] // ratio, grid[1] // ratio))
+    return F.interpolate(coarse, size=grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
 
 
 class CLIPSeg(PromptableSegmenter):

@@ -177,7 +177,9 @@ class ViTTaps(VisionTaps):
 
 
 class ResNetTaps(VisionTaps):
-    """Stages of a ModifiedResNet brought to one grid: each (B, h * w, C_i), no class token.
+    """Stages of a ModifiedResNet as tokens, no class token: each (B, h * w, C_i), or on its own grid where that is coarser.
+
+    Whoever maps tokens linearly does better to do so before he brings them to a finer grid than after.
 
     Its parts are callable one by one, because training wants taps, dense embeddings and the pooled embedding out of a
     single pass: ``maps = taps.feature_maps(pixels, 4)``, then ``to_tokens``, ``dense`` and ``pool``.
@@ -202,7 +204,7 @@ class ResNetTaps(VisionTaps):
         maps = self.feature_maps(pixels, 4 if want_pooled else self.stages[-1])
         grid = self._grid(pixels, self.stride)
         pooled = self.pool(maps[3]) if want_pooled else None
-        return ImageFeatures(taps=self.to_tokens(maps, grid), grid_size=grid, pooled=pooled)
+        return ImageFeatures(taps=self.to_tokens(maps, grid, upsample=False), grid_size=grid, pooled=pooled)
 
     def feature_maps(self, pixels: torch.Tensor, last_stage: int) -> tuple[torch.Tensor, ...]:
         """Returns the maps (B, C_i, h_i, w_i) of stages 1 to ``last_stage`` for ``pixels`` (B, 3, H, W)."""
@@ -214,15 +216,20 @@ class ResNetTaps(VisionTaps):
             maps.append(x)
         return tuple(maps)
 
-    def to_tokens(self, maps: tuple[torch.Tensor, ...], grid: tuple[int, int]) -> tuple[torch.Tensor, ...]:
-        """Brings the tapped ones of ``maps`` to ``grid`` (h, w) and flattens them to (B, h * w, C_i)."""
+    def to_tokens(
+        self, maps: tuple[torch.Tensor, ...], grid: tuple[int, int], upsample: bool = True
+    ) -> tuple[torch.Tensor, ...]:
+        """Brings the tapped ones of ``maps`` to ``grid`` (h, w) and flattens them to (B, h * w, C_i).
+
+        Without ``upsample`` those that are coarser than ``grid`` keep their own.
+        """
         tokens = []
         for stage in self.stages:
             x = maps[stage - 1]
             ratio = x.shape[-2] // grid[0]
             if ratio > 1:
                 x = F.avg_pool2d(x, ratio)
-            elif x.shape[-2:] != grid:
+            elif upsample and x.shape[-2:] != grid:
                 x = F.interpolate(x, size=grid, mode="bilinear", align_corners=False)
             tokens.append(x.flatten(2).transpose(1, 2))
         return tuple(tokens)

@@ -15,6 +15,18 @@ from clip_seg_ros.models.tokenizer import tokenizer_config
 PROMPTS = ("a red cup", "the blue bowl", "a photo of a cup.")
 
 
+@pytest.mark.parametrize("clipseg", ["resnet"], indirect=True)
+@torch.no_grad()
+def test_coarse_tokens_are_those_of_the_fine_grid(clipseg: CLIPSeg, pixels: torch.Tensor) -> None:
+    features, text = clipseg.encode_image(pixels), clipseg.encode_text(PROMPTS)
+    maps = clipseg.taps.feature_maps(pixels, 4)
+    fine = clipseg.taps.to_tokens(maps, features.grid_size)
+    assert {tap.shape[1] for tap in fine} == {features.grid_size[0] * features.grid_size[1]}
+    assert features.taps[-1].shape[1] < fine[-1].shape[1]
+    expected = clipseg.decoder.decode_prompts(fine, features.grid_size, text.pooled.expand(len(pixels), -1, -1))
+    torch.testing.assert_close(clipseg.decode(features, text), expected, atol=1e-5, rtol=1e-5)
+
+
 @torch.no_grad()
 def test_logits_have_the_size_of_the_input(clipseg: CLIPSeg, pixels: torch.Tensor) -> None:
     logits = clipseg.decode(clipseg.encode_image(pixels), clipseg.encode_text(PROMPTS))
