@@ -198,6 +198,9 @@ class ReferringConfig(SegmentationConfig):
         "/camera/color/camera_info", "Intrinsics of the colour camera; empty to do without positions."
     )
     camera_info_topics: tuple[str, ...] = _texts("Intrinsics of the cameras of image_topics, in the same order.")
+    rectified: bool = _switch(
+        False, "The images are rectified already: camera_info's P describes them, without distortion, and not K and D."
+    )
     depth_tolerance_s: float = _number(
         0.02, 0.0, 10.0, "Largest difference in seconds between the stamps of a colour image and its depth."
     )

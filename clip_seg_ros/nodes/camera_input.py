@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class CameraJob:
     camera: CameraInput
     image: AnyImage
     depth: AnyImage | None = None
+    came_s: float = field(default_factory=time.monotonic)
+    """When it came, by the clock that only ever goes on."""
 
     @property
     def stamp_ns(self) -> int:
@@ -68,14 +71,16 @@ class CameraInput:
         topics: The camera's.
         transport: "raw" or "compressed", of the colour images.
         tolerance_s: Says how far the stamps of colour and depth may differ at the moment.
+        rectified: Says whether the images are rectified.
         faults: Where what is wrong with the messages is told.
         on_job: Called with every image, on the executor's thread.
         group: Of the callbacks.
     """
 
     def __init__(
-        self, node: Node, topics: CameraTopics, transport: str, tolerance_s: Callable[[], float], faults: FaultLog,
-        on_job: Callable[[CameraJob], None], group: CallbackGroup | None = None,
+        self, node: Node, topics: CameraTopics, transport: str, tolerance_s: Callable[[], float],
+        rectified: Callable[[], bool], faults: FaultLog, on_job: Callable[[CameraJob], None],
+        group: CallbackGroup | None = None,
     ) -> None:  # fmt: skip
         self.topics = topics
         self.name = topics.name
@@ -83,6 +88,7 @@ class CameraInput:
         """When the last image came, by the node's clock; 0 before the first."""
         self.received = 0
         self._node, self._faults, self._tolerance_s, self._on_job = node, faults, tolerance_s, on_job
+        self._rectified = rectified
         self._depth_images: StampedBuffer[AnyImage] = StampedBuffer()
         # Images whose depth may come later; the one being worked on is among them for as long as that can take.
         self._jobs: deque[CameraJob] = deque(maxlen=8)
@@ -192,7 +198,7 @@ class CameraInput:
             self._faults.report(source, "none", "there is a depth camera, but no camera_info: no positions")
             return None
         try:
-            intrinsics = camera_info_to_intrinsics(info)
+            intrinsics = camera_info_to_intrinsics(info, self._rectified())
         except ConversionError as error:
             self._faults.report(source, error.fault, f"{error}: no positions")
             return None
@@ -201,7 +207,20 @@ class CameraInput:
             self._faults.report(source, "size", fault)
             return None
         self._faults.clear(source)
+        self._doubt_distortion(intrinsics)
         return intrinsics
+
+    def _doubt_distortion(self, intrinsics: CameraIntrinsics) -> None:
+        """Tells where the name of an image that is taken for a raw one says that it is none."""
+        source = self.source("rectified")
+        if intrinsics.distortion and "/image_rect" in self.image_topic:
+            fault = (
+                f"{self.image_topic} sounds rectified, but the distortion in camera_info is undone: "
+                "set the parameter rectified if it is"
+            )
+            self._faults.report(source, "name", fault)
+        else:
+            self._faults.clear(source)
 
 
 def stamp_ns(header: Header) -> int:

@@ -55,6 +55,7 @@ _SCAN_START, _IMAGE_END = b"\xff\xda", b"\xff\xd9"
 # The models whose coefficients have the order of OpenCV, and how many of those there can be.
 _DISTORTION_MODELS = ("plumb_bob", "rational_polynomial")
 _DISTORTION_COUNTS = (4, 5, 8)
+_RECTIFY = "Positions need a rectified image then, and the parameter rectified"
 
 
 def image_to_rgb(message: Any) -> np.ndarray:
@@ -161,33 +162,43 @@ def compressed_depth_to_metres(message: Any) -> np.ndarray:
     return _without_absent(depth_m)
 
 
-def camera_info_to_intrinsics(message: Any) -> CameraIntrinsics:
-    """Reads the pinhole part (``k``) and the distortion (``d``) of a ``sensor_msgs/CameraInfo``.
+def camera_info_to_intrinsics(message: Any, rectified: bool = False) -> CameraIntrinsics:
+    """Reads the pinhole part and the distortion of the lens from a ``sensor_msgs/CameraInfo``.
 
-    ``k`` describes the camera at full resolution. An image of a region of interest begins at ``roi.x_offset``,
+    A raw image has those of ``k`` and ``d``. A rectified image has those of the left 3x3 of ``p`` and no distortion,
+    whatever ``d`` says: image_proc publishes rectified images beside the camera_info of the raw ones.
+
+    ``k`` and ``p`` describe the camera at full resolution. An image of a region of interest begins at ``roi.x_offset``,
     ``roi.y_offset``, so these are taken off cx and cy; then ``binning_x`` and ``binning_y`` divide fx and cx, fy and
     cy, and the size, as in image_geometry. The returned width and height are those of the image.
 
+    Args:
+        message: The camera_info.
+        rectified: Whether the image that it is for is rectified.
+
     Raises:
-        ConversionError: An uncalibrated camera (focal lengths of zero), a size of zero, or a lens whose distortion is
-            neither plumb_bob nor rational_polynomial.
+        ConversionError: An uncalibrated camera (focal lengths of zero), a size of zero, or, of a raw image, a lens
+            whose distortion is neither plumb_bob nor rational_polynomial.
     """
-    k, roi = message.k, message.roi
+    roi = message.roi
+    # (fx, cx, fy, cy) from 3 rows of 4 or of 3 columns.
+    fx, cx, fy, cy = (message.p[at] for at in (0, 2, 5, 6)) if rectified else (message.k[at] for at in (0, 2, 4, 5))
     # In binning and in the size of the region, 0 stands for none.
     binning_x, binning_y = max(1, int(message.binning_x)), max(1, int(message.binning_y))
-    distortion = _distortion(message)
+    distortion = () if rectified else _distortion(message)
     try:
         return CameraIntrinsics(
-            fx=k[0] / binning_x,
-            fy=k[4] / binning_y,
-            cx=(k[2] - roi.x_offset) / binning_x,
-            cy=(k[5] - roi.y_offset) / binning_y,
+            fx=fx / binning_x,
+            fy=fy / binning_y,
+            cx=(cx - roi.x_offset) / binning_x,
+            cy=(cy - roi.y_offset) / binning_y,
             width=int(roi.width or message.width) // binning_x,
             height=int(roi.height or message.height) // binning_y,
             distortion=distortion,
         )
     except ValueError as error:
-        raise ConversionError("uncalibrated", f"camera_info does not describe a camera: {error}") from error
+        part = "P" if rectified else "K"
+        raise ConversionError("uncalibrated", f"{part} of camera_info describes no camera: {error}") from error
 
 
 def fill_image(message: Any, pixels: np.ndarray, encoding: str) -> Any:
@@ -202,12 +213,17 @@ def fill_image(message: Any, pixels: np.ndarray, encoding: str) -> Any:
     message.encoding = encoding
     message.is_bigendian = sys.byteorder == "big"
     message.step = pixels.nbytes // pixels.shape[0]
-    # rclpy takes an array.array as it is, while it checks a list or a numpy array element by element. Filled like this
-    # the pixels are copied once; array.array("B", pixels.tobytes()) copies them twice and takes twenty times as long.
-    data = array.array("B")
-    data.frombytes(memoryview(np.ascontiguousarray(pixels)).cast("B"))
-    message.data = data
+    message.data = byte_array(pixels)
     return message
+
+
+def byte_array(values: np.ndarray) -> array.array:
+    """The bytes of ``values``, of any shape and type, as the data of a message."""
+    # rclpy takes an array.array as it is, while it checks a list or a numpy array element by element. Filled like this
+    # the values are copied once; array.array("B", values.tobytes()) copies them twice and takes twenty times as long.
+    data = array.array("B")
+    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+    return data
 
 
 def metres_to_millimetres(depth_m: np.ndarray) -> np.ndarray:
@@ -255,8 +271,7 @@ def _distortion(message: Any) -> tuple[float, ...]:
     if not known:
         raise ConversionError(
             f"distortion {model}",
-            f"unknown distortion model {model!r}; accepted: {', '.join(_DISTORTION_MODELS)}. "
-            "Positions need a rectified image and its camera_info",
+            f"unknown distortion model {model!r}; accepted: {', '.join(_DISTORTION_MODELS)}. {_RECTIFY}",
         )
     # Some drivers send all 12 or 14 that OpenCV has places for; those of a thin prism and a tilted sensor are then 0.
     most = max(_DISTORTION_COUNTS)
@@ -266,6 +281,6 @@ def _distortion(message: Any) -> tuple[float, ...]:
         raise ConversionError(
             "distortion size",
             f"a distortion of {model} has {', '.join(map(str, _DISTORTION_COUNTS))} coefficients, "
-            f"got {len(coefficients)}. Positions need a rectified image and its camera_info",
+            f"got {len(coefficients)}. {_RECTIFY}",
         )
     return coefficients

@@ -23,6 +23,16 @@ PERIOD_S = 1.0
 _KEPT = 200
 
 
+@dataclass(frozen=True)
+class Spent:
+    """Where the time that one image took went, seconds; what is left over is the node's own."""
+
+    waiting: float
+    """Until the worker had done the image before."""
+    model: float
+    """In the model, from the image's bytes to probabilities."""
+
+
 @dataclass
 class _Counts:
     """Of one camera."""
@@ -31,6 +41,8 @@ class _Counts:
     answered: int = 0
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     """From the image's stamp to its answers."""
+    models_s: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    """Of these, in the model."""
     last_answered: int = 0
     last_received: int = 0
     last_s: float = field(default_factory=lambda: time.monotonic() - PERIOD_S)
@@ -59,13 +71,20 @@ class Health:
         with self._lock:
             self._of(camera).dropped += 1
 
-    def answered(self, job: CameraJob) -> None:
+    def answered(self, job: CameraJob, spent: Spent) -> None:
         """Notes that the answers to an image were published just now."""
         latency_s = (self._node.get_clock().now().nanoseconds - job.stamp_ns) * 1e-9
         with self._lock:
             counts = self._of(job.camera)
             counts.answered += 1
             counts.latencies_s.append(latency_s)
+            counts.models_s.append(spent.model)
+        arrival_s = latency_s - (time.monotonic() - job.came_s)
+        self._node.get_logger().debug(
+            f"image {job.stamp_ns}: {1e3 * arrival_s:.2f} ms to arrive, {1e3 * spent.waiting:.2f} ms waiting, "
+            f"{1e3 * spent.model:.2f} ms in the model, {1e3 * latency_s:.2f} ms from stamp to answer, "
+            f"{job.camera.received} images received"
+        )
 
     def _of(self, camera: CameraInput) -> _Counts:
         return self._counts.setdefault(camera, _Counts())
@@ -91,9 +110,9 @@ class Health:
         if camera.arrived_ns:
             values["age of the last image, seconds"] = f"{(now_ns - camera.arrived_ns) * 1e-9:.2f}"
         for share in (50, 99):
-            if counts.latencies_s:
-                value_ms = 1000 * np.percentile(list(counts.latencies_s), share)
-                values[f"stamp to answer, ms, {share}th percentile"] = f"{value_ms:.1f}"
+            for what, seconds in (("stamp to answer", counts.latencies_s), ("model alone", counts.models_s)):
+                if seconds:
+                    values[f"{what}, ms, {share}th percentile"] = f"{1000 * np.percentile(list(seconds), share):.1f}"
         level, note = DiagnosticStatus.OK, "answering" if self._node.wants_images() else "nothing to look for"
         if not camera.is_alive():
             level, note = DiagnosticStatus.WARN, f"no images on {camera.image_topic}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,21 +15,39 @@ from rclpy.node import Node
 from rclpy.task import Task
 
 _LONGEST_SLEEP_S = 0.5
+_LONGEST_START_S = 0.01
+_NAP_S = 2e-5
 # What a user can bring about: wrong arguments and parameters, missing files, a device that is not there.
 _USER_ERRORS = (ValueError, OSError, RuntimeError, ParameterException, NameValidationException)
 
 
 class _Executor(MultiThreadedExecutor):
-    """Waits on where a callback on another thread destroys what it was about to wait for, which rclpy gives up at."""
+    """Waits where rclpy gives up or does not wait at all.
+
+    It gives up where a callback on another thread destroys what it was about to wait for. And until the thread that a
+    callback was handed to has begun it, rclpy hands it over again and again, in a loop that keeps Python's lock from
+    that very thread: nine times an image, while it got milliseconds older.
+    """
+
+    _handed_over: Task | None = None
 
     def wait_for_ready_callbacks(self, *args: Any, **kwargs: Any) -> tuple[Task, Any, Node]:
+        self._let_begin()
         while True:
             try:
-                return super().wait_for_ready_callbacks(*args, **kwargs)
+                ready = super().wait_for_ready_callbacks(*args, **kwargs)
+                self._handed_over = ready[0]
+                return ready
             except InvalidHandle:
                 # By now the node does not list it any more; but what the end of rclpy destroyed never comes back.
                 if not self.context.ok():
                     raise ExternalShutdownException from None
+
+    def _let_begin(self) -> None:
+        """Sleeps until a thread has begun the last callback, but not for long: all of them may be at work."""
+        task, deadline_s = self._handed_over, time.monotonic() + _LONGEST_START_S
+        while task is not None and not task.executing() and not task.done() and time.monotonic() < deadline_s:
+            time.sleep(_NAP_S)
 
 
 def run_node(name: str, create: Callable[[], Node], threads: int = 1) -> int:

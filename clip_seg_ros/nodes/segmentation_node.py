@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from clip_seg_ros.commands import Command, CommandError, parse_command
 from clip_seg_ros.config import SegmentationConfig
 from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.faults import FaultLog
-from clip_seg_ros.nodes.health import Health
+from clip_seg_ros.nodes.health import Health, Spent
 from clip_seg_ros.nodes.input_watch import InputWatch
 from clip_seg_ros.nodes.parameters import ConfigParameters
 from clip_seg_ros.nodes.qos import RELIABLE
@@ -62,6 +63,8 @@ class SegmentationNode(LifecycleNode, ABC):
         self.lock = threading.RLock()
         self.active = False
         self._worker: LatestWorker[CameraJob] | None = None
+        self._free_s = 0.0
+        """When the worker was done with its last image, by the clock of ``CameraJob.came_s``."""
         self._watch: InputWatch | None = None
         self._model_command: tuple[int, str, str] | None = None
         """Id and text of the command whose model is being loaded, and that model's name."""
@@ -164,8 +167,8 @@ class SegmentationNode(LifecycleNode, ABC):
         self.active = True
         self.cameras = tuple(
             CameraInput(
-                self, topics, config.image_transport, self.depth_tolerance_s, self.faults, self._on_job,
-                self.sensor_group,
+                self, topics, config.image_transport, self.depth_tolerance_s, self.is_rectified, self.faults,
+                self._on_job, self.sensor_group,
             )
             for topics in config.cameras()
         )  # fmt: skip
@@ -223,6 +226,10 @@ class SegmentationNode(LifecycleNode, ABC):
     def depth_tolerance_s(self) -> float:
         """How far the stamps of colour and depth may differ."""
         return getattr(self.settings.config, "depth_tolerance_s", 0.0)
+
+    def is_rectified(self) -> bool:
+        """Whether the cameras' images are rectified."""
+        return getattr(self.settings.config, "rectified", False)
 
     # The model.
 
@@ -292,7 +299,7 @@ class SegmentationNode(LifecycleNode, ABC):
     def on_model_ready(self, name: str) -> None:
         """Tells that another model serves now, on the loader's thread."""
         self.faults.clear("model")
-        self._tell_of_model(True, f"{name} serves now")
+        self._tell_of_model(True, f"{name} serves now", name)
 
     def _on_model_failed(self, name: str, error: Exception) -> None:
         serving = self.host.name
@@ -302,11 +309,17 @@ class SegmentationNode(LifecycleNode, ABC):
         self.faults.report("model", name, note)
         if self.host.wanted == serving:
             self.set_parameters([Parameter("model", value=serving)])
-        self._tell_of_model(False, note)
+        self._tell_of_model(False, note, name)
 
-    def _tell_of_model(self, good: bool, note: str) -> None:
+    def _tell_of_model(self, good: bool, note: str, name: str | None = None) -> None:
+        """Ends the command that waits for the model ``name``, or for any."""
         with self.lock:
-            command, self._model_command = self._model_command, None
+            command = self._model_command
+            # Another may have been asked for since; its own end will come.
+            if command is not None and name in (None, command[2]):
+                self._model_command = None
+            else:
+                command = None
         if command is not None:
             (self.status.done if good else self.status.fail)(*command[:2], note)
         elif good:
@@ -345,10 +358,16 @@ class SegmentationNode(LifecycleNode, ABC):
     def _work(self, job: CameraJob) -> None:
         if not self.active:
             return
-        rgb = job.camera.rgb(job)
-        if rgb is not None and self.work(job, rgb, self.host.predictor):
-            self.health.answered(job)
-            self.faults.clear("inference")
+        waited_s = max(0.0, self._free_s - job.came_s)
+        predictor = self.host.predictor
+        before_s = predictor.seconds
+        try:
+            rgb = job.camera.rgb(job)
+            if rgb is not None and self.work(job, rgb, predictor):
+                self.health.answered(job, Spent(waited_s, predictor.seconds - before_s))
+                self.faults.clear("inference")
+        finally:
+            self._free_s = time.monotonic()
 
     def _on_work_error(self, error: Exception) -> None:
         # While the process ends, publishing fails, and rightly so.

@@ -31,6 +31,7 @@ from clip_seg_ros.pipeline.class_labels import (
     label_classes,
     paint,
 )
+from clip_seg_ros.resources import class_list, class_list_names
 from clip_seg_ros.types import ProbabilityMaps
 
 if TYPE_CHECKING:
@@ -107,8 +108,6 @@ class SemanticNode(SegmentationNode):
 
     def _names_for(self, model: PromptableSegmenter) -> tuple[str, ...]:
         """The classes that a model is to tell apart. Raises ValueError where it cannot, or nobody says which."""
-        from clip_seg_ros.models.class_lists import class_list
-
         config: SemanticConfig = self.settings.config
         names = self._wished or config.classes or (class_list(config.class_list) if config.class_list else ())
         names = names or model.class_names or ()
@@ -151,8 +150,6 @@ class SemanticNode(SegmentationNode):
         return command is not None and command.verb == "classes"
 
     def obey(self, command_id: int, text: str, command: Command) -> None:
-        from clip_seg_ros.models.class_lists import class_list, class_list_names
-
         names = command.classes
         if len(names) == 1 and names[0] in class_list_names():
             names = class_list(names[0])

@@ -49,7 +49,7 @@ class SimCameraNode(Node):
         self._orbits = value["motion"] == "orbit"
         self._scene = _scene_of(value["seed"], value["required"], value["forbidden"])
         self._renderer = SceneRenderer(value["width"], value["height"])
-        self._messages: _ViewMessages | None = None
+        self._messages: ViewMessages | None = None
         self._started_ns = self.get_clock().now().nanoseconds
         qos = camera_output(value["reliability"])
         self._color = self.create_publisher(Image, "camera/color/image_raw", qos)
@@ -109,13 +109,15 @@ class SimCameraNode(Node):
         value.update({change.name: change.value for change in changes if change.name in value})
         return _scene_of(value["seed"], value["required"], value["forbidden"])
 
+    def messages_at(self, turns: float) -> ViewMessages:
+        """Draws the scene from its camera, carried so many times around the table."""
+        view = self._renderer.render(self._scene, camera=_turned(self._scene.camera, turns))
+        return ViewMessages(view, self._depth_encoding)
+
     def _tick(self) -> None:
         if self._messages is None or self._orbits:
-            camera = self._scene.camera
-            if self._orbits:
-                elapsed_s = (self.get_clock().now().nanoseconds - self._started_ns) * 1e-9
-                camera = _turned(camera, elapsed_s / ORBIT_PERIOD_S)
-            self._messages = _ViewMessages(self._renderer.render(self._scene, camera=camera), self._depth_encoding)
+            elapsed_s = (self.get_clock().now().nanoseconds - self._started_ns) * 1e-9
+            self._messages = self.messages_at(elapsed_s / ORBIT_PERIOD_S if self._orbits else 0.0)
         messages = self._messages
         # After the drawing: it stands for the exposure, and the time that it takes is not the robot's.
         messages.stamp(self.get_clock().now().to_msg())
@@ -130,7 +132,7 @@ class SimCameraNode(Node):
                 publisher.publish(message)
 
 
-class _ViewMessages:
+class ViewMessages:
     """Everything that one rendered view is published as; a still scene is published again with new stamps."""
 
     def __init__(self, view: RenderedView, depth_encoding: str) -> None:

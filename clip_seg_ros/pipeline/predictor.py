@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +35,26 @@ class EncodedImage:
     geometry: Geometry
     windows: tuple[Box, ...] | None = None
     """Where the windows lie, for a model that sees an image through them."""
+
+
+class _Stopwatch(threading.local):
+    """What the model took, for each thread by itself."""
+
+    seconds = 0.0
+
+
+def _timed(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the time that a method of ``Predictor`` takes to its stopwatch."""
+
+    @functools.wraps(step)
+    def timed(self: Predictor, *args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return step(self, *args, **kwargs)
+        finally:
+            self._stopwatch.seconds += time.perf_counter() - start
+
+    return timed
 
 
 class Predictor:
@@ -67,6 +91,16 @@ class Predictor:
         self.model = model.to(self.device, self._dtype).eval()
         self._preprocess = Preprocessor(model.input_spec, self.device)
         self._text_features = TextCache(model.encode_text)
+        self._stopwatch = _Stopwatch()
+
+    @property
+    def seconds(self) -> float:
+        """How long the calling thread has been encoding and asking so far, from an image's bytes to probabilities.
+
+        What an image took is the difference between before and after. On a GPU that is so only for both steps
+        together: encoding goes on while ``encode`` has returned, and asking waits for it.
+        """
+        return self._stopwatch.seconds
 
     @classmethod
     def from_name(
@@ -90,6 +124,7 @@ class Predictor:
         """
         return self.encode_batch([rgb])[0]
 
+    @_timed
     @torch.inference_mode()
     def encode_batch(self, images: Sequence[np.ndarray]) -> list[EncodedImage]:
         """Encodes several images; those that the model sees at the same size go through it together.
@@ -113,13 +148,15 @@ class Predictor:
                 # (B * W, 3, crop, crop), the windows of one image behind one another
                 crops = [pixels[:, :, top:bottom, left:right] for top, left, bottom, right in boxes]
                 pixels = torch.stack(crops, dim=1).flatten(0, 1)
-            features = self.model.encode_image(pixels)
+            # The format that convolutions are fast in.
+            features = self.model.encode_image(pixels.contiguous(memory_format=torch.channels_last))
             rows = len(pixels) // len(indices)
             for place, index in enumerate(indices):
                 part = features.rows(place * rows, (place + 1) * rows)
                 encoded[index] = EncodedImage(part, prepared[index].geometry, boxes)
         return [encoded[index] for index in range(len(prepared))]
 
+    @_timed
     @torch.inference_mode()
     def ask(self, encoded: EncodedImage, prompts: Sequence[str]) -> ProbabilityMaps:
         """Answers all prompts in one pass.

@@ -2,6 +2,8 @@
 
 ``models``: CLIPSeg against transformers. One image and N prompts, which is what a robot asks; N copies of the image are
 what transformers' own example feeds it. Every measurement has a process of its own (``bench_models``).
+
+``ros``: what the node adds to the model, between processes (``bench_ros``).
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from clip_seg_ros.tools import bench_ros
 
 MAX_PROMPTS = 64
 """As many different phrases ``bench_models`` has."""
@@ -62,6 +66,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     models.add_argument("--threads", type=int, default=0, help="processor threads (default: torch's choice)")
     models.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     models.set_defaults(run=run_models)
+    bench_ros.add_arguments(
+        subjects.add_parser(
+            "ros",
+            help="what the node adds to the model, between processes",
+            description="Runs a camera, the segmentation node and an observer as processes over Fast DDS, with the "
+            "package's shared memory profile and without, and measures from each image's stamp to its mask. Source the "
+            "built workspace first.",
+        )
+    )
 
 
 def run_models(args: argparse.Namespace) -> int:

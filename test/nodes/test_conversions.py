@@ -5,6 +5,7 @@ import math
 import struct
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from rosbags.image import message_to_cvimage
@@ -19,6 +20,8 @@ from clip_seg_ros.nodes.conversions import (
     image_to_rgb,
     metres_to_millimetres,
 )
+from clip_seg_ros.pipeline.localization import measure
+from clip_seg_ros.types import CameraFrame, ObjectRegion
 
 HEIGHT, WIDTH = 4, 5
 CHANNEL_NAMES = {
@@ -236,5 +239,61 @@ def test_distortion_that_cannot_be_undone_asks_for_a_rectified_image(model, d, f
 
 
 def test_an_uncalibrated_camera_is_refused():
-    with pytest.raises(ConversionError, match="focal lengths"):
-        camera_info_to_intrinsics(CameraInfo(width=640, height=480))
+    for rectified, part in ((False, "K"), (True, "P")):
+        with pytest.raises(ConversionError, match=f"{part} of camera_info describes no camera: focal lengths") as error:
+            camera_info_to_intrinsics(CameraInfo(width=640, height=480), rectified)
+        assert error.value.fault == "uncalibrated"
+
+
+LENS = CameraInfo(
+    width=160, height=120, distortion_model="plumb_bob", d=[-0.3, 0.1, 0.002, -0.001, 0.02],
+    k=[120.0, 0.0, 79.0, 0.0, 125.0, 61.0, 0.0, 0.0, 1.0],
+    # The fourth column tells where the other camera of a pair is, which does not move what this one sees.
+    p=[108.0, 0.0, 86.0, -9.0, 0.0, 112.0, 56.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+)  # fmt: skip
+DISC_M = (0.45, -0.3, 0.9)
+
+
+def position_of_disc(pixels: np.ndarray, rectified: bool) -> np.ndarray:
+    """The position (3,) of a disc facing the camera at ``DISC_M``, from its pixels (N, 2) in an image of ``LENS``."""
+    mask = np.zeros((120, 160), bool)
+    x, y = np.rint(pixels).astype(int).T
+    mask[y, x] = True
+    region = ObjectRegion(
+        "disc", 1, 1.0, mask, (x.min(), y.min(), x.max() + 1, y.max() + 1), (x.mean(), y.mean()), int(mask.sum())
+    )
+    intrinsics = camera_info_to_intrinsics(LENS, rectified)
+    depth_m = np.full(mask.shape, DISC_M[2], np.float32)
+    frame = CameraFrame(np.zeros((*mask.shape, 3), np.uint8), 0, "camera", depth_m, intrinsics)
+    return np.array(measure(region, frame).region.position_m)
+
+
+def test_a_raw_and_a_rectified_image_give_the_same_position():
+    steps = np.linspace(-0.06, 0.06, 101)
+    within = [(u, v) for u in steps for v in steps if math.hypot(u, v) < 0.06]
+    disc = np.array([[DISC_M[0] + u, DISC_M[1] + v, DISC_M[2]] for u, v in within])
+    matrix = np.array(LENS.k).reshape(3, 3)
+    raw = cv2.projectPoints(disc, np.zeros(3), np.zeros(3), matrix, np.array(LENS.d))[0][:, 0]
+    projection = np.array(LENS.p).reshape(3, 4)[:, :3]
+    rectified = np.array([(projection @ point)[:2] / point[2] for point in disc])
+
+    # A pixel is 9 mm wide at that distance, and the position is that of one.
+    assert position_of_disc(raw, False) == pytest.approx(DISC_M, abs=0.0045)
+    assert position_of_disc(rectified, True) == pytest.approx(DISC_M, abs=0.0045)
+    for wrong in (position_of_disc(raw, True), position_of_disc(rectified, False)):
+        assert np.linalg.norm(wrong - DISC_M) > 0.02
+
+
+def test_of_a_rectified_image_the_distortion_does_not_matter():
+    known = camera_info_to_intrinsics(LENS, rectified=True)
+    fisheye = CameraInfo(width=160, height=120, distortion_model="equidistant", d=[0.1] * 4, k=LENS.k, p=LENS.p)
+    assert camera_info_to_intrinsics(fisheye, rectified=True) == known
+    assert known.distortion == ()
+
+
+def test_a_region_and_binning_move_the_rectified_intrinsics_alike():
+    info = CameraInfo(width=160, height=120, p=LENS.p, binning_x=2, binning_y=4)
+    info.roi = RegionOfInterest(x_offset=10, y_offset=8, width=80, height=60)
+    intrinsics = camera_info_to_intrinsics(info, rectified=True)
+    assert (intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy) == (54.0, 28.0, 38.0, 12.0)
+    assert (intrinsics.width, intrinsics.height) == (40, 15)

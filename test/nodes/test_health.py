@@ -61,6 +61,8 @@ def test_rates_latencies_and_drops_are_counted(heard, own_watcher, view):
         assert answered <= received <= 100
         middle, high = (float(values[f"stamp to answer, ms, {share}th percentile"]) for share in (50, 99))
         assert 0 < middle <= high < 60_000
+        in_model = float(values["model alone, ms, 50th percentile"])
+        assert 0 < in_model <= float(values["model alone, ms, 99th percentile"]) and in_model < middle
         assert 0 <= float(values["age of the last image, seconds"]) < 5
         # Fifty images a second are more than any model answers here.
         dropped = int(values["images dropped for newer ones"])

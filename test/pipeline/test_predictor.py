@@ -1,3 +1,6 @@
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -219,3 +222,22 @@ def test_half_precision(precision):
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match='unknown precision "half": use float32 or bfloat16 or float16'):
         Predictor(ColorSegmenter(), "cpu", "half")
+
+
+def test_each_thread_knows_how_long_it_was_in_the_model(monkeypatch):
+    model = ColorSegmenter()
+    encode_image, decode = model.encode_image, model.decode
+    monkeypatch.setattr(model, "encode_image", lambda pixels: (time.sleep(0.05), encode_image(pixels))[1])
+    monkeypatch.setattr(model, "decode", lambda image, text: (time.sleep(0.02), decode(image, text))[1])
+    predictor = Predictor(model, "cpu")
+    assert predictor.seconds == 0.0
+    start_s = time.perf_counter()
+    encoded = predictor.encode(halves("red", "blue"))
+    assert 0.05 <= (encoding_s := predictor.seconds) <= time.perf_counter() - start_s
+    predictor.ask(encoded, ["red"])
+    assert 0.02 <= predictor.seconds - encoding_s and predictor.seconds <= time.perf_counter() - start_s
+    elsewhere_s = []
+    thread = threading.Thread(target=lambda: elsewhere_s.append(predictor.seconds))
+    thread.start()
+    thread.join()
+    assert elsewhere_s == [0.0]

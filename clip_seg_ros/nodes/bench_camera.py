@@ -1,0 +1,42 @@
+"""The camera of ``clip-seg bench ros``: plays views that were drawn beforehand, so that it costs next to nothing."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+from clip_seg_ros.nodes.process import run_node
+from clip_seg_ros.nodes.sim_camera import SimCameraNode
+
+VIEWS = 20
+"""Half a second and more of a moving camera; each takes a tenth of a second and more to draw."""
+TURN_PER_VIEW = 1 / 900
+"""Of the circle around the table: at 30 images a second, twelve degrees a second."""
+
+
+class BenchCamera(SimCameraNode):
+    """A ``sim_camera`` that sways around the table; its parameters are those, but nothing changes while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        recorded = [self.messages_at(index * TURN_PER_VIEW) for index in range(VIEWS)]
+        # There and back: no two images that follow one another are far apart.
+        self._recorded = itertools.cycle(recorded + recorded[-2:0:-1])
+
+    def _tick(self) -> None:
+        messages = next(self._recorded)
+        messages.stamp(self.get_clock().now().to_msg())
+        # The colour first: its way is what is measured.
+        self._color.publish(messages.color)
+        for publisher, message in ((self._info, messages.info), (self._depth, messages.depth)):
+            if publisher.get_subscription_count() > 0:
+                publisher.publish(message)
+
+
+def main() -> int:
+    """Runs the node as a process."""
+    return run_node("bench_camera", BenchCamera)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

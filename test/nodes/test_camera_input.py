@@ -1,0 +1,85 @@
+"""What a camera's lens is taken for, on a node that hears real messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from ros_harness import Talker, wait_until
+from sensor_msgs.msg import CameraInfo, Image
+
+from clip_seg_ros.config import CameraTopics
+from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
+from clip_seg_ros.nodes.conversions import fill_image
+from clip_seg_ros.nodes.faults import FaultLog
+from clip_seg_ros.types import CameraIntrinsics
+
+LENS = CameraInfo(
+    width=4, height=3, distortion_model="plumb_bob", d=[-0.3, 0.1, 0.0, 0.0, 0.0],
+    k=[5.0, 0.0, 1.5, 0.0, 5.0, 1.0, 0.0, 0.0, 1.0],
+    p=[4.0, 0.0, 1.25, 0.0, 0.0, 4.5, 1.125, 0.0, 0.0, 0.0, 1.0, 0.0],
+)  # fmt: skip
+AS_RAW = CameraIntrinsics(5.0, 5.0, 1.5, 1.0, 4, 3, (-0.3, 0.1, 0.0, 0.0, 0.0))
+AS_RECTIFIED = CameraIntrinsics(4.0, 4.5, 1.25, 1.125, 4, 3)
+
+
+class Listener:
+    """A node with one camera, whose topics begin with ``/lens``."""
+
+    def __init__(self, image: str) -> None:
+        self.node, self.rectified, self.jobs = Node("listener"), False, []
+        self.faults = FaultLog(lambda message: None)
+        topics = CameraTopics("", f"/lens/{image}", "/lens/depth", "/lens/info")
+        self.camera = CameraInput(
+            self.node, topics, "raw", lambda: 0.1, lambda: self.rectified, self.faults, self.jobs.append
+        )
+
+    def intrinsics(self) -> CameraIntrinsics | None:
+        job: CameraJob = self.jobs[-1]
+        return self.camera.frame(job, self.camera.rgb(job)).intrinsics
+
+
+@pytest.fixture(params=["image_raw", "image_rect_color"])
+def listener(ros: None, request: pytest.FixtureRequest) -> Iterator[Listener]:
+    """Has heard an image, its depth and its lens."""
+    listener = Listener(request.param)
+    topics = {
+        "color": (Image, f"/lens/{request.param}"), "depth": (Image, "/lens/depth"), "info": (CameraInfo, "/lens/info"),
+    }  # fmt: skip
+    executor = SingleThreadedExecutor()
+    executor.add_node(listener.node)
+    try:
+        with Talker(topics) as talker:
+            talker.send(
+                color=fill_image(Image(), np.zeros((3, 4, 3), np.uint8), "rgb8"),
+                depth=fill_image(Image(), np.ones((3, 4), np.float32), "32FC1"), info=LENS,
+            )  # fmt: skip
+
+            def heard() -> bool:
+                executor.spin_once(timeout_sec=0.05)
+                return bool(listener.jobs) and listener.intrinsics() is not None
+
+            wait_until(heard, "the image, its depth and its lens")
+        yield listener
+    finally:
+        executor.shutdown()
+        listener.camera.close()
+        listener.node.destroy_node()
+
+
+def test_the_lens_is_that_of_a_raw_or_of_a_rectified_image_as_is_said(listener: Listener) -> None:
+    assert listener.intrinsics() == AS_RAW
+    listener.rectified = True
+    assert listener.intrinsics() == AS_RECTIFIED
+
+
+def test_an_image_that_sounds_rectified_and_is_not_said_to_be_is_told(listener: Listener) -> None:
+    listener.intrinsics()
+    told = [fault for fault in listener.faults.standing() if "set the parameter rectified" in fault]
+    assert len(told) == ("rect" in listener.camera.image_topic)
+    listener.rectified = True
+    listener.intrinsics()
+    assert listener.faults.standing() == []

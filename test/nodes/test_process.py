@@ -1,0 +1,65 @@
+"""The executor that several threads share."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import rclpy
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+
+from clip_seg_ros.nodes.process import _Executor
+
+
+@pytest.fixture
+def node(ros):
+    node = Node("process_test")
+    yield node
+    node.destroy_node()
+
+
+def spin(node: Node, seconds: float) -> list[object]:
+    """Spins for so long on two threads; returns the callback of every turn."""
+    executor = _Executor(2)
+    executor.add_node(node)
+    wait, handed_over = executor.wait_for_ready_callbacks, []
+
+    def noted(*args, **kwargs):
+        ready = wait(*args, **kwargs)
+        handed_over.append(ready[0])
+        return ready
+
+    executor.wait_for_ready_callbacks = noted
+    deadline_s = time.monotonic() + seconds
+    while time.monotonic() < deadline_s:
+        executor.spin_once(0.1)
+    executor.shutdown()
+    return handed_over
+
+
+def test_a_callback_is_handed_over_once(node):
+    calls = []
+    timer = node.create_timer(0.01, lambda: calls.append(1))
+    handed_over = spin(node, 1.0)
+    timer.destroy()
+    assert len(calls) >= 10
+    # A thread that is slow to begin because others have the processor may be offered its callback once more.
+    assert len(handed_over) <= 1.5 * len(calls)
+
+
+def test_callbacks_go_on_while_every_thread_was_busy(node):
+    calls = []
+
+    def slow():
+        calls.append(1)
+        time.sleep(0.1)
+
+    group = ReentrantCallbackGroup()
+    timers = [node.create_timer(0.03, slow, callback_group=group) for _ in range(3)]
+    handed_over = spin(node, 1.0)
+    for timer in timers:
+        timer.destroy()
+    assert len(calls) >= 6
+    # Three want to run where two can: the third is offered, but with pauses in between.
+    assert len(handed_over) <= len(calls) + 150
