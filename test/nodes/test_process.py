@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -63,3 +66,37 @@ def test_callbacks_go_on_while_every_thread_was_busy(node):
     assert len(calls) >= 6
     # Three want to run where two can: the third is offered, but with pauses in between.
     assert len(handed_over) <= len(calls) + 150
+
+
+BUSY_NODE = """
+import threading, torch
+from rclpy.node import Node
+from clip_seg_ros.nodes.process import run_node
+
+class Busy(Node):
+    def __init__(self):
+        super().__init__("busy")
+        threading.Thread(target=self.work, daemon=True).start()
+
+    def work(self):
+        image, kernel = torch.ones(1, 64, 256, 256), torch.ones(64, 64, 3, 3)
+        print("at work", flush=True)
+        while True:
+            torch.conv2d(image, kernel)
+
+raise SystemExit(run_node("busy", Busy))
+"""
+
+
+def test_a_process_ends_quietly_while_a_thread_is_at_work():
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY_NODE], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert process.stdout.readline() == "at work\n"
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and said == "", said

@@ -168,6 +168,9 @@ def test_another_model_takes_the_classes_over(semantic, labels_watcher, view):
 def test_each_node_answers_its_own_commands(semantic, labels_watcher, referring):
     wait_until(lambda: "referring" in labels_watcher.get_node_names(), "both nodes")
     seen = labels_watcher.seen["status"]
+    # What others told the node before may be heard only now.
+    labels_watcher.say("find the plate")
+    wait_until(lambda: any("looking for plate" in status.message for status in seen), "the first answer")
     seen.clear()
     # A node takes commands in their order: an answer to the first would come before that to the last.
     for text, words in (("segment the cup", "looking for cup"), ("classes: cup, table", "telling apart cup, table"),
