@@ -6,9 +6,9 @@
 import os
 from pathlib import Path
 
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
-from launch.conditions import IfCondition
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -88,7 +88,7 @@ def _shared_memory() -> list[SetEnvironmentVariable]:
     return [SetEnvironmentVariable(name, str(config_dir() / "fastdds_shm.xml")) for name in FASTDDS_VARIABLES]
 
 
-def _nodes(context: LaunchContext) -> list[Node]:
+def _nodes(context: LaunchContext) -> list[Node | LogInfo]:
     names = ("namespace", "nodes", "params_file", "semantic_params_file", "log_level", *OVERRIDES)
     value = {name: LaunchConfiguration(name).perform(context) for name in names}
     started = []
@@ -107,17 +107,25 @@ def _nodes(context: LaunchContext) -> list[Node]:
                 output="screen",
             )
         )
+    if LaunchConfiguration("rviz").perform(context) == "true":
+        started.append(_rviz(value))
+    return started
+
+
+def _rviz(value: dict[str, str]) -> Node | LogInfo:
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        return LogInfo(msg="RViz is not installed (ros-$ROS_DISTRO-rviz2): the nodes run without it")
     topics = [(f"/clip_seg/{name}", f"/{value['namespace'].strip('/')}/{name}") for name in RVIZ_OUTPUTS]
     if value["image_topic"] != FROM_FILE:
         topics.append(("/camera/color/image_raw", value["image_topic"]))
-    rviz = Node(
+    return Node(
         package="rviz2",
         executable="rviz2",
         arguments=["-d", str(share_dir() / "rviz" / "seg.rviz")],
         remappings=topics,
-        condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    return [*started, rviz]
 
 
 def overriding_parameters(node: str, arguments: dict[str, str]) -> dict[str, str | float | bool | list[str]]:

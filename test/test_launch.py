@@ -88,6 +88,18 @@ def test_the_users_fastdds_profile_is_respected(monkeypatch: pytest.MonkeyPatch)
 
 
 @needs_launch
+def test_without_rviz_the_nodes_start_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    seg = load("seg")
+
+    def missing(package: str) -> str:
+        raise seg.PackageNotFoundError(package)
+
+    monkeypatch.setattr(seg, "get_package_prefix", missing)
+
+    assert "RViz is not installed" in seg._rviz({"namespace": "eyes"}).msg[0].text
+
+
+@needs_launch
 def test_the_demonstration_starts_camera_and_node(monkeypatch: pytest.MonkeyPatch) -> None:
     import launch
     from launch.event_handlers import OnProcessStart
