@@ -9,8 +9,6 @@ when it had arrived. Both clocks are this machine's.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import threading
 import time
@@ -18,14 +16,13 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.camera_input import stamp_ns
+from clip_seg_ros.nodes.observing import observing
 from clip_seg_ros.nodes.qos import COMPANION_INPUT, RELIABLE
 
 _POLL_S = 0.02
@@ -112,29 +109,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Runs the observer as a process."""
     args = _arguments(argv)
-    # Fast DDS writes its complaints to the standard output: the answer gets a copy of it, all else goes to stderr.
-    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    # Python's own handlers: a signal interrupts the main thread wherever it waits.
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    observer = BenchObserver()
-    executor = SingleThreadedExecutor()
-    executor.add_node(observer)
-    spinner = threading.Thread(target=executor.spin, daemon=True)
-    spinner.start()
-    try:
-        result = observer.observe(args.command, args.patience, args.warm_up, args.seconds)
-        print(json.dumps(result), file=answer, flush=True)
+    with observing(BenchObserver) as (observer, reply):
+        reply(observer.observe(args.command, args.patience, args.warm_up, args.seconds))
         # The one who started it ends it: a process that is gone looks like one that died.
         threading.Event().wait()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        # In this order: a participant that is not destroyed leaves its shared memory behind.
-        executor.shutdown()
-        spinner.join()
-        observer.destroy_node()
-        rclpy.try_shutdown()
     return 0
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import threading
 import time
@@ -19,16 +18,15 @@ from typing import Any
 import cv2
 import numpy as np
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
-from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from clip_seg_ros.msg import CommandStatus, SegmentedObject, SegmentedObjectArray
+from clip_seg_ros.nodes.observing import observing
 from clip_seg_ros.nodes.qos import RELIABLE
 from clip_seg_ros.sim.naming import matches, pair_of
 
@@ -242,33 +240,15 @@ def _pixels(message: Image) -> np.ndarray:
 
 def main() -> int:
     """Runs the observer as a process until stdin ends."""
-    # Fast DDS writes its complaints to the standard output: answers get a copy of it, everything else goes to stderr.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    # Python's own handlers: a signal interrupts the main thread wherever it waits.
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    observer = DemoObserver()
-    executor = SingleThreadedExecutor()
-    executor.add_node(observer)
-    spinner = threading.Thread(target=executor.spin, daemon=True)
-    spinner.start()
-    try:
+    with observing(DemoObserver) as (observer, reply):
         observer.wait_until_connected()
-        print(json.dumps({"connected": True}), file=answers, flush=True)
+        reply({"connected": True})
         for line in sys.stdin:
             try:
-                reply = answer(observer, json.loads(line))
+                answered = answer(observer, json.loads(line))
             except (ValueError, OSError, cv2.error) as error:
-                reply = {"error": " ".join(str(error).split())}
-            print(json.dumps(reply), file=answers, flush=True)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        # In this order: a participant that is not destroyed leaves its shared memory behind.
-        executor.shutdown()
-        spinner.join()
-        observer.destroy_node()
-        rclpy.try_shutdown()
+                answered = {"error": " ".join(str(error).split())}
+            reply(answered)
     return 0
 
 

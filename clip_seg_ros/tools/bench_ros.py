@@ -13,7 +13,6 @@ The rest is what a node around a model costs: the transport of image and mask, c
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import re
@@ -30,16 +29,15 @@ from typing import Any
 import numpy as np
 
 from clip_seg_ros import resources
-from clip_seg_ros.commands import CommandError, parse_command
-from clip_seg_ros.sim.naming import pair_of
+from clip_seg_ros.commands import CommandError
 from clip_seg_ros.tools.processes import ChildDied, ChildProcesses
+from clip_seg_ros.tools.simulation import NoRos, check_ros, environment, things_named
 
 TRANSPORTS = {"shared_memory": "shared memory", "default": "Fast DDS's own"}
 """What is measured, and how the table calls it: ``config/fastdds_shm.xml``, and no profile."""
 WARM_UP_S = 2.0
 START_S = 180.0
 """How long the processes may take to start and to draw what the camera plays."""
-_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 # What the node logs of each image (``nodes/health.py``).
 _LOGGED = re.compile(
     r"image (\d+): (\S+) ms to arrive, (\S+) ms waiting, (\S+) ms in the model, .* (\d+) images received"
@@ -102,8 +100,8 @@ def run(args: argparse.Namespace) -> int:
             return _fail(f"--rate must be at most 120, got {args.rate:g}", 2)
         if args.json and (not args.json.parent.is_dir() or args.json.is_dir()):
             return _fail(f"{args.json} cannot be written: name a file in a folder that exists", 2)
-        names = _names(args.command)
-        _check_ros()
+        names = things_named(args.command)
+        check_ros("this bench")
         # Whoever ends this, its processes end with it.
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)
@@ -119,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
             ]
     except CommandError as error:
         return _fail(str(error), 2)
-    except (BenchRosError, ChildDied, OSError) as error:
+    except (BenchRosError, NoRos, ChildDied, OSError) as error:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
         return 130
@@ -135,23 +133,6 @@ def _interrupt(number: int, frame: object) -> None:
 def _fail(message: str, code: int) -> int:
     print(f"clip-seg bench: {message}", file=sys.stderr)
     return code
-
-
-def _names(command: str) -> list[str]:
-    """What the command names of the simulated world, for the scene to hold it."""
-    prompts = parse_command(command).prompts
-    if not prompts:
-        raise CommandError(f"{command!r} names nothing to look for; try: segment the red cup")
-    return [prompt for prompt in prompts if pair_of(prompt) is not None]
-
-
-def _check_ros() -> None:
-    # Looked for, not imported: the nodes are processes of their own.
-    if importlib.util.find_spec("rclpy") is None or importlib.util.find_spec("clip_seg_ros.nodes") is None:
-        raise BenchRosError(
-            "this measures ROS 2 nodes, and this Python has no rclpy or not the nodes of clip_seg_ros. "
-            "Source the built workspace first"
-        )
 
 
 def measure(args: argparse.Namespace, names: Sequence[str], transport: str) -> tuple[list[Timing], int, float]:
@@ -172,7 +153,7 @@ def measure(args: argparse.Namespace, names: Sequence[str], transport: str) -> t
     """
     with (
         tempfile.TemporaryDirectory(prefix="clip_seg_bench_") as folder,
-        ChildProcesses(Path(folder), _environment(transport)) as children,
+        ChildProcesses(Path(folder), environment(profile=transport == "shared_memory")) as children,
     ):
         _start_node_and_camera(children, args, names)
         observer = children.start(
@@ -184,15 +165,6 @@ def measure(args: argparse.Namespace, names: Sequence[str], transport: str) -> t
     if not seen["accepted"]:
         raise BenchRosError(f"the command was rejected: {seen['understood']}")
     return timings(seen["masks_ns"], logged), len(seen["sent_ns"]), args.seconds
-
-
-def _environment(transport: str) -> dict[str, str]:
-    env = {name: value for name, value in os.environ.items() if name not in _PROFILE_VARIABLES}
-    if transport == "shared_memory":
-        env.update(dict.fromkeys(_PROFILE_VARIABLES, str(resources.config_dir() / "fastdds_shm.xml")))
-    # What runs at the same time must not be heard.
-    env.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    return env
 
 
 def _start_node_and_camera(children: ChildProcesses, args: argparse.Namespace, names: Sequence[str]) -> None:

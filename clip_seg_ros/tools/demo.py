@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import queue
@@ -17,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from clip_seg_ros import resources
-from clip_seg_ros.commands import CommandError, parse_command
-from clip_seg_ros.sim.naming import pair_of
+from clip_seg_ros.commands import CommandError
 from clip_seg_ros.tools import demo_report
 from clip_seg_ros.tools.processes import ChildDied, ChildProcesses
-
-_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+from clip_seg_ros.tools.simulation import NoRos, check_ros, environment, things_named
 
 
 class DemoError(Exception):
@@ -71,11 +68,11 @@ def run(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        names = _names(args.command)
-        _check_ros()
+        names = things_named(args.command)
+        check_ros("the demo")
         with (
             tempfile.TemporaryDirectory(prefix="clip_seg_demo_") as log_dir,
-            ChildProcesses(Path(log_dir), _environment()) as children,
+            ChildProcesses(Path(log_dir), environment()) as children,
         ):
             session = _Session(children, args.timeout)
             print(
@@ -87,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
             return _run_one(session, args, names)
     except CommandError as error:
         return _fail(str(error), 2)
-    except (DemoError, ChildDied, OSError) as error:
+    except (DemoError, NoRos, ChildDied, OSError) as error:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
         return 130 if args.once or args.seeds is not None else 0
@@ -100,32 +97,6 @@ def _interrupt(number: int, frame: object) -> None:
 def _fail(message: str, code: int) -> int:
     print(f"clip-seg demo: {message}", file=sys.stderr)
     return code
-
-
-def _names(command: str) -> list[str]:
-    """The things of the simulated world that the command names; the scene is arranged to hold them, or not to."""
-    prompts = parse_command(command).prompts
-    if not prompts:
-        raise CommandError(f"{command!r} names nothing to look for; try: segment the red cup")
-    return [prompt for prompt in prompts if pair_of(prompt) is not None]
-
-
-def _check_ros() -> None:
-    # Looked for, not imported: the nodes are processes of their own.
-    if importlib.util.find_spec("rclpy") is None or importlib.util.find_spec("clip_seg_ros.nodes") is None:
-        raise DemoError(
-            "the demo runs ROS 2 nodes, and this Python has no rclpy or not the nodes of clip_seg_ros. "
-            "Source the built workspace, or type `make demo` in a clone: it brings its own ROS 2"
-        )
-
-
-def _environment() -> dict[str, str]:
-    env = dict(os.environ)
-    if not any(name in env for name in _PROFILE_VARIABLES):
-        env.update(dict.fromkeys(_PROFILE_VARIABLES, str(resources.config_dir() / "fastdds_shm.xml")))
-    # Demos that run at the same time must not hear each other.
-    env.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    return env
 
 
 class _Session:

@@ -79,16 +79,6 @@ def test_a_transport_that_carries_no_image_is_a_result():
     assert "no image reached the node" in table_line("default", row)
 
 
-def test_each_transport_has_its_environment(monkeypatch):
-    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", "/mine.xml")
-    monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
-    profile = str(resources.config_dir() / "fastdds_shm.xml")
-    ours, plain = (bench_ros._environment(transport) for transport in ("shared_memory", "default"))
-    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
-        assert ours[name] == profile and name not in plain
-    assert ours["ROS_DOMAIN_ID"] == plain["ROS_DOMAIN_ID"] != "0"
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -107,7 +97,7 @@ def test_wrong_arguments_start_nothing(arguments, message):
 def test_without_ros_it_says_what_is_missing(monkeypatch, capsys):
     from clip_seg_ros.tools.cli import main
 
-    monkeypatch.setattr(bench_ros.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["bench", "ros"]) == 1
     said = capsys.readouterr()
     assert said.err.startswith("clip-seg bench: ") and "Source the built workspace" in said.err and not said.out

@@ -1,0 +1,56 @@
+"""What commands share that run the nodes on the simulated world: its things, its ROS 2, its environment."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+from clip_seg_ros import resources
+from clip_seg_ros.commands import CommandError, parse_command
+from clip_seg_ros.sim.naming import pair_of
+
+_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+
+
+class NoRos(Exception):
+    """This Python cannot run the nodes; the message says what to do."""
+
+
+def things_named(command: str) -> list[str]:
+    """The things of the simulated world that a command names, such as "red cup".
+
+    Raises:
+        CommandError: the command is wrong, or names nothing.
+    """
+    prompts = parse_command(command).prompts
+    if not prompts:
+        raise CommandError(f"{command!r} names nothing to look for; try: segment the red cup")
+    return [prompt for prompt in prompts if pair_of(prompt) is not None]
+
+
+def check_ros(what: str) -> None:
+    """Raises ``NoRos`` where the nodes that ``what`` runs cannot be started."""
+    # Looked for, not imported: the nodes are processes of their own.
+    if importlib.util.find_spec("rclpy") is None or importlib.util.find_spec("clip_seg_ros.nodes") is None:
+        raise NoRos(
+            f"{what} runs ROS 2 nodes, and this Python has no rclpy or not the nodes of clip_seg_ros. "
+            "Source the built workspace, or type `make demo` in a clone: it brings its own ROS 2"
+        )
+
+
+def environment(profile: bool | None = None) -> dict[str, str]:
+    """This process's environment for nodes, on a ROS domain of its own unless one is set.
+
+    Args:
+        profile: with or without the package's profile of Fast DDS; ``None``: with it, unless the user has another.
+    """
+    env = dict(os.environ)
+    if profile is None:
+        profile = not any(name in env for name in _PROFILE_VARIABLES)
+    elif not profile:
+        env = {name: value for name, value in env.items() if name not in _PROFILE_VARIABLES}
+    if profile:
+        env.update(dict.fromkeys(_PROFILE_VARIABLES, str(resources.config_dir() / "fastdds_shm.xml")))
+    # What runs at the same time must not be heard.
+    env.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    return env
