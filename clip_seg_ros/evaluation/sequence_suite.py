@@ -14,7 +14,7 @@ from clip_seg_ros.pipeline.answering import Question, Stream
 from clip_seg_ros.pipeline.localization import with_position
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.sim.sequences import SequenceFrame, noisy_depth, sequence
-from clip_seg_ros.types import CameraFrame, ObjectRegion
+from clip_seg_ros.types import CameraFrame, ObjectRegion, ProbabilityMaps
 
 FIRST_SEED = 10_000
 """Of the scenes that the sequences begin with: held out from training."""
@@ -25,6 +25,19 @@ VARIANTS: dict[str, tuple[float, float, float]] = {
     "steady": (0.9, 0.05, 1.0),
 }
 """Smoothing, hysteresis and how long ids are kept: nothing, ids alone, and what the node does by default."""
+
+
+class _AskedOnce:
+    """Hands every variant the one answer that the model gives to an image: theirs differ in what they make of it."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._encoded: EncodedImage | None = None
+
+    def ask(self, encoded: EncodedImage, prompts: Sequence[str]) -> ProbabilityMaps:
+        if encoded is not self._encoded:
+            self._encoded, self._maps = encoded, self._predictor.ask(encoded, prompts)
+        return self._maps
 
 
 class _Variant:
@@ -42,11 +55,11 @@ class _Variant:
             meter.start_sequence()
 
     def look(
-        self, predictor: Predictor, encoded: EncodedImage, question: Question, frame: SequenceFrame,
+        self, asked: _AskedOnce, encoded: EncodedImage, question: Question, frame: SequenceFrame,
         depths_m: dict[str, np.ndarray], truth: Sequence[TrueObject],
     ) -> None:  # fmt: skip
         view = frame.view
-        regions = self._stream.answer(predictor, encoded, question, view.rgb, frame.stamp_ns).regions
+        regions = self._stream.answer(asked, encoded, question, view.rgb, frame.stamp_ns).regions
         masks = np.stack([_covered(regions, prompt, view.labels.shape) for prompt in question.prompts])
         for name, meter in self.meters.items():
             camera = CameraFrame(view.rgb, frame.stamp_ns, "", depths_m[name], view.intrinsics)
@@ -75,6 +88,7 @@ def run_sequences(
         ValueError: A number is out of range.
     """
     variants = {name: _Variant(settings) for name, settings in VARIANTS.items()}
+    asked = _AskedOnce(predictor)
     for seed in progress(range(FIRST_SEED, FIRST_SEED + 50 * count, 50)):
         rng = np.random.default_rng([seed, 10])
         for variant in variants.values():
@@ -86,7 +100,7 @@ def run_sequences(
             depths_m = {"clean": frame.view.depth_m, "noisy": noisy_depth(frame.view.depth_m, rng)}
             truth = _truth(frame)
             for variant in variants.values():
-                variant.look(predictor, encoded, question, frame, depths_m, truth)
+                variant.look(asked, encoded, question, frame, depths_m, truth)
     return [figure for name, variant in variants.items() for figure in _figures(name, variant)]
 
 

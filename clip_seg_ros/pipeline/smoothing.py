@@ -130,7 +130,7 @@ class TemporalSmoother:
         else:
             self._picture.compare(rgb, 1.0 - self.strength)
         margin = self.margin if threshold == self._threshold else 0.0
-        weight, low, high = self._picture.at_full_size(threshold, margin)
+        weight, steady = self._picture.at_full_size()
         values, decided = np.empty_like(maps.values), np.empty(maps.values.shape, np.bool_)
         for prompt, new, smoothed, mask in zip(maps.prompts, maps.values, values, decided, strict=True):
             before = self._answers.get(prompt)
@@ -140,9 +140,7 @@ class TemporalSmoother:
                 np.greater(smoothed, threshold, out=mask)
             else:
                 _blend(before.probabilities, new, weight, smoothed)
-                np.greater(smoothed, low, out=mask)
-                mask &= before.mask
-                mask |= smoothed > high
+                _decide(smoothed, before.mask, steady, threshold, margin, mask)
         self._answers = {
             prompt: _Answer(smoothed, mask)
             for prompt, smoothed, mask in zip(maps.prompts, values, decided, strict=True)
@@ -174,15 +172,13 @@ class _SteadyPicture:
         self._weight = np.maximum(1.0 / self._count, np.float32(least_weight))
         self._mean += cv2.multiply(difference, cv2.merge([self._weight] * 3))
 
-    def at_full_size(self, threshold: float, margin: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The weight of the new answer, and the levels to stay inside and to come inside, each (H, W) float32."""
+    def at_full_size(self) -> tuple[np.ndarray, np.ndarray]:
+        """The weight of the new answer, (H, W) float32, and 1 where nothing changed, (H, W) uint8."""
         size = (self.shape[1], self.shape[0])
-        margins = np.where(self._weight < 1.0, np.float32(margin), np.float32(0.0))
-        level = np.float32(threshold)
+        steady = (self._weight < 1.0).view(np.uint8)
         return (
             cv2.resize(self._weight, size, interpolation=cv2.INTER_LINEAR),
-            cv2.resize(level - margins, size, interpolation=cv2.INTER_NEAREST),
-            cv2.resize(level + margins, size, interpolation=cv2.INTER_NEAREST),
+            cv2.resize(steady, size, interpolation=cv2.INTER_NEAREST),
         )
 
     def _noise(self, energy: np.ndarray) -> float:
@@ -209,6 +205,21 @@ def _gain(cells: np.ndarray, mean: np.ndarray) -> float:
     new, old = cells[::2, ::2, 1], mean[::2, ::2, 1]
     known = old > DARK
     return float(np.median(new[known] / old[known])) if known.any() else 1.0
+
+
+def _decide(
+    values: np.ndarray, before: np.ndarray, steady: np.ndarray, threshold: float, margin: float, out: np.ndarray
+) -> None:
+    """Writes the mask (H, W) bool to ``out``: with hysteresis about the last one where the picture was steady."""
+    level, width = np.float32(threshold), np.float32(margin)
+    np.greater(values, level, out=out)
+    if margin == 0.0:
+        return
+    # Few pixels lie between the levels: where none does, the threshold has decided.
+    undecided = values > level - width
+    undecided &= values <= level + width
+    undecided &= steady.view(np.bool_)
+    np.copyto(out, before, where=undecided)
 
 
 def _blend(before: np.ndarray, new: np.ndarray, weight: np.ndarray, out: np.ndarray) -> None:
