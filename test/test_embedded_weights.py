@@ -6,10 +6,13 @@ import pytest
 
 from clip_seg_ros import resources
 from clip_seg_ros.data.tabletop import held_out_seeds
+from clip_seg_ros.evaluation.embedded_classes import ClassExaminer
 from clip_seg_ros.evaluation.embedded_suite import examiners, parts_there
 from clip_seg_ros.evaluation.suite import run_suite
 from clip_seg_ros.models.factory import EMBEDDED_MODELS, embedded_models
 from clip_seg_ros.pipeline.predictor import Predictor
+
+STUDENT, TEACHER = "maskclip-plus-pocket", "maskclip-pocket"
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,9 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def figures():
-    found = run_suite(examiners(["phrases", "examples", "classes"], "cpu", None), held_out_seeds(40))
+    asked = examiners(["phrases", "examples", "relations", "classes"], "cpu", None)
+    asked.append(ClassExaminer({name: Predictor.from_name(name, "cpu") for name in (STUDENT, TEACHER)}))
+    found = run_suite(asked, held_out_seeds(40))
     return {figure.name.removeprefix("embedded."): figure.value for figure in found}
 
 
@@ -45,7 +50,18 @@ def test_an_example_shows_what_is_meant_best_when_the_rest_is_taken_away(figures
 
 
 def test_denseclip_names_every_pixel(figures):
-    assert figures["denseclip.miou"] >= 0.60
+    assert figures["denseclip.miou"] >= 0.75
+
+
+def test_cris_knows_how_objects_lie_and_clipseg_does_not(figures):
+    assert figures["relations.count"] > 60
+    assert figures["cris.relations.mean_iou"] >= 0.60
+    assert figures["cris.relations.pr_at_50"] >= 0.68
+    assert figures["clipseg.relations.mean_iou"] < 0.1
+
+
+def test_what_learnt_from_maskclip_without_labels_is_above_it(figures):
+    assert figures[f"{STUDENT}.miou"] > figures[f"{TEACHER}.miou"] > 0.5
 
 
 def test_a_word_that_the_weights_never_learnt_is_named(predictor):
@@ -59,6 +75,6 @@ def test_the_files_are_small_and_match_their_checksums():
     assert sum(file.stat().st_size for file in files) <= 60e6
     needed = {file for name in embedded_models() for file in EMBEDDED_MODELS[name].files}
     assert {file.name for file in files} == needed, "every file belongs to a model, and every model has its files"
-    assert {"phrases", "examples", "classes", "maskclip"} <= set(parts_there(None))
+    assert {"phrases", "examples", "relations", "classes", "maskclip", "maskclip_plus"} <= set(parts_there(None))
     assert [file.name for file in files if not file.with_suffix(".md").is_file()] == [], "each file has a card"
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)

@@ -34,7 +34,8 @@ def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, thres
 
     Args:
         parts: ``phrases`` and ``examples`` ask CLIPSeg, ``relations`` CRIS and CLIPSeg, ``classes`` DenseCLIP,
-            ``maskclip`` and ``maskclip_vit`` MaskCLIP in all its variants, ``maskclip_plus`` the network that learnt from it.
+            ``maskclip`` and ``maskclip_vit`` MaskCLIP in all its variants, ``maskclip_plus`` the network that learnt
+            from it.
         device: as ``resolve_device`` takes it.
         weights_dir: folder of the weights; ``None`` for the shipped ones.
         threshold: of CLIPSeg's answers.

@@ -38,8 +38,8 @@ class CRISConfig:
     feed_forward: int = 2048
     dropout: float = 0.1
     detail_channels: int = 0
-    """Beyond the paper: so many channels of the tower's first stage, at stride 4, sharpen the pixels that the sentence's
-    kernel is correlated with. 0 = the paper, whose finest features are those of stride 8, pooled to 16."""
+    """Beyond the paper: so many channels of the tower's first stage, at stride 4, sharpen the pixels that the
+    sentence's kernel is correlated with. 0 = the paper, whose finest features have stride 8 and are pooled to 16."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
@@ -117,7 +117,7 @@ class CRIS(PromptableSegmenter):
             pixels: (B, 3, H, W); H and W multiples of 32.
 
         Returns:
-            ``taps``: the neck's three levels, each (B, C_i, h_i, w_i), coarsest first; then the detail, if there is one.
+            ``taps``: the neck's three levels, each (B, C_i, h_i, w_i), coarsest first; then the detail, if there is any.
         """
         c2, c3, c4, layer4 = self.taps.feature_maps(pixels, 4)
         c5 = F.relu(self._attention_pool(layer4) + self.connect(layer4))
