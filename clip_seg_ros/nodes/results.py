@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -88,8 +88,10 @@ class ResultTopics:
         for each in self._all:
             self._node.destroy_publisher(each)
 
-    def prepare(self, result: Result, max_points: int) -> list[tuple[Publisher, object]]:
-        """Makes the messages of one image for ``publish``; what nobody listens to and costs time is left out.
+    def prepare(self, result: Result, max_points: int) -> Iterator[tuple[Publisher, object]]:
+        """Makes the messages of one image for ``publish``, each in its turn; the mask first, for robots act on it.
+
+        What nobody listens to and costs time is left out.
 
         Args:
             result: Of the image.
@@ -100,6 +102,7 @@ class ResultTopics:
         placed = [result.motion.region(region) for region in seen] if result.motion else seen
         metric = result.position_header
         labels = label_image(seen, rgb.shape[:2])
+        yield self._mask, _image(header, union_mask(labels), "mono8")
         colors = prompt_colors(prompts)
         makers = {
             self._labels: lambda: _image(header, labels, "8UC1"),
@@ -110,12 +113,10 @@ class ResultTopics:
             self._points: lambda: points_message(metric, _cloud(result, max_points)),
             self._detections: lambda: detections.message(header, seen),
         }
-        messages: list[tuple[Publisher, object]] = [
-            (self._mask, _image(header, union_mask(labels), "mono8")),
-            (self._objects, objects_message(header, prompts, placed, self._camera, metric.frame_id)),
-        ]
-        wanted = [topic for topic in makers if topic is not None and topic.get_subscription_count() > 0]
-        return messages + [(topic, makers[topic]()) for topic in wanted]
+        yield self._objects, objects_message(header, prompts, placed, self._camera, metric.frame_id)
+        for topic, make in makers.items():
+            if topic is not None and topic.get_subscription_count() > 0:
+                yield topic, make()
 
 
 def _cloud(result: Result, max_points: int) -> PointCloud:
@@ -123,7 +124,7 @@ def _cloud(result: Result, max_points: int) -> PointCloud:
     return replace(cloud, points_m=result.motion.points(cloud.points_m)) if result.motion else cloud
 
 
-def publish(messages: Sequence[tuple[Publisher, object]]) -> None:
+def publish(messages: Iterable[tuple[Publisher, object]]) -> None:
     """Sends what ``ResultTopics.prepare`` made."""
     for topic, message in messages:
         topic.publish(message)

@@ -39,7 +39,7 @@ def test_the_chosen_parts_are_made_in_the_suites_order(weights):
     assert examiners([], "cpu", weights) == []
 
 
-def test_maskclip_is_examined_with_its_refinements_one_by_one(weights, held_out):
+def test_maskclip_is_examined_with_its_refinements_and_its_successors(weights, held_out):
     (examiner,) = examiners(["maskclip"], "cpu", weights)
     examiner.examine(*held_out[0])
     accuracy = {
@@ -47,7 +47,8 @@ def test_maskclip_is_examined_with_its_refinements_one_by_one(weights, held_out)
         for figure in examiner.figures()
         if figure.name.endswith(".pixel_accuracy")
     }
-    assert list(accuracy) == ["plain", "key_smoothing", "prompt_denoising", "both", "pamr"]
+    refinements = ["plain", "key_smoothing", "prompt_denoising", "both", "pamr"]
+    assert list(accuracy) == [*refinements, "sclip", "clearclip", "naclip"]
     assert all(0 < value <= 1 for value in accuracy.values())
     assert len(set(accuracy.values())) >= 3, "the refinements change the answers"
 

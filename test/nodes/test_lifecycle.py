@@ -144,7 +144,7 @@ def test_a_transition_that_the_state_lacks_is_refused(node, manager):
 
 
 def test_the_model_may_be_chosen_before_it_is_loaded(node, manager, managed_watcher):
-    refused = managed_watcher.set_parameter("semantic", "model", "cris-pocket")
+    refused = managed_watcher.set_parameter("semantic", "model", "maskclip-vit-pocket")
     assert not refused.successful and "does not exist" in refused.reason
     try:
         assert managed_watcher.set_parameter("semantic", "model", "denseclip").successful

@@ -79,8 +79,8 @@ def test_a_model_that_is_not_there_is_rejected(node, own_watcher):
 def test_the_parameter_does_the_same(node, own_watcher, model_statuses):
     assert own_watcher.set_parameter("referring", "model", "maskclip").successful
     wait_until(lambda: next_model_status(model_statuses)[2]["model"] == "maskclip-pocket", "the model of the parameter")
-    refused = own_watcher.set_parameter("referring", "model", "cris-pocket")
-    assert not refused.successful and "cris_pocket.safetensors of cris-pocket does not exist" in refused.reason
+    refused = own_watcher.set_parameter("referring", "model", "maskclip-vit-pocket")
+    assert not refused.successful and "clip_vit_pocket.safetensors of maskclip-vit-pocket does not exist" in refused.reason
     assert own_watcher.get_text("referring", "model") == "maskclip"
 
 
