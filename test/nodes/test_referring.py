@@ -235,11 +235,12 @@ def test_stop_and_clear(referring, watcher, view):
     def stamped(name, stamp):
         return [message for message in watcher.seen[name][:] if stamp_ns(message) == stamp]
 
-    watcher.say("segment the red cup")
+    status = watcher.say("segment the red cup")
     with Camera(depth=False) as camera:
         shown = camera.send(color_of(view))
         for name in ("mask", "objects", "markers"):
             watcher.of_stamp(name, shown)
+        watcher.outcome(status.command_id)
         assert "cleared" in watcher.say("clear").message
         # What was shown is taken back: the outputs come again, empty.
         names = ("mask", "objects", "markers")
