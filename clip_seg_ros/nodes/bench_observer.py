@@ -9,6 +9,7 @@ when it had arrived. Both clocks are this machine's.
 from __future__ import annotations
 
 import argparse
+import struct
 import sys
 import threading
 import time
@@ -21,15 +22,18 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
 from clip_seg_ros.msg import CommandStatus
-from clip_seg_ros.nodes.camera_input import stamp_ns
 from clip_seg_ros.nodes.observing import observing
 from clip_seg_ros.nodes.qos import COMPANION_INPUT, RELIABLE
+from clip_seg_ros.nodes.subscription_thread import OwnThreadGroup, SubscriptionThread
 
 _POLL_S = 0.02
 
 
 class BenchObserver(Node):
-    """Hears the masks, the answers to commands and the camera's lens, which is small enough to always arrive."""
+    """Hears the masks, the answers to commands and the camera's lens, which is small enough to always arrive.
+
+    Masks are taken as the bytes that arrived: what a listener makes of them is no part of what is measured.
+    """
 
     def __init__(self) -> None:
         super().__init__("bench_observer", namespace="clip_seg")
@@ -39,18 +43,27 @@ class BenchObserver(Node):
         """The stamps of the camera's images."""
         self.statuses: list[CommandStatus] = []
         self._command = self.create_publisher(String, "command", RELIABLE)
-        self._heard = [
-            self.create_subscription(Image, "mask", self._on_mask, RELIABLE),
-            self.create_subscription(CommandStatus, "status", self.statuses.append, RELIABLE),
-            self.create_subscription(CameraInfo, "/camera/color/camera_info", self._on_lens, COMPANION_INPUT),
+        group, lens = OwnThreadGroup(), "/camera/color/camera_info"
+        timed = [
+            self.create_subscription(Image, "mask", self._on_mask, RELIABLE, callback_group=group, raw=True),
+            self.create_subscription(CameraInfo, lens, self._on_lens, COMPANION_INPUT, callback_group=group, raw=True),
         ]
+        self._heard = [*timed, self.create_subscription(CommandStatus, "status", self.statuses.append, RELIABLE)]
+        self._thread = SubscriptionThread(timed, self.context, self._on_error)
 
-    def _on_mask(self, message: Image) -> None:
+    def destroy_node(self) -> None:
+        self._thread.close()
+        super().destroy_node()
+
+    def _on_mask(self, data: bytes) -> None:
         arrived_ns = self.get_clock().now().nanoseconds
-        self.masks_ns.append((stamp_ns(message.header), arrived_ns))
+        self.masks_ns.append((_stamp_ns(data), arrived_ns))
 
-    def _on_lens(self, message: CameraInfo) -> None:
-        self.sent_ns.append(stamp_ns(message.header))
+    def _on_lens(self, data: bytes) -> None:
+        self.sent_ns.append(_stamp_ns(data))
+
+    def _on_error(self, error: Exception) -> None:
+        self.get_logger().error(f"a message cannot be taken: {error}")
 
     def is_connected(self) -> bool:
         """Whether the camera runs, and the node listens to it and to commands and would be heard."""
@@ -85,6 +98,13 @@ class BenchObserver(Node):
             "sent_ns": [sent for sent in self.sent_ns[:] if start_ns <= sent <= end_ns],
             "masks_ns": [pair for pair in self.masks_ns[:] if start_ns <= pair[0] and pair[1] <= end_ns],
         }
+
+
+def _stamp_ns(data: bytes) -> int:
+    """The stamp of a serialized message that begins with a header."""
+    # Four bytes say how it was written, the last bit of the second one in which order bytes are.
+    seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    return seconds * 10**9 + nanoseconds
 
 
 def _wait(happened: Callable[[], Any], patience_s: float = float("inf")) -> bool:

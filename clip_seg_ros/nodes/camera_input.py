@@ -73,7 +73,7 @@ class CameraInput:
         tolerance_s: Says how far the stamps of colour and depth may differ at the moment.
         rectified: Says whether the images are rectified.
         faults: Where what is wrong with the messages is told.
-        on_job: Called with every image, on the executor's thread.
+        on_job: Called with every image, on the thread that serves the subscriptions.
         group: Of the callbacks.
     """
 
@@ -127,7 +127,7 @@ class CameraInput:
         """How faults call ``what`` of this camera."""
         return f"{self.name} {what}" if self.name else what
 
-    # On the executor's thread.
+    # On the thread that serves the subscriptions.
 
     def _on_image(self, message: AnyImage) -> None:
         self.arrived_ns = self._node.get_clock().now().nanoseconds

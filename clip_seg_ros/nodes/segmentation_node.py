@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rclpy
 from lifecycle_msgs.srv import ChangeState
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.validate_topic_name import validate_topic_name
@@ -28,6 +27,7 @@ from clip_seg_ros.nodes.input_watch import InputWatch
 from clip_seg_ros.nodes.parameters import ConfigParameters
 from clip_seg_ros.nodes.qos import RELIABLE
 from clip_seg_ros.nodes.statuses import StatusTopic
+from clip_seg_ros.nodes.subscription_thread import OwnThreadGroup, SubscriptionThread
 from clip_seg_ros.pipeline.latest_worker import LatestWorker
 from clip_seg_ros.pipeline.model_host import ModelHost
 
@@ -43,7 +43,8 @@ class SegmentationNode(LifecycleNode, ABC):
     """A lifecycle node with a model, cameras, commands and diagnostics; what it does with an image is its child's.
 
     configure loads the weights, activate listens to the cameras, deactivate stops that, cleanup frees the memory.
-    Callbacks only keep messages and answer commands; the model runs in a worker's thread on the newest images.
+    Callbacks only keep messages and answer commands; the model runs in a worker's thread on the newest images. What
+    cameras send is taken by a thread of its own, so that it is not made to wait for the executor.
 
     Args:
         name: Of the node.
@@ -56,12 +57,12 @@ class SegmentationNode(LifecycleNode, ABC):
         self.settings = ConfigParameters(self, config_type, self._check_change, self._on_change)
         self.host = ModelHost(self._load, self.on_model_ready, self._on_model_failed)
         self.cameras: tuple[CameraInput, ...] = ()
-        self.sensor_group = MutuallyExclusiveCallbackGroup()
         self.start_fault = ""
         """Why the last configure failed."""
         # Guards what the worker and the callbacks share, and lets "forget it" and "publish it" exclude each other.
         self.lock = threading.RLock()
         self.active = False
+        self._listener: SubscriptionThread | None = None
         self._worker: LatestWorker[CameraJob] | None = None
         self._free_s = 0.0
         """When the worker was done with its last image, by the clock of ``CameraJob.came_s``."""
@@ -165,13 +166,16 @@ class SegmentationNode(LifecycleNode, ABC):
         config = self.settings.config
         self._worker = LatestWorker(self._work, self._on_work_error)
         self.active = True
+        group = OwnThreadGroup()
         self.cameras = tuple(
             CameraInput(
                 self, topics, config.image_transport, self.depth_tolerance_s, self.is_rectified, self.faults,
-                self._on_job, self.sensor_group,
+                self._on_job, group,
             )
             for topics in config.cameras()
         )  # fmt: skip
+        inputs = [each.subscription for camera in self.cameras for each in camera.inputs]
+        self._listener = SubscriptionThread(inputs, self.context, self._on_input_error)
         self._watch = InputWatch(self, self.cameras, self._commands, self.wants_images)
         images = ", ".join(camera.image_topic for camera in self.cameras)
         self.get_logger().info(
@@ -206,6 +210,9 @@ class SegmentationNode(LifecycleNode, ABC):
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
         for camera in self.cameras:
             camera.close()
         self.cameras = ()
@@ -348,7 +355,7 @@ class SegmentationNode(LifecycleNode, ABC):
             self.status.accept(command_id, text, f"loading {command.model}; {self.host.name} serves until it is ready")
         self.obey(command_id, text, command)
 
-    # Images: taken on the executor's threads, answered on the worker's.
+    # Images: taken on the listener's thread, answered on the worker's.
 
     def _on_job(self, job: CameraJob) -> None:
         worker = self._worker
@@ -368,6 +375,9 @@ class SegmentationNode(LifecycleNode, ABC):
                 self.faults.clear("inference")
         finally:
             self._free_s = time.monotonic()
+
+    def _on_input_error(self, error: Exception) -> None:
+        self.faults.report("input", repr(error), f"a message cannot be taken: {type(error).__name__}: {error}")
 
     def _on_work_error(self, error: Exception) -> None:
         # While the process ends, publishing fails, and rightly so.

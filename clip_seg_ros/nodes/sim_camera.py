@@ -59,7 +59,7 @@ class SimCameraNode(Node):
         self._true_objects = self.create_publisher(SegmentedObjectArray, "camera/ground_truth/objects", RELIABLE)
         self.add_on_set_parameters_callback(self._check_scene)
         self.add_post_set_parameters_callback(self._change_scene)
-        self.create_timer(1.0 / value["rate_hz"], self._tick)
+        self.timer = self.create_timer(1.0 / value["rate_hz"], self._tick)
         names = ", ".join(item.name for item in self._scene.objects)
         self.get_logger().info(f"scene of seed {self._scene.seed}: {names}")
 

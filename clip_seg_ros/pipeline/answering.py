@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,6 +63,9 @@ class Stream:
 
     def __init__(self, smoothing: float, margin: float, track_age_s: float) -> None:
         self._smoother = TemporalSmoother(smoothing, margin)
+        # The image is compared with those before while the model answers, on a GPU or on another core. The thread
+        # ends with this object.
+        self._beside = ThreadPoolExecutor(1, "smoothing")
         self._tracker = Tracker(track_age_s) if track_age_s > 0 else None
         # Weak, since a model that was replaced must not stay in memory until the next image.
         self._asked: weakref.ref[Predictor] | None = None
@@ -81,11 +85,17 @@ class Stream:
         Raises:
             ValueError: What ``Predictor.ask`` raises.
         """
-        maps = predictor.ask(encoded, _all_phrases(question))
         if self._asked is None or self._asked() is not predictor:
             self._smoother.reset()
             self._asked = weakref.ref(predictor)
-        maps, mask_set = self._smoother.smooth(maps, rgb, stamp_ns, question.threshold)
+        looking = self._beside.submit(self._smoother.look, rgb, stamp_ns)
+        try:
+            maps = predictor.ask(encoded, _all_phrases(question))
+        except Exception:
+            looking.exception()
+            self._smoother.reset()
+            raise
+        maps, mask_set = self._smoother.smooth(maps, looking.result(), question.threshold)
         result = _answered(question, maps, mask_set)
         if self._tracker is None:
             return result

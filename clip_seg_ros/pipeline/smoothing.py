@@ -53,11 +53,25 @@ class _Answer:
     """(H, W) bool, the same."""
 
 
+@dataclass(frozen=True)
+class Steadiness:
+    """How far one picture is as those before it were."""
+
+    shape: tuple[int, int]
+    """(H, W) of the picture."""
+    weight: np.ndarray | None = None
+    """(H, W) float32, 0..1, of the new answer in the average; ``None`` where there was no picture before."""
+    steady: np.ndarray | None = None
+    """(H, W) bool, where nothing changed; the same."""
+
+
 class TemporalSmoother:
     """Averages probabilities over time where the camera's picture stands still, and decides with hysteresis.
 
     Where the picture changed by more than its noise, the new answer is taken as it is, so that nothing trails behind a
     moving object. A change of brightness of the whole picture is no change.
+
+    ``look`` needs the image alone, so that it can go on beside the model, and ``smooth`` what the model answered.
 
     It holds a state: one smoother a camera, frames in the order of their stamps. The state of each prompt is its own,
     so that prompts may come and go. It starts anew with another size of image, a stamp before the last one, and a gap.
@@ -76,7 +90,7 @@ class TemporalSmoother:
         >>> smoother = TemporalSmoother()
         >>> maps = ProbabilityMaps(("cup",), np.full((1, 480, 640), 0.7, np.float32))
         >>> rgb = np.full((480, 640, 3), 127, np.uint8)
-        >>> smoothed, mask_set = smoother.smooth(maps, rgb, stamp_ns=0, threshold=0.5)
+        >>> smoothed, mask_set = smoother.smooth(maps, smoother.look(rgb, stamp_ns=0), threshold=0.5)
         >>> bool(mask_set.values.all())
         True
     """
@@ -98,8 +112,34 @@ class TemporalSmoother:
         self._stamp_ns = 0
         self._threshold = math.nan
 
+    def look(self, rgb: np.ndarray, stamp_ns: int) -> Steadiness:
+        """Compares the next frame's picture with those before.
+
+        Args:
+            rgb: (H, W, 3) uint8, the image.
+            stamp_ns: When it was taken.
+
+        Returns:
+            For ``smooth``, which must come before the next look; after a frame without an answer, ``reset``.
+
+        Raises:
+            ValueError: ``rgb`` is no such image.
+        """
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+            raise ValueError(f"rgb must be a (H, W, 3) uint8 array, got {rgb.shape} {rgb.dtype}")
+        if self.strength == 0.0:
+            return Steadiness(rgb.shape[:2])
+        past_s = (stamp_ns - self._stamp_ns) * 1e-9
+        self._stamp_ns, picture = stamp_ns, self._picture
+        if picture is None or picture.shape != rgb.shape or not 0.0 <= past_s <= self.max_gap_s:
+            self._answers, self._threshold = {}, math.nan
+            self._picture = _SteadyPicture(rgb)
+            return Steadiness(rgb.shape[:2])
+        picture.compare(rgb, 1.0 - self.strength)
+        return picture.at_full_size()
+
     def smooth(
-        self, maps: ProbabilityMaps, rgb: np.ndarray, stamp_ns: int, threshold: float
+        self, maps: ProbabilityMaps, picture: Steadiness, threshold: float
     ) -> tuple[ProbabilityMaps, MaskSet]:
         """Takes one frame's answers and returns steadier ones, and the masks that they give.
 
@@ -107,30 +147,19 @@ class TemporalSmoother:
 
         Args:
             maps: (P, H, W), the model's answers. NaN counts as 0.
-            rgb: (H, W, 3) uint8, the image that they are about.
-            stamp_ns: When it was taken.
+            picture: What ``look`` made of the image that they are about.
             threshold: 0..1, as of ``postprocess.masks``. After a change of it the first masks have no hysteresis.
 
         Raises:
-            ValueError: ``rgb`` is not of the size of ``maps``, or the threshold is out of range.
+            ValueError: The image was not of the size of ``maps``, or the threshold is out of range.
         """
-        if rgb.shape != (*maps.values.shape[1:], 3) or rgb.dtype != np.uint8:
-            raise ValueError(
-                f"rgb must be uint8 of shape {(*maps.values.shape[1:], 3)} like its probabilities, "
-                f"got {rgb.shape} {rgb.dtype}"
-            )
+        if picture.shape != maps.values.shape[1:]:
+            raise ValueError(f"the image is {picture.shape}, its probabilities {maps.values.shape[1:]}")
         if self.strength == 0.0:
             return maps, postprocess.masks(maps, threshold)
         if not 0.0 <= threshold <= 1.0:
             raise ValueError(f"threshold must lie in 0..1, got {threshold}")
-        past_s = (stamp_ns - self._stamp_ns) * 1e-9
-        if self._picture is None or self._picture.shape != rgb.shape or not 0.0 <= past_s <= self.max_gap_s:
-            self.reset()
-            self._picture = _SteadyPicture(rgb)
-        else:
-            self._picture.compare(rgb, 1.0 - self.strength)
         margin = self.margin if threshold == self._threshold else 0.0
-        weight, steady = self._picture.at_full_size()
         values, decided = np.empty_like(maps.values), np.empty(maps.values.shape, np.bool_)
         for prompt, new, smoothed, mask in zip(maps.prompts, maps.values, values, decided, strict=True):
             before = self._answers.get(prompt)
@@ -139,13 +168,13 @@ class TemporalSmoother:
                 cv2.patchNaNs(smoothed, 0.0)
                 np.greater(smoothed, threshold, out=mask)
             else:
-                _blend(before.probabilities, new, weight, smoothed)
-                _decide(smoothed, before.mask, steady, threshold, margin, mask)
+                _blend(before.probabilities, new, picture.weight, smoothed)
+                _decide(smoothed, before.mask, picture.steady, threshold, margin, mask)
         self._answers = {
             prompt: _Answer(smoothed, mask)
             for prompt, smoothed, mask in zip(maps.prompts, values, decided, strict=True)
         }
-        self._stamp_ns, self._threshold = stamp_ns, threshold
+        self._threshold = threshold
         return ProbabilityMaps(maps.prompts, values), MaskSet(maps.prompts, decided, threshold)
 
 
@@ -172,13 +201,14 @@ class _SteadyPicture:
         self._weight = np.maximum(1.0 / self._count, np.float32(least_weight))
         self._mean += cv2.multiply(difference, cv2.merge([self._weight] * 3))
 
-    def at_full_size(self) -> tuple[np.ndarray, np.ndarray]:
-        """The weight of the new answer, (H, W) float32, and 1 where nothing changed, (H, W) uint8."""
+    def at_full_size(self) -> Steadiness:
+        """What the last comparison came to, for every pixel."""
         size = (self.shape[1], self.shape[0])
         steady = (self._weight < 1.0).view(np.uint8)
-        return (
+        return Steadiness(
+            self.shape[:2],
             cv2.resize(self._weight, size, interpolation=cv2.INTER_LINEAR),
-            cv2.resize(steady, size, interpolation=cv2.INTER_NEAREST),
+            cv2.resize(steady, size, interpolation=cv2.INTER_NEAREST).view(np.bool_),
         )
 
     def _noise(self, energy: np.ndarray) -> float:
@@ -218,7 +248,7 @@ def _decide(
     # Few pixels lie between the levels: where none does, the threshold has decided.
     undecided = values > level - width
     undecided &= values <= level + width
-    undecided &= steady.view(np.bool_)
+    undecided &= steady
     np.copyto(out, before, where=undecided)
 
 

@@ -151,3 +151,19 @@ def test_a_stream_answers_its_first_image_as_if_alone(cups: RenderedView, predic
 def test_what_the_model_refuses_is_passed_on(cups: RenderedView, predictor: Predictor) -> None:
     with pytest.raises(ValueError, match="no prompts"):
         answer(predictor, predictor.encode(cups.rgb), Question(()))
+
+
+def refuse(encoded: object, prompts: tuple[str, ...]) -> ProbabilityMaps:
+    raise ValueError("not today")
+
+
+def test_a_question_that_failed_leaves_nothing_to_average() -> None:
+    stream = Stream(0.9, 0.0, 0.0)
+    told = Told(cup=[(*LEFT, 0.2)])
+    for index in range(3):
+        stream.answer(told, ENCODED, Question(("cup",)), RGB, index)
+    told.ask = refuse
+    with pytest.raises(ValueError, match="not today"):
+        stream.answer(told, ENCODED, Question(("cup",)), RGB, 3)
+    told.ask = Told(cup=[(*LEFT, 0.8)]).ask
+    assert boxes(stream.answer(told, ENCODED, Question(("cup",)), RGB, 4)) == [(1, "cup", 2)]

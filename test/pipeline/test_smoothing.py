@@ -7,7 +7,7 @@ import pytest
 
 from clip_seg_ros.pipeline import postprocess, smoothing
 from clip_seg_ros.pipeline.smoothing import TemporalSmoother
-from clip_seg_ros.types import ProbabilityMaps
+from clip_seg_ros.types import MaskSet, ProbabilityMaps
 
 FRAME_NS = 100_000_000
 
@@ -24,6 +24,12 @@ def noisy(picture: np.ndarray, rng: np.random.Generator, sigma: float = 3.0) -> 
 def textured(rng: np.random.Generator, shape: tuple[int, int] = (120, 160)) -> np.ndarray:
     coarse = rng.uniform(60, 180, (shape[0] // 8 + 1, shape[1] // 8 + 1, 3))
     return np.kron(coarse, np.ones((8, 8, 1)))[: shape[0], : shape[1]]
+
+
+def smooth(
+    smoother: TemporalSmoother, maps: ProbabilityMaps, rgb: np.ndarray, stamp_ns: int, threshold: float
+) -> tuple[ProbabilityMaps, MaskSet]:
+    return smoother.smooth(maps, smoother.look(rgb, stamp_ns), threshold)
 
 
 class LoopedSmoother:
@@ -81,7 +87,7 @@ def test_smoothing_equals_plain_loops(strength: float, margin: float) -> None:
         if index in (3, 5):
             picture[:2, index : index + 2] = rng.uniform(60, 180, (2, 2, 3))
         rgb, values = noisy(picture, rng), (0.5 + rng.normal(0, 0.06, (2, 9, 13))).astype(np.float32)
-        smoothed, mask_set = fast.smooth(maps_of(values), rgb, index * FRAME_NS, 0.5)
+        smoothed, mask_set = smooth(fast, maps_of(values), rgb, index * FRAME_NS, 0.5)
         expected, masks = slow.smooth(values, rgb)
         np.testing.assert_allclose(smoothed.values, expected, atol=2e-6)
         assert (mask_set.values == masks).all()
@@ -94,7 +100,7 @@ def test_strength_0_gives_exactly_the_input() -> None:
     smoother = TemporalSmoother(strength=0.0, margin=0.2)
     for index in range(3):
         maps = maps_of(rng.random((2, 30, 40)))
-        smoothed, mask_set = smoother.smooth(maps, np.full((30, 40, 3), 90, np.uint8), index * FRAME_NS, 0.4)
+        smoothed, mask_set = smooth(smoother, maps, np.full((30, 40, 3), 90, np.uint8), index * FRAME_NS, 0.4)
         assert smoothed is maps
         assert (mask_set.values == postprocess.masks(maps, 0.4).values).all() and mask_set.threshold == 0.4
 
@@ -111,7 +117,7 @@ def test_a_still_noisy_picture_stops_flickering(shape: tuple[int, int]) -> None:
     for index in range(15):
         maps = maps_of(truth + rng.normal(0, 0.05, truth.shape))
         plain.append(maps.values > 0.5)
-        steady.append(smoother.smooth(maps, noisy(picture, rng), index * FRAME_NS, 0.5)[1].values)
+        steady.append(smooth(smoother, maps, noisy(picture, rng), index * FRAME_NS, 0.5)[1].values)
     assert flicker(steady) < 0.05 * flicker(plain)
     assert (steady[-1] == (truth > 0.5)).mean() > 0.9
 
@@ -126,7 +132,7 @@ def test_nothing_trails_behind_a_moving_object() -> None:
         scene[40:70, left : left + 25] = picture[40:70, left : left + 25] + [60, -30, 5]
         truth = np.zeros((1, 120, 160), np.float32)
         truth[0, 40:70, left : left + 25] = 1.0
-        smoothed, mask_set = smoother.smooth(maps_of(truth), noisy(scene, rng), index * FRAME_NS, 0.5)
+        smoothed, mask_set = smooth(smoother, maps_of(truth), noisy(scene, rng), index * FRAME_NS, 0.5)
         assert (mask_set.values == (truth > 0.5)).all(), index
         assert np.abs(smoothed.values - truth).max() < 1e-6
 
@@ -138,7 +144,7 @@ def test_what_drifts_slower_than_the_noise_is_renewed_too() -> None:
         scene = picture.copy()
         scene[40:80, 60:100] += index  # grey levels, of noise 3
         truth = np.full((1, 120, 160), index / 40, np.float32)
-        smoothed, _ = smoother.smooth(maps_of(truth), noisy(scene, rng), index * FRAME_NS, 0.5)
+        smoothed, _ = smooth(smoother, maps_of(truth), noisy(scene, rng), index * FRAME_NS, 0.5)
         errors.append(truth[0, 0, 0] - smoothed.values[0])
     assert errors[-1][50:70, 70:90].max() < 0.25
     assert errors[-1][:20].min() > 0.3, "elsewhere the average is long"
@@ -150,8 +156,8 @@ def test_a_change_of_brightness_is_no_change() -> None:
     for index in range(12):
         bright = picture * (1.0 if index < 6 else 1.25)
         value = 0.4 if index < 11 else 0.8
-        smoothed, _ = smoother.smooth(
-            maps_of(np.full((1, 120, 160), value)), noisy(bright, rng), index * FRAME_NS, 0.5
+        smoothed, _ = smooth(
+            smoother, maps_of(np.full((1, 120, 160), value)), noisy(bright, rng), index * FRAME_NS, 0.5
         )
     assert smoothed.values.max() < 0.45
 
@@ -162,7 +168,7 @@ def test_a_camera_that_moves_all_along_is_not_noise() -> None:
     for index in range(15):
         truth = rng.random((1, 120, 160)).astype(np.float32)
         rgb = noisy(world[:, 5 * index : 5 * index + 160], rng)
-        smoothed, _ = smoother.smooth(maps_of(truth), rgb, index * FRAME_NS, 0.5)
+        smoothed, _ = smooth(smoother, maps_of(truth), rgb, index * FRAME_NS, 0.5)
         # Places that look as before are averaged even then.
         assert index < 2 or (smoothed.values == truth).mean() > 0.85
 
@@ -175,7 +181,7 @@ def test_when_everything_changes_a_little_it_is_no_noise_either() -> None:
             picture = picture + rng.uniform(-6, 6, picture.shape)
         truth = rng.random((1, 120, 160)).astype(np.float32)
         rgb = noisy(picture, rng, sigma=0.5)
-        smoothed, _ = smoother.smooth(maps_of(truth), rgb, index * FRAME_NS, 0.5)
+        smoothed, _ = smooth(smoother, maps_of(truth), rgb, index * FRAME_NS, 0.5)
     assert (smoothed.values == truth).all()
 
 
@@ -184,7 +190,7 @@ def test_hysteresis_holds_pixels_between_the_two_levels() -> None:
     decided = []
     for index, value in enumerate([0.45, 0.58, 0.62, 0.45, 0.42, 0.38, 0.55]):
         maps = maps_of(np.full((1, 6, 8), value))
-        decided.append(bool(smoother.smooth(maps, rgb, index * FRAME_NS, 0.5)[1].values[0, 3, 3]))
+        decided.append(bool(smooth(smoother, maps, rgb, index * FRAME_NS, 0.5)[1].values[0, 3, 3]))
     assert decided == [False, False, True, True, True, False, False]
 
 
@@ -192,32 +198,32 @@ def test_hysteresis_holds_pixels_between_the_two_levels() -> None:
 def test_another_size_an_earlier_stamp_and_a_gap_start_anew(case: str) -> None:
     smoother = TemporalSmoother(max_gap_s=0.5)
     for index in range(5):
-        smoother.smooth(maps_of(np.zeros((1, 20, 30))), np.full((20, 30, 3), 90, np.uint8), index * FRAME_NS, 0.5)
+        smooth(smoother, maps_of(np.zeros((1, 20, 30))), np.full((20, 30, 3), 90, np.uint8), index * FRAME_NS, 0.5)
     shape = (30, 20) if case == "size" else (20, 30)
     stamp_ns = {"size": 5 * FRAME_NS, "backwards": 3 * FRAME_NS, "gap": 10 * FRAME_NS}[case]
     new = maps_of(np.full((1, *shape), 0.8))
-    smoothed, mask_set = smoother.smooth(new, np.full((*shape, 3), 90, np.uint8), stamp_ns, 0.5)
+    smoothed, mask_set = smooth(smoother, new, np.full((*shape, 3), 90, np.uint8), stamp_ns, 0.5)
     assert (smoothed.values == new.values).all() and mask_set.values.all()
 
 
 def test_each_prompt_has_its_own_past() -> None:
     smoother, rgb = TemporalSmoother(), np.full((20, 30, 3), 90, np.uint8)
     for index in range(5):
-        smoother.smooth(maps_of(np.full((1, 20, 30), 0.2), ("cup",)), rgb, index * FRAME_NS, 0.5)
+        smooth(smoother, maps_of(np.full((1, 20, 30), 0.2), ("cup",)), rgb, index * FRAME_NS, 0.5)
     both = maps_of(np.full((2, 20, 30), 0.9), ("box", "cup"))
-    box, cup = smoother.smooth(both, rgb, 5 * FRAME_NS, 0.5)[0].values
+    box, cup = smooth(smoother, both, rgb, 5 * FRAME_NS, 0.5)[0].values
     assert (box == np.float32(0.9)).all() and cup.max() < 0.5
-    smoother.smooth(maps_of(np.full((1, 20, 30), 0.2), ("box",)), rgb, 6 * FRAME_NS, 0.5)
-    cup = smoother.smooth(both, rgb, 7 * FRAME_NS, 0.5)[0].values[1]
+    smooth(smoother, maps_of(np.full((1, 20, 30), 0.2), ("box",)), rgb, 6 * FRAME_NS, 0.5)
+    cup = smooth(smoother, both, rgb, 7 * FRAME_NS, 0.5)[0].values[1]
     assert (cup == np.float32(0.9)).all(), "what is not asked is forgotten"
 
 
 def test_another_threshold_decides_without_hysteresis_once() -> None:
     smoother, rgb = TemporalSmoother(margin=0.2), np.full((20, 30, 3), 90, np.uint8)
     maps = maps_of(np.full((1, 20, 30), 0.5))
-    assert not smoother.smooth(maps, rgb, 0, 0.6)[1].values.any()
-    assert smoother.smooth(maps, rgb, FRAME_NS, 0.4)[1].values.all()
-    assert smoother.smooth(maps, rgb, 2 * FRAME_NS, 0.4)[1].values.all()
+    assert not smooth(smoother, maps, rgb, 0, 0.6)[1].values.any()
+    assert smooth(smoother, maps, rgb, FRAME_NS, 0.4)[1].values.all()
+    assert smooth(smoother, maps, rgb, 2 * FRAME_NS, 0.4)[1].values.all()
 
 
 def test_what_was_handed_out_never_changes_and_the_input_neither() -> None:
@@ -226,7 +232,7 @@ def test_what_was_handed_out_never_changes_and_the_input_neither() -> None:
     kept = []
     for index in range(4):
         maps = maps_of(rng.random((1, 20, 30)))
-        smoothed, mask_set = smoother.smooth(maps, rgb, index * FRAME_NS, 0.5)
+        smoothed, mask_set = smooth(smoother, maps, rgb, index * FRAME_NS, 0.5)
         kept += [(array, array.copy()) for array in (maps.values, smoothed.values, mask_set.values)]
     assert all((array == copy).all() for array, copy in kept)
 
@@ -236,16 +242,16 @@ def test_nan_counts_as_0_and_does_not_stay() -> None:
     values = np.full((1, 20, 30), 0.8)
     values[0, 5, 5] = np.nan
     for index in range(2):
-        smoothed, mask_set = smoother.smooth(maps_of(values), rgb, index * FRAME_NS, 0.5)
+        smoothed, mask_set = smooth(smoother, maps_of(values), rgb, index * FRAME_NS, 0.5)
         assert smoothed.values[0, 5, 5] == 0 and not mask_set.values[0, 5, 5]
     values[0, 5, 5] = 0.8
-    assert smoother.smooth(maps_of(values), rgb, 2 * FRAME_NS, 0.5)[0].values[0, 5, 5] > 0.2
+    assert smooth(smoother, maps_of(values), rgb, 2 * FRAME_NS, 0.5)[0].values[0, 5, 5] > 0.2
 
 
 def test_no_prompt_is_fine() -> None:
     smoother, rgb = TemporalSmoother(), np.full((20, 30, 3), 90, np.uint8)
     for index in range(2):
-        smoothed, mask_set = smoother.smooth(maps_of(np.zeros((0, 20, 30))), rgb, index * FRAME_NS, 0.5)
+        smoothed, mask_set = smooth(smoother, maps_of(np.zeros((0, 20, 30))), rgb, index * FRAME_NS, 0.5)
         assert smoothed.values.shape == mask_set.values.shape == (0, 20, 30)
 
 
@@ -259,7 +265,10 @@ def test_wrong_arguments_are_refused() -> None:
         with pytest.raises(ValueError, match=message):
             TemporalSmoother(**arguments)
     maps = maps_of(np.zeros((1, 20, 30)))
-    with pytest.raises(ValueError, match="like its probabilities"):
-        TemporalSmoother().smooth(maps, np.zeros((30, 20, 3), np.uint8), 0, 0.5)
+    with pytest.raises(ValueError, match=r"the image is \(30, 20\)"):
+        smooth(TemporalSmoother(), maps, np.zeros((30, 20, 3), np.uint8), 0, 0.5)
     with pytest.raises(ValueError, match="threshold must lie"):
-        TemporalSmoother().smooth(maps, np.zeros((20, 30, 3), np.uint8), 0, 1.5)
+        smooth(TemporalSmoother(), maps, np.zeros((20, 30, 3), np.uint8), 0, 1.5)
+    for rgb in (np.zeros((20, 30), np.uint8), np.zeros((20, 30, 3))):
+        with pytest.raises(ValueError, match="rgb must be"):
+            TemporalSmoother().look(rgb, 0)
