@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.evaluation.metrics import mask_iou
 from clip_seg_ros.evaluation.suite import Figure
 from clip_seg_ros.evaluation.tracking_metrics import TrackingMeter, TrueObject
@@ -19,10 +20,11 @@ from clip_seg_ros.types import CameraFrame, ObjectRegion, ProbabilityMaps
 FIRST_SEED = 10_000
 """Of the scenes that the sequences begin with: held out from training."""
 MIN_AREA_FRACTION = 0.002
+_NODE = ReferringConfig()
 VARIANTS: dict[str, tuple[float, float, float]] = {
     "plain": (0.0, 0.0, 0.0),
-    "tracked": (0.0, 0.0, 1.0),
-    "steady": (0.9, 0.05, 1.0),
+    "tracked": (0.0, 0.0, _NODE.track_age_s),
+    "steady": (_NODE.smoothing, _NODE.hysteresis, _NODE.track_age_s),
 }
 """Smoothing, hysteresis and how long ids are kept: nothing, ids alone, and what the node does by default."""
 

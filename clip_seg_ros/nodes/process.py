@@ -28,7 +28,7 @@ class _Executor(MultiThreadedExecutor):
 
     It gives up where a callback on another thread destroys what it was about to wait for. And until the thread that a
     callback was handed to has begun it, rclpy hands it over again and again, in a loop that keeps Python's lock from
-    that very thread: nine times an image, while it got milliseconds older.
+    that very thread: nine times a message, while it got milliseconds older.
     """
 
     _handed_over: Task | None = None

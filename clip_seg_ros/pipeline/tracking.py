@@ -85,7 +85,7 @@ class Tracker:
         ValueError: ``max_age_s`` is not positive.
     """
 
-    def __init__(self, max_age_s: float = 1.0) -> None:
+    def __init__(self, max_age_s: float = 2.0) -> None:
         if not max_age_s > 0.0:
             raise ValueError(f"max_age_s must be positive, got {max_age_s}")
         self.max_age_s = max_age_s

@@ -147,7 +147,7 @@ def newcomer():
         return renderer.render(fewer), renderer.render(scene)
 
 
-@pytest.mark.parametrize("track_age_s", [1.0, 0.0])
+@pytest.mark.parametrize("track_age_s", [2.0, 0.0])
 def test_ids_stay_while_a_better_object_appears(referring, watcher, newcomer, track_age_s):
     before, after = newcomer
     blue, red = after.mask_of("blue", "cup"), after.mask_of("red", "cup")
@@ -163,7 +163,7 @@ def test_ids_stay_while_a_better_object_appears(referring, watcher, newcomer, tr
                 ids.append([int(np.bincount(pixels(labels)[mask]).argmax()) for mask in (blue, red)])
                 scores = {item.id: item.score for item in objects}
     finally:
-        set_parameters(watcher, track_age_s=1.0, smoothing=0.9)
+        set_parameters(watcher, track_age_s=2.0, smoothing=0.9)
     assert scores[ids[-1][1]] > scores[ids[-1][0]], "the red one is the better one"
     if track_age_s:
         assert {blue_id for blue_id, _ in ids} == {1}
