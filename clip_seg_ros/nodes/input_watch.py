@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _PERIOD_S = 1.0
 _NAME_TO_COME = "_NODE_NAME_UNKNOWN_"
+_NAMELESS_LOOKS = 3
+"""How often a publisher is seen without its node's name before it is told of without."""
 
 
 class InputWatch:
@@ -35,8 +38,8 @@ class InputWatch:
         self._node, self._cameras, self._wanted = node, cameras, wanted
         self._commands = Input(commands.topic_name, String, RELIABLE, commands)
         self._since_ns = node.get_clock().now().nanoseconds
-        self._met: set[bytes] = set()
-        """Publishers that do not fit and were seen before."""
+        self._seen: Counter[bytes] = Counter()
+        """How often each publisher that does not fit was seen."""
         self._timer = node.create_timer(_PERIOD_S, self._look)
 
     def close(self) -> None:
@@ -82,9 +85,9 @@ class InputWatch:
                 continue
             endpoint = bytes(other.endpoint_gid)
             # The name of its node comes a little later than a publisher itself.
-            if other.node_name != _NAME_TO_COME or endpoint in self._met:
+            if other.node_name != _NAME_TO_COME or self._seen[endpoint] >= _NAMELESS_LOOKS:
                 lines.append(line)
-            self._met.add(endpoint)
+            self._seen[endpoint] += 1
         return lines
 
 

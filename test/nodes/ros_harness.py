@@ -32,6 +32,7 @@ from clip_seg_ros.nodes.qos import RELIABLE, camera_output
 from clip_seg_ros.sim.renderer import RenderedView
 
 PATIENCE_S = 180.0
+ASK_AGAIN_S = 30.0
 
 
 class NodeProcess:
@@ -136,12 +137,20 @@ class Watcher(Node):
 
     def call(self, kind: type, service: str, request: Any) -> Any:
         """Calls a service and returns its response."""
-        if service not in self._service_clients:
-            self._service_clients[service] = self.create_client(kind, service)
-        assert self._service_clients[service].wait_for_service(PATIENCE_S), f"there is no service {service}"
-        future = self._service_clients[service].call_async(request)
-        wait_until(future.done, service)
-        return future.result()
+        client, is_new = self._service_clients.get(service), service not in self._service_clients
+        if is_new:
+            client = self._service_clients[service] = self.create_client(kind, service)
+        assert client.wait_for_service(PATIENCE_S), f"there is no service {service}"
+        futures = [client.call_async(request)]
+        asked_s = time.monotonic()
+
+        def answered() -> Any:
+            # Fast DDS drops the response to a client that the other side has not discovered yet.
+            if is_new and time.monotonic() - asked_s > ASK_AGAIN_S * len(futures):
+                futures.append(client.call_async(request))
+            return [future for future in futures if future.done()]
+
+        return wait_until(answered, service)[0].result()
 
     def say(self, text: str) -> CommandStatus:
         """Gives a command; returns its first status."""
