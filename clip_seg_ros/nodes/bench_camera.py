@@ -39,7 +39,12 @@ class BenchCamera(SimCameraNode):
     def _play(self) -> None:
         due_s = time.monotonic()
         while not self._ended.wait(max(0.0, due_s - time.monotonic())) and self.context.ok():
-            self._tick()
+            try:
+                self._tick()
+            except RuntimeError:
+                # While rclpy ends, publishing fails, and rightly so.
+                if self.context.ok():
+                    raise
             due_s += self._period_s
 
     def _tick(self) -> None:

@@ -358,6 +358,7 @@ class SegmentationNode(LifecycleNode, ABC):
     # Images: taken on the listener's thread, answered on the worker's.
 
     def _on_job(self, job: CameraJob) -> None:
+        self.faults.clear("input")
         worker = self._worker
         if worker is not None and self.wants_images() and worker.put(job, job.camera):
             self.health.dropped(job.camera)

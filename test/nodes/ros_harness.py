@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from builtin_interfaces.msg import Time as Stamp
 from geometry_msgs.msg import PoseArray
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import GetParameters, SetParameters
@@ -272,12 +273,14 @@ class Camera:
     def __exit__(self, *exc_info: object) -> None:
         self._node.destroy_node()
 
-    def send(self, color: Image, depth: Image | None = None, info: CameraInfo | None = None) -> int:
-        """Stamps and publishes; returns the stamp in nanoseconds."""
+    def send(
+        self, color: Image, depth: Image | None = None, info: CameraInfo | None = None, stamp: Stamp | None = None
+    ) -> int:
+        """Stamps, by default with the time that it is, and publishes; returns that time in nanoseconds."""
         now = self._node.get_clock().now()
         for message in (color, depth, info):
             if message is not None:
-                message.header.stamp = now.to_msg()
+                message.header.stamp = stamp or now.to_msg()
                 message.header.frame_id = "camera_color_optical_frame"
         self._color.publish(color)
         if depth is not None:

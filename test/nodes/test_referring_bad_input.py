@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+from builtin_interfaces.msg import Time as Stamp
 from ros_harness import Camera, NodeProcess, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -99,6 +100,17 @@ def test_bad_images_are_warned_about_once(referring, watcher, bad, warning):
             wait_worked_on(watcher, camera, good_image())
             assert referring.said().count(warning) == count
     assert "Traceback" not in referring.said()
+
+
+def test_an_image_from_before_time_began_is_warned_about(referring, watcher):
+    watcher.say("segment the red cup")
+    with Camera(depth=False) as camera:
+        for _ in range(FRAMES):
+            camera.send(good_image(), stamp=Stamp(sec=-5))
+        warning = "input: a message cannot be taken: ValueError"
+        referring.wait_said(warning)
+        wait_worked_on(watcher, camera, good_image())
+    assert referring.said().count(warning) == 1 and "Traceback" not in referring.said()
 
 
 def depth_image(**fields) -> Image:
