@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -84,8 +85,8 @@ class CameraInput:
     ) -> None:  # fmt: skip
         self.topics = topics
         self.name = topics.name
-        self.arrived_ns = 0
-        """When the last image came, by the node's clock; 0 before the first."""
+        self.arrived_s = -math.inf
+        """When the last image came, by ``time.monotonic``: a simulation's clock may stand still."""
         self.received = 0
         self._node, self._faults, self._tolerance_s, self._on_job = node, faults, tolerance_s, on_job
         self._rectified = rectified
@@ -116,12 +117,13 @@ class CameraInput:
         for each in self.inputs:
             self._node.destroy_subscription(each.subscription)
         self.inputs = []
+        # Its images hold on to it and it to them: without this they would wait for Python's collector.
         self._jobs.clear()
+        self._depth_images.clear()
 
     def is_alive(self) -> bool:
         """Whether an image came within the last ``SILENCE_S``."""
-        silence_s = (self._node.get_clock().now().nanoseconds - self.arrived_ns) * 1e-9
-        return self.arrived_ns > 0 and silence_s < SILENCE_S
+        return time.monotonic() - self.arrived_s < SILENCE_S
 
     def source(self, what: str) -> str:
         """How faults call ``what`` of this camera."""
@@ -130,7 +132,7 @@ class CameraInput:
     # On the thread that serves the subscriptions.
 
     def _on_image(self, message: AnyImage) -> None:
-        self.arrived_ns = self._node.get_clock().now().nanoseconds
+        self.arrived_s = time.monotonic()
         self.received += 1
         # Matched as they come and not after the inference, which can outlast any buffer.
         job = CameraJob(self, message, self._depth_images.peek(stamp_ns(message.header), self._tolerance_s()))

@@ -32,6 +32,11 @@ class StampedBuffer(Generic[MessageT]):
             self._messages.append((stamp_ns, message))
             self._arrived.notify_all()
 
+    def clear(self) -> None:
+        """Lets go of all messages."""
+        with self._arrived:
+            self._messages.clear()
+
     def nearest(self, stamp_ns: int, tolerance_s: float, expected: bool) -> MessageT | None:
         """Returns the message stamped nearest to ``stamp_ns``, at most ``tolerance_s`` away, or ``None``.
 

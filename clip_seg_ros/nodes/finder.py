@@ -105,6 +105,8 @@ class Finder:
         names = [camera.name for camera in self._node.cameras]
         if not self._node.active:
             return "the node is not active: activate it first"
+        if Duration.from_msg(goal.timeout).nanoseconds < 0:
+            return f"the timeout must not be negative: 0 stands for {DEFAULT_TIMEOUT_S:g} s"
         if not goal.phrase.strip():
             return 'the phrase is empty: name what to look for, for example "red cup"'
         if goal.camera and goal.camera not in names:

@@ -92,12 +92,12 @@ class Health:
     def _publish(self) -> None:
         now = self._node.get_clock().now()
         with self._lock:
-            statuses = [self._status(camera, now.nanoseconds) for camera in self._node.cameras]
+            statuses = [self._status(camera) for camera in self._node.cameras]
         message = DiagnosticArray(status=[self._model_status(), *statuses])
         message.header.stamp = now.to_msg()
         self._publisher.publish(message)
 
-    def _status(self, camera: CameraInput, now_ns: int) -> DiagnosticStatus:
+    def _status(self, camera: CameraInput) -> DiagnosticStatus:
         counts, now_s = self._of(camera), time.monotonic()
         passed_s = now_s - counts.last_s
         values = {
@@ -107,8 +107,8 @@ class Health:
             "images dropped for newer ones": str(counts.dropped),
         }
         counts.last_received, counts.last_answered, counts.last_s = camera.received, counts.answered, now_s
-        if camera.arrived_ns:
-            values["age of the last image, seconds"] = f"{(now_ns - camera.arrived_ns) * 1e-9:.2f}"
+        if camera.received:
+            values["age of the last image, seconds"] = f"{now_s - camera.arrived_s:.2f}"
         for share in (50, 99):
             for what, seconds in (("stamp to answer", counts.latencies_s), ("model alone", counts.models_s)):
                 if seconds:

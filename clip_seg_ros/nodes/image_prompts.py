@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,10 +38,15 @@ class _Example:
 
 
 class ImagePrompts:
-    """Keeps the examples, so that a model that comes later learns them too."""
+    """Keeps the examples, so that a model that comes later learns them too.
 
-    def __init__(self, node: SegmentationNode) -> None:
-        self._node = node
+    Args:
+        node: Whose services they are.
+        on_change: Called with every name that has come to mean something else.
+    """
+
+    def __init__(self, node: SegmentationNode, on_change: Callable[[str], None]) -> None:
+        self._node, self._on_change = node, on_change
         self._examples: dict[str, _Example] = {}
         self._lock = threading.Lock()
         self._services = []
@@ -85,6 +91,7 @@ class ImagePrompts:
                     raise ValueError(f"there are {MAX_EXAMPLES} image prompts already: remove one first")
                 example.teach(name, self._node.host.predictor)
                 self._examples[name] = example
+            self._on_change(name)
         except (ValueError, RuntimeError) as error:
             response.message = str(error)
         else:
@@ -110,6 +117,7 @@ class ImagePrompts:
                 self._node.host.predictor.remove_image_prompt(name)
             except (KeyError, RuntimeError):
                 pass  # the present model never learnt it
+        self._on_change(name)
         response.success, response.message = True, f'"{name}" means its words again'
         return response
 

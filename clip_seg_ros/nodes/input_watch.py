@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ class InputWatch:
     ) -> None:
         self._node, self._cameras, self._wanted = node, cameras, wanted
         self._commands = Input(commands.topic_name, String, RELIABLE, commands)
-        self._since_ns = node.get_clock().now().nanoseconds
+        self._since_s = time.monotonic()
         self._seen: Counter[bytes] = Counter()
         """How often each publisher that does not fit was seen."""
         self._timer = node.create_timer(_PERIOD_S, self._look)
@@ -48,17 +49,17 @@ class InputWatch:
 
     def _look(self) -> None:
         self._tell("command topic", self._commands)
-        now_ns = self._node.get_clock().now().nanoseconds
+        now_s = time.monotonic()
         wanted = self._wanted()
         if not wanted:
-            self._since_ns = now_ns
+            self._since_s = now_s
         for camera in self._cameras:
             for what, each in zip(("image topic", "depth topic", "camera_info topic"), camera.inputs):
                 self._tell(camera.source(what), each)
             source = camera.source("camera")
             if camera.is_alive():
                 self._node.faults.clear(source)
-            elif wanted and (now_ns - self._since_ns) * 1e-9 >= SILENCE_S:
+            elif wanted and now_s - self._since_s >= SILENCE_S:
                 publishers = self._node.count_publishers(camera.image_topic)
                 note = f"no image on {camera.image_topic} for {SILENCE_S:g} s; it has {publishers} publishers"
                 self._node.faults.report(source, f"{publishers} publishers", note)
@@ -80,7 +81,7 @@ class InputWatch:
             if other.topic_type != name:
                 line = f"{who} publishes {other.topic_type} on {wanted.topic}, and {name} is expected there"
             elif fits == QoSCompatibility.ERROR:
-                line = f"the quality of service of {who} on {wanted.topic} does not fit: {reason.strip()}"
+                line = f"the quality of service of {who} on {wanted.topic} does not fit: {reason.strip(' ;')}"
             else:
                 continue
             endpoint = bytes(other.endpoint_gid)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -35,8 +37,8 @@ class _Request:
     text: str
     prompts: tuple[str, ...]
     negatives: tuple[str, ...]
-    given_ns: int
-    """When the command came, by the node's clock."""
+    given_s: float
+    """When the command came, by ``time.monotonic``."""
     answered: set[str] = field(default_factory=set)
     """Cameras that an image of was worked on since the command."""
     told: bool = False
@@ -62,7 +64,7 @@ class ReferringNode(SegmentationNode):
         self._request: _Request | None = None
         self._was_commanded = False
         self._views: dict[str, _View] = {}
-        self.image_prompts = ImagePrompts(self)
+        self.image_prompts = ImagePrompts(self, self._on_new_meaning)
         self.finder = Finder(self)
 
     # Outputs.
@@ -97,7 +99,7 @@ class ReferringNode(SegmentationNode):
         """All but lists of classes, where a semantic node beside this one answers those."""
         if command is None or command.verb != "classes":
             return True
-        return ("semantic", self.get_namespace()) not in self.get_node_names_and_namespaces()
+        return not self.runs_beside("semantic")
 
     def obey(self, command_id: int, text: str, command: Command) -> None:
         self._was_commanded = True
@@ -117,8 +119,8 @@ class ReferringNode(SegmentationNode):
             self.use_model(command_id, text, command.model)
         if command.prompts:
             with self.lock:
-                now_ns = self.get_clock().now().nanoseconds
-                self._request = _Request(command_id, text, command.prompts, command.negatives, now_ns)
+                now_s = time.monotonic()
+                self._request = _Request(command_id, text, command.prompts, command.negatives, now_s)
         elif command.verb in ("stop", "clear"):
             self._forget(publish_empty=command.verb == "clear")
 
@@ -147,6 +149,10 @@ class ReferringNode(SegmentationNode):
                     nothing = ProbabilityMaps((), np.zeros((0, *rgb.shape[:2]), np.float32))
                     publish(view.topics.prepare(Result(view.last.header, rgb, nothing), 1))
 
+    def _on_new_meaning(self, prompt: str) -> None:
+        for view in list(self._views.values()):
+            view.stream.forget(prompt)
+
     # Images.
 
     def wants_images(self) -> bool:
@@ -171,7 +177,7 @@ class ReferringNode(SegmentationNode):
             return False
         self.faults.clear(camera.source("image"))
         found = None if request is None else self._answer(request, job, rgb, encoded, predictor)
-        looks = [(search, self._look_for(search, encoded, predictor)) for search in searches]
+        looks = self._look_for(searches, encoded, predictor)
         # Only now, since depth often comes a little later than its image.
         frame = camera.frame(job, rgb)
         motion = self._target_frame.of(job.image.header) if frame.depth_m is not None else None
@@ -195,23 +201,33 @@ class ReferringNode(SegmentationNode):
             view.stream = Stream(*view.settings)
         question = Question(request.prompts, request.negatives, config.threshold, config.min_area_fraction)
         try:
-            return view.stream.answer(predictor, encoded, question, rgb, job.stamp_ns)
+            found = view.stream.answer(predictor, encoded, question, rgb, job.stamp_ns)
         except ValueError as error:
             with self.lock:
                 if self._request is request and not request.told:
                     request.told = True
                     self.status.fail(request.command_id, request.text, str(error))
+            # It may have been answered already, by a model that served before.
+            self.faults.report("command", str(error), f"{request.text!r} is not answered any more: {error}")
             return None
+        self.faults.clear("command")
+        return found
 
-    def _look_for(self, search: Search, encoded: EncodedImage, predictor: Predictor) -> Answer | None:
-        """Asks for a goal's phrase by itself, so that no command or other goal has a say in what is found."""
-        config = self.settings.config
-        question = Question((search.phrase,), (), config.threshold, config.min_area_fraction)
-        try:
-            return answer(predictor, encoded, question)
-        except ValueError as error:
-            search.fail(str(error))
-            return None
+    def _look_for(
+        self, searches: Sequence[Search], encoded: EncodedImage, predictor: Predictor
+    ) -> list[tuple[Search, Answer | None]]:
+        """Asks for each goal's phrase by itself, so that no command or other goal has a say in what is found."""
+        config, answers = self.settings.config, {}
+        for phrase in {search.phrase for search in searches}:
+            question = Question((phrase,), (), config.threshold, config.min_area_fraction)
+            try:
+                answers[phrase] = answer(predictor, encoded, question)
+            except ValueError as error:
+                answers[phrase] = None
+                for search in searches:
+                    if search.phrase == phrase:
+                        search.fail(str(error))
+        return [(search, answers[search.phrase]) for search in searches]
 
     def _publish(self, request: _Request, camera: str, result: Result) -> bool:
         view = self._views[camera]
@@ -245,7 +261,7 @@ class ReferringNode(SegmentationNode):
 
     def _may_yet_be_found(self, request: _Request) -> bool:
         """Whether a camera has yet to answer; one that stays silent is not waited for long."""
-        is_new = (self.get_clock().now().nanoseconds - request.given_ns) * 1e-9 < SILENCE_S
+        is_new = time.monotonic() - request.given_s < SILENCE_S
         missing = [camera for camera in self.cameras if camera.name not in request.answered]
         return any(is_new or camera.is_alive() for camera in missing)
 

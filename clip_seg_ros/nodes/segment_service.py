@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from sensor_msgs.msg import Image
 
-from clip_seg_ros.commands import MAX_PROMPTS
+from clip_seg_ros.commands import MAX_CHARACTERS, MAX_PROMPTS
 from clip_seg_ros.nodes.conversions import fill_image, image_to_rgb
 from clip_seg_ros.nodes.image_prompts import as_commands_say
 from clip_seg_ros.nodes.outputs import object_message, union_mask
@@ -48,6 +48,9 @@ class SegmentService:
         if not prompts or len(prompts) + len(negatives) > MAX_PROMPTS:
             got = f"{len(prompts)} prompts and {len(negatives)} negatives"
             raise ValueError(f"give 1 to {MAX_PROMPTS} phrases, at least one of them a prompt; got {got}")
+        longest = max(map(len, (*prompts, *negatives)))
+        if longest > MAX_CHARACTERS:
+            raise ValueError(f"a phrase has at most {MAX_CHARACTERS} characters, got one of {longest}")
         rgb = image_to_rgb(request.image)
         question = Question(prompts, negatives, request.threshold or config.threshold, config.min_area_fraction)
         result = answer(predictor, predictor.encode(rgb), question)

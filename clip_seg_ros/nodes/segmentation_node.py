@@ -56,6 +56,7 @@ class SegmentationNode(LifecycleNode, ABC):
         self.faults = FaultLog(self.get_logger().warning)
         self.settings = ConfigParameters(self, config_type, self._check_change, self._on_change)
         self.host = ModelHost(self._load, self.on_model_ready, self._on_model_failed)
+        self.status = StatusTopic(self)
         self.cameras: tuple[CameraInput, ...] = ()
         self.start_fault = ""
         """Why the last configure failed."""
@@ -157,7 +158,7 @@ class SegmentationNode(LifecycleNode, ABC):
                 if topic:
                     validate_topic_name(topic)
         self.host.start(self.full_name(config.model))
-        self.status = StatusTopic(self)
+        self.status.open()
         self.create_outputs()
         self._commands = self.create_subscription(String, config.command_topic, self._on_command, RELIABLE)
         self.health = Health(self)
@@ -229,6 +230,10 @@ class SegmentationNode(LifecycleNode, ABC):
             self._tell_of_model(False, "the node was cleaned up before the model was ready")
             self.destroy_outputs()
             self.status.close()
+
+    def runs_beside(self, name: str) -> bool:
+        """Whether a node called ``name`` runs in this one's namespace."""
+        return (name, self.get_namespace()) in self.get_node_names_and_namespaces()
 
     def depth_tolerance_s(self) -> float:
         """How far the stamps of colour and depth may differ."""

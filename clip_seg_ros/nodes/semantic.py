@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from clip_seg_ros.pipeline.predictor import Predictor
 
 
+_EXAMPLE = '"classes: cup, table, floor"'
+
+
 @dataclass(frozen=True)
 class _Classes:
     """What pixels are told apart by at the moment."""
@@ -144,12 +147,21 @@ class SemanticNode(SegmentationNode):
             self.faults.report("classes", str(error), str(error))
         super().on_model_ready(name)
 
-    # Commands: the same topic as the referring node's, of which only lists of classes are for this one.
+    # Commands: the same topic as the referring node's; beside that one, only lists of classes are for this node.
 
     def is_mine(self, command: Command | None) -> bool:
-        return command is not None and command.verb == "classes"
+        if command is not None and command.verb == "classes":
+            return True
+        return not self.runs_beside("referring")
 
     def obey(self, command_id: int, text: str, command: Command) -> None:
+        if command.verb == "use":
+            self.use_model(command_id, text, command.model)
+            return
+        if command.verb != "classes":
+            note = f"this is for the node referring, which does not run: start it, or type {_EXAMPLE}"
+            self.status.reject(command_id, text, note)
+            return
         names = command.classes
         if len(names) == 1 and names[0] in class_list_names():
             names = class_list(names[0])

@@ -15,12 +15,15 @@ MAX_ECHO = 200
 
 
 class StatusTopic:
-    """Publishes and logs every ``CommandStatus`` of a node, and counts its commands."""
+    """Publishes and logs every ``CommandStatus`` of a node, and counts its commands, closed and open again or not."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._publisher = node.create_publisher(CommandStatus, "status", RELIABLE)
         self._count = 0
+
+    def open(self) -> None:
+        """Offers the topic."""
+        self._publisher = self._node.create_publisher(CommandStatus, "status", RELIABLE)
 
     def close(self) -> None:
         """Takes the topic away."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clip_seg_ros.pipeline.postprocess import masks, regions, window_of
-from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.pipeline.smoothing import TemporalSmoother
 from clip_seg_ros.pipeline.tracking import Tracker
 from clip_seg_ros.types import MaskSet, ObjectRegion, ProbabilityMaps
+
+if TYPE_CHECKING:  # torch takes seconds to import, and nodes import this before they can end cleanly
+    from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,17 @@ class Stream:
 
     def __init__(self, smoothing: float, margin: float, track_age_s: float) -> None:
         self._smoother = TemporalSmoother(smoothing, margin)
+        self._forgotten: set[str] = set()
         # The image is compared with those before while the model answers, on a GPU or on another core. The thread
         # ends with this object.
         self._beside = ThreadPoolExecutor(1, "smoothing")
         self._tracker = Tracker(track_age_s) if track_age_s > 0 else None
         # Weak, since a model that was replaced must not stay in memory until the next image.
         self._asked: weakref.ref[Predictor] | None = None
+
+    def forget(self, prompt: str) -> None:
+        """Lets what was answered to a prompt have no say in what will be; safe to call from any thread."""
+        self._forgotten.add(prompt)
 
     def answer(
         self, predictor: Predictor, encoded: EncodedImage, question: Question, rgb: np.ndarray, stamp_ns: int
@@ -88,6 +96,12 @@ class Stream:
         if self._asked is None or self._asked() is not predictor:
             self._smoother.reset()
             self._asked = weakref.ref(predictor)
+        # Before the model is asked: what is forgotten meanwhile may be in this answer, and has to go with the next.
+        while self._forgotten:
+            prompt = self._forgotten.pop()
+            self._smoother.forget(prompt)
+            if self._tracker is not None:
+                self._tracker.forget(prompt)
         looking = self._beside.submit(self._smoother.look, rgb, stamp_ns)
         try:
             maps = predictor.ask(encoded, _all_phrases(question))

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.models.visual_prompts import visual_prompt
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
 from clip_seg_ros.pipeline.sliding import Box, merge_windows, window_boxes
@@ -110,11 +111,16 @@ class Predictor:
         weights_dir: Path | None = None,
         precision: str = "float32",
     ) -> Predictor:
-        """Builds the model called ``name`` with its weights, from ``weights_dir`` or the shipped ones."""
+        """Builds the model called ``name`` with its weights, from ``weights_dir`` or the shipped ones.
+
+        It is made for inference alone: its batch normalisation is folded. To train it on, use ``build_segmenter``.
+        """
         # Here and not above: a model handed over ready needs neither the builders nor what they import.
         from clip_seg_ros.models.factory import build_segmenter
 
-        return cls(build_segmenter(name, weights_dir), device, precision)
+        model = build_segmenter(name, weights_dir).eval()
+        fold_batch_norms(model)
+        return cls(model, device, precision)
 
     def encode(self, rgb: np.ndarray) -> EncodedImage:
         """Encodes ``rgb``, (H, W, 3) uint8, once for any number of questions.

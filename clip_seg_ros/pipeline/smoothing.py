@@ -21,7 +21,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 
 from clip_seg_ros.pipeline import postprocess
 from clip_seg_ros.types import MaskSet, ProbabilityMaps
@@ -111,6 +110,10 @@ class TemporalSmoother:
         self._picture: _SteadyPicture | None = None
         self._stamp_ns = 0
         self._threshold = math.nan
+
+    def forget(self, prompt: str) -> None:
+        """Forgets the answers to one prompt; its next one is the first."""
+        self._answers.pop(prompt, None)
 
     def look(self, rgb: np.ndarray, stamp_ns: int) -> Steadiness:
         """Compares the next frame's picture with those before.
@@ -254,6 +257,9 @@ def _decide(
 
 def _blend(before: np.ndarray, new: np.ndarray, weight: np.ndarray, out: np.ndarray) -> None:
     """Writes ``before + (new - before) * weight`` to ``out``, all (H, W) float32; 0 where that is NaN."""
+    # Here and not above: it takes seconds to import, and nodes import this before they can end cleanly.
+    import torch
+
     # One pass where OpenCV needs three, and exactly the new answer where its weight is 1.
     start, end, share = (torch.from_numpy(np.ascontiguousarray(array)) for array in (before, new, weight))
     torch.lerp(start, end, share, out=torch.from_numpy(out))

@@ -98,6 +98,10 @@ class Tracker:
         self._stamp_ns: int | None = None
         self._shape: tuple[int, ...] = ()
 
+    def forget(self, prompt: str) -> None:
+        """Gives up the objects of one prompt."""
+        self._give_up(lambda track: track.prompt == prompt)
+
     def update(self, regions: Sequence[ObjectRegion], rgb: np.ndarray, stamp_ns: int) -> list[ObjectRegion]:
         """Recognises the objects of one image.
 

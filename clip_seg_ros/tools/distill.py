@@ -23,6 +23,7 @@ from clip_seg_ros.models.backbone import ModifiedResNet
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.conversion.mapping import Converted
 from clip_seg_ros.models.conversion.writing import store
+from clip_seg_ros.models.factory import build_segmenter
 from clip_seg_ros.models.student import Student, StudentConfig, imagenet_input, known_networks
 from clip_seg_ros.pipeline.class_labels import class_colors
 from clip_seg_ros.pipeline.predictor import PRECISIONS, Predictor, resolve_device
@@ -164,7 +165,8 @@ def _student(args: argparse.Namespace, labeller: Labeller) -> Student:
     name, size = args.out.stem, _size(args.size)
     if args.network != TEACHER_NETWORK:
         return Student(name, StudentConfig(args.network, labeller.class_names, imagenet_input(size)))
-    teacher = labeller.teacher.model
+    # Anew, since the one that labels is made for inference alone.
+    teacher = build_segmenter(args.teacher)
     visual = getattr(teacher, "visual", getattr(getattr(teacher, "clip", None), "visual", None))
     if not isinstance(visual, ModifiedResNet):
         raise ValueError(

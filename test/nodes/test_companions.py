@@ -45,3 +45,10 @@ def test_does_not_wait_again_for_a_topic_that_was_late():
         assert buffer.nearest(5, 0.0, expected=True) is None
         waits.append(time.monotonic() - start)
     assert waits[0] >= 0.3 > waits[1]
+
+
+def test_what_was_let_go_of_is_not_found():
+    buffer = StampedBuffer(wait_s=0.0)
+    buffer.add(1, "gone")
+    buffer.clear()
+    assert buffer.nearest(1, 0.0, expected=False) is None

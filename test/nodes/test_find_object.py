@@ -163,6 +163,12 @@ def test_a_goal_that_makes_no_sense_is_aborted_with_the_reason(find, phrase, cam
     assert status == GoalStatus.STATUS_ABORTED and result.message == words
 
 
+def test_a_negative_timeout_is_refused(find):
+    status, result = find("cup", timeout_s=-3.0).end(PROMPTLY_S)
+    assert status == GoalStatus.STATUS_ABORTED
+    assert result.message == "the timeout must not be negative: 0 stands for 10 s"
+
+
 def test_goals_and_commands_do_not_change_each_other(find, watcher, view):
     """Not even where the command leaves out what a goal looks for."""
     watcher.say("segment the ball, not the red one, and not the red cup")

@@ -135,6 +135,32 @@ def test_an_inactive_node_says_why_it_does_nothing(node, manager, managed_watche
     assert managed_watcher.say("classes: cup, floor").state == CommandStatus.ACCEPTED
 
 
+def test_alone_it_answers_every_command(node, manager, managed_watcher):
+    assert manager.configure() and manager.activate()
+    managed_watcher.wait_for_node()
+    for text, words in (
+        ("segment the red cup", 'this is for the node referring, which does not run: start it, or type "classes: cup'),
+        ("stop", "this is for the node referring"),
+        ("!?", "the command is empty"),
+    ):
+        status = managed_watcher.say(text)
+        assert status.state == CommandStatus.REJECTED and words in status.message, text
+    status = managed_watcher.say("use maskclip")
+    assert status.state == CommandStatus.ACCEPTED
+    assert managed_watcher.outcome(status.command_id).message == "maskclip-pocket serves now"
+
+
+def test_commands_are_counted_on_through_a_cleanup(node, manager, managed_watcher):
+    ids = []
+    for _ in range(2):
+        assert manager.configure() and manager.activate()
+        managed_watcher.wait_for_node()
+        ids.append(managed_watcher.say("classes: cup, floor").command_id)
+        assert manager.deactivate() and manager.cleanup()
+        wait_until(lambda: managed_watcher.count_publishers("status") == 0, "the outputs to be taken away")
+    assert ids[1] == ids[0] + 1
+
+
 def test_a_transition_that_the_state_lacks_is_refused(node, manager):
     for change in (manager.activate, manager.deactivate, manager.cleanup):
         assert not change()

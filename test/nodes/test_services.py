@@ -67,12 +67,13 @@ def test_a_threshold_of_0_is_the_nodes(referring, watcher, view):
     [
         ({"image": Image(encoding="32FC3", height=1, width=1)}, "unknown encoding '32FC3'; accepted: rgb8, bgr8"),
         ({"image": Image(encoding="rgb8")}, "the image is empty: 0x0"),
+        ({"prompts": ["x" * 501]}, "a phrase has at most 500 characters, got one of 501"),
         ({"prompts": []}, "give 1 to 16 phrases, at least one of them a prompt; got 0 prompts and 0 negatives"),
         ({"prompts": ["cup"] * 12, "negatives": ["box"] * 5}, "give 1 to 16 phrases"),
         ({"prompts": ["cup", " "]}, "a prompt must be a phrase"),
         ({"threshold": 1.5}, "threshold must lie in 0..1, got 1.5"),
     ],
-    ids=["encoding", "empty image", "no prompts", "too many", "empty phrase", "threshold"],
+    ids=["encoding", "empty image", "too long", "no prompts", "too many", "empty phrase", "threshold"],
 )
 def test_what_cannot_be_answered_says_what_to_do(referring, watcher, view, changes, words):
     request = {"image": image_of(view), "prompts": ["cup"], **changes}
@@ -139,6 +140,28 @@ def test_an_example_is_found_in_another_picture(taught, watcher, view, example):
     removed = watcher.call(RemovePrompt, "remove_prompt", RemovePrompt.Request(name="my old mug"))
     assert removed.success and "means its words again" in removed.message
     assert "'old'" in watcher.say("segment my old mug").message
+
+
+def test_an_example_counts_at_once_while_it_is_looked_for(taught, watcher, cups):
+    red, blue = cups.mask_of("red", "cup"), cups.mask_of("blue", "cup")
+    watcher.say("segment red cup")
+    masks = watcher.seen["mask"]
+
+    def next_mask() -> np.ndarray:
+        """Of an image that was taken after now."""
+        stamp = camera.send(image_of(cups))
+        return pixels_of(watcher.of_stamp("mask", stamp)) > 0
+
+    with Camera(depth=False) as camera:
+        with Stream(camera, image_of(cups)):
+            wait_until(lambda: len(masks) >= 10, "a long past")
+        assert next_mask()[red].mean() > 0.7
+        assert teach(watcher, "red cup", cups, blue, text="blue cup").success
+        seen = next_mask()
+        assert seen[blue].mean() > 0.7 and not seen[red].any()
+        assert watcher.call(RemovePrompt, "remove_prompt", RemovePrompt.Request(name="red cup")).success
+        seen = next_mask()
+        assert seen[red].mean() > 0.7 and not seen[blue].any()
 
 
 def test_a_new_example_takes_the_place_of_the_old_one(taught, watcher, view, example):

@@ -2,6 +2,8 @@
 
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 from ros_harness import NodeProcess
@@ -82,3 +84,9 @@ def test_the_camera_ends_quietly(ros, log, number):
     node.wait_said("scene of seed")
     assert node.end(number) == 0
     assert "Traceback" not in node.said()
+
+
+@pytest.mark.parametrize("name", ["referring", "semantic"])
+def test_torch_is_not_imported_before_signals_end_the_process_cleanly(name):
+    code = f"import sys, clip_seg_ros.nodes.{name}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -167,3 +167,15 @@ def test_a_question_that_failed_leaves_nothing_to_average() -> None:
         stream.answer(told, ENCODED, Question(("cup",)), RGB, 3)
     told.ask = Told(cup=[(*LEFT, 0.8)]).ask
     assert boxes(stream.answer(told, ENCODED, Question(("cup",)), RGB, 4)) == [(1, "cup", 2)]
+
+
+def test_a_prompt_that_means_something_else_begins_anew() -> None:
+    stream = Stream(0.9, 0.0, 1.0)
+    told = Told(cup=[(*LEFT, 0.8)], box=[(*RIGHT, 0.7)])
+    question = Question(("cup", "box"))
+    for index in range(3):
+        assert boxes(stream.answer(told, ENCODED, question, RGB, index)) == [(1, "cup", 2), (2, "box", 22)]
+    stream.forget("cup")
+    told.beliefs["cup"] = [(*LEFT, 0.55), (*MIDDLE, 0.6)]
+    found = boxes(stream.answer(told, ENCODED, question, RGB, 3))
+    assert found == [(2, "box", 22), (3, "cup", 12), (4, "cup", 2)]

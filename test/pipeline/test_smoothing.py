@@ -218,6 +218,16 @@ def test_each_prompt_has_its_own_past() -> None:
     assert (cup == np.float32(0.9)).all(), "what is not asked is forgotten"
 
 
+def test_a_prompt_can_be_forgotten_and_others_go_on() -> None:
+    smoother, rgb = TemporalSmoother(), np.full((20, 30, 3), 90, np.uint8)
+    for index in range(5):
+        smooth(smoother, maps_of(np.full((2, 20, 30), 0.2), ("box", "cup")), rgb, index * FRAME_NS, 0.5)
+    smoother.forget("cup")
+    smoother.forget("what was never asked")
+    box, cup = smooth(smoother, maps_of(np.full((2, 20, 30), 0.9), ("box", "cup")), rgb, 5 * FRAME_NS, 0.5)[0].values
+    assert box.max() < 0.5 and (cup == np.float32(0.9)).all()
+
+
 def test_another_threshold_decides_without_hysteresis_once() -> None:
     smoother, rgb = TemporalSmoother(margin=0.2), np.full((20, 30, 3), 90, np.uint8)
     maps = maps_of(np.full((1, 20, 30), 0.5))
