@@ -213,7 +213,7 @@ class ReferringConfig(SegmentationConfig):
         0.05, 0.0, 0.5, "A pixel enters a mask this much above the threshold and leaves it this much below."
     )
     track_age_s: float = _number(
-        2.0, 0.0, 60.0, "An object out of sight keeps its id for so long; 0 = new ids a frame."
+        2.0, 0.0, 60.0, "An object out of sight keeps its id for so long; 0 = ids count an image's objects."
     )
 
     def cameras(self) -> tuple[CameraTopics, ...]:

@@ -61,7 +61,7 @@ class Stream:
     Args:
         smoothing: Strength of ``TemporalSmoother``; 0 = every image by itself.
         margin: Its hysteresis.
-        track_age_s: How long ``Tracker`` keeps the id of what is out of sight; 0 = new ids in every image.
+        track_age_s: How long ``Tracker`` keeps the id of what is out of sight; 0 = ids count the objects of each image.
     """
 
     def __init__(self, smoothing: float, margin: float, track_age_s: float) -> None:
