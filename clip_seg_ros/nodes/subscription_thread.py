@@ -8,7 +8,9 @@ that runs the model.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.context import Context
@@ -17,6 +19,8 @@ from rclpy.subscription import Subscription
 
 _LONGEST_WAIT_NS = 500_000_000
 """After which it is seen that rclpy was shut down."""
+_PAUSE_S = 0.1
+"""After a wait that failed, for the next one may fail at once."""
 
 
 class OwnThreadGroup(CallbackGroup):
@@ -40,7 +44,7 @@ class SubscriptionThread:
     Args:
         subscriptions: At least one, with an ``OwnThreadGroup`` each; they must outlast the thread.
         context: Of their node.
-        on_error: Called with what a callback raises, or a message that cannot be read; the thread lives on.
+        on_error: Called with whatever goes wrong, in a callback or ahead of it; the thread lives on.
     """
 
     def __init__(
@@ -68,27 +72,34 @@ class SubscriptionThread:
 
     def _run(self) -> None:
         while not self._closed and self._context.ok():
-            for subscription in self._ready():
+            try:
+                ready = self._ready()
+            except Exception as error:  # such as a subscription that was destroyed too early
+                self._tell(error)
+                time.sleep(_PAUSE_S)
+                continue
+            for subscription in ready:
                 try:
                     taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
                     if taken is not None and not self._closed:
                         subscription.callback(taken[0])
                 except Exception as error:  # whatever it is, the next message deserves its chance
-                    # While rclpy ends, everything fails, and rightly so.
-                    if self._context.ok():
-                        self._on_error(error)
+                    self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        # While rclpy ends, everything fails, and rightly so.
+        if self._context.ok() and not self._closed:
+            self._on_error(error)
 
     def _ready(self) -> list[Subscription]:
         """Waits for messages; returns the subscriptions that have one."""
         self._wait_set.clear_entities()
         self._wait_set.add_guard_condition(self._wake)
-        for subscription in self._subscriptions:
-            self._wait_set.add_subscription(subscription.handle)
-        try:
+        # Held, so that one that is destroyed meanwhile lives until the wait is over.
+        with ExitStack() as held:
+            for subscription in self._subscriptions:
+                held.enter_context(subscription.handle)
+                self._wait_set.add_subscription(subscription.handle)
             self._wait_set.wait(_LONGEST_WAIT_NS)
-        except _rclpy.RCLError:
-            if self._context.ok():
-                raise
-            return []
-        ready = self._wait_set.get_ready_entities("subscription")
+            ready = self._wait_set.get_ready_entities("subscription")
         return [subscription for subscription in self._subscriptions if subscription.handle.pointer in ready]

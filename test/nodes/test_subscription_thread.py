@@ -152,3 +152,12 @@ def test_the_end_of_rclpy_ends_the_thread_quietly(stage):
     stage.context.try_shutdown()
     wait_until(lambda: not thread._thread.is_alive(), "the thread to end")
     assert not stage.errors
+
+
+def test_a_subscription_that_is_gone_too_early_is_told(stage):
+    _, subscription = subscribe(stage, Int32, "stage/gone", lambda message: None)
+    thread = stage.listen(subscription)
+    stage.node.destroy_subscription(subscription)
+    wait_until(lambda: stage.errors, "the fault")
+    assert isinstance(stage.errors[0], RuntimeError) and thread._thread.is_alive()
+    assert thread.close()
