@@ -207,8 +207,8 @@ class ReferringNode(SegmentationNode):
                 if self._request is request and not request.told:
                     request.told = True
                     self.status.fail(request.command_id, request.text, str(error))
-            # It may have been answered already, by a model that served before.
-            self.faults.report("command", str(error), f"{request.text!r} is not answered any more: {error}")
+            # Its status may have been told long ago, when another model served.
+            self.faults.report("command", str(error), f"{request.text!r} cannot be answered: {error}")
             return None
         self.faults.clear("command")
         return found

@@ -106,6 +106,7 @@ class Stream:
         try:
             maps = predictor.ask(encoded, _all_phrases(question))
         except Exception:
+            # The smoother has seen an image that will have no answer. Only once it is done with it, it can be reset.
             looking.exception()
             self._smoother.reset()
             raise

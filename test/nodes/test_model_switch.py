@@ -142,7 +142,7 @@ def test_a_model_that_cannot_be_loaded_changes_nothing(node, own_watcher, model_
 
 def test_a_model_that_cannot_answer_what_was_asked_before_says_so(node, own_watcher, model_statuses, view):
     status = own_watcher.say("segment the red cup")
-    fault = "'segment the red cup' is not answered any more: \"red cup\" is not one of the 10 classes of denseclip-pocket"
+    fault = "'segment the red cup' cannot be answered: \"red cup\" is not one of the 10 classes of denseclip-pocket"
     with Camera(depth=False, topic=TOPIC) as camera, Stream(camera, fill_image(Image(), view.rgb, "rgb8")):
         assert own_watcher.outcome(status.command_id).state == CommandStatus.FOUND
         done(own_watcher, own_watcher.say("use denseclip"))
