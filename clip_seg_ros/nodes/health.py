@@ -5,19 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
-
-if TYPE_CHECKING:
-    from clip_seg_ros.nodes.segmentation_node import SegmentationNode
+from clip_seg_ros.nodes.faults import FaultLog
+from clip_seg_ros.pipeline.model_host import ModelHost
 
 PERIOD_S = 1.0
 _KEPT = 200
@@ -50,10 +50,22 @@ class _Counts:
 
 
 class Health:
-    """Counts what happens to images and publishes it, one status a camera."""
+    """Counts what happens to images and publishes it, one status a camera.
 
-    def __init__(self, node: SegmentationNode) -> None:
-        self._node = node
+    Args:
+        node: Node of the topic.
+        host: Holder of the model that serves.
+        faults: Log whose standing faults are repeated.
+        cameras: Returns the cameras that are listened to at the moment.
+        wants_images: Says whether there is anything to do with an image at the moment.
+    """
+
+    def __init__(
+        self, node: Node, host: ModelHost, faults: FaultLog, cameras: Callable[[], Sequence[CameraInput]],
+        wants_images: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self._node, self._host, self._faults = node, host, faults
+        self._cameras, self._wants_images = cameras, wants_images
         # A camera lasts from activation to deactivation.
         self._counts: WeakKeyDictionary[CameraInput, _Counts] = WeakKeyDictionary()
         self._lock = threading.Lock()
@@ -92,7 +104,7 @@ class Health:
     def _publish(self) -> None:
         now = self._node.get_clock().now()
         with self._lock:
-            statuses = [self._status(camera) for camera in self._node.cameras]
+            statuses = [self._status(camera) for camera in self._cameras()]
         message = DiagnosticArray(status=[self._model_status(), *statuses])
         message.header.stamp = now.to_msg()
         self._publisher.publish(message)
@@ -113,7 +125,7 @@ class Health:
             for what, seconds in (("stamp to answer", counts.latencies_s), ("model alone", counts.models_s)):
                 if seconds:
                     values[f"{what}, ms, {share}th percentile"] = f"{1000 * np.percentile(list(seconds), share):.1f}"
-        level, note = DiagnosticStatus.OK, "answering" if self._node.wants_images() else "nothing to look for"
+        level, note = DiagnosticStatus.OK, "answering" if self._wants_images() else "nothing to look for"
         if not camera.is_alive():
             level, note = DiagnosticStatus.WARN, f"no images on {camera.image_topic}"
         return self._make(f"camera {camera.name}".strip(), level, note, values)
@@ -121,15 +133,14 @@ class Health:
     def _model_status(self) -> DiagnosticStatus:
         import torch
 
-        host, node = self._node.host, self._node
-        predictor = host.predictor
+        name, predictor = self._host.name, self._host.predictor
         values = {"device": str(predictor.device), "precision": predictor.precision}
         if predictor.device.type == "cuda":
             values["GPU memory, MiB"] = f"{torch.cuda.memory_allocated(predictor.device) / 2**20:.0f}"
             values["GPU memory at its peak, MiB"] = f"{torch.cuda.max_memory_allocated(predictor.device) / 2**20:.0f}"
-        standing = node.faults.standing()
+        standing = self._faults.standing()
         level = DiagnosticStatus.WARN if standing else DiagnosticStatus.OK
-        return self._make("model", level, "; ".join(standing) or f"{host.name} serves", {"model": host.name, **values})
+        return self._make("model", level, "; ".join(standing) or f"{name} serves", {"model": name, **values})
 
     def _make(self, what: str, level: bytes, note: str, values: dict[str, str]) -> DiagnosticStatus:
         name = f"{self._node.get_fully_qualified_name().strip('/')}: {what}"

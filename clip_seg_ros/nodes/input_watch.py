@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from rclpy.subscription import Subscription
 from std_msgs.msg import String
 
 from clip_seg_ros.nodes.camera_input import SILENCE_S, CameraInput, Input
+from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.nodes.qos import RELIABLE
-
-if TYPE_CHECKING:
-    from clip_seg_ros.nodes.segmentation_node import SegmentationNode
 
 _PERIOD_S = 1.0
 _NAME_TO_COME = "_NODE_NAME_UNKNOWN_"
@@ -27,16 +25,18 @@ class InputWatch:
     """Looks at the inputs once a second.
 
     Args:
-        node: Whose inputs they are.
+        node: Node of the inputs.
+        faults: Log of what is wrong with them.
         cameras: With their topics.
         commands: The subscription to commands.
         wanted: Says whether images are wanted at the moment.
     """
 
     def __init__(
-        self, node: SegmentationNode, cameras: Sequence[CameraInput], commands: Subscription, wanted: Callable[[], bool]
-    ) -> None:
-        self._node, self._cameras, self._wanted = node, cameras, wanted
+        self, node: Node, faults: FaultLog, cameras: Sequence[CameraInput], commands: Subscription,
+        wanted: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self._node, self._faults, self._cameras, self._wanted = node, faults, cameras, wanted
         self._commands = Input(commands.topic_name, String, RELIABLE, commands)
         self._since_s = time.monotonic()
         self._seen: Counter[bytes] = Counter()
@@ -58,18 +58,18 @@ class InputWatch:
                 self._tell(camera.source(what), each)
             source = camera.source("camera")
             if camera.is_alive():
-                self._node.faults.clear(source)
+                self._faults.clear(source)
             elif wanted and now_s - self._since_s >= SILENCE_S:
                 publishers = self._node.count_publishers(camera.image_topic)
                 note = f"no image on {camera.image_topic} for {SILENCE_S:g} s; it has {publishers} publishers"
-                self._node.faults.report(source, f"{publishers} publishers", note)
+                self._faults.report(source, f"{publishers} publishers", note)
 
     def _tell(self, source: str, wanted: Input) -> None:
         misfits = self._misfits(wanted)
         if not misfits:
-            self._node.faults.clear(source)
+            self._faults.clear(source)
         for misfit in misfits:
-            self._node.faults.report(source, misfit, misfit)
+            self._faults.report(source, misfit, misfit)
 
     def _misfits(self, wanted: Input) -> list[str]:
         """What the publishers of a topic do that keeps their messages from arriving, a line each."""

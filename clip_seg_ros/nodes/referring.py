@@ -93,13 +93,19 @@ class ReferringNode(SegmentationNode):
         predictor.predict(np.zeros((480, 640, 3), np.uint8), predictor.model.class_names or ("object",))
         self.image_prompts.teach(predictor)
 
+    def depth_tolerance_s(self) -> float:
+        return self.settings.config.depth_tolerance_s
+
+    def is_rectified(self) -> bool:
+        return self.settings.config.rectified
+
     # Commands.
 
     def is_mine(self, command: Command | None) -> bool:
         """All but lists of classes, where a semantic node beside this one answers those."""
         if command is None or command.verb != "classes":
             return True
-        return not self.runs_beside("semantic")
+        return not self.commands.runs_beside("semantic")
 
     def obey(self, command_id: int, text: str, command: Command) -> None:
         self._was_commanded = True
@@ -111,12 +117,12 @@ class ReferringNode(SegmentationNode):
         if command.threshold is not None:
             self.set_parameters([Parameter("threshold", value=command.threshold)])
         if command.verb == "use":
-            self.use_model(command_id, text, command.model)
+            self.models.obey(command_id, text, command.model)
             return
         # The answer goes out before the command takes effect: nothing can be found before it was accepted.
         self.status.accept(command_id, text, self._note_on(command), command.prompts)
         if command.model is not None:
-            self.use_model(command_id, text, command.model)
+            self.models.use(command_id, text, command.model)
         if command.prompts:
             with self.lock:
                 now_s = time.monotonic()

@@ -7,29 +7,26 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import rclpy
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rclpy.validate_topic_name import validate_topic_name
-from std_msgs.msg import String
 
-from clip_seg_ros.commands import Command, CommandError, parse_command
+from clip_seg_ros.commands import Command
 from clip_seg_ros.config import SegmentationConfig
 from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
+from clip_seg_ros.nodes.command_router import CommandRouter
 from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.nodes.health import Health, Spent
 from clip_seg_ros.nodes.input_watch import InputWatch
+from clip_seg_ros.nodes.model_switch import ModelSwitch
 from clip_seg_ros.nodes.parameters import ConfigParameters
-from clip_seg_ros.nodes.qos import RELIABLE
 from clip_seg_ros.nodes.statuses import StatusTopic
 from clip_seg_ros.nodes.subscription_thread import OwnThreadGroup, SubscriptionThread
 from clip_seg_ros.pipeline.latest_worker import LatestWorker
-from clip_seg_ros.pipeline.model_host import ModelHost
 
 if TYPE_CHECKING:
     from clip_seg_ros.pipeline.predictor import Predictor
@@ -55,8 +52,12 @@ class SegmentationNode(LifecycleNode, ABC):
         super().__init__(name, namespace="clip_seg")
         self.faults = FaultLog(self.get_logger().warning)
         self.settings = ConfigParameters(self, config_type, self._check_change, self._on_change)
-        self.host = ModelHost(self._load, self.on_model_ready, self._on_model_failed)
         self.status = StatusTopic(self)
+        self.models = ModelSwitch(
+            self, lambda: self.settings.config, self.status, self.faults, self.warm_up, self.on_model_ready
+        )
+        self.host = self.models.host
+        self.commands = CommandRouter(self, self.status, self.is_mine, self._fault_of, self.obey)
         self.cameras: tuple[CameraInput, ...] = ()
         self.start_fault = ""
         """Why the last configure failed."""
@@ -68,12 +69,10 @@ class SegmentationNode(LifecycleNode, ABC):
         self._free_s = 0.0
         """When the worker was done with its last image, by the clock of ``CameraJob.came_s``."""
         self._watch: InputWatch | None = None
-        self._model_command: tuple[int, str, str] | None = None
-        """Id and text of the command whose model is being loaded, and that model's name."""
         self._change_state = self._service_change_state.callback
         self._service_change_state.callback = self._on_change_state
 
-    # What a child fills in.
+    # What a child must fill in.
 
     @abstractmethod
     def create_outputs(self) -> None:
@@ -97,14 +96,24 @@ class SegmentationNode(LifecycleNode, ABC):
 
     @abstractmethod
     def obey(self, command_id: int, text: str, command: Command) -> None:
-        """Answers a command that the language knows, and does it.
-
-        The model that it names is there. That another is to be used was answered already, and is left to ``use_model``.
-        """
+        """Answers a command that the language knows, and does it; the model that it names is there."""
 
     @abstractmethod
     def warm_up(self, predictor: Predictor) -> None:
         """Answers a first image, for the first pass is slow; raises ValueError where node and model do not fit."""
+
+    # What a child may fill in.
+
+    def on_model_ready(self) -> None:
+        """Takes note, on the loader's thread, that another model has begun to serve."""
+
+    def depth_tolerance_s(self) -> float:
+        """How far the stamps of colour and depth may differ, in seconds; of interest where cameras have depth."""
+        return 0.0
+
+    def is_rectified(self) -> bool:
+        """Whether the cameras' images are rectified; of interest where cameras have depth."""
+        return False
 
     # Life.
 
@@ -157,11 +166,11 @@ class SegmentationNode(LifecycleNode, ABC):
             for topic in (config.command_topic, camera.name, camera.image, camera.depth, camera.camera_info):
                 if topic:
                     validate_topic_name(topic)
-        self.host.start(self.full_name(config.model))
+        self.models.start()
         self.status.open()
         self.create_outputs()
-        self._commands = self.create_subscription(String, config.command_topic, self._on_command, RELIABLE)
-        self.health = Health(self)
+        self.commands.open(config.command_topic)
+        self.health = Health(self, self.host, self.faults, lambda: self.cameras, self.wants_images)
 
     def _activate(self) -> None:
         config = self.settings.config
@@ -177,13 +186,14 @@ class SegmentationNode(LifecycleNode, ABC):
         )  # fmt: skip
         inputs = [each.subscription for camera in self.cameras for each in camera.inputs]
         self._listener = SubscriptionThread(inputs, self.context, self._on_input_error)
-        self._watch = InputWatch(self, self.cameras, self._commands, self.wants_images)
+        self._watch = InputWatch(self, self.faults, self.cameras, self.commands.subscription, self.wants_images)
         images = ", ".join(camera.image_topic for camera in self.cameras)
+        commands = self.commands.subscription.topic_name
         self.get_logger().info(
-            f"{self.host.name} on {self.host.predictor.device}; commands: {self._commands.topic_name}, images: {images}"
+            f"{self.host.name} on {self.host.predictor.device}; commands: {commands}, images: {images}"
         )
         if config.initial_command:
-            self._on_command(String(data=config.initial_command))
+            self.commands.give(config.initial_command)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stops listening; the weights stay."""
@@ -225,140 +235,22 @@ class SegmentationNode(LifecycleNode, ABC):
         self._stop_listening()
         if self.host.name is not None:
             self.health.close()
-            self.destroy_subscription(self._commands)
-            self.host.unload()
-            self._tell_of_model(False, "the node was cleaned up before the model was ready")
+            self.commands.close()
+            self.models.stop()
             self.destroy_outputs()
             self.status.close()
 
-    def runs_beside(self, name: str) -> bool:
-        """Whether a node called ``name`` runs in this one's namespace."""
-        return (name, self.get_namespace()) in self.get_node_names_and_namespaces()
-
-    def depth_tolerance_s(self) -> float:
-        """How far the stamps of colour and depth may differ."""
-        return getattr(self.settings.config, "depth_tolerance_s", 0.0)
-
-    def is_rectified(self) -> bool:
-        """Whether the cameras' images are rectified."""
-        return getattr(self.settings.config, "rectified", False)
-
-    # The model.
-
-    def _load(self, name: str) -> Predictor:
-        # Here and not above: torch takes seconds to import, and by now a signal ends the process cleanly.
-        from clip_seg_ros.pipeline.predictor import Predictor
-
-        config = self.settings.config
-        predictor = Predictor.from_name(name, config.device, self.weights_dir, config.precision)
-        self.warm_up(predictor)
-        return predictor
-
-    @property
-    def weights_dir(self) -> Path | None:
-        """Where weight files are looked for; ``None`` for the usual places."""
-        folder = self.settings.config.weights_dir
-        return Path(folder).expanduser() if folder else None
-
-    def full_name(self, model: str) -> str:
-        """Returns the whole name of a model. Raises ValueError where there is none, or its weights are not there."""
-        from clip_seg_ros.models.checkpoints import WeightsError
-        from clip_seg_ros.models.factory import full_name
-
-        try:
-            return full_name(model, self.weights_dir)
-        except WeightsError as error:
-            raise ValueError(str(error)) from error
-
-    def _model_fault(self, model: str) -> str:
-        try:
-            self.full_name(model)
-        except ValueError as error:
-            return str(error)
-        return ""
-
-    def use_model(self, command_id: int, text: str, name: str) -> None:
-        """Gets a model that there is ready beside the present one, for a command that was accepted."""
-        name = self.full_name(name)
-        self._expect_model(name, (command_id, text, name))
-        known = name == self.host.wanted
-        # The parameter is the truth; changing it loads the model.
-        self.set_parameters([Parameter("model", value=name)])
-        if known:
-            self.host.switch(name)
-
     def _check_change(self, old: SegmentationConfig, new: SegmentationConfig) -> None:
-        if new.model != old.model:
-            self.full_name(new.model)
+        self.models.check(old, new)
 
     def _on_change(self, old: SegmentationConfig, new: SegmentationConfig) -> None:
-        if new.model != old.model and self.host.name is not None:
-            name = self.full_name(new.model)
-            if name != self.host.wanted:
-                self._expect_model(name, None)
-                self.host.switch(name)
+        self.models.follow(old, new)
 
-    def _expect_model(self, name: str, command: tuple[int, str, str] | None) -> None:
-        """Gives up the command that waits for its model, where another name or command takes its place."""
-        with self.lock:
-            earlier = self._model_command
-            if command is None and earlier is not None and earlier[2] == name:
-                return
-            self._model_command = command
-        if earlier is not None:
-            self.status.fail(*earlier[:2], f"{name} was asked for before this was done")
-
-    def on_model_ready(self, name: str) -> None:
-        """Tells that another model serves now, on the loader's thread."""
-        self.faults.clear("model")
-        self._tell_of_model(True, f"{name} serves now", name)
-
-    def _on_model_failed(self, name: str, error: Exception) -> None:
-        serving = self.host.name
-        note = f"{name} could not be loaded: {error}; {serving} serves on"
-        # Once more for every attempt; it stands until another model is there.
-        self.faults.clear("model")
-        self.faults.report("model", name, note)
-        if self.host.wanted == serving:
-            self.set_parameters([Parameter("model", value=serving)])
-        self._tell_of_model(False, note, name)
-
-    def _tell_of_model(self, good: bool, note: str, name: str | None = None) -> None:
-        """Ends the command that waits for the model ``name``, or for any."""
-        with self.lock:
-            command = self._model_command
-            # Another may have been asked for since; its own end will come.
-            if command is not None and name in (None, command[2]):
-                self._model_command = None
-            else:
-                command = None
-        if command is not None:
-            (self.status.done if good else self.status.fail)(*command[:2], note)
-        elif good:
-            self.get_logger().info(note)
-
-    # Commands, on the executor's threads.
-
-    def _on_command(self, message: String) -> None:
-        text = message.data
-        command_id = self.status.next_id()
-        command, fault = None, ""
-        try:
-            command = parse_command(text)
-        except CommandError as error:
-            fault = str(error)
-        if not self.is_mine(command):
-            return
+    def _fault_of(self, command: Command | None) -> str:
+        """Why a command cannot be done now; empty where it can, as far as that shows before it is done."""
         if not self.active:
-            fault = "the node is not active: activate it first"
-        elif command is not None and command.model is not None:
-            fault = self._model_fault(command.model)
-        if fault:
-            self.status.reject(command_id, text, fault)
-            return
-        if command.verb == "use":
-            self.status.accept(command_id, text, f"loading {command.model}; {self.host.name} serves until it is ready")
-        self.obey(command_id, text, command)
+            return "the node is not active: activate it first"
+        return self.models.fault_of(command.model) if command is not None and command.model is not None else ""
 
     # Images: taken on the listener's thread, answered on the worker's.
 

@@ -140,23 +140,22 @@ class SemanticNode(SegmentationNode):
             if self._info is not None:
                 self._info.publish(detections.label_info(header, names, self.settings.config.min_confidence))
 
-    def on_model_ready(self, name: str) -> None:
+    def on_model_ready(self) -> None:
         try:
             self._choose(self._names_for(self.host.predictor.model))
         except ValueError as error:  # a command has asked for other classes while the model was being loaded
             self.faults.report("classes", str(error), str(error))
-        super().on_model_ready(name)
 
     # Commands: the same topic as the referring node's; beside that one, only lists of classes are for this node.
 
     def is_mine(self, command: Command | None) -> bool:
         if command is not None and command.verb == "classes":
             return True
-        return not self.runs_beside("referring")
+        return not self.commands.runs_beside("referring")
 
     def obey(self, command_id: int, text: str, command: Command) -> None:
         if command.verb == "use":
-            self.use_model(command_id, text, command.model)
+            self.models.obey(command_id, text, command.model)
             return
         if command.verb != "classes":
             note = f"this is for the node referring, which does not run: start it, or type {_EXAMPLE}"
