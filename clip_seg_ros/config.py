@@ -37,9 +37,9 @@ def _text(
     return field(default=default, metadata=metadata)
 
 
-def _texts(description: str) -> Any:
-    """A list of texts that is empty by default; an empty text in it counts for nothing."""
-    return field(default=(), metadata={"description": description, "live": False})
+def _texts(description: str, *, blanks: bool = False) -> Any:
+    """A list of texts that is empty by default; an empty text in it counts for nothing, unless ``blanks`` keeps it."""
+    return field(default=(), metadata={"description": description, "live": False, "blanks": blanks})
 
 
 def _switch(default: bool, description: str, *, live: bool = True) -> Any:
@@ -70,7 +70,7 @@ class Config:
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise ValueError(f"unknown settings: {', '.join(unknown)}; the known ones are {', '.join(sorted(known))}")
-        return cls(**{name: _widened(value, known[name].default) for name, value in values.items()})
+        return cls(**{name: _widened(value, known[name]) for name, value in values.items()})
 
 
 def parameters(config: type[Config]) -> tuple[Parameter, ...]:
@@ -89,15 +89,17 @@ def parameters(config: type[Config]) -> tuple[Parameter, ...]:
     )
 
 
-def _widened(value: Any, default: Any) -> Any:
+def _widened(value: Any, item: Field) -> Any:
     """Makes a number of an integer where one belongs, as YAML reads "threshold: 1", and a tuple of a list.
 
     ROS knows no type of an empty list, so that a list of one empty text stands for it.
     """
-    if type(value) is int and type(default) is float:
+    if type(value) is int and type(item.default) is float:
         return float(value)
-    if type(default) is tuple and isinstance(value, (list, tuple)):
-        return tuple(item for item in value if item != "")
+    if type(item.default) is tuple and isinstance(value, (list, tuple)):
+        if item.metadata["blanks"] and len(value) > 1:
+            return tuple(value)
+        return tuple(text for text in value if text != "")
     return value
 
 
@@ -193,11 +195,15 @@ class ReferringConfig(SegmentationConfig):
     depth_topic: str = _text(
         "/camera/depth/image_raw", "Depth image aligned with the colour image; empty to do without positions."
     )
-    depth_topics: tuple[str, ...] = _texts("Depth images of the cameras of image_topics, in the same order.")
+    depth_topics: tuple[str, ...] = _texts(
+        "Depth images of the cameras of image_topics, in the same order; an empty one for a camera without.", blanks=True
+    )
     camera_info_topic: str = _text(
         "/camera/color/camera_info", "Intrinsics of the colour camera; empty to do without positions."
     )
-    camera_info_topics: tuple[str, ...] = _texts("Intrinsics of the cameras of image_topics, in the same order.")
+    camera_info_topics: tuple[str, ...] = _texts(
+        "Intrinsics of the cameras of image_topics, in the same order; an empty one for a camera without.", blanks=True
+    )
     rectified: bool = _switch(
         False, "The images are rectified already: camera_info's P describes them, without distortion, and not K and D."
     )

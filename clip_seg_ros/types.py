@@ -132,6 +132,15 @@ class OrientedBox:
         norm = math.hypot(*self.orientation_xyzw)
         _require(abs(norm - 1.0) < 1e-3, f"the orientation must be a unit quaternion, its length is {norm}")
 
+    def reach_m(self, direction: tuple[float, float, float]) -> float:
+        """How far the box reaches from its centre along a unit vector of the frame that it stands in, metres."""
+        x, y, z, w = self.orientation_xyzw
+        vector, toward = np.array((x, y, z)), np.asarray(direction, np.float64)
+        # The direction as the box's own axes see it: turned by the inverse of the box's orientation.
+        twice = 2 * np.cross(toward, vector)
+        seen = toward + w * twice + np.cross(twice, vector)
+        return float(np.abs(seen) @ np.asarray(self.size_m) / 2)
+
 
 @dataclass(frozen=True)
 class ObjectRegion:

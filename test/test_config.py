@@ -1,5 +1,5 @@
 import math
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, asdict, fields
 
 import pytest
 
@@ -70,6 +70,17 @@ def test_several_cameras_are_called_after_their_topics_or_as_one_says():
     assert left == CameraTopics("left", "/left/color/image_raw", "/left/depth") and right.name == "right"
     named = ReferringConfig.from_mapping({**topics, "camera_names": ["hand", "head"], "depth_topics": [""]})
     assert [(camera.name, camera.depth) for camera in named.cameras()] == [("hand", ""), ("head", "")]
+
+
+@pytest.mark.parametrize("depth", [["", "/right/depth"], ["/left/depth", ""], ["", ""]])
+def test_some_cameras_may_have_no_depth(depth):
+    """Empty texts of the other lists still count for nothing, and one empty text is still the empty list."""
+    config = ReferringConfig.from_mapping({
+        "image_topics": ["/left/color", "", "/right/color"], "depth_topics": depth, "camera_info_topics": [""],
+    })
+    assert [camera.depth for camera in config.cameras()] == depth and config.camera_info_topics == ()
+    assert [camera.image for camera in config.cameras()] == ["/left/color", "/right/color"]
+    assert ReferringConfig.from_mapping(asdict(config)) == config, "as the node makes it anew with every change"
 
 
 @pytest.mark.parametrize(

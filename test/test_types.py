@@ -74,6 +74,19 @@ def test_a_box_is_checked(change, message):
         OrientedBox(**(good | change))
 
 
+@pytest.mark.parametrize("direction", [(0.0, -1.0, 0.0), (0.0, 0.0, 1.0), (0.6, 0.0, -0.8)])
+def test_a_box_reaches_as_far_as_its_farthest_corner(direction):
+    """Turned by 90 degrees around z, and then by 60 around x; the corners are worked out with matrices."""
+    half, turn = np.sqrt(0.5), np.radians(30)
+    xyzw = (half * np.sin(turn), -half * np.sin(turn), half * np.cos(turn), half * np.cos(turn))
+    box = OrientedBox((0.1, -0.2, 0.9), (0.4, 0.2, 0.1), xyzw)
+    around_z = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    around_x = np.array([[1, 0, 0], [0, np.cos(2 * turn), -np.sin(2 * turn)], [0, np.sin(2 * turn), np.cos(2 * turn)]])
+    signs = np.array(list(np.ndindex(2, 2, 2))) - 0.5
+    corners = signs * box.size_m @ (around_x @ around_z).T
+    assert box.reach_m(direction) == pytest.approx(np.max(corners @ direction))
+
+
 @pytest.mark.parametrize("values", [np.zeros((1, 4, 6), np.float32), np.zeros((2, 4, 6)), np.zeros((2, 4), np.float32)])
 def test_probabilities_come_one_map_a_prompt(values):
     ProbabilityMaps(("a", "b"), np.zeros((2, 4, 6), np.float32))

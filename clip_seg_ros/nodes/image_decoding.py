@@ -1,6 +1,6 @@
 """The bytes of ``sensor_msgs/Image``: rows without their padding, and encodings that need more than numpy.
 
-16 bits, Bayer mosaics and packed YUV go through cv_bridge where a ROS installation brings it, else through
+16 bits, Bayer mosaics and packed YUV go through cv_bridge where a ROS installation brings one that works, else through
 rosbags-image. Both see the image with its padding cut off and its bytes in this machine's order: rosbags-image ignores
 ``step``, and cv_bridge swaps bytes with a method that NumPy 2 no longer has. Both name the conversions as ROS does;
 OpenCV names a Bayer pattern after its second row and column, so that its "BG" is ROS's "rggb".
@@ -9,22 +9,13 @@ OpenCV names a Bayer pattern after its second row and column, so that its "BG" i
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
-
-# Called with an image message and the encoding to turn it to; both return the pixels as an array.
-try:
-    from cv_bridge import CvBridge
-
-    _convert = CvBridge().imgmsg_to_cv2
-except ImportError:
-    try:
-        from rosbags.image import message_to_cvimage as _convert
-    except ImportError:
-        _convert = None
 
 # encoding -> (numpy type of a sample, samples per pixel, the name that every version of the libraries knows)
 LIBRARY_ENCODINGS: dict[str, tuple[str, int, str]] = {
@@ -50,6 +41,10 @@ LIBRARY_ENCODINGS: dict[str, tuple[str, int, str]] = {
 PLANAR_ENCODINGS = ("nv21", "nv24")
 _SMALLEST_MOSAIC = 3
 """Pixels a side; from less, OpenCV makes a black image without a word."""
+
+
+Convert = Callable[[Any, str], np.ndarray]
+"""Called with an image message and the encoding to turn it to; returns its pixels."""
 
 
 class ConversionError(ValueError):
@@ -106,20 +101,73 @@ def samples_to_rgb(pixels: np.ndarray, encoding: str) -> np.ndarray:
     height, width = pixels.shape[:2]
     if encoding.startswith("bayer") and min(height, width) < _SMALLEST_MOSAIC:
         raise ConversionError("size", f"an image of {encoding} needs at least 3x3 pixels, got {width}x{height}")
-    if _convert is None:
+    convert, fault = library()
+    if convert is None:
         raise ConversionError(
             "library",
             f"images of {encoding} need cv_bridge (sudo apt install ros-$ROS_DISTRO-cv-bridge) or "
-            "rosbags-image (pip install rosbags-image)",
+            f"rosbags-image (pip install rosbags-image){'; ' + fault if fault else ''}",
         )
+    return _converted(convert, pixels, encoding)
+
+
+def _converted(convert: Convert, pixels: np.ndarray, encoding: str) -> np.ndarray:
+    height, width = pixels.shape[:2]
     plain = SimpleNamespace(
         height=height, width=width, encoding=encoding, step=pixels.strides[0],
         is_bigendian=int(sys.byteorder == "big"), data=pixels,
     )  # fmt: skip
     if pixels.dtype == np.uint8:
-        return _convert(plain, "rgb8")
+        return convert(plain, "rgb8")
     # Left to themselves cv_bridge rounds and rosbags-image truncates.
-    return to_8_bits(_convert(plain, "rgb16"))
+    return to_8_bits(convert(plain, "rgb16"))
+
+
+@cache
+def library() -> tuple[Convert | None, str]:
+    """The library that works here, or ``None``, and what is wrong with those that are installed and do not.
+
+    Both are tried, once. An import proves little: cv_bridge loads its compiled half with the first image that needs
+    it, and fails there when that half was built for another NumPy than the one that is found.
+    """
+    faults = []
+    for name, get in (("cv_bridge", _cv_bridge), ("rosbags-image", _rosbags_image)):
+        try:
+            convert = get()
+            fault = _fault_of(convert)
+        except ModuleNotFoundError as error:
+            if error.name not in ("cv_bridge", "rosbags", "rosbags.image"):
+                faults.append(f"{name} does not work here ({error})")
+            continue
+        except Exception as error:  # whatever a library that does not fit raises when it is loaded or used
+            fault = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        if fault:
+            faults.append(f"{name} does not work here ({fault})")
+        else:
+            return convert, f"{faults[0]}: {name} reads 16-bit, Bayer and YUV images instead" if faults else ""
+    return None, "; ".join(faults)
+
+
+def _cv_bridge() -> Convert:
+    from cv_bridge import CvBridge
+
+    return CvBridge().imgmsg_to_cv2
+
+
+def _rosbags_image() -> Convert:
+    from rosbags.image import message_to_cvimage
+
+    return message_to_cvimage
+
+
+def _fault_of(convert: Convert) -> str:
+    """Says what a library makes of a tiny image of each kind, where that is no RGB image; empty where it is."""
+    for kind, channels, encoding in (("u1", 1, "bayer_rggb8"), ("u2", 1, "mono16"), ("u1", 2, "yuv422")):
+        shape = (4, 4, channels)[: 2 if channels == 1 else 3]
+        got = _converted(convert, np.zeros(shape, kind), encoding)
+        if got.shape != (4, 4, 3):
+            return f"an image of {encoding} became an array of {got.shape}"
+    return ""
 
 
 def to_8_bits(pixels: np.ndarray) -> np.ndarray:

@@ -20,6 +20,10 @@ from clip_seg_ros.types import ObjectRegion, OrientedBox
 
 _SPHERE_DIAMETER_M = 0.03
 _TEXT_HEIGHT_M = 0.025
+_WORD_SPACE = 0.4
+"""Width of the space between words, as a share of the text's height; RViz takes it from ``scale.x``."""
+OPTICAL_UP, WORLD_UP = (0.0, -1.0, 0.0), (0.0, 0.0, 1.0)
+"""Where "up" is in an optical frame, and in all others by ROS's convention (REP 103)."""
 _BOX_OPACITY = 0.25
 _THINNEST_M = 0.001
 """RViz refuses a box without thickness."""
@@ -83,18 +87,22 @@ def centroids_message(header: Header, regions: Sequence[ObjectRegion]) -> PoseAr
 
 
 def markers_message(
-    header: Header, regions: Sequence[ObjectRegion], colors: Sequence[tuple[int, int, int]]
+    header: Header, regions: Sequence[ObjectRegion], colors: Sequence[tuple[int, int, int]],
+    up: tuple[float, float, float] = OPTICAL_UP,
 ) -> MarkerArray:
     """A ball, a name and a box at each region that has a position, after the order to delete those of the image before.
 
     Args:
+        header: Of the image, with the frame of the positions.
+        regions: With their positions in that frame.
         colors: RGB 0..255 of each region.
+        up: Unit vector that points up in that frame; names stand there.
     """
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for region, color in zip(regions, colors, strict=True):
         if region.position_m is not None:
             rgba = ColorRGBA(r=color[0] / 255, g=color[1] / 255, b=color[2] / 255, a=0.9)
-            markers += [_ball(header, region, rgba), _name(header, region)]
+            markers += [_ball(header, region, rgba), _name(header, region, up)]
             if region.box_m is not None:
                 markers.append(_box(header, region, rgba))
     return MarkerArray(markers=markers)
@@ -117,14 +125,17 @@ def _box(header: Header, region: ObjectRegion, rgba: ColorRGBA) -> Marker:
     return marker
 
 
-def _name(header: Header, region: ObjectRegion) -> Marker:
+def _name(header: Header, region: ObjectRegion, up: tuple[float, float, float]) -> Marker:
     marker = Marker(header=header, ns="names", id=region.id, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD)
     marker.text = f"{region.prompt} {region.score:.2f}"
     marker.color = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
-    marker.scale.z = _TEXT_HEIGHT_M
-    # Above the ball: y points down in the optical frame.
-    x, y, z = region.position_m
-    marker.pose.position = _point((x, y - _SPHERE_DIAMETER_M - _TEXT_HEIGHT_M, z))
+    marker.scale.x, marker.scale.z = _WORD_SPACE * _TEXT_HEIGHT_M, _TEXT_HEIGHT_M
+    position, direction = np.asarray(region.position_m), np.asarray(up)
+    # Above what is drawn of the object: the ball, and the box around it.
+    top_m, box = _SPHERE_DIAMETER_M / 2, region.box_m
+    if box is not None:
+        top_m = max(top_m, float((np.asarray(box.center_m) - position) @ direction) + box.reach_m(up))
+    marker.pose.position = _point(position + (top_m + _TEXT_HEIGHT_M) * direction)
     marker.pose.orientation.w = 1.0
     return marker
 
@@ -167,5 +178,5 @@ def _vector(values: Sequence[float]) -> Vector3:
     return Vector3(x=float(values[0]), y=float(values[1]), z=float(values[2]))
 
 
-def _point(position_m: tuple[float, float, float]) -> Point:
+def _point(position_m: Sequence[float]) -> Point:
     return Point(x=float(position_m[0]), y=float(position_m[1]), z=float(position_m[2]))

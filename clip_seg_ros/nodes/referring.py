@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +12,10 @@ from rclpy.parameter import Parameter
 
 from clip_seg_ros.commands import Command
 from clip_seg_ros.config import ReferringConfig
-from clip_seg_ros.nodes.camera_input import SILENCE_S, CameraJob
+from clip_seg_ros.nodes.camera_input import CameraJob
 from clip_seg_ros.nodes.finder import MAX_SEARCHES, Finder, Search
 from clip_seg_ros.nodes.image_prompts import ImagePrompts
+from clip_seg_ros.nodes.outcome import Outcome
 from clip_seg_ros.nodes.process import run_node
 from clip_seg_ros.nodes.results import Result, ResultTopics, publish
 from clip_seg_ros.nodes.segment_service import SegmentService
@@ -37,10 +37,8 @@ class _Request:
     text: str
     prompts: tuple[str, ...]
     negatives: tuple[str, ...]
-    given_s: float
-    """When the command came, by ``time.monotonic``."""
-    answered: set[str] = field(default_factory=set)
-    """Cameras that an image of was worked on since the command."""
+    outcome: Outcome
+    """What was found so far."""
     told: bool = False
     """Whether the outcome was."""
 
@@ -125,8 +123,8 @@ class ReferringNode(SegmentationNode):
             self.models.use(command_id, text, command.model)
         if command.prompts:
             with self.lock:
-                now_s = time.monotonic()
-                self._request = _Request(command_id, text, command.prompts, command.negatives, now_s)
+                outcome = Outcome(command.prompts)
+                self._request = _Request(command_id, text, command.prompts, command.negatives, outcome)
         elif command.verb in ("stop", "clear"):
             self._forget(publish_empty=command.verb == "clear")
 
@@ -247,29 +245,16 @@ class ReferringNode(SegmentationNode):
         return True
 
     def _tell_outcome(self, request: _Request, camera: str, result: Result) -> None:
-        """Says once whether there is what a command names: as soon as a camera shows it, or when none does."""
+        """Says once whether there is what a command names: as soon as cameras show it all, or when they do not."""
         if request.told:
             return
-        request.answered.add(camera)
-        regions = [measurement.region for measurement in result.measured]
-        scores = {prompt: [r.score for r in regions if r.prompt == prompt] for prompt in request.prompts}
-        found = [prompt for prompt, values in scores.items() if values]
-        if not found and self._may_yet_be_found(request):
-            return
-        request.told = True
-        parts = [
-            f"{prompt}: {f'{len(values)} found, best score {max(values):.2f}' if values else 'not found'}"
-            for prompt, values in scores.items()
-        ]
-        where = f" ({camera})" if camera and found else ""
-        note = "; ".join(parts) + where
-        self.status.outcome(request.command_id, request.text, result.header, note, request.prompts, found)
-
-    def _may_yet_be_found(self, request: _Request) -> bool:
-        """Whether a camera has yet to answer; one that stays silent is not waited for long."""
-        is_new = time.monotonic() - request.given_s < SILENCE_S
-        missing = [camera for camera in self.cameras if camera.name not in request.answered]
-        return any(is_new or camera.is_alive() for camera in missing)
+        outcome = request.outcome
+        outcome.add(camera, result.header, (measurement.region for measurement in result.measured))
+        if outcome.is_complete(self.cameras):
+            request.told = True
+            self.status.outcome(
+                request.command_id, request.text, outcome.header, outcome.note(), request.prompts, outcome.found
+            )
 
 
 def _stream_settings(config: ReferringConfig) -> tuple[float, float, float]:

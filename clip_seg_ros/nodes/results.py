@@ -17,6 +17,8 @@ from clip_seg_ros.msg import SegmentedObjectArray
 from clip_seg_ros.nodes import detections
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.outputs import (
+    OPTICAL_UP,
+    WORLD_UP,
     centroids_message,
     markers_message,
     objects_message,
@@ -53,6 +55,12 @@ class Result:
         if self.motion is None:
             return self.header
         return Header(stamp=self.header.stamp, frame_id=self.motion.frame_id)
+
+    @property
+    def up(self) -> tuple[float, float, float]:
+        """Unit vector that points up in the frame of the positions."""
+        # The frame of an image is optical whatever its name is; of other frames only the name tells.
+        return OPTICAL_UP if self.motion is None or "optical" in self.motion.frame_id else WORLD_UP
 
 
 class ResultTopics:
@@ -109,7 +117,9 @@ class ResultTopics:
             self._confidence: lambda: _image(header, result.maps.values.max(axis=0, initial=0.0), "32FC1"),
             self._overlay: lambda: _image(header, draw(rgb, seen, prompts), "rgb8"),
             self._centroids: lambda: centroids_message(metric, placed),
-            self._markers: lambda: markers_message(metric, placed, [colors[region.prompt] for region in placed]),
+            self._markers: lambda: markers_message(
+                metric, placed, [colors[region.prompt] for region in placed], result.up
+            ),
             self._points: lambda: points_message(metric, _cloud(result, max_points)),
             self._detections: lambda: detections.message(header, seen),
         }

@@ -17,6 +17,7 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from clip_seg_ros.commands import Command
 from clip_seg_ros.config import SegmentationConfig
+from clip_seg_ros.nodes import image_decoding
 from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.command_router import CommandRouter
 from clip_seg_ros.nodes.faults import FaultLog
@@ -171,11 +172,16 @@ class SegmentationNode(LifecycleNode, ABC):
         self.create_outputs()
         self.commands.open(config.command_topic)
         self.health = Health(self, self.host, self.faults, lambda: self.cameras, self.wants_images)
+        if fault := image_decoding.library()[1]:
+            self.get_logger().warning(fault)
 
     def _activate(self) -> None:
         config = self.settings.config
         self._worker = LatestWorker(self._work, self._on_work_error)
         self.active = True
+        # Before any image comes, which would find nothing to look for.
+        if config.initial_command:
+            self.commands.give(config.initial_command)
         group = OwnThreadGroup()
         self.cameras = tuple(
             CameraInput(
@@ -192,8 +198,6 @@ class SegmentationNode(LifecycleNode, ABC):
         self.get_logger().info(
             f"{self.host.name} on {self.host.predictor.device}; commands: {commands}, images: {images}"
         )
-        if config.initial_command:
-            self.commands.give(config.initial_command)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stops listening; the weights stay."""

@@ -96,6 +96,19 @@ def test_what_one_camera_shows_is_found_once(both, view, cups, first):
     assert len(outcomes(both, status.command_id)) == 1
 
 
+def test_what_different_cameras_show_is_all_found(both, view, cups):
+    """The left one shows the ball and the right one the cup; neither shows both."""
+    status = both.say("segment the green ball and the blue cup")
+    show(both, left=view)
+    assert not outcomes(both, status.command_id), "the other camera may show the rest"
+    show(both, right=cups)
+    (outcome,) = wait_until(lambda: outcomes(both, status.command_id), "the outcome")
+    assert outcome.state == CommandStatus.FOUND and list(outcome.found) == ["green ball", "blue cup"]
+    ball, cup = outcome.message.split("; ")
+    assert ball.startswith("green ball: 1 found") and ball.endswith("(left)")
+    assert cup.startswith("blue cup: 1 found") and cup.endswith("(right)")
+
+
 def test_what_no_camera_shows_is_told_once(both, view, cups):
     status = both.say("segment the purple book")
     show(both, left=view, right=cups)
@@ -136,6 +149,21 @@ def test_a_fast_camera_does_not_starve_a_slow_one(both, view):
     for side in SIDES:
         other = SIDES[1 - SIDES.index(side)]
         assert answered[side] >= min(0.7 * answered[other], 0.7 * sent[side]), f"{answered} of {sent}"
+
+
+def test_one_camera_of_two_may_have_no_depth(ros, log, view):
+    parameters = [
+        f"image_topics:={topics_of('color/image_raw')}", "depth_topics:=['','/right/depth/image_raw']",
+        "camera_info_topics:=['','/right/color/camera_info']", "initial_command:='segment the red cup'",
+    ]  # fmt: skip
+    with running_referring(log, "half", parameters, SIDES) as (node, watcher):
+        with Talker.camera("/left", depth=False) as left, Talker.camera("/right") as right:
+            stamps = {"left": left.send_view(view), "right": right.send_view(view)}
+            seen = {side: watcher.of_stamp(f"{side}/objects", stamp).objects for side, stamp in stamps.items()}
+        assert seen["left"] and not any(item.has_position for item in seen["left"])
+        assert seen["right"] and all(item.has_position for item in seen["right"])
+        said = node.said()
+        assert said.index("looking for red cup") < said.index("images: "), "the command comes before any image"
 
 
 # Compressed images.

@@ -2,6 +2,7 @@
 
 import array
 import importlib.util
+import os
 import struct
 import subprocess
 import sys
@@ -220,7 +221,40 @@ def test_a_message_is_not_changed(encoding):
 
 @pytest.mark.skipif(importlib.util.find_spec("cv_bridge") is not None, reason="cv_bridge comes first where it is")
 def test_rosbags_image_stands_in_for_an_absent_cv_bridge():
-    assert image_decoding._convert is message_to_cvimage
+    assert image_decoding.library() == (message_to_cvimage, "")
+
+
+BROKEN_CV_BRIDGE = """
+class CvBridge:
+    def imgmsg_to_cv2(self, message, encoding):
+        raise ImportError("numpy.core.multiarray failed to import\\nand much more")
+"""
+READ_BAYER = """
+from types import SimpleNamespace
+from clip_seg_ros.nodes.image_decoding import ConversionError, library, with_library
+image = SimpleNamespace(height=4, width=4, encoding="bayer_rggb8", step=4, is_bigendian=0, data=bytes([200] * 16))
+print(library()[1])
+print(with_library(image).mean())
+"""
+
+
+@pytest.mark.parametrize("when", ["used", "imported"])
+def test_a_cv_bridge_that_does_not_work_is_replaced_and_named(tmp_path, when):
+    """Its compiled half may have been built for another NumPy; that shows with the first image that needs it."""
+    (tmp_path / "cv_bridge").mkdir()
+    body = BROKEN_CV_BRIDGE if when == "used" else "raise ImportError('numpy.core.multiarray failed to import')"
+    (tmp_path / "cv_bridge" / "__init__.py").write_text(body)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    result = subprocess.run(
+        [sys.executable, "-c", READ_BAYER], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert result.returncode == 0, result.stderr
+    note, mean = result.stdout.splitlines()
+    assert note == (
+        "cv_bridge does not work here (ImportError: numpy.core.multiarray failed to import): "
+        "rosbags-image reads 16-bit, Bayer and YUV images instead"
+    )
+    assert float(mean) == 200.0
 
 
 def test_without_both_libraries_the_message_says_what_to_install():

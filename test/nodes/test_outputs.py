@@ -13,8 +13,10 @@ from clip_seg_ros.nodes.outputs import (
     points_message,
     union_mask,
 )
+from clip_seg_ros.nodes.results import Result
+from clip_seg_ros.nodes.target_frame import Motion
 from clip_seg_ros.pipeline.point_cloud import PointCloud
-from clip_seg_ros.types import ObjectRegion, OrientedBox
+from clip_seg_ros.types import ObjectRegion, OrientedBox, ProbabilityMaps
 
 HEADER = Header(frame_id="camera_color_optical_frame")
 
@@ -79,6 +81,35 @@ def test_a_box_is_shown_around_its_object():
     assert (cube.type, cube.id, cube.pose.position.z) == (Marker.CUBE, 2, 0.95)
     assert (cube.scale.x, cube.scale.y) == (0.3, 0.2) and cube.scale.z > 0, "RViz shows no box without thickness"
     assert 0 < cube.color.a < 1
+
+
+def test_words_of_a_name_stand_together():
+    """RViz takes the space between words from ``scale.x``; 0 makes it as wide as it likes."""
+    name = markers_message(HEADER, [region(2, (0.1, -0.2, 0.9))], [(255, 0, 0)]).markers[-1]
+    assert name.type == Marker.TEXT_VIEW_FACING and 0.2 < name.scale.x / name.scale.z < 0.6
+
+
+@pytest.mark.parametrize("up", [(0.0, -1.0, 0.0), (0.0, 0.0, 1.0)])
+@pytest.mark.parametrize("box", [None, BOX])
+def test_a_name_stands_above_its_object_and_not_beside_it(up, box):
+    position = np.array((0.1, -0.2, 0.9))
+    markers = markers_message(HEADER, [region(2, tuple(position), box)], [(255, 0, 0)], up).markers
+    (name,) = [marker for marker in markers if marker.ns == "names"]
+    (ball,) = [marker for marker in markers if marker.ns == "objects"]
+    shift = np.array((name.pose.position.x, name.pose.position.y, name.pose.position.z)) - position
+    assert shift == pytest.approx(np.dot(shift, up) * np.array(up)), "straight up"
+    top = ball.scale.z / 2 if box is None else np.dot(np.array(box.center_m) - position, up) + box.reach_m(up)
+    assert np.dot(shift, up) - name.scale.z / 2 >= max(top, ball.scale.z / 2), "nothing hides it"
+
+
+def test_up_is_that_of_the_frame_of_the_positions():
+    def up(frame_id: str | None) -> tuple[float, float, float]:
+        motion = frame_id and Motion(frame_id, (0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0))
+        maps = ProbabilityMaps((), np.zeros((0, 1, 1), np.float32))
+        return Result(HEADER, np.zeros((1, 1, 3), np.uint8), maps, motion=motion or None).up
+
+    assert up(None) == up("head_camera_optical_frame") == (0.0, -1.0, 0.0)
+    assert up("map") == up("base_link") == (0.0, 0.0, 1.0)
 
 
 def test_every_field_of_a_point():

@@ -1,0 +1,87 @@
+"""What all cameras together have shown of what a command names, until that is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from std_msgs.msg import Header
+
+from clip_seg_ros.nodes.camera_input import SILENCE_S, CameraInput
+from clip_seg_ros.types import ObjectRegion
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """The best that was seen of one phrase."""
+
+    camera: str
+    count: int
+    score: float
+
+
+class Outcome:
+    """Gathers what images hold of a command's phrases.
+
+    It is complete when every phrase was found by some camera, or every camera has answered. A camera that stays silent
+    is not waited for long.
+
+    Args:
+        prompts: The command's phrases.
+    """
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        self._prompts = tuple(dict.fromkeys(prompts))
+        self._given_s = time.monotonic()
+        self._answered: set[str] = set()
+        self._sights: dict[str, _Sight] = {}
+        self.header = Header()
+        """Header of the image that showed a phrase for the first time, of the newest such; where none did, of the last."""
+
+    def add(self, camera: str, header: Header, regions: Iterable[ObjectRegion]) -> None:
+        """Takes in what one image showed.
+
+        Args:
+            camera: Name of its camera; empty where there is only one.
+            header: Of the image.
+            regions: What was found in it.
+        """
+        self._answered.add(camera)
+        scores: dict[str, list[float]] = {}
+        for region in regions:
+            scores.setdefault(region.prompt, []).append(region.score)
+        if not self._sights or scores.keys() - self._sights.keys():
+            self.header = header
+        for prompt, values in scores.items():
+            sight = _Sight(camera, len(values), max(values))
+            # Of several cameras that show a phrase, the one that is surest of it is named.
+            self._sights[prompt] = max(self._sights.get(prompt, sight), sight, key=lambda each: each.score)
+
+    def is_complete(self, cameras: Iterable[CameraInput]) -> bool:
+        """Whether it can be told.
+
+        Args:
+            cameras: All that there are.
+        """
+        if len(self.found) == len(self._prompts):
+            return True
+        is_new = time.monotonic() - self._given_s < SILENCE_S
+        missing = [camera for camera in cameras if camera.name not in self._answered]
+        return not any(is_new or camera.is_alive() for camera in missing)
+
+    @property
+    def found(self) -> list[str]:
+        """The phrases that were found by any camera."""
+        return [prompt for prompt in self._prompts if prompt in self._sights]
+
+    def note(self) -> str:
+        """What was found of each phrase, and by which camera where they have names."""
+        return "; ".join(f"{prompt}: {self._note_on(prompt)}" for prompt in self._prompts)
+
+    def _note_on(self, prompt: str) -> str:
+        sight = self._sights.get(prompt)
+        if sight is None:
+            return "not found"
+        where = f" ({sight.camera})" if sight.camera else ""
+        return f"{sight.count} found, best score {sight.score:.2f}{where}"
