@@ -114,6 +114,9 @@ class PromptableSegmenter(nn.Module, ABC):
     """Phrases that compete with those asked about, where prompts compete and a pixel may belong to none of them."""
     threshold: float = 0.5
     """The probability above which the authors count a pixel, 0..1."""
+    for_real_pictures: str | None = None
+    """The name of published weights to take for real pictures, where the model's own weights come with the package and
+    know the simulated table alone; ``None`` for all other weights, also for those that a user trained."""
 
     @property
     def open_vocabulary(self) -> bool:

@@ -14,7 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from huggingface_hub.utils import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -25,10 +31,15 @@ from huggingface_hub.utils import (
 
 from clip_seg_ros.models.backbone import pretrained_clip
 from clip_seg_ros.models.checkpoints import WeightsError, sha256
+from clip_seg_ros.models.conversion import clipseg, maskclip
 from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.models.conversion.mapping import Converted
 from clip_seg_ros.models.conversion.reading import read_tensors
-from clip_seg_ros.models.public_weights import HUB, PUBLIC_WEIGHTS, HubFile, open_clip_tag
+from clip_seg_ros.models.public_weights import HUB, PUBLIC_WEIGHTS, HubFile, fetched_by_hand, open_clip_tag
+
+
+ANSWER_S = 10.0
+"""How long the hub may take to answer at all."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,8 @@ class Download:
     hub: HubFile
     page: str
     licence: str
+    known_options: frozenset[str]
+    """What a person may tell the converter."""
     options: dict[str, Any] = field(default_factory=dict)
     """What the converter is told."""
     normalisation: dict[str, tuple[float, float, float]] | None = None
@@ -60,6 +73,7 @@ def find(name: str) -> Download:
             hub=HubFile(clip.repository, clip.files),
             page=page,
             licence=entry.licence if entry else f"see {page}",
+            known_options=maskclip.OPTIONS,
             options={
                 "quick_gelu": clip.quick_gelu,
                 "vision_head_width": clip.vision_head_width,
@@ -71,9 +85,22 @@ def find(name: str) -> Download:
         known = ", ".join(PUBLIC_WEIGHTS)
         raise ValueError(f'there are no published weights "{name}": use {known}, or open_clip:ARCHITECTURE/TAG')
     if entry.hub is None:
-        how = entry.by_hand.replace("{name}", name)
-        raise WeightsError(f"{name} has to be fetched by hand from {entry.page}: {how}. Licence: {entry.licence}")
-    return Download(entry.hub, entry.page, entry.licence)
+        raise WeightsError(fetched_by_hand(name))
+    return Download(entry.hub, entry.page, entry.licence, clipseg.OPTIONS)
+
+
+def check_options(name: str, download: Download, options: Mapping[str, Any]) -> None:
+    """Checks what a person tells the converter, before anything is fetched.
+
+    Raises:
+        ValueError: An option is unknown or has a wrong value.
+    """
+    unknown = sorted(set(options) - download.known_options)
+    if unknown:
+        known = ", ".join(sorted(download.known_options))
+        raise ValueError(f"{name} takes no option {', '.join(unknown)}; it takes {known}")
+    if download.known_options == maskclip.OPTIONS:
+        maskclip.check_options(options)
 
 
 def fetch(hub: HubFile) -> Path:
@@ -84,6 +111,12 @@ def fetch(hub: HubFile) -> Path:
     """
     page = f"{HUB}/{hub.repository}"
     by_hand = f"fetch the file from {page} with a browser, and type `clip-seg weights convert FILE --name NAME`"
+    no_answer = (
+        f"{constants.ENDPOINT} gives no answer for {hub.repository}, and the cache {constants.HF_HUB_CACHE} does not "
+        f"hold it: check the network (a proxy is named with HTTPS_PROXY) and type the command again; or {by_hand}"
+    )
+    if not constants.HF_HUB_OFFLINE and _cached(hub) is None and not _answers(hub):
+        raise WeightsError(no_answer)
     try:
         path = _transfer(hub)
     except LocalEntryNotFoundError as error:
@@ -92,10 +125,7 @@ def fetch(hub: HubFile) -> Path:
                 f"HF_HUB_OFFLINE is set, and {hub.repository} is not in the cache {constants.HF_HUB_CACHE}: unset it, or "
                 "copy that folder from a machine that has it"
             ) from error
-        raise WeightsError(
-            f"{constants.ENDPOINT} gives no answer for {hub.repository}, and the cache {constants.HF_HUB_CACHE} does not "
-            f"hold it: check the network (a proxy is named with HTTPS_PROXY) and type the command again; or {by_hand}"
-        ) from error
+        raise WeightsError(no_answer) from error
     except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise WeightsError(
             f"{page} is gone, has moved, wants a login or no longer holds {' or '.join(hub.files)}: see the page; if it "
@@ -138,14 +168,30 @@ def _transfer(hub: HubFile) -> Path:
         try:
             return Path(hf_hub_download(hub.repository, file))
         except LocalEntryNotFoundError:  # no answer: another of the files may be in the cache
-            cached = (try_to_load_from_cache(hub.repository, other) for other in hub.files)
-            found = next((path for path in cached if isinstance(path, str)), None)
+            found = _cached(hub)
             if found is None:
                 raise
-            return Path(found)
+            return found
         except EntryNotFoundError as error:
             missing = error
     raise missing
+
+
+def _cached(hub: HubFile) -> Path | None:
+    """What the hub's own cache holds of the files."""
+    cached = (try_to_load_from_cache(hub.repository, file) for file in hub.files)
+    return next((Path(path) for path in cached if isinstance(path, str)), None)
+
+
+def _answers(hub: HubFile) -> bool:
+    """Whether the hub says anything at all. It is asked once: huggingface_hub asks for half a minute, and says so."""
+    try:
+        get_hf_file_metadata(hf_hub_url(hub.repository, hub.files[0]), timeout=ANSWER_S)
+    except HfHubHTTPError:  # an answer, which the transfer will meet again
+        return True
+    except Exception:  # whatever the HTTP library below raises, which is another one in each release
+        return False
+    return True
 
 
 def _check(path: Path, hub: HubFile) -> None:

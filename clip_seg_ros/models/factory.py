@@ -18,7 +18,7 @@ from clip_seg_ros.models.clipseg import CLIPSeg
 from clip_seg_ros.models.cris import CRIS
 from clip_seg_ros.models.denseclip import DenseCLIP
 from clip_seg_ros.models.maskclip import MaskCLIP, MaskCLIPConfig
-from clip_seg_ros.models.public_weights import PUBLIC_WEIGHTS, download_command, file_name, is_name
+from clip_seg_ros.models.public_weights import MAX_NAME, PUBLIC_WEIGHTS, SUFFIX, file_name, how_to_get, is_name
 from clip_seg_ros.models.student import Student
 
 MODEL_KINDS: dict[str, Callable[[str, Mapping[str, Any]], PromptableSegmenter]] = {
@@ -35,8 +35,9 @@ def build_segmenter(name: str, weights_dir: Path | None = None) -> PromptableSeg
     """Builds a model on the CPU, with its weights, in evaluation mode.
 
     Args:
-        name: One of ``EMBEDDED_MODELS``; the name of weights that `clip-seg weights` downloaded or converted; or the
-            path of a weight file of this package, ``FILE.safetensors``.
+        name: One of ``EMBEDDED_MODELS``, also in short ("cris" for "cris-pocket"); the name of weights that
+            `clip-seg weights` downloaded or converted; or the path of a weight file of this package,
+            ``FILE.safetensors``.
         weights_dir: Folder of the weight files; by default the one that came with the package for embedded models, and
             ``resources.cache_dir()`` for others. Of no matter where ``name`` is a path.
 
@@ -44,27 +45,44 @@ def build_segmenter(name: str, weights_dir: Path | None = None) -> PromptableSeg
         ValueError: There is no such model.
         WeightsError: Its weights are not there yet, or cannot be used.
     """
+    name = embedded_name(name) or name
     if name in EMBEDDED_MODELS:
-        return EMBEDDED_MODELS[name].build(name, _embedded_folder(name, weights_dir)).eval()
+        entry = EMBEDDED_MODELS[name]
+        model = entry.build(name, embedded_folder(name, weights_dir)).eval()
+        model.for_real_pictures = entry.for_real_pictures
+        return model
     path = weight_file(name, weights_dir)
-    return build_from_file(path, None if name.endswith(".safetensors") else name)
+    return build_from_file(path, None if name.endswith(SUFFIX) else name)
 
 
-def full_name(name: str, weights_dir: Path | None = None) -> str:
+def full_name(name: str, weights_dir: Path | None = None, allow_paths: bool = True) -> str:
     """Returns the name of the model that a person means: "cris" is "cris-pocket".
 
     Opens no file; the arguments and errors are ``build_segmenter``'s, as far as files that are not there go.
+
+    Args:
+        name: As of ``build_segmenter``.
+        weights_dir: As of ``build_segmenter``.
+        allow_paths: Whether the name may be the path of any file. Without, a file counts where it lies in one of
+            the folders of weights, and the path that is returned is absolute. Whether there is a file elsewhere is
+            not told.
     """
-    if f"{name}-pocket" in EMBEDDED_MODELS:
-        name = f"{name}-pocket"
-    if name in EMBEDDED_MODELS:
-        _embedded_folder(name, weights_dir)
-    elif not (path := weight_file(name, weights_dir)).is_file():
+    if known := embedded_name(name):
+        embedded_folder(known, weights_dir)
+        return known
+    if name.endswith(SUFFIX) and not allow_paths:
+        return str(file_in_folders(name, weights_dir))
+    if not (path := weight_file(name, weights_dir)).is_file():
         raise WeightsError(f"there is no file {path}")
     return name
 
 
-def _embedded_folder(name: str, weights_dir: Path | None) -> Path:
+def embedded_name(name: str) -> str | None:
+    """Returns the name of the embedded model that ``name`` means, whole or in short; ``None`` where it means none."""
+    return next((known for known in (f"{name}-pocket", name) if known in EMBEDDED_MODELS), None)
+
+
+def embedded_folder(name: str, weights_dir: Path | None = None) -> Path:
     """The folder with the files of an embedded model. Raises WeightsError where some are not there."""
     try:
         folder = weights_dir or resources.weights_dir()
@@ -81,19 +99,64 @@ def _embedded_folder(name: str, weights_dir: Path | None) -> Path:
 
 def weight_file(name: str, weights_dir: Path | None = None) -> Path:
     """Returns the weight file of a model that is not embedded; the arguments and errors are ``build_segmenter``'s."""
-    if name.endswith(".safetensors"):
-        return Path(name).expanduser()
+    if name.endswith(SUFFIX):
+        try:
+            return Path(name).expanduser()
+        except RuntimeError as error:  # "~somebody", whom the system does not know
+            raise ValueError(f'the path "{name}" of a weight file means no folder: {error}') from error
     if is_name(name):
         path = (weights_dir or resources.cache_dir()) / file_name(name)
         if path.is_file():
             return path
-        command = download_command(name)
-        if command is not None:
-            raise WeightsError(f'the weights "{name}" are not in {path.parent} yet: type `{command}`')
-    known = ", ".join((*embedded_models(), *PUBLIC_WEIGHTS))
+        advice = how_to_get(name)
+        if advice is not None:
+            raise WeightsError(f'the weights "{name}" are not in {path.parent} yet: {advice}')
+    raise ValueError(f"{_no_model(name)}, or the path of a .safetensors file")
+
+
+def file_in_folders(name: str, weights_dir: Path | None = None) -> Path:
+    """Returns the absolute path of a weight file that lies in one of the folders of weights.
+
+    These are ``weights_dir``, the folder of the shipped weights and the cache. The file may be a link, for its folder
+    is not changed by whoever names it; the way to it may not leave the folder.
+
+    Args:
+        name: The file's path, or its name alone.
+        weights_dir: As of ``build_segmenter``.
+
+    Raises:
+        ValueError: There is no such file in them; of other folders nothing is told.
+    """
+    folders = [weights_dir, resources.cache_dir()]
+    try:
+        folders.append(resources.weights_dir())
+    except FileNotFoundError:
+        pass
+    try:
+        path = Path(name).expanduser()
+        for folder in (folder.resolve() for folder in folders if folder is not None):
+            # By the folder's own list of files: nothing outside is looked at, not even whether it is there.
+            found = next((item for item in folder.glob(f"*{SUFFIX}") if item.name == path.name), None)
+            if found is not None and found.is_file() and (path.parent == Path() or _same_folder(path.parent, folder)):
+                return found
+    except (OSError, RuntimeError, ValueError):  # a path that is none
+        pass
     raise ValueError(
-        f'there is no model "{name}": use {known}, the name of weights that you converted (`clip-seg weights list`), '
-        "or the path of a .safetensors file"
+        f"{_no_model(name)}, or a .safetensors file in the folders of weights; files elsewhere need "
+        "allow_model_paths:=true when the node starts"
+    )
+
+
+def _same_folder(named: Path, folder: Path) -> bool:
+    return ".." not in named.parts and named.is_absolute() and named.resolve() == folder
+
+
+def _no_model(name: str) -> str:
+    shown = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..."
+    known = ", ".join((*embedded_models(), *PUBLIC_WEIGHTS))
+    return (
+        f'there is no model "{shown}": use {known}, the name of weights that you converted '
+        "(`clip-seg weights list`)"
     )
 
 
@@ -235,6 +298,8 @@ class EmbeddedModel:
     files: tuple[str, ...]
     made_by: str
     """The command that makes the files; ``{}`` stands for their folder."""
+    for_real_pictures: str
+    """The name of published weights to take for real pictures, a key of ``PUBLIC_WEIGHTS``."""
 
     def missing(self, folder: Path) -> list[str]:
         """Which of the files are not in ``folder``."""
@@ -249,29 +314,36 @@ def _trained(recipe: str) -> str:
     return f"clip-seg train config/{recipe} --work work --out {{}}"
 
 
-def _whole(file: str, made_by: str) -> EmbeddedModel:
-    return EmbeddedModel(lambda name, folder: build_from_file(folder / file, name), (file,), made_by)
+def _whole(file: str, made_by: str, for_real_pictures: str) -> EmbeddedModel:
+    return EmbeddedModel(
+        lambda name, folder: build_from_file(folder / file, name), (file,), made_by, for_real_pictures
+    )
+
+
+_REFERRING, _DENSE = "clipseg-rd64-refined", "maskclip-vit-b16"
 
 
 EMBEDDED_MODELS: dict[str, EmbeddedModel] = {
     "clipseg-pocket": EmbeddedModel(
-        _build_clipseg_pocket, ("clip_pocket.safetensors", "clipseg_pocket.safetensors"), _trained("train_pocket.yaml")
+        _build_clipseg_pocket, ("clip_pocket.safetensors", "clipseg_pocket.safetensors"), _trained("train_pocket.yaml"),
+        _REFERRING,
     ),
     "maskclip-pocket": EmbeddedModel(
         lambda name, folder: build_maskclip_pocket(folder, "resnet", name), ("clip_pocket.safetensors",),
-        _trained("train_pocket.yaml"),
+        _trained("train_pocket.yaml"), _DENSE,
     ),
-    "denseclip-pocket": _whole("denseclip_pocket.safetensors", _trained("train_denseclip_pocket.yaml")),
-    "cris-pocket": _whole("cris_pocket.safetensors", _trained("train_cris_pocket.yaml")),
+    "denseclip-pocket": _whole("denseclip_pocket.safetensors", _trained("train_denseclip_pocket.yaml"), _DENSE),
+    "cris-pocket": _whole("cris_pocket.safetensors", _trained("train_cris_pocket.yaml"), _REFERRING),
     "maskclip-vit-pocket": EmbeddedModel(
         lambda name, folder: build_maskclip_pocket(folder, "vit", name), ("clip_vit_pocket.safetensors",),
-        _trained("train_vit_pocket.yaml"),
+        _trained("train_vit_pocket.yaml"), _DENSE,
     ),
     "maskclip-plus-pocket": _whole(
         "maskclip_plus_pocket.safetensors",
         "clip-seg distill --rendered 2000 --network teacher --steps 1200 --learning-rate 1e-3 --self-share 0 "
         "--classes cup,bowl,bottle,box,ball,can,plate,book,table,floor "
         "--out {}/maskclip_plus_pocket.safetensors --work work",
+        _DENSE,
     ),
 }  # fmt: skip
 """Models of the simulated world. Not all come with the package: ``embedded_models`` lists those that are there."""

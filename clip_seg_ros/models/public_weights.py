@@ -9,6 +9,9 @@ HUB = "https://huggingface.co"
 OPEN_CLIP_PREFIX = "open_clip:"
 """Ahead of ARCHITECTURE/TAG: any CLIP that open_clip lists."""
 SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+SUFFIX = ".safetensors"
+MAX_NAME = 200
+"""Characters; file systems allow 255 with the suffix."""
 
 
 @dataclass(frozen=True)
@@ -120,15 +123,32 @@ def open_clip_tag(name: str) -> str | None:
 
 def is_name(name: str) -> bool:
     """Whether weights may be called so: letters, digits, dots, dashes and underscores, or open_clip:ARCHITECTURE/TAG."""
-    return re.fullmatch(rf"({OPEN_CLIP_PREFIX}{SAFE_NAME}/)?{SAFE_NAME}", name) is not None
+    return len(name) <= MAX_NAME and re.fullmatch(rf"({OPEN_CLIP_PREFIX}{SAFE_NAME}/)?{SAFE_NAME}", name) is not None
 
 
 def file_name(name: str) -> str:
     """Returns the file in the cache folder that holds the weights called ``name``."""
-    return f"{name.replace(OPEN_CLIP_PREFIX, 'open_clip_').replace('/', '_')}.safetensors"
+    return f"{name.replace(OPEN_CLIP_PREFIX, 'open_clip_').replace('/', '_')}{SUFFIX}"
 
 
 def download_command(name: str) -> str | None:
     """Returns what to type to get the weights called ``name``; ``None`` where nobody published such weights."""
     published = name in PUBLIC_WEIGHTS or name.startswith(OPEN_CLIP_PREFIX)
     return f"clip-seg weights download {name}" if published else None
+
+
+def fetched_by_hand(name: str) -> str | None:
+    """Returns how a person gets the weights called ``name``, where no program can fetch them; ``None`` elsewhere."""
+    entry = PUBLIC_WEIGHTS.get(name)
+    if entry is None or entry.by_hand is None:
+        return None
+    how = entry.by_hand.replace("{name}", name)
+    return f"{name} has to be fetched by hand from {entry.page}: {how}. Licence: {entry.licence}"
+
+
+def how_to_get(name: str) -> str | None:
+    """Returns what to do to get the weights called ``name``; ``None`` where nobody published such weights."""
+    command = download_command(name)
+    if command is None:
+        return None
+    return f"type `{command}`" + (", which says how to get them by hand" if fetched_by_hand(name) else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,32 @@ from clip_seg_ros.models.checkpoints import WeightsError, is_weight_file
 from clip_seg_ros.models.conversion.formats import convert, recognise
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.models.conversion.writing import store
-from clip_seg_ros.models.factory import EMBEDDED_MODELS, build_from_config, build_from_file, embedded_models
-from clip_seg_ros.models.public_weights import PUBLIC_WEIGHTS, SAFE_NAME, download_command, file_name, is_name
+from clip_seg_ros.models.factory import (
+    EMBEDDED_MODELS,
+    build_from_config,
+    build_from_file,
+    build_segmenter,
+    embedded_folder,
+    embedded_models,
+    embedded_name,
+)
+from clip_seg_ros.models.public_weights import (
+    MAX_NAME,
+    PUBLIC_WEIGHTS,
+    SAFE_NAME,
+    PublicWeights,
+    download_command,
+    fetched_by_hand,
+    file_name,
+    how_to_get,
+    is_name,
+)
 from clip_seg_ros.resources import class_list, class_list_names
+
+
+_WIDTH = 100
+"""Characters of a line, so that listings fit a screen."""
+_PROVEN = "whole: its SHA-256 is the one in SHA256SUMS, and it loads"
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -29,7 +53,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         f"{resources.cache_dir()} (CLIP_SEG_CACHE_DIR names another folder).",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="what there is, what is here, and on which terms")
+    list_ = actions.add_parser("list", help="what there is, and what is here")
+    list_.add_argument("--licences", action="store_true", help="where they come from, and on which terms")
     download = actions.add_parser("download", help="fetch published weights and convert them")
     download.add_argument("what", metavar="NAME", help="a name of the list, or open_clip:ARCHITECTURE/TAG")
     download.add_argument("--name", help="name to keep them under (default: NAME)")
@@ -42,7 +67,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     for action in (download, convert_):
         action.add_argument("--half", action="store_true", help="store float16: half the size, rounded")
     verify = actions.add_parser("verify", help="prove that a file, or weights by name, are whole and load")
-    verify.add_argument("file", metavar="FILE|NAME", help="a file of this package or a published one")
+    verify.add_argument("file", metavar="FILE|NAME", help="a file of this package or a published one, or a name of the list")
     for action in (convert_, verify):
         _add_file_options(action)
     for action in (download, convert_, verify):
@@ -51,7 +76,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
             action="append",
             default=[],
             metavar="KEY=VALUE",
-            help="tell the converter what leaves no trace in the weights, e.g. variant=naclip; a wrong KEY lists all",
+            help="set what the file does not record, e.g. variant=naclip; a wrong KEY lists all",
         )
     parser.set_defaults(run=run)
 
@@ -87,32 +112,56 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> None:
+    if args.licences:
+        for name, entry in PUBLIC_WEIGHTS.items():
+            _print_terms(name, entry)
+        return
     folder = resources.cache_dir()
-    rows = [(name, name.partition("-")[0], "", "comes with the package") for name in embedded_models()]
+    print("These come with the package. They know one simulated table, and no real pictures:")
+    for name in embedded_models():
+        _print_row(name, name.partition("-")[0], "", "")
+    print("\nThese were published for real pictures:")
     for name, entry in PUBLIC_WEIGHTS.items():
         here = (folder / file_name(name)).is_file()
         state = "here" if here else "by hand" if entry.by_hand else "download"
-        rows.append((name, entry.kind, f"{entry.megabytes} MB", f"{state:<9} {entry.title}"))
+        _print_row(name, entry.kind, f"{entry.megabytes} MB", f"{state:<9} {entry.title}")
     known = {file_name(name) for name in PUBLIC_WEIGHTS}
-    own = (path for path in sorted(folder.glob("*.safetensors")) if path.name not in known)
-    rows += [(path.stem, "", f"{path.stat().st_size // 10**6} MB", f"{'here':<9} converted by you") for path in own]
-    for name, kind, size, text in rows:
-        print(f"{name:<26} {kind:<10} {size:>8}  {text}")
-    print(f"\nhere: in {folder}\nAny CLIP that open_clip lists on the hub: clip-seg weights download open_clip:ARCHITECTURE/TAG")
-    print("\nWhere they come from, and on which terms:")
-    for name, entry in PUBLIC_WEIGHTS.items():
-        print(f"{name}\n  page     {entry.page}\n  licence  {entry.licence}")
-        how = entry.by_hand.replace("{name}", name) if entry.by_hand else f"`{download_command(name)}`"
-        print(f"  get      {how}")
+    own = [path for path in sorted(folder.glob("*.safetensors")) if path.name not in known]
+    if own:
+        print("\nThese were converted by you, or downloaded under names of your own:")
+    for path in own:
+        _print_row(path.stem, "", f"{path.stat().st_size // 10**6} MB", "here")
+    print(
+        "\ndownload   clip-seg weights download NAME\n"
+        "by hand    clip-seg weights download NAME says how\n"
+        f"here       in {folder}\n"
+        "Their pages and licences: clip-seg weights list --licences\n"
+        "Any CLIP that open_clip lists on the hub: clip-seg weights download open_clip:ARCHITECTURE/TAG"
+    )
+
+
+def _print_row(name: str, kind: str, size: str, text: str) -> None:
+    print(f"  {name:<25} {kind:<10} {size:>8}  {text}".rstrip())
+
+
+def _print_terms(name: str, entry: PublicWeights) -> None:
+    how = entry.by_hand.replace("{name}", name) if entry.by_hand else f"`{download_command(name)}`"
+    print(name)
+    for what, text in (("page", entry.page), ("licence", entry.licence), ("get", how)):
+        print(textwrap.fill(text, _WIDTH, initial_indent=f"  {what:<8} ", subsequent_indent=" " * 11,
+                            break_long_words=False, break_on_hyphens=False))  # fmt: skip
 
 
 def _download(args: argparse.Namespace) -> None:
     # Here and not above: nothing else needs the network's libraries.
-    from clip_seg_ros.models.download import fetch, find, load
+    from clip_seg_ros.models.download import check_options, fetch, find, load
 
     name = args.what if args.name is None else _own_name(args.name)
     path = resources.cache_dir() / file_name(name)
-    found = find(args.what)
+    if embedded_name(args.what):
+        raise ValueError(f'"{args.what}" comes with the package: there is nothing to download')
+    found, options = find(args.what), _parse_options(args.option)
+    check_options(args.what, found, options)
     if path.is_file() and not args.again:
         try:
             _report(build_from_file(path, name), path, "is here already")
@@ -120,7 +169,6 @@ def _download(args: argparse.Namespace) -> None:
         except WeightsError as error:
             print(f"what is here cannot be used and is fetched again: {error}")
     print(f"{args.what}: {found.hub.repository} of {found.page}\nlicence: {found.licence}", flush=True)
-    options = _parse_options(args.option)
     model = store(load(found, fetch(found.hub), options), path, args.half, name)
     _report(model, path, "was downloaded, its checksum compared with the hub's, converted and loaded")
 
@@ -138,32 +186,58 @@ def _convert(args: argparse.Namespace) -> None:
         path = resources.cache_dir() / file_name(name)
     if is_weight_file(args.file):
         raise ValueError(f"{args.file} is converted already: use it as it is, or look at it with `clip-seg weights verify`")
-    model = store(convert(read_tensors(args.file), args.file.name, _file_options(args)), path, args.half, name)
+    options = _file_options(args)
+    model = store(convert(read_tensors(args.file), args.file.name, options), path, args.half, name)
     _report(model, path, f"was converted from {args.file} and loaded")
 
 
 def _verify(args: argparse.Namespace) -> None:
     path = Path(args.file).expanduser()
+    if not path.exists() and (embedded := embedded_name(args.file)):
+        _verify_embedded(embedded)
+        return
     if not path.exists() and is_name(args.file):
         path = resources.cache_dir() / file_name(args.file)
         if not path.is_file():
-            command = download_command(args.file)
-            advice = f"type `{command}`" if command else "`clip-seg weights list` says what is"
-            raise WeightsError(f"there is no file {args.file}, and no such weights in {path.parent}: {advice}")
+            raise WeightsError(_not_here(args.file, path.parent))
     if is_weight_file(path):
-        _report(build_from_file(path), path, "is what SHA256SUMS beside it says, whole, and loads")
+        _report(build_from_file(path), path, f"is {_PROVEN}")
         return
-    tensors = read_tensors(path)
+    options, tensors = _file_options(args), read_tensors(path)
     title = recognise(tensors, path.name).title
-    converted = convert(tensors, path.name, _file_options(args))
+    converted = convert(tensors, path.name, options)
     model = build_from_config(path.stem, converted.config, converted.tensors, path.name)
     print(f"{path} is a whole {title}: {_describe(model)}\nto use it: clip-seg weights convert {path} --name NAME")
 
 
+def _verify_embedded(name: str) -> None:
+    folder = embedded_folder(name)
+    model = build_segmenter(name)
+    files = EMBEDDED_MODELS[name].files
+    print(f"{name} comes with the package; it is {_PROVEN}")
+    print(f"  {_describe(model)}")
+    for file in files:
+        print(f"  {folder / file}, {(folder / file).stat().st_size / 1e6:.0f} MB")
+    print(
+        f"It knows the simulated table alone. For real pictures: `{download_command(model.for_real_pictures)}`"
+    )
+
+
+def _not_here(name: str, folder: Path) -> str:
+    """Says what to do about weights that are to be verified and are not in ``folder``."""
+    if by_hand := fetched_by_hand(name):
+        return f"the weights {name} are not in {folder}. {by_hand}"
+    advice = how_to_get(name) or "`clip-seg weights list` says what there is"
+    return f"there is no file {name}, and there are no weights of that name in {folder}: {advice}"
+
+
 def _own_name(name: str) -> str:
     if not is_name(name) or ":" in name:
-        raise ValueError(f'weights cannot be called "{name}": use letters, digits, dots, dashes and underscores ({SAFE_NAME})')
-    if name in EMBEDDED_MODELS:
+        raise ValueError(
+            f'weights cannot be called "{name[:MAX_NAME]}": use at most {MAX_NAME} letters, digits, dots, dashes and '
+            f"underscores ({SAFE_NAME})"
+        )
+    if embedded_name(name):
         raise ValueError(f'"{name}" is the name of weights that come with the package: use another')
     return name
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save
 
 from clip_seg_ros.models.conversion.clipseg import _hugging_face_source
 from clip_seg_ros.models.conversion.formats import convert
-from clip_seg_ros.models.download import find
+from clip_seg_ros.models.download import check_options, find
 from clip_seg_ros.models.factory import build_segmenter
 from clip_seg_ros.tools.cli import main
 
@@ -288,6 +288,35 @@ def test_no_network(hub: Hub, home: Path, download: Callable[..., Result]) -> No
 
     assert result.code == 1
     assert "http://127.0.0.1:9 gives no answer" in result.err and "check the network" in result.err
+
+
+def test_no_network_is_told_at_once(
+    hub: Hub, home: Path, download: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(seconds: float) -> None:
+        raise AssertionError("nothing is to be waited for")
+
+    monkeypatch.setattr(time, "sleep", wait)
+    hub.url = "http://127.0.0.1:9"
+
+    result = download()
+
+    assert result.code == 1 and result.err.startswith("clip-seg weights: http://127.0.0.1:9 gives no answer")
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["colour=red", "extract_layers"])
+def test_options_are_checked_before_the_network(hub: Hub, download: Callable[..., Result], option: str) -> None:
+    result = download("--option", option)
+
+    assert result.code == 2 and option.partition("=")[0] in result.err and not hub.requests and not result.out
+
+
+def test_the_value_of_an_option_is_checked_before_the_network() -> None:
+    found = find("maskclip-vit-b16")
+    check_options("maskclip-vit-b16", found, {"variant": "naclip"})
+    with pytest.raises(ValueError, match='unknown variant "other"'):
+        check_options("maskclip-vit-b16", found, {"variant": "other"})
 
 
 def test_the_wrong_model_is_refused(

@@ -9,7 +9,15 @@ from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig, b
 from clip_seg_ros.models.base import InputSpec
 from clip_seg_ros.models.checkpoints import WeightsError, save_safetensors, update_sums
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
-from clip_seg_ros.models.factory import MODEL_KINDS, build_from_config, build_segmenter, full_name, weight_file
+from clip_seg_ros.models.factory import (
+    EMBEDDED_MODELS,
+    MODEL_KINDS,
+    build_from_config,
+    build_segmenter,
+    full_name,
+    weight_file,
+)
+from clip_seg_ros.models.public_weights import PUBLIC_WEIGHTS
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 
 WORDS = ("red", "cup")
@@ -143,6 +151,87 @@ def test_where_weights_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_short_name_means_the_embedded_model(weights_dir: Path) -> None:
     assert full_name("clipseg", weights_dir) == "clipseg-pocket" == full_name("clipseg-pocket", weights_dir)
+
+
+@torch.no_grad()
+def test_a_short_name_builds_what_a_command_uses(weights_dir: Path) -> None:
+    built = build_segmenter("clipseg", weights_dir)
+    assert built.name == "clipseg-pocket"
+
+
+def test_only_the_package_s_own_weights_name_others_for_real_pictures(weights_dir: Path, tmp_path: Path) -> None:
+    assert build_segmenter("clipseg-pocket", weights_dir).for_real_pictures == "clipseg-rd64-refined"
+    model, clip = make_model()
+    (tmp_path / "own").mkdir()
+    save_safetensors(tmp_path / "own" / "mine.safetensors", model.state_dict(), own_config(model, clip), half=False)
+    update_sums(tmp_path / "own")
+    assert build_segmenter(str(tmp_path / "own" / "mine.safetensors")).for_real_pictures is None
+    for entry in EMBEDDED_MODELS.values():
+        published = PUBLIC_WEIGHTS[entry.for_real_pictures]
+        assert published.hub or published.open_clip, "one command must get it"
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Holds ``mine`` and ``cache``, two folders of weights, and ``outside``, which is none; each has a file of its name."""
+    for name in ("mine", "cache", "outside"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.safetensors").touch()
+    monkeypatch.setenv("CLIP_SEG_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["mine.safetensors", "cache.safetensors", "{}/mine/mine.safetensors", "mine"])
+def test_files_in_the_folders_of_weights(folders: Path, name: str) -> None:
+    found = full_name(name.format(folders), folders / "mine", allow_paths=False)
+    assert found == "mine" or Path(found).is_absolute() and Path(found).is_file()
+
+
+def test_a_link_in_a_folder_of_weights_is_its_owner_s(folders: Path) -> None:
+    (folders / "cache" / "link.safetensors").symlink_to(folders / "outside" / "outside.safetensors")
+    expected = str(folders / "cache" / "link.safetensors")
+    assert full_name("link.safetensors", None, allow_paths=False) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{}/outside/outside.safetensors",
+        "outside/outside.safetensors",
+        "{}/mine/../outside/outside.safetensors",
+        "{}/mine/../mine/mine.safetensors",
+        "{}/mine/way/outside.safetensors",
+        "{}/mine/way/../mine/mine.safetensors",
+        "mine/mine.safetensors",
+        "../mine.safetensors",
+        "~nobody/outside.safetensors",
+        "{}/nowhere/outside.safetensors",
+        "\0.safetensors",
+        "\udcff.safetensors",
+        "x" * 5000 + ".safetensors",
+        "/dev/zero/.safetensors",
+    ],
+)
+def test_files_elsewhere_are_refused_and_nothing_is_told_of_them(folders: Path, name: str) -> None:
+    (folders / "mine" / "way").symlink_to(folders / "outside")
+    name = name.format(folders)
+
+    def refusal() -> str:
+        with pytest.raises(ValueError, match="allow_model_paths:=true") as refused:
+            full_name(name, folders / "mine", allow_paths=False)
+        return str(refused.value)
+
+    there = refusal()
+    (folders / "outside" / "outside.safetensors").unlink()
+    assert refusal() == there and len(there) < 1200
+
+
+def test_a_name_of_any_length_and_a_path_of_nobody_s_are_refused_plainly(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='there is no model "xxx'):
+        full_name("x" * 5000, tmp_path)
+    with pytest.raises(ValueError, match="means no folder"):
+        full_name("~nobody-at-all/file.safetensors", tmp_path)
 
 
 def test_names_whose_files_are_not_there_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

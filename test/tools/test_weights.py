@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from clip_seg_ros import resources
 from clip_seg_ros.models.factory import build_segmenter
 from clip_seg_ros.models.public_weights import PUBLIC_WEIGHTS
 from clip_seg_ros.tools.cli import main
@@ -146,7 +147,7 @@ def test_verify_a_published_file(run, tmp_path: Path, cris: Path) -> None:
     assert run("convert", cris, "--name", "broken", *options(*CRIS)) == (code, said)
 
 
-@pytest.mark.parametrize("name", ["clipseg-pocket", "a/b", "", ".hidden", "open_clip:a/b", "../up"])
+@pytest.mark.parametrize("name", ["clipseg-pocket", "cris", "x" * 300, "a/b", "", ".hidden", "open_clip:a/b", "../up"])
 def test_names_that_are_refused(run, cache: Path, cris: Path, name: str) -> None:
     code, said = run("convert", cris, "--name", name, *options(*CRIS))
     assert code == 2 and "clip-seg weights: " in said and not cache.exists()
@@ -196,13 +197,53 @@ def test_verify_names(run) -> None:
     assert code == 1 and "weights list" in said
 
 
-def test_list_names_all_and_their_terms(run) -> None:
+def test_list_names_all_on_one_screen(run) -> None:
     code, said = run("list")
     assert code == 0
-    assert "clipseg-pocket" in said and "comes with the package" in said
+    assert "come with the package. They know one simulated table" in said and "clipseg-pocket" in said
+    assert all(name in said for name in PUBLIC_WEIGHTS) and "--licences" in said
+    assert all(len(line) <= 100 for line in said.splitlines() if "here   " not in line)
+    assert not any(entry.page in said for entry in PUBLIC_WEIGHTS.values())
+
+
+def test_list_tells_their_terms(run) -> None:
+    code, said = run("list", "--licences")
+    assert code == 0
+    words = " ".join(said.split())
     for name, entry in PUBLIC_WEIGHTS.items():
-        assert name in said and entry.page in said and entry.licence in said
-    assert "clip-seg weights convert FILE --name denseclip-vit-b" in said
+        assert name in words and entry.page in words and entry.licence in words
+    assert "clip-seg weights convert FILE --name denseclip-vit-b" in words
+    assert all(len(line) <= 110 for line in said.splitlines())
+
+
+@pytest.mark.parametrize("name", ["cris-pocket", "cris"])
+def test_verify_weights_that_come_with_the_package(run, name: str) -> None:
+    code, said = run("verify", name)
+    assert code == 0 and "cris-pocket comes with the package" in said and "cris_pocket.safetensors" in said
+    assert "simulated table alone" in said and "`clip-seg weights download clipseg-rd64-refined`" in said
+
+
+def test_verify_damaged_weights_of_the_package(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    for file in ("cris_pocket.safetensors", "SHA256SUMS"):
+        (folder / file).write_bytes((resources.weights_dir() / file).read_bytes())
+    content = bytearray((folder / "cris_pocket.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "cris_pocket.safetensors").write_bytes(content)
+    monkeypatch.setenv("CLIP_SEG_WEIGHTS_DIR", str(folder))
+    code, said = run("verify", "cris")
+    assert code == 1 and "was cut short or changed" in said
+
+
+def test_verify_weights_that_are_fetched_by_hand(run) -> None:
+    code, said = run("verify", "cris-r50")
+    assert code == 1 and "has to be fetched by hand" in said and "weights convert FILE --name cris-r50" in said
+
+
+def test_what_comes_with_the_package_is_not_downloaded(run) -> None:
+    code, said = run("download", "cris")
+    assert code == 2 and "comes with the package" in said
 
 
 @pytest.mark.parametrize("name", ["cris-r50", "denseclip-rn101", "maskclip-authors-rn50"])

@@ -106,6 +106,12 @@ def convert_authors(tensors: Mapping[str, torch.Tensor], origin: str, options: M
     return Converted(config, assemble(wanted, names.source, tensors, origin, ignored.__contains__))
 
 
+def check_options(options: Mapping[str, Any]) -> None:
+    """Checks those options that can be checked without a file. Raises ValueError where a value is wrong."""
+    spec = InputSpec(_SIZE, "short_side", 32, CLIP_MEAN, CLIP_STD)
+    MaskCLIPConfig(spec, **{name: options[name] for name in _READOUT if name in options})
+
+
 def _configure(
     clip: ClipConfig, options: Mapping[str, Any], official: bool, class_names: tuple[str, ...] | None
 ) -> dict[str, Any]:
