@@ -17,6 +17,7 @@ from rclpy.qos import QoSProfile
 
 from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.faults import FaultLog
+from clip_seg_ros.nodes.log_limits import BoundedLogs
 from clip_seg_ros.pipeline.model_host import ModelHost
 
 PERIOD_S = 1.0
@@ -53,7 +54,7 @@ class Health:
     """Counts what happens to images and publishes it, one status a camera.
 
     Args:
-        node: Node of the topic.
+        node: Node of the topic; what its log held back is told by the way.
         host: Holder of the model that serves.
         faults: Log whose standing faults are repeated.
         cameras: Returns the cameras that are listened to at the moment.
@@ -61,7 +62,7 @@ class Health:
     """
 
     def __init__(
-        self, node: Node, host: ModelHost, faults: FaultLog, cameras: Callable[[], Sequence[CameraInput]],
+        self, node: BoundedLogs, host: ModelHost, faults: FaultLog, cameras: Callable[[], Sequence[CameraInput]],
         wants_images: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._node, self._host, self._faults = node, host, faults
@@ -102,6 +103,7 @@ class Health:
         return self._counts.setdefault(camera, _Counts())
 
     def _publish(self) -> None:
+        self._node.get_logger().catch_up()
         now = self._node.get_clock().now()
         with self._lock:
             statuses = [self._status(camera) for camera in self._cameras()]

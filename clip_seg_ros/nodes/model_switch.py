@@ -144,7 +144,7 @@ class ModelSwitch:
         note = f"{name} could not be loaded: {error}; {serving} serves on"
         # Once more for every attempt; it stands until another model is there.
         self._faults.clear("model")
-        self._faults.report("model", name, note)
+        self._faults.report("model", name, note, always=True)
         if self.host.wanted == serving:
             self._node.set_parameters([Parameter("model", value=serving)])
         self._tell(False, note, name)

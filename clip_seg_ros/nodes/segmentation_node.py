@@ -23,6 +23,7 @@ from clip_seg_ros.nodes.command_router import CommandRouter
 from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.nodes.health import Health, Spent
 from clip_seg_ros.nodes.input_watch import InputWatch
+from clip_seg_ros.nodes.log_limits import BoundedLogs
 from clip_seg_ros.nodes.model_switch import ModelSwitch
 from clip_seg_ros.nodes.parameters import ConfigParameters
 from clip_seg_ros.nodes.statuses import StatusTopic
@@ -37,7 +38,7 @@ THREADS = 4
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
-class SegmentationNode(LifecycleNode, ABC):
+class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
     """A lifecycle node with a model, cameras, commands and diagnostics; what it does with an image is its child's.
 
     configure loads the weights, activate listens to the cameras, deactivate stops that, cleanup frees the memory.

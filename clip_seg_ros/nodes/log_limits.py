@@ -1,0 +1,171 @@
+"""Ceilings on what a node writes to its log, so that nobody who sends it messages can fill a disk."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import qos_policy_name_from_kind
+from rclpy.subscription import Subscription
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
+WINDOW_S = 60.0
+MAX_LINE = 500
+"""Characters of one line of the log; what a message quotes may be a megabyte long."""
+LINES_A_MINUTE = 60
+"""Lines of one severity that a node logs in a minute, faults and answers to commands included."""
+
+
+def one_line(text: str, limit: int = MAX_LINE) -> str:
+    """Returns ``text`` cut to ``limit`` characters, with what cannot be printed written as escapes such as ``\\x1b``.
+
+    Others decide what a message quotes, and must neither forge lines of the log nor steer a terminal.
+    """
+    if len(text) > limit:
+        text = f"{text[:limit]} ... ({len(text)} characters)"
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+@dataclass
+class _Window:
+    """What one source has logged since ``began_s``."""
+
+    began_s: float
+    lines: int = 0
+    held_back: int = 0
+
+
+class LineCeiling:
+    """Lets each source log a number of lines a minute and counts the rest. It is safe to use from any thread.
+
+    Args:
+        most: Lines of a source in a minute.
+        clock: Monotonic time in seconds.
+    """
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._clock = most, clock
+        self._windows: dict[str, _Window] = {}
+        self._lock = threading.Lock()
+
+    def admits(self, source: str) -> bool:
+        """Returns whether ``source`` may log a line now; counts the line either way.
+
+        Call ``overdue`` first: a window that has ended takes its count of held back lines along.
+        """
+        now_s = self._clock()
+        with self._lock:
+            window = self._windows.setdefault(source, _Window(now_s))
+            if window.lines < self._most:
+                window.lines += 1
+                return True
+            window.held_back += 1
+            return False
+
+    def overdue(self) -> dict[str, int]:
+        """Ends the windows whose minute is over; returns how many lines each source was not allowed to log in them."""
+        now_s = self._clock()
+        with self._lock:
+            ended = {source: each for source, each in self._windows.items() if now_s - each.began_s >= WINDOW_S}
+            for source in ended:
+                del self._windows[source]
+        return {source: window.held_back for source, window in ended.items() if window.held_back}
+
+
+class BoundedLogger:
+    """A logger of rclpy's that logs at most ``LINES_A_MINUTE`` of each severity, then how many more there were.
+
+    Debug lines are not limited: whoever switches them on wants them all.
+    """
+
+    def __init__(self, logger: RcutilsLogger, ceiling: LineCeiling | None = None) -> None:
+        self._logger = logger
+        self._ceiling = LineCeiling(LINES_A_MINUTE) if ceiling is None else ceiling
+        # A place in the code that calls rclpy's logger must always do so with one severity.
+        self._severities: dict[str, Callable[[str], object]] = {
+            "info": lambda line: logger.info(line),
+            "warning": lambda line: logger.warning(line),
+            "error": lambda line: logger.error(line),
+            "fatal": lambda line: logger.fatal(line),
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._logger, name)
+
+    def get_child(self, name: str) -> BoundedLogger:
+        """Returns a logger below this one; it shares the ceiling."""
+        return BoundedLogger(self._logger.get_child(name), self._ceiling)
+
+    def info(self, message: str) -> None:
+        """Logs what goes well."""
+        self._log("info", message)
+
+    def warning(self, message: str) -> None:
+        """Logs what goes wrong and is got over."""
+        self._log("warning", message)
+
+    warn = warning
+
+    def error(self, message: str) -> None:
+        """Logs what failed."""
+        self._log("error", message)
+
+    def fatal(self, message: str) -> None:
+        """Logs what ends the node."""
+        self._log("fatal", message)
+
+    def catch_up(self) -> None:
+        """Tells of lines that were held back, once their minute is over; to be called now and then."""
+        for severity, count in self._ceiling.overdue().items():
+            self._severities[severity](f"and {count} more lines of this severity in the last minute")
+
+    def _log(self, severity: str, message: str) -> None:
+        self.catch_up()
+        if self._ceiling.admits(severity):
+            self._severities[severity](one_line(message, 4 * MAX_LINE))
+
+
+class BoundedLogs(Node):
+    """A base of nodes whose log has a ceiling, also for the lines that rclpy itself writes for the node.
+
+    It stands before the other bases of a node.
+    """
+
+    _bounded_logger: BoundedLogger | None = None
+
+    def get_logger(self) -> BoundedLogger:
+        """Returns the node's logger, with its ceiling."""
+        # Not in a constructor: that of rclpy's node needs the logger already.
+        if self._bounded_logger is None:
+            self._bounded_logger = BoundedLogger(super().get_logger())
+        return self._bounded_logger
+
+    def create_publisher(self, msg_type: type, topic: str, *args: Any, **kwargs: Any) -> Publisher:
+        """Creates a publisher as rclpy does; a subscriber that does not fit is told of under the ceiling."""
+        made = PublisherEventCallbacks(incompatible_qos=self._misfit_told("subscription", "requests", topic))
+        return super().create_publisher(msg_type, topic, *args, **{"event_callbacks": made, **kwargs})
+
+    def create_subscription(self, msg_type: type, topic: str, *args: Any, **kwargs: Any) -> Subscription:
+        """Creates a subscription as rclpy does; a publisher that does not fit is told of under the ceiling."""
+        made = SubscriptionEventCallbacks(incompatible_qos=self._misfit_told("publisher", "offers", topic))
+        return super().create_subscription(msg_type, topic, *args, **{"event_callbacks": made, **kwargs})
+
+    def _misfit_told(self, who: str, does: str, topic: str) -> Callable[[Any], None]:
+        """Makes the callback that stands in for rclpy's own, which would log a line for every such endpoint."""
+        def tell(event: Any) -> None:
+            policy = qos_policy_name_from_kind(event.last_policy_kind)
+            self.get_logger().warning(
+                f"a {who} on topic {topic} {does} an incompatible quality of service ({policy}): no messages pass"
+            )
+
+        return tell
