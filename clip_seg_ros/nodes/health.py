@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
