@@ -17,6 +17,7 @@ from clip_seg_ros.data.pascal_context import PascalContext
 from clip_seg_ros.data.phrasecut import PhraseCut
 from clip_seg_ros.data.refcoco import RefCOCO
 from clip_seg_ros.data.samples import DataError, ReferringDataset, SemanticDataset
+from clip_seg_ros.data.suggestions import did_you_mean
 from clip_seg_ros.data.voc import Voc2012
 
 BUILDERS: dict[str, type] = {
@@ -49,7 +50,8 @@ def open_dataset(values: Mapping[str, Any]) -> ReferringDataset | SemanticDatase
         raise DataError(f"a data set needs a kind: {', '.join(BUILDERS)}")
     kind = values["kind"]
     if not isinstance(kind, str) or kind not in BUILDERS:
-        raise DataError(f"there is no kind of data set {kind!r}; the kinds are {', '.join(BUILDERS)}")
+        hint = did_you_mean(kind, BUILDERS)
+        raise DataError(f"there is no kind of data set {kind!r}; the kinds are {', '.join(BUILDERS)}{hint}")
     builder = BUILDERS[kind]
     options = {name: value for name, value in values.items() if name != "kind"}
     known = inspect.signature(builder).parameters
@@ -57,7 +59,8 @@ def open_dataset(values: Mapping[str, Any]) -> ReferringDataset | SemanticDatase
     missing = [name for name, option in known.items() if option.default is option.empty and name not in options]
     for fault, names in (("does not know", unknown), ("needs", missing)):
         if names:
-            raise DataError(f"the data set {kind} {fault} {', '.join(names)}; its options are {', '.join(known)}")
+            hint = did_you_mean(unknown[0], known) if unknown else ""
+            raise DataError(f"the data set {kind} {fault} {', '.join(names)}; its options are {', '.join(known)}{hint}")
     hints = typing.get_type_hints(builder.__init__)
     return builder(**{name: _converted(kind, name, value, hints[name]) for name, value in options.items()})
 

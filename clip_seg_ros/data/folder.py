@@ -22,11 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from clip_seg_ros.data.samples import DataError, ReferringSample, read_labels, read_rgb
+from clip_seg_ros.data.samples import DataError, ReferringSample, labels_size, read_labels, read_rgb, rgb_size
 
 TABLE = "phrases.csv"
 COLUMNS = ("image", "mask", "phrase")
 _SHOWN_PROBLEMS = 10
+_SIZES_DIFFER = "{} is {} x {} pixels and {} is {} x {}; a mask must be as large as its picture"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class PhraseFolder:
     """The samples of a folder, one a row of its table."""
 
     def __init__(self, root: Path) -> None:
-        """Reads the table and checks that all files are there.
+        """Reads the table and checks that all files are there and that masks are as large as their pictures.
 
         Raises:
             DataError: the folder or its table is missing, or rows are wrong; the message names the rows, up to ten at
@@ -88,10 +89,8 @@ class PhraseFolder:
         except DataError as error:
             raise DataError(f"{self._table}, line {row.number}: {error}") from error
         if mask.shape != rgb.shape[:2]:
-            raise DataError(
-                f"{self._table}, line {row.number}: {row.mask} is {mask.shape[1]} x {mask.shape[0]} pixels and "
-                f"{row.image} is {rgb.shape[1]} x {rgb.shape[0]}; a mask must be as large as its picture"
-            )
+            sizes = _SIZES_DIFFER.format(row.mask, *mask.shape[::-1], row.image, *rgb.shape[1::-1])
+            raise DataError(f"{self._table}, line {row.number}: {sizes}")
         return ReferringSample(rgb, row.phrase, mask, f"{row.image}:{row.number}")
 
     def _problems(self, row: _Row) -> list[str]:
@@ -106,6 +105,14 @@ class PhraseFolder:
             problems.append(f"the mask {row.mask} is no PNG; other formats change its values when they are saved")
         elif row.mask and not (self._root / row.mask).is_file():
             problems.append(self._missing("mask", row.mask, "masks"))
+        if problems:
+            return problems
+        try:
+            size = rgb_size(self._root / row.image)
+            if row.mask and (other := labels_size(self._root / row.mask)) != size:
+                problems.append(_SIZES_DIFFER.format(row.mask, *other, row.image, *size))
+        except DataError as error:
+            problems.append(str(error))
         return problems
 
     def _missing(self, what: str, name: str, folder: str) -> str:

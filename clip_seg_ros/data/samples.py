@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +14,11 @@ from PIL import Image
 
 IGNORED = 255
 """The label of pixels that count neither in training nor in measuring."""
+
+_ORIENTATION = 0x0112
+"""The EXIF tag that tells how a camera was held."""
+_TURNED = (5, 6, 7, 8)
+"""Its values that exchange width and height."""
 
 
 class DataError(ValueError):
@@ -88,11 +95,39 @@ def read_labels(path: Path) -> np.ndarray:
     """
     if not path.is_file():
         raise DataError(f"{path} is missing")
-    try:
-        with Image.open(path) as image:
-            labels = np.array(image)
-    except OSError as error:
-        raise DataError(f"{path} is no picture that can be read: {error}") from error
+    with _opened(path) as image:
+        labels = np.array(image)
     if labels.ndim != 2:
         raise DataError(f"{path} has {labels.shape[2]} channels; label images have one")
     return labels
+
+
+def rgb_size(path: Path) -> tuple[int, int]:
+    """Returns the (width, height) of what ``read_rgb`` gives, from the file's header alone.
+
+    Raises:
+        DataError: it is no picture.
+    """
+    with _opened(path) as image:
+        return image.size[::-1] if image.getexif().get(_ORIENTATION) in _TURNED else image.size
+
+
+def labels_size(path: Path) -> tuple[int, int]:
+    """Returns the (width, height) of what ``read_labels`` gives, from the file's header alone.
+
+    Raises:
+        DataError: it is no picture, or it has several channels.
+    """
+    with _opened(path) as image:
+        if len(image.getbands()) > 1:
+            raise DataError(f"{path} has {len(image.getbands())} channels; label images have one")
+        return image.size
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except OSError as error:
+        raise DataError(f"{path} is no picture that can be read: {error}") from error

@@ -31,6 +31,28 @@ MODEL_KINDS: dict[str, Callable[[str, Mapping[str, Any]], PromptableSegmenter]] 
 """What a weight file's ``kind`` builds, with random weights, from a name and the file's configuration."""
 
 
+@dataclass(frozen=True)
+class StoredModel:
+    """What weight files hold of a whole model."""
+
+    config: Mapping[str, Any]
+    """What ``build_from_config`` takes."""
+    tensors: Mapping[str, torch.Tensor]
+    origin: str
+    """The files that they come from, for messages."""
+
+    def build(self, name: str) -> PromptableSegmenter:
+        """Builds the model on the CPU, in evaluation mode. Raises WeightsError where the parts do not fit."""
+        return build_from_config(name, self.config, self.tensors, self.origin).eval()
+
+
+def read_stored(name: str, weights_dir: Path | None = None) -> StoredModel:
+    """Reads the weights of a model without building it; the arguments and errors are ``build_segmenter``'s."""
+    if known := embedded_name(name):
+        return EMBEDDED_MODELS[known].read(embedded_folder(known, weights_dir))
+    return _read_whole(weight_file(name, weights_dir))
+
+
 def build_segmenter(name: str, weights_dir: Path | None = None) -> PromptableSegmenter:
     """Builds a model on the CPU, with its weights, in evaluation mode.
 
@@ -46,13 +68,10 @@ def build_segmenter(name: str, weights_dir: Path | None = None) -> PromptableSeg
         WeightsError: Its weights are not there yet, or cannot be used.
     """
     name = embedded_name(name) or name
+    model = read_stored(name, weights_dir).build(Path(name).stem if name.endswith(SUFFIX) else name)
     if name in EMBEDDED_MODELS:
-        entry = EMBEDDED_MODELS[name]
-        model = entry.build(name, embedded_folder(name, weights_dir)).eval()
-        model.for_real_pictures = entry.for_real_pictures
-        return model
-    path = weight_file(name, weights_dir)
-    return build_from_file(path, None if name.endswith(SUFFIX) else name)
+        model.for_real_pictures = EMBEDDED_MODELS[name].for_real_pictures
+    return model
 
 
 def full_name(name: str, weights_dir: Path | None = None, allow_paths: bool = True) -> str:
@@ -170,8 +189,7 @@ def build_from_file(path: Path, name: str | None = None) -> PromptableSegmenter:
     Raises:
         WeightsError: The file is damaged, or does not hold a whole model of this version.
     """
-    tensors, config = load_safetensors(path)
-    return build_from_config(name or path.stem, config, tensors, str(path)).eval()
+    return _read_whole(path).build(name or path.stem)
 
 
 def build_from_config(
@@ -218,7 +236,12 @@ class _WithoutRandomWeights(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _build_clipseg_pocket(name: str, weights_dir: Path) -> PromptableSegmenter:
+def _read_whole(path: Path) -> StoredModel:
+    tensors, config = load_safetensors(path)
+    return StoredModel(config, tensors, str(path))
+
+
+def _read_clipseg_pocket(weights_dir: Path) -> StoredModel:
     clip_path = weights_dir / "clip_pocket.safetensors"
     decoder_path = weights_dir / "clipseg_pocket.safetensors"
     clip_tensors, clip_values = load_safetensors(clip_path)
@@ -233,7 +256,7 @@ def _build_clipseg_pocket(name: str, weights_dir: Path) -> PromptableSegmenter:
         ) from error
     tensors = {f"clip.{key}": value for key, value in clip_tensors.items()}
     tensors |= {f"decoder.{key}": value for key, value in decoder_tensors.items()}
-    return build_from_config(name, config, tensors, origin)
+    return StoredModel(config, tensors, origin)
 
 
 def pocket_clip_config(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,6 +280,10 @@ def build_maskclip_pocket(
     Raises:
         WeightsError: The file is missing, damaged or of another version.
     """
+    return _read_maskclip_pocket(weights_dir, tower, **options).build(name)
+
+
+def _read_maskclip_pocket(weights_dir: Path, tower: Literal["resnet", "vit"], **options: Any) -> StoredModel:
     path = weights_dir / ("clip_pocket.safetensors" if tower == "resnet" else "clip_vit_pocket.safetensors")
     tensors, clip_values = load_safetensors(path)
     try:
@@ -279,7 +306,7 @@ def build_maskclip_pocket(
     if tower == "resnet":
         tensors.pop("visual.attnpool.positional_embedding", None)  # places have no part in dense labels
     tensors = {key if key.startswith("visual.") else f"text.{key}": value for key, value in tensors.items()}
-    return build_from_config(name, config, tensors, str(path))
+    return StoredModel(config, tensors, str(path))
 
 
 POCKET_SPECS = {
@@ -293,8 +320,8 @@ POCKET_SPECS = {
 class EmbeddedModel:
     """A small model, trained on the simulated world."""
 
-    build: Callable[[str, Path], PromptableSegmenter]
-    """From its name and the folder of its files."""
+    read: Callable[[Path], StoredModel]
+    """Reads its files in their folder."""
     files: tuple[str, ...]
     made_by: str
     """The command that makes the files; ``{}`` stands for their folder."""
@@ -315,9 +342,7 @@ def _trained(recipe: str) -> str:
 
 
 def _whole(file: str, made_by: str, for_real_pictures: str) -> EmbeddedModel:
-    return EmbeddedModel(
-        lambda name, folder: build_from_file(folder / file, name), (file,), made_by, for_real_pictures
-    )
+    return EmbeddedModel(lambda folder: _read_whole(folder / file), (file,), made_by, for_real_pictures)
 
 
 _REFERRING, _DENSE = "clipseg-rd64-refined", "maskclip-vit-b16"
@@ -325,17 +350,17 @@ _REFERRING, _DENSE = "clipseg-rd64-refined", "maskclip-vit-b16"
 
 EMBEDDED_MODELS: dict[str, EmbeddedModel] = {
     "clipseg-pocket": EmbeddedModel(
-        _build_clipseg_pocket, ("clip_pocket.safetensors", "clipseg_pocket.safetensors"), _trained("train_pocket.yaml"),
+        _read_clipseg_pocket, ("clip_pocket.safetensors", "clipseg_pocket.safetensors"), _trained("train_pocket.yaml"),
         _REFERRING,
     ),
     "maskclip-pocket": EmbeddedModel(
-        lambda name, folder: build_maskclip_pocket(folder, "resnet", name), ("clip_pocket.safetensors",),
+        lambda folder: _read_maskclip_pocket(folder, "resnet"), ("clip_pocket.safetensors",),
         _trained("train_pocket.yaml"), _DENSE,
     ),
     "denseclip-pocket": _whole("denseclip_pocket.safetensors", _trained("train_denseclip_pocket.yaml"), _DENSE),
     "cris-pocket": _whole("cris_pocket.safetensors", _trained("train_cris_pocket.yaml"), _REFERRING),
     "maskclip-vit-pocket": EmbeddedModel(
-        lambda name, folder: build_maskclip_pocket(folder, "vit", name), ("clip_vit_pocket.safetensors",),
+        lambda folder: _read_maskclip_pocket(folder, "vit"), ("clip_vit_pocket.safetensors",),
         _trained("train_vit_pocket.yaml"), _DENSE,
     ),
     "maskclip-plus-pocket": _whole(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -108,11 +108,15 @@ class CompactTokenizer(Tokenizer):
 
     def _singular(self, word: str) -> str:
         """Returns ``word``, or the known word that it is the plural of: "cups" asks for every cup anyway."""
-        if word not in self.known_words:
-            for ending in ("s", "es"):
-                if len(word) > 3 and word.removesuffix(ending) in self.known_words:
-                    return word.removesuffix(ending)
-        return word
+        return word if word in self.known_words else singular_of(word, self.known_words) or word
+
+
+def singular_of(word: str, known: Container[str]) -> str | None:
+    """Returns the word of ``known`` that ``word`` is the plural of; ``None`` where it is none."""
+    for ending in ("s", "es"):
+        if len(word) > 3 and word.endswith(ending) and word.removesuffix(ending) in known:
+            return word.removesuffix(ending)
+    return None
 
 
 def tokenizer_config(vocab_size: int, context_length: int) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from clip_seg_ros.sim.scene import (
-    KINDS,
     SHAPES_PER_KIND,
     TABLE_TEXTURES,
     UNSEEN_TABLE_TEXTURES,
@@ -158,9 +157,9 @@ class SceneRenderer:
 
     def _labels(self, segmentation: np.ndarray, scene: Scene) -> np.ndarray:
         """Turns MuJoCo's (H, W, 2) geom ids into 1 + index of the object."""
-        slot_to_label = np.zeros(len(KINDS) * SHAPES_PER_KIND + 1, np.uint8)
+        slot_to_label = np.zeros(len(self._kinds) * SHAPES_PER_KIND + 1, np.uint8)
         for index, item in enumerate(scene.objects):
-            slot_to_label[_slot_index(item)] = 1 + index
+            slot_to_label[self._slot_index(item)] = 1 + index
         geom_to_label = np.append(slot_to_label[self._geom_slots], np.uint8(0))  # geom id -1 is the background
         is_geom = segmentation[..., 1] == int(self._mujoco.mjtObj.mjOBJ_GEOM)
         return geom_to_label[np.where(is_geom, segmentation[..., 0], -1)]
@@ -168,6 +167,7 @@ class SceneRenderer:
     def _compile(self, shape_seed: int) -> None:
         """Builds the model that holds every shape of the set once; scenes then only move and paint them."""
         self.close()
+        self._kinds = tuple(shape_set(shape_seed))
         mujoco = self._mujoco
         spec = mujoco.MjSpec()
         spec.visual.map.znear, spec.visual.map.zfar = NEAR_M, FAR_M
@@ -183,7 +183,7 @@ class SceneRenderer:
         self._add_shapes(spec, shape_seed)
         self._model = spec.compile()
         self._data = mujoco.MjData(self._model)
-        no_slot = len(KINDS) * SHAPES_PER_KIND
+        no_slot = len(self._kinds) * SHAPES_PER_KIND
         # Geoms 0 and 1 are the floor and the table.
         self._geom_slots = np.array([no_slot, no_slot, *self._part_slots])
         self._renderer = mujoco.Renderer(self._model, self.height, self.width)
@@ -213,8 +213,8 @@ class SceneRenderer:
         rng = np.random.default_rng([shape_seed, 4])
         self._part_slots: list[int] = []
         self._part_fixed: list[bool] = []
-        for kind_index, kind in enumerate(KINDS):
-            for slot, shape in enumerate(shape_set(shape_seed)[kind]):
+        for kind_index, (kind, shapes) in enumerate(shape_set(shape_seed).items()):
+            for slot, shape in enumerate(shapes):
                 name = f"{kind}{slot}"
                 gloss = float(rng.uniform(0.0, 0.6))
                 spec.add_material(name=name, specular=gloss, shininess=float(rng.uniform(0.2, 0.9)))
@@ -236,7 +236,7 @@ class SceneRenderer:
 
     def _apply(self, scene: Scene, camera: CameraPose) -> None:
         model, data = self._model, self._data
-        present = {_slot_index(item): item for item in scene.objects}
+        present = {self._slot_index(item): item for item in scene.objects}
         for geom, (slot, fixed) in enumerate(zip(self._part_slots, self._part_fixed, strict=True), start=2):
             item = present.get(slot)
             if item is None:
@@ -262,9 +262,8 @@ class SceneRenderer:
         # MuJoCo's cameras look along -z with y up; the optical frame looks along +z with y down.
         self._mujoco.mju_mat2Quat(model.cam_quat[0], (pose[:3, :3] @ np.diag([1.0, -1.0, -1.0])).ravel())
 
-
-def _slot_index(item: SceneObject) -> int:
-    return KINDS.index(item.kind) * SHAPES_PER_KIND + item.slot
+    def _slot_index(self, item: SceneObject) -> int:
+        return self._kinds.index(item.kind) * SHAPES_PER_KIND + item.slot
 
 
 def _object_pose(item: SceneObject, height: float) -> tuple[np.ndarray, np.ndarray]:

@@ -13,8 +13,11 @@ from functools import lru_cache
 import numpy as np
 
 from clip_seg_ros.sim.shapes import SHAPE_BUILDERS, Shape, build_shapes
+from clip_seg_ros.sim.workshop import WORKSHOP_BUILDERS, build_workshop
 
 KINDS: tuple[str, ...] = tuple(SHAPE_BUILDERS)
+WORKSHOP_KINDS: tuple[str, ...] = tuple(WORKSHOP_BUILDERS)
+"""Only in scenes drawn with ``workshop``; the embedded weights know neither their shapes nor their names."""
 
 # Hue in degrees, saturation and value in 0..1, each a range to draw from.
 COLOR_RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
@@ -55,6 +58,8 @@ UNSEEN_TABLE_TEXTURES = ("tiles", "dots", "waves")
 """Only in scenes drawn with ``unseen``."""
 UNSEEN_SHAPE_SETS = 1_000_000
 """Shape sets from this seed upwards hold shapes wider, narrower, taller and flatter than any below."""
+WORKSHOP_SHAPE_SETS = 2_000_000
+"""Shape sets from this seed upwards hold the things of a workshop beside those of ``KINDS``."""
 TABLE_REACH = 0.30
 """Objects stand within this many metres of the table's middle."""
 
@@ -115,6 +120,8 @@ class Scene:
 def shape_set(shape_seed: int) -> dict[str, tuple[Shape, ...]]:
     """The shapes that scenes with this ``shape_seed`` choose from."""
     shapes = build_shapes(shape_seed, SHAPES_PER_KIND)
+    if shape_seed >= WORKSHOP_SHAPE_SETS:
+        return shapes | build_workshop(shape_seed, SHAPES_PER_KIND)
     if shape_seed < UNSEEN_SHAPE_SETS:
         return shapes
     rng = np.random.default_rng([shape_seed, 6])
@@ -136,6 +143,7 @@ def sample_scene(
     forbidden: Sequence[Pattern] = (),
     objects: tuple[int, int] = (4, 9),
     unseen: bool = False,
+    workshop: bool = False,
 ) -> Scene:
     """Draws the scene of ``seed``.
 
@@ -146,17 +154,21 @@ def sample_scene(
         objects: smallest and largest number of objects, required ones included.
         unseen: draws, each with an even chance, the camera, the lamps and the table's texture from outside the ranges of
             all other scenes, and half of the shapes from outside those of their sizes. No training scene is such.
+        workshop: lets the things of ``WORKSHOP_KINDS`` stand among the others; not together with ``unseen``.
 
     Raises:
         ValueError: an unknown colour or kind, or demands that no scene can meet.
     """
+    if unseen and workshop:
+        raise ValueError("a scene is drawn with unseen or with workshop, not with both")
     _check_pairs([*required, *forbidden])
     rng = np.random.default_rng([seed, 2])
-    shape_seed = seed // SCENES_PER_SHAPE_SET + (UNSEEN_SHAPE_SETS if unseen else 0)
+    shape_seed = seed // SCENES_PER_SHAPE_SET + (UNSEEN_SHAPE_SETS if unseen else WORKSHOP_SHAPE_SETS if workshop else 0)
     camera = _sample_camera(rng)
     count = max(int(rng.integers(objects[0], objects[1] + 1)), len(required) + 2 if required else 0)
     wanted = [_fill_pair(rng, pair, forbidden) for pair in required]
-    allowed = [(c, k) for c in COLORS for k in KINDS if not _matches_any((c, k), forbidden)]
+    kinds = (*KINDS, *WORKSHOP_KINDS) if workshop else KINDS
+    allowed = [(c, k) for c in COLORS for k in kinds if not _matches_any((c, k), forbidden)]
     if not allowed:
         raise ValueError("the forbidden pairs leave nothing to put on the table")
     for _ in range(20):

@@ -54,7 +54,7 @@ class Shape:
         )  # fmt: skip
 
 
-def _lathe(profile: list[tuple[float, float]], rgba: Rgba | None = None) -> Part:
+def lathe(profile: list[tuple[float, float]], rgba: Rgba | None = None) -> Part:
     """Turns a profile of (radius, z) points around the z axis.
 
     The profile runs from the axis below, outwards and up the outer wall, and back to the axis (inside, for a vessel).
@@ -69,10 +69,10 @@ def _lathe(profile: list[tuple[float, float]], rgba: Rgba | None = None) -> Part
         ],
         axis=-1,
     )
-    return Part(rings.reshape(-1, 3), _grid_faces(len(points), SEGMENTS), rgba)
+    return Part(rings.reshape(-1, 3), grid_faces(len(points), SEGMENTS), rgba)
 
 
-def _grid_faces(rows: int, columns: int) -> np.ndarray:
+def grid_faces(rows: int, columns: int) -> np.ndarray:
     """Two triangles for each cell of a (rows, columns) grid whose columns close into a ring."""
     row, column = np.meshgrid(np.arange(rows - 1), np.arange(columns), indexing="ij")
     beside = (column + 1) % columns
@@ -81,7 +81,8 @@ def _grid_faces(rows: int, columns: int) -> np.ndarray:
     return np.concatenate([np.stack([a, b, d], -1).reshape(-1, 3), np.stack([a, d, c], -1).reshape(-1, 3)])
 
 
-def _cuboid(size: tuple[float, float, float], centre: tuple[float, float, float], rgba: Rgba | None = None) -> Part:
+def cuboid(size: tuple[float, float, float], centre: tuple[float, float, float], rgba: Rgba | None = None) -> Part:
+    """Makes a block with sides of ``size`` (x, y, z) metres around ``centre``."""
     corners = np.array([(x, y, z) for z in (-0.5, 0.5) for y in (-0.5, 0.5) for x in (-0.5, 0.5)])
     faces = [
         (0, 2, 1), (1, 2, 3), (4, 5, 6), (5, 7, 6), (0, 1, 4), (1, 5, 4),
@@ -107,7 +108,7 @@ def _handle(radius: float, z_low: float, z_high: float, reach: float, thickness:
     near, far = steps * sides, steps * sides + 1
     caps = [(near, (j + 1) % sides, j) for j in range(sides)]
     caps += [(far, last + j, last + (j + 1) % sides) for j in range(sides)]
-    return Part(np.concatenate([tube.reshape(-1, 3), ends]), np.concatenate([_grid_faces(steps, sides), caps]))
+    return Part(np.concatenate([tube.reshape(-1, 3), ends]), np.concatenate([grid_faces(steps, sides), caps]))
 
 
 def _cup(rng: np.random.Generator) -> Shape:
@@ -120,7 +121,7 @@ def _cup(rng: np.random.Generator) -> Shape:
     ]  # fmt: skip
     reach = rng.uniform(0.026, 0.036)
     handle = _handle((base + radius) / 2, 0.22 * height, 0.86 * height, reach, rng.uniform(0.0050, 0.0075))
-    return Shape((_lathe(profile), handle), radius + reach, height)
+    return Shape((lathe(profile), handle), radius + reach, height)
 
 
 def _bowl(rng: np.random.Generator) -> Shape:
@@ -129,7 +130,7 @@ def _bowl(rng: np.random.Generator) -> Shape:
     bend = np.linspace(0.0, np.pi / 2, 8)
     outer = [(radius * (foot + (1 - foot) * np.sin(a)), height * (1 - np.cos(a)) + 0.004) for a in bend]
     inner = [(r - wall, z + 0.003 * (i < 4)) for i, (r, z) in enumerate(outer)][::-1]
-    return Shape((_lathe([(0, 0), (radius * foot, 0), *outer, *inner, (0, 0.008)]),), radius, height)
+    return Shape((lathe([(0, 0), (radius * foot, 0), *outer, *inner, (0, 0.008)]),), radius, height)
 
 
 def _bottle(rng: np.random.Generator) -> Shape:
@@ -137,33 +138,33 @@ def _bottle(rng: np.random.Generator) -> Shape:
     neck, shoulder = radius * rng.uniform(0.32, 0.45), rng.uniform(0.55, 0.68) * height
     slope = [(neck + (radius - neck) * (1 + np.cos(t)) / 2, shoulder + (0.17 * height) * t / np.pi)
              for t in np.linspace(0, np.pi, 7)]  # fmt: skip
-    body = _lathe([(0, 0), (radius * 0.92, 0), (radius, 0.006), *slope, (neck, height * 0.93), (0, height * 0.93)])
+    body = lathe([(0, 0), (radius * 0.92, 0), (radius, 0.006), *slope, (neck, height * 0.93), (0, height * 0.93)])
     cap_rgba = [None, (0.12, 0.12, 0.13, 1.0), (0.9, 0.9, 0.9, 1.0)][rng.integers(3)]
     top, bottom = height, height * 0.905
-    cap = _lathe([(0, bottom), (neck * 1.25, bottom), (neck * 1.25, top), (0, top)], cap_rgba)
+    cap = lathe([(0, bottom), (neck * 1.25, bottom), (neck * 1.25, top), (0, top)], cap_rgba)
     return Shape((body, cap), radius, height, rolls=True, lying_radius=radius)
 
 
 def _box(rng: np.random.Generator) -> Shape:
     size = tuple(rng.uniform(0.075, 0.135, size=3))
-    parts = [_cuboid(size, (0, 0, size[2] / 2))]
+    parts = [cuboid(size, (0, 0, size[2] / 2))]
     if rng.random() < 0.5:  # packing tape along the top and two sides
-        parts.append(_cuboid((size[0] * 0.22, size[1] + 0.001, size[2] + 0.001), (0, 0, size[2] / 2), TAPE_RGBA))
+        parts.append(cuboid((size[0] * 0.22, size[1] + 0.001, size[2] + 0.001), (0, 0, size[2] / 2), TAPE_RGBA))
     return Shape(tuple(parts), float(np.hypot(size[0], size[1])) / 2, size[2])
 
 
 def _ball(rng: np.random.Generator) -> Shape:
     radius = rng.uniform(0.032, 0.058)
     arc = np.linspace(-np.pi / 2, np.pi / 2, 19)
-    return Shape((_lathe([(radius * np.cos(a), radius * (1 + np.sin(a))) for a in arc]),), radius, 2 * radius)
+    return Shape((lathe([(radius * np.cos(a), radius * (1 + np.sin(a))) for a in arc]),), radius, 2 * radius)
 
 
 def _can(rng: np.random.Generator) -> Shape:
     radius, height = rng.uniform(0.031, 0.043), rng.uniform(0.095, 0.135)
     rim = 0.007
-    side = _lathe([(0, rim), (radius, rim), (radius, height - rim), (0, height - rim)])
-    foot = _lathe([(0, 0), (radius * 0.86, 0), (radius, rim), (0, rim)], METAL_RGBA)
-    lid = _lathe(
+    side = lathe([(0, rim), (radius, rim), (radius, height - rim), (0, height - rim)])
+    foot = lathe([(0, 0), (radius * 0.86, 0), (radius, rim), (0, rim)], METAL_RGBA)
+    lid = lathe(
         [(0, height - rim), (radius, height - rim), (radius * 0.88, height), (radius * 0.80, height),
          (radius * 0.78, height - 0.004), (0, height - 0.004)],
         METAL_RGBA,
@@ -177,17 +178,17 @@ def _plate(rng: np.random.Generator) -> Shape:
     profile = [
         (0, 0), (well, 0), (radius, height - 0.004), (radius, height), (well, 0.006), (well * 0.95, 0.005), (0, 0.005),
     ]  # fmt: skip
-    return Shape((_lathe(profile),), radius, height)
+    return Shape((lathe(profile),), radius, height)
 
 
 def _book(rng: np.random.Generator) -> Shape:
     width, depth, height = rng.uniform(0.11, 0.16), rng.uniform(0.16, 0.22), rng.uniform(0.016, 0.045)
     cover = 0.003
     parts = (
-        _cuboid((width, depth, cover), (0, 0, cover / 2)),
-        _cuboid((width, depth, cover), (0, 0, height - cover / 2)),
-        _cuboid((cover, depth, height), (-width / 2 + cover / 2, 0, height / 2)),  # the spine
-        _cuboid((width - 0.008, depth - 0.010, height - 2 * cover), (-0.001, 0, height / 2), PAPER_RGBA),
+        cuboid((width, depth, cover), (0, 0, cover / 2)),
+        cuboid((width, depth, cover), (0, 0, height - cover / 2)),
+        cuboid((cover, depth, height), (-width / 2 + cover / 2, 0, height / 2)),  # the spine
+        cuboid((width - 0.008, depth - 0.010, height - 2 * cover), (-0.001, 0, height / 2), PAPER_RGBA),
     )
     return Shape(parts, float(np.hypot(width, depth)) / 2, height)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 # name -> help; the module clip_seg_ros.tools.<name> adds its arguments and runs it.
 COMMANDS: dict[str, str] = {
     "demo": "watch the simulated robot camera find what you name",
+    "render": "render a folder of pictures, masks and phrases, an example to train on",
     "train": "train a model, from rendered scenes or from a data set",
     "distill": "teach a small, fast network your classes from your pictures, without labels",
     "evaluate": "measure how well a model does",
@@ -19,8 +20,15 @@ COMMANDS: dict[str, str] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs ``clip-seg`` with ``argv`` (default: the command line) and returns the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    """Runs ``clip-seg`` with ``argv`` (default: the command line) and returns the exit code, 130 after Ctrl-C."""
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        print("clip-seg: stopped", file=sys.stderr)
+        return 130
+
+
+def _run(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="clip-seg", description="Language-guided segmentation for robots.")
     subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():

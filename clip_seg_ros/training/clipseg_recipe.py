@@ -15,15 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from clip_seg_ros.data.samples import ReferringSample
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegDecoder
 from clip_seg_ros.models.visual_prompts import visual_prompt
 from clip_seg_ros.training import distributed
+from clip_seg_ros.training.losses import dice_loss
+from clip_seg_ros.training.new_words import NewWords
 from clip_seg_ros.training.optimizer import Precision, Schedule
 from clip_seg_ros.training.recipe import save_model
 from clip_seg_ros.training.runner import Stage
 from clip_seg_ros.training.sampling import DrawnSamples, EpochSampler, SampleLoader
+from clip_seg_ros.training.settings import read_settings, require_steps
 
 
 @dataclass(frozen=True)
@@ -44,28 +48,38 @@ class CLIPSegSettings:
     share of 0.5."""
     fresh_decoder: bool = True
     """Whether the decoder starts with random weights instead of the model's."""
+    word_factor: float = 1.0
+    """New words, which weights of a small vocabulary lack, learn at this multiple of the rate; other words not at all."""
+    image_factor: float = 0.0
+    """CLIP's image tower learns at this share of the rate; 0, as in the paper, holds it still."""
+    dice_weight: float = 0.0
+    """Of a soft dice term beside the cross-entropy, in which small objects count as much as large ones; 0 = the paper."""
+    size_px: int | None = None
+    """Side of the squares that pictures are cut and scaled to, a multiple of the model's stride; by default the side that
+    the model is used with."""
     threads: int = 4
     """That read and cut samples, in each process."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text_weight", tuple(self.text_weight))
-        if self.steps < 1 or self.batch < 1 or self.threads < 1:
-            raise ValueError("steps, batch and threads must be at least 1")
+        require_steps(self)
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}")
         low, high = self.text_weight
         if not 0 <= low <= high <= 1:
             raise ValueError(f"text_weight must be a range within 0..1, got {low}..{high}")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> CLIPSegSettings:
-        """Reads the YAML's mapping. Raises TypeError on unknown names."""
-        return cls(**values)
+        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        return read_settings(cls, values, "recipe")
 
 
 class CLIPSegRecipe:
     """The model, its data and the loss of a batch.
 
-    Only the decoder changes, so only it is in the state.
+    The state holds what changes: the decoder, and new words and the image tower where they learn too.
 
     Args:
         settings: The recipe.
@@ -73,17 +87,25 @@ class CLIPSegRecipe:
         data: ``data.phrasecut_plus.PhraseCutPlus``, or anything else that draws samples of one size, whose sides the
             model's stride divides. A sample without an example image asks with its phrase alone.
         config: That of the weight file which the model was built from: ``checkpoints.load_safetensors(path)[1]``.
+        new_rows: Rows of the table of word embeddings that are new and learn: ``vocabulary.grow(...).rows``.
     """
 
     def __init__(
-        self, settings: CLIPSegSettings, model: CLIPSeg, data: DrawnSamples[ReferringSample], config: Mapping[str, Any]
-    ) -> None:
+        self, settings: CLIPSegSettings, model: CLIPSeg, data: DrawnSamples[ReferringSample],
+        config: Mapping[str, Any], new_rows: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         self.settings, self.model, self._data, self._config = settings, model, data, config
         device = model.decoder.film_mul.weight.device
         if settings.fresh_decoder:
             with torch.random.fork_rng():
                 torch.manual_seed(settings.seed)
                 model.decoder = CLIPSegDecoder(model.decoder.config).to(device)
+        self._words = NewWords(model.clip.token_embedding, new_rows) if new_rows else None
+        self._trained = nn.ModuleDict({"decoder": model.decoder})
+        if self._words is not None:
+            model.clip.token_embedding = self._trained["words"] = self._words
+        if settings.image_factor:
+            self._trained["visual"] = model.clip.visual
         spec = model.input_spec
         self._mean = torch.tensor(spec.mean, device=device)[:, None, None]
         self._std = torch.tensor(spec.std, device=device)[:, None, None]
@@ -91,23 +113,28 @@ class CLIPSegRecipe:
         self._samples: list[ReferringSample] = []
 
     @property
-    def module(self) -> CLIPSegDecoder:
-        """The decoder: what is trained, and what the state file keeps."""
-        return self.model.decoder
+    def module(self) -> nn.Module:
+        """What is trained, and what the state file keeps: the decoder, or with more a module of all parts."""
+        return self._trained if len(self._trained) > 1 else self.model.decoder
 
     def stages(self) -> list[Stage]:
         """The recipe's one stage, for a ``Runner``."""
         s = self.settings
+        factors = {"words": s.word_factor, "visual": s.image_factor}
         stage = Stage(
             "clipseg", s.steps, s.learning_rate, s.weight_decay, self.module, self.terms,
             begin=self._begin, warmup_steps=0, clip_norm=math.inf, schedule=Schedule("cosine", floor=s.floor),
             betas=(0.9, 0.999), precision=s.precision, before_batch=self._load,
+            rate_factors=[(f"{part}.", factor) for part, factor in factors.items() if part in self._trained],
         )  # fmt: skip
         return [stage]
 
     def _begin(self) -> None:
-        self.model.clip.requires_grad_(False).eval()
-        self.module.requires_grad_(True).train()
+        self.model.clip.requires_grad_(False)
+        self.module.requires_grad_(True)
+        self.model.decoder.train()
+        # BatchNorm keeps the statistics that it has: a few pictures would tell it less.
+        self.model.clip.eval()
 
     def _load(self, number: int) -> None:
         if self._loader is None:
@@ -129,23 +156,26 @@ class CLIPSegRecipe:
         sizes = sorted({sample.mask.shape for sample in samples})
         if len(sizes) > 1:
             raise ValueError(f"samples of a batch must have one size, not {', '.join(f'{w}x{h}' for h, w in sizes)}")
-        with torch.no_grad():
+        with torch.set_grad_enabled("visual" in self._trained):
             features = self.model.encode_image(torch.stack([self._normalised(sample.rgb) for sample in samples]))
-            conditionals = self._conditionals(samples, weights)
-        logits = self.module(features.taps, features.grid_size, conditionals)
-        masks = torch.from_numpy(np.stack([sample.mask for sample in samples])).to(logits.device)
+        conditionals = self._conditionals(samples, weights)
+        logits = self.model.decoder(features.taps, features.grid_size, conditionals)
+        masks = torch.from_numpy(np.stack([sample.mask for sample in samples])).to(logits.device).float()
+        logits, ignored = logits.float(), None
         if any(sample.ignored is not None for sample in samples):
-            counted = np.stack(
-                [np.ones_like(sample.mask) if sample.ignored is None else ~sample.ignored for sample in samples]
-            )
-            there = torch.from_numpy(counted).to(logits.device)
-            logits, masks = logits[there], masks[there]
-        return {"bce": F.binary_cross_entropy_with_logits(logits.float(), masks.float())}
+            unknown = [np.zeros_like(sample.mask) if sample.ignored is None else sample.ignored for sample in samples]
+            ignored = torch.from_numpy(np.stack(unknown)).to(logits.device)
+        counted = slice(None) if ignored is None else ~ignored
+        terms = {"bce": F.binary_cross_entropy_with_logits(logits[counted], masks[counted])}
+        if self.settings.dice_weight:
+            terms["dice"] = self.settings.dice_weight * dice_loss(logits, masks, ignored)
+        return terms
 
     def _conditionals(self, samples: Sequence[ReferringSample], text_weights: np.ndarray) -> torch.Tensor:
         """The prompts (B, D): phrases mixed with example images by ``text_weights`` (B,), where there are any."""
-        texts = self.model.encode_text([sample.phrase for sample in samples]).pooled.float()
-        side = self.module.config.image_prompt_px or self.model.input_spec.size
+        with torch.set_grad_enabled(self._words is not None):
+            texts = self.model.encode_text([sample.phrase for sample in samples]).pooled.float()
+        side = self.model.decoder.config.image_prompt_px or self.model.input_spec.size
         shown = [row for row, sample in enumerate(samples) if sample.support is not None]
         if not shown:
             return texts
@@ -155,7 +185,8 @@ class CLIPSegRecipe:
             rgb, mask = samples[row].support
             there = torch.from_numpy(np.ascontiguousarray(mask)).to(texts.device)
             crops.append(visual_prompt(self._normalised(rgb)[None], there[None], side))
-        images = self.model.encode_image_prompt(torch.cat(crops)).float()
+        with torch.no_grad():
+            images = self.model.encode_image_prompt(torch.cat(crops)).float()
         mixed = texts.clone()
         weights = torch.from_numpy(text_weights[shown])
         mixed[shown] = self.model.mix_prompts(texts[shown], images, weights)
@@ -168,5 +199,7 @@ class CLIPSegRecipe:
 
     def save(self, folder: Path) -> list[Path]:
         """Writes the whole model as a weight file, called after the model, and returns its path."""
-        config = {**self._config, "clipseg": self.module.config.to_dict()}
+        config = {**self._config, "clipseg": self.model.decoder.config.to_dict()}
+        if self._words is not None:
+            self.model.clip.token_embedding = nn.Embedding.from_pretrained(self._words.weight.detach())
         return save_model(self.model, config, folder / f"{self.model.name}.safetensors")

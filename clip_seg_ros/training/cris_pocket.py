@@ -18,6 +18,7 @@ from clip_seg_ros.training.batches import ExpressionBatch, expression_batch
 from clip_seg_ros.training.cris_recipe import CRISRecipe, CRISSettings
 from clip_seg_ros.training.phrases import known_words
 from clip_seg_ros.training.pocket_clip import pocket_clip
+from clip_seg_ros.training.settings import read_settings
 
 _CONTEXT_LENGTH = 16
 """The longest expressions have twelve words and marks."""
@@ -51,9 +52,8 @@ class CRISPocketSettings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> CRISPocketSettings:
-        """Reads the YAML's mapping. Raises TypeError on unknown names."""
-        tuples = {name: tuple(values[name]) for name in ("scene_px", "first_scene_px", "fpn_out") if name in values}
-        return cls(**{**values, "train": CRISSettings.from_mapping(values["train"]), **tuples})
+        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        return read_settings(cls, values, "recipe")
 
 
 def cris_pocket(settings: CRISPocketSettings, scenes: TabletopScenes, clip_path: Path) -> CRISRecipe:

@@ -15,6 +15,7 @@ from clip_seg_ros.training.losses import dice_loss, shrink_mask, text_to_pixel_l
 from clip_seg_ros.training.optimizer import Precision, Schedule
 from clip_seg_ros.training.recipe import WholeModelRecipe
 from clip_seg_ros.training.runner import Stage
+from clip_seg_ros.training.settings import read_settings, require_steps
 
 Draw = Callable[[np.random.Generator], ExpressionBatch]
 
@@ -39,10 +40,13 @@ class CRISSettings:
     """Of a soft dice term beside the contrast, which keeps small objects from vanishing in the mean; 0 = the paper."""
     contrast_weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        require_steps(self)
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> CRISSettings:
-        """Reads the YAML's mapping. Raises TypeError on unknown names."""
-        return cls(**{**values, "milestones": tuple(values.get("milestones", ()))})
+        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        return read_settings(cls, values, "recipe")
 
 
 class CRISRecipe(WholeModelRecipe):

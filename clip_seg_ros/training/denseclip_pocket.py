@@ -18,6 +18,7 @@ from clip_seg_ros.models.denseclip_backbones import DenseResNet
 from clip_seg_ros.training.batches import ClassBatch, class_batch
 from clip_seg_ros.training.denseclip_recipe import DenseCLIPRecipe, DenseCLIPSettings
 from clip_seg_ros.training.pocket_clip import pocket_clip
+from clip_seg_ros.training.settings import read_settings
 
 _NAME_LENGTH, _CONTEXTS = 4, 4
 
@@ -39,9 +40,8 @@ class DenseCLIPPocketSettings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> DenseCLIPPocketSettings:
-        """Reads the YAML's mapping. Raises TypeError on unknown names."""
-        tuples = {"scene_px": tuple(values["scene_px"])} if "scene_px" in values else {}
-        return cls(**{**values, "train": DenseCLIPSettings.from_mapping(values["train"]), **tuples})
+        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        return read_settings(cls, values, "recipe")
 
 
 def denseclip_pocket(settings: DenseCLIPPocketSettings, scenes: TabletopScenes, clip_path: Path) -> DenseCLIPRecipe:

@@ -15,6 +15,7 @@ from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss
 from clip_seg_ros.training.optimizer import Precision, Schedule
 from clip_seg_ros.training.recipe import WholeModelRecipe
 from clip_seg_ros.training.runner import Stage
+from clip_seg_ros.training.settings import read_settings, require_steps
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,13 @@ class DenseCLIPSettings:
     identity_weight: float = 0.4
     """Of the score map's own loss; 0 leaves it out."""
 
+    def __post_init__(self) -> None:
+        require_steps(self)
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> DenseCLIPSettings:
-        """Reads the YAML's mapping. Raises TypeError on unknown names."""
-        return cls(**values)
+        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        return read_settings(cls, values, "recipe")
 
 
 class DenseCLIPRecipe(WholeModelRecipe):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import torch
 
 from clip_seg_ros import resources
 from clip_seg_ros.data.catalog import open_dataset
-from clip_seg_ros.data.phrasecut_plus import PhraseCutPlus
+from clip_seg_ros.data.phrasecut_plus import TEMPLATES, PhraseCutPlus
 from clip_seg_ros.data.samples import DataError, ReferringDataset, SemanticDataset
+from clip_seg_ros.data.suggestions import did_you_mean
 from clip_seg_ros.data.tabletop import TabletopScenes
-from clip_seg_ros.models.base import PromptableSegmenter
-from clip_seg_ros.models.checkpoints import WeightsError, load_safetensors
-from clip_seg_ros.models.factory import MODEL_KINDS, build_from_file, weight_file
+from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.models.factory import MODEL_KINDS, StoredModel, full_name, read_stored
 from clip_seg_ros.models.public_weights import is_name
+from clip_seg_ros.models.vocabulary import GrownModel, grow
+from clip_seg_ros.training import distributed
 from clip_seg_ros.training.clipseg_recipe import CLIPSegRecipe, CLIPSegSettings
 from clip_seg_ros.training.cris_pocket import CRISPocketSettings, cris_pocket
 from clip_seg_ros.training.cris_recipe import CRISRecipe, CRISSettings
@@ -26,6 +28,7 @@ from clip_seg_ros.training.denseclip_pocket import DenseCLIPPocketSettings, dens
 from clip_seg_ros.training.denseclip_recipe import DenseCLIPRecipe, DenseCLIPSettings
 from clip_seg_ros.training.pocket import PocketRecipe, PocketSettings
 from clip_seg_ros.training.recipe import Recipe
+from clip_seg_ros.training.settings import SettingsError, read_settings
 from clip_seg_ros.training.vit_pocket import ViTRecipe, ViTSettings
 
 _TOWERS = ("backbone.", "text_encoder.")
@@ -64,61 +67,70 @@ class TrainConfig:
                 raise ValueError(f"the file is called after name: letters, digits, dots and dashes, not {self.name!r}")
         else:
             known = ", ".join((*POCKET_METHODS, *DATA_METHODS))
-            raise ValueError(f"there is no method {self.method!r}; the methods are {known}")
+            hint = did_you_mean(self.method, METHODS)
+            raise ValueError(f"there is no method {self.method!r}; the methods are {known}{hint}")
 
     @classmethod
     def from_mapping(cls, values: Any) -> TrainConfig:
-        """Reads the YAML's mapping. Raises TypeError on unknown names, ValueError on values that do not fit."""
+        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
         if not isinstance(values, Mapping):
-            raise ValueError("a recipe is a mapping that names a method")
-        return cls(**values)
+            raise SettingsError("the file must hold names and values, of which one names a method")
+        method = METHODS.get(str(values.get("method")))
+        for name in values:
+            if name not in _FIELDS and method is not None and name in method.names:
+                raise SettingsError(f"{name} is in the wrong place: write it below recipe")
+        return read_settings(cls, values)
 
     def check(self) -> None:
-        """Raises TypeError or ValueError where the method's own settings are wrong, before anything is rendered."""
-        try:
-            (POCKET_METHODS if self.method in POCKET_METHODS else DATA_METHODS)[self.method].settings(self)
-        except KeyError as error:
-            raise ValueError(f"the recipe of {self.method} lacks {error.args[0]}") from error
+        """Raises SettingsError where the method's own settings are wrong, before anything is rendered."""
+        self.settings()
+
+    def settings(self) -> Any:
+        """Reads the method's own settings, of the class that it has for them. Raises SettingsError like ``check``."""
+        method = METHODS[self.method]
+        for name in self.recipe:
+            if name in _FIELDS:
+                raise SettingsError(f"{name} is in the wrong place: write it beside recipe, not below it")
+        shared = {name: getattr(self, name) for name in ("seed", "scenes", "start") if name in method.names}
+        return method.settings.from_mapping({**self.recipe, **shared})
 
 
 @dataclass(frozen=True)
-class PocketMethod:
-    """A method that learns from rendered scenes."""
+class Method:
+    """How a recipe is made from a file's settings."""
 
-    settings: Callable[[TrainConfig], Any]
-    build: Callable[[TrainConfig, TabletopScenes], Recipe]
+    settings: type
+    """The class of the method's own settings."""
+    build: Callable[[TrainConfig, Any, TabletopScenes | None, torch.device], Recipe]
+    """From the file, the method's settings, the rendered scenes for methods that learn from them, and the device."""
 
-
-@dataclass(frozen=True)
-class DataMethod:
-    """A method that learns from a data set."""
-
-    settings: Callable[[TrainConfig], Any]
-    build: Callable[[TrainConfig, torch.device], Recipe]
-
-
-def _own(config: TrainConfig) -> dict[str, Any]:
-    return {**config.recipe, "scenes": config.scenes, "seed": config.seed}
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the method's own settings are called."""
+        return tuple(setting.name for setting in fields(self.settings))
 
 
 def _clip_path(config: TrainConfig) -> Path:
     return (Path(config.start) if config.start else resources.weights_dir()) / "clip_pocket.safetensors"
 
 
-def _start(config: TrainConfig) -> tuple[dict[str, torch.Tensor], dict[str, Any], Path]:
-    """Tensors, configuration and path of the weights to begin with, which must be of the method's own kind."""
-    path = weight_file(config.model)
-    tensors, values = load_safetensors(path)
-    if values.get("kind") != config.method:
-        held = values.get("kind", "only a part of a model")
-        raise WeightsError(f"{path} holds {held}: {config.method} cannot begin with it")
-    return tensors, values, path
+def _start(config: TrainConfig) -> StoredModel:
+    """The weights to begin with, which must be of the method's own kind."""
+    stored = read_stored(full_name(config.model))
+    if stored.config.get("kind") != config.method:
+        held = stored.config.get("kind", "only a part of a model")
+        raise WeightsError(f"{stored.origin} holds {held}: {config.method} cannot begin with it")
+    return stored
 
 
-def _model(config: TrainConfig, device: torch.device) -> tuple[PromptableSegmenter, dict[str, Any]]:
-    """The model to begin with, on ``device``, and its configuration."""
-    _, values, path = _start(config)
-    return build_from_file(path, config.name).to(device), values
+def _grown(config: TrainConfig, phrases: Sequence[str]) -> GrownModel:
+    """The weights to begin with, with words for all ``phrases``."""
+    grown = grow(_start(config), phrases, config.seed)
+    if grown.words and distributed.rank() == 0:
+        print(f"{config.model} does not know these words and learns them, with an embedding of its own for each:")
+        for word, count in grown.words.items():
+            print(f"  {word}, in {count} phrase{'s' if count > 1 else ''}")
+    return grown
 
 
 def _referring(config: TrainConfig) -> ReferringDataset:
@@ -135,61 +147,56 @@ def _semantic(config: TrainConfig) -> SemanticDataset:
     return data
 
 
-def _clipseg(config: TrainConfig, device: torch.device) -> Recipe:
-    model, values = _model(config, device)
-    data = PhraseCutPlus(_referring(config), size_px=model.input_spec.size)
-    return CLIPSegRecipe(CLIPSegSettings.from_mapping({**config.recipe, "seed": config.seed}), model, data, values)
+def _clipseg(config: TrainConfig, settings: CLIPSegSettings, device: torch.device) -> Recipe:
+    data = _referring(config)
+    grown = _grown(config, (*data.phrases, *(template.format("") for template in TEMPLATES)))
+    model = grown.stored.build(config.name).to(device)
+    samples = PhraseCutPlus(data, size_px=settings.size_px or model.input_spec.size)
+    return CLIPSegRecipe(settings, model, samples, grown.stored.config, grown.rows)
 
 
-def _cris(config: TrainConfig, device: torch.device) -> Recipe:
-    model, values = _model(config, device)
-    settings = CRISSettings.from_mapping(config.recipe)
-    batches = LetterboxBatches(_referring(config), settings.batch, model.input_spec.size, config.seed)
-    return CRISRecipe(settings, model, values, batches, load=batches.load)
+def _cris(config: TrainConfig, settings: CRISSettings, device: torch.device) -> Recipe:
+    data = _referring(config)
+    grown = _grown(config, data.phrases)
+    model = grown.stored.build(config.name).to(device)
+    batches = LetterboxBatches(data, settings.batch, model.input_spec.size, config.seed)
+    return CRISRecipe(settings, model, grown.stored.config, batches, load=batches.load)
 
 
-def _denseclip(config: TrainConfig, device: torch.device) -> Recipe:
+def _denseclip(config: TrainConfig, settings: DenseCLIPSettings, device: torch.device) -> Recipe:
     """The towers begin with the file's weights; the rest is new, for the classes are the data set's."""
-    tensors, values, _ = _start(config)
     data = _semantic(config)
-    values = {**values, "denseclip": {**values["denseclip"], "class_names": list(data.class_names)}}
+    stored = _grown(config, data.class_names).stored
+    values = {**stored.config, "denseclip": {**stored.config["denseclip"], "class_names": list(data.class_names)}}
     torch.manual_seed(config.seed)
     model = MODEL_KINDS["denseclip"](config.name, values)
-    model.load_state_dict({k: v for k, v in tensors.items() if k.startswith(_TOWERS)}, strict=False)
-    settings = DenseCLIPSettings.from_mapping(config.recipe)
+    model.load_state_dict({k: v for k, v in stored.tensors.items() if k.startswith(_TOWERS)}, strict=False)
     batches = SemanticBatches(data, settings.batch, model.input_spec.size, config.seed)
     return DenseCLIPRecipe(settings, model.to(device), values, batches, batches.load)
 
 
-POCKET_METHODS: dict[str, PocketMethod] = {
-    "clipseg-pocket": PocketMethod(
-        lambda config: PocketSettings.from_mapping({**_own(config), "start": config.start}),
-        lambda config, scenes: PocketRecipe(
-            PocketSettings.from_mapping({**_own(config), "start": config.start}), scenes
-        ),
+POCKET_METHODS: dict[str, Method] = {
+    "clipseg-pocket": Method(PocketSettings, lambda config, settings, scenes, device: PocketRecipe(settings, scenes)),
+    "clip-vit-pocket": Method(
+        ViTSettings, lambda config, settings, scenes, device: ViTRecipe(settings, scenes, _clip_path(config))
     ),
-    "clip-vit-pocket": PocketMethod(
-        lambda config: ViTSettings.from_mapping(_own(config)),
-        lambda config, scenes: ViTRecipe(ViTSettings.from_mapping(_own(config)), scenes, _clip_path(config)),
+    "cris-pocket": Method(
+        CRISPocketSettings, lambda config, settings, scenes, device: cris_pocket(settings, scenes, _clip_path(config))
     ),
-    "cris-pocket": PocketMethod(
-        lambda config: CRISPocketSettings.from_mapping(_own(config)),
-        lambda config, scenes: cris_pocket(CRISPocketSettings.from_mapping(_own(config)), scenes, _clip_path(config)),
-    ),
-    "denseclip-pocket": PocketMethod(
-        lambda config: DenseCLIPPocketSettings.from_mapping(_own(config)),
-        lambda config, scenes: denseclip_pocket(
-            DenseCLIPPocketSettings.from_mapping(_own(config)), scenes, _clip_path(config)
-        ),
+    "denseclip-pocket": Method(
+        DenseCLIPPocketSettings,
+        lambda config, settings, scenes, device: denseclip_pocket(settings, scenes, _clip_path(config)),
     ),
 }
-DATA_METHODS: dict[str, DataMethod] = {
-    "clipseg": DataMethod(
-        lambda config: CLIPSegSettings.from_mapping({**config.recipe, "seed": config.seed}), _clipseg
+DATA_METHODS: dict[str, Method] = {
+    "clipseg": Method(CLIPSegSettings, lambda config, settings, scenes, device: _clipseg(config, settings, device)),
+    "cris": Method(CRISSettings, lambda config, settings, scenes, device: _cris(config, settings, device)),
+    "denseclip": Method(
+        DenseCLIPSettings, lambda config, settings, scenes, device: _denseclip(config, settings, device)
     ),
-    "cris": DataMethod(lambda config: CRISSettings.from_mapping(config.recipe), _cris),
-    "denseclip": DataMethod(lambda config: DenseCLIPSettings.from_mapping(config.recipe), _denseclip),
 }
+METHODS = POCKET_METHODS | DATA_METHODS
+_FIELDS = tuple(setting.name for setting in fields(TrainConfig))
 
 
 def build_recipe(config: TrainConfig, scenes: TabletopScenes | None, device: torch.device) -> Recipe:
@@ -204,9 +211,6 @@ def build_recipe(config: TrainConfig, scenes: TabletopScenes | None, device: tor
         DataError, WeightsError: files of the data set or the weights to begin with are missing or wrong.
         ValueError: they do not fit the method.
     """
-    if config.method in DATA_METHODS:
-        recipe = DATA_METHODS[config.method].build(config, device)
-    else:
-        recipe = POCKET_METHODS[config.method].build(config, scenes)
+    recipe = METHODS[config.method].build(config, config.settings(), scenes, device)
     recipe.module.to(device)
     return recipe

@@ -8,9 +8,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from clip_seg_ros.training.phrases import known_words
 from clip_seg_ros.training.pocket_clip import pocket_clip
 from clip_seg_ros.training.recipe import Normaliser
 from clip_seg_ros.training.runner import Stage
+from clip_seg_ros.training.settings import read_settings
 
 _STATISTICS_BATCHES = 60
 """That BatchNorm's statistics are measured on, of 16 scenes each."""
@@ -81,14 +83,9 @@ class PocketSettings:
     """A folder with weights of an earlier run to go on from; give ``crops`` no steps then."""
 
     @classmethod
-    def from_mapping(cls, values: dict) -> PocketSettings:
-        """Reads the YAML's mapping. Raises TypeError on unknown names."""
-        values = dict(values)
-        for name in ("crops", "joint", "decoder"):
-            values[name] = StageSettings(**values[name])
-        if "layers" in values:
-            values["layers"] = tuple(values["layers"])
-        return cls(**values)
+    def from_mapping(cls, values: Mapping[str, Any]) -> PocketSettings:
+        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        return read_settings(cls, values, "recipe")
 
 
 def build_pocket(settings: PocketSettings) -> tuple[CLIPSeg, backbone.ClipConfig]:

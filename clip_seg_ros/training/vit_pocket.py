@@ -34,6 +34,7 @@ from clip_seg_ros.training.phrases import known_words
 from clip_seg_ros.training.pocket_clip import pocket_clip
 from clip_seg_ros.training.recipe import Normaliser
 from clip_seg_ros.training.runner import Stage
+from clip_seg_ros.training.settings import read_settings
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class ViTSettings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> ViTSettings:
-        """Reads the YAML's mapping. Raises TypeError on unknown names."""
-        return cls(**values)
+        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        return read_settings(cls, values, "recipe")
 
 
 class ViTRecipe(nn.Module):

@@ -119,6 +119,31 @@ def test_missing_folders_and_tables_are_said_in_words(root):
         PhraseFolder(root)
 
 
+def test_sizes_and_channels_are_checked_before_anything_is_trained(root):
+    cv2.imwrite(str(root / "masks" / "desk_cup.png"), np.zeros((12, 32), np.uint8))
+    cv2.imwrite(str(root / "masks" / "shelf.png"), np.zeros((20, 16, 3), np.uint8))
+    with pytest.raises(DataError) as failure:
+        PhraseFolder(root)
+    assert str(failure.value).splitlines() == [
+        f"{root / 'phrases.csv'}:",
+        "  line 2: masks/desk_cup.png is 32 x 12 pixels and images/desk.jpg is 32 x 24; a mask must be as large as its "
+        "picture",
+        f"  line 5: {root / 'masks' / 'shelf.png'} has 3 channels; label images have one",
+    ]
+    (root / "images" / "desk.jpg").write_text("no picture")
+    with pytest.raises(DataError, match="line 2: .*desk.jpg is no picture that can be read"):
+        PhraseFolder(root)
+
+
+def test_a_picture_that_the_camera_turned_has_the_size_that_it_is_read_with(root):
+    turned = Image.fromarray(np.zeros((32, 24, 3), np.uint8))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(root / "images" / "desk.jpg", exif=exif)
+    sample = PhraseFolder(root)[0]
+    assert sample.rgb.shape == (24, 32, 3) and sample.mask.shape == (24, 32)
+
+
 def test_pictures_and_masks_are_checked_when_they_are_read(root):
     data = PhraseFolder(root)
     cv2.imwrite(str(root / "masks" / "desk_cup.png"), np.zeros((12, 32), np.uint8))

@@ -29,3 +29,12 @@ def test_help_needs_neither_torch_nor_ros(arguments):
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert run.returncode == 0 and "usage: clip-seg" in run.stdout, run.stderr
+
+
+def test_ctrl_c_while_a_command_is_imported_is_one_line(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    assert main(["train", "recipe.yaml"]) == 130
+    assert capsys.readouterr().err == "clip-seg: stopped\n"

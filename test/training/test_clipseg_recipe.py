@@ -19,6 +19,7 @@ from clip_seg_ros.models.tokenizer import CompactTokenizer
 from clip_seg_ros.models.visual_prompts import visual_prompt
 from clip_seg_ros.training.clipseg_recipe import CLIPSegRecipe, CLIPSegSettings
 from clip_seg_ros.training.runner import Runner
+from clip_seg_ros.training.settings import SettingsError
 from clip_seg_ros.training.tracking import CURVE_NAME, read_curve
 
 WORDS = ("red", "green", "blue", "object", "the")
@@ -204,7 +205,7 @@ def test_the_defaults_are_the_papers_and_settings_are_checked() -> None:
     assert (settings.steps, settings.batch, settings.learning_rate) == (20_000, 64, 1e-3)
     assert settings.learning_rate * settings.floor == pytest.approx(1e-4) and settings.text_weight == (0, 1)
     assert CLIPSegSettings.from_mapping({"text_weight": [0, 0.5]}).text_weight == (0, 0.5)
-    with pytest.raises(TypeError, match="stpes"):
+    with pytest.raises(SettingsError, match="stpes.; did you mean steps"):
         CLIPSegSettings.from_mapping({"stpes": 3})
     with pytest.raises(ValueError, match="a range within 0..1"):
         CLIPSegSettings(text_weight=(0.5, 0.2))

@@ -18,6 +18,7 @@ from clip_seg_ros.training.cris_recipe import CRISRecipe, CRISSettings
 from clip_seg_ros.training.dataset_batches import LetterboxBatches
 from clip_seg_ros.training.losses import dice_loss, shrink_mask, text_to_pixel_loss
 from clip_seg_ros.training.runner import Runner
+from clip_seg_ros.training.settings import SettingsError
 
 WORDS = ("left", "right", "square")
 
@@ -134,5 +135,5 @@ def test_stages_follow_from_the_settings(folder: Path) -> None:
     assert (second.steps, second.schedule.kind) == (6, "cosine")
     defaults = CRISSettings(steps=1)
     assert (defaults.batch, defaults.learning_rate, defaults.clip_factor, defaults.dice_weight) == (64, 1e-4, 0.1, 0.0)
-    with pytest.raises(TypeError, match="stpes"):
+    with pytest.raises(SettingsError, match="stpes.; did you mean steps"):
         CRISSettings.from_mapping({"stpes": 3})

@@ -10,6 +10,7 @@ from clip_seg_ros.models.denseclip import DenseCLIP, DenseCLIPConfig
 from clip_seg_ros.training.batches import ClassBatch
 from clip_seg_ros.training.denseclip_recipe import DenseCLIPRecipe, DenseCLIPSettings
 from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss
+from clip_seg_ros.training.settings import SettingsError
 
 NAMES = ("5", "6 7", "8")
 
@@ -53,5 +54,5 @@ def test_the_schedule_and_the_rates_are_the_papers() -> None:
     assert (stage.learning_rate, stage.weight_decay) == (1e-4, 1e-4)
     assert stage.schedule.kind == "poly"
     assert stage.learning_rate * stage.schedule.share(10, 10) == pytest.approx(1e-6), "the lowest rate"
-    with pytest.raises(TypeError, match="stpes"):
+    with pytest.raises(SettingsError, match="stpes.; did you mean steps"):
         DenseCLIPSettings.from_mapping({"stpes": 3})

@@ -10,6 +10,7 @@ from clip_seg_ros.training import distributed
 from clip_seg_ros.training.phrases import Query
 from clip_seg_ros.training.pocket import PocketRecipe, PocketSettings, mask_loss
 from clip_seg_ros.training.runner import Runner
+from clip_seg_ros.training.settings import SettingsError
 
 
 @pytest.fixture
@@ -110,9 +111,9 @@ def test_unknown_settings_are_refused(pocket_settings):
     stages = {name: {"steps": 1, "batch": 1, "learning_rate": 1.0} for name in ("crops", "joint", "decoder")}
     settings = PocketSettings.from_mapping({"scenes": 1, "layers": [1, 1, 1, 1], **stages})
     assert settings.layers == (1, 1, 1, 1) and settings.crops.scene_px == (160, 160)
-    with pytest.raises(TypeError, match="widht"):
+    with pytest.raises(SettingsError, match="widht.; did you mean width"):
         PocketSettings.from_mapping({"scenes": 1, "widht": 3, **stages})
-    with pytest.raises(TypeError, match="stpes"):
+    with pytest.raises(SettingsError, match="stpes.; did you mean steps"):
         PocketSettings.from_mapping({"scenes": 1, **stages, "joint": {"stpes": 3}})
 
 
