@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +34,9 @@ TEST_SEEDS = range(10_000, 11_000)
 FIRST_UNLABELLED_SEED = 50_000
 """Pictures without labels are drawn from this seed upwards, and from beyond as those of the tests are."""
 SHARD_SCENES = 10 * SCENES_PER_SHAPE_SET
+_PROGRESS_EVERY_S = 0.2
+_rendered: Any = None
+"""In a worker: the number of scenes that all of them rendered, which they share with the process that started them."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,12 @@ def _shard_path(folder: Path, index: int) -> Path:
     return folder / f"tabletop_{index:05d}.npz"
 
 
-def _render_shard(job: tuple[Path, int, int, int]) -> int:
+_Job = tuple[Path, int, int, int]
+"""Folder, number of the shard, width and height of its pictures."""
+
+
+def _render_shard(job: _Job) -> Iterator[None]:
+    """Renders a shard, and yields after each scene."""
     folder, index, width, height = job
     rgb, labels, objects = [], [], []
     first = FIRST_TRAIN_SEED + index * SHARD_SCENES
@@ -98,39 +109,86 @@ def _render_shard(job: tuple[Path, int, int, int]) -> int:
             rgb.append(view.rgb)
             labels.append(view.labels)
             objects.append([(item.color, item.kind) for item in view.objects])
+            yield
     # Written beside and renamed, so that a shard that exists is whole.
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
         np.savez(file, rgb=np.stack(rgb), labels=np.stack(labels), objects=json.dumps(objects))
     os.replace(file.name, _shard_path(folder, index))
-    return index
 
 
 def render_training_scenes(
     folder: Path, scenes: int, width: int = 320, height: int = 240, workers: int = 2
 ) -> Iterator[int]:
-    """Renders the training scenes that ``folder`` does not hold yet and yields how many are ready after each shard.
+    """Renders the training scenes that ``folder`` does not hold yet and yields how many are ready, again and again.
 
     The held-out pairs never appear in them. ``scenes`` is rounded up to whole shards. One worker draws in this process,
-    more in processes of their own.
+    more in processes of their own. Where it is interrupted, whole shards stay, and nothing else is left behind.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob("*.part"):
-        leftover.unlink()
+    _remove_parts(folder)
     shards = range(-(-scenes // SHARD_SCENES))
     missing = [(folder, index, width, height) for index in shards if not _shard_path(folder, index).exists()]
     ready = (len(shards) - len(missing)) * SHARD_SCENES
     yield ready
-    if missing and workers == 1:
-        for job in missing:
-            _render_shard(job)
-            ready += SHARD_SCENES
-            yield ready
-    elif missing:
-        # A fresh interpreter a worker: a GL context does not survive a fork.
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            for _ in pool.imap_unordered(_render_shard, missing):
-                ready += SHARD_SCENES
-                yield ready
+    try:
+        if workers > 1 and missing:
+            for rendered in _render_in_processes(missing, workers):
+                yield ready + rendered
+        else:
+            for rendered, _ in enumerate((scene for job in missing for scene in _render_shard(job)), start=1):
+                yield ready + rendered
+    finally:
+        _remove_parts(folder)
+
+
+def _remove_parts(folder: Path) -> None:
+    for leftover in folder.glob("*.part"):
+        leftover.unlink()
+
+
+def _render_in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[int]:
+    """Renders shards in processes of their own and yields how many scenes are rendered."""
+    # A fresh interpreter a worker: a GL context does not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    rendered = context.Value("q", 0)
+    # A terminal sends Ctrl-C to all processes; the workers leave it to this one, which ends them.
+    with _interrupts_held_back():
+        pool = context.Pool(min(workers, len(jobs)), _begin_worker, (rendered,))
+    try:
+        results = pool.imap_unordered(_render_and_count, jobs)
+        done = 0
+        while done < len(jobs):
+            try:
+                results.next(timeout=_PROGRESS_EVERY_S)
+                done += 1
+            except multiprocessing.TimeoutError:
+                pass
+            yield rendered.value
+    finally:
+        with _interrupts_held_back():
+            pool.terminate()
+            pool.join()
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Holds back Ctrl-C until the end, and for good in processes that are started inside."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker(rendered: Any) -> None:
+    global _rendered
+    _rendered = rendered
+
+
+def _render_and_count(job: _Job) -> None:
+    for _ in _render_shard(job):
+        with _rendered.get_lock():
+            _rendered.value += 1
 
 
 def load_training_scenes(folder: Path, scenes: int) -> TabletopScenes:

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         config = TrainConfig.from_mapping(yaml.safe_load(args.config.read_text()))
         config.check()
-    except (OSError, yaml.YAMLError, TypeError, ValueError, KeyError) as error:
+    except (OSError, yaml.YAMLError, ValueError) as error:
         print(f"clip-seg train: the recipe {args.config} cannot be used: {error}", file=sys.stderr)
         return 2
     try:
@@ -60,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
     except _FAULTS as error:
         print(f"clip-seg train: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"clip-seg train: stopped; the same command goes on with what is in {args.work}", file=sys.stderr)
+        return 130
     return 0
 
 

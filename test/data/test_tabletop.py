@@ -1,3 +1,8 @@
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +20,7 @@ def small_shards(monkeypatch):
 
 
 def test_scenes_come_back_as_rendered(tmp_path, small_shards):
-    assert list(tabletop.render_training_scenes(tmp_path, 4, 64, 48, workers=1)) == [0, 3, 6]
+    assert list(tabletop.render_training_scenes(tmp_path, 4, 64, 48, workers=1)) == [*range(7)]
     scenes = tabletop.load_training_scenes(tmp_path, 4)
     assert scenes.rgb.shape == (6, 48, 64, 3) and len(scenes.objects) == len(scenes) == 6
     scene = sample_scene(tabletop.FIRST_TRAIN_SEED + 4, forbidden=HELD_OUT_PAIRS)
@@ -23,6 +28,39 @@ def test_scenes_come_back_as_rendered(tmp_path, small_shards):
         view = renderer.render(scene)
     assert (scenes.rgb[4] == view.rgb).all() and (scenes.labels[4] == view.labels).all()
     assert scenes.objects[4] == tuple((item.color, item.kind) for item in scene.objects)
+
+
+RENDERING = """
+import sys
+from pathlib import Path
+from clip_seg_ros.data import tabletop
+
+try:
+    for ready in tabletop.render_training_scenes(Path(sys.argv[1]), 500, 64, 48, workers=2):
+        print(ready, flush=True)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("at_least", [0, 1], ids=["while the workers start", "while they draw"])
+def test_ctrl_c_ends_a_rendering_quietly(tmp_path, at_least):
+    """A terminal sends Ctrl-C to all processes of the program, the workers too."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", RENDERING, str(tmp_path / "scenes")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        while int(program.stdout.readline()) < at_least:
+            pass
+        os.killpg(program.pid, signal.SIGINT)
+        said, faults = program.communicate(timeout=300)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
+    assert faults == "" and program.returncode == 0
+    assert said.splitlines()[-1] == "interrupted"
+    assert not list((tmp_path / "scenes").glob("*")), "no shard was whole, and nothing else is left"
 
 
 def test_held_out_pairs_are_never_rendered(tmp_path, monkeypatch):
@@ -37,7 +75,7 @@ def test_only_what_is_missing_is_rendered(tmp_path, small_shards):
     kept = (tmp_path / "tabletop_00000.npz").stat().st_mtime_ns
     (tmp_path / "tabletop_00001.npz").unlink()
     (tmp_path / "stopped.part").write_bytes(b"half")
-    assert list(tabletop.render_training_scenes(tmp_path, 6, 32, 24, workers=1)) == [3, 6]
+    assert list(tabletop.render_training_scenes(tmp_path, 6, 32, 24, workers=1)) == [3, 4, 5, 6]
     assert (tmp_path / "tabletop_00000.npz").stat().st_mtime_ns == kept
     assert not list(tmp_path.glob("*.part"))
 

@@ -265,7 +265,7 @@ def test_all_of_a_model_lies_on_the_device(tmp_path: Path, kind: str) -> None:
         ({"method": "clipseg-pocket", "scenes": 6, "widht": 3}, "widht"),
         ({**CLIPSEG_POCKET, "recipe": {**CLIPSEG_POCKET["recipe"], "widht": 3}}, "widht"),
         ({**CRIS_POCKET, "recipe": {"train": {**STEP, "stpes": 3}}}, "stpes"),
-        ({**CRIS_POCKET, "recipe": {}}, "the recipe of cris-pocket lacks train"),
+        ({**CRIS_POCKET, "recipe": {}}, "recipe lacks train"),
         ({**DENSECLIP_POCKET, "recipe": {"train": {**STEP, "dice_weight": 1.0}}}, "dice_weight"),
         ({**VIT_POCKET, "recipe": {"heads": 2}}, "heads"),
         ({"method": "cris", "name": "mine", "data": {"kind": "voc"}}, "cris learns from a data set: model is missing"),
@@ -273,7 +273,7 @@ def test_all_of_a_model_lies_on_the_device(tmp_path: Path, kind: str) -> None:
         ({"method": "cris", "model": "x", "data": {"kind": "voc"}}, "name is missing"),
         ({"method": "cris", "name": "a/b", "model": "x", "data": {"kind": "voc"}}, "not 'a/b'"),
         ({"method": "clipseg", "name": "a", "model": "x", "data": {"kind": "voc"}, "recipe": {"batch": 0}}, "at least"),
-        (["clipseg"], "a mapping that names a method"),
+        (["clipseg"], "names a method"),
         ({"scenes": 3}, "method"),
     ],
 )
@@ -303,7 +303,7 @@ def test_wrong_data_and_weights_are_said(tmp_path: Path, capsys) -> None:
         ({**cris, "data": denseclip["data"]}, "cris learns phrases, and the data set voc has classes"),
         ({**clipseg, "data": denseclip["data"]}, "clipseg learns phrases, and the data set voc has classes"),
         ({**denseclip, "data": cris["data"]}, "denseclip learns classes, and the data set folder has phrases"),
-        ({**cris, "model": str(tmp_path / "none.safetensors")}, "none.safetensors does not exist"),
+        ({**cris, "model": str(tmp_path / "none.safetensors")}, "there is no file"),
         ({**cris, "model": "no-such-model"}, 'there is no model "no-such-model"'),
         ({**cris, "model": denseclip["model"]}, "holds denseclip: cris cannot begin with it"),
         ({**denseclip, "model": clipseg["model"]}, "holds clipseg: denseclip cannot begin with it"),
@@ -320,3 +320,15 @@ def test_weights_to_begin_with_must_be_there(embedded: Path, tmp_path: Path, cap
     shutil.copytree(embedded / "work" / "scenes", tmp_path / "work" / "scenes")
     assert train(tmp_path, {**CRIS_POCKET, "start": str(tmp_path / "none")}) == 1
     assert "none/clip_pocket.safetensors does not exist" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_scenes_are_rendered_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        yield 0
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tabletop, "render_training_scenes", interrupted)
+    assert train(tmp_path, CLIPSEG_POCKET) == 130
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith("clip-seg train: stopped; the same command goes on with what is in ")
+    assert "0/6" in said, "the bar is there at once"
