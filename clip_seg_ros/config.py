@@ -145,6 +145,9 @@ class SegmentationConfig(Config):
     precision: str = _text("float32", "What the model computes in; the halves are for GPUs.",
                            choices=("float32", "bfloat16", "float16"))  # fmt: skip
     weights_dir: str = _text("", "Folder of the weight files; empty for the ones shipped with the package.")
+    allow_model_paths: bool = _switch(
+        False, "Whether the parameter model may change to a weight file outside the folders of weights.", live=False
+    )
     image_topic: str = _text("/camera/color/image_raw", "Colour image to segment.", required=True)
     image_topics: tuple[str, ...] = _texts("Colour images of several cameras, instead of image_topic.")
     camera_names: tuple[str, ...] = _texts(

@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import QoSProfile
 
+from clip_seg_ros.models.caution import in_commands, in_corner
 from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.nodes.log_limits import BoundedLogs
@@ -139,9 +140,13 @@ class Health:
         if predictor.device.type == "cuda":
             values["GPU memory, MiB"] = f"{torch.cuda.memory_allocated(predictor.device) / 2**20:.0f}"
             values["GPU memory at its peak, MiB"] = f"{torch.cuda.max_memory_allocated(predictor.device) / 2**20:.0f}"
+        serves = f"{name} serves"
+        if corner := in_corner(predictor.model):
+            serves += f"; {corner}"
+            values["for real pictures"] = in_commands(predictor.model)
         standing = self._faults.standing()
         level = DiagnosticStatus.WARN if standing else DiagnosticStatus.OK
-        return self._make("model", level, "; ".join(standing) or f"{name} serves", {"model": name, **values})
+        return self._make("model", level, "; ".join(standing) or serves, {"model": name, **values})
 
     def _make(self, what: str, level: bytes, note: str, values: dict[str, str]) -> DiagnosticStatus:
         name = f"{self._node.get_fully_qualified_name().strip('/')}: {what}"

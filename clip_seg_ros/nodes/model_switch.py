@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from clip_seg_ros.config import SegmentationConfig
+from clip_seg_ros.models.caution import in_commands
 from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.nodes.statuses import StatusTopic
 from clip_seg_ros.pipeline.model_host import ModelHost
@@ -51,10 +52,21 @@ class ModelSwitch:
         self.host = ModelHost(self._load, self._on_model_ready, self._on_model_failed)
         self._lock = threading.Lock()
         self._waiting: _Waiting | None = None
+        self._launched_with = config().model
+        """The model that whoever started the node chose, who may read any file."""
+        self._is_cautioned = False
 
     def start(self) -> None:
         """Loads the first model in the caller's thread; raises what loading raises."""
         self.host.start(self.full_name(self._config().model))
+        self._is_cautioned = False
+        self._log_caution()
+
+    def caution(self) -> str:
+        """Returns, the first time that it is asked, that the weights know the simulated table alone, where they do."""
+        words = "" if self._is_cautioned else in_commands(self.host.predictor.model)
+        self._is_cautioned = self._is_cautioned or bool(words)
+        return words
 
     def stop(self) -> None:
         """Lets go of the model, and ends the command that waits for another one."""
@@ -68,12 +80,17 @@ class ModelSwitch:
         return Path(folder).expanduser() if folder else None
 
     def full_name(self, model: str) -> str:
-        """Returns the whole name of a model. Raises ValueError where there is none, or its weights are not there."""
+        """Returns the whole name of a model. Raises ValueError where there is none, or its weights are not there.
+
+        Any peer may name a model: of files, only those in the folders of weights count, unless a parameter that is set
+        at the start allows others. The model that the node was started with was named by its owner.
+        """
         from clip_seg_ros.models.checkpoints import WeightsError
         from clip_seg_ros.models.factory import full_name
 
+        trusted = self._config().allow_model_paths or model == self._launched_with
         try:
-            return full_name(model, self.weights_dir)
+            return full_name(model, self.weights_dir, allow_paths=trusted)
         except WeightsError as error:
             raise ValueError(str(error)) from error
 
@@ -134,9 +151,14 @@ class ModelSwitch:
         self._warm_up(predictor)
         return predictor
 
+    def _log_caution(self) -> None:
+        if words := in_commands(self.host.predictor.model):
+            self._node.get_logger().warning(words)
+
     def _on_model_ready(self, name: str) -> None:
         self._on_ready()
         self._faults.clear("model")
+        self._log_caution()
         self._tell(True, f"{name} serves now", name)
 
     def _on_model_failed(self, name: str, error: Exception) -> None:

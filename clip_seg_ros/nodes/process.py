@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,8 @@ from rclpy.exceptions import InvalidHandle, NameValidationException, ParameterEx
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Task
+
+from clip_seg_ros.models.caution import EmbeddedWeightsWarning
 
 _LONGEST_SLEEP_S = 0.5
 _LONGEST_START_S = 0.01
@@ -60,6 +63,8 @@ def run_node(name: str, create: Callable[[], Node], threads: int = 1) -> int:
     ``create`` is called once rclpy handles signals, so that what is slow to import belongs into it. What it raises for
     the user's mistakes (``ValueError``, ``OSError``, ``RuntimeError`` and rclpy's own) becomes one line on stderr.
     """
+    # Nodes say it in their log, and in the answers to commands.
+    warnings.simplefilter("ignore", EmbeddedWeightsWarning)
     node, spinning = None, False
 
     def interrupt(number: int, frame: object) -> None:

@@ -12,6 +12,7 @@ from rclpy.parameter import Parameter
 
 from clip_seg_ros.commands import Command
 from clip_seg_ros.config import ReferringConfig
+from clip_seg_ros.models.caution import in_corner
 from clip_seg_ros.nodes.camera_input import CameraJob
 from clip_seg_ros.nodes.finder import MAX_SEARCHES, Finder, Search
 from clip_seg_ros.nodes.image_prompts import ImagePrompts
@@ -142,7 +143,8 @@ class ReferringNode(SegmentationNode):
         if unknown:
             words = ", ".join(f"'{word}'" for word in dict.fromkeys(unknown))
             note += f"; the weights of {self.host.name} do not know {words}: do not rely on the answer"
-        return note
+        caution = self.models.caution()
+        return f"{note}; {caution}" if caution else note
 
     def _forget(self, publish_empty: bool) -> None:
         with self.lock:
@@ -151,7 +153,8 @@ class ReferringNode(SegmentationNode):
                 if view.last is not None:
                     rgb = view.last.rgb
                     nothing = ProbabilityMaps((), np.zeros((0, *rgb.shape[:2]), np.float32))
-                    publish(view.topics.prepare(Result(view.last.header, rgb, nothing), 1))
+                    corner = view.last.corner
+                    publish(view.topics.prepare(Result(view.last.header, rgb, nothing, corner=corner), 1))
 
     def _on_new_meaning(self, prompt: str) -> None:
         for view in list(self._views.values()):
@@ -193,7 +196,8 @@ class ReferringNode(SegmentationNode):
         if found is None:
             return bool(looks)
         measured = [measure(region, frame) for region in found.regions]
-        return self._publish(request, camera.name, Result(job.image.header, rgb, found.maps, measured, motion))
+        result = Result(job.image.header, rgb, found.maps, measured, motion, in_corner(predictor.model))
+        return self._publish(request, camera.name, result)
 
     def _answer(
         self, request: _Request, job: CameraJob, rgb: np.ndarray, encoded: EncodedImage, predictor: Predictor

@@ -48,6 +48,8 @@ class Result:
     """The objects, with positions and points in the camera's optical frame."""
     motion: Motion | None = None
     """To the frame of the positions; ``None`` = they stay."""
+    corner: str = ""
+    """A small line for the corner of the picture that people look at."""
 
     @property
     def position_header(self) -> Header:
@@ -115,7 +117,7 @@ class ResultTopics:
         makers = {
             self._labels: lambda: _image(header, labels, "8UC1"),
             self._confidence: lambda: _image(header, result.maps.values.max(axis=0, initial=0.0), "32FC1"),
-            self._overlay: lambda: _image(header, draw(rgb, seen, prompts), "rgb8"),
+            self._overlay: lambda: _image(header, draw(rgb, seen, prompts, corner=result.corner), "rgb8"),
             self._centroids: lambda: centroids_message(metric, placed),
             self._markers: lambda: markers_message(
                 metric, placed, [colors[region.prompt] for region in placed], result.up

@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 from clip_seg_ros.commands import Command
 from clip_seg_ros.config import SemanticConfig
 from clip_seg_ros.msg import LabelNames, SegmentedObjectArray
+from clip_seg_ros.models.caution import in_corner
 from clip_seg_ros.nodes import detections
 from clip_seg_ros.nodes.camera_input import CameraJob
 from clip_seg_ros.nodes.conversions import fill_image
@@ -177,6 +178,8 @@ class SemanticNode(SegmentationNode):
         unknown = [word for name in names for word in model.unknown_words(name)]
         words = ", ".join(f"'{word}'" for word in dict.fromkeys(unknown))
         note = f"; the weights of {self.host.name} do not know {words}: do not rely on those" if words else ""
+        if caution := self.models.caution():
+            note += f"; {caution}"
         self.status.accept(command_id, text, f"telling apart {', '.join(names)}{note}", names)
         self._choose(names)
 
@@ -205,7 +208,8 @@ class SemanticNode(SegmentationNode):
             table[: len(asked)] = [place.get(name, UNLABELLED) for name in asked]
             labels = table[labels]
             maps = ProbabilityMaps(classes.names, maps.values[[asked.index(name) for name in classes.names]])
-        messages = self._messages(self._topics[job.camera.name], job.image.header, rgb, maps, labels, classes)
+        corner, topics = in_corner(predictor.model), self._topics[job.camera.name]
+        messages = self._messages(topics, job.image.header, rgb, maps, labels, classes, corner)
         with self.lock:
             if not self.active or self._classes is not classes:
                 return False
@@ -215,7 +219,7 @@ class SemanticNode(SegmentationNode):
 
     def _messages(
         self, topics: _Topics, header: Header, rgb: np.ndarray, maps: ProbabilityMaps, labels: np.ndarray,
-        classes: _Classes,
+        classes: _Classes, corner: str,
     ) -> list[tuple[Publisher, object]]:  # fmt: skip
         """What is published of one image; what nobody listens to and costs time is left out."""
 
@@ -227,9 +231,12 @@ class SemanticNode(SegmentationNode):
         def image(pixels: np.ndarray, encoding: str) -> Image:
             return fill_image(Image(header=header), pixels, encoding)
 
+        def image_of_classes() -> np.ndarray:
+            return draw_classes(rgb, labels, classes.names, classes.colors, corner)
+
         makers = {
             topics.color: lambda: image(paint(labels, classes.colors), "rgb8"),
-            topics.overlay: lambda: image(draw_classes(rgb, labels, classes.names, classes.colors), "rgb8"),
+            topics.overlay: lambda: image(image_of_classes(), "rgb8"),
             topics.objects: objects,
         }
         messages: list[tuple[Publisher, object]] = [(topics.labels, image(labels, "8UC1"))]

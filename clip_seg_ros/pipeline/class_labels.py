@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from clip_seg_ros.pipeline.overlay import PALETTE
+from clip_seg_ros.pipeline.overlay import PALETTE, draw_corner
 from clip_seg_ros.pipeline.postprocess import regions
 from clip_seg_ros.types import MaskSet, ObjectRegion, ProbabilityMaps
 
@@ -79,14 +79,20 @@ def paint(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
     return colors[labels]
 
 
-def draw_classes(rgb: np.ndarray, labels: np.ndarray, names: Sequence[str], colors: np.ndarray) -> np.ndarray:
-    """Tints an image (H, W, 3) with its labels (H, W) and lists the classes that it holds, the largest first."""
+def draw_classes(
+    rgb: np.ndarray, labels: np.ndarray, names: Sequence[str], colors: np.ndarray, corner: str = ""
+) -> np.ndarray:
+    """Tints an image (H, W, 3) with its labels (H, W) and lists the classes that it holds, the largest first.
+
+    ``corner`` is a small line for the lower left corner.
+    """
     tinted = cv2.addWeighted(rgb, 1 - _TINT, colors[labels], _TINT, 0)
     canvas = np.where((labels == UNLABELLED)[..., None], rgb, tinted)
+    used = draw_corner(canvas, corner)
     scale = min(max(min(rgb.shape[:2]) / 480, 0.6), 4.0)
     counts = np.bincount(labels.ravel(), minlength=256)[: len(names)]
     line, pad = round(20 * scale), round(6 * scale)
-    rows = max(0, (rgb.shape[0] - pad) // line)
+    rows = max(0, (rgb.shape[0] - used - pad) // line)
     for row, index in enumerate(np.argsort(-counts, kind="stable")[: min(rows, np.count_nonzero(counts))]):
         bottom = pad + (row + 1) * line
         corner = (pad, bottom - round(14 * scale))

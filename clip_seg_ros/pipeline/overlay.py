@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ _DARK: Color = (20, 20, 24)
 _LIGHT: Color = (255, 255, 255)
 _TINT = 0.2  # share of the colour in a mask; with more, the red cup would no longer look red
 _BAR = 0.65  # share of the dark in the caption's bar
+_SMALL = 0.8  # size of the corner's letters, as a share of the others
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -52,7 +53,8 @@ def prompt_colors(prompts: Sequence[str]) -> dict[str, Color]:
 
 
 def draw(
-    rgb: np.ndarray, regions: Sequence[ObjectRegion], prompts: Sequence[str] = (), caption: str | None = None
+    rgb: np.ndarray, regions: Sequence[ObjectRegion], prompts: Sequence[str] = (), caption: str | None = None,
+    corner: str = "",
 ) -> np.ndarray:
     """Draws tinted masks, contours, centroids and labels such as "red cup 0.93" on a copy of an image.
 
@@ -62,6 +64,7 @@ def draw(
         prompts: All prompts asked, found or not. Their order fixes the colours, so that a prompt keeps its colour from
             frame to frame; without them the order of the regions does.
         caption: A line for the bottom of the picture, for example "red cup: not found".
+        corner: A small line for the lower left corner, above the caption.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -76,8 +79,27 @@ def draw(
     free_height = canvas.shape[0]
     if caption:
         free_height -= _draw_caption(canvas, caption, style)
+    free_height -= draw_corner(canvas[:free_height], corner)
     _draw_tags(canvas[:free_height], regions, colors, style)
     return canvas
+
+
+def draw_corner(canvas: np.ndarray, text: str) -> int:
+    """Writes a small line on a dark strip in the lower left corner of ``canvas`` (H, W, 3) itself.
+
+    Returns:
+        The height of the strip in pixels; 0 where there is no text, or no room for it.
+    """
+    style = _Style.of(canvas.shape)
+    style = replace(style, font_scale=_SMALL * style.font_scale, pad=max(2, style.pad // 2))
+    height = _line_height(style)
+    text = _fit(text, canvas.shape[1] - 2 * style.pad, style)
+    if not text or height > canvas.shape[0]:
+        return 0
+    strip = canvas[-height:, : _text_width(text, style) + 2 * style.pad]
+    strip[:] = cv2.addWeighted(strip, 1 - _BAR, np.full_like(strip, _DARK), _BAR, 0)
+    _write(canvas, text, style.pad, canvas.shape[0] - height, _LIGHT, style)
+    return height
 
 
 def _tint(canvas: np.ndarray, region: ObjectRegion, color: Color) -> None:

@@ -6,6 +6,7 @@ import functools
 import re
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.caution import EmbeddedWeightsWarning, in_programs
 from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.models.visual_prompts import visual_prompt
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
@@ -36,6 +38,16 @@ class EncodedImage:
     geometry: Geometry
     windows: tuple[Box, ...] | None = None
     """Where the windows lie, for a model that sees an image through them."""
+
+
+_warned = threading.Event()
+
+
+def _warn_once(words: str) -> None:
+    """Warns the caller of ``Predictor.from_name``, the first time in this process."""
+    if not _warned.is_set():
+        _warned.set()
+        warnings.warn(words, EmbeddedWeightsWarning, stacklevel=3)
 
 
 class _Stopwatch(threading.local):
@@ -114,13 +126,18 @@ class Predictor:
         """Builds the model called ``name`` with its weights, from ``weights_dir`` or the shipped ones.
 
         It is made for inference alone: its batch normalisation is folded. To train it on, use ``build_segmenter``.
+        Weights that come with the package know the simulated table alone: an ``EmbeddedWeightsWarning`` says so, once
+        in a process.
         """
         # Here and not above: a model handed over ready needs neither the builders nor what they import.
         from clip_seg_ros.models.factory import build_segmenter
 
         model = build_segmenter(name, weights_dir).eval()
         fold_batch_norms(model)
-        return cls(model, device, precision)
+        predictor = cls(model, device, precision)
+        if words := in_programs(model):
+            _warn_once(words)
+        return predictor
 
     def encode(self, rgb: np.ndarray) -> EncodedImage:
         """Encodes ``rgb``, (H, W, 3) uint8, once for any number of questions.

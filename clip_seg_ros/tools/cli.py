@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
+
+from clip_seg_ros.models.caution import EmbeddedWeightsWarning
 
 # name -> help; the module clip_seg_ros.tools.<name> adds its arguments and runs it.
 COMMANDS: dict[str, str] = {
@@ -38,6 +41,8 @@ def _run(argv: Sequence[str]) -> int:
         else:
             subparsers.add_parser(name, help=text)
     args = parser.parse_args(argv)
+    # The commands say it in their own words, where it matters.
+    warnings.simplefilter("ignore", EmbeddedWeightsWarning)
     return args.run(args)
 
 

@@ -26,6 +26,7 @@ from clip_seg_ros.evaluation.protocols import (
 )
 from clip_seg_ros.evaluation.reading import spread
 from clip_seg_ros.evaluation.referring_metrics import MASK_THRESHOLD
+from clip_seg_ros.models.caution import in_options
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
 
@@ -57,6 +58,8 @@ def run_dataset(args: argparse.Namespace) -> int:
         data = _open(args.data)
         protocol = _protocol(args, data)
         predictor = Predictor.from_name(args.model or _DEFAULT_MODEL, args.device, args.weights)
+        if words := in_options(predictor.model):
+            print(f"clip-seg evaluate: {words}", file=sys.stderr)
         _evaluate(args, data, protocol, predictor)
     except WrongCall as error:
         print(f"clip-seg evaluate: {error}", file=sys.stderr)

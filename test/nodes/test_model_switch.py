@@ -1,11 +1,16 @@
-"""Another model takes over while images are being answered, or fails to."""
+"""Another model takes over while images are being answered, or fails to; and what is said of the model that serves."""
 
+import shutil
+
+import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.srv import GetParameters
-from ros_harness import Camera, Stream, stamp_ns, wait_until
+from ros_harness import Camera, Stream, pixels_of, running_referring, stamp_ns, wait_until
 from sensor_msgs.msg import Image
 
+from clip_seg_ros import resources
+from clip_seg_ros.models.checkpoints import update_sums
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image
 
@@ -154,3 +159,80 @@ def test_a_model_that_cannot_answer_what_was_asked_before_says_so(node, own_watc
         masks.clear()
         wait_until(lambda: len(masks) >= 2, "masks again")
         assert fault not in next_model_status(model_statuses)[1]
+
+
+KNOWN = "know the simulated table alone"
+
+
+def test_whoever_uses_embedded_weights_is_told_what_they_know(ros, log, view):
+    with running_referring(log, "told", ["image_topic:=/told/image", "depth_topic:=''"]) as (node, watcher):
+        heard = watcher.hear(DiagnosticArray, "/diagnostics", 10)
+        assert f"clipseg-pocket {KNOWN}" in node.said() and "`use clipseg-rd64-refined`" in node.said()
+        assert "Warning" not in node.said(), "the library's warning would say it twice"
+        first, second = watcher.say("segment the red cup"), watcher.say("segment the red cup")
+        assert first.message.startswith("looking for red cup; ") and KNOWN in first.message
+        assert "`clip-seg weights download clipseg-rd64-refined`" in first.message
+        assert second.message == "looking for red cup"
+        with Camera(depth=False, topic="/told/image") as camera:
+            picture = fill_image(Image(), view.rgb, "rgb8")
+            wait_until(lambda: camera.send(picture) and watcher.seen["overlay"], "a picture")
+        corner = pixels_of(watcher.seen["overlay"][0])[466:, 4:300].astype(int)
+        assert np.abs(corner - view.rgb[466:, 4:300]).mean() > 20, "there is a line in the corner"
+
+        def of_model():
+            found = [status for message in heard[:] for status in message.status]
+            return [status for status in found if status.name == "told/referring: model"]
+
+        status = wait_until(of_model, "diagnostics")[0]
+        assert status.level == DiagnosticStatus.OK and status.message.startswith("clipseg-pocket serves; ")
+        assert "not for real pictures" in status.message
+        assert KNOWN in {pair.key: pair.value for pair in status.values}["for real pictures"]
+
+
+@pytest.fixture
+def own_file(tmp_path):
+    """A weight file of a user's own."""
+    path = tmp_path / "outside" / "mine.safetensors"
+    path.parent.mkdir()
+    shutil.copy(resources.weights_dir() / "maskclip_plus_pocket.safetensors", path)
+    update_sums(path.parent)
+    return path
+
+
+def test_files_outside_the_folders_of_weights_are_for_nobody_far_away(node, own_watcher, weights_copy, own_file):
+    def refusal(path):
+        result = own_watcher.set_parameter("referring", "model", str(path))
+        assert not result.successful
+        return result.reason
+
+    there = refusal(own_file)
+    assert "allow_model_paths:=true" in there and str(own_file) in there
+    own_file.unlink()
+    assert refusal(own_file) == there
+    assert "allow_model_paths" in refusal(f"{weights_copy}/../{weights_copy.name}/cris_pocket.safetensors")
+    for name, value in (("weights_dir", str(own_file.parent)), ("allow_model_paths", True)):
+        assert not own_watcher.set_parameter("referring", name, value).successful
+    status = own_watcher.say("use mine.safetensors")
+    assert status.state == CommandStatus.REJECTED and "allow_model_paths" in status.message
+    done(own_watcher, own_watcher.say("use maskclip_plus_pocket.safetensors"))
+    assert own_watcher.set_parameter("referring", "model", f"{weights_copy}/maskclip_plus_pocket.safetensors").successful
+
+
+def test_who_starts_the_node_may_name_any_file(ros, log, own_file):
+    parameters = [f"model:={own_file}", "image_topic:=/files/image", "depth_topic:=''"]
+    with running_referring(log, "files", parameters) as (node, watcher):
+        assert KNOWN not in node.said(), "these weights count as a user's own"
+        assert KNOWN not in watcher.say("segment the cup").message
+        done(watcher, watcher.say("use clipseg"))
+        assert KNOWN in watcher.say("segment the cup").message
+        assert watcher.set_parameter("referring", "model", str(own_file)).successful
+        node.wait_said(f"{own_file} serves now")
+        other = shutil.copy(own_file, own_file.with_name("other.safetensors"))
+        assert not watcher.set_parameter("referring", "model", str(other)).successful
+
+
+def test_a_switch_at_the_start_allows_files_anywhere(ros, log, own_file):
+    parameters = ["allow_model_paths:=true", "image_topic:=/allowed/image", "depth_topic:=''"]
+    with running_referring(log, "allowed", parameters) as (node, watcher):
+        assert watcher.set_parameter("referring", "model", str(own_file)).successful
+        node.wait_said(f"{own_file} serves now")

@@ -64,3 +64,11 @@ def test_pictures_show_the_classes():
     drawn = draw_classes(rgb, labels, ("cup", "table"), colors)
     assert (drawn[199, 10] == 100).all() and (drawn[199, 299] == np.round((100 + np.array(PALETTE[0])) / 2)).all()
     assert (drawn[:60, :100] != draw_classes(rgb, labels, ("box", "floor"), colors)[:60, :100]).any(), "names are written"
+
+
+def test_the_corner_of_the_picture_of_classes():
+    rgb = np.full((480, 640, 3), 100, np.uint8)
+    labels = np.full((480, 640), UNLABELLED, np.uint8)
+    drawn = draw_classes(rgb, labels, ("a",), class_colors(1), corner="not for real pictures")
+    changed = np.nonzero((drawn != rgb).any(axis=2))
+    assert changed[0].min() > 450 and changed[1].min() == 0 and changed[1].max() < 320

@@ -121,3 +121,26 @@ def test_any_size_of_image_is_drawn(size):
 def test_a_read_only_image_is_drawn():
     rgb = np.frombuffer(GREY.tobytes(), np.uint8).reshape(GREY.shape)
     assert not np.array_equal(draw(rgb, squares(("cup", 10, 10))), rgb)
+
+
+@pytest.mark.parametrize("size", [(480, 640), (240, 320), (1080, 1920), (64, 64), (3, 5)])
+def test_the_corner_is_a_small_strip_at_the_lower_left(size):
+    grey = np.full((*size, 3), 128, np.uint8)
+    picture = draw(grey, (), corner="simulated-table weights: not for real pictures")
+    rows, columns = np.nonzero((picture != 128).any(axis=2))
+    if min(size) < 100:  # there is no room
+        assert picture.shape == grey.shape
+        return
+    assert rows.min() > 0.8 * size[0] and columns.min() == 0 and rows.max() == size[0] - 1
+    assert len(rows) < 0.04 * grey.shape[0] * grey.shape[1]
+    assert picture[rows.min() :, : columns.max()].max() > 200, "it is readable: light letters on a dark strip"
+    assert (draw(grey, (), corner="") == grey).all()
+
+
+def test_tags_and_the_caption_leave_the_corner_readable():
+    low = squares(("red cup", 10, 399))
+    corner = "simulated-table weights: not for real pictures"
+    alone = draw(GREY, (), caption="one line", corner=corner)
+    strip = np.nonzero((alone[:, 5] != 128).any(axis=1))[0]
+    picture = draw(GREY, low, caption="one line", corner=corner)
+    assert not has_color(picture[strip.min() :, :], PALETTE[0])
