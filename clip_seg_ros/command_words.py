@@ -21,6 +21,12 @@ class Rule:
     """What it is good for, in a few words."""
 
 
+FETCHING = (
+    "pick up", "pick", "grab", "gimme", "get me", "get", "give me", "bring me", "bring", "fetch me", "fetch", "hand me", "pass me", "take",
+    "go to", "point at", "point to",
+)  # fmt: skip
+"""What would have a robot move. The nodes find the thing, and say that they move nothing."""
+
 GRAMMAR = (
     Rule(
         "segment",
@@ -32,10 +38,11 @@ GRAMMAR = (
     Rule(
         "find",
         ("find", "find me", "look for", "search for", "locate", "where is", "where are", "where's", "is there",
-         "are there", "do you see", "see"),
+         "are there", "do you see", "see", "look at", "how many", "i'm looking for", "i am looking for", "i need", "i want",
+         *FETCHING),
         "where is my cup?",
         'find "cup"',
-        "as `segment`, and says that you want to know where it is",
+        "as `segment`, and says that you want to know where it is; nothing is moved, whatever you say",
     ),
     Rule(
         "track",
@@ -82,6 +89,32 @@ GRAMMAR = (
         "stops the work and empties the outputs",
     ),
     Rule(
+        "describe",
+        ("what do you see", "what can you see", "what is there", "what's there", "what is this", "what is here",
+         "what's here", "what is on the table", "what's on the table", "what is in front of you", "what objects are there",
+         "what things are there", "which objects are there", "list objects", "list the objects", "list all objects",
+         "list everything", "list", "describe the scene", "describe what you see", "describe", "look around",
+         "name everything"),
+        "what do you see?",
+        "describe",
+        "lists what one image holds of the things that the model knows, and goes on with what was asked before",
+    ),
+    Rule(
+        "help",
+        ("help", "help me", "what can i say", "what can you do", "what can i ask", "how does this work", "commands",
+         "show help", "usage"),
+        "help",
+        "help",
+        "answers with examples of commands",
+    ),
+    Rule(
+        "quit",
+        ("quit", "exit", "bye", "goodbye", "good bye"),
+        "quit",
+        "quit",
+        "ends the demo; a node of a robot says that it is ended where it was started, and works on",
+    ),
+    Rule(
         "not",
         ("not", "but not", "and not"),
         "segment the cup, not the blue one",
@@ -120,11 +153,17 @@ GRAMMAR = (
 
 FORMS = {rule.name: rule.forms for rule in GRAMMAR}
 
-VERBS = ("segment", "find", "track", "use", "classes", "threshold", "stop", "clear")
+VERBS = ("segment", "find", "track", "use", "classes", "threshold", "stop", "clear", "describe", "help", "quit")
 """The rows that begin a command; the others add to the phrases of segment, find and track."""
 
-DETERMINERS = frozenset({"a", "an", "the", "some", "any", "all", "my", "your", "this", "that", "these", "those"})
+DETERMINERS = frozenset({"a", "an", "the", "some", "any", "all", "my", "your", "our", "his", "her", "their",
+                         "this", "that", "these", "those", "each", "every", "another"})  # fmt: skip
 """Dropped where a phrase begins."""
+
+NUMBERS = frozenset({
+    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "both",
+})  # fmt: skip
+"""Dropped where a phrase begins, as all digits are, before a noun of their number: all things of that name are found."""
 
 RELATIONS = (
     "left of", "right of", "closest to", "nearest to", "next to", "of", "in", "on", "at", "to", "with", "without", "by",

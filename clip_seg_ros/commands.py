@@ -14,9 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from clip_seg_ros.command_words import DETERMINERS, FORMS, RELATIONS, VERBS
+from clip_seg_ros.command_words import DETERMINERS, FORMS, NUMBERS, RELATIONS, VERBS
+from clip_seg_ros.plurals import singulars
 
-Verb = Literal["segment", "find", "track", "use", "classes", "threshold", "stop", "clear"]
+Verb = Literal[
+    "segment", "find", "track", "use", "classes", "threshold", "stop", "clear", "describe", "help", "quit"
+]
 
 MAX_CHARACTERS = 500
 MAX_CLASSES_CHARACTERS = 4000
@@ -31,7 +34,9 @@ _NEGATIVE_EXAMPLE = '"find the cup, not the blue one"'
 _PUNCTUATION = " .,;:!?"
 _PLAIN_QUOTES = str.maketrans(dict.fromkeys("“”„«»", '"') | dict.fromkeys("‘’", "'"))
 _ONE = ("one", "ones")
+_PRONOUNS = ("it", "them", "him")
 _NO_NOUNS = ("everything", "anything", *_ONE)
+_LONE_VERBS = ("stop", "clear", "describe", "help", "quit")
 # Words around a model's name, and what else "use" begins.
 _NO_MODEL_NAMES = DETERMINERS | {"model", "threshold", "please", "thanks", "now"}
 
@@ -45,7 +50,7 @@ def _any(words: Iterable[str]) -> str:
 # "robot" is dropped only before a comma: "robot arm" is a phrase.
 _OPENER = re.compile(
     r"(?:please|(?:could|can|would|will) you|i(?: would|'d) like you to|i want you to|(?:hey|hello|ok)(?: robot)?)"
-    r"(?=[\s,.!]|$)|robot ?,",
+    r"(?=[\s,.!]|$)|robot ?,|help me to (?=\w)|help me (?=(?:find|look|search|segment|locate|get)\b)",
     re.IGNORECASE,
 )
 _CLOSER = re.compile(r"(?:^|[\s,])(?:please|for me|thanks|thank you|now)$", re.IGNORECASE)
@@ -63,6 +68,9 @@ _TOKEN = re.compile(
     rf'"(?P<quoted>[^"]*)"|(?P<marker>{_MARKER})|(?P<separator>[,;&]|(?:and|or|nor){_WORD_END})|(?P<word>[^\s,;&"]+)',
     re.IGNORECASE,
 )
+_RELATION_STARTS = frozenset(relation.split()[0] for relation in RELATIONS)
+# What may follow "how many cups".
+_THERE = re.compile(r" (?:are there|is there|do you see|can you see|do you have|are(?= (?:on|in|under)\b))", re.IGNORECASE)
 _RELATION = re.compile(rf" {_any(RELATIONS)} ")
 # Whole clauses would be torn apart at "not".
 _CLAUSE = re.compile(r"(?<![\w'-])(?:(?:is|are|do|does|has|have)(?:n't| not)|never)(?![\w'-])", re.IGNORECASE)
@@ -98,6 +106,10 @@ class Command:
     """Name of a model as it was typed; always there for ``use``, and for commands that end in "using NAME"."""
     classes: tuple[str, ...] = ()
     """1 to ``MAX_CLASSES`` different names, written like ``prompts``; only ``classes`` has any."""
+    spelling: str = field(default="", compare=False)
+    """The verb as it was typed, in lower case; "" for a phrase without one."""
+    counted: tuple[str, ...] = field(default=(), compare=False)
+    """The phrases that were typed with a number, which is dropped: "balls" for "two balls"."""
 
     def __str__(self) -> str:
         if self.verb == "threshold":
@@ -135,12 +147,12 @@ def parse_command(text: str) -> Command:
     verb, spelling, rest = _split_verb(sentence)
     if verb != "classes":
         _check_length(sentence, MAX_CHARACTERS)
-    if verb in ("stop", "clear"):
-        if rest:
+    if verb in _LONE_VERBS:
+        if rest := rest.strip(_PUNCTUATION):
             raise CommandError(
-                f'"{verb}" stands alone: type "{verb}", or "segment {_shown(sentence)}" to look for that'
+                f'"{spelling}" stands alone: type "{spelling}", or "segment {_shown(sentence)}" to look for that'
             )
-        return Command(verb)
+        return Command(verb, spelling=spelling)
     if verb == "threshold":
         return Command(verb, threshold=_parse_threshold(rest[_TO.match(rest).end() :]))
 
@@ -149,7 +161,9 @@ def parse_command(text: str) -> Command:
         if model is not None:
             raise CommandError('two models in one command: type one, for example "use cris"')
         return Command(verb, threshold=threshold, model=_parse_model(_MODEL.fullmatch(rest)["name"]))
-    prompts, negatives = _split_phrases(rest.lstrip(_PUNCTUATION + "="))
+    if spelling == "how many":
+        rest = _THERE.sub("", rest)
+    prompts, negatives, counted = _split_phrases(rest.lstrip(_PUNCTUATION + "="))
     if verb == "classes":
         return Command(verb, threshold=threshold, model=model, classes=_checked_classes(prompts, negatives))
     if not prompts:
@@ -157,7 +171,7 @@ def parse_command(text: str) -> Command:
         raise CommandError(f'{problem}: type for example "{spelling or "segment"} the red cup"')
     if len(prompts + negatives) > MAX_PROMPTS:
         raise CommandError(f"{len(prompts + negatives)} phrases in one command: type at most {MAX_PROMPTS}")
-    return Command(verb, prompts, threshold, negatives, model)
+    return Command(verb, prompts, threshold, negatives, model, spelling=spelling, counted=counted)
 
 
 def _normalise(text: str) -> str:
@@ -237,14 +251,16 @@ class _Part:
     """Its row in the grammar: not, except, without; "" for a phrase to look for."""
     words: list[tuple[str, bool]] = field(default_factory=list)
     """Each in lower case, with whether it is a quoted text; no determiners at the beginning."""
+    is_determined: bool = False
+    """Whether there were any: "all of the cups"."""
 
     def text(self) -> str:
         # Split once more: quoted texts may begin or end with a space.
         return " ".join(" ".join(word for word, _ in self.words).split()).strip(_PUNCTUATION)
 
 
-def _split_phrases(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns the phrases to look for and the ones to leave out, each once, in order."""
+def _split_phrases(text: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Returns the phrases to look for and the ones to leave out, each once, in order, and those that had a number."""
     if text.count('"') % 2:
         raise CommandError('a quote is not closed: type for example find "salt and pepper"')
     if clause := _CLAUSE.search(re.sub(r'"[^"]*"', '""', text)):
@@ -260,20 +276,24 @@ def _split_phrases(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if parts and all(part.kind for part in parts):
         raise CommandError(f"the command names only what to leave out: type for example {_NEGATIVE_EXAMPLE}")
 
-    wanted, unwanted = [], []
+    wanted, unwanted, counted = [], [], []
     for part in parts:
+        had_number = _drop_number(part)
         if part.kind:
             _complete(part, wanted[-1] if wanted else "")
         phrase = part.text()
         if not any(character.isalnum() for character in phrase):
             raise CommandError(f'"{_shown(phrase)}" holds no word: type what to look for, for example {_EXAMPLE}')
+        if phrase in _PRONOUNS and not part.words[0][1]:
+            raise CommandError(f'"{phrase}" does not say which thing: type its name, for example {_EXAMPLE}')
         (unwanted if part.kind else wanted).append(phrase)
+        counted += [phrase] if had_number else []
     for phrase in unwanted:
         if phrase in wanted:
             raise CommandError(
                 f'"{_shown(phrase)}" is both to be found and to be left out: type for example {_NEGATIVE_EXAMPLE}'
             )
-    return tuple(dict.fromkeys(wanted)), tuple(dict.fromkeys(unwanted))
+    return tuple(dict.fromkeys(wanted)), tuple(dict.fromkeys(unwanted)), tuple(dict.fromkeys(counted))
 
 
 def _parts(text: str) -> list[_Part]:
@@ -291,9 +311,30 @@ def _parts(text: str) -> list[_Part]:
             parts.append(_Part(kind="" if ended else last.kind))
         elif token["quoted"] is not None:
             last.words.append((word, True))
-        elif last.words or word not in DETERMINERS:
+        elif last.words or not (word in DETERMINERS or (word == "of" and last.is_determined)):
             last.words.append((word, False))
+        else:
+            last.is_determined = True
     return parts
+
+
+def _drop_number(part: _Part) -> bool:
+    """Takes "two" from "two balls" and "two of the balls", but not from "two euro coin"; returns whether it did."""
+    (number, quoted), rest = part.words[0], part.words[1:]
+    if quoted or not rest or not (number in NUMBERS or number.isdecimal()):
+        return False
+    noun = _noun(" ".join(word for word, _ in rest)).strip(_PUNCTUATION)
+    is_plural = noun in _ONE or bool(singulars(noun))
+    if number in ("one", "1") and rest[0][0] != "of":
+        # "one on the shelf" is a thing; "one sheep" and "one glass" are.
+        if rest[0][0] in _RELATION_STARTS or (is_plural and noun not in _ONE):
+            return False
+    elif not is_plural:
+        return False
+    while len(rest) > 1 and not rest[0][1] and (rest[0][0] == "of" or rest[0][0] in DETERMINERS):
+        rest = rest[1:]
+    part.words[:] = rest
+    return True
 
 
 def _complete(part: _Part, named_before: str) -> None:

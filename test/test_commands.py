@@ -55,10 +55,43 @@ def test_every_spelling_of_a_verb_takes_a_phrase(verb):
         assert parse_command(f"{spelling} the red cup") == Command(verb, ("red cup",))
 
 
-@pytest.mark.parametrize("verb", ["stop", "clear"])
+@pytest.mark.parametrize("verb", ["stop", "clear", "describe", "help", "quit"])
 def test_every_spelling_of_a_lone_verb_stands_alone(verb):
     for spelling in FORMS[verb]:
         assert parse_command(f"Please {spelling}!") == Command(verb)
+
+
+@pytest.mark.parametrize(
+    ("text", "prompts", "counted"),
+    [
+        ("give me two balls", ("balls",), ("balls",)),
+        ("bring me 3 red cups and a bowl", ("red cups", "bowl"), ("red cups",)),
+        ("two of the cups", ("cups",), ("cups",)),
+        ("both boxes", ("boxes",), ("boxes",)),
+        ("one cup", ("cup",), ("cup",)),
+        ("2 euro coin", ("2 euro coin",), ()),
+        ("one, two and player one", ("one", "two", "player one"), ()),
+        ("one on the shelf", ("one on the shelf",), ()),
+        ('"two balls"', ("two balls",), ()),
+        ("all of the cups", ("cups",), ()),
+        ("how many cups are there?", ("cups",), ()),
+        ("how many boxes are on the table", ("boxes on the table",), ()),
+        ("help me find the cup", ("cup",), ()),
+    ],
+)
+def test_numbers_are_dropped_before_their_nouns(text, prompts, counted):
+    command = parse_command(text)
+    assert (command.prompts, command.counted) == (prompts, counted)
+
+
+def test_what_a_number_leaves_out():
+    command = parse_command("the cups, not the two red ones")
+    assert (command.prompts, command.negatives, command.counted) == (("cups",), ("red cups",), ("red cups",))
+
+
+def test_the_verb_is_kept_as_it_was_typed():
+    assert parse_command("Pick up the cup").spelling == "pick up"
+    assert parse_command("the cup").spelling == ""
 
 
 @pytest.mark.parametrize(
@@ -110,6 +143,9 @@ def test_a_phrase_may_bring_its_threshold(text):
         (" and ".join(f"cup {i}" for i in range(17)), "17 phrases"),
         ("stop sign", '"segment stop sign"'),
         ("clear bottle", '"segment clear bottle"'),
+        ("help the dog", '"segment help the dog"'),
+        ("what do you see there", '"what do you see" stands alone'),
+        ("grab it", '"it" does not say which'),
         ("threshold", "needs a number"),
         ("threshold high", '"high" is no threshold'),
         ("threshold 40%", '"40%" is no threshold'),
@@ -339,7 +375,7 @@ def check_promises(command: Command) -> None:
     assert command.threshold is not None or command.verb != "threshold"
     assert command.model is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", command.model)
     assert command.model is not None or command.verb != "use"
-    if command.verb in ("stop", "clear"):
+    if command.verb in ("stop", "clear", "describe", "help", "quit"):
         assert command == Command(command.verb)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "clip_seg_ros"
 # What each part may import, itself included. A part is a folder or a top-level module of the package.
-CORE = {"types", "config", "commands", "command_words", "resources"}
+CORE = {"types", "config", "commands", "command_words", "command_hints", "plurals", "resources"}
 MODELS = CORE | {"models"}
 PIPELINE = MODELS | {"pipeline"}
 WORLD = {"types", "config", "resources", "sim", "data"}
@@ -22,6 +22,8 @@ ALLOWED = {
     "config": CORE,
     "commands": CORE,
     "command_words": CORE,
+    "command_hints": CORE,
+    "plurals": CORE,
     "resources": CORE,
     "models": MODELS,
     "pipeline": PIPELINE,

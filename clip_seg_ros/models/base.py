@@ -117,6 +117,8 @@ class PromptableSegmenter(nn.Module, ABC):
     for_real_pictures: str | None = None
     """The name of published weights to take for real pictures, where the model's own weights come with the package and
     know the simulated table alone; ``None`` for all other weights, also for those that a user trained."""
+    understands_relations: bool = False
+    """Whether phrases may relate one thing to others: "the cup left of the box", "the largest ball"."""
 
     @property
     def open_vocabulary(self) -> bool:
@@ -145,3 +147,8 @@ class PromptableSegmenter(nn.Module, ABC):
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         """Words of ``prompt`` that these weights never learnt; empty for models with an open vocabulary."""
         return ()
+
+    @property
+    def known_words(self) -> tuple[str, ...]:
+        """All words that these weights learnt; empty for models with an open vocabulary."""
+        return getattr(getattr(self, "tokenizer", None), "known_words", ())

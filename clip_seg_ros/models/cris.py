@@ -57,6 +57,7 @@ class CRIS(PromptableSegmenter):
 
     competition = "sigmoid"
     threshold = 0.35
+    understands_relations = True
 
     def __init__(self, name: str, clip: CLIP, config: CRISConfig, tokenizer: Tokenizer) -> None:
         """Puts the parts together, with everything but CLIP random.

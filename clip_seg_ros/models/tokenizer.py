@@ -11,10 +11,18 @@ from typing import Any
 import torch
 
 from clip_seg_ros.models.backbone import bpe_tokenizer
+from clip_seg_ros.plurals import singulars
 
 _PADDING = 0
 _UNKNOWN = 1
 _WORD = re.compile(r"[A-Za-z]+")
+_COLORS = frozenset({
+    "red", "orange", "yellow", "green", "blue", "purple", "violet", "pink", "brown", "white", "grey", "gray", "black",
+})  # fmt: skip
+_NOUN = "object"
+"""What stands for a thing of any kind, where the known words hold it."""
+_FOR_ANY_NOUN = frozenset({"one", "ones", "item", "items", "stuff"})
+_BEFORE_COLOR = frozenset({"something", "anything", "things", "everything"})
 
 
 class Tokenizer(ABC):
@@ -65,6 +73,8 @@ class CompactTokenizer(Tokenizer):
     """CLIP's byte-pair pieces of a few known words, numbered densely.
 
     A small text tower trained on a small language would otherwise carry 49,408 rows of which it learnt a hundred.
+    Such a tower learnt colours before a noun alone, so that a bare colour is completed: "red", "something red" and "the
+    red one" are read as "red object". Plurals are read as their singulars, which ask for all things of a name anyway.
     Ids: 0 padding, 1 any unknown piece, from 2 the known pieces in CLIP's order, then start of text, end of text.
     """
 
@@ -88,7 +98,7 @@ class CompactTokenizer(Tokenizer):
         return ids
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
-        words = (word.strip(string.punctuation) for word in prompt.split())
+        words = (word.strip(string.punctuation) for word in self._completed(prompt).split())
         return tuple(dict.fromkeys(word for word in words if _UNKNOWN in self._encode(word)))
 
     def rows_from(self, older: CompactTokenizer) -> tuple[list[int], list[int]]:
@@ -103,8 +113,20 @@ class CompactTokenizer(Tokenizer):
         return [row[0] for row in rows], [row[1] for row in rows]
 
     def _encode(self, text: str) -> list[int]:
-        text = _WORD.sub(lambda match: self._singular(match[0].lower()), text)
+        text = _WORD.sub(lambda match: self._singular(match[0].lower()), self._completed(text))
         return [self._ids.get(piece, _UNKNOWN) for piece in bpe_tokenizer().encode(text)]
+
+    def _completed(self, text: str) -> str:
+        """Returns ``text``, or the phrase with a noun that a phrase of colours alone means."""
+        words = text.lower().strip(string.punctuation + " ").split()
+        if _NOUN not in self.known_words or not any(word in _COLORS for word in words[-2:]):
+            return text
+        if words[-1] in _COLORS:
+            before = 1 if words[0] in _BEFORE_COLOR else 0
+            return " ".join([*words[before:], _NOUN])
+        if words[-1] in _FOR_ANY_NOUN:
+            return " ".join([*words[:-1], _NOUN])
+        return text
 
     def _singular(self, word: str) -> str:
         """Returns ``word``, or the known word that it is the plural of: "cups" asks for every cup anyway."""
@@ -113,10 +135,7 @@ class CompactTokenizer(Tokenizer):
 
 def singular_of(word: str, known: Container[str]) -> str | None:
     """Returns the word of ``known`` that ``word`` is the plural of; ``None`` where it is none."""
-    for ending in ("s", "es"):
-        if len(word) > 3 and word.endswith(ending) and word.removesuffix(ending) in known:
-            return word.removesuffix(ending)
-    return None
+    return next((single for single in singulars(word) if single in known), None)
 
 
 def tokenizer_config(vocab_size: int, context_length: int) -> dict[str, Any]:

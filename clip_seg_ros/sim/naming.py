@@ -15,8 +15,7 @@ COLOR_WORDS: dict[str, tuple[str, ...]] = {color: (color,) for color in COLORS} 
 _KIND_OF = {word: kind for kind, words in KIND_WORDS.items() for word in words}
 _COLOR_OF = {word: color for color, words in COLOR_WORDS.items() for word in words}
 _ANY_KIND = frozenset({"thing", "object", "item", "one"})
-_WORDS_BEFORE = frozenset({"a", "an", "the", "all"})
-
+_WORDS_BEFORE = frozenset({"a", "an", "the", "all", "something", "anything"})
 
 
 def pair_of(phrase: str) -> Pattern | None:

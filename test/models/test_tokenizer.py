@@ -45,6 +45,37 @@ def test_a_plural_asks_for_the_same_as_its_singular(tokenizer: CompactTokenizer)
     assert tokenizer.unknown_words("zebras") == ("zebras",)
 
 
+@pytest.mark.parametrize("phrase", ["berries", "knives", "boxes", "feet"])
+def test_irregular_plurals_too(phrase: str) -> None:
+    words = CompactTokenizer(("berry", "knife", "box", "foot"), context_length=8)
+    assert words.unknown_words(phrase) == ()
+
+
+@pytest.mark.parametrize(
+    ("phrase", "read_as"),
+    [
+        ("red", "red object"),
+        ("The Red.", "the red object"),
+        ("something red", "red object"),
+        ("red ones", "red object"),
+        ("red one", "red object"),
+        ("red thing", "red thing"),
+        ("red cup", "red cup"),
+        ("a photo of one cup", "a photo of one cup"),
+    ],
+)
+def test_a_colour_alone_is_that_of_an_object(phrase: str, read_as: str) -> None:
+    tokenizer = CompactTokenizer((*WORDS, "object", "thing", "one", "the"), context_length=8)
+    start = tokenizer.vocab_size - 2
+    pieces = [tokenizer([word])[0, 1].item() for word in read_as.split()]
+    assert tokenizer([phrase])[0, : len(pieces) + 2].tolist() == [start, *pieces, start + 1]
+    assert tokenizer.unknown_words(phrase) == ()
+
+
+def test_a_colour_stays_alone_where_no_object_was_learnt(tokenizer: CompactTokenizer) -> None:
+    assert tokenizer(["red"])[0, 2] == tokenizer.vocab_size - 1
+
+
 def test_unknown_words(tokenizer: CompactTokenizer) -> None:
     assert tokenizer.unknown_words("a red cup.") == ()
     assert tokenizer.unknown_words("Zebra, a cup; the zebra cup") == ("Zebra", "the", "zebra")

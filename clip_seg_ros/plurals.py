@@ -1,0 +1,26 @@
+"""English plurals: which words a plural may come from, and whether a word looks like one."""
+
+from __future__ import annotations
+
+_IRREGULAR = {
+    "children": "child", "dice": "die", "feet": "foot", "geese": "goose", "leaves": "leaf", "loaves": "loaf",
+    "men": "man", "mice": "mouse", "oxen": "ox", "people": "person", "shoes": "shoe", "teeth": "tooth",
+    "women": "woman",
+}  # fmt: skip
+_ENDINGS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("s", ""), ("es", ""))
+_ALSO_SINGULAR = ("ss", "us", "is")
+"""Endings of singular words that end in "s": glass, cactus, iris."""
+
+
+def singulars(word: str) -> tuple[str, ...]:
+    """Lists what a lower-case word may be the plural of, the likeliest first; empty for what is no plural.
+
+    Example:
+        >>> singulars("boxes"), singulars("berries"), singulars("feet"), singulars("glass")
+        (('boxe', 'box'), ('berry', 'berrie', 'berri'), ('foot',), ())
+    """
+    if word in _IRREGULAR:
+        return (_IRREGULAR[word],)
+    if len(word) <= 3 or word.endswith(_ALSO_SINGULAR):
+        return ()
+    return tuple(word.removesuffix(plural) + single for plural, single in _ENDINGS if word.endswith(plural))
