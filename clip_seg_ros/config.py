@@ -37,9 +37,9 @@ def _text(
     return field(default=default, metadata=metadata)
 
 
-def _texts(description: str, *, blanks: bool = False) -> Any:
+def _texts(description: str, *, blanks: bool = False, live: bool = False) -> Any:
     """A list of texts that is empty by default; an empty text in it counts for nothing, unless ``blanks`` keeps it."""
-    return field(default=(), metadata={"description": description, "live": False, "blanks": blanks})
+    return field(default=(), metadata={"description": description, "live": live, "blanks": blanks})
 
 
 def _switch(default: bool, description: str, *, live: bool = True) -> Any:
@@ -223,6 +223,9 @@ class ReferringConfig(SegmentationConfig):
     )
     track_age_s: float = _number(
         2.0, 0.0, 60.0, "An object out of sight keeps its id for so long; 0 = ids count an image's objects."
+    )
+    things: tuple[str, ...] = _texts(
+        'What "what do you see?" asks about, or a class list\'s name; empty for the model\'s own words.', live=True
     )
 
     def cameras(self) -> tuple[CameraTopics, ...]:

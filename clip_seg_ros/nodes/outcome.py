@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from std_msgs.msg import Header
 
 from clip_seg_ros.nodes.camera_input import SILENCE_S, CameraInput
-from clip_seg_ros.types import ObjectRegion
+from clip_seg_ros.types import ObjectRegion, ProbabilityMaps
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,24 @@ class Outcome:
         self._given_s = time.monotonic()
         self._answered: set[str] = set()
         self._sights: dict[str, _Sight] = {}
+        self._best: dict[str, float] = {}
         self.header = Header()
         """Header of the image that showed a phrase for the first time, of the newest such; where none did, of the last."""
 
-    def add(self, camera: str, header: Header, regions: Iterable[ObjectRegion]) -> None:
+    def add(
+        self, camera: str, header: Header, regions: Iterable[ObjectRegion], maps: ProbabilityMaps | None = None
+    ) -> None:
         """Takes in what one image showed.
 
         Args:
             camera: Name of its camera; empty where there is only one.
             header: Of the image.
             regions: What was found in it.
+            maps: How sure the model is of each phrase, at every pixel; the best of it is told of what was not found.
         """
         self._answered.add(camera)
+        for prompt, values in zip(maps.prompts, maps.values) if maps is not None else ():
+            self._best[prompt] = max(self._best.get(prompt, 0.0), float(values.max(initial=0.0)))
         scores: dict[str, list[float]] = {}
         for region in regions:
             scores.setdefault(region.prompt, []).append(region.score)
@@ -82,6 +88,6 @@ class Outcome:
     def _note_on(self, prompt: str) -> str:
         sight = self._sights.get(prompt)
         if sight is None:
-            return "not found"
+            return f"not found, best score {self._best[prompt]:.2f}" if prompt in self._best else "not found"
         where = f" ({sight.camera})" if sight.camera else ""
         return f"{sight.count} found, best score {sight.score:.2f}{where}"

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rclpy.parameter import Parameter
 
+from clip_seg_ros.command_hints import HELP, QUIT
 from clip_seg_ros.commands import Command
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.models.caution import in_corner
 from clip_seg_ros.nodes.camera_input import CameraJob
+from clip_seg_ros.nodes.command_notes import note_on, refusal
+from clip_seg_ros.nodes.describer import Describer
 from clip_seg_ros.nodes.finder import MAX_SEARCHES, Finder, Search
 from clip_seg_ros.nodes.image_prompts import ImagePrompts
 from clip_seg_ros.nodes.outcome import Outcome
@@ -65,6 +68,7 @@ class ReferringNode(SegmentationNode):
         self._views: dict[str, _View] = {}
         self.image_prompts = ImagePrompts(self, self._on_new_meaning)
         self.finder = Finder(self)
+        self._describer = Describer(self.status)
 
     # Outputs.
 
@@ -79,6 +83,7 @@ class ReferringNode(SegmentationNode):
         self.finder.open()
 
     def destroy_outputs(self) -> None:
+        self._describer.give_up("the node was cleaned up before an image came")
         self.finder.close()
         self._target_frame.close()
         self.image_prompts.close()
@@ -113,13 +118,22 @@ class ReferringNode(SegmentationNode):
             note = "lists of classes are for the node semantic, which does not run: start it, or name what to look for"
             self.status.reject(command_id, text, note)
             return
+        if command.verb == "quit":
+            self.status.reject(command_id, text, QUIT)
+            return
+        if command.verb == "describe":
+            self._describer.ask(command_id, text, self.host.predictor.model, self.settings.config.things)
+            return
+        if command.prompts and (fault := refusal(text, command, self.host.predictor.model, self.image_prompts)):
+            self.status.reject(command_id, text, fault)
+            return
         if command.threshold is not None:
             self.set_parameters([Parameter("threshold", value=command.threshold)])
         if command.verb == "use":
             self.models.obey(command_id, text, command.model)
             return
         # The answer goes out before the command takes effect: nothing can be found before it was accepted.
-        self.status.accept(command_id, text, self._note_on(command), command.prompts)
+        self.status.accept(command_id, text, self._note_on(text, command), command.prompts)
         if command.model is not None:
             self.models.use(command_id, text, command.model)
         if command.prompts:
@@ -127,24 +141,17 @@ class ReferringNode(SegmentationNode):
                 outcome = Outcome(command.prompts)
                 self._request = _Request(command_id, text, command.prompts, command.negatives, outcome)
         elif command.verb in ("stop", "clear"):
+            self._describer.give_up(f'"{command.verb}" came before an image')
             self._forget(publish_empty=command.verb == "clear")
 
-    def _note_on(self, command: Command) -> str:
+    def _note_on(self, text: str, command: Command) -> str:
+        if command.prompts:
+            note = note_on(command, self.host.predictor.model, self.image_prompts, text)
+            caution = self.models.caution()
+            return f"{note}; {caution}" if caution else note
         if command.verb == "threshold":
             return f"threshold set to {command.threshold:g}"
-        if not command.prompts:
-            return "stopped" if command.verb == "stop" else "cleared"
-        note = f"looking for {' and '.join(command.prompts)}"
-        if command.negatives:
-            note += f", but not for {' or '.join(command.negatives)}"
-        model = self.host.predictor.model
-        phrases = [phrase for phrase in (*command.prompts, *command.negatives) if phrase not in self.image_prompts]
-        unknown = [word for phrase in phrases for word in model.unknown_words(phrase)]
-        if unknown:
-            words = ", ".join(f"'{word}'" for word in dict.fromkeys(unknown))
-            note += f"; the weights of {self.host.name} do not know {words}: do not rely on the answer"
-        caution = self.models.caution()
-        return f"{note}; {caution}" if caution else note
+        return {"stop": "stopped", "clear": "cleared", "help": HELP}[command.verb]
 
     def _forget(self, publish_empty: bool) -> None:
         with self.lock:
@@ -163,7 +170,7 @@ class ReferringNode(SegmentationNode):
     # Images.
 
     def wants_images(self) -> bool:
-        return self._request is not None or self.finder.is_looking()
+        return self._request is not None or self.finder.is_looking() or self._describer.is_asked
 
     def _on_job(self, job: CameraJob) -> None:
         if not self._was_commanded and not self.wants_images():
@@ -174,6 +181,7 @@ class ReferringNode(SegmentationNode):
         super()._on_job(job)
 
     def work(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
+        self._describer.look(job, rgb, predictor, self.settings.config)
         request, camera, searches = self._request, job.camera, self.finder.searches(job.camera.name)
         if request is None and not searches:
             return False
@@ -253,7 +261,7 @@ class ReferringNode(SegmentationNode):
         if request.told:
             return
         outcome = request.outcome
-        outcome.add(camera, result.header, (measurement.region for measurement in result.measured))
+        outcome.add(camera, result.header, (measurement.region for measurement in result.measured), result.maps)
         if outcome.is_complete(self.cameras):
             request.told = True
             self.status.outcome(

@@ -12,7 +12,7 @@ from std_msgs.msg import Header
 from clip_seg_ros.nodes import outcome as outcome_module
 from clip_seg_ros.nodes.camera_input import SILENCE_S
 from clip_seg_ros.nodes.outcome import Outcome
-from clip_seg_ros.types import ObjectRegion
+from clip_seg_ros.types import ObjectRegion, ProbabilityMaps
 
 LEFT, RIGHT = Header(frame_id="left_frame"), Header(frame_id="right_frame")
 
@@ -75,3 +75,10 @@ def test_one_camera_has_no_name():
     outcome = Outcome(("cup",))
     outcome.add("", LEFT, [region("cup", 0.75)])
     assert outcome.note() == "cup: 1 found, best score 0.75"
+
+
+def test_the_best_score_of_what_was_not_found_is_told():
+    outcome = Outcome(("cup", "ball"))
+    maps = ProbabilityMaps(("cup", "ball"), np.array([[[0.2, 0.314]], [[0.9, 0.1]]], np.float32))
+    outcome.add("", LEFT, [region("ball", 0.9)], maps)
+    assert outcome.note() == "cup: not found, best score 0.31; ball: 1 found, best score 0.90"
