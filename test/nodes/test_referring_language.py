@@ -22,7 +22,7 @@ def view():
 
 
 @pytest.fixture(scope="module")
-def talk(tmp_path_factory):
+def talk(ros, tmp_path_factory):
     log = tmp_path_factory.mktemp("language") / "referring.log"
     parameters = [f"image_topic:={TOPIC}", "depth_topic:=''", "camera_info_topic:=''", "smoothing:=0.0"]
     with running_referring(log, "language", parameters) as (_, watcher):
