@@ -24,7 +24,8 @@ from std_msgs.msg import String
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.observing import observing
 from clip_seg_ros.nodes.qos import COMPANION_INPUT, RELIABLE
-from clip_seg_ros.nodes.subscription_thread import OwnThreadGroup, SubscriptionThread
+from clip_seg_ros.nodes.rclpy_internals import publisher_count
+from clip_seg_ros.nodes.subscription_thread import SubscriptionThread, own_thread_group
 
 _POLL_S = 0.02
 
@@ -43,7 +44,7 @@ class BenchObserver(Node):
         """The stamps of the camera's images."""
         self.statuses: list[CommandStatus] = []
         self._command = self.create_publisher(String, "command", RELIABLE)
-        group, lens = OwnThreadGroup(), "/camera/color/camera_info"
+        group, lens = own_thread_group(), "/camera/color/camera_info"
         timed = [
             self.create_subscription(Image, "mask", self._on_mask, RELIABLE, callback_group=group, raw=True),
             self.create_subscription(CameraInfo, lens, self._on_lens, COMPANION_INPUT, callback_group=group, raw=True),
@@ -71,7 +72,7 @@ class BenchObserver(Node):
             len(self.sent_ns) >= 3
             and self.count_subscribers("/camera/color/image_raw") > 0
             and self._command.get_subscription_count() > 0
-            and all(subscription.get_publisher_count() > 0 for subscription in self._heard)
+            and all(publisher_count(self, subscription) > 0 for subscription in self._heard)
         )
 
     def observe(self, command: str, patience_s: float, warm_up_s: float, seconds: float) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from typing import Any
 import cv2
 import numpy as np
 import rclpy
+from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.parameter_client import AsyncParameterClient
 from rclpy.time import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -28,6 +28,7 @@ from std_msgs.msg import String
 from clip_seg_ros.msg import CommandStatus, SegmentedObject, SegmentedObjectArray
 from clip_seg_ros.nodes.observing import observing
 from clip_seg_ros.nodes.qos import RELIABLE
+from clip_seg_ros.nodes.rclpy_internals import publisher_count
 from clip_seg_ros.sim.naming import matches, pair_of
 
 KEPT_IMAGES = 32
@@ -55,7 +56,7 @@ class DemoObserver(Node):
             (SegmentedObjectArray, f"{truth}/objects", "true_objects"),
         ):
             self._subscriptions_in.append(self.create_subscription(kind, topic, self._keeper(name), RELIABLE))
-        self._camera = AsyncParameterClient(self, "/sim_camera")
+        self._camera = self.create_client(SetParametersAtomically, "/sim_camera/set_parameters_atomically")
 
     def _keeper(self, name: str) -> Callable[[Any], None]:
         def keep(message: Any) -> None:
@@ -93,7 +94,7 @@ class DemoObserver(Node):
             while not (
                 self._images
                 and self._command.get_subscription_count() > 0
-                and all(subscription.get_publisher_count() > 0 for subscription in self._subscriptions_in)
+                and all(publisher_count(self, subscription) > 0 for subscription in self._subscriptions_in)
             ):
                 self._changed.wait(0.05)
 
@@ -104,10 +105,11 @@ class DemoObserver(Node):
             ValueError: the camera refuses; the message is its reason.
         """
         done = threading.Event()
-        future = self._camera.set_parameters_atomically(
-            [Parameter(name, value=value or [""] if isinstance(value, list) else value)
-             for name, value in scene.items()]
-        )  # fmt: skip
+        parameters = [
+            Parameter(name, value=value or [""] if isinstance(value, list) else value).to_parameter_msg()
+            for name, value in scene.items()
+        ]
+        future = self._camera.call_async(SetParametersAtomically.Request(parameters=parameters))
         future.add_done_callback(lambda _: done.set())
         done.wait()
         if not future.result().result.successful:

@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from clip_seg_ros.config import Config, parameters
+from clip_seg_ros.nodes.rclpy_internals import on_set_parameters
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -54,8 +55,7 @@ class ConfigParameters(Generic[ConfigT]):
         self.config: ConfigT = config_type.from_mapping(values)
         self._also_check, self._on_change = check, on_change
         self._lock = threading.Lock()
-        node.add_on_set_parameters_callback(self._check)
-        node.add_post_set_parameters_callback(self._apply)
+        on_set_parameters(node, self._check, self._apply)
 
     def _changed(self, changes: list[Parameter]) -> ConfigT:
         # A node also has parameters of rclpy's own, such as use_sim_time.

@@ -18,6 +18,7 @@ from rclpy.node import Node
 from rclpy.task import Task
 
 from clip_seg_ros.models.caution import EmbeddedWeightsWarning
+from clip_seg_ros.nodes.rclpy_internals import has_begun
 
 _LONGEST_SLEEP_S = 0.5
 _LONGEST_START_S = 0.01
@@ -51,7 +52,7 @@ class _Executor(MultiThreadedExecutor):
     def _let_begin(self) -> None:
         """Sleeps until a thread has begun the last callback, but not for long: all of them may be at work."""
         task, deadline_s = self._handed_over, time.monotonic() + _LONGEST_START_S
-        while task is not None and not task.executing() and not task.done() and time.monotonic() < deadline_s:
+        while task is not None and not has_begun(task) and time.monotonic() < deadline_s:
             time.sleep(_NAP_S)
 
 

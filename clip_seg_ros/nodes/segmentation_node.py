@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rclpy
-from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.validate_topic_name import validate_topic_name
 
@@ -26,8 +25,9 @@ from clip_seg_ros.nodes.input_watch import InputWatch
 from clip_seg_ros.nodes.log_limits import BoundedLogs
 from clip_seg_ros.nodes.model_switch import ModelSwitch
 from clip_seg_ros.nodes.parameters import ConfigParameters
+from clip_seg_ros.nodes.rclpy_internals import guard_transitions
 from clip_seg_ros.nodes.statuses import StatusTopic
-from clip_seg_ros.nodes.subscription_thread import OwnThreadGroup, SubscriptionThread
+from clip_seg_ros.nodes.subscription_thread import SubscriptionThread, own_thread_group
 from clip_seg_ros.pipeline.latest_worker import LatestWorker
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
         self._free_s = 0.0
         """When the worker was done with its last image, by the clock of ``CameraJob.came_s``."""
         self._watch: InputWatch | None = None
-        self._change_state = self._service_change_state.callback
-        self._service_change_state.callback = self._on_change_state
+        warn = self.get_logger().warning
+        guard_transitions(self, lambda error: warn(f"there is no such transition now: {error}"))
 
     # What a child must fill in.
 
@@ -128,17 +128,6 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
             self.get_logger().info("waiting to be configured and activated by a lifecycle manager")
         return self
 
-    def _on_change_state(
-        self, request: ChangeState.Request, response: ChangeState.Response
-    ) -> ChangeState.Response:
-        # Left to rclpy, a transition that the present state does not have ends the process.
-        try:
-            return self._change_state(request, response)
-        except RuntimeError as error:
-            self.get_logger().warning(f"there is no such transition now: {error}")
-            response.success = False
-            return response
-
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads the weights and makes the outputs. Where that fails, says why; it can be tried again."""
         return self._try("configure", self._configure, self.host.unload)
@@ -183,7 +172,7 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
         # Before any image comes, which would find nothing to look for.
         if config.initial_command:
             self.commands.give(config.initial_command)
-        group = OwnThreadGroup()
+        group = own_thread_group()
         self.cameras = tuple(
             CameraInput(
                 self, topics, config.image_transport, self.depth_tolerance_s, self.is_rectified, self.faults,

@@ -18,6 +18,7 @@ from clip_seg_ros.nodes.conversions import fill_image, metres_to_millimetres
 from clip_seg_ros.nodes.outputs import objects_message
 from clip_seg_ros.nodes.process import run_node
 from clip_seg_ros.nodes.qos import RELIABLE, camera_output
+from clip_seg_ros.nodes.rclpy_internals import on_set_parameters
 from clip_seg_ros.pipeline.localization import locate
 from clip_seg_ros.sim.naming import pair_of
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
@@ -57,8 +58,7 @@ class SimCameraNode(Node):
         self._depth = self.create_publisher(Image, "camera/depth/image_raw", qos)
         self._true_labels = self.create_publisher(Image, "camera/ground_truth/labels", RELIABLE)
         self._true_objects = self.create_publisher(SegmentedObjectArray, "camera/ground_truth/objects", RELIABLE)
-        self.add_on_set_parameters_callback(self._check_scene)
-        self.add_post_set_parameters_callback(self._change_scene)
+        on_set_parameters(self, self._check_scene, self._change_scene)
         self.timer = self.create_timer(1.0 / value["rate_hz"], self._tick)
         names = ", ".join(item.name for item in self._scene.objects)
         self.get_logger().info(f"scene of seed {self._scene.seed}: {names}")
