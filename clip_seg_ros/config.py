@@ -46,9 +46,17 @@ def _switch(default: bool, description: str, *, live: bool = True) -> Any:
     return field(default=default, metadata={"description": description, "live": live})
 
 
-def _number(default: float, low: float, high: float, description: str) -> Any:
-    """A number from ``low`` to ``high``, both allowed, that may change while the node runs; whole where they are."""
-    return field(default=default, metadata={"description": description, "low": low, "high": high, "live": True})
+OWN = -1.0
+"""Stands for the value that the model brings, where a setting has one."""
+
+
+def _number(default: float, low: float, high: float, description: str, *, own: bool = False) -> Any:
+    """A number from ``low`` to ``high``, both allowed, that may change while the node runs; whole where they are.
+
+    With ``own``, ``OWN`` below that range is allowed too.
+    """
+    metadata = {"description": description, "low": low, "high": high, "live": True, "own": own}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ def parameters(config: type[Config]) -> tuple[Parameter, ...]:
             type=type(item.default),
             default=item.default,
             description=item.metadata["description"],
-            low=item.metadata.get("low"),
+            low=OWN if item.metadata.get("own") else item.metadata.get("low"),
             high=item.metadata.get("high"),
             live=item.metadata["live"],
         )
@@ -109,8 +117,10 @@ def _check(item: Field, value: Any) -> None:
         raise ValueError(f"{item.name} must be a {_TYPE_NAMES.get(expected, expected.__name__)}, got {value!r}")
     if expected in (float, int):
         low, high = metadata["low"], metadata["high"]
-        if not low <= value <= high:  # also refuses NaN
-            raise ValueError(f"{item.name} must lie in {low:g}..{high:g}, got {value!r}")
+        own = metadata["own"]
+        if not low <= value <= high and not (own and value == OWN):  # also refuses NaN
+            or_own = f", or be {OWN:g} for the model's own" if own else ""
+            raise ValueError(f"{item.name} must lie in {low:g}..{high:g}{or_own}, got {value!r}")
     elif expected is tuple:
         if not all(isinstance(text, str) for text in value):
             raise ValueError(f"{item.name} must be a list of texts, got {value!r}")
@@ -193,19 +203,25 @@ def _camera_name(topic: str) -> str:
 class ReferringConfig(SegmentationConfig):
     """Settings of the ``referring`` node: one mask a phrase."""
 
-    threshold: float = _number(0.5, 0.0, 1.0, "A pixel belongs to a phrase when its probability is greater than this.")
+    threshold: float = _number(
+        OWN, 0.0, 1.0,
+        "A pixel belongs to a phrase when its probability is greater than this, 0..1; -1 for the model's own value.",
+        own=True,
+    )  # fmt: skip
     min_area_fraction: float = _number(0.002, 0.0, 1.0, "Smallest object, as a share of the image's pixels.")
     depth_topic: str = _text(
         "/camera/depth/image_raw", "Depth image aligned with the colour image; empty to do without positions."
     )
     depth_topics: tuple[str, ...] = _texts(
-        "Depth images of the cameras of image_topics, in the same order; an empty one for a camera without.", blanks=True
+        "Depth images of the cameras of image_topics, in the same order; an empty one for a camera without.",
+        blanks=True,
     )
     camera_info_topic: str = _text(
         "/camera/color/camera_info", "Intrinsics of the colour camera; empty to do without positions."
     )
     camera_info_topics: tuple[str, ...] = _texts(
-        "Intrinsics of the cameras of image_topics, in the same order; an empty one for a camera without.", blanks=True
+        "Intrinsics of the cameras of image_topics, in the same order; an empty one for a camera without.",
+        blanks=True,
     )
     rectified: bool = _switch(
         False, "The images are rectified already: camera_info's P describes them, without distortion, and not K and D."
@@ -227,6 +243,11 @@ class ReferringConfig(SegmentationConfig):
     things: tuple[str, ...] = _texts(
         'What "what do you see?" asks about, or a class list\'s name; empty for the model\'s own words.', live=True
     )
+
+    @property
+    def asked_threshold(self) -> float | None:
+        """The threshold that the user asks for, 0..1; ``None`` for the model's own."""
+        return None if self.threshold == OWN else self.threshold
 
     def cameras(self) -> tuple[CameraTopics, ...]:
         for name in ("depth_topics", "camera_info_topics"):

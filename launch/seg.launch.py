@@ -35,7 +35,7 @@ REFERRING = {
     "camera_info_topic": "the colour camera's sensor_msgs/CameraInfo; empty: no positions",
     "camera_info_topics": "those of several cameras, with commas between",
     "rectified": "true where the images are rectified already, as image_rect is",
-    "threshold": "probability above which a pixel belongs to a phrase, 0..1",
+    "threshold": "probability above which a pixel belongs to a phrase, 0..1; -1: the model's own",
     "target_frame": "frame of the positions, by tf2; empty: the camera's optical frame",
     "initial_command": 'command to start with, such as "segment the red cup"',
 }

@@ -9,7 +9,8 @@ from clip_seg_ros.config import CameraTopics, ReferringConfig, SemanticConfig, p
 def test_defaults_are_valid():
     config = ReferringConfig()
     assert config.model == "clipseg-pocket"
-    assert config.threshold == 0.5
+    assert config.threshold == -1.0 and config.asked_threshold is None, "the model's own"
+    assert ReferringConfig(threshold=0.0).asked_threshold == 0.0
     with pytest.raises(FrozenInstanceError):
         config.threshold = 0.1
 
@@ -28,9 +29,9 @@ def test_unknown_names_are_named():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("threshold", 1.1, r"threshold must lie in 0\.\.1, got 1\.1"),
-        ("threshold", -0.1, r"threshold must lie in 0\.\.1"),
-        ("threshold", math.nan, r"threshold must lie in 0\.\.1, got nan"),
+        ("threshold", 1.1, r"threshold must lie in 0\.\.1, or be -1 for the model's own, got 1\.1"),
+        ("threshold", -0.1, r"threshold must lie in 0\.\.1, or be -1 for the model's own, got -0\.1"),
+        ("threshold", math.nan, r"threshold must lie in 0\.\.1, .*got nan"),
         ("threshold", "0.4", "threshold must be a float, got '0.4'"),
         ("threshold", True, "threshold must be a float, got True"),
         ("min_area_fraction", 2, r"min_area_fraction must lie in 0\.\.1"),

@@ -113,7 +113,8 @@ class PromptableSegmenter(nn.Module, ABC):
     background_prompts: tuple[str, ...] = ()
     """Phrases that compete with those asked about, where prompts compete and a pixel may belong to none of them."""
     threshold: float = 0.5
-    """The probability above which the authors count a pixel, 0..1."""
+    """The probability above which a pixel counts where nobody says another, 0..1: the authors', unless the weights'
+    makers measured theirs with another."""
     for_real_pictures: str | None = None
     """The name of published weights to take for real pictures, where the model's own weights come with the package and
     know the simulated table alone; ``None`` for all other weights, also for those that a user trained."""

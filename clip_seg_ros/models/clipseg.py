@@ -154,6 +154,8 @@ class CLIPSeg(PromptableSegmenter):
     """CLIP, its taps, the decoder and a tokenizer. Prompts are phrases, example images, or mixtures of both."""
 
     competition = "sigmoid"
+    threshold = 0.3
+    """At which the authors report PhraseCut, with their published weights."""
 
     def __init__(self, name: str, clip: CLIP, config: CLIPSegConfig, tokenizer: Tokenizer) -> None:
         """Puts the parts together, with the decoder's weights random.

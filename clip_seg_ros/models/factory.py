@@ -209,6 +209,8 @@ def build_from_config(
             "restore the file, convert it again with `clip-seg weights convert`, or train it again with `clip-seg train`"
         ) from error
     load_strict(model, tensors, origin, assign=True)
+    # Weights may be measured with another threshold than that of the model's authors.
+    model.threshold = float(config.get("threshold", model.threshold))
     return model
 
 
@@ -248,7 +250,8 @@ def _read_clipseg_pocket(weights_dir: Path) -> StoredModel:
     decoder_tensors, decoder_values = load_safetensors(decoder_path)
     origin = f"{clip_path} and {decoder_path.name}"
     try:
-        config = {"kind": "clipseg", "clipseg": decoder_values, **pocket_clip_config(clip_values)}
+        # The model card's figures are measured with this threshold.
+        config = {"kind": "clipseg", "clipseg": decoder_values, "threshold": 0.5, **pocket_clip_config(clip_values)}
     except (KeyError, TypeError) as error:
         raise WeightsError(
             f"the configuration in {clip_path} does not describe a model of this version ({error}): "

@@ -38,7 +38,7 @@ class Outcome:
         self._sights: dict[str, _Sight] = {}
         self._best: dict[str, float] = {}
         self.header = Header()
-        """Header of the image that showed a phrase for the first time, of the newest such; where none did, of the last."""
+        """Header of the last image that showed a phrase for the first time; where none did, of the last image."""
 
     def add(
         self, camera: str, header: Header, regions: Iterable[ObjectRegion], maps: ProbabilityMaps | None = None

@@ -215,7 +215,7 @@ class ReferringNode(SegmentationNode):
         if view.settings != _stream_settings(config):
             view.settings = _stream_settings(config)
             view.stream = Stream(*view.settings)
-        question = Question(request.prompts, request.negatives, config.threshold, config.min_area_fraction)
+        question = Question(request.prompts, request.negatives, config.asked_threshold, config.min_area_fraction)
         try:
             found = view.stream.answer(predictor, encoded, question, rgb, job.stamp_ns)
         except ValueError as error:
@@ -235,7 +235,7 @@ class ReferringNode(SegmentationNode):
         """Asks for each goal's phrase by itself, so that no command or other goal has a say in what is found."""
         config, answers = self.settings.config, {}
         for phrase in {search.phrase for search in searches}:
-            question = Question((phrase,), (), config.threshold, config.min_area_fraction)
+            question = Question((phrase,), (), config.asked_threshold, config.min_area_fraction)
             try:
                 answers[phrase] = answer(predictor, encoded, question)
             except ValueError as error:

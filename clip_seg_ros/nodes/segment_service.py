@@ -52,7 +52,8 @@ class SegmentService:
         if longest > MAX_CHARACTERS:
             raise ValueError(f"a phrase has at most {MAX_CHARACTERS} characters, got one of {longest}")
         rgb = image_to_rgb(request.image)
-        question = Question(prompts, negatives, request.threshold or config.threshold, config.min_area_fraction)
+        threshold = request.threshold or config.asked_threshold
+        question = Question(prompts, negatives, threshold, config.min_area_fraction)
         result = answer(predictor, predictor.encode(rgb), question)
         header, shape = request.image.header, rgb.shape[:2]
         response.objects = [object_message(region) for region in result.regions]

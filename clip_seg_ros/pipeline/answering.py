@@ -25,8 +25,8 @@ class Question:
     prompts: tuple[str, ...]
     negatives: tuple[str, ...] = ()
     """Phrases whose objects are left out."""
-    threshold: float = 0.5
-    """A pixel belongs to a prompt above this probability, 0..1."""
+    threshold: float | None = None
+    """A pixel belongs to a prompt above this probability, 0..1; ``None`` for the threshold of the model that is asked."""
     min_area_fraction: float = 0.0
     """Smallest object, as a share of the image's pixels, 0..1."""
 
@@ -51,8 +51,9 @@ def answer(predictor: Predictor, encoded: EncodedImage, question: Question) -> A
     Raises:
         ValueError: What ``Predictor.ask`` raises.
     """
+    threshold = _threshold(question, predictor)
     maps = predictor.ask(encoded, _all_phrases(question))
-    return _answered(question, maps, masks(maps, question.threshold))
+    return _answered(question, maps, masks(maps, threshold))
 
 
 class Stream:
@@ -110,11 +111,15 @@ class Stream:
             looking.exception()
             self._smoother.reset()
             raise
-        maps, mask_set = self._smoother.smooth(maps, looking.result(), question.threshold)
+        maps, mask_set = self._smoother.smooth(maps, looking.result(), _threshold(question, predictor))
         result = _answered(question, maps, mask_set)
         if self._tracker is None:
             return result
         return Answer(result.maps, tuple(self._tracker.update(result.regions, rgb, stamp_ns)))
+
+
+def _threshold(question: Question, predictor: Predictor) -> float:
+    return predictor.model.threshold if question.threshold is None else question.threshold
 
 
 def _all_phrases(question: Question) -> tuple[str, ...]:
@@ -132,7 +137,7 @@ def _answered(question: Question, maps: ProbabilityMaps, mask_set: MaskSet) -> A
     kept = found
     for negative in question.negatives:
         unwanted = maps.values[maps.prompts.index(negative)]
-        kept = [region for region in kept if not _is_named(region, unwanted, question.threshold)]
+        kept = [region for region in kept if not _is_named(region, unwanted, mask_set.threshold)]
     if len(kept) < len(found):
         kept = [replace(region, id=id) for id, region in enumerate(kept, start=1)]
     return Answer(positive, tuple(kept))

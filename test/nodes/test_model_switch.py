@@ -10,9 +10,11 @@ from ros_harness import Camera, Stream, pixels_of, running_referring, stamp_ns, 
 from sensor_msgs.msg import Image
 
 from clip_seg_ros import resources
+from clip_seg_ros.evaluation.metrics import mask_iou
 from clip_seg_ros.models.checkpoints import update_sums
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image
+from clip_seg_ros.srv import Segment
 
 TOPIC = "/own/image"
 
@@ -112,6 +114,26 @@ def test_a_model_and_a_threshold_in_one_command(node, own_watcher):
     answer = own_watcher.call(GetParameters, "/own/referring/get_parameters", request)
     assert answer.values[0].double_value == 0.3
     own_watcher.say("threshold 0.5")
+
+
+def test_the_threshold_is_the_serving_models_own_until_another_is_asked_for(node, own_watcher, view):
+    """The service ``segment`` asks with the node's where its request says 0."""
+
+    def mask(threshold: float) -> np.ndarray:
+        request = Segment.Request(image=fill_image(Image(), view.rgb, "rgb8"), prompts=["red cup"], threshold=threshold)
+        (found,) = own_watcher.call(Segment, "segment", request).masks
+        return pixels_of(found) > 0
+
+    assert own_watcher.set_parameter("referring", "threshold", -1.0).successful
+    assert mask_iou(mask(0.0), mask(0.5)) > 0.99, "the embedded CLIPSeg's"
+    done(own_watcher, own_watcher.say("use cris"))
+    assert mask_iou(mask(0.0), mask(0.35)) > 0.99, "CRIS's"
+    own_watcher.say("threshold 0.7")
+    assert mask_iou(mask(0.0), mask(0.7)) > 0.99 and mask(0.7).sum() < mask(0.35).sum()
+    refused = own_watcher.set_parameter("referring", "threshold", -0.5)
+    assert not refused.successful and "or be -1 for the model's own" in refused.reason
+    assert own_watcher.set_parameter("referring", "threshold", -1.0).successful
+    done(own_watcher, own_watcher.say("use clipseg"))
 
 
 def test_the_last_of_several_commands_wins(node, own_watcher):
