@@ -54,8 +54,8 @@ if [ -n "\${ZSH_VERSION:-}" ]; then
 else
     . "$WORKSPACE/install/setup.bash"
 fi
-# Room for whole images in Fast DDS's shared memory, unless there is a profile already.
-if [ -z "\${FASTDDS_DEFAULT_PROFILES_FILE:-}\${FASTRTPS_DEFAULT_PROFILES_FILE:-}" ]; then
+# Room for whole images in Fast DDS's shared memory, unless the user has chosen a profile or transports.
+if [ -z "\${FASTDDS_DEFAULT_PROFILES_FILE:-}\${FASTRTPS_DEFAULT_PROFILES_FILE:-}\${FASTDDS_BUILTIN_TRANSPORTS:-}" ]; then
     export FASTDDS_DEFAULT_PROFILES_FILE="$WORKSPACE/install/clip_seg_ros/share/clip_seg_ros/config/fastdds_shm.xml"
     export FASTRTPS_DEFAULT_PROFILES_FILE="\$FASTDDS_DEFAULT_PROFILES_FILE"
 fi

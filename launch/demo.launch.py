@@ -7,36 +7,59 @@ Every argument of ``seg.launch.py`` can be given here as well.
 """
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from clip_seg_ros.dds import variables_for_images
 from clip_seg_ros.resources import config_dir, share_dir
+from clip_seg_ros.sim.naming import pair_of
 
 
 def generate_launch_description() -> LaunchDescription:
     """Declares the arguments and starts the nodes."""
     segmentation = PythonLaunchDescriptionSource(str(share_dir() / "launch" / "seg.launch.py"))
     return LaunchDescription([
-        DeclareLaunchArgument("seed", default_value="0", description="which scene the simulated camera sees"),
-        DeclareLaunchArgument("rviz", default_value="true", choices=["true", "false"], description="show it in RViz"),
-        IncludeLaunchDescription(segmentation, launch_arguments={"rviz": LaunchConfiguration("rviz")}.items()),
-        OpaqueFunction(function=_camera),
+        GroupAction(scoped=True, actions=[
+            DeclareLaunchArgument("seed", default_value="0", description="which scene the simulated camera sees"),
+            DeclareLaunchArgument(
+                "required", default_value="red cup",
+                description="objects that the scene must hold, with commas between: red cup, blue box",
+            ),
+            DeclareLaunchArgument("rviz", default_value="true", description="show it in RViz"),
+            # What is wrong with the scene is told before anything runs.
+            OpaqueFunction(function=_check),
+            IncludeLaunchDescription(segmentation, launch_arguments={"rviz": LaunchConfiguration("rviz")}.items()),
+            OpaqueFunction(function=_camera),
+        ]),
     ])  # fmt: skip
 
 
+def _check(context: LaunchContext) -> None:
+    _scene(context)
+
+
+def _scene(context: LaunchContext) -> dict[str, int | list[str]]:
+    """The parameters of the simulated camera that arguments change."""
+    seed, required = (LaunchConfiguration(name).perform(context) for name in ("seed", "required"))
+    if not (seed.isascii() and seed.isdecimal() and int(seed) < 2**31):
+        raise ValueError(f"seed must be a whole number from 0 to 2147483647, got {seed!r}")
+    names = [name.strip() for name in required.split(",") if name.strip()]
+    for name in names:
+        if pair_of(name) is None:
+            raise ValueError(f"required: the simulated world has no {name!r}; name a colour and a kind, as in red cup")
+    # ROS 2 knows no empty list.
+    return {"seed": int(seed), "required": names or [""]}
+
+
 def _camera(context: LaunchContext) -> list[Node]:
-    text = LaunchConfiguration("seed").perform(context)
-    try:
-        seed = int(text)
-    except ValueError:
-        raise ValueError(f"seed must be a whole number, got {text!r}") from None
     return [
         Node(
             package="clip_seg_ros",
             executable="sim_camera",
-            parameters=[str(config_dir() / "sim_camera.yaml"), {"seed": seed}],
+            parameters=[str(config_dir() / "sim_camera.yaml"), _scene(context)],
+            additional_env=variables_for_images(context.environment)[0],
             output="screen",
         )
     ]

@@ -1,19 +1,27 @@
 """Segments the images of cameras: the nodes ``referring`` and ``semantic``, with RViz if wanted.
 
     ros2 launch clip_seg_ros seg.launch.py image_topic:=/my_camera/image_raw rviz:=true
+
+Included into another launch file it changes nothing there: neither its arguments nor its environment.
 """
 
-import os
 from pathlib import Path
+from typing import Any
 
+import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, GroupAction, LogInfo, OpaqueFunction
+from launch.logging import launch_config
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
-from clip_seg_ros.config import ReferringConfig, SemanticConfig, parameters
-from clip_seg_ros.resources import config_dir, share_dir
+from clip_seg_ros.config import CameraTopics, ReferringConfig, SemanticConfig, parameters
+from clip_seg_ros.dds import variables_for_images
+from clip_seg_ros.parameter_file import parameters_of, sections
+from clip_seg_ros.resources import config_dir
+from clip_seg_ros.rviz_layout import Shown, layout
 
 FROM_FILE = "<params_file>"
 """Default of the arguments below: the parameter keeps the value that the parameter file gives it."""
@@ -46,85 +54,151 @@ SEMANTIC = {
 }
 """Parameters of one node; ``semantic_model`` is its ``model``."""
 OVERRIDES = {**SHARED, **REFERRING, **SEMANTIC}
-# What rviz/seg.rviz shows: names relative to the namespace of the node.
-RVIZ_OUTPUTS = ("overlay", "mask", "markers", "points", "semantic/overlay")
-FASTDDS_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+OWN = {
+    "namespace": ("clip_seg", "where the nodes' topics are, below the namespace that a launch file has pushed"),
+    "nodes": ("referring", "which to start: referring, semantic or both"),
+    "params_file": (str(config_dir() / "referring.yaml"), "parameters of referring"),
+    "semantic_params_file": (str(config_dir() / "semantic.yaml"), "those of semantic"),
+    "use_sim_time": (FROM_FILE, "true: nodes and RViz take the time from /clock, of a bag or a simulation"),
+    "rviz": ("false", "true: show it in RViz"),
+    "rviz_fixed_frame": ("", "frame of RViz's 3D view; empty: target_frame, else the frame in rviz/seg.rviz"),
+    "log_level": ("info", "how much the nodes say: debug, info, warn, error or fatal"),
+}
+"""Arguments that are no parameters of a node: name -> default, description."""
+CHOICES = {
+    "nodes": ("referring", "semantic", "both"),
+    "log_level": ("debug", "info", "warn", "error", "fatal"),
+}
+CONFIGS = {"referring": ReferringConfig, "semantic": SemanticConfig}
+FILES = {"referring": "params_file", "semantic": "semantic_params_file"}
 
 
 def generate_launch_description() -> LaunchDescription:
     """Declares the arguments and starts the nodes."""
-    return LaunchDescription([
-        DeclareLaunchArgument("namespace", default_value="clip_seg", description="where the nodes' topics are"),
-        DeclareLaunchArgument(
-            "nodes", default_value="referring", choices=["referring", "semantic", "both"], description="which to start"
-        ),
-        DeclareLaunchArgument(
-            "params_file", default_value=str(config_dir() / "referring.yaml"), description="parameters of referring"
-        ),
-        DeclareLaunchArgument(
-            "semantic_params_file", default_value=str(config_dir() / "semantic.yaml"), description="those of semantic"
-        ),
-        *(
-            DeclareLaunchArgument(name, default_value=FROM_FILE, description=description)
-            for name, description in OVERRIDES.items()
-        ),
-        DeclareLaunchArgument("rviz", default_value="false", choices=["true", "false"], description="show it in RViz"),
-        DeclareLaunchArgument(
-            "log_level",
-            default_value="info",
-            choices=["debug", "info", "warn", "error", "fatal"],
-            description="how much the nodes say",
-        ),
-        *_shared_memory(),
-        OpaqueFunction(function=_nodes),
-    ])  # fmt: skip
+    own = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in OWN.items()
+    ]
+    overrides = [
+        DeclareLaunchArgument(name, default_value=FROM_FILE, description=description)
+        for name, description in OVERRIDES.items()
+    ]
+    # The group keeps the defaults from the launch file that includes this one: other packages have arguments of the
+    # same names.
+    return LaunchDescription([GroupAction([*own, *overrides, OpaqueFunction(function=start)], scoped=True)])
 
 
-def _shared_memory() -> list[SetEnvironmentVariable]:
-    """Room for whole images in Fast DDS's shared memory, unless the user has a profile already."""
-    if any(os.environ.get(name) for name in FASTDDS_VARIABLES):
-        return []
-    # Its name changed between ROS 2 releases.
-    return [SetEnvironmentVariable(name, str(config_dir() / "fastdds_shm.xml")) for name in FASTDDS_VARIABLES]
+def start(context: LaunchContext) -> list[Node | LogInfo]:
+    """Returns the nodes that the arguments ask for.
+
+    Raises:
+        ValueError: an argument is wrong.
+        FileNotFoundError: a file of parameters is missing.
+    """
+    value = {name: LaunchConfiguration(name).perform(context).strip() for name in (*OWN, *OVERRIDES)}
+    value["log_level"] = value["log_level"].lower()
+    for name, choices in CHOICES.items():
+        if value[name] not in choices:
+            raise ValueError(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {value[name]!r}")
+    shows = _read("rviz", value["rviz"], bool)
+    pushed = context.launch_configurations.get("ros_namespace", None)
+    # "/" and "" both mean no namespace.
+    namespace = make_namespace_absolute(prefix_namespace(pushed, value["namespace"]) or "/")
+    environment, warning = variables_for_images(context.environment)
+    started: list[Node | LogInfo] = [LogInfo(msg=f"[WARNING] {warning}")] if warning else []
+    told = {}
+    for node in CONFIGS:
+        if value["nodes"] in (node, "both"):
+            told[node], notes = parameters_told(node, value, namespace)
+            started += [LogInfo(msg=f"[WARNING] {note}") for note in notes]
+            started.append(_node(node, value, environment))
+    return [*started, _rviz(value, namespace, told, environment)] if shows else started
 
 
-def _nodes(context: LaunchContext) -> list[Node | LogInfo]:
-    names = ("namespace", "nodes", "params_file", "semantic_params_file", "log_level", *OVERRIDES)
-    value = {name: LaunchConfiguration(name).perform(context) for name in names}
-    started = []
-    for node, file in (("referring", "params_file"), ("semantic", "semantic_params_file")):
-        if value["nodes"] not in (node, "both"):
-            continue
-        if not Path(value[file]).is_file():
-            raise FileNotFoundError(f"{file}: there is no file {value[file]}")
-        started.append(
-            Node(
-                package="clip_seg_ros",
-                executable=node,
-                namespace=value["namespace"],
-                parameters=[value[file], overriding_parameters(node, value)],
-                ros_arguments=["--log-level", value["log_level"]],
-                output="screen",
-            )
+def _node(name: str, value: dict[str, str], environment: dict[str, str]) -> Node:
+    return Node(
+        package="clip_seg_ros",
+        executable=name,
+        namespace=value["namespace"],
+        parameters=[value[FILES[name]], *filter(None, [{**overriding_parameters(name, value), **_time(value)}])],
+        ros_arguments=["--log-level", value["log_level"]],
+        additional_env=environment,
+        output="screen",
+    )
+
+
+def _time(value: dict[str, str]) -> dict[str, bool]:
+    text = value["use_sim_time"]
+    return {} if text == FROM_FILE else {"use_sim_time": _read("use_sim_time", text, bool)}
+
+
+def parameters_told(node: str, value: dict[str, str], namespace: str) -> tuple[dict[str, Any], list[str]]:
+    """Returns the parameters that a node will be told by its file and by the arguments, and what is odd about them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no file of parameters, or an argument does not fit its parameter.
+    """
+    argument, file = FILES[node], Path(value[FILES[node]]).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"{argument}: there is no file {value[argument]}")
+    name = f"{namespace.rstrip('/')}/{node}"
+    of_file = parameters_of(sections(file), name)
+    notes = []
+    if of_file is None:
+        notes.append(
+            f"{argument}: {file} says nothing to {name}, which starts with its defaults. Is it the file of another "
+            "package, whose launch file has an argument of this name?"
         )
-    if LaunchConfiguration("rviz").perform(context) == "true":
-        started.append(_rviz(value))
-    return started
+    return {**(of_file or {}), **overriding_parameters(node, value)}, notes
 
 
-def _rviz(value: dict[str, str]) -> Node | LogInfo:
+def _rviz(
+    value: dict[str, str], namespace: str, told: dict[str, dict[str, Any]], environment: dict[str, str]
+) -> Node | LogInfo:
+    """RViz with the displays of these cameras; ``told`` are the parameters of the nodes that start."""
     try:
         get_package_prefix("rviz2")
     except PackageNotFoundError:
-        return LogInfo(msg="RViz is not installed (ros-$ROS_DISTRO-rviz2): the nodes run without it")
-    topics = [(f"/clip_seg/{name}", f"/{value['namespace'].strip('/')}/{name}") for name in RVIZ_OUTPUTS]
-    if value["image_topic"] != FROM_FILE:
-        topics.append(("/camera/color/image_raw", value["image_topic"]))
+        return LogInfo(
+            msg="[WARNING] RViz is not installed (sudo apt install ros-$ROS_DISTRO-rviz2): the nodes run without it"
+        )
+    file = Path(launch_config.log_dir) / f"clip_seg{namespace.rstrip('/').replace('/', '_')}.rviz"
+    file.write_text(yaml.safe_dump(layout(shown(value, namespace, told)), sort_keys=False), encoding="utf-8")
     return Node(
         package="rviz2",
         executable="rviz2",
-        arguments=["-d", str(share_dir() / "rviz" / "seg.rviz")],
-        remappings=topics,
+        arguments=["-d", str(file)],
+        parameters=[*filter(None, [_time(value)])],
+        additional_env=environment,
+    )
+
+
+def shown(value: dict[str, str], namespace: str, told: dict[str, dict[str, Any]]) -> Shown:
+    """Returns what RViz is to show; the first of the nodes says which cameras there are.
+
+    Raises:
+        ValueError: the lists of topics and names do not fit each other.
+    """
+    node, parameters_of_node = next(iter(told.items()))
+    known = {parameter.name for parameter in parameters(CONFIGS[node])}
+    config = CONFIGS[node].from_mapping({name: told for name, told in parameters_of_node.items() if name in known})
+
+    def absolute(topic: str) -> str:
+        if topic.startswith("~"):
+            topic = node + topic[1:]
+        return topic if topic.startswith("/") or not topic else f"{namespace.rstrip('/')}/{topic}"
+
+    return Shown(
+        cameras=[
+            CameraTopics(camera.name, *map(absolute, (camera.image, camera.depth, camera.camera_info)))
+            for camera in config.cameras()
+        ],
+        namespace=namespace,
+        referring="referring" in told,
+        semantic="semantic" in told,
+        compressed=config.image_transport == "compressed",
+        fixed_frame=value["rviz_fixed_frame"] or getattr(config, "target_frame", ""),
     )
 
 
@@ -135,8 +209,7 @@ def overriding_parameters(node: str, arguments: dict[str, str]) -> dict[str, str
         ValueError: an argument does not fit its parameter.
     """
     own = REFERRING if node == "referring" else SEMANTIC
-    config = ReferringConfig if node == "referring" else SemanticConfig
-    types = {parameter.name: parameter.type for parameter in parameters(config)}
+    types = {parameter.name: parameter.type for parameter in parameters(CONFIGS[node])}
     changed = {}
     for argument in (*SHARED, *own):
         if arguments[argument] != FROM_FILE:

@@ -11,7 +11,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "clip_seg_ros"
 # What each part may import, itself included. A part is a folder or a top-level module of the package.
-CORE = {"types", "config", "commands", "command_words", "command_hints", "plurals", "resources"}
+CORE = {
+    "types", "config", "commands", "command_words", "command_hints", "plurals", "resources", "dds", "rviz_layout",
+    "parameter_file",
+}  # fmt: skip
 MODELS = CORE | {"models"}
 PIPELINE = MODELS | {"pipeline"}
 WORLD = {"types", "config", "resources", "sim", "data"}
@@ -25,6 +28,9 @@ ALLOWED = {
     "command_hints": CORE,
     "plurals": CORE,
     "resources": CORE,
+    "dds": CORE,
+    "rviz_layout": CORE,
+    "parameter_file": CORE,
     "models": MODELS,
     "pipeline": PIPELINE,
     "sim": WORLD,

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
 
+from clip_seg_ros import dds
 from clip_seg_ros.config import ReferringConfig, SemanticConfig, parameters
-from clip_seg_ros.resources import config_dir, share_dir
+from clip_seg_ros.resources import config_dir
 
 CLONE = Path(__file__).parents[1]
-FASTDDS_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 HAS_LAUNCH = all(importlib.util.find_spec(name) for name in ("launch_ros", "osrf_pycommon"))
 needs_launch = pytest.mark.skipif(
     not HAS_LAUNCH, reason="ROS 2's launch and launch_ros are not here; they come with a ROS 2 installation only"
 )
+PATIENCE_S = 120.0
+
+
+@dataclass
+class Run:
+    """What a launch started, and what it left in the launch file that included it."""
+
+    commands: dict[str, list[str]] = field(default_factory=dict)
+    """Name of the program -> its command line."""
+    environments: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Name of the program -> the environment that it was given."""
+    configurations: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    code: int = 0
 
 
 def load(name: str) -> ModuleType:
@@ -29,6 +46,66 @@ def load(name: str) -> ModuleType:
     return module
 
 
+def include(arguments: dict[str, str], name: str = "seg") -> Any:
+    """The action that includes a launch file."""
+    from launch.actions import IncludeLaunchDescription
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    source = PythonLaunchDescriptionSource(str(CLONE / "launch" / f"{name}.launch.py"))
+    return IncludeLaunchDescription(source, launch_arguments=arguments.items())
+
+
+def run(*actions: Any, programs: int = 1) -> Run:
+    """Runs the actions as a launch file until so many programs have started: what is tested is the launch file."""
+    import launch
+    from launch.event_handlers import OnProcessStart
+
+    result = Run()
+    shutdown = launch.actions.EmitEvent(event=launch.events.Shutdown())
+
+    def note(event: Any, context: Any) -> Any:
+        name = Path(event.cmd[0]).name
+        result.commands[name] = event.cmd
+        result.environments[name] = dict(os.environ if event.env is None else event.env)
+        return shutdown if len(result.commands) == programs else None
+
+    def note_what_is_left(context: Any) -> None:
+        result.configurations.update(context.launch_configurations)
+        result.environment.update(context.environment)
+
+    service = launch.LaunchService()
+    service.include_launch_description(launch.LaunchDescription([
+        launch.actions.RegisterEventHandler(OnProcessStart(on_start=note)),
+        *actions,
+        launch.actions.OpaqueFunction(function=note_what_is_left),
+        launch.actions.TimerAction(period=PATIENCE_S, actions=[shutdown]),
+    ]))  # fmt: skip
+    result.code = service.run()
+    return result
+
+
+class ParameterLoader(yaml.SafeLoader):
+    """Reads the lists that launch_ros writes as Python's tuples, as rcl does."""
+
+
+ParameterLoader.add_constructor("tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node))
+
+
+def told(command: list[str]) -> dict[str, Any]:
+    """The parameters of a command line's files, those of later files over those of earlier ones."""
+    files = [command[index + 1] for index, word in enumerate(command) if word == "--params-file"]
+    sections = [section for file in files for section in yaml.load(Path(file).read_text(), ParameterLoader).values()]
+    return {name: value for section in sections for name, value in section["ros__parameters"].items()}
+
+
+@pytest.fixture
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No transports of the user's choice, and room for images in shared memory."""
+    for variable in (*dds.CHOICES, "RMW_IMPLEMENTATION"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(dds, "free_bytes", lambda: 2**30)
+
+
 @pytest.mark.parametrize("path", sorted((CLONE / "launch").glob("*.py")), ids=lambda path: path.name)
 def test_launch_files_compile(path: Path) -> None:
     code = compile(path.read_text(), str(path), "exec")
@@ -37,13 +114,20 @@ def test_launch_files_compile(path: Path) -> None:
 
 
 @needs_launch
-def test_every_argument_is_described_and_overrides_a_real_parameter() -> None:
-    seg = load("seg")
-    arguments = {argument.name: argument for argument in seg.generate_launch_description().get_launch_arguments()}
+@pytest.mark.parametrize("name", ["seg", "demo"])
+def test_every_argument_is_described(name: str) -> None:
+    declared = load(name).generate_launch_description().get_launch_arguments()
+    arguments = {argument.name: argument for argument in declared}
 
-    own = {"namespace", "nodes", "params_file", "semantic_params_file", "rviz", "log_level"}
-    assert own | set(seg.OVERRIDES) == set(arguments)
+    seg = load("seg")
+    assert set(seg.OWN) | set(seg.OVERRIDES) | ({"seed", "required"} if name == "demo" else set()) == set(arguments)
     assert all(argument.description for argument in arguments.values())
+
+
+@needs_launch
+def test_every_argument_overrides_a_real_parameter() -> None:
+    seg = load("seg")
+
     assert set(seg.SHARED) | set(seg.REFERRING) <= {parameter.name for parameter in parameters(ReferringConfig)}
     ours = {"model" if name == "semantic_model" else name for name in (*seg.SHARED, *seg.SEMANTIC)}
     assert ours <= {parameter.name for parameter in parameters(SemanticConfig)}
@@ -73,18 +157,108 @@ def test_arguments_override_the_file_only_where_they_are_given() -> None:
 
 
 @needs_launch
-def test_the_users_fastdds_profile_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
-    from launch.actions import SetEnvironmentVariable
+def test_a_launch_file_that_includes_it_is_not_changed(plain_environment: None) -> None:
+    left = run(include({"nodes": "both", "threshold": "0.25"}), programs=2)
 
-    def profiles_set() -> int:
-        entities = load("seg").generate_launch_description().entities
-        return sum(isinstance(entity, SetEnvironmentVariable) for entity in entities)
+    assert sorted(left.commands) == ["referring", "semantic"]
+    assert told(left.commands["referring"])["threshold"] == 0.25
+    # Only what was said in the include itself, and no default of an argument.
+    assert left.configurations == {"nodes": "both", "threshold": "0.25"}
+    assert not set(dds.CHOICES) & set(left.environment)
+    for environment in left.environments.values():
+        assert {environment[name] for name in dds.PROFILE_VARIABLES} == {str(config_dir() / "fastdds_shm.xml")}
 
-    for variable in FASTDDS_VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
-    assert profiles_set() == 2
-    monkeypatch.setenv(FASTDDS_VARIABLES[1], "/some/profile.xml")
-    assert profiles_set() == 0
+
+@needs_launch
+@pytest.mark.parametrize("choice", [*dds.CHOICES, "RMW_IMPLEMENTATION"])
+def test_the_users_transports_are_respected(choice: str, plain_environment: None) -> None:
+    from launch.actions import GroupAction, SetEnvironmentVariable
+
+    value = "rmw_cyclonedds_cpp" if choice == "RMW_IMPLEMENTATION" else "LARGE_DATA"
+    # In a launch file, as well as in the shell.
+    left = run(GroupAction([SetEnvironmentVariable(choice, value), include({})], scoped=True))
+    environment = left.environments["referring"]
+
+    assert {name: environment[name] for name in (*dds.CHOICES, "RMW_IMPLEMENTATION") if name in environment} == {
+        choice: value
+    }
+
+
+@needs_launch
+def test_arguments_of_the_same_name_of_another_package_are_kept_apart_as_documented(tmp_path: Path) -> None:
+    """What docs/robots.md says to do beside Nav2, whose arguments have the same names."""
+    from launch.actions import GroupAction, SetLaunchConfiguration
+
+    theirs = tmp_path / "nav2_params.yaml"
+    theirs.write_text("amcl:\n  ros__parameters:\n    alpha1: 0.2\n")
+    nav2 = {"namespace": "robot", "params_file": str(theirs), "autostart": "false", "log_level": "warn"}
+    set_theirs = [SetLaunchConfiguration(*pair) for pair in nav2.items()]
+
+    apart = run(*set_theirs, GroupAction([include({})], scoped=True, forwarding=False))
+    assert "__ns:=/clip_seg" in apart.commands["referring"] and "info" in apart.commands["referring"]
+    assert told(apart.commands["referring"])["autostart"] is True
+    assert apart.configurations == nav2
+
+
+@needs_launch
+def test_a_parameter_file_of_another_package_is_told(tmp_path: Path) -> None:
+    seg = load("seg")
+    theirs, ours = tmp_path / "nav2_params.yaml", tmp_path / "ours.yaml"
+    theirs.write_text("amcl:\n  ros__parameters:\n    alpha1: 0.2\n")
+    ours.write_text("clip_seg:\n  referring:\n    ros__parameters:\n      threshold: 0.3\n")
+    value = dict.fromkeys(seg.OVERRIDES, seg.FROM_FILE)
+
+    _, notes = seg.parameters_told("referring", {**value, "params_file": str(theirs)}, "/clip_seg")
+    assert len(notes) == 1 and "says nothing to /clip_seg/referring" in notes[0]
+    assert seg.parameters_told("referring", {**value, "params_file": str(ours)}, "/clip_seg") == (
+        {"threshold": 0.3}, [],
+    )  # fmt: skip
+    with pytest.raises(FileNotFoundError, match="params_file: there is no file"):
+        seg.parameters_told("referring", {**value, "params_file": str(tmp_path / "none.yaml")}, "/clip_seg")
+
+
+@needs_launch
+def test_simulated_time_is_for_all_nodes_and_left_alone_by_default() -> None:
+    from launch_ros.actions import SetParameter
+
+    on = run(include({"nodes": "both", "use_sim_time": "true"}), programs=2)
+    assert [told(command)["use_sim_time"] for command in on.commands.values()] == [True, True]
+    # Neither an argument of ours: the launch file around it may have said so for all its nodes.
+    around = run(SetParameter("use_sim_time", True), include({})).commands["referring"]
+    assert told(around).get("use_sim_time", None) is True or "use_sim_time:=true" in " ".join(around).lower()
+    assert "use_sim_time" not in told(run(include({})).commands["referring"])
+
+
+@needs_launch
+@pytest.mark.parametrize(
+    ("pushed", "argument", "namespace"),
+    [
+        ("", "clip_seg", "/clip_seg"), ("", "/", "/"), ("robot1", "clip_seg", "/robot1/clip_seg"),
+        ("robot1", "/a/b", "/a/b"),
+    ],
+)
+def test_rviz_shows_the_topics_of_the_nodes(
+    pushed: str, argument: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from launch import LaunchContext
+
+    seg, said = load("seg"), []
+    monkeypatch.setattr(seg, "_rviz", lambda value, *rest: said.append(seg.shown(value, *rest[:2])) or "rviz")
+    context = LaunchContext()
+    context.launch_configurations.update({name: default for name, (default, _) in seg.OWN.items()})
+    context.launch_configurations.update(dict.fromkeys(seg.OVERRIDES, seg.FROM_FILE))
+    context.launch_configurations.update(
+        rviz="true", nodes="both", namespace=argument, image_topics="left/image,/right/image", target_frame="map"
+    )
+    if pushed:
+        context.launch_configurations["ros_namespace"] = f"/{pushed}"
+
+    assert seg.start(context)[-1] == "rviz"
+
+    (shown,) = said
+    assert (shown.namespace, shown.referring, shown.semantic, shown.fixed_frame) == (namespace, True, True, "map")
+    left = f"{namespace.rstrip('/')}/left/image"
+    assert [(camera.name, camera.image) for camera in shown.cameras] == [("left", left), ("right", "/right/image")]
 
 
 @needs_launch
@@ -96,32 +270,30 @@ def test_without_rviz_the_nodes_start_all_the_same(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(seg, "get_package_prefix", missing)
 
-    assert "RViz is not installed" in seg._rviz({"namespace": "eyes"}).msg[0].text
+    assert "RViz is not installed" in seg._rviz({}, "/", {}, {}).msg[0].text
 
 
 @needs_launch
-def test_the_demonstration_starts_camera_and_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    import launch
-    from launch.event_handlers import OnProcessStart
+def test_the_demonstration_starts_camera_and_node() -> None:
+    left = run(include({"rviz": "false", "seed": "4", "namespace": "eyes"}, "demo"), programs=2)
 
-    started = []
-    # Ended as soon as all have started: what is tested here is the launch file.
-    description = launch.LaunchDescription([
-        launch.actions.RegisterEventHandler(OnProcessStart(on_start=lambda event, _: started.append(event.cmd))),
-        launch.actions.IncludeLaunchDescription(
-            launch.launch_description_sources.PythonLaunchDescriptionSource(str(CLONE / "launch" / "demo.launch.py")),
-            launch_arguments={"rviz": "false", "seed": "4", "namespace": "eyes"}.items(),
-        ),
-        launch.actions.TimerAction(period=1.0, actions=[launch.actions.EmitEvent(event=launch.events.Shutdown())]),
-    ])  # fmt: skip
-    service = launch.LaunchService()
-    service.include_launch_description(description)
+    assert sorted(left.commands) == ["referring", "sim_camera"]
+    assert "__ns:=/eyes" in left.commands["referring"]
+    assert told(left.commands["sim_camera"])["seed"] == 4
+    # What the node says to try.
+    assert told(left.commands["sim_camera"])["required"] == ["red cup"]
 
-    service.run()
 
-    assert sorted(Path(command[0]).name for command in started) == ["referring", "sim_camera"]
-    referring = next(command for command in started if command[0].endswith("referring"))
-    assert "__ns:=/eyes" in referring
+@needs_launch
+@pytest.mark.parametrize(("argument", "text"), [("seed", "x"), ("seed", "-1"), ("required", "red giraffe")])
+def test_a_wrong_scene_is_told_before_anything_runs(
+    argument: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = run(include({"rviz": "false", argument: text}, "demo"), programs=0)
+
+    assert left.code == 1 and left.commands == {}
+    (error,) = (record.getMessage() for record in caplog.records if record.levelname == "ERROR")
+    assert argument in error and repr(text) in error
 
 
 @pytest.mark.parametrize(("name", "config"), [("referring", ReferringConfig), ("semantic", SemanticConfig)])
@@ -133,16 +305,6 @@ def test_a_nodes_file_names_every_parameter_its_default_and_whether_it_is_live(n
     assert list(values) == [parameter.name for parameter in parameters(config)]
     lines = {line.split(":")[0].strip(): line for line in text.splitlines() if ":" in line}
     assert all(("# live;" in lines[parameter.name]) == parameter.live for parameter in parameters(config))
-
-
-def test_rviz_shows_the_topics_of_the_node_and_of_the_camera() -> None:
-    displays = yaml.safe_load((share_dir() / "rviz" / "seg.rviz").read_text())["Visualization Manager"]["Displays"]
-    topics = {display["Topic"]["Value"]: display["Topic"] for display in displays if "Topic" in display}
-
-    outputs = ("overlay", "mask", "markers", "points", "semantic/overlay")
-    assert set(topics) == {*(f"/clip_seg/{name}" for name in outputs), ReferringConfig().image_topic}
-    # Cameras publish best effort, which a reliable subscription never hears.
-    assert topics[ReferringConfig().image_topic]["Reliability Policy"] == "Best Effort"
 
 
 def test_shared_memory_holds_several_images() -> None:

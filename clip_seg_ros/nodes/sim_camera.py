@@ -56,6 +56,8 @@ class SimCameraNode(Node):
         self._color = self.create_publisher(Image, "camera/color/image_raw", qos)
         self._info = self.create_publisher(CameraInfo, "camera/color/camera_info", qos)
         self._depth = self.create_publisher(Image, "camera/depth/image_raw", qos)
+        # The same lens: the depth is aligned with the colour. RViz looks for it beside the depth.
+        self._depth_info = self.create_publisher(CameraInfo, "camera/depth/camera_info", qos)
         self._true_labels = self.create_publisher(Image, "camera/ground_truth/labels", RELIABLE)
         self._true_objects = self.create_publisher(SegmentedObjectArray, "camera/ground_truth/objects", RELIABLE)
         on_set_parameters(self, self._check_scene, self._change_scene)
@@ -122,6 +124,7 @@ class SimCameraNode(Node):
         # After the drawing: it stands for the exposure, and the time that it takes is not the robot's.
         messages.stamp(self.get_clock().now().to_msg())
         self._info.publish(messages.info)
+        self._depth_info.publish(messages.info)
         self._depth.publish(messages.depth)
         self._color.publish(messages.color)
         for publisher, message in (

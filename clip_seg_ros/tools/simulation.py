@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 
-from clip_seg_ros import resources
+from clip_seg_ros import dds
 from clip_seg_ros.commands import CommandError, parse_command
 from clip_seg_ros.sim.naming import pair_of
-
-_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
 class NoRos(Exception):
@@ -46,11 +44,11 @@ def environment(profile: bool | None = None) -> dict[str, str]:
     """
     env = dict(os.environ)
     if profile is None:
-        profile = not any(name in env for name in _PROFILE_VARIABLES)
+        profile = not dds.chosen_by_user(env)
     elif not profile:
-        env = {name: value for name, value in env.items() if name not in _PROFILE_VARIABLES}
+        env = {name: value for name, value in env.items() if name not in dds.PROFILE_VARIABLES}
     if profile:
-        env.update(dict.fromkeys(_PROFILE_VARIABLES, str(resources.config_dir() / "fastdds_shm.xml")))
+        env.update(dds.profile_variables())
     # What runs at the same time must not be heard.
     env.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     return env

@@ -1,0 +1,62 @@
+"""What Fast DDS, the middleware of most ROS 2 installations, needs so that whole camera images reach their readers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from clip_seg_ros import resources
+
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+"""The variable that names a profile of Fast DDS; its name changed between ROS 2 releases."""
+CHOICES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
+"""Variables by which a user chooses the transports of Fast DDS."""
+SHARED_MEMORY = "/dev/shm"
+SEGMENT_BYTES = 64 * 2**20
+"""Shared memory that a process takes with ``config/fastdds_shm.xml``."""
+PROCESSES = 4
+"""Processes that a small set-up has: a camera's driver, a node, RViz and one that listens."""
+
+
+def chosen_by_user(environment: Mapping[str, str]) -> bool:
+    """Returns whether an environment has transports or a middleware of the user's own choice."""
+    middleware = environment.get("RMW_IMPLEMENTATION", "")
+    return any(environment.get(name) for name in CHOICES) or (bool(middleware) and "fastrtps" not in middleware)
+
+
+def profile_variables() -> dict[str, str]:
+    """Returns the environment variables that give Fast DDS the package's profile."""
+    return dict.fromkeys(PROFILE_VARIABLES, str(resources.config_dir() / "fastdds_shm.xml"))
+
+
+def variables_for_images(environment: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Chooses how images travel between processes of this machine.
+
+    Args:
+        environment: Environment variables of the process that starts the nodes.
+
+    Returns:
+        The environment variables to add for the nodes, none where the user has chosen, and a warning, empty where
+        there is none to give.
+    """
+    if chosen_by_user(environment):
+        return {}, ""
+    free = free_bytes()
+    if free is not None and free < PROCESSES * SEGMENT_BYTES:
+        # With the profile, Fast DDS would say "SHM Transport is not supported in the current platform" and go on
+        # without; without it, it uses what room there is.
+        return {}, (
+            f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB left; images in shared memory need {SEGMENT_BYTES >> 20} MiB "
+            f"for every process, {PROCESSES * SEGMENT_BYTES >> 20} MiB in all: some images will get lost. In Docker, "
+            "start the container with --ipc=host, or with --shm-size=1g"
+        )
+    return profile_variables(), ""
+
+
+def free_bytes(folder: str = SHARED_MEMORY) -> int | None:
+    """Returns the room that is left in shared memory; ``None`` where this system keeps it elsewhere."""
+    try:
+        system = os.statvfs(folder)
+    except OSError:
+        return None
+    return system.f_bavail * system.f_frsize

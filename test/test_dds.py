@@ -1,0 +1,45 @@
+"""How images travel between processes: the package's profile of Fast DDS, the user's own choice, and room for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from clip_seg_ros import dds
+from clip_seg_ros.resources import config_dir
+
+OURS = dict.fromkeys(dds.PROFILE_VARIABLES, str(config_dir() / "fastdds_shm.xml"))
+ROOM = 2**30
+
+
+@pytest.mark.parametrize("environment", [
+    {dds.PROFILE_VARIABLES[0]: "/mine.xml"}, {dds.PROFILE_VARIABLES[1]: "/mine.xml"},
+    {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}, {"RMW_IMPLEMENTATION": "rmw_zenoh_cpp"},
+])  # fmt: skip
+def test_the_users_choice_is_left_alone_and_needs_no_warning(environment, monkeypatch):
+    monkeypatch.setattr(dds, "free_bytes", lambda: 0)
+    assert dds.variables_for_images(environment) == ({}, "")
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"RMW_IMPLEMENTATION": "rmw_fastrtps_cpp", "FASTDDS_BUILTIN_TRANSPORTS": ""}]
+)
+def test_without_a_choice_images_get_the_profile(environment, monkeypatch):
+    monkeypatch.setattr(dds, "free_bytes", lambda: ROOM)
+    assert dds.variables_for_images(environment) == (OURS, "")
+    # A system that keeps its shared memory elsewhere.
+    monkeypatch.setattr(dds, "free_bytes", lambda: None)
+    assert dds.variables_for_images(environment) == (OURS, "")
+
+
+def test_a_container_without_room_is_told_what_to_do(monkeypatch):
+    """With Docker's 64 MiB, the segments of a node and of a camera do not fit."""
+    monkeypatch.setattr(dds, "free_bytes", lambda: 64 * 2**20)
+    variables, warning = dds.variables_for_images({})
+    assert variables == {}
+    assert "64 MiB left" in warning and "256 MiB in all" in warning
+    assert "--ipc=host" in warning and "--shm-size=1g" in warning
+
+
+def test_room_is_measured(tmp_path):
+    assert dds.free_bytes(str(tmp_path)) > 0
+    assert dds.free_bytes(str(tmp_path / "none")) is None
