@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 from rclpy.node import Node
@@ -60,3 +61,12 @@ class CommandRouter:
 
     def _on_message(self, message: String) -> None:
         self.give(message.data)
+
+
+def example_command(namespace: str, topic: str) -> str:
+    """Returns what a person types on this machine to give a command to a node in ``namespace``, on ``topic``."""
+    if shutil.which("ros2"):
+        return f"ros2 topic pub --once {topic} std_msgs/msg/String \"{{data: 'segment the red cup'}}\""
+    options = "" if namespace == "/clip_seg" else f"--namespace {namespace} "
+    options += "" if topic == f"{namespace}/command" else f"--topic {topic} "
+    return f'clip-seg say {options}"segment the red cup"'

@@ -17,6 +17,7 @@ from clip_seg_ros.models.caution import in_corner
 from clip_seg_ros.nodes.camera_input import CameraJob
 from clip_seg_ros.nodes.command_notes import note_on, refusal
 from clip_seg_ros.nodes.describer import Describer
+from clip_seg_ros.nodes.command_router import example_command
 from clip_seg_ros.nodes.finder import MAX_SEARCHES, Finder, Search
 from clip_seg_ros.nodes.image_prompts import ImagePrompts
 from clip_seg_ros.nodes.outcome import Outcome
@@ -175,7 +176,7 @@ class ReferringNode(SegmentationNode):
     def _on_job(self, job: CameraJob) -> None:
         if not self._was_commanded and not self.wants_images():
             topic = self.resolve_topic_name(self.settings.config.command_topic)
-            example = f"ros2 topic pub --once {topic} std_msgs/msg/String \"{{data: 'segment the red cup'}}\""
+            example = example_command(self.get_namespace(), topic)
             note = f"images arrive, but nothing says what to look for. Type: {example}"
             self.faults.report("command", "none", note)
         super()._on_job(job)

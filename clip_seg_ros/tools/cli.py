@@ -14,6 +14,8 @@ from clip_seg_ros.models.caution import EmbeddedWeightsWarning
 COMMANDS: dict[str, str] = {
     "demo": "watch the simulated robot camera find what you name",
     "render": "render a folder of pictures, masks and phrases, an example to train on",
+    "say": "give a running node a command, and print its answers",
+    "watch": "print what running nodes answer and find, as it changes",
     "train": "train a model, from rendered scenes or from a data set",
     "distill": "teach a small, fast network your classes from your pictures, without labels",
     "evaluate": "measure how well a model does",

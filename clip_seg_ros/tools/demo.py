@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import queue
+import shutil
 import signal
 import sys
 import tempfile
@@ -75,10 +76,7 @@ def run(args: argparse.Namespace) -> int:
             ChildProcesses(Path(log_dir), environment()) as children,
         ):
             session = _Session(children, args.timeout)
-            print(
-                f"Watch it in another terminal: ROS_DOMAIN_ID={children.env['ROS_DOMAIN_ID']} "
-                f"rviz2 -d {resources.share_dir() / 'rviz' / 'seg.rviz'}"
-            )
+            print(_other_terminal(children.env["ROS_DOMAIN_ID"]))
             if args.seeds is not None:
                 return _run_seeds(session, args, names)
             return _run_one(session, args, names)
@@ -88,6 +86,18 @@ def run(args: argparse.Namespace) -> int:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
         return 130 if args.once or args.seeds is not None else 0
+
+
+def _other_terminal(domain: str) -> str:
+    """What to type in another terminal, of the commands that this machine has."""
+    lines = [
+        "In another terminal, in this environment:",
+        f"  ROS_DOMAIN_ID={domain} clip-seg watch",
+        f'  ROS_DOMAIN_ID={domain} clip-seg say "find the blue box"',
+    ]
+    if shutil.which("rviz2"):
+        lines.append(f"  ROS_DOMAIN_ID={domain} rviz2 -d {resources.share_dir() / 'rviz' / 'seg.rviz'}")
+    return "\n".join(lines)
 
 
 def _interrupt(number: int, frame: object) -> None:

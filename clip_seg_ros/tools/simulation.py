@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Mapping
 
 from clip_seg_ros import dds
 from clip_seg_ros.commands import CommandError, parse_command
@@ -36,6 +37,11 @@ def check_ros(what: str) -> None:
         )
 
 
+def shared_memory(env: Mapping[str, str]) -> dict[str, str]:
+    """Returns ``env`` with the package's profile of Fast DDS, unless it names another."""
+    return dict(env) if dds.chosen_by_user(env) else {**env, **dds.profile_variables()}
+
+
 def environment(profile: bool | None = None) -> dict[str, str]:
     """This process's environment for nodes, on a ROS domain of its own unless one is set.
 
@@ -44,10 +50,10 @@ def environment(profile: bool | None = None) -> dict[str, str]:
     """
     env = dict(os.environ)
     if profile is None:
-        profile = not dds.chosen_by_user(env)
+        env = shared_memory(env)
     elif not profile:
         env = {name: value for name, value in env.items() if name not in dds.PROFILE_VARIABLES}
-    if profile:
+    else:
         env.update(dds.profile_variables())
     # What runs at the same time must not be heard.
     env.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))

@@ -10,6 +10,7 @@ from ros_harness import Camera, NodeProcess, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 
 from clip_seg_ros.msg import CommandStatus
+from clip_seg_ros.nodes.command_router import example_command
 from clip_seg_ros.nodes.faults import FIRST_REST_S
 
 FRAMES = 6
@@ -62,7 +63,7 @@ def test_images_before_any_command(ros, watcher, log):
             send_often(camera, good_image())
         said = node.wait_said("nothing says what to look for")
         assert said.count("nothing says what to look for") == 1
-        assert "ros2 topic pub --once /nobody std_msgs/msg/String \"{data: 'segment the red cup'}\"" in said
+        assert example_command("/clip_seg", "/nobody") in said
         assert node.process.poll() is None
         assert node.end(signal.SIGTERM) == 0 and "Traceback" not in node.said()
     finally:

@@ -1,0 +1,104 @@
+"""``clip-seg say``: gives a node a command and prints its answers, where there is no ``ros2`` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from clip_seg_ros.commands import CommandError, parse_command
+from clip_seg_ros.tools.processes import ChildDied
+from clip_seg_ros.tools.simulation import NoRos
+from clip_seg_ros.tools.talking import Talk, add_arguments, nobody, seconds, status_line, topic_name
+
+NOT_FOUND, REFUSED, NOBODY, NO_OUTCOME = 1, 2, 3, 4
+"""Exit codes beside 0, which says that a thing was found or a command was done."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds ``say`` to the commands of ``clip-seg``."""
+    parser = subparsers.add_parser(
+        "say",
+        help="give a running node a command, and print its answers",
+        description='Gives a running node a command, for example "segment the red cup", and prints its answers. '
+        "ROS_DOMAIN_ID names the ROS domain.",
+        epilog="exit codes: 0 found, or done; 1 not found, or failed; 2 rejected; 3 no node listens; 4 accepted, and no "
+        "outcome in time",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("text", nargs="+", metavar="TEXT", help="the command")
+    add_arguments(parser)
+    parser.add_argument("--topic", type=topic_name, default="command", metavar="TOPIC",
+                        help="topic of the commands (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--timeout", type=seconds, default=30.0, metavar="S",
+                        help="seconds to wait for the outcome (default: %(default)g)")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Says the command and waits for its outcome; returns the exit code."""
+    text = " ".join(args.text)
+    # With "=": a text that begins with a dash is no option.
+    arguments = ["--namespace", args.namespace, "--topic", args.topic, f"--say={text}"]
+    try:
+        with Talk("clip-seg say", arguments) as talk:
+            return _converse(talk, args, _Wanted(text))
+    except (NoRos, ChildDied) as error:
+        return _fail(str(error), NOBODY)
+    except KeyboardInterrupt:
+        return 130
+
+
+class _Wanted:
+    """The answers that a command will get."""
+
+    def __init__(self, text: str) -> None:
+        try:
+            command = parse_command(text)
+        except CommandError:  # the node says better what is wrong
+            command = None
+        self.is_search = command is None or command.verb != "classes"
+        self.missing = {"done"} if command is not None and command.model is not None else set()
+        self.code = 0
+
+    def take(self, status: Mapping[str, Any]) -> bool:
+        """Notes an answer; returns whether it was the last one."""
+        state = status["state"]
+        if state == "rejected":
+            self.code, self.missing = REFUSED, set()
+        elif state == "accepted":
+            self.missing |= {"found"} if status["prompts"] and self.is_search else set()
+        else:
+            self.missing.discard("found" if state in ("found", "not found") else "done")
+            if state in ("not found", "failed"):
+                self.code = NOT_FOUND
+            if state == "failed":
+                self.missing.discard("found")
+        return not self.missing
+
+
+def _converse(talk: Talk, args: argparse.Namespace, wanted: _Wanted) -> int:
+    deadline_s = None
+    accepted = False
+    while (event := talk.next(deadline_s)) is not None:
+        if event["event"] == "nobody":
+            return _fail(nobody(event, os.environ.get("ROS_DOMAIN_ID")), NOBODY)
+        if event["event"] == "connected":
+            deadline_s = time.monotonic() + args.timeout
+        elif event["event"] == "status":
+            accepted = True
+            print(status_line(event), flush=True)
+            if wanted.take(event):
+                return wanted.code
+    if not accepted:
+        return _fail(f"no answer within {args.timeout:g} s, although a node listens on {args.topic}", NO_OUTCOME)
+    if "done" in wanted.missing:
+        return _fail(f"the model is not ready after {args.timeout:g} s; --timeout waits longer", NO_OUTCOME)
+    return _fail(f"no image was answered within {args.timeout:g} s: does a camera send any?", NO_OUTCOME)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"clip-seg say: {message}", file=sys.stderr)
+    return code
