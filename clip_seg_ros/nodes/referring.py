@@ -16,8 +16,8 @@ from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.models.caution import in_corner
 from clip_seg_ros.nodes.camera_input import CameraJob
 from clip_seg_ros.nodes.command_notes import note_on, refusal
-from clip_seg_ros.nodes.describer import Describer
 from clip_seg_ros.nodes.command_router import example_command
+from clip_seg_ros.nodes.describer import Describer
 from clip_seg_ros.nodes.finder import MAX_SEARCHES, Finder, Search
 from clip_seg_ros.nodes.image_prompts import ImagePrompts
 from clip_seg_ros.nodes.outcome import Outcome

@@ -61,6 +61,8 @@ class _Wanted:
             command = None
         self.is_search = command is None or command.verb != "classes"
         self.missing = {"done"} if command is not None and command.model is not None else set()
+        if command is not None and command.verb == "describe":
+            self.missing.add("found")
         self.code = 0
 
     def take(self, status: Mapping[str, Any]) -> bool:

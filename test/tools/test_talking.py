@@ -60,6 +60,8 @@ def test_only_changes_are_told() -> None:
         ("use cris", [("accepted", ()), ("failed", ())], say.NOT_FOUND),
         ("segment the cup using cris", [("accepted", ("cup",)), ("found", ("cup",)), ("done", ())], 0),
         ("segment the cup using cris", [("accepted", ("cup",)), ("done", ()), ("not found", ("cup",))], say.NOT_FOUND),
+        ("what do you see?", [("accepted", ()), ("found", ("cup",))], 0),
+        ("what do you see?", [("accepted", ()), ("failed", ())], say.NOT_FOUND),
         ("classes: cup, table", [("accepted", ("cup", "table"))], 0),
     ],
 )
