@@ -33,6 +33,10 @@ from clip_seg_ros.types import CameraFrame, CameraIntrinsics
 
 AnyImage = Image | CompressedImage
 
+MAX_MESSAGE_BYTES = 2**27
+"""Of one image; several are kept until their depth comes."""
+MAX_KEPT_BYTES = 2**28
+"""Of the colour images that are kept, beside the newest."""
 SILENCE_S = 5.0
 """A camera that sends nothing for so long is taken for dead."""
 
@@ -134,12 +138,26 @@ class CameraInput:
     def _on_image(self, message: AnyImage) -> None:
         self.arrived_s = time.monotonic()
         self.received += 1
+        if not self._is_bearable(message, "image"):
+            return
         # Matched as they come and not after the inference, which can outlast any buffer.
         job = CameraJob(self, message, self._depth_images.peek(stamp_ns(message.header), self._tolerance_s()))
         self._jobs.append(job)
+        while len(self._jobs) > 1 and sum(len(each.image.data) for each in self._jobs) > MAX_KEPT_BYTES:
+            self._jobs.popleft()
         self._on_job(job)
 
+    def _is_bearable(self, message: AnyImage, what: str) -> bool:
+        """Tells of a message that is too large to be kept, whatever it says it holds."""
+        got = len(message.data)
+        if got > MAX_MESSAGE_BYTES:
+            fault = f"a message of {got:,} bytes is too large, {MAX_MESSAGE_BYTES:,} are taken: send smaller images"
+            self._faults.report(self.source(what), "bytes", fault)
+        return got <= MAX_MESSAGE_BYTES
+
     def _on_depth(self, message: AnyImage) -> None:
+        if not self._is_bearable(message, "depth"):
+            return
         came_ns = stamp_ns(message.header)
         self._depth_images.add(came_ns, message)
         for job in list(self._jobs):

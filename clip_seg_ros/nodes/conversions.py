@@ -22,11 +22,13 @@ from clip_seg_ros.nodes.image_decoding import (
     ConversionError,
     pixel_rows,
     planar_to_rgb,
+    require_size,
     samples,
     samples_to_rgb,
     to_8_bits,
     with_library,
 )
+from clip_seg_ros.nodes.picture_size import JPEG, PNG, picture_size
 from clip_seg_ros.types import CameraIntrinsics
 
 # encoding -> (channels, how OpenCV calls the way to RGB); those that name no colours have OpenCV's order
@@ -49,7 +51,6 @@ _WRITTEN_TYPES = {"rgb8": "u1", "mono8": "u1", "8UC1": "u1", "16UC1": "u2", "32F
 
 # What compressed_depth_image_transport puts before the picture: a format and its quantisation's A and B.
 _DEPTH_HEADER = struct.Struct("<iff")
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _SCAN_START, _IMAGE_END = b"\xff\xda", b"\xff\xd9"
 
 # The models whose coefficients have the order of OpenCV, and how many of those there can be.
@@ -247,10 +248,13 @@ def _without_absent(depth_m: np.ndarray) -> np.ndarray:
 
 def _decoded(data: bytes, format: str) -> np.ndarray:
     """(H, W), (H, W, 3) BGR or (H, W, 4) BGRA, uint8 or uint16, from a JPEG or PNG."""
-    if not data.startswith((_JPEG, _PNG)):
+    if not data.startswith((JPEG, PNG)):
         raise ConversionError("data", f"the data of a picture of format {format!r} are neither JPEG nor PNG")
+    size = picture_size(data)
+    if size is not None:
+        require_size(*size)
     # Older OpenCVs make a grey half of a missing one. Within a scan these two bytes can only be the end of the image.
-    cut = data.startswith(_JPEG) and data.rfind(_IMAGE_END) < data.rfind(_SCAN_START)
+    cut = data.startswith(JPEG) and data.rfind(_IMAGE_END) < data.rfind(_SCAN_START)
     try:
         pixels = None if cut else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:  # a size beyond all memory

@@ -39,6 +39,8 @@ LIBRARY_ENCODINGS: dict[str, tuple[str, int, str]] = {
     "yuyv": ("u1", 2, "yuv422_yuy2"),
 }
 PLANAR_ENCODINGS = ("nv21", "nv24")
+MAX_PIXELS = 2**25
+"""Of an image: 8K video. A model's answers take 4 bytes for each pixel and prompt."""
 _SMALLEST_MOSAIC = 3
 """Pixels a side; from less, OpenCV makes a black image without a word."""
 
@@ -199,6 +201,16 @@ def planar_to_rgb(message: Any) -> np.ndarray:
     return np.ascontiguousarray(doubled[:, ::2])
 
 
+def require_size(height: int, width: int) -> None:
+    """Raises ConversionError where an image has no pixel or more than ``MAX_PIXELS``; asked before memory is taken."""
+    if height == 0 or width == 0:
+        raise ConversionError("empty", f"the image is empty: {width}x{height} pixels")
+    if height * width > MAX_PIXELS:
+        raise ConversionError(
+            "size", f"the image is too large: {width}x{height} pixels are more than {MAX_PIXELS:,}; send a smaller one"
+        )
+
+
 def _require_even(message: Any, *sides: str) -> None:
     if any(getattr(message, side) % 2 for side in sides):
         raise ConversionError(
@@ -210,8 +222,7 @@ def _require_even(message: Any, *sides: str) -> None:
 def _padded_rows(message: Any, bytes_per_pixel: int, count: int | None = None) -> np.ndarray:
     """(count, step) uint8 view of the message's first rows."""
     height, width, step = int(message.height), int(message.width), int(message.step)
-    if height == 0 or width == 0:
-        raise ConversionError("empty", f"the image is empty: {width}x{height} pixels")
+    require_size(height, width)
     if step < width * bytes_per_pixel:
         raise ConversionError(
             "step",

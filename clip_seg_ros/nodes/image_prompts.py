@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from clip_seg_ros.pipeline.predictor import Predictor
 
 MAX_EXAMPLES = 64
+MAX_BYTES = 2**28
+"""Of all examples together: they are kept, so that a model that comes later can learn them."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class _Example:
     """(H, W) bool."""
     text: str | None
     text_weight: float
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes to keep it."""
+        return self.rgb.nbytes + self.mask.nbytes
 
     def teach(self, name: str, predictor: Predictor) -> None:
         """Lets ``name`` mean this; raises ValueError where the model or the example is unfit."""
@@ -89,6 +96,10 @@ class ImagePrompts:
             with self._lock:
                 if len(self._examples) >= MAX_EXAMPLES and name not in self._examples:
                     raise ValueError(f"there are {MAX_EXAMPLES} image prompts already: remove one first")
+                kept = (other.size_bytes for named, other in self._examples.items() if named != name)
+                if sum(kept) + example.size_bytes > MAX_BYTES:
+                    most = f"{MAX_BYTES // 2**20} MiB"
+                    raise ValueError(f"the examples would take more than {most}: remove one or show a smaller image")
                 example.teach(name, self._node.host.predictor)
                 self._examples[name] = example
             self._on_change(name)

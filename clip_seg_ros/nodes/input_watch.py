@@ -40,7 +40,9 @@ class InputWatch:
         self._commands = Input(commands.topic_name, String, RELIABLE, commands)
         self._since_s = time.monotonic()
         self._seen: Counter[bytes] = Counter()
-        """How often each publisher that does not fit was seen."""
+        """How often each publisher that does not fit, and is still there, was seen before this look .."""
+        self._present: Counter[bytes] = Counter()
+        """... and with it."""
         self._timer = node.create_timer(_PERIOD_S, self._look)
 
     def close(self) -> None:
@@ -48,6 +50,8 @@ class InputWatch:
         self._node.destroy_timer(self._timer)
 
     def _look(self) -> None:
+        # Those that went away are forgotten, or whoever comes and goes all day would fill the memory.
+        self._seen, self._present = self._present, Counter()
         self._tell("command topic", self._commands)
         now_s = time.monotonic()
         wanted = self._wanted()
@@ -88,7 +92,7 @@ class InputWatch:
             # The name of its node comes a little later than a publisher itself.
             if other.node_name != _NAME_TO_COME or self._seen[endpoint] >= _NAMELESS_LOOKS:
                 lines.append(line)
-            self._seen[endpoint] += 1
+            self._present[endpoint] = self._seen[endpoint] + 1
         return lines
 
 

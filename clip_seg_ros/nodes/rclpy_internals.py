@@ -6,8 +6,10 @@ release may change without a word.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import lru_cache
 from typing import Any
 
 from lifecycle_msgs.srv import ChangeState
@@ -138,4 +140,18 @@ def take(subscription: Subscription) -> Any | None:
     """Takes the oldest message that waits in a subscription, or its bytes where it is raw; ``None`` where none does."""
     with subscription.handle:
         taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+    _forgetter()()
     return None if taken is None else taken[0]
+
+
+@lru_cache(maxsize=1)
+def _forgetter() -> Callable[[], None]:
+    """What forgets the error that a broken message left in this thread, whether or not a good one was taken behind it.
+
+    rclpy leaves it there, and then the next broken message has rcutils write a dozen lines about the first.
+    """
+    # Loaded already, as a part of rclpy; where it goes by another name, the lines remain.
+    try:
+        return ctypes.CDLL("librcutils.so").rcutils_reset_error
+    except (OSError, AttributeError):
+        return lambda: None

@@ -55,6 +55,7 @@ class SegmentService:
         threshold = request.threshold or config.asked_threshold
         question = Question(prompts, negatives, threshold, config.min_area_fraction)
         result = answer(predictor, predictor.encode(rgb), question)
+        self._node.sizes.saw("segment", (rgb.shape, len(prompts)))
         header, shape = request.image.header, rgb.shape[:2]
         response.objects = [object_message(region) for region in result.regions]
         response.masks = [

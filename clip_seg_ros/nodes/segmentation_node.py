@@ -29,6 +29,7 @@ from clip_seg_ros.nodes.rclpy_internals import guard_transitions
 from clip_seg_ros.nodes.statuses import StatusTopic
 from clip_seg_ros.nodes.subscription_thread import SubscriptionThread, own_thread_group
 from clip_seg_ros.pipeline.latest_worker import LatestWorker
+from clip_seg_ros.pipeline.memory import SizeWatch
 
 if TYPE_CHECKING:
     from clip_seg_ros.pipeline.predictor import Predictor
@@ -65,6 +66,7 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
         """Why the last configure failed."""
         # Guards what the worker and the callbacks share, and lets "forget it" and "publish it" exclude each other.
         self.lock = threading.RLock()
+        self.sizes = SizeWatch()
         self.active = False
         self._listener: SubscriptionThread | None = None
         self._worker: LatestWorker[CameraJob] | None = None
@@ -259,7 +261,7 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
             return
         waited_s = max(0.0, self._free_s - job.came_s)
         predictor = self.host.predictor
-        before_s = predictor.seconds
+        before_s, rgb = predictor.seconds, None
         try:
             rgb = job.camera.rgb(job)
             if rgb is not None and self.work(job, rgb, predictor):
@@ -267,6 +269,8 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
                 self.faults.clear("inference")
         finally:
             self._free_s = time.monotonic()
+            if rgb is not None:
+                self.sizes.saw(job.camera.name, rgb.shape)
 
     def _on_input_error(self, error: Exception) -> None:
         self.faults.report("input", repr(error), f"a message cannot be taken: {type(error).__name__}: {error}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
-import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from clip_seg_ros.pipeline import memory
 from clip_seg_ros.pipeline.latest_worker import LatestWorker
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ class ModelHost:
         on_ready: Callable[[str], None],
         on_failed: Callable[[str, Exception], None],
     ) -> None:
+        memory.limit_kernels()
         self._load, self._on_ready, self._on_failed = load, on_ready, on_failed
         self._lock = threading.Lock()
         self._serving: tuple[str, Predictor] | None = None
@@ -137,11 +137,4 @@ class ModelHost:
 def _free_memory() -> None:
     # A model is a web of references to itself, which waits for the collector with all its tensors.
     gc.collect()
-    torch = sys.modules.get("torch")  # no predictor was ever built without it
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if sys.platform == "linux":
-        # glibc keeps what was freed for the threads that had it, until it is told to give it back.
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    memory.give_back()

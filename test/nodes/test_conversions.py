@@ -116,6 +116,7 @@ def test_the_message_is_not_changed():
         ({"height": 0}, "empty", ["5x0"]),
         ({"width": 0}, "empty", ["0x4"]),
         ({"step": 14}, "step", ["15 bytes", "14"]),
+        ({"height": 2**16, "width": 2**16, "step": 2**31}, "size", ["65536x65536", "33,554,432"]),
         ({"height": 5}, "truncated", ["75 bytes", "got 60"]),
         ({"data": array.array("B")}, "truncated", ["got 0"]),
     ],

@@ -191,3 +191,17 @@ def test_truncated_compressed_depth_is_refused(length):
     message.data = message.data[:length]
     with pytest.raises(ConversionError):
         compressed_depth_to_metres(message)
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "png"])
+def test_a_picture_that_claims_to_be_huge_is_refused_before_it_is_decoded(codec):
+    message = compressed(picture((24, 32)), codec, codec)
+    data = bytearray(message.data)
+    if codec == "png":
+        data[16:24] = (30_000).to_bytes(4, "big") * 2
+    else:
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = (30_000).to_bytes(2, "big") * 2
+    message.data = array.array("B", bytes(data))
+    with pytest.raises(ConversionError, match="30000x30000 pixels are more than"):
+        compressed_to_rgb(message)

@@ -10,9 +10,9 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from rclpy.serialization import deserialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from ros_harness import wait_until
-from std_msgs.msg import Int32, String
+from std_msgs.msg import Header, Int32, String
 
 from clip_seg_ros.nodes.subscription_thread import OwnThreadGroup, SubscriptionThread
 
@@ -161,3 +161,17 @@ def test_a_subscription_that_is_gone_too_early_is_told(stage):
     wait_until(lambda: stage.errors, "the fault")
     assert isinstance(stage.errors[0], RuntimeError) and thread._thread.is_alive()
     assert thread.close()
+
+
+def test_broken_messages_leave_no_words_of_the_middleware_behind(stage, capfd):
+    number, word = [], []
+    numbers, a = subscribe(stage, Header, "broken/headers", number.append)
+    words, b = subscribe(stage, String, "broken/words", word.append)
+    stage.listen(a, b)
+    for count in range(1, 4):
+        for publisher, heard, good in ((numbers, number, Header()), (words, word, String())):
+            publisher.publish(serialize_message(good)[:6])
+            publisher.publish(good)
+            wait_until(lambda: len(heard) == count, "what is not broken")
+    # Told where one broken message finds what another, of another type, has left.
+    assert "rcutils_reset_error" not in capfd.readouterr().err

@@ -1,0 +1,64 @@
+import ctypes
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from clip_seg_ros.pipeline.memory import KERNELS, PAUSE_S, SizeWatch, give_back
+from clip_seg_ros.pipeline.model_host import ModelHost
+
+class Clock:
+    """Monotonic time that tests set."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_memory_is_given_back_when_sizes_change_but_not_always():
+    clock, times = Clock(), []
+    watch = SizeWatch(lambda: times.append(clock.now_s), clock)
+    for number in range(100):  # two cameras whose sizes stay
+        watch.saw(f"camera {number % 2}", (480 + number % 2, 640))
+        clock.now_s += 1.0
+    assert times == []
+    for number in range(1, 101):  # another size each time
+        watch.saw("camera 0", (480, 640 + number))
+        clock.now_s += PAUSE_S / 4
+    assert times == [100.0 + PAUSE_S * each for each in range(25)]
+    # What changed within the pause is made up for after it.
+    clock.now_s += PAUSE_S
+    watch.saw("camera 0", (480, 740))
+    watch.saw("camera 0", (480, 740))
+    assert len(times) == 26
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="glibc alone keeps it"
+)
+def test_what_was_freed_is_returned():
+    def resident() -> int:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    # Below what glibc maps by itself, and the last one keeps the others from the heap's end.
+    blocks = [np.ones(100_000, np.uint8) for _ in range(1000)]
+    last = blocks.pop()
+    full = resident()
+    del blocks
+    give_back()
+    assert full - resident() > 50_000_000
+    assert last.all()
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, str(KERNELS)), ("64", "64")])
+def test_whoever_serves_models_bounds_what_torch_keeps_for_shapes(monkeypatch, given, expected):
+    names = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+    for name in names:
+        monkeypatch.setenv(name, given or "")
+        if given is None:
+            monkeypatch.delenv(name)
+    ModelHost(lambda name: None, print, print)
+    assert [os.environ[name] for name in names] == [expected] * 2
