@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.duration import Duration
+from rclpy.exceptions import InvalidHandle
+from rclpy.task import Future
 from std_msgs.msg import Header
 
 from clip_seg_ros.action import FindObject
 from clip_seg_ros.nodes.image_prompts import as_commands_say
-from clip_seg_ros.nodes.outputs import object_message
+from clip_seg_ros.nodes.outputs import no_object_message, object_message
+from clip_seg_ros.nodes.qos import ACTION
 from clip_seg_ros.types import ObjectRegion
 
 if TYPE_CHECKING:
@@ -25,6 +29,9 @@ MAX_SEARCHES = 8
 """Goals at once. Each takes a thread of the node's executor as long as it lasts."""
 _PERIOD_S = 0.05
 """How often a goal looks whether it was cancelled."""
+_DEACTIVATED = "the node was deactivated"
+_RESULTS_KEPT_S = 60
+"""How long the result of a goal is kept for those who have yet to ask for it."""
 
 
 class Search:
@@ -65,6 +72,29 @@ class Search:
         self.news.set()
 
 
+class _Server(ActionServer):
+    """An action server that knows whose results have yet to be sent.
+
+    rclpy has no public word for that. Where the names that are used here are gone, every result counts as unsent, and
+    closing the action takes as long as it may.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._sent: WeakSet[Future] = WeakSet()
+        super().__init__(*args, **options)
+
+    def unsent(self) -> int:
+        """Returns the number of goals whose result has not been sent to anybody."""
+        return sum(future not in self._sent for future in list(getattr(self, "_result_futures", {}).values()))
+
+    def _send_result_response(self, request_header: Any, future: Future) -> None:
+        try:
+            super()._send_result_response(request_header, future)
+        except InvalidHandle:
+            pass  # closed before a result could be sent in time
+        self._sent.add(future)
+
+
 class Finder:
     """Runs the action's goals, each for itself, beside the commands."""
 
@@ -76,17 +106,18 @@ class Finder:
 
     def open(self) -> None:
         """Offers the action."""
-        self._server = ActionServer(
-            self._node, FindObject, "find_object", self._run, callback_group=ReentrantCallbackGroup(),
-            cancel_callback=lambda goal: CancelResponse.ACCEPT,
+        calls = self._node.calls
+        self._server = _Server(
+            self._node, FindObject, "find_object", self._run, callback_group=calls.group(reentrant=True),
+            cancel_callback=lambda goal: CancelResponse.ACCEPT, result_timeout=_RESULTS_KEPT_S,
+            goal_service_qos_profile=ACTION, result_service_qos_profile=ACTION, cancel_service_qos_profile=ACTION,
         )  # fmt: skip
+        calls.also_wait_for(self._server.unsent)
 
     def close(self) -> None:
-        """Takes the action away; what is being looked for is given up."""
+        """Takes the action away."""
         with self._lock:
-            searches, self._searches = self._searches, []
-        for search in searches:
-            search.fail("the node ends")
+            self._searches = []
         if self._server is not None:
             self._server.destroy()
             self._server = None
@@ -103,6 +134,8 @@ class Finder:
     def _begin(self, goal: FindObject.Goal) -> Search | str:
         """A search that is under way, or why there is none."""
         names = [camera.name for camera in self._node.cameras]
+        if self._node.calls.refusal:
+            return self._node.calls.refusal
         if not self._node.active:
             return "the node is not active: activate it first"
         if Duration.from_msg(goal.timeout).nanoseconds < 0:
@@ -131,7 +164,7 @@ class Finder:
             if isinstance(search, str):
                 # Accepted and then aborted, because a refusal cannot say why.
                 goal.abort()
-                return FindObject.Result(message=search)
+                return _nothing_found(search)
             try:
                 return self._watch(goal, search)
             finally:
@@ -141,27 +174,32 @@ class Finder:
                 raise
             # The process ends, and nobody can be told any more.
             goal.destroy()
-            return FindObject.Result()
+            return _nothing_found("the node ended")
 
     def _watch(self, goal: ServerGoalHandle, search: Search) -> FindObject.Result:
         """Waits until a search comes to an end."""
         timeout_s = Duration.from_msg(goal.request.timeout).nanoseconds * 1e-9 or DEFAULT_TIMEOUT_S
-        clock = self._node.get_clock()
-        deadline = clock.now() + Duration(seconds=timeout_s)
+        # In time that passes even where that of a simulation stands still.
+        deadline_s = time.monotonic() + timeout_s
         why = f"not found within {timeout_s:g} s"
-        while clock.now() < deadline:
+        while time.monotonic() < deadline_s:
             if search.news.wait(_PERIOD_S):
                 search.news.clear()
                 goal.publish_feedback(FindObject.Feedback(images=search.images, best_score=search.best_score))
             if goal.is_cancel_requested:
                 goal.canceled()
-                return FindObject.Result(message=f"{search.phrase}: cancelled after {search.images} images")
+                return _nothing_found(f"{search.phrase}: cancelled after {search.images} images")
             if search.seen is not None:
                 goal.succeed()
                 return search.seen
-            if search.fault or not self._node.active:
-                why = search.fault or "the node was deactivated"
+            why_not = search.fault or self._node.calls.refusal or ("" if self._node.active else _DEACTIVATED)
+            if why_not:
+                why = why_not
                 break
         goal.abort()
         seen = f"{search.images} images, best score {search.best_score:.2f}"
-        return FindObject.Result(message=f"{search.phrase}: {why}; {seen}")
+        return _nothing_found(f"{search.phrase}: {why}; {seen}")
+
+
+def _nothing_found(why: str) -> FindObject.Result:
+    return FindObject.Result(message=why, object=no_object_message())

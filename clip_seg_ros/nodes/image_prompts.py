@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 
 from clip_seg_ros.commands import CommandError, parse_command
+from clip_seg_ros.nodes.answering_services import AnsweringServices
 from clip_seg_ros.nodes.conversions import ConversionError, image_to_rgb
 from clip_seg_ros.srv import ListPrompts, RemovePrompt, SetImagePrompt
 
@@ -56,27 +56,24 @@ class ImagePrompts:
         self._node, self._on_change = node, on_change
         self._examples: dict[str, _Example] = {}
         self._lock = threading.Lock()
-        self._services = []
-        # Examples are taught one at a time, and commands need not wait for that.
-        self._group = MutuallyExclusiveCallbackGroup()
 
     def __contains__(self, name: str) -> bool:
         return name in self._examples
 
     def open(self) -> None:
         """Offers the services."""
+        # Examples are taught one at a time, and commands need not wait for that.
+        self._services = AnsweringServices(self._node, self._node.calls, self._node.faults)
         for kind, name, answer in (
             (SetImagePrompt, "set_image_prompt", self._set),
             (ListPrompts, "list_prompts", self._list),
             (RemovePrompt, "remove_prompt", self._remove),
         ):
-            self._services.append(self._node.create_service(kind, name, answer, callback_group=self._group))
+            self._services.offer(kind, name, answer)
 
     def close(self) -> None:
         """Takes the services away; the examples stay."""
-        for service in self._services:
-            self._node.destroy_service(service)
-        self._services = []
+        self._services.close()
 
     def teach(self, predictor: Predictor) -> None:
         """Lets another model learn all examples; tells it as a fault where it cannot."""
@@ -101,6 +98,8 @@ class ImagePrompts:
                     most = f"{MAX_BYTES // 2**20} MiB"
                     raise ValueError(f"the examples would take more than {most}: remove one or show a smaller image")
                 example.teach(name, self._node.host.predictor)
+                if self._node.calls.refusal:  # and the caller was or is told so
+                    raise RuntimeError(self._node.calls.refusal)
                 self._examples[name] = example
             self._on_change(name)
         except (ValueError, RuntimeError) as error:

@@ -71,6 +71,15 @@ def object_message(region: ObjectRegion) -> SegmentedObject:
     )
 
 
+def no_object_message() -> SegmentedObject:
+    """No region at all: what could be taken for a place is NaN."""
+    absent = (math.nan,) * 3
+    return SegmentedObject(
+        centroid_x=math.nan, centroid_y=math.nan, position=_point(absent), box_pose=Pose(position=_point(absent)),
+        box_size=_vector(absent),
+    )  # fmt: skip
+
+
 def _box_pose(box: OrientedBox) -> Pose:
     x, y, z, w = (float(value) for value in box.orientation_xyzw)
     return Pose(position=_point(box.center_m), orientation=Quaternion(x=x, y=y, z=z, w=w))

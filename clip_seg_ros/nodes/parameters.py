@@ -20,13 +20,14 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 class ConfigParameters(Generic[ConfigT]):
     """Declares every setting of a ``Config`` on a node and keeps the values that are in force.
 
-    Settings that are not live are read-only once the node runs. A wrong value is refused with the reason that the
+    Settings that are not live change only while the node is not configured. A wrong value is refused with the reason that the
     configuration gives, and nothing of that request is applied.
     """
 
     def __init__(
         self, node: Node, config_type: type[ConfigT], check: Callable[[ConfigT, ConfigT], None] = lambda old, new: None,
         on_change: Callable[[ConfigT, ConfigT], None] = lambda old, new: None,
+        all_may_change: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         """Declares them.
 
@@ -35,6 +36,7 @@ class ConfigParameters(Generic[ConfigT]):
             config_type: That describes them.
             check: Called with the values in force and those asked for; raises ValueError to refuse these.
             on_change: Called likewise once a change is in force.
+            all_may_change: Says whether settings that are not live may change at the moment, too.
 
         Raises:
             ValueError: A value on the command line or in a file is wrong; rclpy raises exceptions of its own too.
@@ -43,7 +45,7 @@ class ConfigParameters(Generic[ConfigT]):
         for setting in parameters(config_type):
             # Static typing would refuse "threshold: 1", which a person means as 1.0.
             descriptor = ParameterDescriptor(
-                description=setting.description, read_only=not setting.live, dynamic_typing=setting.type is float
+                description=setting.description, dynamic_typing=setting.type is float
             )
             if setting.type is float:
                 descriptor.floating_point_range = [FloatingPointRange(from_value=setting.low, to_value=setting.high)]
@@ -53,7 +55,8 @@ class ConfigParameters(Generic[ConfigT]):
             default = [*setting.default] or [""] if setting.type is tuple else setting.default
             values[setting.name] = node.declare_parameter(setting.name, default, descriptor).value
         self.config: ConfigT = config_type.from_mapping(values)
-        self._also_check, self._on_change = check, on_change
+        self._also_check, self._on_change, self._all_may_change = check, on_change, all_may_change
+        self._fixed = {setting.name for setting in parameters(config_type) if not setting.live}
         self._lock = threading.Lock()
         on_set_parameters(node, self._check, self._apply)
 
@@ -65,7 +68,12 @@ class ConfigParameters(Generic[ConfigT]):
 
     def _check(self, changes: list[Parameter]) -> SetParametersResult:
         try:
-            self._also_check(self.config, self._changed(changes))
+            new = self._changed(changes)
+            fixed = [name for name in self._fixed if getattr(new, name) != getattr(self.config, name)]
+            if fixed and not self._all_may_change():
+                names = ", ".join(sorted(fixed))
+                raise ValueError(f"{names} can change only before the node is configured: clean it up first")
+            self._also_check(self.config, new)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

@@ -1,4 +1,4 @@
-"""Runs one node as a process that starts, or says in one line why not, and that ends quietly."""
+"""Runs one node as a process that starts, or says in one line why not, that lives on, and that ends quietly."""
 
 from __future__ import annotations
 
@@ -7,22 +7,35 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import rclpy
 from rclpy.exceptions import InvalidHandle, NameValidationException, ParameterException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Task
 
 from clip_seg_ros.models.caution import EmbeddedWeightsWarning
+from clip_seg_ros.nodes.answering_services import answer_always
+from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.nodes.rclpy_internals import has_begun
 
-_LONGEST_SLEEP_S = 0.5
+NodeT = TypeVar("NodeT", bound=Node)
+
+_LONGEST_SLEEP_S = 0.2
+"""After which the executor sees that a signal has come."""
 _LONGEST_START_S = 0.01
 _NAP_S = 2e-5
+_LONGEST_INTERRUPT_S = 2.0
+"""For the way out of what is interrupted while the node starts."""
+_LONGEST_FINISH_S = 20.0
+"""For what is to be finished before the process ends; it bounds itself, unless something hangs."""
+_LONGEST_PAUSE_S = 0.1
+"""Between two errors of the executor, for the next one may come at once."""
 # What a user can bring about: wrong arguments and parameters, missing files, a device that is not there.
 _USER_ERRORS = (ValueError, OSError, RuntimeError, ParameterException, NameValidationException)
 
@@ -56,64 +69,110 @@ class _Executor(MultiThreadedExecutor):
             time.sleep(_NAP_S)
 
 
-def run_node(name: str, create: Callable[[], Node], threads: int = 1) -> int:
+class _Signals:
+    """Takes note of SIGINT and SIGTERM, and interrupts what they find at work as long as ``interrupts`` is true."""
+
+    def __init__(self) -> None:
+        self.came, self.interrupts = False, True
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        # A terminal sends it to all processes, and launch then passes it on once more.
+        first, self.came = not self.came, True
+        if first and self.interrupts:
+            # Whoever is interrupted may complain of it, or go on: neither is of use any more.
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+            sys.unraisablehook = lambda _: None
+            way_out = threading.Timer(_LONGEST_INTERRUPT_S, os._exit, (0,))
+            way_out.daemon = True
+            way_out.start()
+            raise KeyboardInterrupt
+
+
+def run_node(
+    name: str, create: Callable[[], NodeT], threads: int = 1, finish: Callable[[NodeT], None] | None = None
+) -> int:
     """Creates the node, spins it until SIGINT or SIGTERM and returns the exit code of the process.
 
-    With several ``threads``, callbacks of different groups run beside each other.
+    That is 0 where a signal ends the process, whenever it comes, and 1 where the node cannot start. What a callback
+    raises is told as an error and ends nothing; the caller of a service gets an answer that says so.
 
-    ``create`` is called once rclpy handles signals, so that what is slow to import belongs into it. What it raises for
-    the user's mistakes (``ValueError``, ``OSError``, ``RuntimeError`` and rclpy's own) becomes one line on stderr.
+    Args:
+        name: Name of the program, for what it says on stderr.
+        create: Creates the node once signals are handled, so that what is slow to import belongs into it. What it
+            raises for the user's mistakes (``ValueError``, ``OSError``, ``RuntimeError`` and rclpy's own) becomes one
+            line on stderr.
+        threads: Number of threads; with several, callbacks of different groups run beside each other.
+        finish: Called after the signal on a thread of its own while callbacks still run; it must not take long.
     """
     # Nodes say it in their log, and in the answers to commands.
     warnings.simplefilter("ignore", EmbeddedWeightsWarning)
-    node, spinning = None, False
-
-    def interrupt(number: int, frame: object) -> None:
-        # While the executor spins, rclpy ends it; an exception at any place could leave a thread that is never joined.
-        if not spinning:
-            raise KeyboardInterrupt
-
-    # rclpy calls the handlers that it finds after its own: both signals then interrupt what is slow to start, too.
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
+    signals, node = _Signals(), None
     try:
-        rclpy.init()
-    except RuntimeError as error:
-        return _fail(name, error)
-    try:
-        try:
-            node = create()
-        except _USER_ERRORS as error:
-            # Once a signal has shut rclpy down, everything that is still being created fails.
-            return _fail(name, error) if rclpy.ok() else 0
-        executor = SingleThreadedExecutor() if threads == 1 else _Executor(threads)
-        executor.add_node(node)
-        spinning = True
-        # Not spin(): a signal wakes it before rclpy has shut down, and a node without timers would sleep on for ever.
-        while rclpy.ok():
-            executor.spin_once(_LONGEST_SLEEP_S)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except RuntimeError:
-        # Once a signal has shut rclpy down, the callbacks that were still under way fail.
-        if rclpy.ok():
+        # rclpy's own handlers would end its context first, and with it the way to whoever waits for an answer.
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        node = create()
+        signals.interrupts = False
+        if not signals.came:
+            executor = SingleThreadedExecutor() if threads == 1 else _Executor(threads)
+            executor.add_node(node)
+            _spin(node, executor, signals, finish)
+    except _USER_ERRORS as error:
+        if node is not None:
+            raise
+        if not signals.came:
+            return _fail(name, error)
+    except BaseException:
+        # Libraries turn the interrupt into errors of their own.
+        if not signals.came:
             raise
     finally:
+        signals.interrupts = False
+        rclpy.try_shutdown()
         if node is not None:
             node.destroy_node()
-        rclpy.try_shutdown()
     _leave_threads()
     return 0
 
 
-def _leave_threads() -> None:
-    """Ends the process here and now if a thread is still at work, such as on an answer that takes long.
+def _spin(node: NodeT, executor: Executor, signals: _Signals, finish: Callable[[NodeT], None] | None) -> None:
+    """Spins until a signal has come and what is to be finished is finished."""
+    faults = FaultLog(node.get_logger().error)
+    answer_always(node, faults)
+    finisher, failed = None, 0
+    while rclpy.ok():
+        if signals.came and finisher is None:
+            if finish is None:
+                return
+            finisher = threading.Thread(target=finish, args=(node,), name="finish", daemon=True)
+            finisher.start()
+            deadline_s = time.monotonic() + _LONGEST_FINISH_S
+        if finisher is not None and (not finisher.is_alive() or time.monotonic() > deadline_s):
+            return
+        try:
+            executor.spin_once(_LONGEST_SLEEP_S if finisher is None else _LONGEST_SLEEP_S / 10)
+        except ExternalShutdownException:
+            return
+        except Exception as error:  # whatever it is, the next callback deserves its chance
+            if signals.came:
+                continue  # what is taken away may still be in use for a moment
+            failed += 1
+            faults.report("callback", repr(error), f"failed: {type(error).__name__}: {error}")
+            node.get_logger().debug("".join(traceback.format_exception(error)))
+            time.sleep(min(_LONGEST_PAUSE_S, 1e-3 * failed))
+        else:
+            failed = 0
 
-    Python would end by force what that thread does in C++, which then aborts.
+
+def _leave_threads() -> None:
+    """Ends the process here and now if other threads are left, for one may be at work on an answer that takes long.
+
+    Python would wait for it, or end by force what it does in C++, which then aborts.
     """
-    if any(thread.daemon for thread in threading.enumerate()):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if threading.active_count() > 1:
         os._exit(0)
 
 

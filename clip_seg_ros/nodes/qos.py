@@ -22,6 +22,12 @@ IMAGE_INPUT = _profile(ReliabilityPolicy.BEST_EFFORT, 1)
 COMPANION_INPUT = _profile(ReliabilityPolicy.BEST_EFFORT, 5)
 # Commands, their answers and the results.
 RELIABLE = _profile(ReliabilityPolicy.RELIABLE, 10)
+# The answers to commands, for those who come a little later, too: whoever asks for volatile ones still gets the new.
+STATUS = _profile(ReliabilityPolicy.RELIABLE, 10, DurabilityPolicy.TRANSIENT_LOCAL)
+# Calls of services, most of them with an image; ROS's default of ten loses callers who come at once, without a word.
+SERVICE = _profile(ReliabilityPolicy.RELIABLE, 32)
+# Goals of actions are small, and may come by the hundred.
+ACTION = _profile(ReliabilityPolicy.RELIABLE, 1000)
 # What stays true until it is said anew, for those who come later.
 LATCHED = _profile(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.TRANSIENT_LOCAL)
 

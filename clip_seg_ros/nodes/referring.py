@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before what takes long to import
+    from clip_seg_ros.nodes import early_signals
+
+    early_signals.end_quietly()
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +19,7 @@ from clip_seg_ros.command_hints import HELP, QUIT
 from clip_seg_ros.commands import Command
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.models.caution import in_corner
-from clip_seg_ros.nodes.camera_input import CameraJob
+from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.command_notes import note_on, refusal
 from clip_seg_ros.nodes.command_router import example_command
 from clip_seg_ros.nodes.describer import Describer
@@ -107,7 +112,7 @@ class ReferringNode(SegmentationNode):
     # Commands.
 
     def is_mine(self, command: Command | None) -> bool:
-        """All but lists of classes, where a semantic node beside this one answers those."""
+        """All but lists of classes, where an active semantic node answers those."""
         if command is None or command.verb != "classes":
             return True
         return not self.commands.runs_beside("semantic")
@@ -116,7 +121,7 @@ class ReferringNode(SegmentationNode):
         self._was_commanded = True
         self.faults.clear("command")
         if command.verb == "classes":
-            note = "lists of classes are for the node semantic, which does not run: start it, or name what to look for"
+            note = "lists of classes are for a semantic node, and none is active: start one, or name what to look for"
             self.status.reject(command_id, text, note)
             return
         if command.verb == "quit":
@@ -206,7 +211,7 @@ class ReferringNode(SegmentationNode):
             return bool(looks)
         measured = [measure(region, frame) for region in found.regions]
         result = Result(job.image.header, rgb, found.maps, measured, motion, in_corner(predictor.model))
-        return self._publish(request, camera.name, result)
+        return self._publish(request, camera, result)
 
     def _answer(
         self, request: _Request, job: CameraJob, rgb: np.ndarray, encoded: EncodedImage, predictor: Predictor
@@ -246,15 +251,15 @@ class ReferringNode(SegmentationNode):
                         search.fail(str(error))
         return [(search, answers[search.phrase]) for search in searches]
 
-    def _publish(self, request: _Request, camera: str, result: Result) -> bool:
-        view = self._views[camera]
+    def _publish(self, request: _Request, camera: CameraInput, result: Result) -> bool:
+        view = self._views[camera.name]
         messages = view.topics.prepare(result, self.settings.config.max_points)
         with self.lock:
-            if self._request is not request or not self.active:
+            if self._request is not request or not self.serves(camera):
                 return False  # stopped or asked for something else meanwhile
             publish(messages)
             view.last = result
-            self._tell_outcome(request, camera, result)
+            self._tell_outcome(request, camera.name, result)
         return True
 
     def _tell_outcome(self, request: _Request, camera: str, result: Result) -> None:
@@ -276,7 +281,7 @@ def _stream_settings(config: ReferringConfig) -> tuple[float, float, float]:
 
 def main() -> int:
     """Runs the node as a process."""
-    return run_node("referring", lambda: ReferringNode().bring_up(), THREADS + MAX_SEARCHES)
+    return run_node("referring", lambda: ReferringNode().bring_up(), THREADS + MAX_SEARCHES, ReferringNode.finish)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from sensor_msgs.msg import Image
 
 from clip_seg_ros.commands import MAX_CHARACTERS, MAX_PROMPTS
+from clip_seg_ros.nodes.answering_services import AnsweringServices
 from clip_seg_ros.nodes.conversions import fill_image, image_to_rgb
 from clip_seg_ros.nodes.image_prompts import as_commands_say
 from clip_seg_ros.nodes.outputs import object_message, union_mask
@@ -25,12 +25,12 @@ class SegmentService:
     def __init__(self, node: SegmentationNode) -> None:
         self._node = node
         # One call at a time, so that many callers cannot take all threads of the node.
-        group = MutuallyExclusiveCallbackGroup()
-        self._service = node.create_service(Segment, "segment", self._answer, callback_group=group)
+        self._services = AnsweringServices(node, node.calls, node.faults)
+        self._services.offer(Segment, "segment", self._answer)
 
     def close(self) -> None:
         """Takes the service away."""
-        self._node.destroy_service(self._service)
+        self._services.close()
 
     def _answer(self, request: Segment.Request, response: Segment.Response) -> Segment.Response:
         try:

@@ -17,6 +17,7 @@ from rclpy.validate_topic_name import validate_topic_name
 from clip_seg_ros.commands import Command
 from clip_seg_ros.config import SegmentationConfig
 from clip_seg_ros.nodes import image_decoding
+from clip_seg_ros.nodes.answering_services import OpenCalls
 from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.command_router import CommandRouter
 from clip_seg_ros.nodes.faults import FaultLog
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 THREADS = 4
 """Of a node's executor: sensors and commands go on while services and actions wait for the model."""
+_LONGEST_CHANGE_S = 5.0
+"""How long the end of the process waits for a transition."""
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -54,13 +57,16 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
     def __init__(self, name: str, config_type: type[SegmentationConfig]) -> None:
         super().__init__(name, namespace="clip_seg")
         self.faults = FaultLog(self.get_logger().warning)
-        self.settings = ConfigParameters(self, config_type, self._check_change, self._on_change)
+        self.calls = OpenCalls(self)
+        self.settings = ConfigParameters(self, config_type, self._check_change, self._on_change, self._is_unconfigured)
         self.status = StatusTopic(self)
         self.models = ModelSwitch(
             self, lambda: self.settings.config, self.status, self.faults, self.warm_up, self.on_model_ready
         )
         self.host = self.models.host
-        self.commands = CommandRouter(self, self.status, self.is_mine, self._fault_of, self.obey)
+        self.commands = CommandRouter(
+            self, name, self.status, lambda: self.active, self.is_mine, self._fault_of, self.obey
+        )
         self.cameras: tuple[CameraInput, ...] = ()
         self.start_fault = ""
         """Why the last configure failed."""
@@ -68,11 +74,16 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
         self.lock = threading.RLock()
         self.sizes = SizeWatch()
         self.active = False
+        self._configured = False
         self._listener: SubscriptionThread | None = None
         self._worker: LatestWorker[CameraJob] | None = None
         self._free_s = 0.0
         """When the worker was done with its last image, by the clock of ``CameraJob.came_s``."""
         self._watch: InputWatch | None = None
+        # Held by a transition, and by the end of the process, which waits for one that is under way.
+        self._changing = threading.Lock()
+        # Held while an image is answered: one that outlasts deactivate is done before the first one after activate.
+        self._working = threading.Lock()
         warn = self.get_logger().warning
         guard_transitions(self, lambda error: warn(f"there is no such transition now: {error}"))
 
@@ -141,14 +152,16 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
     def _try(self, what: str, act: Callable[[], None], undo: Callable[[], None]) -> TransitionCallbackReturn:
         self.start_fault = ""
         try:
-            act()
+            with self._changing:
+                act()
         except Exception as error:  # whatever it is, the node lives on and can be told to try again
             self.start_fault = str(error) or type(error).__name__
             # Before the node spins, it is the process that says why it ends.
             if self.executor is not None:
                 self.get_logger().error(f"{what} failed: {self.start_fault}")
             self.get_logger().debug(traceback.format_exc())
-            undo()
+            with self._changing:
+                undo()
             return FAILURE
         return SUCCESS
 
@@ -160,10 +173,12 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
                 if topic:
                     validate_topic_name(topic)
         self.models.start()
+        self.calls.open()
         self.status.open()
         self.create_outputs()
-        self.commands.open(config.command_topic)
+        self.commands.open(config.command_topic, self.calls.group())
         self.health = Health(self, self.host, self.faults, lambda: self.cameras, self.wants_images)
+        self._configured = True
         if fault := image_decoding.library()[1]:
             self.get_logger().warning(fault)
 
@@ -171,6 +186,7 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
         config = self.settings.config
         self._worker = LatestWorker(self._work, self._on_work_error)
         self.active = True
+        self.commands.announce()
         # Before any image comes, which would find nothing to look for.
         if config.initial_command:
             self.commands.give(config.initial_command)
@@ -193,27 +209,39 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stops listening; the weights stay."""
-        self._stop_listening()
+        with self._changing:
+            self._stop_listening()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Takes the outputs away and frees the memory."""
-        self._release()
+        """Takes the outputs away, once everybody who called was answered, and frees the memory."""
+        with self._changing:
+            self._release("the node was cleaned up")
         return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stops from any state."""
-        self._release()
+        """Stops from any state, once everybody who called was answered."""
+        with self._changing:
+            self._release("the node was shut down")
         return SUCCESS
 
+    def finish(self) -> None:
+        """Stops before the process ends, once everybody who called was answered; callbacks must still run."""
+        if self._configured and self._changing.acquire(timeout=_LONGEST_CHANGE_S):
+            try:
+                self._release("the node ends")
+            finally:
+                self._changing.release()
+
     def destroy_node(self) -> None:
-        self._release()
+        self.finish()
         super().destroy_node()
 
     def _stop_listening(self) -> None:
         # Not in the middle of what is being published.
         with self.lock:
             self.active = False
+        self.commands.withdraw()
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -224,17 +252,28 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
             camera.close()
         self.cameras = ()
         if self._worker is not None:
-            self._worker.close()
+            if not self._worker.close():
+                self.get_logger().warning("an image is still being answered; its answer will not be published")
             self._worker = None
 
-    def _release(self) -> None:
+    def _release(self, why: str) -> None:
         self._stop_listening()
-        if self.host.name is not None:
+        if self._configured:
+            if not self.calls.close(why):
+                self.get_logger().warning("somebody who called may not have been answered in time")
             self.health.close()
             self.commands.close()
             self.models.stop()
             self.destroy_outputs()
             self.status.close()
+            self._configured = False
+
+    def _is_unconfigured(self) -> bool:
+        return not self._configured and not self._changing.locked()
+
+    def serves(self, camera: CameraInput) -> bool:
+        """Whether answers to this camera's images are wanted; not those to what came before the last activate."""
+        return self.active and camera in self.cameras
 
     def _check_change(self, old: SegmentationConfig, new: SegmentationConfig) -> None:
         self.models.check(old, new)
@@ -244,6 +283,8 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
 
     def _fault_of(self, command: Command | None) -> str:
         """Why a command cannot be done now; empty where it can, as far as that shows before it is done."""
+        if self.calls.refusal:
+            return self.calls.refusal
         if not self.active:
             return "the node is not active: activate it first"
         return self.models.fault_of(command.model) if command is not None and command.model is not None else ""
@@ -257,8 +298,11 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
             self.health.dropped(job.camera)
 
     def _work(self, job: CameraJob) -> None:
-        if not self.active:
-            return
+        with self._working:
+            if self.serves(job.camera):
+                self._answer_image(job)
+
+    def _answer_image(self, job: CameraJob) -> None:
         waited_s = max(0.0, self._free_s - job.came_s)
         predictor = self.host.predictor
         before_s, rgb = predictor.seconds, None

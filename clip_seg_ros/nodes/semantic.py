@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before what takes long to import
+    from clip_seg_ros.nodes import early_signals
+
+    early_signals.end_quietly()
+
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -159,7 +164,7 @@ class SemanticNode(SegmentationNode):
             self.models.obey(command_id, text, command.model)
             return
         if command.verb != "classes":
-            note = f"this is for the node referring, which does not run: start it, or type {_EXAMPLE}"
+            note = f"this is for a referring node, and none is active: start one, or type {_EXAMPLE}"
             self.status.reject(command_id, text, note)
             return
         names = command.classes
@@ -211,7 +216,7 @@ class SemanticNode(SegmentationNode):
         corner, topics = in_corner(predictor.model), self._topics[job.camera.name]
         messages = self._messages(topics, job.image.header, rgb, maps, labels, classes, corner)
         with self.lock:
-            if not self.active or self._classes is not classes:
+            if not self.serves(job.camera) or self._classes is not classes:
                 return False
             for topic, message in messages:
                 topic.publish(message)
@@ -245,7 +250,7 @@ class SemanticNode(SegmentationNode):
 
 def main() -> int:
     """Runs the node as a process."""
-    return run_node("semantic", lambda: SemanticNode().bring_up(), THREADS)
+    return run_node("semantic", lambda: SemanticNode().bring_up(), THREADS, SemanticNode.finish)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before what takes long to import
+    from clip_seg_ros.nodes import early_signals
+
+    early_signals.end_quietly()
+
 import sys
 from dataclasses import replace
 from typing import Any

@@ -8,7 +8,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from clip_seg_ros.msg import CommandStatus
-from clip_seg_ros.nodes.qos import RELIABLE
+from clip_seg_ros.nodes.qos import STATUS
 
 MAX_ECHO = 200
 """Characters of a command that its status repeats."""
@@ -23,7 +23,7 @@ class StatusTopic:
 
     def open(self) -> None:
         """Offers the topic."""
-        self._publisher = self._node.create_publisher(CommandStatus, "status", RELIABLE)
+        self._publisher = self._node.create_publisher(CommandStatus, "status", STATUS)
 
     def close(self) -> None:
         """Takes the topic away."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,17 +18,20 @@ from builtin_interfaces.msg import Time
 from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
 from rclpy.duration import Duration
-from ros_harness import NodeProcess, Talker, Watcher, stamp_ns, wait_until
+from ros_harness import NodeProcess, Talker, Watcher, running_referring, stamp_ns, wait_until
 from std_msgs.msg import Header
 
 from clip_seg_ros.action import FindObject
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.finder import MAX_SEARCHES, Search
+from clip_seg_ros.nodes.qos import ACTION
 from clip_seg_ros.pipeline.localization import locate
 from clip_seg_ros.types import ObjectRegion
 
 PROMPTLY_S = 20.0
 """On a busy machine; goals that are not ended would last for minutes."""
+STORM = 200
+"""Goals at once."""
 
 
 @dataclass
@@ -137,6 +142,42 @@ def test_what_is_not_there_is_given_up_in_time(find, view):
 def test_without_a_camera_nothing_was_looked_at(find):
     status, result = find("red cup", timeout_s=0.5).end()
     assert status == GoalStatus.STATUS_ABORTED and "within 0.5 s; 0 images" in result.message
+    place = result.object.position
+    assert not result.object.has_position and all(map(math.isnan, (place.x, place.y, place.z)))
+
+
+def test_time_is_up_where_a_simulations_clock_stands_still(ros, log):
+    with running_referring(log, "still", ["use_sim_time:=true", "image_topic:=/still/image"]) as (_, watcher):
+        find, _ = finder_of(watcher)
+        status, result = find("red cup", timeout_s=0.5).end()
+    assert status == GoalStatus.STATUS_ABORTED and "not found within 0.5 s" in result.message
+
+
+def test_hundreds_of_goals_and_cancels_at_once_each_get_a_result(referring, watcher):
+    client = ActionClient(
+        watcher, FindObject, "find_object", goal_service_qos_profile=ACTION, result_service_qos_profile=ACTION,
+        cancel_service_qos_profile=ACTION,
+    )  # fmt: skip
+    assert client.wait_for_server(180.0)
+    finder_of(watcher)[0]("warm", timeout_s=0.1).end()  # and so the node knows this watcher
+    time.sleep(1.0)
+    tasks = Path(f"/proc/{referring.process.pid}/task")
+    request = FindObject.Goal(phrase="blue ball", timeout=Duration(seconds=600.0).to_msg())
+    threads = []
+    for _ in range(3):
+        accepted = [client.send_goal_async(request) for _ in range(STORM)]
+        wait_until(lambda: all(future.done() for future in accepted), "all to be accepted")  # noqa: B023
+        handles = [future.result() for future in accepted]
+        assert all(handle.accepted for handle in handles)
+        results = [handle.get_result_async() for handle in handles]
+        cancels = [handle.cancel_goal_async() for handle in handles for _ in range(2)]
+        wait_until(lambda: all(future.done() for future in (*results, *cancels)), "all results")  # noqa: B023
+        statuses = Counter(future.result().status for future in results)
+        assert statuses.keys() <= {GoalStatus.STATUS_ABORTED, GoalStatus.STATUS_CANCELED}, statuses
+        assert statuses[GoalStatus.STATUS_CANCELED] >= 1
+        threads.append(len(list(tasks.iterdir())))
+    assert threads[2] <= threads[0] and referring.process.poll() is None
+    assert watcher.say("segment the red cup").state == CommandStatus.ACCEPTED
 
 
 def test_a_goal_can_be_cancelled_and_the_node_goes_on(find, watcher, view):

@@ -139,8 +139,8 @@ def test_alone_it_answers_every_command(node, manager, managed_watcher):
     assert manager.configure() and manager.activate()
     managed_watcher.wait_for_node()
     for text, words in (
-        ("segment the red cup", 'this is for the node referring, which does not run: start it, or type "classes: cup'),
-        ("stop", "this is for the node referring"),
+        ("segment the red cup", 'this is for a referring node, and none is active: start one, or type "classes: cup'),
+        ("stop", "this is for a referring node"),
         ("!?", "the command is empty"),
     ):
         status = managed_watcher.say(text)
@@ -178,6 +178,25 @@ def test_the_model_may_be_chosen_before_it_is_loaded(node, manager, managed_watc
         node.wait_said("denseclip-pocket on ")
     finally:
         managed_watcher.set_parameter("semantic", "model", "maskclip")
+
+
+def test_every_setting_may_change_before_the_node_is_configured(node, manager, managed_watcher):
+    topic = "/managed/other"
+    try:
+        assert managed_watcher.set_parameter("semantic", "image_topic", topic).successful
+        assert not managed_watcher.set_parameter("semantic", "image_topic", "").successful, "checked as ever"
+        assert manager.configure() and manager.activate()
+        wait_until(lambda: managed_watcher.count_subscribers(topic) > 0, "the node to listen to the new topic")
+        for _ in range(2):  # active, then inactive
+            refused = managed_watcher.set_parameter("semantic", "image_topic", TOPIC)
+            assert not refused.successful
+            assert refused.reason == "image_topic can change only before the node is configured: clean it up first"
+            assert managed_watcher.set_parameter("semantic", "min_confidence", 0.1).successful
+            manager.deactivate()
+        assert manager.cleanup()
+    finally:
+        assert managed_watcher.set_parameter("semantic", "image_topic", TOPIC).successful
+        managed_watcher.set_parameter("semantic", "min_confidence", 0.0)
 
 
 def test_going_round_costs_no_memory(node, manager):

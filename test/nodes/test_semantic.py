@@ -66,7 +66,7 @@ def label_names(watcher):
 def test_without_a_semantic_node_lists_of_classes_are_rejected(referring, watcher):
     wait_until(lambda: "semantic" not in watcher.get_node_names(), "the nodes of other tests to be gone")
     status = watcher.say("classes: cup, table")
-    assert status.state == CommandStatus.REJECTED and "the node semantic" in status.message
+    assert status.state == CommandStatus.REJECTED and "a semantic node" in status.message
 
 
 def test_an_image_gives_every_output(semantic, labels_watcher, view):

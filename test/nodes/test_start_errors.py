@@ -1,12 +1,15 @@
 """A node that cannot start says why in one line and ends with an exit code; one that is told to end does so quietly."""
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
-from ros_harness import NodeProcess
+from ros_harness import PATIENCE_S, NodeProcess
 
 from clip_seg_ros import resources
 
@@ -23,6 +26,10 @@ def broken_weights(folder, how):
         file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     return folder
 
+
+STARTS = int(os.environ.get("CLIP_SEG_STARTS", "7"))
+"""How many starts are interrupted: set CLIP_SEG_STARTS=40 to look closely."""
+LATEST_S = 2.0
 
 FAULTS = {
     "truncated": ("referring", [], ["clipseg_pocket.safetensors", "SHA-256"]),
@@ -84,6 +91,26 @@ def test_the_camera_ends_quietly(ros, log, number):
     node.wait_said("scene of seed")
     assert node.end(number) == 0
     assert "Traceback" not in node.said()
+
+
+@pytest.mark.parametrize("turn", range(STARTS))
+def test_a_node_that_is_interrupted_while_it_starts_ends_quietly(ros, log, turn):
+    """Whenever the signal comes, so that nothing depends on how fast the node is."""
+    program = installed_program(("referring", "semantic", "sim_camera")[turn % 3])
+    with log.open("w") as stream:
+        node = subprocess.Popen([program, "--ros-args", "-r", "__ns:=/interrupted"], stdout=stream, stderr=stream)
+    time.sleep(LATEST_S * turn / STARTS)
+    node.send_signal((signal.SIGINT, signal.SIGTERM)[turn % 2])
+    code = node.wait(PATIENCE_S)
+    # The first moment belongs to the program that blocks the signals: there they end it, as quietly.
+    assert code in (0, -signal.SIGINT, -signal.SIGTERM)
+    assert "Traceback" not in log.read_text() and "rror" not in log.read_text(), log.read_text()
+
+
+def installed_program(name):
+    """What "ros2 run" and launch files start."""
+    places = (Path(prefix) / "lib/clip_seg_ros" / name for prefix in os.environ["AMENT_PREFIX_PATH"].split(":"))
+    return next(place for place in places if place.exists())
 
 
 @pytest.mark.parametrize("name", ["referring", "semantic"])

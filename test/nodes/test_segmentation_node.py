@@ -1,0 +1,80 @@
+"""What both nodes share, where it shows best without a model's answers."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from ros_harness import Camera, wait_until
+from sensor_msgs.msg import Image
+
+from clip_seg_ros.config import SegmentationConfig
+from clip_seg_ros.nodes.conversions import fill_image
+from clip_seg_ros.nodes.segmentation_node import SegmentationNode
+
+TOPIC = "/camera/color/image_raw"
+
+
+class SlowNode(SegmentationNode):
+    """Works on an image until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__("slow", SegmentationConfig)
+        self.begun, self.at_work, self.most_at_work, self.served = 0, 0, 0, []
+        self.go_on = threading.Semaphore(0)
+
+    def create_outputs(self) -> None:
+        pass
+
+    def destroy_outputs(self) -> None:
+        pass
+
+    def warm_up(self, predictor) -> None:
+        pass
+
+    def wants_images(self) -> bool:
+        return True
+
+    def is_mine(self, command) -> bool:
+        return False
+
+    def obey(self, command_id, text, command) -> None:
+        raise AssertionError("no command is for this node")
+
+    def work(self, job, rgb, predictor) -> bool:
+        self.begun += 1
+        self.at_work += 1
+        self.most_at_work = max(self.most_at_work, self.at_work)
+        self.go_on.acquire()
+        self.at_work -= 1
+        self.served.append(self.serves(job.camera))
+        return True
+
+
+@pytest.fixture
+def node(ros):
+    node = SlowNode()
+    yield node
+    for _ in range(10):
+        node.go_on.release()
+    node.destroy_node()
+
+
+def test_an_answer_that_outlasts_deactivate_is_dropped_and_the_next_one_waits_for_it(node):
+    image = fill_image(Image(), np.zeros((8, 8, 3), np.uint8), "rgb8")
+    node.trigger_configure()
+    node.trigger_activate()
+    with Camera(depth=False, topic=TOPIC) as camera:
+        camera.send(image)
+        wait_until(lambda: node.begun == 1, "the first image to be worked on")
+        node.trigger_deactivate()
+        node.trigger_activate()
+    with Camera(depth=False, topic=TOPIC) as camera:
+        camera.send(image)
+        wait_until(lambda: node.cameras[0].received, "the second image")
+        node.go_on.release()
+        wait_until(lambda: node.begun == 2, "the second image to be worked on")
+        node.go_on.release()
+        wait_until(lambda: len(node.served) == 2, "both")
+    assert node.served == [False, True] and node.most_at_work == 1
