@@ -123,6 +123,8 @@ def _node(name: str, value: dict[str, str], environment: dict[str, str]) -> Node
         parameters=[value[FILES[name]], *filter(None, [{**overriding_parameters(name, value), **_time(value)}])],
         ros_arguments=["--log-level", value["log_level"]],
         additional_env=environment,
+        # A loaded robot needs longer than the five seconds of launch to end what is under way.
+        sigterm_timeout=LaunchConfiguration("sigterm_timeout", default="15"),
         output="screen",
     )
 

@@ -201,6 +201,17 @@ def test_arguments_of_the_same_name_of_another_package_are_kept_apart_as_documen
 
 
 @needs_launch
+def test_a_robot_of_several_has_its_own_namespace_and_tf_as_documented() -> None:
+    from launch.actions import GroupAction
+    from launch_ros.actions import PushRosNamespace, SetRemap
+
+    robot = [PushRosNamespace("robot1"), SetRemap("/tf", "/robot1/tf"), include({})]
+    command = run(GroupAction(robot, scoped=True)).commands["referring"]
+
+    assert "__ns:=/robot1/clip_seg" in command and "/tf:=/robot1/tf" in command
+
+
+@needs_launch
 def test_a_parameter_file_of_another_package_is_told(tmp_path: Path) -> None:
     seg = load("seg")
     theirs, ours = tmp_path / "nav2_params.yaml", tmp_path / "ours.yaml"
