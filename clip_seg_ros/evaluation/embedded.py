@@ -82,9 +82,9 @@ class PhraseExaminer(Examiner):
 
 
 def answer(predictor: Predictor, rgb: np.ndarray, patterns: list[Pattern], threshold: float) -> np.ndarray:
-    """(P, H, W) bool: the mask of every pattern's phrase."""
+    """(P, H, W) bool: the mask of every pattern's phrase, tidied as the nodes' are."""
     maps = predictor.predict(rgb, [phrase_of(pattern) for pattern in patterns])
-    return postprocess.masks(maps, threshold).values
+    return postprocess.tidied(maps, postprocess.masks(maps, threshold)).values
 
 
 def scene_questions(view: RenderedView, rng: np.random.Generator) -> list[tuple[str, Pattern]]:

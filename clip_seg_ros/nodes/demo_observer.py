@@ -25,6 +25,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from clip_seg_ros.commands import parse_command
 from clip_seg_ros.msg import CommandStatus, SegmentedObject, SegmentedObjectArray
 from clip_seg_ros.nodes.observing import observing
 from clip_seg_ros.nodes.qos import RELIABLE
@@ -32,6 +33,9 @@ from clip_seg_ros.nodes.rclpy_internals import publisher_count
 from clip_seg_ros.sim.naming import matches, pair_of
 
 KEPT_IMAGES = 32
+_IMMEDIATE = (CommandStatus.ACCEPTED, CommandStatus.REJECTED)
+_MODEL_ENDS = (CommandStatus.DONE, CommandStatus.FAILED)
+_PHRASES_END = (CommandStatus.FOUND, CommandStatus.NOT_FOUND, CommandStatus.FAILED)
 _RESULTS = ("mask", "labels", "overlay", "objects", "true_labels", "true_objects")
 
 
@@ -120,29 +124,39 @@ class DemoObserver(Node):
         """Gives a command and waits for its answer on an image stamped at ``since_ns`` or later.
 
         Returns:
-            The first status of the command; the one that says what was found, and what belongs to that image, both
-            ``None`` for a command that asks nothing of images.
+            The first status of the command; the last one, which says what was found or that a model serves, ``None`` for
+            a command that is done at once; and what belongs to the image of that answer, ``None`` where no phrase was
+            looked for.
         """
         while True:
-            accepted = self._send(command)
-            if accepted.state == CommandStatus.REJECTED or not accepted.prompts:
-                return accepted, None, None
-            outcome = self._wait_for(lambda: self._status_of(accepted.command_id, first=False))
+            first = self._send(command)
+            if first.state == CommandStatus.REJECTED:
+                return first, None, None
+            meaning = parse_command(command)
+            ended = None
+            if meaning.model is not None:
+                ended = self._wait_for(lambda: self._status_of(first.command_id, _MODEL_ENDS))
+            if meaning.verb == "describe":
+                ended = self._wait_for(lambda: self._status_of(first.command_id, _PHRASES_END))
+            if not first.prompts or (ended is not None and ended.state == CommandStatus.FAILED):
+                return first, ended, None
+            outcome = self._wait_for(lambda: self._status_of(first.command_id, _PHRASES_END))
+            if outcome.state == CommandStatus.FAILED:
+                return first, outcome, None
             stamp_ns = Time.from_msg(outcome.header.stamp).nanoseconds
             if stamp_ns >= since_ns:
-                return accepted, outcome, self._wait_for(lambda: self._complete_image(stamp_ns, accepted.prompts))
+                return first, outcome, self._wait_for(lambda: self._complete_image(stamp_ns, first.prompts))
             # An image of the scene before was still on its way.
 
     def _send(self, command: str) -> CommandStatus:
         with self._changed:
             self._statuses.clear()
         self._command.publish(String(data=command))
-        return self._wait_for(lambda: self._status_of(None, first=True))
+        return self._wait_for(lambda: self._status_of(None, _IMMEDIATE))
 
-    def _status_of(self, command_id: int | None, first: bool) -> CommandStatus | None:
-        immediate = (CommandStatus.ACCEPTED, CommandStatus.REJECTED)
+    def _status_of(self, command_id: int | None, states: Sequence[int]) -> CommandStatus | None:
         for status in self._statuses:
-            if (status.state in immediate) == first and command_id in (None, status.command_id):
+            if status.state in states and command_id in (None, status.command_id):
                 return status
         return None
 
@@ -171,8 +185,9 @@ def answer(observer: DemoObserver, request: dict[str, Any]) -> dict[str, Any]:
         "understood": status.message,
         "prompts": list(status.prompts),
     }
-    if image is not None:
+    if outcome is not None:
         reply["message"] = outcome.message
+    if image is not None:
         if request["overlay"]:
             overlay = _pixels(image["overlay"]).reshape(image["overlay"].height, -1, 3)
             if not cv2.imwrite(request["overlay"], overlay[:, :, ::-1]):
@@ -204,7 +219,7 @@ def compare(
         true: all objects of the scene, and ``true_labels``, their ids a pixel, as many pixels as ``labels``.
 
     Returns:
-        How many objects were found and how many are there; IoU of their masks, ``None`` unless both exist and no other
+        How many objects were found and how many are there, ``None`` where the phrase is beyond what the truth tells; IoU of their masks, ``None`` unless both exist and no other
         prompt took pixels of them; and for the best one the error of its centroid in pixels and of its position in
         metres against the true object next to it.
     """
@@ -212,7 +227,7 @@ def compare(
     found = [item for item in found if item.prompt == prompt]
     true = [item for item in true if pair is not None and matches(pair, item.prompt)]
     result: dict[str, Any] = {
-        "prompt": prompt, "found": len(found), "present": len(true), "score": None, "iou": None,
+        "prompt": prompt, "found": len(found), "present": None if pair is None else len(true), "score": None, "iou": None,
         "centroid_px": None, "centroid_error_px": None, "position_m": None, "position_error_m": None,
     }  # fmt: skip
     if found:

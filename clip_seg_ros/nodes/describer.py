@@ -103,7 +103,7 @@ class Describer:
         if survey is None:
             return
         try:
-            seen = describe(predictor, rgb, survey.phrases, config.threshold, config.min_area_fraction)
+            seen = describe(predictor, rgb, survey.phrases, config.asked_threshold, config.min_area_fraction)
         except ValueError as error:
             self._fail(survey, str(error))
             return

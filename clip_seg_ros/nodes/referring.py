@@ -49,6 +49,8 @@ class _Request:
     negatives: tuple[str, ...]
     outcome: Outcome
     """What was found so far."""
+    names_model: bool = False
+    """Whether the command asks another model, which may still be on its way."""
     told: bool = False
     """Whether the outcome was."""
 
@@ -145,7 +147,9 @@ class ReferringNode(SegmentationNode):
         if command.prompts:
             with self.lock:
                 outcome = Outcome(command.prompts)
-                self._request = _Request(command_id, text, command.prompts, command.negatives, outcome)
+                self._request = _Request(
+                    command_id, text, command.prompts, command.negatives, outcome, command.model is not None
+                )
         elif command.verb in ("stop", "clear"):
             self._describer.give_up(f'"{command.verb}" came before an image')
             self._forget(publish_empty=command.verb == "clear")
@@ -264,7 +268,7 @@ class ReferringNode(SegmentationNode):
 
     def _tell_outcome(self, request: _Request, camera: str, result: Result) -> None:
         """Says once whether there is what a command names: as soon as cameras show it all, or when they do not."""
-        if request.told:
+        if request.told or (request.names_model and self.host.wanted != self.host.name):
             return
         outcome = request.outcome
         outcome.add(camera, result.header, (measurement.region for measurement in result.measured), result.maps)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clip_seg_ros.pipeline.postprocess import masks, regions, window_of
+from clip_seg_ros.pipeline.leaving_out import leave_out
+from clip_seg_ros.pipeline.postprocess import masks, regions
 from clip_seg_ros.pipeline.smoothing import TemporalSmoother
 from clip_seg_ros.pipeline.tracking import Tracker
 from clip_seg_ros.types import MaskSet, ObjectRegion, ProbabilityMaps
@@ -133,17 +134,12 @@ def _answered(question: Question, maps: ProbabilityMaps, mask_set: MaskSet) -> A
     positive = ProbabilityMaps(prompts, maps.values[: len(prompts)])
     inside = MaskSet(prompts, mask_set.values[: len(prompts)], mask_set.threshold)
     height, width = maps.values.shape[1:]
-    found = regions(positive, inside, max(1, round(question.min_area_fraction * height * width)))
+    least_px = max(1, round(question.min_area_fraction * height * width))
+    found = regions(positive, inside, least_px, tidy=True)
     kept = found
     for negative in question.negatives:
-        unwanted = maps.values[maps.prompts.index(negative)]
-        kept = [region for region in kept if not _is_named(region, unwanted, mask_set.threshold)]
+        kept = leave_out(kept, maps.values[maps.prompts.index(negative)], mask_set.threshold)
+    kept = [region for region in kept if region.area_px >= least_px]
     if len(kept) < len(found):
         kept = [replace(region, id=id) for id, region in enumerate(kept, start=1)]
     return Answer(positive, tuple(kept))
-
-
-def _is_named(region: ObjectRegion, probabilities: np.ndarray, threshold: float) -> bool:
-    """Whether the mean of ``probabilities`` (H, W) over a region is above the threshold."""
-    window = window_of(region.box_px)
-    return float(probabilities[window][region.mask[window]].mean()) > threshold

@@ -35,7 +35,7 @@ class Sighting:
 
 
 def describe(
-    predictor: Predictor, rgb: np.ndarray, phrases: Sequence[str], threshold: float, min_area_fraction: float
+    predictor: Predictor, rgb: np.ndarray, phrases: Sequence[str], threshold: float | None, min_area_fraction: float
 ) -> list[Sighting]:
     """Names the things in an image.
 
@@ -43,7 +43,7 @@ def describe(
         predictor: The model that is asked.
         rgb: (H, W, 3) uint8, the image.
         phrases: The names to choose from, at least one.
-        threshold: A pixel belongs to a name above this probability, 0..1.
+        threshold: A pixel belongs to a name above this probability, 0..1; ``None`` for the model's own.
         min_area_fraction: Smallest thing, as a share of the image's pixels, 0..1.
 
     Returns:
@@ -52,6 +52,7 @@ def describe(
     Raises:
         ValueError: What ``Predictor.encode`` and ``Predictor.ask`` raise.
     """
+    threshold = predictor.model.threshold if threshold is None else threshold
     encoded = predictor.encode(_shrunk(rgb))
     # Names that compete must be asked together.
     step = len(phrases) if predictor.model.competition == "softmax" else PHRASES_AT_ONCE
@@ -60,7 +61,7 @@ def describe(
         maps = predictor.ask(encoded, tuple(phrases[first : first + step]))
         height, width = maps.values.shape[1:]
         least_px = max(1, round(min_area_fraction * height * width))
-        found += regions(maps, masks(maps, threshold), least_px)
+        found += regions(maps, masks(maps, threshold), least_px, tidy=True)
     kept: list[ObjectRegion] = []
     for region in sorted(found, key=lambda each: -each.score):
         if not any(_is_same(region, other) for other in kept):

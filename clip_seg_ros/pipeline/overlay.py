@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ PALETTE: tuple[Color, ...] = (
 )
 _DARK: Color = (20, 20, 24)
 _LIGHT: Color = (255, 255, 255)
-_TINT = 0.2  # share of the colour in a mask; with more, the red cup would no longer look red
+_STROKE = 0.6  # share of the colour in the pattern's strokes; between them an object keeps its own colour
 _BAR = 0.65  # share of the dark in the caption's bar
 _SMALL = 0.8  # size of the corner's letters, as a share of the others
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -39,12 +40,18 @@ class _Style:
     thin: int
     thick: int
     pad: int
+    stroke: int
+    spacing: int
+    """From one stroke of the pattern to the next, along a row."""
 
     @classmethod
     def of(cls, shape: tuple[int, ...]) -> _Style:
         scale = min(max(min(shape[:2]) / 480, 0.75), 5.0)
         thin = round(2 * scale)
-        return cls(font_scale=0.5 * scale, thin=thin, thick=thin + 2 * max(1, round(scale)), pad=round(4 * scale))
+        return cls(
+            font_scale=0.5 * scale, thin=thin, thick=thin + 2 * max(1, round(scale)), pad=round(4 * scale),
+            stroke=max(1, round(1.4 * scale)), spacing=round(14 * scale),
+        )  # fmt: skip
 
 
 def prompt_colors(prompts: Sequence[str]) -> dict[str, Color]:
@@ -56,7 +63,7 @@ def draw(
     rgb: np.ndarray, regions: Sequence[ObjectRegion], prompts: Sequence[str] = (), caption: str | None = None,
     corner: str = "",
 ) -> np.ndarray:
-    """Draws tinted masks, contours, centroids and labels such as "red cup 0.93" on a copy of an image.
+    """Draws contours, a light pattern in the masks, centroids and labels such as "red cup 0.93" on a copy of an image.
 
     Args:
         rgb: (H, W, 3) uint8 of any size; it is not changed.
@@ -73,7 +80,7 @@ def draw(
     colors = prompt_colors([*prompts, *(region.prompt for region in regions)])
     canvas = rgb.copy()
     for region in reversed(regions):
-        _tint(canvas, region, colors[region.prompt])
+        _hatch(canvas, region, colors[region.prompt], style)
     for region in reversed(regions):
         _outline(canvas, region, colors[region.prompt], style)
     free_height = canvas.shape[0]
@@ -102,11 +109,29 @@ def draw_corner(canvas: np.ndarray, text: str) -> int:
     return height
 
 
-def _tint(canvas: np.ndarray, region: ObjectRegion, color: Color) -> None:
+def _hatch(canvas: np.ndarray, region: ObjectRegion, color: Color, style: _Style) -> None:
+    """Draws slanted strokes within a mask. What is hardly larger than the space between them has its outline alone."""
+    x_min, y_min, x_max, y_max = region.box_px
+    if min(x_max - x_min, y_max - y_min) < 2 * style.spacing:
+        return
     window = window_of(region.box_px)
     patch = canvas[window]
-    tinted = cv2.addWeighted(patch, 1 - _TINT, np.full_like(patch, color), _TINT, 0)
-    np.copyto(patch, tinted, where=region.mask[window][..., None])
+    strokes = _strokes(style.spacing, style.stroke, max(canvas.shape[:2]))
+    # Every row is the one above it, one pixel further: a view, and the same place in the image whatever the box.
+    start = (x_min + y_min) % style.spacing
+    rows, columns = patch.shape[:2]
+    step = strokes.strides[0]
+    inside = np.lib.stride_tricks.as_strided(strokes[start:], (rows, columns), (step, step), writeable=False)
+    inside = inside & region.mask[window]
+    under = patch[inside]  # (N, 3)
+    if len(under):
+        patch[inside] = cv2.addWeighted(under, 1 - _STROKE, np.full_like(under, color), _STROKE, 0)
+
+
+@lru_cache(maxsize=8)
+def _strokes(spacing: int, stroke: int, side: int) -> np.ndarray:
+    """(N,) bool: one row of the pattern, long enough for any box of an image whose longer side is ``side``."""
+    return np.arange(2 * side + spacing) % spacing < stroke
 
 
 def _outline(canvas: np.ndarray, region: ObjectRegion, color: Color, style: _Style) -> None:

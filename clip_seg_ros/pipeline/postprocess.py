@@ -14,6 +14,12 @@ MAX_REGIONS = 255
 """Ids must fit the label image: 1..255, 0 for no object."""
 
 
+SCRAP_SHARE = 0.02
+"""Of the largest object of a prompt: what is smaller is a scrap of its mask and no object."""
+HOLE_SHARE = 0.02
+"""Of an object's pixels: a smaller hole in its mask is filled. The hole of a cup's handle is larger."""
+
+
 @dataclass(frozen=True)
 class _Component:
     """A connected part of one prompt's mask, before it is known whether it is among the best."""
@@ -44,13 +50,17 @@ def masks(maps: ProbabilityMaps, threshold: float) -> MaskSet:
     return MaskSet(maps.prompts, maps.values > threshold, threshold)
 
 
-def regions(maps: ProbabilityMaps, mask_set: MaskSet, min_area_px: int = 1) -> list[ObjectRegion]:
+def regions(
+    maps: ProbabilityMaps, mask_set: MaskSet, min_area_px: int = 1, tidy: bool = False
+) -> list[ObjectRegion]:
     """Takes each prompt's mask apart into connected objects (8-neighbours: touching at a corner is one object).
 
     Args:
         maps: Gives the scores: the mean probability over a region's mask.
         mask_set: Made from ``maps``.
         min_area_px: Smaller regions are left out.
+        tidy: Also leave out the scraps of a prompt's mask and fill small holes in its objects, ``SCRAP_SHARE`` and
+            ``HOLE_SHARE``; the scores are those of the pixels that were there before.
 
     Returns:
         At most 255 regions, the best score first, with ids 1, 2, ... in that order; equal scores keep the order of
@@ -68,11 +78,21 @@ def regions(maps: ProbabilityMaps, mask_set: MaskSet, min_area_px: int = 1) -> l
     found = [
         component
         for prompt, mask, probabilities in zip(maps.prompts, mask_set.values, maps.values)
-        for component in _components(prompt, mask, probabilities, min_area_px)
+        for component in _components(prompt, mask, probabilities, min_area_px, SCRAP_SHARE if tidy else 0.0)
     ]
     found.sort(key=lambda component: -component.score)  # stable
     shape = maps.values.shape[1:]
-    return [_to_region(component, id, shape) for id, component in enumerate(found[:MAX_REGIONS], start=1)]
+    hole_share = HOLE_SHARE if tidy else 0.0
+    return [_to_region(component, id, shape, hole_share) for id, component in enumerate(found[:MAX_REGIONS], start=1)]
+
+
+def tidied(maps: ProbabilityMaps, mask_set: MaskSet) -> MaskSet:
+    """Returns the masks without scraps and small holes, as ``regions`` makes them of ``maps`` where it is to tidy."""
+    values = np.zeros_like(mask_set.values)
+    for region in regions(maps, mask_set, tidy=True):
+        window = window_of(region.box_px)
+        values[mask_set.prompts.index(region.prompt)][window] |= region.mask[window]
+    return MaskSet(mask_set.prompts, values, mask_set.threshold)
 
 
 def label_image(regions: Sequence[ObjectRegion], shape: tuple[int, int]) -> np.ndarray:
@@ -105,7 +125,9 @@ def window_of(box_px: tuple[int, int, int, int]) -> tuple[slice, slice]:
     return slice(y_min, y_max), slice(x_min, x_max)
 
 
-def _components(prompt: str, mask: np.ndarray, probabilities: np.ndarray, min_area_px: int) -> list[_Component]:
+def _components(
+    prompt: str, mask: np.ndarray, probabilities: np.ndarray, min_area_px: int, scrap_share: float
+) -> list[_Component]:
     """Finds the connected parts of one (H, W) mask; no step looks at the whole image once a component."""
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     if width == 0:
@@ -116,7 +138,8 @@ def _components(prompt: str, mask: np.ndarray, probabilities: np.ndarray, min_ar
     count, labels, stats, centroids = cv2.connectedComponentsWithStats(inside.view(np.uint8), connectivity=8)
     sums = np.bincount(labels[inside], weights=probabilities[window][inside], minlength=count)
     # Label 0 is what lies between the objects; it may hold no pixel at all.
-    objects = 1 + np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= min_area_px)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    objects = 1 + np.flatnonzero(areas >= max(min_area_px, scrap_share * areas.max()))
     scores = sums[objects] / stats[objects, cv2.CC_STAT_AREA]
     # No prompt can keep more than all together: with a noisy mask this saves making thousands in vain.
     best = np.argsort(-scores, kind="stable")[:MAX_REGIONS]
@@ -126,20 +149,50 @@ def _components(prompt: str, mask: np.ndarray, probabilities: np.ndarray, min_ar
     ]
 
 
-def _to_region(component: _Component, id: int, shape: tuple[int, int]) -> ObjectRegion:
-    """Brings a component from its window to an image of ``shape`` (H, W)."""
+def _to_region(component: _Component, id: int, shape: tuple[int, int], hole_share: float) -> ObjectRegion:
+    """Brings a component from its window to an image of ``shape`` (H, W), with its smaller holes filled."""
     left, top, width, height, area = component.stats.tolist()
     x, y = component.window_px
     box = (left + x, top + y, left + x + width, top + y + height)
     mask = np.zeros(shape, np.bool_)
     crop = component.labels[top : top + height, left : left + width]
-    mask[window_of(box)] = crop == component.label
+    inside = crop == component.label
+    centroid = component.centroid
+    if hole_share and (holes := _small_holes(inside, hole_share * area)) is not None:
+        # Other objects of the prompt may lie in a hole.
+        holes &= crop == 0
+        rows, columns = np.nonzero(holes)
+        inside |= holes
+        total = np.array([columns.sum() + left * len(rows), rows.sum() + top * len(rows)])
+        centroid = (centroid * area + total) / (area + len(rows))
+        area += len(rows)
+    mask[window_of(box)] = inside
     return ObjectRegion(
         prompt=component.prompt,
         id=id,
         score=component.score,
         mask=mask,
         box_px=box,
-        centroid_px=(float(component.centroid[0]) + x, float(component.centroid[1]) + y),
+        centroid_px=(float(centroid[0]) + x, float(centroid[1]) + y),
         area_px=area,
     )
+
+
+def _small_holes(inside: np.ndarray, limit_px: float) -> np.ndarray | None:
+    """Returns (h, w) bool, the holes of at most ``limit_px`` pixels in one object; ``None`` where there are none."""
+    contours, hierarchy = cv2.findContours(inside.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    # The fourth of a contour's links is its parent: only those of holes have one. They run through the object's pixels,
+    # so that they enclose a little more than the hole.
+    holes = [contour for contour, links in zip(contours, hierarchy[0]) if links[3] >= 0]
+    filled = np.zeros(inside.shape, np.uint8)
+    for contour in holes:
+        left, top, width, height = cv2.boundingRect(contour)
+        window = window_of((left, top, left + width, top + height))
+        if (width - 2) * (height - 2) > 4 * limit_px:
+            continue
+        one = np.zeros((height, width), np.uint8)
+        cv2.drawContours(one, [contour], -1, 1, cv2.FILLED, offset=(-left, -top))
+        one &= ~inside[window].view(np.uint8) & 1
+        if np.count_nonzero(one) <= limit_px:
+            filled[window] |= one
+    return filled.view(np.bool_) if filled.any() else None

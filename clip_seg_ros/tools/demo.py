@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_seg_ros import resources
-from clip_seg_ros.commands import CommandError
+from clip_seg_ros.commands import CommandError, parse_command
 from clip_seg_ros.tools import demo_report
 from clip_seg_ros.tools.processes import ChildDied, ChildProcesses
 from clip_seg_ros.tools.simulation import NoRos, check_ros, environment, things_named
@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
         "demo",
         help="watch the simulated robot camera find what you name",
         description="Starts a simulated robot camera and the segmentation node, gives a command, and compares the "
-        "answer with the ground truth. Runs on until Ctrl-C and takes further commands from the terminal.",
+        "answer with the ground truth. Runs on until "quit" or Ctrl-C and takes further commands from the terminal.",
     )
     parser.set_defaults(run=run)
     parser.add_argument("--command", default="segment the red cup", metavar="TEXT", help="default: %(default)s")
@@ -215,10 +215,10 @@ def _show(reply: dict[str, Any], overlay: Path) -> None:
 
 
 def _converse(session: _Session, overlay: Path) -> None:
-    """Takes further commands from the terminal until Ctrl-C."""
+    """Takes further commands from the terminal until "quit" or Ctrl-C."""
     typed: queue.Queue[str] = queue.Queue()
     threading.Thread(target=lambda: [typed.put(line) for line in sys.stdin], daemon=True).start()
-    print("\nType another command (Ctrl-C ends):", flush=True)
+    print('\nType another command, "help" or "quit":', flush=True)
     while True:
         try:
             command = typed.get(timeout=0.2).strip()
@@ -227,11 +227,20 @@ def _converse(session: _Session, overlay: Path) -> None:
             continue
         if not command:
             continue
+        if _ends(command):
+            return
         reply = session.ask(command, overlay=overlay)
         if reply.get("measured"):
             _show(reply, overlay)
         else:
-            print(reply["understood"], flush=True)
+            print("\n".join(filter(None, (reply["understood"], reply.get("message")))), flush=True)
+
+
+def _ends(command: str) -> bool:
+    try:
+        return parse_command(command).verb == "quit"
+    except CommandError:  # the node says what is wrong
+        return False
 
 
 def _write(path: Path | None, value: Any) -> None:

@@ -24,13 +24,26 @@ def has_color(picture, color):
     return bool((picture == color).all(axis=2).any())
 
 
-def test_the_mask_is_tinted_and_the_rest_is_left():
+def test_an_object_keeps_its_own_colour_between_light_strokes():
     picture = draw(GREY, squares(("red cup", 200, 200)))
     assert picture.shape == GREY.shape and picture.dtype == np.uint8
-    tinted = picture[210, 210]
-    np.testing.assert_allclose(tinted, 0.8 * 128 + 0.2 * np.array(PALETTE[0]), atol=1)
+    inside = picture[206:232, 206:274]  # above the centroid, within the outline
+    own = (inside == 128).all(axis=2)
+    assert 0.8 < own.mean() < 0.97
+    np.testing.assert_allclose(np.unique(inside[~own], axis=0), [0.4 * 128 + 0.6 * np.array(PALETTE[0])], atol=1)
     assert (picture[300:, :] == 128).all() and (picture[:, :190] == 128).all()
     assert (GREY == 128).all()
+
+
+def test_a_small_object_has_its_outline_alone():
+    picture = draw(GREY, squares(("red cup", 200, 200), side=20))
+    stroke = 0.4 * 128 + 0.6 * np.array(PALETTE[0])
+    assert not (np.abs(picture - stroke) <= 1).all(axis=2).any()
+
+
+def test_the_strokes_stay_where_they_are_when_an_object_grows():
+    small, large = (draw(GREY, squares(("cup", x, 200), side=side)) for x, side in ((200, 80), (193, 87)))
+    np.testing.assert_array_equal(small[208:232, 208:272], large[208:232, 208:272])
 
 
 def test_contour_and_label_have_the_colour_of_the_prompt():
@@ -105,9 +118,12 @@ def test_the_best_region_lies_on_top():
     maps = ProbabilityMaps(("low", "high"), values)
     found = regions(maps, masks(maps, 0.5))
     assert found[0].prompt == "high"
-    color = np.array(draw(GREY, found, prompts=maps.prompts)[170, 170], float)
-    below = 0.8 * 128 + 0.2 * np.array(PALETTE[0])
-    np.testing.assert_allclose(color, 0.8 * below + 0.2 * np.array(PALETTE[1]), atol=2)
+    picture = draw(GREY, found, prompts=maps.prompts)
+    assert (picture[150, 170:230] == PALETTE[1]).all(), "its outline is whole"
+    inside = picture[156:196, 156:244].reshape(-1, 3)
+    below = 0.4 * 128 + 0.6 * np.array(PALETTE[0])
+    stroke = 0.4 * below + 0.6 * np.array(PALETTE[1])
+    assert (np.abs(inside - stroke) <= 1).all(axis=1).any()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (12, 12), (30, 200), (120, 160), (1080, 1920)])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clip_seg_ros.pipeline.postprocess import label_image, masks, regions
+from clip_seg_ros.pipeline.postprocess import HOLE_SHARE, SCRAP_SHARE, label_image, masks, regions, tidied
 from clip_seg_ros.types import MaskSet, ObjectRegion, ProbabilityMaps
 
 
@@ -108,6 +108,51 @@ def test_of_more_than_255_regions_the_best_are_kept():
     np.testing.assert_allclose([region.score for region in found], np.sort(scores)[::-1][:255], rtol=1e-6)
     labels = label_image(found, (30, 40))
     assert sorted(np.unique(labels)) == list(range(256))
+
+
+def disc(shape, center, radius):
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    return (rows - center[0]) ** 2 + (columns - center[1]) ** 2 <= radius**2
+
+
+def test_tidy_regions_have_neither_scraps_nor_small_holes():
+    shape = (90, 120)
+    whole = disc(shape, (40, 45), 30)
+    small, large = disc(shape, (35, 40), 3), disc(shape, (50, 55), 8)
+    scrap, other = disc(shape, (80, 110), 3), disc(shape, (20, 100), 9)
+    assert small.sum() < HOLE_SHARE * whole.sum() < large.sum() and scrap.sum() < SCRAP_SHARE * whole.sum() < other.sum()
+    maps = maps_of(np.where((whole & ~small & ~large) | scrap | other, 0.9, 0.1))
+    assert len(find_regions(maps)) == 3
+    found = regions(maps, masks(maps, 0.5), tidy=True)
+    assert [region.area_px for region in found] == [(whole & ~large).sum(), other.sum()]
+    expected = whole & ~large
+    np.testing.assert_array_equal(found[0].mask, expected)
+    rows, columns = np.nonzero(expected)
+    assert found[0].centroid_px == pytest.approx((columns.mean(), rows.mean()))
+    np.testing.assert_array_equal(tidied(maps, masks(maps, 0.5)).values[0], expected | other)
+
+
+def test_what_lies_in_a_hole_keeps_its_pixels():
+    shape = (60, 60)
+    ring = disc(shape, (30, 30), 28) & ~disc(shape, (30, 30), 4)
+    dot = disc(shape, (30, 30), 2)
+    maps = maps_of(np.where(ring | dot, 0.9, 0.1))
+    (ring_region,) = regions(maps, masks(maps, 0.5), tidy=True)
+    assert not ring_region.mask[dot].any() and ring_region.mask[26:28, 30].all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_tidy_regions_of_noise_share_no_pixel_and_count_their_own(seed):
+    rng = np.random.default_rng(seed)
+    maps = maps_of(rng.random((40, 50)), np.kron(rng.random((8, 10)), np.ones((5, 5))))
+    found = regions(maps, masks(maps, 0.4), tidy=True)
+    for prompt in maps.prompts:
+        total = np.sum([region.mask for region in found if region.prompt == prompt], axis=0)
+        assert total.max() <= 1
+    for region in found:
+        rows, columns = np.nonzero(region.mask)
+        assert region.area_px == len(rows) and region.centroid_px == pytest.approx((columns.mean(), rows.mean()))
+        assert region.box_px == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
 
 
 def test_masks_of_other_prompts_or_sizes_are_refused():

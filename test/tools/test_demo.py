@@ -85,6 +85,23 @@ def test_wrong_seeds_are_explained(tmp_path, arguments):
     assert run.returncode == 2 and arguments[0] in run.stderr
 
 
+def test_a_person_talks_to_it(tmp_path):
+    typed = ["help", "use cris", "find the red cup", "segmnt the redcup", "what do you see?", "quit", "find the bowl"]
+    run = subprocess.run(
+        [*DEMO, "--command", "find the red cup"], cwd=tmp_path, env=ENVIRONMENT, input="\n".join(typed) + "\n",
+        capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    expected = (
+        'type for example "segment the red cup"', "cris-pocket serves now", "red cup: 1 found",
+        'did you mean "segment the red cup"?', "I see ",
+    )  # fmt: skip
+    place = run.stdout.index("Type another command")
+    for words in expected:
+        place = run.stdout.index(words, place)
+    assert "bowl" not in run.stdout[place:].partition("\n")[2], "quit ends it"
+
+
 def test_ctrl_c_ends_every_process(tmp_path):
     run = subprocess.Popen(
         DEMO, cwd=tmp_path, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -16,6 +16,7 @@ BOX = measured(
     "box", 2, 1, score=0.7, iou=0.6, centroid_px=[1.0, 2.0], centroid_error_px=3.0, position_m=None
 )
 MISSED = measured("bowl", 0, 1)
+UNKNOWN = measured("cup left of the box", 1, None, score=0.8)
 RIGHTLY_ABSENT = measured("giraffe", 0, 0)
 IMAGINED = measured("giraffe", 1, 0, score=0.6, centroid_px=[3.0, 4.0])
 
@@ -26,7 +27,8 @@ def reply(*items: dict) -> dict:
 
 @pytest.mark.parametrize(
     ("items", "right"),
-    [((CUP,), True), ((CUP, RIGHTLY_ABSENT), True), ((MISSED,), False), ((CUP, MISSED), False), ((IMAGINED,), False)],
+    [((CUP,), True), ((CUP, RIGHTLY_ABSENT), True), ((MISSED,), False), ((CUP, MISSED), False), ((IMAGINED,), False),
+     ((UNKNOWN,), True), ((UNKNOWN, MISSED), False)],
 )
 def test_right_is_to_find_what_is_there_and_nothing_else(items, right):
     assert is_right(reply(*items)) is right
@@ -62,3 +64,8 @@ def test_table_has_a_line_for_each_prompt():
     expected = ("red cup", "0.93", "0.80", "(10.0, 20.0)", "(0.100, -0.200, 0.900)", "0.004")
     assert all(word in lines[0] for word in expected)
     assert "not found" in lines[1] and "none" in lines[2]
+
+
+def test_an_unknown_truth_is_no_none():
+    line = table(reply(UNKNOWN)).splitlines()[1]
+    assert line.split()[5] == "?" and "none" not in line
