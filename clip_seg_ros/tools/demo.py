@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
         "demo",
         help="watch the simulated robot camera find what you name",
         description="Starts a simulated robot camera and the segmentation node, gives a command, and compares the "
-        "answer with the ground truth. Runs on until "quit" or Ctrl-C and takes further commands from the terminal.",
+        "answer with the ground truth. Runs on until 'quit' or Ctrl-C and takes further commands from the terminal.",
     )
     parser.set_defaults(run=run)
     parser.add_argument("--command", default="segment the red cup", metavar="TEXT", help="default: %(default)s")
