@@ -29,6 +29,8 @@ class CRISSettings:
     learning_rate: float = 1e-4
     clip_factor: float = 0.1
     """CLIP's towers learn at this share of the rate."""
+    word_factor: float = 1.0
+    """Where words are new to the weights, the table of word embeddings learns at this multiple of the rate."""
     weight_decay: float = 0.0
     precision: Precision = "float32"
     clip_norm: float = 1.0
@@ -59,13 +61,15 @@ class CRISRecipe(WholeModelRecipe):
         draw: makes a batch from a generator.
         first_draw: the same for the first steps.
         load: gets the batch of a number ready.
+        new_words: whether the model has word embeddings that it has to learn from nothing.
     """
 
     def __init__(
         self, settings: CRISSettings, model: CRIS, config: Mapping[str, Any], draw: Draw,
-        first_draw: Draw | None = None, load: Callable[[int], None] | None = None,
+        first_draw: Draw | None = None, load: Callable[[int], None] | None = None, new_words: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(model, config, load)
+        self._new_words = new_words
         self.settings, self._draw, self._first_draw = settings, draw, first_draw or draw
 
     def stages(self) -> list[Stage]:
@@ -74,6 +78,8 @@ class CRISRecipe(WholeModelRecipe):
         falling = Schedule("milestones", milestones=s.milestones) if s.milestones else Schedule()
         common = {"trained": self, "before_batch": self._load, "precision": s.precision, "clip_norm": s.clip_norm}
         factors = (("model.clip.", s.clip_factor),)
+        if self._new_words:
+            factors += (("model.clip.token_embedding.", s.word_factor),)
         parts = [("end to end", s.steps, self.terms, falling)]
         if s.first_steps:
             parts.insert(0, ("first", s.first_steps, self.first_terms, Schedule("constant")))

@@ -160,7 +160,7 @@ def _cris(config: TrainConfig, settings: CRISSettings, device: torch.device) -> 
     grown = _grown(config, data.phrases)
     model = grown.stored.build(config.name).to(device)
     batches = LetterboxBatches(data, settings.batch, model.input_spec.size, config.seed)
-    return CRISRecipe(settings, model, grown.stored.config, batches, load=batches.load)
+    return CRISRecipe(settings, model, grown.stored.config, batches, load=batches.load, new_words=bool(grown.rows))
 
 
 def _denseclip(config: TrainConfig, settings: DenseCLIPSettings, device: torch.device) -> Recipe:

@@ -7,6 +7,7 @@ from clip_seg_ros.sim.scene import (
     KINDS,
     UNSEEN_SHAPE_SETS,
     UNSEEN_TABLE_TEXTURES,
+    WORKSHOP_KINDS,
     sample_rgba,
     sample_scene,
     shape_set,
@@ -110,3 +111,10 @@ def test_half_of_the_unseen_shapes_are_of_another_size_and_balls_stay_round():
     assert 6 <= len(stretched) <= 18
     assert all(not 0.9 < up < 1.1 and not 0.9 < across < 1.1 for _, up, across in stretched)
     assert all(up == pytest.approx(across) for kind, up, across in ratios if kind == "ball")
+
+
+def test_things_of_a_workshop_stand_only_where_they_are_asked_for():
+    kinds = [{item.kind for seed in range(20) for item in sample_scene(seed, workshop=w).objects} for w in (False, True)]
+    assert kinds[0] <= set(KINDS) and kinds[1] == {*KINDS, *WORKSHOP_KINDS}
+    with pytest.raises(ValueError, match="not with both"):
+        sample_scene(0, workshop=True, unseen=True)

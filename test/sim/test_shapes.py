@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.sim.shapes import SHAPE_BUILDERS, build_shapes
+from clip_seg_ros.sim.workshop import WORKSHOP_BUILDERS, build_workshop
+
+
+def build_all(seed, per_kind):
+    return build_shapes(seed, per_kind) | build_workshop(seed, per_kind)
 
 
 def parts():
-    for kind, shapes in build_shapes(3, 3).items():
+    for kind, shapes in build_all(3, 3).items():
         for index, shape in enumerate(shapes):
             for number, part in enumerate(shape.parts):
                 yield pytest.param(part, id=f"{kind}{index}.{number}")
@@ -30,9 +35,9 @@ def test_a_part_is_a_closed_surface_seen_from_outside(part):
     assert volume_of(part) > 0
 
 
-@pytest.mark.parametrize("kind", SHAPE_BUILDERS)
+@pytest.mark.parametrize("kind", [*SHAPE_BUILDERS, *WORKSHOP_BUILDERS])
 def test_a_shape_stands_on_the_table_within_its_footprint(kind):
-    for shape in build_shapes(11, 3)[kind]:
+    for shape in build_all(11, 3)[kind]:
         points = np.concatenate([part.vertices for part in shape.parts])
         assert points[:, 2].min() == pytest.approx(0.0, abs=1e-3)
         assert points[:, 2].max() == pytest.approx(shape.height, abs=1e-2)
@@ -41,9 +46,9 @@ def test_a_shape_stands_on_the_table_within_its_footprint(kind):
 
 
 def test_the_same_seed_gives_the_same_shapes_and_another_does_not():
-    first, again, other = build_shapes(5, 2), build_shapes(5, 2), build_shapes(6, 2)
+    first, again, other = build_all(5, 2), build_all(5, 2), build_all(6, 2)
     assert all(a.height == b.height for kind in first for a, b in zip(first[kind], again[kind], strict=True))
-    assert first["cup"][0].height != other["cup"][0].height
+    assert first["cup"][0].height != other["cup"][0].height and first["spool"][0].height != other["spool"][0].height
 
 
 @pytest.mark.parametrize("kind", SHAPE_BUILDERS)

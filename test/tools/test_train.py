@@ -24,6 +24,7 @@ from clip_seg_ros.models.cris import CRISConfig
 from clip_seg_ros.models.denseclip import DenseCLIPConfig
 from clip_seg_ros.models.factory import MODEL_KINDS, build_from_file, build_segmenter
 from clip_seg_ros.models.tokenizer import CompactTokenizer
+from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.resources import class_list
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.training import pocket
@@ -332,3 +333,26 @@ def test_ctrl_c_while_scenes_are_rendered_is_one_line(tmp_path: Path, monkeypatc
     said = capsys.readouterr().err
     assert said.splitlines()[-1].startswith("clip-seg train: stopped; the same command goes on with what is in ")
     assert "0/6" in said, "the bar is there at once"
+
+
+@pytest.mark.parametrize("kind", ["clipseg", "cris"])
+def test_embedded_weights_learn_words_that_they_lack(tmp_path: Path, kind: str, capsys) -> None:
+    """The weights that come out know the new words and the old, in `evaluate` and by name."""
+    data = write_phrases(tmp_path / "data")
+    table = tmp_path / "data" / "phrases.csv"
+    table.write_text(table.read_text().replace("green disc", "green gizmo"))
+    own = {"steps": 1, "batch": 2, "precision": "float32"} | ({"size_px": 64} if kind == "clipseg" else {})
+    values = {"method": kind, "model": f"{kind}-pocket", "name": "mine", "data": data, "recipe": own}
+    assert train(tmp_path, values) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "does not know these words" in said and "  gizmo, in 4 phrases" in said and "  square, in 4 phrases" in said
+    weights = tmp_path / "out"
+    predictor = Predictor.from_name("mine", "cpu", weights)
+    assert predictor.model.unknown_words("the green gizmo and a dragon") == ("and", "dragon")
+    start = build_segmenter(f"{kind}-pocket")
+    assert start.unknown_words("the green gizmo") == ("gizmo",)
+    with torch.no_grad():
+        old, new = (model.encode_text(["the red cup"]).pooled for model in (start, predictor.model))
+    torch.testing.assert_close(new, old, atol=0.02 * float(old.abs().max()), rtol=0)
+    call = ["evaluate", "--data", f"folder:{data['root']}", "--model", "mine", "--weights", str(weights), "--limit", "2"]
+    assert main([*call, "--device", "cpu"]) == 0, capsys.readouterr().err

@@ -14,9 +14,10 @@ from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig
 from clip_seg_ros.models.base import InputSpec
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
-from clip_seg_ros.models.factory import build_from_file
+from clip_seg_ros.models.factory import StoredModel, build_from_file
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 from clip_seg_ros.models.visual_prompts import visual_prompt
+from clip_seg_ros.models.vocabulary import grow
 from clip_seg_ros.training.clipseg_recipe import CLIPSegRecipe, CLIPSegSettings
 from clip_seg_ros.training.runner import Runner
 from clip_seg_ros.training.settings import SettingsError
@@ -73,6 +74,17 @@ class Scenes:
         mask = self._scenes.labels[index] > 0
         support = (self._scenes.rgb[index], mask) if index % 2 else None
         return ReferringSample(self._scenes.rgb[index][window], "the object", mask[window], str(index), support)
+
+
+class Asking(Scenes):
+    """The same, asked with other words."""
+
+    def __init__(self, scenes: TabletopScenes, phrase: str) -> None:
+        super().__init__(scenes)
+        self._phrase = phrase
+
+    def draw(self, index: int, rng: np.random.Generator) -> ReferringSample:
+        return replace(super().draw(index, rng), phrase=self._phrase)
 
 
 def test_the_loss_falls_and_clip_stays(few_scenes, tmp_path: Path) -> None:
@@ -166,6 +178,29 @@ def test_mixed_precision_learns_too(few_scenes, tmp_path: Path) -> None:
     Runner(recipe.module, tmp_path / "state.pt", 0, log_dir=tmp_path, log_every=1).run(recipe.stages()[0])
     losses = [point["loss"] for point in read_curve(tmp_path / CURVE_NAME)]
     assert losses[-1] < losses[0] and recipe.module.film_mul.weight.dtype == torch.float32
+
+
+def test_new_words_and_the_image_tower_learn_where_they_are_told_to(few_scenes, tmp_path: Path) -> None:
+    config = model_config("resnet")
+    start = StoredModel(config, build(config).state_dict(), "start")
+    grown = grow(start, ["the object", "a gizmo"])
+    assert set(grown.words) == {"a", "gizmo"} - set(config["tokenizer"]["known_words"])
+    model = grown.stored.build("tiny")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = replace(SMALL, steps=4, fresh_decoder=False, word_factor=5.0, image_factor=0.5, dice_weight=0.1)
+    recipe = CLIPSegRecipe(settings, model, Asking(few_scenes, "a gizmo"), grown.stored.config, grown.rows)
+    runner = Runner(recipe.module, tmp_path / "state.pt", 0, log_dir=tmp_path, log_every=1)
+    runner.run(recipe.stages()[0])
+    assert read_curve(tmp_path / CURVE_NAME)[0]["terms"].keys() == {"bce", "dice"}
+    loaded = build_from_file(*recipe.save(tmp_path / "weights"))
+    assert loaded.unknown_words("a gizmo") == () and loaded.unknown_words("a dragon") == ("dragon",)
+    changed = {name for name, value in loaded.state_dict().items() if not torch.allclose(value, before[name], atol=2e-3)}
+    table = "clip.token_embedding.weight"
+    moved = (loaded.state_dict()[table] - before[table]).abs().amax(dim=1) > 2e-3
+    assert moved.nonzero().flatten().tolist() == list(grown.rows), "new words learn, old ones do not"
+    assert any(name.startswith("clip.visual.") for name in changed)
+    assert any(name.startswith("decoder.") for name in changed)
+    assert not any(name.startswith("clip.transformer.") or "running_" in name for name in changed)
 
 
 def test_ignored_pixels_are_not_learnt_from(few_scenes) -> None:
