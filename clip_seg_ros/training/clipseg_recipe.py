@@ -6,6 +6,7 @@ of an example image of what is meant, so that both and everything between them c
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clip_seg_ros.data.samples import ReferringSample
+from clip_seg_ros.models.base import ImageFeatures
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegDecoder
 from clip_seg_ros.models.visual_prompts import visual_prompt
 from clip_seg_ros.training import distributed
@@ -54,6 +56,9 @@ class CLIPSegSettings:
     """CLIP's image tower learns at this share of the rate; 0, as in the paper, holds it still."""
     dice_weight: float = 0.0
     """Of a soft dice term beside the cross-entropy, in which small objects count as much as large ones; 0 = the paper."""
+    kept_phrases: tuple[str, ...] = ()
+    """What the weights should go on answering as they do: every other sample is asked for one of these as well, and the
+    answer of the weights that training began with is what it learns (Li and Hoiem, Learning without Forgetting)."""
     size_px: int | None = None
     """Side of the squares that pictures are cut and scaled to, a multiple of the model's stride; by default the side that
     the model is used with."""
@@ -76,6 +81,25 @@ class CLIPSegSettings:
         return read_settings(cls, values, "recipe")
 
 
+class _Before:
+    """The model as it was before training, and what it answers to phrases that it is to go on answering so."""
+
+    def __init__(self, model: CLIPSeg, phrases: Sequence[str]) -> None:
+        for phrase in phrases:
+            if unknown := model.unknown_words(phrase):
+                raise ValueError(f'kept_phrases: {model.name} never knew "{unknown[0]}", of "{phrase}"')
+        self._model = copy.deepcopy(model).requires_grad_(False).eval()
+        with torch.no_grad():
+            self._prompts = self._model.encode_text(phrases).pooled.float()
+
+    @torch.no_grad()
+    def answers(self, pixels: torch.Tensor, phrases: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns probabilities (B, H, W) of a phrase an image, of indices (B,), and the phrases' embeddings (B, D)."""
+        prompts = self._prompts[torch.from_numpy(phrases)]
+        features = self._model.encode_image(pixels)
+        return self._model.decoder(features.taps, features.grid_size, prompts).float().sigmoid(), prompts
+
+
 class CLIPSegRecipe:
     """The model, its data and the loss of a batch.
 
@@ -95,6 +119,7 @@ class CLIPSegRecipe:
         config: Mapping[str, Any], new_rows: Sequence[int] = (),
     ) -> None:  # fmt: skip
         self.settings, self.model, self._data, self._config = settings, model, data, config
+        self._before = _Before(model, settings.kept_phrases) if settings.kept_phrases else None
         device = model.decoder.film_mul.weight.device
         if settings.fresh_decoder:
             with torch.random.fork_rng():
@@ -156,8 +181,9 @@ class CLIPSegRecipe:
         sizes = sorted({sample.mask.shape for sample in samples})
         if len(sizes) > 1:
             raise ValueError(f"samples of a batch must have one size, not {', '.join(f'{w}x{h}' for h, w in sizes)}")
+        pixels = torch.stack([self._normalised(sample.rgb) for sample in samples])
         with torch.set_grad_enabled("visual" in self._trained):
-            features = self.model.encode_image(torch.stack([self._normalised(sample.rgb) for sample in samples]))
+            features = self.model.encode_image(pixels)
         conditionals = self._conditionals(samples, weights)
         logits = self.model.decoder(features.taps, features.grid_size, conditionals)
         masks = torch.from_numpy(np.stack([sample.mask for sample in samples])).to(logits.device).float()
@@ -169,7 +195,17 @@ class CLIPSegRecipe:
         terms = {"bce": F.binary_cross_entropy_with_logits(logits[counted], masks[counted])}
         if self.settings.dice_weight:
             terms["dice"] = self.settings.dice_weight * dice_loss(logits, masks, ignored)
+        if self._before is not None:
+            drawn = distributed.share(rng.integers(len(self.settings.kept_phrases), size=self.settings.batch))
+            terms["kept"] = self._kept_loss(pixels, features, drawn)
         return terms
+
+    def _kept_loss(self, pixels: torch.Tensor, features: ImageFeatures, drawn: np.ndarray) -> torch.Tensor:
+        """Cross-entropy with the answers from before training, of every other sample; ``drawn`` (B,) are the phrases."""
+        taps = tuple(tap[::2] for tap in features.taps)
+        wanted, prompts = self._before.answers(pixels[::2], drawn[::2])
+        logits = self.model.decoder(taps, features.grid_size, prompts)
+        return F.binary_cross_entropy_with_logits(logits.float(), wanted)
 
     def _conditionals(self, samples: Sequence[ReferringSample], text_weights: np.ndarray) -> torch.Tensor:
         """The prompts (B, D): phrases mixed with example images by ``text_weights`` (B,), where there are any."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from clip_seg_ros.data.samples import ReferringSample
 from clip_seg_ros.data.tabletop import TabletopScenes
@@ -201,6 +202,34 @@ def test_new_words_and_the_image_tower_learn_where_they_are_told_to(few_scenes, 
     assert any(name.startswith("clip.visual.") for name in changed)
     assert any(name.startswith("decoder.") for name in changed)
     assert not any(name.startswith("clip.transformer.") or "running_" in name for name in changed)
+
+
+def test_kept_phrases_are_answered_as_before_training(few_scenes) -> None:
+    config = model_config("resnet")
+    model = build(config)
+    settings = replace(SMALL, batch=3, fresh_decoder=False, kept_phrases=("red object", "the blue object"))
+    recipe = CLIPSegRecipe(settings, model, Scenes(few_scenes), config)
+    recipe._samples = [recipe._data.draw(index, np.random.default_rng(index)) for index in range(3)]
+    model.eval()
+    with torch.no_grad():
+        pixels = torch.stack([recipe._normalised(sample.rgb) for sample in recipe._samples[::2]])
+        answers = model.decode(model.encode_image(pixels), model.encode_text(settings.kept_phrases)).double()
+    # The least that cross-entropy can be is the entropy of the answers themselves.
+    least = F.binary_cross_entropy_with_logits(answers, answers.sigmoid(), reduction="none").mean(dim=(2, 3))
+    loss = recipe.terms(np.random.default_rng(0))["kept"].item()
+    drawn = np.random.default_rng(0)
+    drawn.uniform(size=3)
+    phrases = drawn.integers(2, size=3)[::2]
+    assert loss == pytest.approx(float(np.mean([least[row, phrase] for row, phrase in enumerate(phrases)])), rel=1e-4)
+    with torch.no_grad():
+        model.decoder.film_mul.weight.neg_()
+    assert recipe.terms(np.random.default_rng(0))["kept"].item() > 1.001 * loss, "training does not change what is kept"
+
+
+def test_a_kept_phrase_must_be_known(few_scenes) -> None:
+    config = model_config("resnet")
+    with pytest.raises(ValueError, match='kept_phrases: tiny never knew "dragon", of "the dragon"'):
+        CLIPSegRecipe(replace(SMALL, kept_phrases=("the dragon",)), build(config), Scenes(few_scenes), config)
 
 
 def test_ignored_pixels_are_not_learnt_from(few_scenes) -> None:
