@@ -13,6 +13,10 @@ from functools import lru_cache
 KERNELS = 256
 """Kernels that torch and oneDNN keep, each made for one shape; left alone both keep 1,024, which came to 90 MB here. A
 model needs 50 to 100 for each size of image that it sees."""
+HEAPS = 2
+"""Heaps that glibc shares between a process's threads; left alone it makes one for nearly every thread that ever asks
+for memory, and in each of them lie gaps."""
+_M_ARENA_MAX = -8
 PAUSE_S = 2.0
 """Between two times that memory is given back: the pages that are in use again have to be fetched anew."""
 
@@ -21,6 +25,14 @@ def limit_kernels() -> None:
     """Bounds what torch keeps for shapes, unless the user did; it takes effect before the process's first convolution."""
     for variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(variable, str(KERNELS))
+
+
+def limit_heaps() -> None:
+    """Lets threads that come later share ``HEAPS`` heaps, unless the user says how many, where glibc keeps them."""
+    if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_ARENA_MAX, HEAPS)
 
 
 @lru_cache(maxsize=1)
