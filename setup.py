@@ -34,11 +34,10 @@ setup(
         "timm>=1.0",
         "numpy>=1.21",
         "opencv-python-headless>=4.5",
-        "mujoco>=3.17",
         "safetensors>=0.4",
         "pyyaml>=5.4",
         "tqdm>=4.60",
     ],
-    extras_require={"train": ["tensorboard>=2.11"], "bags": ["rosbags>=0.11"]},
+    extras_require={"sim": ["mujoco>=3.17"], "train": ["tensorboard>=2.11"], "bags": ["rosbags>=0.11"]},
     entry_points={"console_scripts": ["clip-seg = clip_seg_ros.tools.cli:main"]},
 )

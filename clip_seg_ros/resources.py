@@ -58,11 +58,14 @@ def cache_dir() -> Path:
     It is the one that ``CLIP_SEG_CACHE_DIR`` names, else ``clip_seg_ros/weights`` in the user's cache.
     """
     named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named).expanduser()
+    return Path(named).expanduser() if named else user_cache_dir() / "weights"
+
+
+def user_cache_dir() -> Path:
+    """Returns the package's folder in the user's cache, which may not exist; the set-up scripts use it, too."""
     # The standard has relative paths ignored.
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / PACKAGE / "weights"
+    return (base if base.is_absolute() else Path.home() / ".cache") / PACKAGE
 
 
 def class_list_names() -> tuple[str, ...]:

@@ -6,6 +6,7 @@ MuJoCo draws through EGL or OSMesa, no screen needed. The first of them that wor
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from dataclasses import dataclass
@@ -65,6 +66,11 @@ def _load_mujoco() -> ModuleType:
     """Imports MuJoCo with a GL back end that really opens a context."""
     if "mujoco" in sys.modules:
         return sys.modules["mujoco"]
+    if importlib.util.find_spec("mujoco") is None:
+        raise RendererUnavailable(
+            "the simulated world is drawn by MuJoCo, which is not installed: type `pip install mujoco`, or install this "
+            'package with its part for the simulation, `pip install "clip_seg_ros[sim]"`'
+        )
     wanted = os.environ.get("MUJOCO_GL", "").lower()
     faults = []
     for backend in (wanted,) if wanted else ("egl", "osmesa"):

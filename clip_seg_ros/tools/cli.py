@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "measure how well a model does",
     "bench": "time the models",
     "weights": "list, download, convert and verify published weights",
+    "cache": "show what the package keeps on the disk, and remove it",
 }
 
 

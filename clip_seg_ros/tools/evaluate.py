@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -118,25 +119,40 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
     # Now, and not after minutes of measuring.
     if args.json and (not args.json.parent.is_dir() or args.json.is_dir()):
         return f"{args.json} cannot be written: name a file in a folder that exists"
-    if args.pictures and not args.pictures.is_dir():
-        return f"{args.pictures} is no folder: make it first"
+    if args.pictures and args.pictures.exists() and not args.pictures.is_dir():
+        return f"{args.pictures} is a file: --pictures names a folder"
     return None
 
 
 def _run_suite(args: argparse.Namespace) -> int:
     try:
+        if args.pictures:
+            args.pictures.mkdir(parents=True, exist_ok=True)
         figures, asked = _sequences(args) if args.suite == "sequences" else _embedded(args)
     except (WeightsError, RendererUnavailable, ValueError, OSError) as error:
         print(f"clip-seg evaluate: {error}", file=sys.stderr)
         return 1
-    for figure in figures:
-        print(f"{figure.name:<48} {figure.value:>9}  {figure.unit}")
+    print(figure_table(figures))
     if args.json:
         args.json.write_text(json.dumps([figure.to_dict() for figure in figures], indent=2) + "\n")
     if args.pictures:
         for name, picture in ((name, shown) for each in asked for name, shown in each.pictures().items()):
             write_picture(args.pictures / f"{name}.jpg", picture)
     return 0
+
+
+def figure_table(figures: Iterable[Figure]) -> str:
+    """Lays figures out under a heading for each suite and model, all sorted by name."""
+    groups: dict[str, list[Figure]] = {}
+    for figure in sorted(figures, key=lambda figure: figure.name):
+        suite, _, rest = figure.name.partition(".")
+        model = rest.partition(".")[0] if "." in rest else ""
+        groups.setdefault(f"{suite}.{model}".rstrip("."), []).append(figure)
+    lines = []
+    for heading, members in groups.items():
+        lines += ["", heading]
+        lines += [f"  {figure.name.removeprefix(f'{heading}.'):<40} {figure.value:>9}  {figure.unit}" for figure in members]
+    return "\n".join(lines[1:])
 
 
 def _sequences(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:

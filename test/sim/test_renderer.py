@@ -113,3 +113,17 @@ def test_no_way_to_draw_is_said_in_words():
     environment = {**os.environ, "MUJOCO_GL": "glfw", "DISPLAY": "", "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert "apt-get install" in done.stdout, done.stdout + done.stderr
+
+
+def test_without_mujoco_it_is_told_what_to_install():
+    # In a process of its own, where MuJoCo was never imported; "None" hides it.
+    program = (
+        "import importlib.util, sys\n"
+        "found = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *more: None if name == 'mujoco' else found(name, *more)\n"
+        "from clip_seg_ros.sim.renderer import SceneRenderer\n"
+        "SceneRenderer()"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    last = run.stderr.strip().splitlines()[-1]
+    assert "RendererUnavailable" in last and "MuJoCo, which is not installed" in last and "clip_seg_ros[sim]" in last

@@ -38,8 +38,7 @@ def said_in_one_line(capsys):
 
 
 def test_the_suite_prints_and_writes_its_figures_and_pictures(tmp_path, small_world, weights, capsys):
-    figures, pictures = tmp_path / "figures.json", tmp_path / "pictures"
-    pictures.mkdir()
+    figures, pictures = tmp_path / "figures.json", tmp_path / "pictures" / "of today"
     arguments = ["--suite", "embedded", "--parts", "examples", "phrases", "--weights", str(weights)]
     assert main(["evaluate", *arguments, "--scenes", "2", "--json", str(figures), "--pictures", str(pictures)]) == 0
     written = json.loads(figures.read_text(), parse_constant=pytest.fail)
@@ -47,8 +46,10 @@ def test_the_suite_prints_and_writes_its_figures_and_pictures(tmp_path, small_wo
     assert values["embedded.clipseg.scenes"] == values["embedded.clipseg.example.count"] == 2
     assert values["embedded.clipseg.named_usual_scenes.count"] > 0
     assert values["embedded.clipseg.named_unseen_scenes.count"] > 0, "half of the scenes are unseen ones"
-    printed = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
-    assert printed == [[item["name"], str(item["value"])] for item in written]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "embedded.clipseg"
+    printed = [[f"{lines[0]}.{name}", value] for name, value in (line.split()[:2] for line in lines[1:])]
+    assert printed == sorted([item["name"], str(item["value"])] for item in written)
     assert [path.name for path in pictures.iterdir()] == ["clipseg.jpg"]
     assert (pictures / "clipseg.jpg").read_bytes()[:2] == b"\xff\xd8"
 
@@ -122,7 +123,7 @@ def test_sequences_are_measured_too(tmp_path, weights, capsys, monkeypatch):
     arguments = ["--suite", "sequences", "--weights", str(weights), "--json", str(tmp_path / "figures.json")]
     assert main(["evaluate", *arguments, "--frames", "7"]) == 0
     assert asked == [("clipseg-pocket", 20, 7, [1])]
-    assert "sequences.steady.flicker" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines() == ["sequences.steady", f"  {'flicker':<40} {0.5:>9}  share"]
     assert json.loads((tmp_path / "figures.json").read_text())[0]["value"] == 0.5
 
 
@@ -140,7 +141,7 @@ def test_an_unknown_device_is_said_in_one_line(weights, capsys):
         (["--threshold", "1.5"], "--threshold must lie in 0..1, got 1.5"),
         (["--json", "none/figures.json"], "name a file in a folder that exists"),
         (["--json", "."], "name a file in a folder that exists"),
-        (["--pictures", "none"], "none is no folder: make it first"),
+        (["--pictures", "pytest.ini"], "pytest.ini is a file: --pictures names a folder"),
         (["--model", "cris-pocket"], "--model needs a data set: give --data"),
         (["--frames", "10"], "--frames is for the other suite, not for --suite embedded"),
         (["--suite", "sequences", "--parts", "phrases"], "--parts is for the other suite, not for --suite sequences"),
@@ -159,3 +160,10 @@ def test_an_unknown_part_is_a_wrong_call(capsys):
     with pytest.raises(SystemExit) as end:
         main(["evaluate", "--parts", "phrases", "dances"])
     assert end.value.code == 2 and "invalid choice: 'dances'" in capsys.readouterr().err
+
+
+def test_figures_stand_sorted_under_headings():
+    figures = [suite.Figure(name, 1.0, "IoU") for name in ("b.x.two", "a.y.one", "b.x.one.more", "b.w.one")]
+    lines = evaluate.figure_table(figures).splitlines()
+    assert [line.split()[0] for line in lines if line] == ["a.y", "one", "b.w", "one", "b.x", "one.more", "two"]
+    assert lines.count("") == 2
