@@ -167,6 +167,7 @@ class SegmentationConfig(Config):
                                  choices=("raw", "compressed"))  # fmt: skip
     command_topic: str = _text("command", "Text commands, std_msgs/String.", required=True)
     initial_command: str = _text("", 'Command to start with, for example "segment the red cup"; empty for none.')
+    max_rate_hz: float = _number(0.0, 0.0, 1000.0, "Most images a second of each camera that are answered; 0 for all.")
     autostart: bool = _switch(True, "Configure and activate at once, without a lifecycle manager.", live=False)
 
     def __post_init__(self) -> None:

@@ -45,7 +45,7 @@ MESSAGES = ("msg", "srv", "action")
 # The only file or folder that may import a library.
 ONLY_IMPORTER = {"open_clip": "models/backbone.py", "mujoco": "sim/"}
 ROS = {
-    "rclpy", "launch", "launch_ros", "cv_bridge", "tf2_ros", "builtin_interfaces", "std_msgs", "sensor_msgs",
+    "rclpy", "launch", "launch_ros", "cv_bridge", "tf2_ros", "tf2_msgs", "builtin_interfaces", "std_msgs", "sensor_msgs",
     "geometry_msgs", "visualization_msgs", "diagnostic_msgs", "lifecycle_msgs", "action_msgs", "vision_msgs",
     "rcl_interfaces", "unique_identifier_msgs", "rosidl_runtime_py", "ament_index_python",
 }  # fmt: skip

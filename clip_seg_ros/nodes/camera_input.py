@@ -12,6 +12,7 @@ import numpy as np
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -113,8 +114,11 @@ class CameraInput:
             self._subscribe(topics.camera_info, CameraInfo, COMPANION_INPUT, self._on_camera_info)
 
     def _subscribe(self, topic: str, kind: type, qos: QoSProfile, callback: Callable) -> None:
-        subscription = self._node.create_subscription(kind, topic, callback, qos, callback_group=self._group)
-        self.inputs.append(Input(subscription.topic_name, kind, qos, subscription))
+        subscription = self._node.create_subscription(
+            kind, topic, callback, qos, callback_group=self._group,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )  # fmt: skip
+        self.inputs.append(Input(subscription.topic_name, kind, subscription.qos_profile, subscription))
 
     def close(self) -> None:
         """Ends the subscriptions."""

@@ -51,6 +51,7 @@ _WRITTEN_TYPES = {"rgb8": "u1", "mono8": "u1", "8UC1": "u1", "16UC1": "u2", "32F
 
 # What compressed_depth_image_transport puts before the picture: a format and its quantisation's A and B.
 _DEPTH_HEADER = struct.Struct("<iff")
+_JPEG_QUALITY = 90
 _SCAN_START, _IMAGE_END = b"\xff\xda", b"\xff\xd9"
 
 # The models whose coefficients have the order of OpenCV, and how many of those there can be.
@@ -215,6 +216,33 @@ def fill_image(message: Any, pixels: np.ndarray, encoding: str) -> Any:
     message.is_bigendian = sys.byteorder == "big"
     message.step = pixels.nbytes // pixels.shape[0]
     message.data = byte_array(pixels)
+    return message
+
+
+def fill_compressed(message: Any, pixels: np.ndarray, encoding: str) -> Any:
+    """Writes ``pixels`` into a ``sensor_msgs/CompressedImage`` and returns it; the header is left alone.
+
+    Its format is worded as image_transport words it, whose subscribers read it.
+
+    Args:
+        message: The message to fill.
+        pixels: (H, W, 3) uint8 RGB, which becomes a JPEG, or (H, W) uint8, which becomes a PNG.
+        encoding: "rgb8" or "mono8" accordingly.
+
+    Raises:
+        ValueError: Another encoding.
+    """
+    if encoding == "rgb8":
+        quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), quality)
+        message.format = "rgb8; jpeg compressed bgr8"
+    elif encoding == "mono8":
+        # A mask has few edges: the lowest level makes it small enough, and is the fastest.
+        _, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        message.format = "mono8; png compressed "
+    else:
+        raise ValueError(f"there is no compressed form of {encoding}: use rgb8 or mono8")
+    message.data = byte_array(data)
     return message
 
 

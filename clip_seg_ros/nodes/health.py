@@ -58,15 +58,15 @@ class Health:
         host: Holder of the model that serves.
         faults: Log whose standing faults are repeated.
         cameras: Returns the cameras that are listened to at the moment.
-        wants_images: Says whether there is anything to do with an image at the moment.
+        idle_because: Returns why a camera's images are not answered at the moment; empty where they are.
     """
 
     def __init__(
         self, node: BoundedLogs, host: ModelHost, faults: FaultLog, cameras: Callable[[], Sequence[CameraInput]],
-        wants_images: Callable[[], bool],
+        idle_because: Callable[[str], str],
     ) -> None:  # fmt: skip
         self._node, self._host, self._faults = node, host, faults
-        self._cameras, self._wants_images = cameras, wants_images
+        self._cameras, self._idle_because = cameras, idle_because
         # A camera lasts from activation to deactivation.
         self._counts: WeakKeyDictionary[CameraInput, _Counts] = WeakKeyDictionary()
         self._lock = threading.Lock()
@@ -127,7 +127,7 @@ class Health:
             for what, seconds in (("stamp to answer", counts.latencies_s), ("model alone", counts.models_s)):
                 if seconds:
                     values[f"{what}, ms, {share}th percentile"] = f"{1000 * np.percentile(list(seconds), share):.1f}"
-        level, note = DiagnosticStatus.OK, "answering" if self._wants_images() else "nothing to look for"
+        level, note = DiagnosticStatus.OK, self._idle_because(camera.name) or "answering"
         if not camera.is_alive():
             level, note = DiagnosticStatus.WARN, f"no images on {camera.image_topic}"
         return self._make(f"camera {camera.name}".strip(), level, note, values)

@@ -6,12 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from rclpy.subscription import Subscription
 from std_msgs.msg import String
 
 from clip_seg_ros.nodes.camera_input import SILENCE_S, CameraInput, Input
+from clip_seg_ros.nodes.clock_watch import ClockWatch
 from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.nodes.qos import RELIABLE
 
@@ -43,7 +45,9 @@ class InputWatch:
         """How often each publisher that does not fit, and is still there, was seen before this look .."""
         self._present: Counter[bytes] = Counter()
         """... and with it."""
-        self._timer = node.create_timer(_PERIOD_S, self._look)
+        self._clock = ClockWatch(node, faults)
+        # In time that passes even where that of a simulation stands still.
+        self._timer = node.create_timer(_PERIOD_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
         """Ends the watch."""
@@ -54,6 +58,7 @@ class InputWatch:
         self._seen, self._present = self._present, Counter()
         self._tell("command topic", self._commands)
         now_s = time.monotonic()
+        self._clock.look(now_s)
         wanted = self._wanted()
         if not wanted:
             self._since_s = now_s

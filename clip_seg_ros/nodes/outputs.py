@@ -64,10 +64,10 @@ def object_message(region: ObjectRegion) -> SegmentedObject:
         centroid_x=region.centroid_px[0],
         centroid_y=region.centroid_px[1],
         has_position=region.position_m is not None,
-        position=_point(region.position_m or absent),
+        position=point(region.position_m or absent),
         has_box=box is not None,
-        box_pose=_box_pose(box) if box else Pose(position=_point(absent)),
-        box_size=_vector(box.size_m if box else absent),
+        box_pose=box_pose(box) if box else Pose(position=point(absent)),
+        box_size=vector(box.size_m if box else absent),
     )
 
 
@@ -75,14 +75,15 @@ def no_object_message() -> SegmentedObject:
     """No region at all: what could be taken for a place is NaN."""
     absent = (math.nan,) * 3
     return SegmentedObject(
-        centroid_x=math.nan, centroid_y=math.nan, position=_point(absent), box_pose=Pose(position=_point(absent)),
-        box_size=_vector(absent),
+        centroid_x=math.nan, centroid_y=math.nan, position=point(absent), box_pose=Pose(position=point(absent)),
+        box_size=vector(absent),
     )  # fmt: skip
 
 
-def _box_pose(box: OrientedBox) -> Pose:
+def box_pose(box: OrientedBox) -> Pose:
+    """The centre and the orientation of a box."""
     x, y, z, w = (float(value) for value in box.orientation_xyzw)
-    return Pose(position=_point(box.center_m), orientation=Quaternion(x=x, y=y, z=z, w=w))
+    return Pose(position=point(box.center_m), orientation=Quaternion(x=x, y=y, z=z, w=w))
 
 
 def centroids_message(header: Header, regions: Sequence[ObjectRegion]) -> PoseArray:
@@ -90,7 +91,7 @@ def centroids_message(header: Header, regions: Sequence[ObjectRegion]) -> PoseAr
     poses = []
     for region in regions:
         if region.position_m is not None:
-            poses.append(Pose(position=_point(region.position_m)))
+            poses.append(Pose(position=point(region.position_m)))
             poses[-1].orientation.w = 1.0
     return PoseArray(header=header, poses=poses)
 
@@ -121,7 +122,7 @@ def _ball(header: Header, region: ObjectRegion, rgba: ColorRGBA) -> Marker:
     size = _SPHERE_DIAMETER_M
     marker = Marker(header=header, ns="objects", id=region.id, type=Marker.SPHERE, action=Marker.ADD, color=rgba)
     marker.scale = Vector3(x=size, y=size, z=size)
-    marker.pose.position = _point(region.position_m)
+    marker.pose.position = point(region.position_m)
     marker.pose.orientation.w = 1.0
     return marker
 
@@ -129,8 +130,8 @@ def _ball(header: Header, region: ObjectRegion, rgba: ColorRGBA) -> Marker:
 def _box(header: Header, region: ObjectRegion, rgba: ColorRGBA) -> Marker:
     marker = Marker(header=header, ns="boxes", id=region.id, type=Marker.CUBE, action=Marker.ADD)
     marker.color = ColorRGBA(r=rgba.r, g=rgba.g, b=rgba.b, a=_BOX_OPACITY)
-    marker.pose = _box_pose(region.box_m)
-    marker.scale = _vector([max(length, _THINNEST_M) for length in region.box_m.size_m])
+    marker.pose = box_pose(region.box_m)
+    marker.scale = vector([max(length, _THINNEST_M) for length in region.box_m.size_m])
     return marker
 
 
@@ -144,7 +145,7 @@ def _name(header: Header, region: ObjectRegion, up: tuple[float, float, float]) 
     top_m, box = _SPHERE_DIAMETER_M / 2, region.box_m
     if box is not None:
         top_m = max(top_m, float((np.asarray(box.center_m) - position) @ direction) + box.reach_m(up))
-    marker.pose.position = _point(position + (top_m + _TEXT_HEIGHT_M) * direction)
+    marker.pose.position = point(position + (top_m + _TEXT_HEIGHT_M) * direction)
     marker.pose.orientation.w = 1.0
     return marker
 
@@ -183,9 +184,11 @@ _POINT_FIELDS = {
 _POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("rgb", "u4"), ("id", "u4")])
 
 
-def _vector(values: Sequence[float]) -> Vector3:
+def vector(values: Sequence[float]) -> Vector3:
+    """Three numbers as a message."""
     return Vector3(x=float(values[0]), y=float(values[1]), z=float(values[2]))
 
 
-def _point(position_m: Sequence[float]) -> Point:
+def point(position_m: Sequence[float]) -> Point:
+    """A position in metres as a message."""
     return Point(x=float(position_m[0]), y=float(position_m[1]), z=float(position_m[2]))

@@ -30,6 +30,9 @@ SERVICE = _profile(ReliabilityPolicy.RELIABLE, 32)
 ACTION = _profile(ReliabilityPolicy.RELIABLE, 1000)
 # What stays true until it is said anew, for those who come later.
 LATCHED = _profile(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.TRANSIENT_LOCAL)
+# As tf2 sends and hears them.
+TRANSFORMS = _profile(ReliabilityPolicy.RELIABLE, 100)
+TRANSFORMS_LATCHED = _profile(ReliabilityPolicy.RELIABLE, 100, DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def camera_output(reliability: str) -> QoSProfile:

@@ -15,9 +15,11 @@ from typing import Any
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.context import Context
+from rclpy.exceptions import InvalidHandle
 from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.subscription import Subscription
 from rclpy.task import Task
 
@@ -66,6 +68,14 @@ def publisher_count(node: Node, subscription: Subscription) -> int:
     if hasattr(subscription, "get_publisher_count"):
         return subscription.get_publisher_count()
     return node.count_publishers(subscription.topic_name)
+
+
+def is_heard(publishers: Iterable[Publisher]) -> bool:
+    """Whether anybody listens to any of them; nobody does to one that another thread has destroyed."""
+    try:
+        return any(publisher.get_subscription_count() > 0 for publisher in publishers)
+    except InvalidHandle:
+        return False
 
 
 def guard_transitions(node: LifecycleNode, refused: Callable[[RuntimeError], None]) -> None:

@@ -179,11 +179,18 @@ class ReferringNode(SegmentationNode):
 
     # Images.
 
-    def wants_images(self) -> bool:
-        return self._request is not None or self.finder.is_looking() or self._describer.is_asked
+    def idle_because(self, camera: str) -> str:
+        request, view = self._request, self._views.get(camera)
+        if self.finder.searches(camera) or self._describer.is_asked:
+            return ""
+        if request is None:
+            return "nothing to look for"
+        # Until the outcome is told, status is waited for by whoever gave the command.
+        return "nobody listens" if request.told and view is not None and not view.topics.is_heard() else ""
 
     def _on_job(self, job: CameraJob) -> None:
-        if not self._was_commanded and not self.wants_images():
+        is_asked = self._request is not None or self.finder.is_looking() or self._describer.is_asked
+        if not self._was_commanded and not is_asked:
             topic = self.resolve_topic_name(self.settings.config.command_topic)
             example = example_command(self.get_namespace(), topic)
             note = f"images arrive, but nothing says what to look for. Type: {example}"
@@ -214,7 +221,9 @@ class ReferringNode(SegmentationNode):
         if found is None:
             return bool(looks)
         measured = [measure(region, frame) for region in found.regions]
-        result = Result(job.image.header, rgb, found.maps, measured, motion, in_corner(predictor.model))
+        result = Result(
+            job.image.header, rgb, found.maps, measured, motion, in_corner(predictor.model), self._threshold(predictor)
+        )
         return self._publish(request, camera, result)
 
     def _answer(
@@ -238,6 +247,10 @@ class ReferringNode(SegmentationNode):
             return None
         self.faults.clear("command")
         return found
+
+    def _threshold(self, predictor: Predictor) -> float:
+        asked = self.settings.config.asked_threshold
+        return predictor.model.threshold if asked is None else asked
 
     def _look_for(
         self, searches: Sequence[Search], encoded: EncodedImage, predictor: Predictor

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from geometry_msgs.msg import PoseArray
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from clip_seg_ros.msg import SegmentedObjectArray
 from clip_seg_ros.nodes import detections
-from clip_seg_ros.nodes.conversions import fill_image
+from clip_seg_ros.nodes.conversions import fill_compressed, fill_image
 from clip_seg_ros.nodes.outputs import (
     OPTICAL_UP,
     WORLD_UP,
@@ -26,6 +27,7 @@ from clip_seg_ros.nodes.outputs import (
     union_mask,
 )
 from clip_seg_ros.nodes.qos import RELIABLE
+from clip_seg_ros.nodes.rclpy_internals import is_heard
 from clip_seg_ros.nodes.target_frame import Motion
 from clip_seg_ros.pipeline.localization import Measurement
 from clip_seg_ros.pipeline.overlay import draw, prompt_colors
@@ -50,6 +52,8 @@ class Result:
     """To the frame of the positions; ``None`` = they stay."""
     corner: str = ""
     """A small line for the corner of the picture that people look at."""
+    threshold: float = 0.5
+    """The probability above which a pixel was counted, 0..1."""
 
     @property
     def position_header(self) -> Header:
@@ -79,19 +83,27 @@ class ResultTopics:
 
         self._node, self._camera = node, camera
         self._mask = publisher(Image, "mask")
+        self._mask_png = publisher(CompressedImage, "mask/compressed")
         self._labels = publisher(Image, "labels")
         self._confidence = publisher(Image, "confidence")
         self._overlay = publisher(Image, "overlay")
+        self._overlay_jpeg = publisher(CompressedImage, "overlay/compressed")
         self._objects = publisher(SegmentedObjectArray, "objects")
         self._centroids = publisher(PoseArray, "centroids")
         self._markers = publisher(MarkerArray, "markers")
         self._points = publisher(PointCloud2, "points")
-        self._all = [self._mask, self._labels, self._confidence, self._overlay, self._objects, self._centroids,
-                     self._markers, self._points]  # fmt: skip
-        self._detections = None
+        self._all = [self._mask, self._mask_png, self._labels, self._confidence, self._overlay, self._overlay_jpeg,
+                     self._objects, self._centroids, self._markers, self._points]  # fmt: skip
+        self._detections = self._detections_3d = self._label_info = None
         if detections.AVAILABLE:
             self._detections = publisher(detections.Detection2DArray, "detections")
-            self._all.append(self._detections)
+            self._detections_3d = publisher(detections.Detection3DArray, "detections3d")
+            self._label_info = publisher(detections.LabelInfo, "label_info")
+            self._all += [self._detections, self._detections_3d, self._label_info]
+
+    def is_heard(self) -> bool:
+        """Whether anybody listens to any of them."""
+        return is_heard(self._all)
 
     def close(self) -> None:
         """Takes the topics away."""
@@ -112,18 +124,26 @@ class ResultTopics:
         placed = [result.motion.region(region) for region in seen] if result.motion else seen
         metric = result.position_header
         labels = label_image(seen, rgb.shape[:2])
-        yield self._mask, _image(header, union_mask(labels), "mono8")
+        mask = union_mask(labels)
+        yield self._mask, _image(header, mask, "mono8")
         colors = prompt_colors(prompts)
+        overlay = cache(lambda: draw(rgb, seen, prompts, corner=result.corner))
         makers = {
+            self._mask_png: lambda: _compressed(header, mask, "mono8"),
             self._labels: lambda: _image(header, labels, "8UC1"),
             self._confidence: lambda: _image(header, result.maps.values.max(axis=0, initial=0.0), "32FC1"),
-            self._overlay: lambda: _image(header, draw(rgb, seen, prompts, corner=result.corner), "rgb8"),
+            self._overlay: lambda: _image(header, overlay(), "rgb8"),
+            self._overlay_jpeg: lambda: _compressed(header, overlay(), "rgb8"),
             self._centroids: lambda: centroids_message(metric, placed),
             self._markers: lambda: markers_message(
                 metric, placed, [colors[region.prompt] for region in placed], result.up
             ),
             self._points: lambda: points_message(metric, _cloud(result, max_points)),
             self._detections: lambda: detections.message(header, seen),
+            self._detections_3d: lambda: detections.message_3d(metric, placed),
+            self._label_info: lambda: detections.label_info(
+                header, {region.id: region.prompt for region in seen}, result.threshold
+            ),
         }
         yield self._objects, objects_message(header, prompts, placed, self._camera, metric.frame_id)
         for topic, make in makers.items():
@@ -144,3 +164,7 @@ def publish(messages: Iterable[tuple[Publisher, object]]) -> None:
 
 def _image(header: Header, pixels: np.ndarray, encoding: str) -> Image:
     return fill_image(Image(header=header), pixels, encoding)
+
+
+def _compressed(header: Header, pixels: np.ndarray, encoding: str) -> CompressedImage:
+    return fill_compressed(CompressedImage(header=header), pixels, encoding)

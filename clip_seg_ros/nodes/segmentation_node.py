@@ -26,6 +26,7 @@ from clip_seg_ros.nodes.input_watch import InputWatch
 from clip_seg_ros.nodes.log_limits import BoundedLogs
 from clip_seg_ros.nodes.model_switch import ModelSwitch
 from clip_seg_ros.nodes.parameters import ConfigParameters
+from clip_seg_ros.nodes.rate_limit import RateLimit
 from clip_seg_ros.nodes.rclpy_internals import guard_transitions
 from clip_seg_ros.nodes.statuses import StatusTopic
 from clip_seg_ros.nodes.subscription_thread import SubscriptionThread, own_thread_group
@@ -80,6 +81,7 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
         self._free_s = 0.0
         """When the worker was done with its last image, by the clock of ``CameraJob.came_s``."""
         self._watch: InputWatch | None = None
+        self._rate = RateLimit(lambda: self.settings.config.max_rate_hz)
         # Held by a transition, and by the end of the process, which waits for one that is under way.
         self._changing = threading.Lock()
         # Held while an image is answered: one that outlasts deactivate is done before the first one after activate.
@@ -102,8 +104,8 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
         """Answers one image (H, W, 3) on the worker's thread; returns whether anything was published."""
 
     @abstractmethod
-    def wants_images(self) -> bool:
-        """Whether there is anything to do with an image."""
+    def idle_because(self, camera: str) -> str:
+        """Why an image of a camera is not answered at the moment; empty where it is."""
 
     @abstractmethod
     def is_mine(self, command: Command | None) -> bool:
@@ -121,6 +123,10 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
 
     def on_model_ready(self) -> None:
         """Takes note, on the loader's thread, that another model has begun to serve."""
+
+    def wants_images(self) -> bool:
+        """Whether images of any camera are answered at the moment."""
+        return any(not self.idle_because(camera.name) for camera in self.cameras)
 
     def depth_tolerance_s(self) -> float:
         """How far the stamps of colour and depth may differ, in seconds; of interest where cameras have depth."""
@@ -177,7 +183,7 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
         self.status.open()
         self.create_outputs()
         self.commands.open(config.command_topic, self.calls.group())
-        self.health = Health(self, self.host, self.faults, lambda: self.cameras, self.wants_images)
+        self.health = Health(self, self.host, self.faults, lambda: self.cameras, self.idle_because)
         self._configured = True
         if fault := image_decoding.library()[1]:
             self.get_logger().warning(fault)
@@ -293,9 +299,11 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
 
     def _on_job(self, job: CameraJob) -> None:
         self.faults.clear("input")
-        worker = self._worker
-        if worker is not None and self.wants_images() and worker.put(job, job.camera):
-            self.health.dropped(job.camera)
+        worker, camera = self._worker, job.camera
+        if worker is None or self.idle_because(camera.name) or not self._rate.lets_pass(camera.name, job.came_s):
+            return
+        if worker.put(job, camera):
+            self.health.dropped(camera)
 
     def _work(self, job: CameraJob) -> None:
         with self._working:

@@ -9,12 +9,13 @@ if __name__ == "__main__":  # before what takes long to import
 
 import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from clip_seg_ros.commands import Command
@@ -23,10 +24,11 @@ from clip_seg_ros.msg import LabelNames, SegmentedObjectArray
 from clip_seg_ros.models.caution import in_corner
 from clip_seg_ros.nodes import detections
 from clip_seg_ros.nodes.camera_input import CameraJob
-from clip_seg_ros.nodes.conversions import fill_image
+from clip_seg_ros.nodes.conversions import fill_compressed, fill_image
 from clip_seg_ros.nodes.outputs import objects_message
 from clip_seg_ros.nodes.process import run_node
 from clip_seg_ros.nodes.qos import LATCHED, RELIABLE
+from clip_seg_ros.nodes.rclpy_internals import is_heard
 from clip_seg_ros.nodes.segmentation_node import THREADS, SegmentationNode
 from clip_seg_ros.pipeline.class_labels import (
     MAX_CLASSES,
@@ -72,10 +74,17 @@ class _Topics:
         self.labels = publisher(Image, "labels")
         self.color = publisher(Image, "color")
         self.overlay = publisher(Image, "overlay")
+        self.overlay_jpeg = publisher(CompressedImage, "overlay/compressed")
+        self.confidence = publisher(Image, "confidence")
         self.objects = publisher(SegmentedObjectArray, "objects")
+        self._all = (self.labels, self.color, self.overlay, self.overlay_jpeg, self.confidence, self.objects)
+
+    def is_heard(self) -> bool:
+        """Whether anybody listens to any of them."""
+        return is_heard(self._all)
 
     def close(self) -> None:
-        for each in (self.labels, self.color, self.overlay, self.objects):
+        for each in self._all:
             self._node.destroy_publisher(each)
 
 
@@ -144,7 +153,8 @@ class SemanticNode(SegmentationNode):
             self._classes = classes
             self._names.publish(LabelNames(header=header, names=list(names), colors=colors))
             if self._info is not None:
-                self._info.publish(detections.label_info(header, names, self.settings.config.min_confidence))
+                threshold = self.settings.config.min_confidence
+                self._info.publish(detections.label_info(header, dict(enumerate(names)), threshold))
 
     def on_model_ready(self) -> None:
         try:
@@ -190,8 +200,9 @@ class SemanticNode(SegmentationNode):
 
     # Images.
 
-    def wants_images(self) -> bool:
-        return self.active
+    def idle_because(self, camera: str) -> str:
+        topics = self._topics.get(camera)
+        return "" if topics is not None and topics.is_heard() else "nobody listens"
 
     def work(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
         classes, config = self._classes, self.settings.config
@@ -236,12 +247,12 @@ class SemanticNode(SegmentationNode):
         def image(pixels: np.ndarray, encoding: str) -> Image:
             return fill_image(Image(header=header), pixels, encoding)
 
-        def image_of_classes() -> np.ndarray:
-            return draw_classes(rgb, labels, classes.names, classes.colors, corner)
-
+        overlay = cache(lambda: draw_classes(rgb, labels, classes.names, classes.colors, corner))
         makers = {
             topics.color: lambda: image(paint(labels, classes.colors), "rgb8"),
-            topics.overlay: lambda: image(image_of_classes(), "rgb8"),
+            topics.overlay: lambda: image(overlay(), "rgb8"),
+            topics.overlay_jpeg: lambda: fill_compressed(CompressedImage(header=header), overlay(), "rgb8"),
+            topics.confidence: lambda: image(maps.values.max(axis=0), "32FC1"),
             topics.objects: objects,
         }
         messages: list[tuple[Publisher, object]] = [(topics.labels, image(labels, "8UC1"))]

@@ -52,13 +52,16 @@ class SubscriptionThread:
         subscriptions: At least one, each in a group of ``own_thread_group``; they must outlast the thread.
         context: Of their node.
         on_error: Called with whatever goes wrong, in a callback or ahead of it; the thread lives on.
+        pause_s: Rest after messages were taken, seconds: for topics with many small messages, which are then taken in
+            one go. Without, each message is taken at once.
     """
 
     def __init__(
-        self, subscriptions: Iterable[Subscription], context: Context, on_error: Callable[[Exception], None]
-    ) -> None:
-        self._context, self._on_error = context, on_error
-        self._closed = False
+        self, subscriptions: Iterable[Subscription], context: Context, on_error: Callable[[Exception], None],
+        pause_s: float = 0.0,
+    ) -> None:  # fmt: skip
+        self._context, self._on_error, self._pause_s = context, on_error, pause_s
+        self._closed = threading.Event()
         self._wait = SubscriptionWait(subscriptions, context) if HAS_WAIT_SETS else None
         # A daemon, so that a callback which never returns cannot keep the process alive.
         self._thread = threading.Thread(target=self._run, name="subscriptions", daemon=True)
@@ -71,7 +74,7 @@ class SubscriptionThread:
         Returns:
             False when a callback did not end within ``timeout_s``; the thread then ends after it.
         """
-        self._closed = True
+        self._closed.set()
         if self._wait is None:
             return True
         self._wait.wake()
@@ -79,7 +82,7 @@ class SubscriptionThread:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while not self._closed and self._context.ok():
+        while not self._closed.is_set() and self._context.ok():
             try:
                 ready = self._wait.ready(_LONGEST_WAIT_NS)
             except Exception as error:  # such as a subscription that was destroyed too early
@@ -87,14 +90,28 @@ class SubscriptionThread:
                 time.sleep(_PAUSE_S)
                 continue
             for subscription in ready:
-                try:
-                    message = take(subscription)
-                    if message is not None and not self._closed:
-                        subscription.callback(message)
-                except Exception as error:  # whatever it is, the next message deserves its chance
-                    self._tell(error)
+                # Without a pause the next wait sees what else there is.
+                while self._take(subscription) and self._pause_s > 0 and not self._closed.is_set():
+                    pass
+            if self._pause_s > 0:
+                self._closed.wait(self._pause_s)
+
+    def _take(self, subscription: Subscription) -> bool:
+        """Takes a message and calls back; returns whether there was one."""
+        try:
+            message = take(subscription)
+        except Exception as error:  # such as a message that does not fit its type
+            self._tell(error)
+            return False
+        if message is None or self._closed.is_set():
+            return False
+        try:
+            subscription.callback(message)
+        except Exception as error:  # whatever it is, the next message deserves its chance
+            self._tell(error)
+        return True
 
     def _tell(self, error: Exception) -> None:
         # While rclpy ends, everything fails, and rightly so.
-        if self._context.ok() and not self._closed:
+        if self._context.ok() and not self._closed.is_set():
             self._on_error(error)

@@ -51,37 +51,40 @@ class TargetFrame:
     """Looks up how the camera stands in the target frame.
 
     Args:
-        node: That listens to tf.
-        name: Of the frame; empty: positions stay in the camera's optical frame.
-        faults: Where it is told why there is no transform.
+        node: Node that listens to tf.
+        name: Name of the frame; empty: positions stay in the camera's optical frame.
+        faults: Log of why there is no transform.
     """
 
     def __init__(self, node: Node, name: str, faults: FaultLog) -> None:
-        self._name, self._faults, self._buffer, self._listener = name, faults, None, None
+        self._name, self._faults, self._feed, self._buffer = name, faults, None, None
         if not name:
             return
         try:
             import tf2_ros
+
+            from clip_seg_ros.nodes.transform_feed import TransformFeed
         except ImportError:
             note = f"tf2_ros is not installed: positions stay in the camera's frame and are not in {name}"
             faults.report("target_frame", "tf2_ros", note)
             return
         self._buffer = tf2_ros.Buffer()
-        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._feed = TransformFeed(node, self._buffer, faults)
         self._unknown = tf2_ros.TransformException
 
     def close(self) -> None:
         """Stops listening."""
-        if self._listener is not None:
-            self._listener.unregister()
-            self._listener = self._buffer = None
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = self._buffer = None
 
     def of(self, header: Header) -> Motion | None:
         """The motion from a header's frame at its stamp; ``None`` where positions stay in that frame."""
-        if self._buffer is None or header.frame_id == self._name:
+        buffer = self._buffer
+        if buffer is None or header.frame_id == self._name:
             return None
         try:
-            found = self._buffer.lookup_transform(
+            found = buffer.lookup_transform(
                 self._name, header.frame_id, Time.from_msg(header.stamp), Duration(seconds=_PATIENCE_S)
             ).transform
         except self._unknown as error:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import ReliabilityPolicy
 from ros_harness import Talker, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -83,3 +84,18 @@ def test_an_image_that_sounds_rectified_and_is_not_said_to_be_is_told(listener: 
     listener.rectified = True
     listener.intrinsics()
     assert listener.faults.standing() == []
+
+
+def test_topics_are_relative_and_their_quality_of_service_can_be_overridden(ros):
+    """As ``qos_overrides`` in a parameter file; what is not named keeps its default, now and when it is made anew."""
+    overrides = ["-p", "qos_overrides./robot_7/image.subscription.reliability:=reliable", "-r", "depth:=other"]
+    node = Node("overridden", namespace="robot_7", cli_args=["--ros-args", *overrides])
+    topics = CameraTopics("", "image", "depth", "info")
+    for _ in range(2):
+        camera = CameraInput(node, topics, "raw", lambda: 0.1, lambda: False, FaultLog(print), print)
+        image, depth, info = camera.inputs
+        assert [each.topic for each in camera.inputs] == ["/robot_7/image", "/robot_7/other", "/robot_7/info"]
+        assert image.qos.reliability == ReliabilityPolicy.RELIABLE and image.qos.depth == 1
+        assert depth.qos.reliability == info.qos.reliability == ReliabilityPolicy.BEST_EFFORT
+        camera.close()
+    node.destroy_node()

@@ -15,6 +15,7 @@ from clip_seg_ros.nodes.conversions import (
     ConversionError,
     compressed_depth_to_metres,
     compressed_to_rgb,
+    fill_compressed,
     image_to_rgb,
 )
 
@@ -205,3 +206,18 @@ def test_a_picture_that_claims_to_be_huge_is_refused_before_it_is_decoded(codec)
     message.data = array.array("B", bytes(data))
     with pytest.raises(ConversionError, match="30000x30000 pixels are more than"):
         compressed_to_rgb(message)
+
+
+def test_pictures_for_the_network():
+    """A picture becomes a JPEG and a mask a PNG, worded as image_transport words them."""
+    rgb = picture((48, 64, 3))
+    sent = fill_compressed(CompressedImage(), rgb, "rgb8")
+    assert sent.format == "rgb8; jpeg compressed bgr8" and bytes(sent.data[:3]) == b"\xff\xd8\xff"
+    np.testing.assert_allclose(compressed_to_rgb(sent).astype(int), rgb, atol=12)
+    mask = np.zeros((48, 64), np.uint8)
+    mask[10:20, 5:50] = 255
+    sent = fill_compressed(CompressedImage(), mask, "mono8")
+    assert sent.format == "mono8; png compressed "
+    np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(sent.data, np.uint8), cv2.IMREAD_UNCHANGED), mask)
+    with pytest.raises(ValueError, match="no compressed form of 32FC1"):
+        fill_compressed(CompressedImage(), mask.astype(np.float32), "32FC1")

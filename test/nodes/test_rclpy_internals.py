@@ -27,6 +27,7 @@ from clip_seg_ros.nodes.rclpy_internals import (
     SubscriptionWait,
     guard_transitions,
     has_begun,
+    is_heard,
     on_set_parameters,
     publisher_count,
     take,
@@ -84,6 +85,15 @@ def test_publishers_are_counted_with_older_names_too(node):
     node.create_publisher(Int32, "internals/counted", 10)
     wait_until(lambda: publisher_count(node, subscription) == 1, "the publisher")
     wait_until(lambda: publisher_count(node, Older()) == 1, "the publisher by its topic")
+
+
+def test_nobody_listens_to_what_was_destroyed(node):
+    publisher = node.create_publisher(Int32, "internals/heard", 10)
+    assert not is_heard([publisher])
+    node.create_subscription(Int32, "internals/heard", print, 10)
+    wait_until(lambda: is_heard([publisher]), "the subscription")
+    node.destroy_publisher(publisher)
+    assert not is_heard([publisher])
 
 
 def test_without_wait_sets_the_executor_serves(node, monkeypatch):

@@ -29,8 +29,8 @@ class Stage:
         self.errors: list[Exception] = []
         self.thread: SubscriptionThread | None = None
 
-    def listen(self, *subscriptions) -> SubscriptionThread:
-        self.thread = SubscriptionThread(subscriptions, self.context, self.errors.append)
+    def listen(self, *subscriptions, pause_s: float = 0.0) -> SubscriptionThread:
+        self.thread = SubscriptionThread(subscriptions, self.context, self.errors.append, pause_s)
         return self.thread
 
     def end(self) -> None:
@@ -74,6 +74,24 @@ def test_messages_of_several_topics_come_in_their_order_on_one_thread(stage):
     wait_until(lambda: len(numbers) == len(words) == 20, "all messages")
     assert numbers == list(range(20)) and words == [str(index) for index in range(20)]
     assert len(threads) == 1 and threading.get_ident() not in threads and not stage.errors
+
+
+def test_with_a_pause_what_came_meanwhile_is_taken_in_one_go(stage):
+    heard = []
+
+    def callback(message):
+        if message.data == 1:
+            raise ValueError("no ones")
+        heard.append(message.data)
+
+    publisher, subscription = subscribe(stage, Int32, "stage/many", callback)
+    for index in range(20):
+        publisher.publish(Int32(data=index))
+    # So long a pause that messages which are taken one by one would never all come.
+    thread = stage.listen(subscription, pause_s=30.0)
+    wait_until(lambda: len(heard) == 19, "all messages at once")
+    assert heard == [0, *range(2, 20)] and [str(error) for error in stage.errors] == ["no ones"]
+    assert thread.close(), "the pause is not sat out"
 
 
 def test_raw_subscriptions_get_bytes(stage):
