@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+
+# The tests' folders are not on Python's path, and this one holds what all of them share.
+sys.path.append(str(Path(__file__).parent / "support"))
 
 # Before anything imports rclpy. Another domain for each run: it must neither hear nor command a robot on this network,
 # nor another run on this machine. 1 to 101 are the domains whose ports are free on every Linux.

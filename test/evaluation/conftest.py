@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nearness import assert_near
 
 from clip_seg_ros.data.samples import ReferringSample
 from clip_seg_ros.data.tabletop import held_out_scene
@@ -34,7 +35,7 @@ class MetricRecording:
     def __getitem__(self, key: str) -> np.ndarray:
         return self.arrays[key]
 
-    def check(self, actual: Mapping[str, object], prefixes: tuple[str, ...], atol: float) -> None:
+    def check(self, actual: Mapping[str, object], prefixes: tuple[str, ...], relative: float) -> None:
         """Compares with the recordings; ``actual`` must have each one whose key starts with a prefix, and no other."""
         recorded = {key for key in self.arrays if key.startswith(prefixes)}
         left_out = {key for key in self.left_out if key.startswith(prefixes)}
@@ -43,7 +44,7 @@ class MetricRecording:
             expected = self.arrays[key]
             value = np.asarray(actual[key])
             assert value.shape == expected.shape, f"{self.name} {key}"
-            np.testing.assert_allclose(value, expected, rtol=0, atol=atol, err_msg=f"{self.name} {key}")
+            assert_near(value, expected, relative, message=f"{self.name} {key}")
 
 
 @pytest.fixture(scope="session")

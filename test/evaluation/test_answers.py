@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from nearness import assert_near
 
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.evaluation.answers import LabelAnswers, PhraseAnswers, at_scale
@@ -17,10 +18,15 @@ def maskclip() -> Predictor:
     return Predictor.from_name("maskclip-pocket", "cpu")
 
 
+def assert_labels(found: np.ndarray, expected: np.ndarray) -> None:
+    """Rounding may tip a pixel where two classes are equal."""
+    assert found.shape == expected.shape and np.mean(found == expected) > 0.999
+
+
 def test_a_phrase_gets_the_models_own_answer(clipseg: Predictor, scenes: list) -> None:
     sample = scenes[0]
     expected = clipseg.predict(sample.rgb, [sample.phrase]).values[0]
-    np.testing.assert_array_equal(PhraseAnswers(clipseg).probabilities(sample), expected)
+    assert_near(PhraseAnswers(clipseg).probabilities(sample), expected)
 
 
 def test_an_image_is_encoded_once_for_all_its_phrases(
@@ -41,11 +47,11 @@ def test_example_images_alone_and_mixed(clipseg: Predictor, scenes: list) -> Non
     text = PhraseAnswers(clipseg).probabilities(sample)
     image = PhraseAnswers(clipseg, "image").probabilities(sample)
     clipseg.add_image_prompt("it", *sample.support)
-    np.testing.assert_array_equal(image, clipseg.predict(sample.rgb, ["it"]).values[0])
+    assert_near(image, clipseg.predict(sample.rgb, ["it"]).values[0])
     clipseg.remove_image_prompt("it")
     assert np.abs(text - image).max() > 0.01
-    np.testing.assert_allclose(PhraseAnswers(clipseg, "mixed", 1.0).probabilities(sample), text, atol=1e-5)
-    np.testing.assert_allclose(PhraseAnswers(clipseg, "mixed", 0.0).probabilities(sample), image, atol=1e-5)
+    assert_near(PhraseAnswers(clipseg, "mixed", 1.0).probabilities(sample), text)
+    assert_near(PhraseAnswers(clipseg, "mixed", 0.0).probabilities(sample), image)
     with pytest.raises(KeyError):
         clipseg.remove_image_prompt("the example")
 
@@ -58,7 +64,7 @@ def test_a_sample_without_an_example_says_so(clipseg: Predictor, scenes: list) -
 def test_labels_are_the_best_class_with_the_background_three_times(clipseg: Predictor, scenes: list) -> None:
     names = ("cup", "background", "ball")
     values = clipseg.predict(scenes[0].rgb, names).values * np.float32([1, 3, 1])[:, None, None]
-    np.testing.assert_array_equal(LabelAnswers(clipseg, names).labels(scenes[0].rgb), values.argmax(axis=0))
+    assert_labels(LabelAnswers(clipseg, names).labels(scenes[0].rgb), values.argmax(axis=0))
 
 
 def test_with_a_threshold_the_background_is_what_no_class_reaches(clipseg: Predictor, scenes: list) -> None:
@@ -66,7 +72,7 @@ def test_with_a_threshold_the_background_is_what_no_class_reaches(clipseg: Predi
     cup, ball = clipseg.predict(rgb, ["cup", "ball"]).values
     labels = LabelAnswers(clipseg, ("cup", "background", "ball"), threshold=0.4).labels(rgb)
     expected = np.where(np.maximum(cup, ball) > 0.4, np.where(ball > cup, 2, 0), 1)
-    np.testing.assert_array_equal(labels, expected)
+    assert_labels(labels, expected)
     assert len(np.unique(expected)) > 1
     with pytest.raises(ValueError, match="no such class"):
         LabelAnswers(clipseg, ("cup", "ball"), threshold=0.4)
@@ -78,7 +84,7 @@ def test_where_prompts_compete_the_background_has_its_own_phrases(maskclip: Pred
     values = maskclip.predict(rgb, ["background", "cup", "ball", *rest]).values
     scores = np.stack([values[[0, *range(3, 3 + len(rest))]].max(axis=0), values[1], values[2]])
     labels = LabelAnswers(maskclip, ("background", "cup", "ball")).labels(rgb)
-    np.testing.assert_array_equal(labels, scores.argmax(axis=0))
+    assert_labels(labels, scores.argmax(axis=0))
     assert rest and len(np.unique(labels)) > 1
 
 
@@ -93,8 +99,7 @@ def test_scales_and_mirror_images_are_averaged(name: str, scenes: list, request:
         views.append(scaled.predict(np.fliplr(rgb).copy(), names).values[:, :, ::-1])
     labels = LabelAnswers(predictor, names, (0.5, 1.25), flip=True).labels(rgb)
     expected = np.mean(views, axis=0).argmax(axis=0)
-    # Sums in another order may tip a pixel where two classes are equal.
-    assert np.mean(labels == expected) > 0.999
+    assert_labels(labels, expected)
     assert predictor.model.input_spec is not at_scale(predictor, 0.5).model.input_spec
 
 

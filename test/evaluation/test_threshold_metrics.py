@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 import torch
+from nearness import assert_near
 
 from clip_seg_ros.evaluation.threshold_metrics import (
     THRESHOLDS,
@@ -140,7 +141,7 @@ def test_resizing_equals_torch(size: tuple[int, int]) -> None:
     )[0]
     resized = resize_corners_aligned(maps, size)
     assert resized.dtype == np.float32
-    np.testing.assert_allclose(resized, expected.numpy(), atol=1e-6)
+    assert_near(resized, expected.numpy())
 
 
 def test_resizing_equals_a_plain_loop() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from nearness import assert_near
 from safetensors.torch import load_file
 from torch import nn
 
@@ -114,9 +115,8 @@ def pixels() -> torch.Tensor:
 class Golden:
     """What was recorded of one original implementation: inputs, weights and outputs (see test/data/golden)."""
 
-    def __init__(self, folder: Path, name: str, atol: float, rtol: float) -> None:
-        self.folder, self.name = folder, name
-        self.atol, self.rtol = atol, rtol
+    def __init__(self, folder: Path, name: str, relative: float) -> None:
+        self.folder, self.name, self.relative = folder, name, relative
         self.config = json.loads((folder / "configs.json").read_text())
         # The folder that comes with the tests leaves some recordings out, by name.
         listing = folder / "left_out.json"
@@ -138,26 +138,36 @@ class Golden:
         if name in self._listing.get("files", ()):
             pytest.skip(f"{name} is left out of the recordings that come with the tests; --golden names a whole set")
 
-    def check(self, actual: torch.Tensor, key: str, atol: float | None = None, rtol: float | None = None) -> None:
-        """Compares with a recorded tensor; one called LND holds tokens ahead of the batch, ``actual`` behind it."""
+    def check(
+        self, actual: torch.Tensor, key: str, relative: float | None = None, scale: float | None = None
+    ) -> None:
+        """Compares with a recorded tensor; one called LND holds tokens ahead of the batch, ``actual`` behind it.
+
+        The limit is ``relative`` times the recorded tensor's largest value, or times ``scale``.
+        """
         if key in self.left_out:
             return
         expected = self[key].transpose(0, 1) if key.endswith("_LND") else self[key]
-        torch.testing.assert_close(
-            actual.detach(),
-            expected,
-            atol=self.atol if atol is None else atol,
-            rtol=self.rtol if rtol is None else rtol,
-            msg=lambda text: f"{self.name} {key}: {text}",
-        )
+        assert_near(actual, expected, relative or self.relative, scale, f"{self.name} {key}")
+
+    def check_norms(self, norms: Mapping[str, torch.Tensor], prefix: str, relative: float) -> None:
+        """Compares norms of gradients, by their names behind ``prefix``, each by its own size.
+
+        Where a gradient is zero but for rounding, as of a bias ahead of a softmax, its size is a thousandth of the largest.
+        """
+        recorded = {key.removeprefix(prefix): self[key] for key in self.tensors if key.startswith(prefix)}
+        assert recorded and recorded.keys() <= norms.keys()
+        least = 1e-3 * float(max(recorded.values()))
+        for name, expected in recorded.items():
+            self.check(norms[name], prefix + name, relative, max(float(expected), least))
 
 
 @pytest.fixture(scope="session")
 def golden(request: pytest.FixtureRequest) -> Callable[..., Golden]:
-    """Opens a recording by name: ``golden("cris_rn", atol=5e-5, rtol=1e-5)``."""
+    """Opens a recording by name: ``golden("cris_rn", relative=3e-5)``."""
     folder = request.config.getoption("--golden")
 
-    def open_recording(name: str, atol: float, rtol: float) -> Golden:
-        return Golden(folder, name, atol, rtol)
+    def open_recording(name: str, relative: float) -> Golden:
+        return Golden(folder, name, relative)
 
     return open_recording

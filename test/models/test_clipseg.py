@@ -6,6 +6,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from nearness import assert_near
 
 from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig
 from clip_seg_ros.models.base import InputSpec, TextFeatures
@@ -24,7 +25,7 @@ def test_coarse_tokens_are_those_of_the_fine_grid(clipseg: CLIPSeg, pixels: torc
     assert {tap.shape[1] for tap in fine} == {features.grid_size[0] * features.grid_size[1]}
     assert features.taps[-1].shape[1] < fine[-1].shape[1]
     expected = clipseg.decoder.decode_prompts(fine, features.grid_size, text.pooled.expand(len(pixels), -1, -1))
-    torch.testing.assert_close(clipseg.decode(features, text), expected, atol=1e-5, rtol=1e-5)
+    assert_near(clipseg.decode(features, text), expected)
 
 
 @torch.no_grad()
@@ -39,7 +40,7 @@ def test_asking_together_equals_asking_one_by_one(clipseg: CLIPSeg, pixels: torc
     together = clipseg.decode(features, clipseg.encode_text(PROMPTS))
     for index, prompt in enumerate(PROMPTS):
         alone = clipseg.decode(features, clipseg.encode_text([prompt]))
-        torch.testing.assert_close(together[:, index : index + 1], alone, atol=1e-5, rtol=1e-4)
+        assert_near(together[:, index : index + 1], alone, relative=2e-5)
     assert (together[:, 0] - together[:, 1]).abs().max() > 1e-3
 
 
@@ -48,7 +49,7 @@ def test_images_of_a_batch_do_not_mix(clipseg: CLIPSeg, pixels: torch.Tensor) ->
     text = clipseg.encode_text(PROMPTS)
     together = clipseg.decode(clipseg.encode_image(pixels), text)
     alone = clipseg.decode(clipseg.encode_image(pixels[1:]), text)
-    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-4)
+    assert_near(together[1:], alone, relative=2e-5)
 
 
 @pytest.mark.parametrize("cond_layer", [0, 1, 2])
@@ -60,7 +61,7 @@ def test_conditioning_at_any_stage(clipseg: CLIPSeg, pixels: torch.Tensor, cond_
     together = decoder.decode_prompts(features.taps, features.grid_size, conditionals)
     for index in range(len(PROMPTS)):
         alone = decoder(features.taps, features.grid_size, conditionals[:, index])
-        torch.testing.assert_close(together[:, index], alone, atol=1e-5, rtol=1e-4)
+        assert_near(together[:, index], alone, relative=2e-5)
 
 
 def test_gradient_reaches_every_parameter_of_the_decoder(clipseg: CLIPSeg, pixels: torch.Tensor) -> None:
@@ -79,7 +80,7 @@ def test_image_prompts(clipseg: CLIPSeg, pixels: torch.Tensor) -> None:
     text = clipseg.encode_text(PROMPTS[:2]).pooled
     image = clipseg.encode_image_prompt(pixels)
     assert image.shape == text.shape
-    torch.testing.assert_close(clipseg.mix_prompts(text, image, 0.25), 0.25 * text + 0.75 * image)
+    assert_near(clipseg.mix_prompts(text, image, 0.25), 0.25 * text + 0.75 * image)
     logits = clipseg.decode(clipseg.encode_image(pixels), TextFeatures(pooled=image))
     assert logits.shape == (2, 2, 64, 96)
 
@@ -89,8 +90,8 @@ def test_each_prompt_has_a_weight_of_its_own(clipseg: CLIPSeg, pixels: torch.Ten
     text = clipseg.encode_text(PROMPTS[:2]).pooled
     image = clipseg.encode_image_prompt(pixels)
     mixed = clipseg.mix_prompts(text, image, torch.tensor([1.0, 0.25]))
-    torch.testing.assert_close(mixed[0], text[0])
-    torch.testing.assert_close(mixed[1], 0.25 * text[1] + 0.75 * image[1])
+    assert_near(mixed[0], text[0])
+    assert_near(mixed[1], 0.25 * text[1] + 0.75 * image[1])
 
 
 # Masks inside attention are for the tower that is a ViT: five blocks, patches of 8 pixels.
@@ -120,7 +121,7 @@ def test_hidden_from_all_the_background_has_no_influence(
 ) -> None:
     embeddings = clipseg.encode_image_prompt(pixels, masks, masked_queries="all")
     changed = torch.where(outside_of(masks), 5 * torch.randn_like(pixels), pixels)
-    assert torch.equal(clipseg.encode_image_prompt(changed, masks, masked_queries="all"), embeddings)
+    assert_near(clipseg.encode_image_prompt(changed, masks, masked_queries="all"), embeddings)
     changed = torch.where(outside_of(masks), pixels, pixels + 1)
     assert (clipseg.encode_image_prompt(changed, masks, masked_queries="all") - embeddings).abs().amax(1).min() > 1e-3
 
@@ -153,16 +154,16 @@ def test_the_class_token_does_not_see_what_is_hidden(
 def test_masking_is_a_matter_of_degree(clipseg: CLIPSeg, pixels: torch.Tensor, masks: torch.Tensor) -> None:
     whole = clipseg.encode_image_prompt(pixels)
     everything = clipseg.encode_image_prompt(pixels, torch.ones_like(masks), masked_queries="all")
-    torch.testing.assert_close(everything, whole, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(clipseg.encode_image_prompt(pixels, masks, ()), whole, atol=1e-5, rtol=1e-4)
+    assert_near(everything, whole, relative=2e-5)
+    assert_near(clipseg.encode_image_prompt(pixels, masks, ()), whole, relative=2e-5)
     variants = [(None, "class"), ((4,), "class"), (None, "all"), ((4,), "all")]
     embeddings = [clipseg.encode_image_prompt(pixels, masks, *variant) for variant in variants]
     # Of the last block, nothing but the class token is read.
-    torch.testing.assert_close(embeddings.pop(), embeddings[1], atol=1e-5, rtol=1e-4)
+    assert_near(embeddings.pop(), embeddings[1], relative=2e-5)
     for first, second in combinations([whole, *embeddings], 2):
         assert (first - second).abs().amax(1).min() > 1e-3
     alone = clipseg.encode_image_prompt(pixels[1:], masks[1:])
-    torch.testing.assert_close(alone, embeddings[0][1:], atol=1e-5, rtol=1e-4)
+    assert_near(alone, embeddings[0][1:], relative=2e-5)
 
 
 def test_masks_are_checked(clipseg: CLIPSeg, pixels: torch.Tensor, masks: torch.Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from nearness import assert_near
 
 from clip_seg_ros.models.clipseg import CLIPSeg
 from clip_seg_ros.models.conversion.formats import convert
@@ -56,4 +57,4 @@ def test_logits_are_equal_in_double_precision(pair: tuple[CLIPSegForImageSegment
     ).logits
     logits = ours.decode(ours.encode_image(pixels), ours.encode_text(prompts))[0]
     assert (expected[0] - expected[1]).abs().max() > 0.01
-    torch.testing.assert_close(logits, expected, atol=1e-9, rtol=1e-9)
+    assert_near(logits, expected, relative=1e-9)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from nearness import assert_near
 
 from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig, build_clip
 from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec
@@ -38,7 +39,7 @@ def test_asking_together_equals_asking_one_by_one(cris: CRIS, pixels: torch.Tens
     assert together.shape == (2, 3, 16, 24)
     for index, prompt in enumerate(PROMPTS):
         alone = cris.decode(features, cris.encode_text([prompt]))
-        torch.testing.assert_close(together[:, index : index + 1], alone, atol=1e-5, rtol=1e-4)
+        assert_near(together[:, index : index + 1], alone, relative=2e-5)
     assert (together[:, 0] - together[:, 1]).abs().max() > 1e-3
 
 
@@ -47,7 +48,7 @@ def test_images_of_a_batch_do_not_mix(cris: CRIS, pixels: torch.Tensor) -> None:
     text = cris.encode_text(PROMPTS)
     together = cris.decode(cris.encode_image(pixels), text)
     alone = cris.decode(cris.encode_image(pixels[1:]), text)
-    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-4)
+    assert_near(together[1:], alone, relative=2e-5)
 
 
 @torch.no_grad()
@@ -56,7 +57,7 @@ def test_padding_is_not_read(cris: CRIS, pixels: torch.Tensor) -> None:
     assert text.tokens.shape == (3, WORDS, 16)
     expected = cris.decode(features, text)
     noise = torch.where(text.padding_mask[..., None], torch.randn_like(text.tokens), text.tokens)
-    torch.testing.assert_close(cris.decode(features, replace(text, tokens=noise)), expected)
+    assert_near(cris.decode(features, replace(text, tokens=noise)), expected)
 
 
 @torch.no_grad()
@@ -112,7 +113,7 @@ def test_several_sentences_an_image_equal_asking_one_by_one(cris: CRIS, pixels: 
     for image, prompts in enumerate(asked):
         for row, prompt in enumerate(prompts):
             alone = cris.decode(cris.encode_image(pixels[image : image + 1]), cris.encode_text([prompt]))[0, 0]
-            torch.testing.assert_close(together[image * sentences + row], alone, atol=1e-5, rtol=1e-4)
+            assert_near(together[image * sentences + row], alone, relative=2e-5)
 
 
 def test_detail_corrects_nothing_before_it_is_trained(cris: CRIS, pixels: torch.Tensor) -> None:
@@ -123,7 +124,7 @@ def test_detail_corrects_nothing_before_it_is_trained(cris: CRIS, pixels: torch.
         expected = cris.decode(cris.encode_image(pixels), cris.encode_text(PROMPTS))
         detailed.eval()
         found = detailed.decode(detailed.encode_image(pixels), detailed.encode_text(PROMPTS))
-    torch.testing.assert_close(found, expected)
+    assert_near(found, expected)
 
 
 def test_detail_moves_what_lies_in_a_place(pixels: torch.Tensor) -> None:
@@ -138,7 +139,7 @@ def test_detail_moves_what_lies_in_a_place(pixels: torch.Tensor) -> None:
         # Another detail at one place reaches two convolutions of 3x3 far and no further.
         other = features.taps[3].clone()
         other[0, :, 8, 12] += 1.0
-        moved = (model.decode(replace(features, taps=(*features.taps[:3], other)), text) - logits).abs() > 1e-6
+        moved = (model.decode(replace(features, taps=(*features.taps[:3], other)), text) - logits).abs() > 1e-3 * logits.abs().max()
     assert moved[0].any() and not moved[1].any()
     rows, columns = moved[0].any(dim=0).nonzero().T
     assert rows.min() >= 6 and rows.max() <= 10 and columns.min() >= 10 and columns.max() <= 14

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from nearness import assert_near
 from torch import nn
 
 from clip_seg_ros.models import maskclip as module
@@ -72,7 +73,7 @@ def test_asking_together_equals_asking_one_by_one(tower: str, pixels: torch.Tens
     assert together.abs().max() <= 1 + 1e-5
     for index, prompt in enumerate(PROMPTS):
         alone = model.decode(features, model.encode_text([prompt]))
-        torch.testing.assert_close(together[:, index : index + 1], alone, atol=1e-5, rtol=1e-4)
+        assert_near(together[:, index : index + 1], alone, relative=2e-5)
     assert (together[:, 0] - together[:, 1]).abs().max() > 1e-3, "prompts must differ for a test that can fail"
     assert (together[0] - together[1]).abs().max() > 1e-2, "images must differ for a test that can fail"
 
@@ -80,12 +81,13 @@ def test_asking_together_equals_asking_one_by_one(tower: str, pixels: torch.Tens
 @pytest.mark.parametrize("refinement", REFINEMENTS)
 @torch.no_grad()
 def test_images_of_a_batch_do_not_mix(tower: str, pixels: torch.Tensor, refinement: str) -> None:
-    model = make(tower, **REFINEMENTS[refinement])
+    # A larger scale brings probabilities to 1 but for rounding, and key smoothing asks whether they are below it.
+    model = make(tower, logit_scale=10.0, **REFINEMENTS[refinement])
     text, features = model.encode_text(PROMPTS), model.encode_image(pixels)
     together = model.decode(features, text)
-    torch.testing.assert_close(model.decode(features.rows(1, 2), text), together[1:], atol=1e-5, rtol=1e-4)
+    assert_near(model.decode(features.rows(1, 2), text), together[1:], relative=1e-4)
     alone = model.decode(model.encode_image(pixels[1:]), text)
-    torch.testing.assert_close(alone, together[1:], atol=2e-4, rtol=1e-3)
+    assert_near(alone, together[1:], relative=1e-4)
 
 
 @pytest.mark.parametrize("refinement", REFINEMENTS)
@@ -96,9 +98,9 @@ def test_probabilities_are_probabilities(tower: str, pixels: torch.Tensor, refin
     resized = F.interpolate(logits, size=(50, 70), mode="bilinear", align_corners=False)
     probabilities = model.probabilities(resized)
     assert probabilities.min() >= 0
-    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(2, 50, 70))
+    assert_near(probabilities.sum(dim=1), torch.ones(2, 50, 70))
     if refinement == "base":
-        torch.testing.assert_close(probabilities, (100 * resized).softmax(dim=1))
+        assert_near(probabilities, (100 * resized).softmax(dim=1), relative=1e-4)
     if "pamr" in refinement:
         assert logits.shape == (2, 3, 32, 48)
 
@@ -125,7 +127,7 @@ def test_pamr_returns_what_it_refined(tower: str, pixels: torch.Tensor) -> None:
     fine = F.interpolate(coarse, size=image.shape[2:], mode="bilinear", align_corners=False)
     expected = module.pamr(image, (100 * fine).softmax(dim=1), 2)
     answer = model.probabilities(model.decode(model.encode_image(pixels), text))
-    torch.testing.assert_close(answer, expected, atol=1e-5, rtol=1e-4)
+    assert_near(answer, expected, relative=1e-4)
 
 
 @torch.no_grad()
@@ -135,7 +137,7 @@ def test_a_vit_pads_to_whole_patches(pixels: torch.Tensor) -> None:
     padded = F.pad(odd, (0, 10, 0, 14))
     logits = model.decode(model.encode_image(odd), text)
     assert logits.shape == (2, 3, 4, 5)
-    assert torch.equal(logits, model.decode(model.encode_image(padded), text))
+    assert_near(model.decode(model.encode_image(padded), text), logits)
     cut = model.decode(model.encode_image(pixels[..., :48, :64]), text)
     assert (logits[..., :3, :4] - cut).abs().max() > 1e-4
 
@@ -182,10 +184,10 @@ def test_text_is_the_mean_over_templates(monkeypatch: pytest.MonkeyPatch) -> Non
         phrases = [f"a photo of a {prompt}.", f"the {prompt}"]
         unit = F.normalize(encode_text(model.text, model.tokenizer(phrases)).pooled, dim=-1)
         mean = unit.sum(dim=0) / 2
-        torch.testing.assert_close(row, mean / mean.norm(), atol=1e-6, rtol=1e-5)
+        assert_near(row, mean / mean.norm())
         assert mean.norm() < 1 - 1e-5, "templates that say the same test nothing"
     monkeypatch.setattr(module, "_PHRASES_AT_ONCE", 3)  # one prompt at a time
-    torch.testing.assert_close(model.encode_text(PROMPTS).pooled, rows, atol=1e-6, rtol=1e-5)
+    assert_near(model.encode_text(PROMPTS).pooled, rows)
 
 
 def test_templates() -> None:
@@ -199,7 +201,7 @@ def test_templates() -> None:
 def test_background_competes_and_is_not_answered() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     alone = Predictor(make("vit", logit_scale=5.0), "cpu").predict(rgb, ["cup"])
-    np.testing.assert_allclose(alone.values, 1.0)
+    assert_near(alone.values, 1.0)
     model = make("vit", logit_scale=5.0, background=("wall", "floor"))
     assert model.background_prompts == ("wall", "floor")
     predictor = Predictor(model, "cpu")
@@ -208,8 +210,8 @@ def test_background_competes_and_is_not_answered() -> None:
     total = answer.values.sum(axis=0)
     assert (total < 0.99).all(), "the floor takes its share"
     everything = predictor.predict(rgb, ["cup", "wall", "floor"])
-    np.testing.assert_allclose(everything.values[:2], answer.values, atol=1e-5)
-    np.testing.assert_allclose(everything.values.sum(axis=0), 1.0, atol=1e-5)
+    assert_near(everything.values[:2], answer.values)
+    assert_near(everything.values.sum(axis=0), 1.0)
     assert {"background", "table", "sky"} <= set(BACKGROUND)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from nearness import assert_near
 
 from clip_seg_ros.models.base import TextFeatures
 from clip_seg_ros.models.conversion.formats import convert
@@ -37,7 +38,7 @@ def model_of(recording, options: dict) -> MaskCLIP:
 def recorded(request: pytest.FixtureRequest, golden: Callable) -> tuple:
     """(what was recorded, the name of an input, the model with the recorded weights)"""
     name, image = request.param
-    recording = golden(name, atol=1e-5, rtol=1e-5)
+    recording = golden(name, relative=1e-5)
     if f"in.{image}" in recording.left_out:
         pytest.skip(f"{image} of {name} is left out of the recordings that come with the tests")
     return recording, image, model_of(recording, CASES[name][1])
@@ -62,7 +63,7 @@ def test_every_stage(recorded: tuple) -> None:
         recording.check(value, f"{case}.backbone.{key}")
     recording.check(features.keys, f"{case}.backbone.k_NLC" if vit else f"{case}.k_NLC")
     projected = recording[f"{case}.dense_feat_projected"]
-    torch.testing.assert_close(features.dense, projected / projected.norm(dim=1, keepdim=True), atol=1e-5, rtol=1e-5)
+    assert_near(features.dense, projected / projected.norm(dim=1, keepdim=True))
     if vit:
         grid = features.grid_size
         padded = F.pad(pixels, (0, 16 * grid[1] - pixels.shape[3], 0, 16 * grid[0] - pixels.shape[2]))
@@ -86,9 +87,7 @@ def test_logits(recorded: tuple, refinement: str) -> None:
     model.config = replace(model.config, **REFINEMENTS[refinement])
     logits = model.decode(model.encode_image(recording[f"in.{image}"]), TextFeatures(recording["out.text_embeddings"]))
     smoothed = refinement.startswith("ks")
-    recording.check(
-        logits, f"out.{image}.logits_{refinement}", atol=1e-4 if smoothed else 1e-5, rtol=1e-4 if smoothed else 1e-5
-    )
+    recording.check(logits, f"out.{image}.logits_{refinement}", 1e-4 if smoothed else 1e-5)
 
 
 @torch.no_grad()
@@ -119,7 +118,7 @@ def test_attention_pool(recorded: tuple) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_converted_files_equal_their_source(golden: Callable, name: str) -> None:
-    recording = golden(name, atol=0, rtol=0)
+    recording = golden(name, relative=0.0)
     published = recording.weights(f"{name}_converted")
     options = CASES[name][1]
     source = convert(recording.weights(), name, {"official_tower": True, **options}).tensors

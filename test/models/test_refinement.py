@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from nearness import assert_near
 
 from clip_seg_ros.models.refinement import ABSENT_LOGIT, denoise_prompts, pamr, smooth_by_keys, sums_to_probabilities
 
@@ -46,14 +47,14 @@ def test_smoothing_equals_its_equation(threshold: float) -> None:
                 asked += 1
                 answer = sum((similar[place] @ similar[other]) * probabilities[:, other] for other in range(20))
             expected[image, :, place // 5, place % 5] = answer
-    torch.testing.assert_close(smooth_by_keys(logits, keys, threshold, 100.0), expected)
+    assert_near(smooth_by_keys(logits, keys, threshold, 100.0), expected)
     assert (asked == 0) == (threshold == 0.0) and (asked == 40) == (threshold == 1.0)
 
 
 def test_sums_become_probabilities() -> None:
     sums = torch.tensor([[3.0, 1.0, -5.0], [-2.0, -1.0, -3.0]]).reshape(2, 3, 1, 1)
     probabilities = sums_to_probabilities(sums).flatten(1)
-    torch.testing.assert_close(probabilities, torch.tensor([[0.75, 0.25, 0.0], [1 / 3, 1 / 3, 1 / 3]]))
+    assert_near(probabilities, torch.tensor([[0.75, 0.25, 0.0], [1 / 3, 1 / 3, 1 / 3]]))
 
 
 def test_pamr_equals_its_equation() -> None:
@@ -76,20 +77,20 @@ def test_pamr_equals_its_equation() -> None:
                 difference = (torch.stack(colors) - image[b, :, i, j]).abs() / (1e-8 + 0.1 * deviation)
                 weights = (-difference.mean(dim=1)).softmax(dim=0)
                 expected[b, :, i, j] = weights @ torch.stack(labels)
-    torch.testing.assert_close(pamr(image, values, 1, dilations), expected)
-    torch.testing.assert_close(pamr(image, values, 2, dilations), pamr(image, expected, 1, dilations))
+    assert_near(pamr(image, values, 1, dilations), expected)
+    assert_near(pamr(image, values, 2, dilations), pamr(image, expected, 1, dilations))
 
 
 def test_pamr_keeps_probabilities_probabilities() -> None:
     values = random(1, 5, 40, 60).softmax(dim=1)
     refined = pamr(random(1, 3, 40, 60, seed=1), values, 4)
-    torch.testing.assert_close(refined.sum(dim=1), torch.ones(1, 40, 60))
+    assert_near(refined.sum(dim=1), torch.ones(1, 40, 60))
     assert refined.min() >= values.min() and refined.max() <= values.max()
 
 
 def test_pamr_stays_finite_where_the_image_is_of_one_colour() -> None:
     flat = pamr(torch.ones(1, 3, 8, 8), torch.ones(1, 1, 8, 8), 3)
-    torch.testing.assert_close(flat, torch.ones(1, 1, 8, 8))
+    assert_near(flat, torch.ones(1, 1, 8, 8))
 
 
 def test_pamr_brings_labels_to_the_edge() -> None:

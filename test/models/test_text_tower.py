@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import torch
+from nearness import assert_near
 
 from clip_seg_ros.models.backbone import CLIP
 from clip_seg_ros.models.text_tower import encode_text
@@ -19,11 +20,11 @@ class TestText:
     @torch.no_grad()
     def test_cutting_padding_is_exact(self, vit_clip: CLIP) -> None:
         features = encode_text(vit_clip, self.IDS)
-        torch.testing.assert_close(features.pooled, vit_clip.encode_text(self.IDS))
+        assert_near(features.pooled, vit_clip.encode_text(self.IDS))
         assert features.tokens.shape == (2, 6, 16)
         assert torch.equal(features.padding_mask, self.IDS[:, :6] == 0)
 
     @torch.no_grad()
     def test_full_context(self, vit_clip: CLIP) -> None:
         ids = torch.tensor([[START, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, END]])
-        torch.testing.assert_close(encode_text(vit_clip, ids).pooled, vit_clip.encode_text(ids))
+        assert_near(encode_text(vit_clip, ids).pooled, vit_clip.encode_text(ids))

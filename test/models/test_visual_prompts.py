@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from nearness import assert_near
 
 from clip_seg_ros.models.visual_prompts import MEAN_RGB, crop_to_object, emphasise, fade_background, visual_prompt
 
@@ -19,29 +20,29 @@ def masks() -> torch.Tensor:
 def test_images_of_a_batch_do_not_mix(pixels: torch.Tensor, masks: torch.Tensor) -> None:
     together = visual_prompt(pixels, masks, 48)
     assert together.shape == (2, 3, 48, 48)
-    torch.testing.assert_close(together[1:], visual_prompt(pixels[1:], masks[1:], 48))
+    assert_near(together[1:], visual_prompt(pixels[1:], masks[1:], 48))
 
 
 def test_the_object_stays_as_it_is(pixels: torch.Tensor, masks: torch.Tensor) -> None:
     emphasised = emphasise(pixels, masks)
     inside = masks[:, None].expand_as(pixels)
-    assert torch.equal(emphasised[inside], pixels[inside])
+    assert_near(emphasised[inside], pixels[inside])
     assert emphasised[~inside].std() < 0.1 * pixels[~inside].std()
 
 
 def test_blur_keeps_the_brightness(masks: torch.Tensor) -> None:
     flat = torch.full((2, 3, 64, 96), 0.7)
-    torch.testing.assert_close(emphasise(flat, masks, blur_sigma=2.0, intensity=1.0), flat)
+    assert_near(emphasise(flat, masks, blur_sigma=2.0, intensity=1.0), flat)
 
 
 def test_crop_of_an_image_that_is_not_square(pixels: torch.Tensor, masks: torch.Tensor) -> None:
     # The wide box 10 x 40 grows by 1 and 4 on each side to 12 x 48, which fills the width.
     crop = crop_to_object(pixels, masks, 48)[0]
-    assert torch.equal(crop[:, 18:30], pixels[0, :, 19:31, 36:84])
+    assert_near(crop[:, 18:30], pixels[0, :, 19:31, 36:84])
     assert not crop[:, :18].any() and not crop[:, 30:].any()
     # The tall one grows to the left and up alone, because the image ends.
     crop = crop_to_object(pixels, masks, 33)[1]
-    assert torch.equal(crop[:, :, 11:22], pixels[1, :, 31:64, 85:96])
+    assert_near(crop[:, :, 11:22], pixels[1, :, 31:64, 85:96])
     assert not crop[:, :, :11].any() and not crop[:, :, 22:].any()
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from nearness import assert_near
 
 from clip_seg_ros.pipeline.letterbox import from_square, letterbox_affine, mask_to_square, to_square
 
@@ -39,4 +40,4 @@ def test_there_and_back(size: tuple[int, int]) -> None:
 
 def test_the_affine_map_scales_both_axes_alike() -> None:
     affine = letterbox_affine((60, 80), 96)
-    np.testing.assert_allclose(affine, [[1.2, 0, 0], [0, 1.2, 12]], atol=1e-6)
+    assert_near(affine, [[1.2, 0, 0], [0, 1.2, 12]])

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from nearness import assert_near
 
 from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec
 from clip_seg_ros.models.tokenizer import ClipTokenizer
@@ -27,20 +28,18 @@ def recorded(golden_folder: Path) -> dict[str, np.ndarray]:
 def test_preparation(recorded: dict[str, np.ndarray], index: int) -> None:
     rgb = cv2.cvtColor(recorded[f"in.image{index}_bgr_uint8"], cv2.COLOR_BGR2RGB)
     prepared = Preprocessor(SPEC, torch.device("cpu"))(rgb)
-    np.testing.assert_allclose(prepared.pixels[0], recorded[f"out.{index}.network_input"], atol=1e-5)
+    assert_near(prepared.pixels[0], recorded[f"out.{index}.network_input"])
     size = tuple(recorded[f"out.{index}.ori_size_hw"])
     assert prepared.geometry == Geometry(size, (96, 96), letterbox=True)
     affine = letterbox_affine(size, 96)
-    np.testing.assert_allclose(affine, recorded[f"out.{index}.forward_affine"], atol=1e-6)
-    np.testing.assert_allclose(
-        cv2.invertAffineTransform(affine), recorded[f"out.{index}.inverse_affine"], atol=1e-5
-    )
+    assert_near(affine, recorded[f"out.{index}.forward_affine"], relative=1e-6)
+    assert_near(cv2.invertAffineTransform(affine), recorded[f"out.{index}.inverse_affine"], relative=1e-6)
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_mask_and_words(recorded: dict[str, np.ndarray], index: int) -> None:
     mask = recorded[f"in.mask{index}_uint8"] > 127
-    np.testing.assert_allclose(mask_to_square(mask, 96), recorded[f"out.{index}.train_mask"], atol=1e-6)
+    assert_near(mask_to_square(mask, 96), recorded[f"out.{index}.train_mask"])
     assert ClipTokenizer(17)(["the left dog"])[0].tolist() == recorded[f"out.{index}.word_vec"].tolist()
 
 
@@ -49,4 +48,4 @@ def test_the_way_back(recorded: dict[str, np.ndarray], index: int) -> None:
     probabilities = torch.from_numpy(recorded["in.network_logits"][index]).sigmoid().numpy()
     size = tuple(recorded[f"out.{index}.ori_size_hw"])
     restored = from_square(probabilities, 96, size)[0]
-    np.testing.assert_allclose(restored, recorded[f"out.{index}.prob_warped_to_original"], atol=1e-5)
+    assert_near(restored, recorded[f"out.{index}.prob_warped_to_original"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from nearness import assert_near
 
 from clip_seg_ros.pipeline import postprocess, smoothing
 from clip_seg_ros.pipeline.smoothing import TemporalSmoother
@@ -89,7 +90,7 @@ def test_smoothing_equals_plain_loops(strength: float, margin: float) -> None:
         rgb, values = noisy(picture, rng), (0.5 + rng.normal(0, 0.06, (2, 9, 13))).astype(np.float32)
         smoothed, mask_set = smooth(fast, maps_of(values), rgb, index * FRAME_NS, 0.5)
         expected, masks = slow.smooth(values, rgb)
-        np.testing.assert_allclose(smoothed.values, expected, atol=2e-6)
+        assert_near(smoothed.values, expected)
         assert (mask_set.values == masks).all()
         renewed += index > 0 and (smoothed.values == values).any() and not (smoothed.values == values).all()
     assert renewed >= 2, "the picture changed in places twice"

@@ -134,7 +134,7 @@ def test_two_processes_give_the_curve_of_one(together: Together, tmp_path: Path)
     one, two = (read_curve(folder / CURVE_NAME) for folder in (tmp_path, together.folder))
     assert [point["step"] for point in two] == list(range(STEPS)), "only the first process writes the curve"
     for expected, found in zip(one, two, strict=True):
-        assert found["terms"] == pytest.approx(expected["terms"], abs=1e-5)
+        assert found["terms"] == pytest.approx(expected["terms"], rel=1e-4)
     assert one[-1]["terms"]["t2p"] < 0.8 * one[0]["terms"]["t2p"]
 
 
@@ -142,8 +142,9 @@ def test_two_processes_end_with_the_same_weights_as_one(together: Together, tmp_
     train(tmp_path)
     expected = json.loads((tmp_path / "rank0.json").read_text())
     first, second = (json.loads((together.folder / f"rank{rank}.json").read_text()) for rank in (0, 1))
-    assert first == second
+    assert first.keys() == second.keys() == expected.keys()
     for name, values in expected.items():
+        assert first[name] == pytest.approx(second[name], abs=1e-6), name
         assert first[name] == pytest.approx(values, abs=1e-4), name
 
 
@@ -153,8 +154,9 @@ def test_statistics_are_the_mean_over_the_processes(together: Together) -> None:
     means = torch.stack([half.mean(0) for half in numbers.split(8)]).mean(0)
     variances = torch.stack([half.var(0) for half in numbers.split(8)]).mean(0)
     # Three steps of momentum 0.1 from 0 and 1.
-    assert torch.allclose(state["running_mean"], (1 - 0.9**3) * means, atol=1e-6)
-    assert torch.allclose(state["running_var"], 0.9**3 + (1 - 0.9**3) * variances, atol=1e-6)
+    # Numbers of about 1.
+    torch.testing.assert_close(state["running_mean"], (1 - 0.9**3) * means, rtol=0, atol=1e-5)
+    torch.testing.assert_close(state["running_var"], 0.9**3 + (1 - 0.9**3) * variances, rtol=0, atol=1e-5)
 
 
 def test_a_damaged_state_is_said_by_every_process(together: Together) -> None:

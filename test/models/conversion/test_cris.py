@@ -17,7 +17,7 @@ OPTIONS = {"n_heads": 4, "text_head_width": 8}
 
 @pytest.fixture
 def tensors(golden: Callable) -> dict[str, torch.Tensor]:
-    return golden("cris_rn", atol=0, rtol=0).weights()
+    return golden("cris_rn", relative=0.0).weights()
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
