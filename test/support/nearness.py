@@ -14,8 +14,8 @@ import torch
 
 Array = torch.Tensor | np.ndarray | float
 
-UNSETTLED_SHARE = 0.15
-"""Weights whose gradient is rounding alone, as of a bias ahead of a norm: Adam moves them as far as any, either way."""
+UNSETTLED_SHARE = 0.2
+"""Tensors whose gradient is rounding alone, as of a bias ahead of a norm: Adam moves them as far as any, either way."""
 
 
 def assert_near(
@@ -53,22 +53,24 @@ def assert_same_training(
 ) -> None:
     """Fails unless two trainings from ``start`` went the same way.
 
-    Rounding errors grow in a training, so that weights are compared by how far they moved: at least 85 % must lie within
-    a hundredth of their tensor's largest step. A training with another order of batches, or without the optimizer's
-    state, moves nearly all of them elsewhere.
+    Rounding errors grow in a training, so that weights are compared by how far they moved: in four of five tensors,
+    nearly all values must lie within a hundredth of the tensor's largest step. A training with another order of batches,
+    or without the optimizer's state, moves nearly all tensors elsewhere.
     """
     assert first.keys() == second.keys() == start.keys()
-    apart = count = moved = 0
+    trained, apart = [], []
     for name, begun in start.items():
-        if not begun.is_floating_point():
-            assert torch.equal(first[name], second[name]), name
-            continue
-        distance = (first[name] - begun).abs().max()
-        apart += int(((first[name] - second[name]).abs() > 0.01 * distance).sum())
-        moved += int(distance > 0)
-        count += begun.numel()
-    assert moved, "nothing was trained"
-    assert apart <= UNSETTLED_SHARE * count, f"{apart} of {count} weights were trained to other values"
+        step = (first[name] - begun).abs().max() if begun.is_floating_point() else 0
+        if step > 0:
+            trained.append(name)
+            if ((first[name] - second[name]).abs() > 0.01 * step).float().mean() > 0.1:
+                apart.append(name)
+        else:
+            assert torch.equal(first[name], second[name]), f"{name} was not trained but differs"
+    assert trained, "nothing was trained"
+    assert len(apart) <= UNSETTLED_SHARE * len(trained), (
+        f"{len(apart)} of {len(trained)} tensors were trained to other values: {', '.join(apart[:5])}, ..."
+    )
 
 
 def _values(values: Array) -> np.ndarray:
