@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from nearness import assert_near
 
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.factory import StoredModel, read_stored
@@ -46,7 +47,8 @@ def test_the_same_seed_grows_the_same_rows() -> None:
     stored = read_stored("clipseg-pocket")
     key = "clip.token_embedding.weight"
     first, again, other = (grow(stored, PHRASES, seed).stored.tensors[key] for seed in (1, 1, 2))
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert_near(again, first)
+    assert (first - other).abs().max() > 0.01 * first.abs().max()
 
 
 def test_nothing_grows_where_all_words_are_known() -> None:

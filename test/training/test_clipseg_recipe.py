@@ -139,7 +139,7 @@ def test_prompts_are_mixtures_where_there_is_an_example(few_scenes, config) -> N
     assert_near(found[2], text, message="the phrase's share is all")
 
 
-def test_a_recipe_goes_on_exactly(few_scenes, tmp_path: Path, monkeypatch) -> None:
+def test_a_recipe_goes_on(few_scenes, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("clip_seg_ros.training.runner._SAVE_EVERY_S", -1.0)
     settings, config = replace(SMALL, steps=8), model_config("vit")
 

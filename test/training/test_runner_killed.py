@@ -59,7 +59,7 @@ def nursery(folder: Path) -> None:
 
 def wait_for_progress(state_file: Path, before: int | None) -> None:
     """Until a training has saved its state again."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not state_file.exists() or state_file.stat().st_mtime_ns == before:
         assert time.monotonic() < deadline, "the training does not get on"
         time.sleep(0.001)
