@@ -1,7 +1,9 @@
-"""What a camera's lens is taken for, on a node that hears real messages."""
+"""What a camera's lens is taken for, on a node that hears real messages, and how much of them is kept."""
 
 from __future__ import annotations
 
+import array
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +15,7 @@ from ros_harness import Talker, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 
 from clip_seg_ros.config import CameraTopics
+from clip_seg_ros.nodes import camera_input
 from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.faults import FaultLog
@@ -43,6 +46,17 @@ class Listener:
         return self.camera.frame(job, self.camera.rgb(job)).intrinsics
 
 
+    def hear(self, what: str, size_bytes: int) -> None:
+        """Takes a message of so many bytes, whatever they show, as rclpy hands it over."""
+        data = array.array("B", bytes(size_bytes))
+        message = Image(height=1, width=size_bytes, encoding="mono8", step=size_bytes, data=data)
+        self.camera.inputs[("color", "depth").index(what)].subscription.callback(message)
+
+    def close(self) -> None:
+        self.camera.close()
+        self.node.destroy_node()
+
+
 @pytest.fixture(params=["image_raw", "image_rect_color"])
 def listener(ros: None, request: pytest.FixtureRequest) -> Iterator[Listener]:
     """Has heard an image, its depth and its lens."""
@@ -67,8 +81,7 @@ def listener(ros: None, request: pytest.FixtureRequest) -> Iterator[Listener]:
         yield listener
     finally:
         executor.shutdown()
-        listener.camera.close()
-        listener.node.destroy_node()
+        listener.close()
 
 
 def test_the_lens_is_that_of_a_raw_or_of_a_rectified_image_as_is_said(listener: Listener) -> None:
@@ -99,3 +112,39 @@ def test_topics_are_relative_and_their_quality_of_service_can_be_overridden(ros)
         assert depth.qos.reliability == info.qos.reliability == ReliabilityPolicy.BEST_EFFORT
         camera.close()
     node.destroy_node()
+
+
+@pytest.fixture
+def silent(ros: None) -> Iterator[Listener]:
+    """Has heard nothing."""
+    listener = Listener("image_raw")
+    yield listener
+    listener.close()
+
+
+@pytest.mark.parametrize("what", ["color", "depth"])
+def test_a_message_that_is_too_large_is_told_and_not_kept(silent: Listener, monkeypatch, what: str) -> None:
+    monkeypatch.setattr(camera_input, "MAX_MESSAGE_BYTES", 1000)
+    silent.hear("color", 1000)
+    before = silent.jobs[-1].depth
+    assert silent.faults.standing() == []
+    silent.hear(what, 1001)
+    told = {"color": "image: ", "depth": "depth: "}[what] + "a message of 1,001 bytes is too large, 1,000 are taken"
+    assert [fault.startswith(told) for fault in silent.faults.standing()] == [True]
+    assert len(silent.jobs) == 1 and silent.jobs[-1].depth is before
+
+
+def test_images_that_wait_for_their_depth_are_bounded_in_bytes(silent: Listener, monkeypatch) -> None:
+    monkeypatch.setattr(camera_input, "MAX_KEPT_BYTES", 3000)
+    kept: list[weakref.ref[CameraJob]] = []
+
+    def sizes() -> list[int]:
+        jobs = [job for each in kept if (job := each()) is not None]
+        return [len(job.image.data) for job in jobs]
+
+    for size_bytes in (1000, 1000, 1000, 1000, 2500, 5000, 100):
+        silent.hear("color", size_bytes)
+        kept.append(weakref.ref(silent.jobs.pop()))
+        # The newest is always kept, for it is the one to be answered.
+        assert sum(sizes()) <= 3000 or sizes() == [size_bytes]
+    assert sizes() == [100]

@@ -6,12 +6,15 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_harness import NodeProcess, Talker, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from clip_seg_ros.nodes.input_watch import type_name
+from clip_seg_ros.nodes.faults import FaultLog
+from clip_seg_ros.nodes.input_watch import InputWatch, type_name
+from clip_seg_ros.nodes.qos import RELIABLE
 
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 LOOKS_S = 3.0
@@ -76,3 +79,25 @@ def test_a_publisher_that_fits_is_no_fault(watched):
 
 def test_types_are_named_as_ros_names_them():
     assert type_name(Image) == "sensor_msgs/msg/Image" and type_name(String) == "std_msgs/msg/String"
+
+
+def test_who_comes_and_goes_is_forgotten(ros):
+    node = Node("forgetful")
+    told = []
+    commands = node.create_subscription(String, "/forgetful/command", lambda _: None, RELIABLE)
+    watch = InputWatch(node, FaultLog(told.append), (), commands, lambda: False)
+
+    def looked(count: int) -> bool:
+        watch._look()  # as its timer would, once a second
+        watch._look()
+        return len(watch._seen) == len(watch._present) == count
+
+    try:
+        for number in range(3):
+            with Talker({"it": (String, "/forgetful/command")}, BEST_EFFORT, f"guest_{number}", heard=False):
+                wait_until(lambda: looked(1), "the guest to be seen")
+                wait_until(lambda n=number: looked(1) and f"/guest_{n}" in "".join(told), "the guest to be told of")
+            wait_until(lambda: looked(0), "the guest to be forgotten")
+    finally:
+        watch.close()
+        node.destroy_node()

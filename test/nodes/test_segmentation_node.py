@@ -12,6 +12,7 @@ from sensor_msgs.msg import Image
 from clip_seg_ros.config import SegmentationConfig
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.segmentation_node import SegmentationNode
+from clip_seg_ros.pipeline.memory import PAUSE_S, SizeWatch
 
 TOPIC = "/camera/color/image_raw"
 
@@ -78,3 +79,16 @@ def test_an_answer_that_outlasts_deactivate_is_dropped_and_the_next_one_waits_fo
         node.go_on.release()
         wait_until(lambda: len(node.served) == 2, "both")
     assert node.served == [False, True] and node.most_at_work == 1
+
+
+def test_memory_is_given_back_when_a_camera_changes_its_size(node):
+    given_back = []
+    node.sizes = SizeWatch(lambda: given_back.append(node.begun), iter(range(0, 1000, 2 * int(PAUSE_S))).__next__)
+    node.trigger_configure()
+    node.trigger_activate()
+    with Camera(depth=False, topic=TOPIC) as camera:
+        for number, width in enumerate((8, 8, 12, 12, 16), start=1):
+            node.go_on.release()
+            camera.send(fill_image(Image(), np.zeros((8, width, 3), np.uint8), "rgb8"))
+            wait_until(lambda n=number: len(node.served) == n, "the image to be worked on")
+        wait_until(lambda: given_back == [3, 5], f"memory to be given back, which it was after images {given_back}")
