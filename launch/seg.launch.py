@@ -33,6 +33,7 @@ SHARED = {
     "command_topic": "text commands, std_msgs/String",
     "device": "where the models run: auto, cpu, cuda or cuda:N",
     "precision": "what they compute in: float32, bfloat16 or float16; the halves are for GPUs",
+    "allow_model_paths": "true: the parameter model may change to any weight file of this machine",
     "autostart": "configure and activate at once; false: a lifecycle manager does",
 }
 """Parameters of both nodes."""

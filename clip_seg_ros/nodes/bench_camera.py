@@ -59,7 +59,7 @@ class BenchCamera(SimCameraNode):
 
 def main() -> int:
     """Runs the node as a process."""
-    return run_node("bench_camera", BenchCamera)
+    return run_node("bench_camera", BenchCamera, about=__doc__)
 
 
 if __name__ == "__main__":

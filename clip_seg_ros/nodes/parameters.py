@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,9 +14,30 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from clip_seg_ros.config import Config, parameters
-from clip_seg_ros.nodes.rclpy_internals import on_set_parameters
+from clip_seg_ros.nodes.rclpy_internals import given_parameters, on_set_parameters
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+
+_CLOSE = 0.6
+"""Ratio of ``difflib`` from which a name may be a slip: "model_name" and "model" have 0.67."""
+# What other packages call the images; by its letters alone "color_topic" is nearest to "command_topic".
+_COLOR = re.compile(r"^(?:colou?r|rgb|camera)(?=_topics?$)")
+# rclpy takes them without declaring them, or declares them later, or does not know them yet.
+_OF_RCLPY = ("use_sim_time", "start_type_description_service", "qos_overrides")
+
+
+def warn_of_unknown(node: Node) -> None:
+    """Warns of each parameter that the command line or a file gives a node which has none of that name.
+
+    To be called once the node has declared all of its parameters; rclpy ignores the others without a word.
+    """
+    declared = [name for name in node.get_parameters_by_prefix("") if name.split(".")[0] not in _OF_RCLPY]
+    for name in given_parameters(node):
+        if name.split(".")[0] in _OF_RCLPY or name in declared:
+            continue
+        close = difflib.get_close_matches(_COLOR.sub("image", name), declared, 1, _CLOSE)
+        told = f"did you mean {close[0]}? It is ignored" if close else "it is ignored"
+        node.get_logger().warning(f"there is no parameter {name}: {told} (ros2 param list and docs/nodes.md list all)")
 
 
 class ConfigParameters(Generic[ConfigT]):
@@ -54,6 +77,7 @@ class ConfigParameters(Generic[ConfigT]):
             # An empty list has no type in ROS.
             default = [*setting.default] or [""] if setting.type is tuple else setting.default
             values[setting.name] = node.declare_parameter(setting.name, default, descriptor).value
+        warn_of_unknown(node)
         self.config: ConfigT = config_type.from_mapping(values)
         self._also_check, self._on_change, self._all_may_change = check, on_change, all_may_change
         self._fixed = {setting.name for setting in parameters(config_type) if not setting.live}

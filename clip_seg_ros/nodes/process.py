@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedEx
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Task
+from rclpy.utilities import remove_ros_args
 
 from clip_seg_ros.models.caution import EmbeddedWeightsWarning
 from clip_seg_ros.nodes.answering_services import answer_always
@@ -91,12 +93,14 @@ class _Signals:
 
 
 def run_node(
-    name: str, create: Callable[[], NodeT], threads: int = 1, finish: Callable[[NodeT], None] | None = None
-) -> int:
+    name: str, create: Callable[[], NodeT], threads: int = 1, finish: Callable[[NodeT], None] | None = None,
+    about: str = "",
+) -> int:  # fmt: skip
     """Creates the node, spins it until SIGINT or SIGTERM and returns the exit code of the process.
 
-    That is 0 where a signal ends the process, whenever it comes, and 1 where the node cannot start. What a callback
-    raises is told as an error and ends nothing; the caller of a service gets an answer that says so.
+    That is 0 where a signal ends the process, whenever it comes, and 1 where the node cannot start. "--help" prints
+    what the program is and ends it with 0, an argument outside ROS's ends it with 2. What a callback raises is told as
+    an error and ends nothing; the caller of a service gets an answer that says so.
 
     Args:
         name: Name of the program, for what it says on stderr.
@@ -105,7 +109,9 @@ def run_node(
             line on stderr.
         threads: Number of threads; with several, callbacks of different groups run beside each other.
         finish: Called after the signal on a thread of its own while callbacks still run; it must not take long.
+        about: What the node is, for "--help".
     """
+    _read_arguments(name, about)
     # Nodes say it in their log, and in the answers to commands.
     warnings.simplefilter("ignore", EmbeddedWeightsWarning)
     signals, node = _Signals(), None
@@ -134,6 +140,27 @@ def run_node(
             node.destroy_node()
     _leave_threads()
     return 0
+
+
+def _read_arguments(name: str, about: str) -> None:
+    """Ends the process for "--help" and for arguments that ROS does not take: rclpy ignores them without a word."""
+    parser = argparse.ArgumentParser(
+        name,
+        "%(prog)s [--help] [--ros-args [-p NAME:=VALUE] [--params-file FILE] [-r FROM:=TO] ...]",
+        " ".join(about.replace("``", "").split()),
+        f'Parameters, topics and services: docs/nodes.md, or "ros2 param list" while the node runs. For example:'
+        f" {name} --ros-args -p NAME:=VALUE -r __ns:=/my_robot",
+        allow_abbrev=False,
+    )
+    if "--help" in sys.argv:
+        parser.parse_args(["--help"])  # behind --ros-args, too
+    try:
+        words = remove_ros_args(sys.argv)[1:]
+    except RuntimeError as error:  # names them, and says no more of some
+        parser.error(f"ROS does not understand its arguments: {error}")
+    _, unknown = parser.parse_known_args(words)
+    if unknown:
+        parser.error(f"unknown argument {unknown[0]}: parameters and remappings follow --ros-args")
 
 
 def _spin(node: NodeT, executor: Executor, signals: _Signals, finish: Callable[[NodeT], None] | None) -> None:

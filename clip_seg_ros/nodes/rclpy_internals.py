@@ -78,6 +78,14 @@ def is_heard(publishers: Iterable[Publisher]) -> bool:
         return False
 
 
+def given_parameters(node: Node) -> tuple[str, ...]:
+    """Lists the parameters that the command line and files give a node, declared or not, sorted.
+
+    The list is empty where rclpy keeps them elsewhere.
+    """
+    return tuple(sorted(getattr(node, "_parameter_overrides", ())))
+
+
 def guard_transitions(node: LifecycleNode, refused: Callable[[RuntimeError], None]) -> None:
     """Answers a request for a transition that the present state does not have with "no success".
 

@@ -298,7 +298,8 @@ def _stream_settings(config: ReferringConfig) -> tuple[float, float, float]:
 
 def main() -> int:
     """Runs the node as a process."""
-    return run_node("referring", lambda: ReferringNode().bring_up(), THREADS + MAX_SEARCHES, ReferringNode.finish)
+    threads = THREADS + MAX_SEARCHES
+    return run_node("referring", lambda: ReferringNode().bring_up(), threads, ReferringNode.finish, __doc__)
 
 
 if __name__ == "__main__":

@@ -261,7 +261,7 @@ class SemanticNode(SegmentationNode):
 
 def main() -> int:
     """Runs the node as a process."""
-    return run_node("semantic", lambda: SemanticNode().bring_up(), THREADS, SemanticNode.finish)
+    return run_node("semantic", lambda: SemanticNode().bring_up(), THREADS, SemanticNode.finish, __doc__)
 
 
 if __name__ == "__main__":

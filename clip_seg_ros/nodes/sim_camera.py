@@ -21,6 +21,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from clip_seg_ros.msg import SegmentedObjectArray
 from clip_seg_ros.nodes.conversions import fill_image, metres_to_millimetres
 from clip_seg_ros.nodes.outputs import objects_message
+from clip_seg_ros.nodes.parameters import warn_of_unknown
 from clip_seg_ros.nodes.process import run_node
 from clip_seg_ros.nodes.qos import RELIABLE, camera_output
 from clip_seg_ros.nodes.rclpy_internals import on_set_parameters
@@ -98,6 +99,7 @@ class SimCameraNode(Node):
             declare(name, choices[0], description, additional_constraints=f"one of {', '.join(choices)}")
             if value[name] not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value[name]!r}")
+        warn_of_unknown(self)
         return value
 
     def _check_scene(self, changes: list[Parameter]) -> SetParametersResult:
@@ -221,7 +223,7 @@ def _turned(camera: CameraPose, turns: float) -> CameraPose:
 
 def main() -> int:
     """Runs the node as a process."""
-    return run_node("sim_camera", SimCameraNode)
+    return run_node("sim_camera", SimCameraNode, about=__doc__)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,25 @@ raise SystemExit(run_node("busy", Busy))
 """
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "code", "words"),
+    [
+        ("referring", ["--help"], 0, ["usage: {}", "--ros-args", "NAME:=VALUE", "docs/nodes.md"]),
+        ("semantic", ["--help"], 0, ["usage: {}"]),
+        ("sim_camera", ["--ros-args", "--help"], 0, ["usage: {}"]),
+        ("sim_camera", ["--seed", "3"], 2, ["{}: error: unknown argument --seed", "follow --ros-args"]),
+        ("sim_camera", ["--ros-args", "--seed"], 2, ["{}: error: ROS does not understand", "--seed"]),
+    ],
+)
+def test_a_program_tells_its_usage_and_refuses_arguments_that_nobody_reads(name, arguments, code, words):
+    ended = subprocess.run(
+        [sys.executable, "-m", f"clip_seg_ros.nodes.{name}", *arguments], capture_output=True, text=True, timeout=300
+    )
+    said = ended.stdout if code == 0 else ended.stderr
+    assert ended.returncode == code
+    assert all(word.format(name) in said for word in words), said
+
+
 def test_a_process_ends_quietly_while_a_thread_is_at_work():
     process = subprocess.Popen(
         [sys.executable, "-c", BUSY_NODE], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

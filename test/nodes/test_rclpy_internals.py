@@ -25,6 +25,7 @@ from clip_seg_ros.nodes import rclpy_internals, subscription_thread
 from clip_seg_ros.nodes.rclpy_internals import (
     HAS_WAIT_SETS,
     SubscriptionWait,
+    given_parameters,
     guard_transitions,
     has_begun,
     is_heard,
@@ -53,7 +54,7 @@ def test_private_names_of_rclpy_stand_in_one_file_only():
             if isinstance(item, ast.ImportFrom):
                 assert not (item.module or "").startswith("rclpy.impl.implementation"), path.name
             if isinstance(item, ast.Attribute):
-                assert item.attr not in ("_service_change_state", "_parameters_callbacks", "executing"), path.name
+                assert item.attr not in ("_service_change_state", "_parameter_overrides", "executing"), path.name
 
 
 def test_this_rclpy_has_all_of_them(node):
@@ -61,6 +62,14 @@ def test_this_rclpy_has_all_of_them(node):
     assert HAS_WAIT_SETS
     assert hasattr(node._service_change_state, "callback")
     assert hasattr(Task, "executing")
+    assert hasattr(node, "_parameter_overrides")
+
+
+def test_given_parameters_are_listed_and_none_where_rclpy_keeps_them_elsewhere(ros):
+    node = Node("given_test", parameter_overrides=[Parameter("b", value=1), Parameter("a", value=2)])
+    assert given_parameters(node) == ("a", "b")
+    node.destroy_node()
+    assert given_parameters(object()) == ()
 
 
 def test_a_wait_ends_with_a_message_and_with_a_wake(node):

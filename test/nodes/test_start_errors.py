@@ -85,6 +85,31 @@ def test_the_camera_refuses_wrong_parameters(ros, log, parameter, words):
     assert "Traceback" not in said and all(word in said for word in words), said
 
 
+def test_a_parameter_that_does_not_exist_is_told_with_the_one_that_was_meant(ros, tmp_path):
+    file = tmp_path / "parameters.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    treshold: 0.4\n    use_sim_time: false\n    image_topic: /a\n")
+    overrides = ["color_topic:=/x", "zzz:=1", "start_type_description_service:=false", "qos_overrides./a.depth:=1"]
+    # Each ends by a wrong value, after what it says of the names.
+    nodes = {
+        "referring": (["model:=gpt", *overrides], [file]),
+        "semantic": (["model:=gpt", "clases:=[cup]"], []),
+        "sim_camera": (["sede:=3", "required:=[giraffe]"], []),
+    }
+    started = {n: NodeProcess(n, tmp_path / n, given, files) for n, (given, files) in nodes.items()}
+    said = {}
+    for name, node in started.items():
+        assert node.wait_end() == 1
+        said[name] = [line.split("]: ")[1] for line in node.said().splitlines() if "there is no parameter" in line]
+    told = "is ignored (ros2 param list and docs/nodes.md list all)"
+    assert said["referring"] == [
+        f"there is no parameter color_topic: did you mean image_topic? It {told}",
+        f"there is no parameter treshold: did you mean threshold? It {told}",
+        f"there is no parameter zzz: it {told}",
+    ]
+    assert said["semantic"] == [f"there is no parameter clases: did you mean classes? It {told}"]
+    assert said["sim_camera"] == [f"there is no parameter sede: did you mean seed? It {told}"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_camera_ends_quietly(ros, log, number):
     node = NodeProcess("sim_camera", log)
