@@ -27,6 +27,17 @@ FETCHING = (
 )  # fmt: skip
 """What would have a robot move. The nodes find the thing, and say that they move nothing."""
 
+RESETTING = (
+    "reset threshold", "reset the threshold", "default threshold", "the default threshold", "use default threshold",
+    "use the default threshold",
+)  # fmt: skip
+"""What goes back to each model's own threshold where no number follows."""
+
+OWN_THRESHOLD = frozenset({
+    "default", "the default", "its default", "own", "its own", "model's own", "the model's own", "auto",
+})  # fmt: skip
+"""What may stand for a number after "threshold": each model's own."""
+
 GRAMMAR = (
     Rule(
         "segment",
@@ -69,10 +80,10 @@ GRAMMAR = (
     Rule(
         "threshold",
         ("threshold", "the threshold", "set threshold", "set the threshold", "use threshold", "use a threshold",
-         "use the threshold"),
+         "use the threshold", *RESETTING),
         "set the threshold to 0.4",
         "threshold 0.4",
-        "sets the probability, 0 to 1, above which a pixel belongs to a phrase",
+        "sets the probability, 0 to 1, above which a pixel belongs to a phrase; `threshold default` is each model's own",
     ),
     Rule(
         "stop",

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from clip_seg_ros.command_words import DETERMINERS, FORMS, NUMBERS, RELATIONS, VERBS
+from clip_seg_ros.command_words import DETERMINERS, FORMS, NUMBERS, OWN_THRESHOLD, RELATIONS, RESETTING, VERBS
 from clip_seg_ros.plurals import singulars
 
 Verb = Literal[
@@ -99,7 +99,7 @@ class Command:
     prompts: tuple[str, ...] = ()
     """Phrases in the order of the text, lower case, without articles; only segment, find and track have any."""
     threshold: float | None = None
-    """0..1; always there for ``threshold``, and for commands that end in "with threshold 0.4"."""
+    """0..1, for commands that end in "with threshold 0.4" and for ``threshold``, whose ``None`` is each model's own."""
     negatives: tuple[str, ...] = ()
     """Phrases for what to leave out, written like ``prompts``; none is also a prompt. Only where there are prompts."""
     model: str | None = None
@@ -113,7 +113,7 @@ class Command:
 
     def __str__(self) -> str:
         if self.verb == "threshold":
-            return f"threshold {self.threshold}"
+            return f"threshold {'default' if self.threshold is None else self.threshold}"
         words = [self.verb, ", ".join(f'"{phrase}"' for phrase in self.prompts + self.classes)]
         if self.negatives:
             words.append("except " + ", ".join(f'"{phrase}"' for phrase in self.negatives))
@@ -154,7 +154,9 @@ def parse_command(text: str) -> Command:
             )
         return Command(verb, spelling=spelling)
     if verb == "threshold":
-        return Command(verb, threshold=_parse_threshold(rest[_TO.match(rest).end() :]))
+        value = rest[_TO.match(rest).end() :].strip()
+        is_own = value.lower() in OWN_THRESHOLD or (not value and spelling in RESETTING)
+        return Command(verb, threshold=None if is_own else _parse_threshold(value))
 
     rest, threshold, model = _split_options(rest)
     if verb == "use":

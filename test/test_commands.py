@@ -105,10 +105,17 @@ def test_the_verb_is_kept_as_it_was_typed():
         ("use the threshold: 0.3", 0.3),
         ("please set the threshold to .25", 0.25),
         ("Set threshold 5e-1.", 0.5),
+        ("reset the threshold to 0.4", 0.4),
+        ("threshold default", None),
+        ("Set the threshold to the Default, please.", None),
+        ("threshold = auto", None),
+        ("reset the threshold", None),
+        ("use the default threshold", None),
     ],
 )
 def test_a_threshold_is_set(text, threshold):
-    assert parse_command(text) == Command("threshold", threshold=threshold)
+    command = parse_command(text)
+    assert command == Command("threshold", threshold=threshold) == parse_command(str(command))
 
 
 @pytest.mark.parametrize(
@@ -372,7 +379,6 @@ def check_promises(command: Command) -> None:
     assert len(command.prompts + command.negatives) <= MAX_PROMPTS
     assert (0 < len(command.classes) <= MAX_CLASSES) == (command.verb == "classes")
     assert command.threshold is None or 0 <= command.threshold <= 1
-    assert command.threshold is not None or command.verb != "threshold"
     assert command.model is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", command.model)
     assert command.model is not None or command.verb != "use"
     if command.verb in ("stop", "clear", "describe", "help", "quit"):

@@ -141,9 +141,9 @@ def test_arguments_override_the_file_only_where_they_are_given() -> None:
     assert seg.overriding_parameters("referring", untouched) == {} == seg.overriding_parameters("semantic", untouched)
     given = {
         **untouched, "threshold": "1", "depth_topic": "", "autostart": "False", "image_topics": "/a/image, /b/image",
-        "model": "cris-pocket", "semantic_model": "maskclip-pocket", "classes": "cup,table",
+        "model": "cris-pocket", "semantic_model": "maskclip-pocket", "classes": "cup,table", "allow_model_paths": "true",
     }  # fmt: skip
-    shared = {"autostart": False, "image_topics": ["/a/image", "/b/image"]}
+    shared = {"autostart": False, "allow_model_paths": True, "image_topics": ["/a/image", "/b/image"]}
     assert seg.overriding_parameters("referring", given) == {
         **shared, "threshold": 1.0, "depth_topic": "", "model": "cris-pocket",
     }  # fmt: skip

@@ -17,7 +17,7 @@ from rclpy.parameter import Parameter
 
 from clip_seg_ros.command_hints import HELP, QUIT
 from clip_seg_ros.commands import Command
-from clip_seg_ros.config import ReferringConfig
+from clip_seg_ros.config import OWN, ReferringConfig
 from clip_seg_ros.models.caution import in_corner
 from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.command_notes import note_on, refusal
@@ -135,8 +135,9 @@ class ReferringNode(SegmentationNode):
         if command.prompts and (fault := refusal(text, command, self.host.predictor.model, self.image_prompts)):
             self.status.reject(command_id, text, fault)
             return
-        if command.threshold is not None:
-            self.set_parameters([Parameter("threshold", value=command.threshold)])
+        if command.threshold is not None or command.verb == "threshold":
+            value = OWN if command.threshold is None else command.threshold
+            self.set_parameters([Parameter("threshold", value=value)])
         if command.verb == "use":
             self.models.obey(command_id, text, command.model)
             return
@@ -160,6 +161,9 @@ class ReferringNode(SegmentationNode):
             caution = self.models.caution()
             return f"{note}; {caution}" if caution else note
         if command.verb == "threshold":
+            if command.threshold is None:
+                model = self.host.predictor.model
+                return f"each model's own threshold is in force, which for {model.name} is {model.threshold:g}"
             return f"threshold set to {command.threshold:g}"
         return {"stop": "stopped", "clear": "cleared", "help": HELP}[command.verb]
 

@@ -272,6 +272,9 @@ def get_double(watcher, name):
 def test_the_threshold_is_one_thing_however_it_is_set(referring, watcher, view):
     watcher.say("threshold 0.25")
     assert get_double(watcher, "threshold") == 0.25
+    answer = watcher.say("reset the threshold")
+    assert "clipseg-pocket is 0.5" in answer.note
+    assert get_double(watcher, "threshold") == -1.0
     assert set_parameters(watcher, threshold=1.0)[0].successful
     watcher.say("segment the red cup")
     with Camera(depth=False) as camera:
