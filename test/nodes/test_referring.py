@@ -273,7 +273,7 @@ def test_the_threshold_is_one_thing_however_it_is_set(referring, watcher, view):
     watcher.say("threshold 0.25")
     assert get_double(watcher, "threshold") == 0.25
     answer = watcher.say("reset the threshold")
-    assert "clipseg-pocket is 0.5" in answer.note
+    assert "clipseg-pocket is 0.5" in answer.message
     assert get_double(watcher, "threshold") == -1.0
     assert set_parameters(watcher, threshold=1.0)[0].successful
     watcher.say("segment the red cup")
@@ -288,7 +288,7 @@ def test_wrong_values_are_refused_with_a_reason(referring, watcher):
     )
     assert not too_high.successful and "threshold" in too_high.reason
     assert not unknown.successful and 'there is no model "other": use clipseg-pocket' in unknown.reason
-    assert not fixed.successful and "read-only" in fixed.reason
+    assert not fixed.successful and "before the node is configured" in fixed.reason
     assert not wrong_type.successful and "min_area_fraction" in wrong_type.reason
     assert get_double(watcher, "threshold") == 0.5
 
