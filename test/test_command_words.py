@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from clip_seg_ros import commands
-from clip_seg_ros.command_words import FORMS, GRAMMAR, VERBS, grammar_table
-from clip_seg_ros.commands import MAX_CHARACTERS, MAX_CLASSES, MAX_PROMPTS, CommandError, parse_command
+from clip_seg_ros.command_words import FORMS, GRAMMAR, RESETTING, VERBS, grammar_table
+from clip_seg_ros.commands import MAX_CHARACTERS, MAX_CLASSES, MAX_PROMPTS, Command, CommandError, parse_command
 
 PAGE = (Path(__file__).parents[1] / "docs" / "commands.md").read_text(encoding="utf-8")
 
@@ -25,6 +25,16 @@ def test_the_grammar_s_examples_mean_what_it_says(rule):
 def test_no_spelling_belongs_to_two_verbs():
     forms = [form for verb in VERBS for form in FORMS[verb]]
     assert len(forms) == len(set(forms))
+
+
+@pytest.mark.parametrize(
+    "text", [*RESETTING, "threshold default", "Set the threshold to the Default, please.", "threshold = auto"]
+)
+def test_the_threshold_goes_back_to_the_model_s_own(text):
+    command = parse_command(text)
+    assert command == Command("threshold") == parse_command(str(command))
+    for form in RESETTING:
+        assert parse_command(f"{form} to 0.4") == Command("threshold", threshold=0.4)
 
 
 def test_the_page_holds_the_grammar():
