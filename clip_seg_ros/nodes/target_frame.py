@@ -80,9 +80,10 @@ class TargetFrame:
 
     def of(self, header: Header) -> Motion | None:
         """The motion from a header's frame at its stamp; ``None`` where positions stay in that frame."""
-        buffer = self._buffer
-        if buffer is None or header.frame_id == self._name:
+        buffer, feed = self._buffer, self._feed
+        if buffer is None or feed is None or header.frame_id == self._name:
             return None
+        feed.want(self._name, header.frame_id)
         try:
             found = buffer.lookup_transform(
                 self._name, header.frame_id, Time.from_msg(header.stamp), Duration(seconds=_PATIENCE_S)

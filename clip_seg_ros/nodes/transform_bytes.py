@@ -1,0 +1,147 @@
+"""What the bytes of a tf message say, without making a message of them.
+
+A robot's state comes as dozens of transforms fifty times a second, of which a camera needs a few. To make Python's
+messages of all of them costs a hundred times what it takes to see that the names are those of the last time.
+"""
+
+from __future__ import annotations
+
+import struct
+from operator import itemgetter
+
+from geometry_msgs.msg import TransformStamped
+from rclpy.serialization import deserialize_message
+from tf2_msgs.msg import TFMessage
+
+_LITTLE_ENDIAN_CDR = b"\x00\x01"
+_HEADER_BYTES = 4
+"""Of the encapsulation, in front of the data; alignment counts from behind it."""
+_FIRST = 8
+"""Where the first transform begins, with its stamp, behind the number of transforms."""
+_COUNT, _STAMP, _NUMBERS = struct.Struct("<I"), struct.Struct("<iI"), struct.Struct("<7d")
+_MOST_LAYOUTS = 512
+"""A robot has a few; forgotten where names come without end."""
+
+
+class Entry:
+    """One transform of a layout: its names, and where its stamp and its numbers are."""
+
+    def __init__(self, parent: str, child: str, stamp_at: int, numbers_at: int) -> None:
+        self.parent, self.child = bare(parent), bare(child)
+        self._stamp_at, self._numbers_at = stamp_at, numbers_at
+        # Filled anew each time: a message is dear to make.
+        self._message = TransformStamped(child_frame_id=child)
+        self._message.header.frame_id = parent
+
+    def stamp_ns(self, raw: bytes) -> int:
+        """When the transform held."""
+        seconds, nanoseconds = _STAMP.unpack_from(raw, self._stamp_at)
+        return seconds * 1_000_000_000 + nanoseconds
+
+    def read(self, raw: bytes) -> TransformStamped:
+        """The transform in a message of this layout; it is good until the next call."""
+        message = self._message
+        stamp, transform = message.header.stamp, message.transform
+        shift, turn = transform.translation, transform.rotation
+        stamp.sec, stamp.nanosec = _STAMP.unpack_from(raw, self._stamp_at)
+        shift.x, shift.y, shift.z, turn.x, turn.y, turn.z, turn.w = _NUMBERS.unpack_from(raw, self._numbers_at)
+        return message
+
+
+class Layout:
+    """Messages with the same names at the same places; stamps and numbers differ.
+
+    Args:
+        raw: Bytes of one of them.
+
+    Raises:
+        ValueError: They are not those of a tf message in little-endian CDR.
+    """
+
+    def __init__(self, raw: bytes) -> None:
+        if raw[:2] != _LITTLE_ENDIAN_CDR:
+            raise ValueError("not little-endian CDR")
+        try:
+            self.entries, fixed, end = _walk(raw)
+        except struct.error as error:
+            raise ValueError(f"too short: {error}") from error
+        if end != len(raw):
+            raise ValueError(f"{len(raw) - end} bytes too many")
+        self._names_of = itemgetter(*fixed)
+        self._names = self._names_of(raw)
+        self.wanted: list[Entry] = []
+        """Those entries that are of interest, as of ``wanted_at``."""
+        self.wanted_at = -1
+
+    def fits(self, raw: bytes) -> bool:
+        """Whether a message as long as the layout's own is of this layout."""
+        return self._names_of(raw) == self._names
+
+
+class Layouts:
+    """The layouts that were met."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, Layout] = {}
+
+    def of(self, raw: bytes) -> tuple[Layout, bool]:
+        """A message's layout, and whether it is new.
+
+        Raises:
+            ValueError: The bytes are not those of a tf message, or not in little-endian CDR.
+        """
+        # Of a single transform the bytes between stamp and numbers are its names. Of several the length and the first
+        # names tell senders apart.
+        single = raw[_HEADER_BYTES:_FIRST] == b"\x01\x00\x00\x00"
+        key = raw[16:-_NUMBERS.size] if single else (len(raw), raw[16:48])
+        layout = self._known.get(key)
+        if layout is not None and layout.fits(raw):
+            return layout, False
+        layout = Layout(raw)
+        if len(self._known) >= _MOST_LAYOUTS:
+            self._known.clear()
+        self._known[key] = layout
+        return layout, True
+
+
+def bare(frame: str) -> str:
+    """A frame's name as tf2 keeps it, which drops a slash in front."""
+    return frame[1:] if frame.startswith("/") else frame
+
+
+def transforms_of(raw: bytes) -> list[TransformStamped]:
+    """The transforms of a message in whatever encoding the middleware reads.
+
+    Raises:
+        Exception: The middleware cannot read it.
+    """
+    return deserialize_message(raw, TFMessage).transforms
+
+
+def _walk(raw: bytes) -> tuple[list[Entry], list[slice], int]:
+    """The transforms of a message, the pieces that do not change, and where they end."""
+    (count,) = _COUNT.unpack_from(raw, _HEADER_BYTES)
+    entries, fixed, at = [], [slice(0, _FIRST)], _FIRST
+    for _ in range(count):
+        stamp_at = at
+        parent, at = _text(raw, at + _STAMP.size)
+        child, at = _text(raw, _aligned(at, 4))
+        fixed.append(slice(stamp_at + _STAMP.size, at))
+        numbers_at = _aligned(at, 8)
+        at = numbers_at + _NUMBERS.size
+        if at > len(raw):
+            raise ValueError("too short")
+        entries.append(Entry(parent, child, stamp_at, numbers_at))
+    return entries, fixed, at
+
+
+def _text(raw: bytes, at: int) -> tuple[str, int]:
+    (size,) = _COUNT.unpack_from(raw, at)
+    begin, end = at + _COUNT.size, at + _COUNT.size + size
+    if size == 0 or end > len(raw) or raw[end - 1] != 0:
+        raise ValueError("a name without an end")
+    return raw[begin : end - 1].decode(), end
+
+
+def _aligned(at: int, size: int) -> int:
+    return at + (_HEADER_BYTES - at) % size
