@@ -15,7 +15,8 @@ from clip_seg_ros.nodes import detections
 PAGE = Path(__file__).parents[2] / "docs" / "nodes.md"
 OF_ANY_NODE = re.compile(
     r"/rosout|/parameter_events|.*/transition_event|.*/(get|set|list|describe)_parameter.*|"
-    r".*/(change|get)_state|.*/get_(available|transition).*|.*/get_type_description|.*/_action/.*"
+    r".*/(change|get)_state|.*/get_(available|transition).*|.*/get_type_description|.*/_action/.*|"
+    r".*/_\w+"  # hidden, by ROS's convention: for the nodes among themselves
 )
 
 
