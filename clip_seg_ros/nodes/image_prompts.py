@@ -101,6 +101,7 @@ class ImagePrompts:
                 if self._node.calls.refusal:  # and the caller was or is told so
                     raise RuntimeError(self._node.calls.refusal)
                 self._examples[name] = example
+            self._node.sizes.saw("example", example.rgb.shape)
             self._on_change(name)
         except (ValueError, RuntimeError) as error:
             response.message = str(error)

@@ -44,9 +44,9 @@ BURST, PAUSE_S = 10, 0.03
 SETTLE_S = 3.0
 """How long proper images are shown before memory is read: what is given back is given back every few seconds."""
 PARAMETERS = {
-    "referring": {"threshold": 0.5, "min_area_fraction": 0.002, "rectified": False, "depth_tolerance_s": 0.02,
+    "referring": {"model": "clipseg-pocket", "threshold": 0.5, "min_area_fraction": 0.002, "rectified": False, "depth_tolerance_s": 0.02,
                   "max_points": 20000, "smoothing": 0.9, "hysteresis": 0.05, "track_age_s": 2.0},
-    "semantic": {"min_confidence": 0.0, "min_area_fraction": 0.002},
+    "semantic": {"model": "denseclip-pocket", "min_confidence": 0.0, "min_area_fraction": 0.002},
 }  # fmt: skip
 """What may be set while a node runs, with what it is set back to before a proper image."""
 
@@ -123,7 +123,7 @@ class Trial:
         self._make_publishers(f"/{namespace}")
         if setting.compressed:
             self._good["color"] = self._as_jpeg()
-        self._messages = HostileMessages(seed, self._good)
+        self._messages = HostileMessages(seed, {**self._good, "command": String(data=COMMAND)})
         self._requests = HostileRequests(self._node, setting.node, self._messages, PARAMETERS[setting.node], seed)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
@@ -188,7 +188,8 @@ class Trial:
             self._requests.send()
         elif pick < 0.1:
             if self._setting.commanded:
-                self._command.publish(self._messages.command())
+                is_broken = self._random.random() < 0.1
+                self._command.publish(self._messages.mutated("command") if is_broken else self._messages.command())
                 if self._setting.node == "referring":
                     self._command.publish(String(data=COMMAND))
         else:
@@ -218,8 +219,10 @@ class Trial:
     def _check(self) -> float:
         """Shows the node a proper image; returns the IoU of its answer, which must be a right one."""
         self._requests.put_right()
+        # A hostile command may have asked for another model, with an answer and a memory of its own.
+        self._say(f"use {PARAMETERS[self._setting.node]['model']}", CommandStatus.DONE)
         if self._setting.node == "referring":
-            self._say(COMMAND)
+            self._say(COMMAND, CommandStatus.ACCEPTED)
         sent: set[int] = set()
         mask = "mask" if self._setting.node == "referring" else "semantic/labels"
 
@@ -244,19 +247,18 @@ class Trial:
         cup = self._view.mask_of(None, "cup")
         return mask_iou(answer == np.bincount(answer[cup]).argmax(), cup)
 
-    def _say(self, text: str) -> None:
-        """Gives a command until it is accepted; statuses of hostile ones may come between."""
+    def _say(self, text: str, state: int) -> None:
+        """Gives a command until it comes to a state; statuses of hostile ones may come between."""
         before = self._node.get_clock().now().nanoseconds
 
-        def accepted() -> Any:
+        def told() -> Any:
             self._command.publish(String(data=text))
             time.sleep(0.2)
             return self.listener.find(
-                "status",
-                lambda m: m.command == text and m.state == CommandStatus.ACCEPTED and stamp_ns(m) >= before,
+                "status", lambda m: m.command == text and m.state == state and stamp_ns(m) >= before
             )
 
-        wait_until(accepted, "the node to accept a proper command")
+        wait_until(told, f"the node to do as a proper command says: {text}")
 
     def _send_good(self) -> int:
         now = self._node.get_clock().now()

@@ -33,7 +33,7 @@ class HostileMessages:
 
     Args:
         seed: Of the random numbers.
-        good: Messages of a proper camera, by name: "color", "depth" and "info".
+        good: Proper messages, by name: "color", "depth" and "info" of a camera, and "command".
     """
 
     def __init__(self, seed: int, good: dict[str, Any]) -> None:

@@ -88,7 +88,7 @@ class HostileRequests:
         pick = self._random
         names = [*self._proper, "model", "device", "use_sim_time2", "", "command_topic", self._text()]
         value = ParameterValue(
-            type=pick.choice((0, 1, 2, 3, 4, 5, 6, 7, 8, 9)), bool_value=pick.random() < 0.5,
+            type=pick.choice((0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 77)), bool_value=pick.random() < 0.5,
             integer_value=pick.choice((0, -1, 2**63 - 1, -(2**63))), string_value=self._text(),
             double_value=pick.choice((0.0, 0.5, -1.0, 1e308, float("nan"), float("inf"))),
             byte_array_value=[b"\x00"] * 5, string_array_value=[self._text()] * 3,
