@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +18,10 @@ sys.path.append(str(Path(__file__).parent / "support"))
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
 _ROS_LOGS = tempfile.TemporaryDirectory(prefix="clip_seg_ros_test_logs_")
 os.environ["ROS_LOG_DIR"] = _ROS_LOGS.name
+
+# Whoever starts the tests in the background may have Ctrl-C ignored, which every program that a test starts inherits.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

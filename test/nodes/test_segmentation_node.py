@@ -34,8 +34,8 @@ class SlowNode(SegmentationNode):
     def warm_up(self, predictor) -> None:
         pass
 
-    def wants_images(self) -> bool:
-        return True
+    def idle_because(self, camera: str) -> str:
+        return ""
 
     def is_mine(self, command) -> bool:
         return False
