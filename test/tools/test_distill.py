@@ -138,7 +138,7 @@ def test_rendered_scenes_are_pictures_too(call, tmp_path, capsys):
         (["--classes", "cup,cup"], "holds a name twice"),
         (["--classes", "cup,fork"], "teacher knows a fixed list of classes, without fork"),
         (["--network", "unet"], 'there is no network "unet": use lraspp_mobilenet_v3_large, deeplabv3_mobilenet'),
-        (["--teacher", "maskclip"], 'there is no model "maskclip": use clipseg-pocket'),
+        (["--teacher", "sam"], 'there is no model "sam": use clipseg-pocket'),
         (["--out", "model.pt"], "--out must end with .safetensors, got model.pt"),
         (["--size", "32"], "--size must be at least 64, got 32"),
         (["--steps", "0"], "needed are 1 step"),
