@@ -141,7 +141,7 @@ def test_an_unknown_device_is_said_in_one_line(weights, capsys):
         (["--threshold", "1.5"], "--threshold must lie in 0..1, got 1.5"),
         (["--json", "none/figures.json"], "name a file in a folder that exists"),
         (["--json", "."], "name a file in a folder that exists"),
-        (["--pictures", "pytest.ini"], "pytest.ini is a file: --pictures names a folder"),
+        (["--pictures", "a_file"], "a_file is a file: --pictures names a folder"),
         (["--model", "cris-pocket"], "--model needs a data set: give --data"),
         (["--frames", "10"], "--frames is for the other suite, not for --suite embedded"),
         (["--suite", "sequences", "--parts", "phrases"], "--parts is for the other suite, not for --suite sequences"),
@@ -152,6 +152,7 @@ def test_an_unknown_device_is_said_in_one_line(weights, capsys):
 )
 def test_wrong_arguments_are_said_in_one_line(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").touch()
     assert main(["evaluate", *arguments]) == 2
     assert message in said_in_one_line(capsys)
 
