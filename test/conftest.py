@@ -13,9 +13,11 @@ import pytest
 # The tests' folders are not on Python's path, and this one holds what all of them share.
 sys.path.append(str(Path(__file__).parent / "support"))
 
+from domains import reserve_domain  # noqa: E402
+
 # Before anything imports rclpy. Another domain for each run: it must neither hear nor command a robot on this network,
-# nor another run on this machine. 1 to 101 are the domains whose ports are free on every Linux.
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
+# nor another run on this machine.
+os.environ["ROS_DOMAIN_ID"] = str(reserve_domain())
 _ROS_LOGS = tempfile.TemporaryDirectory(prefix="clip_seg_ros_test_logs_")
 os.environ["ROS_LOG_DIR"] = _ROS_LOGS.name
 

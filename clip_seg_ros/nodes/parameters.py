@@ -13,7 +13,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from clip_seg_ros.config import Config, parameters
+from clip_seg_ros.config import Config, ReferringConfig, SemanticConfig, parameters
 from clip_seg_ros.nodes.rclpy_internals import given_parameters, on_set_parameters
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -32,8 +32,13 @@ def warn_of_unknown(node: Node) -> None:
     To be called once the node has declared all of its parameters; rclpy ignores the others without a word.
     """
     declared = [name for name in node.get_parameters_by_prefix("") if name.split(".")[0] not in _OF_RCLPY]
+    # A file for all nodes ("/**:") holds what only some of them have.
+    of_others = {setting.name for kind in (ReferringConfig, SemanticConfig) for setting in parameters(kind)}
     for name in given_parameters(node):
         if name.split(".")[0] in _OF_RCLPY or name in declared:
+            continue
+        if name in of_others:
+            node.get_logger().info(f"the parameter {name} is another node's: it is ignored")
             continue
         close = difflib.get_close_matches(_COLOR.sub("image", name), declared, 1, _CLOSE)
         told = f"did you mean {close[0]}? It is ignored" if close else "it is ignored"

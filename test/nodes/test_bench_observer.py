@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 import rclpy
+from domains import reserve_domain
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from ros_harness import PATIENCE_S
@@ -24,7 +25,7 @@ from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.qos import RELIABLE, camera_output
 
 # It talks to fixed topics, which other tests' nodes use in this run's domain.
-DOMAIN = 1 + (int(os.environ.get("ROS_DOMAIN_ID", "0")) + 25) % 101
+DOMAIN = reserve_domain()
 MASK_AGE_NS = 40_000_000
 """The robot's masks are of images so long ago."""
 

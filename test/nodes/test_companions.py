@@ -30,21 +30,19 @@ def test_waits_for_one_that_is_on_its_way():
 
 
 def test_does_not_wait_once_a_newer_one_has_come():
-    buffer = StampedBuffer(wait_s=30.0)
+    buffer = StampedBuffer(wait_s=3600.0)
     buffer.add(9, "newer")
-    start = time.monotonic()
     assert buffer.nearest(5, 0.0, expected=True) is None
-    assert time.monotonic() - start < 20
 
 
 def test_does_not_wait_again_for_a_topic_that_was_late():
-    buffer = StampedBuffer(wait_s=0.3)
+    buffer = StampedBuffer(wait_s=2.0)
     waits = []
     for _ in range(2):
         start = time.monotonic()
         assert buffer.nearest(5, 0.0, expected=True) is None
         waits.append(time.monotonic() - start)
-    assert waits[0] >= 0.3 > waits[1]
+    assert waits[0] >= 2.0 > waits[1]
 
 
 def test_what_was_let_go_of_is_not_found():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from domains import own_domain_environment
 
 from clip_seg_ros import resources
 from clip_seg_ros.tools import bench_ros
 from clip_seg_ros.tools.bench_ros import Timing, summary, table_line, timings
 
 # Nodes of other tests may be alive in this run's domain.
-ENVIRONMENT = os.environ | {"ROS_DOMAIN_ID": str(1 + (int(os.environ.get("ROS_DOMAIN_ID", "0")) + 60) % 101)}
+ENVIRONMENT = own_domain_environment()
 BENCH = [sys.executable, "-m", "clip_seg_ros.tools.cli", "bench", "ros"]
 
 LINE = (

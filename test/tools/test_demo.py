@@ -1,7 +1,6 @@
 """The demo as people start it: a process that starts three more."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -11,11 +10,12 @@ from pathlib import Path
 
 import cv2
 import pytest
+from domains import own_domain_environment
 
 from clip_seg_ros import resources
 
 # Nodes of other tests may be alive in this run's domain.
-ENVIRONMENT = os.environ | {"ROS_DOMAIN_ID": str(1 + (int(os.environ["ROS_DOMAIN_ID"]) + 50) % 101)}
+ENVIRONMENT = own_domain_environment()
 DEMO = [sys.executable, "-m", "clip_seg_ros.tools.cli", "demo"]
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 
 import pytest
+from domains import own_domain_environment
 
 from clip_seg_ros.tools import say
 from clip_seg_ros.tools.talking import Changes, nobody, objects_lines, seconds, topic_name
 
 # Nodes of other tests may be alive in this run's domain.
-ENVIRONMENT = os.environ | {"ROS_DOMAIN_ID": str(1 + (int(os.environ.get("ROS_DOMAIN_ID", "0")) + 70) % 101)}
+ENVIRONMENT = own_domain_environment()
 
 
 def seen(*objects: dict, camera: str = "", prompts: tuple[str, ...] = ("cup",)) -> dict:
