@@ -16,10 +16,10 @@ help: ## Show this list
 demo: ## See the robot's camera find the red cup (ARGS go to clip-seg demo)
 	@setup="$$(env/setup.sh)" && source "$$setup" && exec clip-seg demo $(ARGS)
 
-# A ROS 2 on the path brings pytest plugins that its own, older pytest needs; none is used here. "--golden DIR" becomes
-# "--golden=DIR", because pytest takes DIR for a folder of tests until it has read the tests' own options.
+# "--golden DIR" becomes "--golden=DIR", because pytest takes DIR for a folder of tests until it has read the tests' own
+# options.
 test: ## Run the tests (ARGS go to pytest)
-	@setup="$$(env/setup.sh)" && source "$$setup" && PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 exec pytest $(subst --golden ,--golden=,$(ARGS))
+	@setup="$$(env/setup.sh)" && source "$$setup" && exec env/run_tests.sh $(subst --golden ,--golden=,$(ARGS))
 
 env: ## Print the file to source to work in the built environment
 	@env/setup.sh

@@ -123,8 +123,10 @@ def depth_to_metres(message: Any) -> np.ndarray:
     """
     _require_known(DEPTH_ENCODINGS, message.encoding)
     kind, metres_per_unit = DEPTH_ENCODINGS[message.encoding]
-    depth_m = samples(message, kind).astype(np.float32)
-    depth_m *= np.float32(metres_per_unit)
+    # A sender's bits may be a signalling NaN, of which NumPy would warn; it is no distance like all others.
+    with np.errstate(invalid="ignore", over="ignore"):
+        depth_m = samples(message, kind).astype(np.float32)
+        depth_m *= np.float32(metres_per_unit)
     return _without_absent(depth_m)
 
 

@@ -76,7 +76,7 @@ class Sample:
     messages: int
     seconds: float
     memory_mb: float
-    """Resident."""
+    """Resident and its own: without pages of files, which the system takes back when it wants them."""
     threads: int
     descriptors: int
     log_lines: int
@@ -209,9 +209,10 @@ class Trial:
     def _sample(self, messages: int) -> Sample:
         iou = self._check()
         process = Path(f"/proc/{self.process.process.pid}")
-        resident = int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        own_kib = int(status["RssAnon"].split()[0])
         return Sample(
-            messages, round(time.monotonic() - self._started_s, 1), round(resident / 1e6, 1),
+            messages, round(time.monotonic() - self._started_s, 1), round(own_kib * 1024 / 1e6, 1),
             len(list((process / "task").iterdir())), len(list((process / "fd").iterdir())),
             self.said().count("\n"), round(float(iou), 3),
         )  # fmt: skip

@@ -102,6 +102,14 @@ def test_metres_with_everything_that_is_no_depth(is_bigendian):
             assert math.isnan(got)
 
 
+@pytest.mark.filterwarnings("error")
+def test_depth_of_any_bits_is_read_without_a_warning():
+    # NumPy warns of a signalling NaN.
+    bits = np.array([[0x7F800001, 0xFF800001, 0x7F800000, 0x3F800000]], "<u4")
+    message = Image(height=1, width=4, encoding="32FC1", step=16, data=array.array("B", bits.tobytes()))
+    np.testing.assert_array_equal(depth_to_metres(message), [[np.nan, np.nan, np.nan, 1.0]])
+
+
 def test_the_message_is_not_changed():
     message = random_image("32FC1", 4, 0)
     before = bytes(message.data)
