@@ -22,6 +22,7 @@ EVALUATION = PIPELINE | WORLD | {"evaluation"}
 TRAINING = EVALUATION | {"training"}
 ALLOWED = {
     "types": set(),
+    "api": PIPELINE,
     "config": CORE,
     "commands": CORE,
     "command_words": CORE,

@@ -1,0 +1,58 @@
+"""The public face of the package: what a program needs to find things in images, in one place.
+
+``rgb`` is a (H, W, 3) uint8 image. The probabilities, masks and objects that come back have its size.
+
+>>> predictor = Predictor.from_name("clipseg-pocket")
+>>> command = parse_command("find the red cup, not the blue one")
+>>> encoded = predictor.encode(rgb)
+>>> found = answer(predictor, encoded, Question(command.prompts, command.negatives))
+>>> [(region.prompt, region.centroid_px) for region in found.regions]
+[('red cup', (...))]
+
+Everything here works without ROS and keeps its name; the modules that it comes from may change. The nodes take commands
+and answer images with these same functions.
+"""
+
+from clip_seg_ros.commands import Command, CommandError, parse_command
+from clip_seg_ros.models.base import SlidingWindow
+from clip_seg_ros.models.caution import EmbeddedWeightsWarning
+from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
+from clip_seg_ros.pipeline.localization import Measurement, measure, with_position
+from clip_seg_ros.pipeline.overlay import draw
+from clip_seg_ros.pipeline.postprocess import label_image, masks, regions
+from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
+from clip_seg_ros.pipeline.sliding import window_boxes
+from clip_seg_ros.resources import class_list, class_list_names
+from clip_seg_ros.types import CameraFrame, CameraIntrinsics, MaskSet, ObjectRegion, OrientedBox, ProbabilityMaps
+
+__all__ = [
+    "Answer",
+    "CameraFrame",
+    "CameraIntrinsics",
+    "Command",
+    "CommandError",
+    "EmbeddedWeightsWarning",
+    "EncodedImage",
+    "MaskSet",
+    "Measurement",
+    "ObjectRegion",
+    "OrientedBox",
+    "Predictor",
+    "ProbabilityMaps",
+    "Question",
+    "SlidingWindow",
+    "Stream",
+    "WeightsError",
+    "answer",
+    "class_list",
+    "class_list_names",
+    "draw",
+    "label_image",
+    "masks",
+    "measure",
+    "parse_command",
+    "regions",
+    "window_boxes",
+    "with_position",
+]
