@@ -22,20 +22,48 @@ class Rule:
 
 
 FETCHING = (
-    "pick up", "pick", "grab", "gimme", "get me", "get", "give me", "bring me", "bring", "fetch me", "fetch", "hand me", "pass me", "take",
-    "go to", "point at", "point to",
-)  # fmt: skip
+    "pick up",
+    "pick",
+    "grab",
+    "gimme",
+    "get me",
+    "get",
+    "give me",
+    "bring me",
+    "bring",
+    "fetch me",
+    "fetch",
+    "hand me",
+    "pass me",
+    "take",
+    "go to",
+    "point at",
+    "point to",
+)
 """What would have a robot move. The nodes find the thing, and say that they move nothing."""
 
 RESETTING = (
-    "reset threshold", "reset the threshold", "default threshold", "the default threshold", "use default threshold",
+    "reset threshold",
+    "reset the threshold",
+    "default threshold",
+    "the default threshold",
+    "use default threshold",
     "use the default threshold",
-)  # fmt: skip
+)
 """What goes back to each model's own threshold where no number follows."""
 
-OWN_THRESHOLD = frozenset({
-    "default", "the default", "its default", "own", "its own", "model's own", "the model's own", "auto",
-})  # fmt: skip
+OWN_THRESHOLD = frozenset(
+    {
+        "default",
+        "the default",
+        "its default",
+        "own",
+        "its own",
+        "model's own",
+        "the model's own",
+        "auto",
+    }
+)
 """What may stand for a number after "threshold": each model's own."""
 
 GRAMMAR = (
@@ -48,9 +76,27 @@ GRAMMAR = (
     ),
     Rule(
         "find",
-        ("find", "find me", "look for", "search for", "locate", "where is", "where are", "where's", "is there",
-         "are there", "do you see", "see", "look at", "how many", "i'm looking for", "i am looking for", "i need", "i want",
-         *FETCHING),
+        (
+            "find",
+            "find me",
+            "look for",
+            "search for",
+            "locate",
+            "where is",
+            "where are",
+            "where's",
+            "is there",
+            "are there",
+            "do you see",
+            "see",
+            "look at",
+            "how many",
+            "i'm looking for",
+            "i am looking for",
+            "i need",
+            "i want",
+            *FETCHING,
+        ),
         "where is my cup?",
         'find "cup"',
         "as `segment`, and says that you want to know where it is; nothing is moved, whatever you say",
@@ -71,16 +117,31 @@ GRAMMAR = (
     ),
     Rule(
         "classes",
-        ("classes", "the classes", "segment classes", "segment the classes", "set classes to", "set the classes to",
-         "label everything as"),
+        (
+            "classes",
+            "the classes",
+            "segment classes",
+            "segment the classes",
+            "set classes to",
+            "set the classes to",
+            "label everything as",
+        ),
         "classes: cup, table, floor",
         'classes "cup", "table", "floor"',
         "gives every pixel one of these classes; one word may be the name of a list, as in `classes: ade20k`",
     ),
     Rule(
         "threshold",
-        ("threshold", "the threshold", "set threshold", "set the threshold", "use threshold", "use a threshold",
-         "use the threshold", *RESETTING),
+        (
+            "threshold",
+            "the threshold",
+            "set threshold",
+            "set the threshold",
+            "use threshold",
+            "use a threshold",
+            "use the threshold",
+            *RESETTING,
+        ),
         "set the threshold to 0.4",
         "threshold 0.4",
         "sets the probability, 0 to 1, above which a pixel belongs to a phrase; `threshold default` is each model's own",
@@ -101,19 +162,48 @@ GRAMMAR = (
     ),
     Rule(
         "describe",
-        ("what do you see", "what can you see", "what is there", "what's there", "what is this", "what is here",
-         "what's here", "what is on the table", "what's on the table", "what is in front of you", "what objects are there",
-         "what things are there", "which objects are there", "list objects", "list the objects", "list all objects",
-         "list everything", "list", "describe the scene", "describe what you see", "describe", "look around",
-         "name everything"),
+        (
+            "what do you see",
+            "what can you see",
+            "what is there",
+            "what's there",
+            "what is this",
+            "what is here",
+            "what's here",
+            "what is on the table",
+            "what's on the table",
+            "what is in front of you",
+            "what objects are there",
+            "what things are there",
+            "which objects are there",
+            "list objects",
+            "list the objects",
+            "list all objects",
+            "list everything",
+            "list",
+            "describe the scene",
+            "describe what you see",
+            "describe",
+            "look around",
+            "name everything",
+        ),
         "what do you see?",
         "describe",
         "lists what one image holds of the things that the model knows, and goes on with what was asked before",
     ),
     Rule(
         "help",
-        ("help", "help me", "what can i say", "what can you do", "what can i ask", "how does this work", "commands",
-         "show help", "usage"),
+        (
+            "help",
+            "help me",
+            "what can i say",
+            "what can you do",
+            "what can i ask",
+            "how does this work",
+            "commands",
+            "show help",
+            "usage",
+        ),
         "help",
         "help",
         "answers with examples of commands",
@@ -160,27 +250,87 @@ GRAMMAR = (
         'find "largest ball" using cris',
         "asks this model; comes last, before or after the threshold",
     ),
-)  # fmt: skip
+)
 
 FORMS = {rule.name: rule.forms for rule in GRAMMAR}
 
 VERBS = ("segment", "find", "track", "use", "classes", "threshold", "stop", "clear", "describe", "help", "quit")
 """The rows that begin a command; the others add to the phrases of segment, find and track."""
 
-DETERMINERS = frozenset({"a", "an", "the", "some", "any", "all", "my", "your", "our", "his", "her", "their",
-                         "this", "that", "these", "those", "each", "every", "another"})  # fmt: skip
+DETERMINERS = frozenset(
+    {
+        "a",
+        "an",
+        "the",
+        "some",
+        "any",
+        "all",
+        "my",
+        "your",
+        "our",
+        "his",
+        "her",
+        "their",
+        "this",
+        "that",
+        "these",
+        "those",
+        "each",
+        "every",
+        "another",
+    }
+)
 """Dropped where a phrase begins."""
 
-NUMBERS = frozenset({
-    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "both",
-})  # fmt: skip
+NUMBERS = frozenset(
+    {
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "both",
+    }
+)
 """Dropped where a phrase begins, as all digits are, before a noun of their number: all things of that name are found."""
 
 RELATIONS = (
-    "left of", "right of", "closest to", "nearest to", "next to", "of", "in", "on", "at", "to", "with", "without", "by",
-    "near", "under", "over", "above", "below", "behind", "beside", "between", "inside", "from", "for", "that", "which",
-    "wearing", "holding",
-)  # fmt: skip
+    "left of",
+    "right of",
+    "closest to",
+    "nearest to",
+    "next to",
+    "of",
+    "in",
+    "on",
+    "at",
+    "to",
+    "with",
+    "without",
+    "by",
+    "near",
+    "under",
+    "over",
+    "above",
+    "below",
+    "behind",
+    "beside",
+    "between",
+    "inside",
+    "from",
+    "for",
+    "that",
+    "which",
+    "wearing",
+    "holding",
+)
 """What the noun of a phrase stands before: "cup" in "red cup on the table"."""
 
 

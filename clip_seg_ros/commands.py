@@ -17,9 +17,7 @@ from typing import Literal
 from clip_seg_ros.command_words import DETERMINERS, FORMS, NUMBERS, OWN_THRESHOLD, RELATIONS, RESETTING, VERBS
 from clip_seg_ros.plurals import singulars
 
-Verb = Literal[
-    "segment", "find", "track", "use", "classes", "threshold", "stop", "clear", "describe", "help", "quit"
-]
+Verb = Literal["segment", "find", "track", "use", "classes", "threshold", "stop", "clear", "describe", "help", "quit"]
 
 MAX_CHARACTERS = 500
 MAX_CLASSES_CHARACTERS = 4000
@@ -70,7 +68,9 @@ _TOKEN = re.compile(
 )
 _RELATION_STARTS = frozenset(relation.split()[0] for relation in RELATIONS)
 # What may follow "how many cups".
-_THERE = re.compile(r" (?:are there|is there|do you see|can you see|do you have|are(?= (?:on|in|under)\b))", re.IGNORECASE)
+_THERE = re.compile(
+    r" (?:are there|is there|do you see|can you see|do you have|are(?= (?:on|in|under)\b))", re.IGNORECASE
+)
 _RELATION = re.compile(rf" {_any(RELATIONS)} ")
 # Whole clauses would be torn apart at "not".
 _CLAUSE = re.compile(r"(?<![\w'-])(?:(?:is|are|do|does|has|have)(?:n't| not)|never)(?![\w'-])", re.IGNORECASE)

@@ -149,11 +149,16 @@ class CameraTopics:
 class SegmentationConfig(Config):
     """Settings that both nodes have."""
 
-    model: str = _text("clipseg-pocket", "Name of the model that segments; a new one is loaded beside the old.",
-                       required=True, live=True)  # fmt: skip
+    model: str = _text(
+        "clipseg-pocket",
+        "Name of the model that segments; a new one is loaded beside the old.",
+        required=True,
+        live=True,
+    )
     device: str = _text("auto", "Where the model runs: auto (CUDA if there is any), cpu, cuda, cuda:N.", required=True)
-    precision: str = _text("float32", "What the model computes in; the halves are for GPUs.",
-                           choices=("float32", "bfloat16", "float16"))  # fmt: skip
+    precision: str = _text(
+        "float32", "What the model computes in; the halves are for GPUs.", choices=("float32", "bfloat16", "float16")
+    )
     weights_dir: str = _text("", "Folder of the weight files; empty for the ones shipped with the package.")
     allow_model_paths: bool = _switch(
         False, "Whether the parameter model may change to a weight file outside the folders of weights.", live=False
@@ -163,8 +168,9 @@ class SegmentationConfig(Config):
     camera_names: tuple[str, ...] = _texts(
         "Names of the cameras of image_topics, for their outputs; by default from the topics."
     )
-    image_transport: str = _text("raw", "How images are sent: raw, or compressed on TOPIC/compressed.",
-                                 choices=("raw", "compressed"))  # fmt: skip
+    image_transport: str = _text(
+        "raw", "How images are sent: raw, or compressed on TOPIC/compressed.", choices=("raw", "compressed")
+    )
     command_topic: str = _text("command", "Text commands, std_msgs/String.", required=True)
     initial_command: str = _text("", 'Command to start with, for example "segment the red cup"; empty for none.')
     max_rate_hz: float = _number(0.0, 0.0, 1000.0, "Most images a second of each camera that are answered; 0 for all.")
@@ -196,7 +202,7 @@ class SegmentationConfig(Config):
 
 
 def _camera_name(topic: str) -> str:
-    """"/left/color/image_raw" -> "left"."""
+    """ "/left/color/image_raw" -> "left"."""
     return topic.strip("/").split("/")[0]
 
 
@@ -205,10 +211,12 @@ class ReferringConfig(SegmentationConfig):
     """Settings of the ``referring`` node: one mask a phrase."""
 
     threshold: float = _number(
-        OWN, 0.0, 1.0,
+        OWN,
+        0.0,
+        1.0,
         "A pixel belongs to a phrase when its probability is greater than this, 0..1; -1 for the model's own value.",
         own=True,
-    )  # fmt: skip
+    )
     min_area_fraction: float = _number(0.002, 0.0, 1.0, "Smallest object, as a share of the image's pixels.")
     depth_topic: str = _text(
         "/camera/depth/image_raw", "Depth image aligned with the colour image; empty to do without positions."
@@ -242,7 +250,7 @@ class ReferringConfig(SegmentationConfig):
         2.0, 0.0, 60.0, "An object out of sight keeps its id for so long; 0 = ids count an image's objects."
     )
     things: tuple[str, ...] = _texts(
-        'What "what do you see?" asks about, or a class list\'s name; empty for the model\'s own words.', live=True
+        "What \"what do you see?\" asks about, or a class list's name; empty for the model's own words.", live=True
     )
 
     @property
@@ -268,8 +276,12 @@ class ReferringConfig(SegmentationConfig):
 class SemanticConfig(SegmentationConfig):
     """Settings of the ``semantic`` node: one class a pixel."""
 
-    model: str = _text("denseclip-pocket", "Name of the model that segments; a new one is loaded beside the old.",
-                       required=True, live=True)  # fmt: skip
+    model: str = _text(
+        "denseclip-pocket",
+        "Name of the model that segments; a new one is loaded beside the old.",
+        required=True,
+        live=True,
+    )
     classes: tuple[str, ...] = _texts("Classes to tell apart; empty for the model's own or those of class_list.")
     class_list: str = _text("", "A shipped list of classes, such as ade20k, for models without a list of their own.")
     min_confidence: float = _number(

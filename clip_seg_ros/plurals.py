@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 _IRREGULAR = {
-    "children": "child", "dice": "die", "feet": "foot", "geese": "goose", "leaves": "leaf", "loaves": "loaf",
-    "men": "man", "mice": "mouse", "oxen": "ox", "people": "person", "shoes": "shoe", "teeth": "tooth",
+    "children": "child",
+    "dice": "die",
+    "feet": "foot",
+    "geese": "goose",
+    "leaves": "leaf",
+    "loaves": "loaf",
+    "men": "man",
+    "mice": "mouse",
+    "oxen": "ox",
+    "people": "person",
+    "shoes": "shoe",
+    "teeth": "tooth",
     "women": "woman",
-}  # fmt: skip
+}
 _ENDINGS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("s", ""), ("es", ""))
 _ALSO_SINGULAR = ("ss", "us", "is")
 """Endings of singular words that end in "s": glass, cactus, iris."""

@@ -19,8 +19,12 @@ from clip_seg_ros.resources import share_dir
 
 # Name of a display -> the output that it shows, relative to the camera's name in the nodes' namespace.
 OUTPUTS = {
-    "Objects": "markers", "Points": "points", "Overlay": "overlay", "Mask": "mask", "Classes": "semantic/overlay",
-}  # fmt: skip
+    "Objects": "markers",
+    "Points": "points",
+    "Overlay": "overlay",
+    "Mask": "mask",
+    "Classes": "semantic/overlay",
+}
 PICTURES = ("Overlay", "Mask", "Classes", "Color image")
 """The displays that have a window of their own."""
 WINDOW = (1500, 940)

@@ -20,20 +20,30 @@ from clip_seg_ros.sim.naming import pair_of
 def generate_launch_description() -> LaunchDescription:
     """Declares the arguments and starts the nodes."""
     segmentation = PythonLaunchDescriptionSource(str(share_dir() / "launch" / "seg.launch.py"))
-    return LaunchDescription([
-        GroupAction(scoped=True, actions=[
-            DeclareLaunchArgument("seed", default_value="0", description="which scene the simulated camera sees"),
-            DeclareLaunchArgument(
-                "required", default_value="red cup",
-                description="objects that the scene must hold, with commas between: red cup, blue box",
+    return LaunchDescription(
+        [
+            GroupAction(
+                scoped=True,
+                actions=[
+                    DeclareLaunchArgument(
+                        "seed", default_value="0", description="which scene the simulated camera sees"
+                    ),
+                    DeclareLaunchArgument(
+                        "required",
+                        default_value="red cup",
+                        description="objects that the scene must hold, with commas between: red cup, blue box",
+                    ),
+                    DeclareLaunchArgument("rviz", default_value="true", description="show it in RViz"),
+                    # What is wrong with the scene is told before anything runs.
+                    OpaqueFunction(function=_check),
+                    IncludeLaunchDescription(
+                        segmentation, launch_arguments={"rviz": LaunchConfiguration("rviz")}.items()
+                    ),
+                    OpaqueFunction(function=_camera),
+                ],
             ),
-            DeclareLaunchArgument("rviz", default_value="true", description="show it in RViz"),
-            # What is wrong with the scene is told before anything runs.
-            OpaqueFunction(function=_check),
-            IncludeLaunchDescription(segmentation, launch_arguments={"rviz": LaunchConfiguration("rviz")}.items()),
-            OpaqueFunction(function=_camera),
-        ]),
-    ])  # fmt: skip
+        ]
+    )
 
 
 def _check(context: LaunchContext) -> None:

@@ -8,9 +8,28 @@ from clip_seg_ros.commands import parse_command
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 
 WORDS = (
-    "object", "thing", "table", "floor", "cup", "bowl", "bottle", "box", "ball", "can", "red", "blue", "yellow", "black",
-    "green", "a", "the", "photo", "of", "one", "good",
-)  # fmt: skip
+    "object",
+    "thing",
+    "table",
+    "floor",
+    "cup",
+    "bowl",
+    "bottle",
+    "box",
+    "ball",
+    "can",
+    "red",
+    "blue",
+    "yellow",
+    "black",
+    "green",
+    "a",
+    "the",
+    "photo",
+    "of",
+    "one",
+    "good",
+)
 KNOWN = CompactTokenizer(WORDS, context_length=12)
 
 
@@ -44,10 +63,21 @@ def test_a_slip_is_corrected_by_what_the_weights_know(text, meant):
 @pytest.mark.parametrize(
     "text",
     [
-        "find the red cup", "segment the giraffe", "find the car", "find a phone", "the truck", "truck with ladder", "balloon",
-        "find the coffee mug", "red cups and boxes", '"segmnt the cup"', "pick up the ball", "something red", "seven balls",
+        "find the red cup",
+        "segment the giraffe",
+        "find the car",
+        "find a phone",
+        "the truck",
+        "truck with ladder",
+        "balloon",
+        "find the coffee mug",
+        "red cups and boxes",
+        '"segmnt the cup"',
+        "pick up the ball",
+        "something red",
+        "seven balls",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_slip_is_left(text):
     assert corrected(text) == ""
 
@@ -94,7 +124,10 @@ def test_relations_are_noticed(phrase, relation):
     [
         ("two balls", ["numbers are not understood yet: all are shown"]),
         ("pick up the ball", ['"pick up" only finds: this node moves nothing']),
-        ("give me 3 cups", ["numbers are not understood yet: all are shown", '"give me" only finds: this node moves nothing']),
+        (
+            "give me 3 cups",
+            ["numbers are not understood yet: all are shown", '"give me" only finds: this node moves nothing'],
+        ),
         ("find the balls", []),
     ],
 )

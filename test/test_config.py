@@ -66,7 +66,10 @@ def test_one_camera_has_no_name_and_all_topics():
 
 
 def test_several_cameras_are_called_after_their_topics_or_as_one_says():
-    topics = {"image_topics": ["/left/color/image_raw", "/right/image_raw"], "depth_topics": ["/left/depth", "/right/depth"]}
+    topics = {
+        "image_topics": ["/left/color/image_raw", "/right/image_raw"],
+        "depth_topics": ["/left/depth", "/right/depth"],
+    }
     left, right = ReferringConfig.from_mapping(topics).cameras()
     assert left == CameraTopics("left", "/left/color/image_raw", "/left/depth") and right.name == "right"
     named = ReferringConfig.from_mapping({**topics, "camera_names": ["hand", "head"], "depth_topics": [""]})
@@ -76,9 +79,13 @@ def test_several_cameras_are_called_after_their_topics_or_as_one_says():
 @pytest.mark.parametrize("depth", [["", "/right/depth"], ["/left/depth", ""], ["", ""]])
 def test_some_cameras_may_have_no_depth(depth):
     """Empty texts of the other lists still count for nothing, and one empty text is still the empty list."""
-    config = ReferringConfig.from_mapping({
-        "image_topics": ["/left/color", "", "/right/color"], "depth_topics": depth, "camera_info_topics": [""],
-    })
+    config = ReferringConfig.from_mapping(
+        {
+            "image_topics": ["/left/color", "", "/right/color"],
+            "depth_topics": depth,
+            "camera_info_topics": [""],
+        }
+    )
     assert [camera.depth for camera in config.cameras()] == depth and config.camera_info_topics == ()
     assert [camera.image for camera in config.cameras()] == ["/left/color", "/right/color"]
     assert ReferringConfig.from_mapping(asdict(config)) == config, "as the node makes it anew with every change"
@@ -88,9 +95,15 @@ def test_some_cameras_may_have_no_depth(depth):
     ("values", "message"),
     [
         ({"image_topics": ["/robot/a", "/robot/b"]}, "different names, got robot, robot: set camera_names"),
-        ({"image_topics": ["/a/x", "/b/x"], "camera_names": ["a"]}, "must name each of image_topics, got 1 names for 2"),
+        (
+            {"image_topics": ["/a/x", "/b/x"], "camera_names": ["a"]},
+            "must name each of image_topics, got 1 names for 2",
+        ),
         ({"image_topics": ["/a/x", "/b/x"], "depth_topics": ["/a/d"]}, "depth_topics must have one topic for each"),
-        ({"camera_info_topics": ["/a/i"]}, "camera_info_topics must have one topic for each of image_topics, got 1 for 0"),
+        (
+            {"camera_info_topics": ["/a/i"]},
+            "camera_info_topics must have one topic for each of image_topics, got 1 for 0",
+        ),
         ({"image_topics": "/a/x"}, "image_topics must be a list of texts, got '/a/x'"),
         ({"image_topics": [1]}, r"image_topics must be a list of texts, got \(1,\)"),
         ({"precision": "double"}, "precision must be float32 or bfloat16 or float16, got 'double'"),

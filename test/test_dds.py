@@ -11,10 +11,15 @@ OURS = dict.fromkeys(dds.PROFILE_VARIABLES, str(config_dir() / "fastdds_shm.xml"
 ROOM = 2**30
 
 
-@pytest.mark.parametrize("environment", [
-    {dds.PROFILE_VARIABLES[0]: "/mine.xml"}, {dds.PROFILE_VARIABLES[1]: "/mine.xml"},
-    {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}, {"RMW_IMPLEMENTATION": "rmw_zenoh_cpp"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {dds.PROFILE_VARIABLES[0]: "/mine.xml"},
+        {dds.PROFILE_VARIABLES[1]: "/mine.xml"},
+        {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"},
+        {"RMW_IMPLEMENTATION": "rmw_zenoh_cpp"},
+    ],
+)
 def test_the_users_choice_is_left_alone_and_needs_no_warning(environment, monkeypatch):
     monkeypatch.setattr(dds, "free_bytes", lambda: 0)
     assert dds.variables_for_images(environment) == ({}, "")

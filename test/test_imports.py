@@ -12,9 +12,17 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "clip_seg_ros"
 # What each part may import, itself included. A part is a folder or a top-level module of the package.
 CORE = {
-    "types", "config", "commands", "command_words", "command_hints", "plurals", "resources", "dds", "rviz_layout",
+    "types",
+    "config",
+    "commands",
+    "command_words",
+    "command_hints",
+    "plurals",
+    "resources",
+    "dds",
+    "rviz_layout",
     "parameter_file",
-}  # fmt: skip
+}
 MODELS = CORE | {"models"}
 PIPELINE = MODELS | {"pipeline"}
 WORLD = {"types", "config", "resources", "sim", "data"}
@@ -46,10 +54,26 @@ MESSAGES = ("msg", "srv", "action")
 # The only file or folder that may import a library.
 ONLY_IMPORTER = {"open_clip": "models/backbone.py", "mujoco": "sim/"}
 ROS = {
-    "rclpy", "launch", "launch_ros", "cv_bridge", "tf2_ros", "tf2_msgs", "builtin_interfaces", "std_msgs", "sensor_msgs",
-    "geometry_msgs", "visualization_msgs", "diagnostic_msgs", "lifecycle_msgs", "action_msgs", "vision_msgs",
-    "rcl_interfaces", "unique_identifier_msgs", "rosidl_runtime_py", "ament_index_python",
-}  # fmt: skip
+    "rclpy",
+    "launch",
+    "launch_ros",
+    "cv_bridge",
+    "tf2_ros",
+    "tf2_msgs",
+    "builtin_interfaces",
+    "std_msgs",
+    "sensor_msgs",
+    "geometry_msgs",
+    "visualization_msgs",
+    "diagnostic_msgs",
+    "lifecycle_msgs",
+    "action_msgs",
+    "vision_msgs",
+    "rcl_interfaces",
+    "unique_identifier_msgs",
+    "rosidl_runtime_py",
+    "ament_index_python",
+}
 NO_ROS = {"numpy", "cv2", "torch", "rosbags"}
 """What nodes/ import besides ROS, this package and Python's own modules."""
 WITHOUT_ROS = """

@@ -74,12 +74,16 @@ def run(*actions: Any, programs: int = 1) -> Run:
         result.environment.update(context.environment)
 
     service = launch.LaunchService()
-    service.include_launch_description(launch.LaunchDescription([
-        launch.actions.RegisterEventHandler(OnProcessStart(on_start=note)),
-        *actions,
-        launch.actions.OpaqueFunction(function=note_what_is_left),
-        launch.actions.TimerAction(period=PATIENCE_S, actions=[shutdown]),
-    ]))  # fmt: skip
+    service.include_launch_description(
+        launch.LaunchDescription(
+            [
+                launch.actions.RegisterEventHandler(OnProcessStart(on_start=note)),
+                *actions,
+                launch.actions.OpaqueFunction(function=note_what_is_left),
+                launch.actions.TimerAction(period=PATIENCE_S, actions=[shutdown]),
+            ]
+        )
+    )
     result.code = service.run()
     return result
 
@@ -140,16 +144,28 @@ def test_arguments_override_the_file_only_where_they_are_given() -> None:
 
     assert seg.overriding_parameters("referring", untouched) == {} == seg.overriding_parameters("semantic", untouched)
     given = {
-        **untouched, "threshold": "1", "depth_topic": "", "autostart": "False", "image_topics": "/a/image, /b/image",
-        "model": "cris-pocket", "semantic_model": "maskclip-pocket", "classes": "cup,table", "allow_model_paths": "true",
-    }  # fmt: skip
+        **untouched,
+        "threshold": "1",
+        "depth_topic": "",
+        "autostart": "False",
+        "image_topics": "/a/image, /b/image",
+        "model": "cris-pocket",
+        "semantic_model": "maskclip-pocket",
+        "classes": "cup,table",
+        "allow_model_paths": "true",
+    }
     shared = {"autostart": False, "allow_model_paths": True, "image_topics": ["/a/image", "/b/image"]}
     assert seg.overriding_parameters("referring", given) == {
-        **shared, "threshold": 1.0, "depth_topic": "", "model": "cris-pocket",
-    }  # fmt: skip
+        **shared,
+        "threshold": 1.0,
+        "depth_topic": "",
+        "model": "cris-pocket",
+    }
     assert seg.overriding_parameters("semantic", given) == {
-        **shared, "model": "maskclip-pocket", "classes": ["cup", "table"],
-    }  # fmt: skip
+        **shared,
+        "model": "maskclip-pocket",
+        "classes": ["cup", "table"],
+    }
     with pytest.raises(ValueError, match="threshold must be a number"):
         seg.overriding_parameters("referring", {**untouched, "threshold": "high"})
     with pytest.raises(ValueError, match="autostart must be true or false"):
@@ -222,8 +238,9 @@ def test_a_parameter_file_of_another_package_is_told(tmp_path: Path) -> None:
     _, notes = seg.parameters_told("referring", {**value, "params_file": str(theirs)}, "/clip_seg")
     assert len(notes) == 1 and "says nothing to /clip_seg/referring" in notes[0]
     assert seg.parameters_told("referring", {**value, "params_file": str(ours)}, "/clip_seg") == (
-        {"threshold": 0.3}, [],
-    )  # fmt: skip
+        {"threshold": 0.3},
+        [],
+    )
     with pytest.raises(FileNotFoundError, match="params_file: there is no file"):
         seg.parameters_told("referring", {**value, "params_file": str(tmp_path / "none.yaml")}, "/clip_seg")
 
@@ -244,7 +261,9 @@ def test_simulated_time_is_for_all_nodes_and_left_alone_by_default() -> None:
 @pytest.mark.parametrize(
     ("pushed", "argument", "namespace"),
     [
-        ("", "clip_seg", "/clip_seg"), ("", "/", "/"), ("robot1", "clip_seg", "/robot1/clip_seg"),
+        ("", "clip_seg", "/clip_seg"),
+        ("", "/", "/"),
+        ("robot1", "clip_seg", "/robot1/clip_seg"),
         ("robot1", "/a/b", "/a/b"),
     ],
 )
@@ -297,9 +316,7 @@ def test_the_demonstration_starts_camera_and_node() -> None:
 
 @needs_launch
 @pytest.mark.parametrize(("argument", "text"), [("seed", "x"), ("seed", "-1"), ("required", "red giraffe")])
-def test_a_wrong_scene_is_told_before_anything_runs(
-    argument: str, text: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_wrong_scene_is_told_before_anything_runs(argument: str, text: str, caplog: pytest.LogCaptureFixture) -> None:
     left = run(include({"rviz": "false", argument: text}, "demo"), programs=0)
 
     assert left.code == 1 and left.commands == {}

@@ -19,12 +19,15 @@ clip_seg:
 """
 
 
-@pytest.mark.parametrize(("node", "expected"), [
-    ("/clip_seg/referring", {"threshold": 0.2, "model": "cris"}),
-    ("/robot1/eyes/referring", {"threshold": 0.3, "model": "cris"}),
-    ("/robot1/a/b/referring", {"threshold": 0.1, "model": "cris"}),
-    ("/a/b/semantic", {"threshold": 0.1, "model": "cris", "min_confidence": 0.4}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        ("/clip_seg/referring", {"threshold": 0.2, "model": "cris"}),
+        ("/robot1/eyes/referring", {"threshold": 0.3, "model": "cris"}),
+        ("/robot1/a/b/referring", {"threshold": 0.1, "model": "cris"}),
+        ("/a/b/semantic", {"threshold": 0.1, "model": "cris", "min_confidence": 0.4}),
+    ],
+)
 def test_sections_are_for_the_nodes_that_their_names_fit(node, expected, tmp_path):
     file = tmp_path / "parameters.yaml"
     file.write_text(FILE)

@@ -77,9 +77,12 @@ def test_the_file_shows_the_default_camera():
     config["Visualization Manager"]["Displays"].remove(classes)
     assert made == config
     assert topics_of(made) == {
-        "Objects": "/clip_seg/markers", "Points": "/clip_seg/points", "Overlay": "/clip_seg/overlay",
-        "Mask": "/clip_seg/mask", "Color image": "/camera/color/image_raw",
-    }  # fmt: skip
+        "Objects": "/clip_seg/markers",
+        "Points": "/clip_seg/points",
+        "Overlay": "/clip_seg/overlay",
+        "Mask": "/clip_seg/mask",
+        "Color image": "/camera/color/image_raw",
+    }
     # Cameras publish best effort, which a reliable subscription never hears.
     assert displays_of(made)["Color image"]["Topic"]["Reliability Policy"] == "Best Effort"
 
@@ -112,10 +115,14 @@ def test_only_what_runs_is_shown():
     assert set(semantic) == {"Frame", "Scene", "Classes", "Color image"} and semantic["Classes"]["Enabled"]
 
 
-@pytest.mark.parametrize(("frame", "expected", "turned"), [
-    ("", "camera_color_optical_frame", False), ("base_link", "base_link", True),
-    ("left_optical_frame", "left_optical_frame", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("frame", "expected", "turned"),
+    [
+        ("", "camera_color_optical_frame", False),
+        ("base_link", "base_link", True),
+        ("left_optical_frame", "left_optical_frame", False),
+    ],
+)
 def test_the_view_fits_the_fixed_frame(frame, expected, turned):
     manager = layout(Shown(ONE, fixed_frame=frame))["Visualization Manager"]
     assert manager["Global Options"]["Fixed Frame"] == expected
@@ -123,13 +130,16 @@ def test_the_view_fits_the_fixed_frame(frame, expected, turned):
     assert (manager["Views"]["Current"]["Pitch"] > 0) == turned
 
 
-@pytest.mark.parametrize(("shown", "rows"), [
-    (Shown(ONE), [["Overlay"], ["Mask", "Color image"]]),
-    (Shown(ONE, semantic=True), [["Overlay"], ["Mask", "Classes", "Color image"]]),
-    (Shown(ONE, referring=False, semantic=True), [["Classes"], ["Color image"]]),
-    (Shown(TWO), [["Overlay left"], ["Overlay right"]]),
-    (Shown(TWO, semantic=True), [["Overlay left", "Classes left"], ["Overlay right", "Classes right"]]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("shown", "rows"),
+    [
+        (Shown(ONE), [["Overlay"], ["Mask", "Color image"]]),
+        (Shown(ONE, semantic=True), [["Overlay"], ["Mask", "Classes", "Color image"]]),
+        (Shown(ONE, referring=False, semantic=True), [["Classes"], ["Color image"]]),
+        (Shown(TWO), [["Overlay left"], ["Overlay right"]]),
+        (Shown(TWO, semantic=True), [["Overlay left", "Classes left"], ["Overlay right", "Classes right"]]),
+    ],
+)
 def test_every_picture_has_a_window_and_none_is_a_tab(shown, rows):
     config = layout(shown)
     reader = StateReader(bytes.fromhex(config["Window Geometry"]["QMainWindow State"]))
@@ -144,7 +154,5 @@ def test_every_picture_has_a_window_and_none_is_a_tab(shown, rows):
 
 
 def test_the_state_begins_as_one_that_rviz_saved():
-    saved = (
-        "000000ff00000000fd00000002000000000000028600000351fc0200000002fc"  # and from here on what sizes decide
-    )
+    saved = "000000ff00000000fd00000002000000000000028600000351fc0200000002fc"  # and from here on what sizes decide
     assert window_state([["Overlay"], ["Mask"]]).hex().startswith(saved)

@@ -98,12 +98,16 @@ def seen_objects(
     sums = np.bincount(labels.ravel(), weights=np.broadcast_to(columns, labels.shape).ravel(), minlength=count)
     return [
         SeenObject(
-            label, color, kind, float(sums[label] / areas[label] / labels.shape[1]), int(areas[label]),
+            label,
+            color,
+            kind,
+            float(sums[label] / areas[label] / labels.shape[1]),
+            int(areas[label]),
             (float(ground[label - 1, 0]), float(ground[label - 1, 1])),
         )
         for label, (color, kind) in enumerate(pairs, start=1)
         if areas[label] >= max(1.0, min_share * labels.size)
-    ]  # fmt: skip
+    ]
 
 
 def all_expressions(seen: Sequence[SeenObject]) -> list[tuple[str, int, Pattern, Pattern | None]]:

@@ -14,10 +14,25 @@ from clip_seg_ros.data.samples import DataError, ReferringSample, read_rgb
 SPLITS = ("train", "val", "test", "miniv")
 MISMATCHED_IMAGES = frozenset(
     (
-        61530, 61564, 150333, 150344, 150417, 150516, 285665, 285743, 285761, 285814, 286065, 286093, 498010, 498042,
-        498187, 498246, 498269,
+        61530,
+        61564,
+        150333,
+        150344,
+        150417,
+        150516,
+        285665,
+        285743,
+        285761,
+        285814,
+        286065,
+        286093,
+        498010,
+        498042,
+        498187,
+        498246,
+        498269,
     )
-)  # fmt: skip
+)
 """Pictures that have another size than their annotations; CLIPSeg's authors leave them out as well."""
 _ADVICE = (
     "the data set's folder is VGPhraseCut_v0 with image_data_split.json, refer_train.json, refer_val.json, "

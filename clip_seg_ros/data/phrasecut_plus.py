@@ -125,10 +125,11 @@ class PhraseCutPlus:
         # No smoothing when scaling down and nearest for masks, as the authors scale.
         rgb = cv2.resize(np.ascontiguousarray(sample.rgb[window]), square, interpolation=cv2.INTER_LINEAR)
         mask, ignored = (
-            None if part is None
+            None
+            if part is None
             else cv2.resize(part[window].astype(np.uint8), square, interpolation=cv2.INTER_NEAREST).astype(bool)
             for part in (sample.mask, sample.ignored)
-        )  # fmt: skip
+        )
         return rgb, mask, ignored
 
 

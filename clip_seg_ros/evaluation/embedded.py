@@ -125,8 +125,11 @@ def summarise(questions: list[Question], model: str = "clipseg") -> list[Figure]
     add_ious("named_usual_scenes", [q for q in named if not is_unseen(q.seed)])
     add_ious("named_unseen_scenes", [q for q in named if is_unseen(q.seed)])
     for name, group in (
-        ("seen_pairs", "seen pair"), ("unseen_pairs", "unseen pair"), ("kind_only", "kind"), ("color_only", "colour"),
-    ):  # fmt: skip
+        ("seen_pairs", "seen pair"),
+        ("unseen_pairs", "unseen pair"),
+        ("kind_only", "kind"),
+        ("color_only", "colour"),
+    ):
         add_ious(name, [q for q in questions if q.group == group])
     for name, group in (("absent_random", "absent random"), ("absent_hard", "absent hard")):
         answered = [q.answered_share > ANSWERED_SHARE for q in questions if q.group == group]

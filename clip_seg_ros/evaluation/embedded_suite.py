@@ -53,14 +53,16 @@ def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, thres
         "phrases": lambda: PhraseExaminer(predictor("clipseg-pocket"), threshold),
         "examples": lambda: ExampleExaminer(predictor("clipseg-pocket"), threshold),
         "relations": lambda: RelationExaminer(
-            {"cris": (cris := predictor("cris-pocket"), cris.model.threshold),
-             "clipseg": (predictor("clipseg-pocket"), threshold)}
+            {
+                "cris": (cris := predictor("cris-pocket"), cris.model.threshold),
+                "clipseg": (predictor("clipseg-pocket"), threshold),
+            }
         ),
         "classes": lambda: ClassExaminer({"denseclip": predictor("denseclip-pocket")}),
         "maskclip": lambda: ClassExaminer(_maskclips(folder, "resnet", device)),
         "maskclip_vit": lambda: ClassExaminer(_maskclips(folder, "vit", device)),
         "maskclip_plus": lambda: ClassExaminer({"maskclip_plus": predictor("maskclip-plus-pocket")}),
-    }  # fmt: skip
+    }
     return [makers[part]() for part in PARTS if part in parts]
 
 

@@ -28,9 +28,13 @@ _WASH = 0.62  # share of the colour where it says right or wrong
 
 
 def phrase_panels(
-    rgb: np.ndarray, true: np.ndarray, probabilities: np.ndarray, phrase: str, threshold: float,
+    rgb: np.ndarray,
+    true: np.ndarray,
+    probabilities: np.ndarray,
+    phrase: str,
+    threshold: float,
     ignored: np.ndarray | None = None,
-) -> dict[str, np.ndarray]:  # fmt: skip
+) -> dict[str, np.ndarray]:
     """Draws one phrase.
 
     Args:
@@ -71,9 +75,7 @@ def phrase_panels(
     }
 
 
-def label_panels(
-    rgb: np.ndarray, true: np.ndarray, predicted: np.ndarray, colors: np.ndarray
-) -> dict[str, np.ndarray]:
+def label_panels(rgb: np.ndarray, true: np.ndarray, predicted: np.ndarray, colors: np.ndarray) -> dict[str, np.ndarray]:
     """Draws one labelled picture.
 
     Args:

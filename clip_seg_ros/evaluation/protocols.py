@@ -248,9 +248,7 @@ def _counted(sample: ReferringSample, values: np.ndarray) -> np.ndarray:
     return values if sample.ignored is None else values[~sample.ignored]
 
 
-def _phrase_result(
-    index: int, sample: ReferringSample, probabilities: np.ndarray, threshold: float
-) -> PhraseResult:
+def _phrase_result(index: int, sample: ReferringSample, probabilities: np.ndarray, threshold: float) -> PhraseResult:
     edges = boundary_score(probabilities > threshold, sample.mask, ignored=sample.ignored)
     probabilities, true = _counted(sample, probabilities), _counted(sample, sample.mask)
     answered = probabilities > threshold

@@ -84,9 +84,7 @@ def sentence_iou(predicted: np.ndarray, true: np.ndarray) -> float:
     return float(np.count_nonzero(predicted & true) / (np.count_nonzero(predicted | true) + _EPSILON))
 
 
-def training_metric(
-    logits: np.ndarray, targets: np.ndarray, threshold: float = MASK_THRESHOLD
-) -> ReferringScores:
+def training_metric(logits: np.ndarray, targets: np.ndarray, threshold: float = MASK_THRESHOLD) -> ReferringScores:
     """What training reports of one batch, at the network's own size (stride 4): mean IoU and Pr@50.
 
     Unlike the evaluation, a probability equal to the threshold is inside.

@@ -94,9 +94,7 @@ def class_table(evaluation: SemanticEvaluation) -> str:
 
 def figure_table(evaluation: Evaluation) -> str:
     """One line a figure: name, value, unit."""
-    return "\n".join(
-        f"{figure.name:<32} {_number(figure.value):>9}  {figure.unit}" for figure in evaluation.figures
-    )
+    return "\n".join(f"{figure.name:<32} {_number(figure.value):>9}  {figure.unit}" for figure in evaluation.figures)
 
 
 def worst_classes(evaluation: SemanticEvaluation) -> list[tuple[str, float, float]]:

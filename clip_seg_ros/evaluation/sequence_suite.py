@@ -58,9 +58,14 @@ class _Variant:
             meter.start_sequence()
 
     def look(
-        self, asked: _AskedOnce, encoded: EncodedImage, question: Question, frame: SequenceFrame,
-        depths_m: dict[str, np.ndarray], truth: Sequence[TrueObject],
-    ) -> None:  # fmt: skip
+        self,
+        asked: _AskedOnce,
+        encoded: EncodedImage,
+        question: Question,
+        frame: SequenceFrame,
+        depths_m: dict[str, np.ndarray],
+        truth: Sequence[TrueObject],
+    ) -> None:
         view = frame.view
         regions = self._stream.answer(asked, encoded, question, view.rgb, frame.stamp_ns).regions
         masks = np.stack([_covered(regions, prompt, view.labels.shape) for prompt in question.prompts])

@@ -69,9 +69,7 @@ class TrackingMeter:
         self._pairs: dict[tuple[str, int], int] = {}
         self._masks: np.ndarray | None = None
 
-    def add(
-        self, regions: Sequence[ObjectRegion], masks: np.ndarray, truth: Sequence[TrueObject], still: bool
-    ) -> None:
+    def add(self, regions: Sequence[ObjectRegion], masks: np.ndarray, truth: Sequence[TrueObject], still: bool) -> None:
         """Counts one frame.
 
         Args:

@@ -1,8 +1,8 @@
 """CLIPSeg (Lueddecke and Ecker, CVPR 2022): a light transformer decoder that a phrase or an example image steers.
 
-    pixels -> CLIP image tower -> taps, deepest first:   tap 3      tap 2      tap 1
-                                                       reduce     reduce     reduce
-    prompt -> CLIP embedding -> FiLM ------------------> * +  block ->  + block -> + block -> transposed conv -> logits
+pixels -> CLIP image tower -> taps, deepest first:   tap 3      tap 2      tap 1
+                                                   reduce     reduce     reduce
+prompt -> CLIP embedding -> FiLM ------------------> * +  block ->  + block -> + block -> transposed conv -> logits
 """
 
 from __future__ import annotations

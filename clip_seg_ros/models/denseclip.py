@@ -1,8 +1,8 @@
 """DenseCLIP (Rao et al., CVPR 2022): CLIP's texts, told what the image shows, score every pixel, and the scores help.
 
-    pixels -> backbone -> four maps, a global and a local embedding
-    names  -> text tower behind learned contexts -> texts -> + gamma * context decoder(texts, embeddings)
-    score map = cosine of local embedding and texts -> joins the maps -> FPN -> Semantic FPN head -> logits
+pixels -> backbone -> four maps, a global and a local embedding
+names  -> text tower behind learned contexts -> texts -> + gamma * context decoder(texts, embeddings)
+score map = cosine of local embedding and texts -> joins the maps -> FPN -> Semantic FPN head -> logits
 """
 
 from __future__ import annotations
@@ -97,9 +97,13 @@ class DenseCLIP(PromptableSegmenter):
     competition = "softmax"
 
     def __init__(
-        self, name: str, backbone: DenseBackbone, text_encoder: TextTransformer, config: DenseCLIPConfig,
+        self,
+        name: str,
+        backbone: DenseBackbone,
+        text_encoder: TextTransformer,
+        config: DenseCLIPConfig,
         tokenizer: Tokenizer,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Puts the parts together, with everything but the towers random.
 
         Raises:
@@ -128,9 +132,13 @@ class DenseCLIP(PromptableSegmenter):
                 self.gamma = nn.Parameter(torch.full((embed_dim,), 1e-4))
             prompted_width = embed_dim if config.prompting == "post" else word_width
             self.context_decoder = ContextDecoder(
-                prompted_width, embed_dim, config.context_width, config.context_heads, config.context_layers,
+                prompted_width,
+                embed_dim,
+                config.context_width,
+                config.context_heads,
+                config.context_layers,
                 config.dropout,
-            )  # fmt: skip
+            )
         widths = list(backbone.widths)
         if config.score_map:
             widths[backbone.score_stage] += len(config.class_names)
@@ -209,7 +217,9 @@ class DenseCLIP(PromptableSegmenter):
         batch = len(image.dense)
         if not self.config.context_aware:
             return text.pooled.expand(batch, -1, -1)
-        visual = torch.cat([image.pooled[:, :, None], image.dense.flatten(2)], dim=2).transpose(1, 2)  # (B, 1 + h * w, D)
+        visual = torch.cat([image.pooled[:, :, None], image.dense.flatten(2)], dim=2).transpose(
+            1, 2
+        )  # (B, 1 + h * w, D)
         if self.config.prompting == "post":
             texts = text.pooled.expand(batch, -1, -1)
             return texts + self.gamma * self.context_decoder(texts, visual)

@@ -132,7 +132,9 @@ def fetch(hub: HubFile) -> Path:
             f"has moved, {by_hand.replace(page, 'there')}"
         ) from error
     except HfHubHTTPError as error:
-        raise WeightsError(f"{constants.ENDPOINT} refuses {hub.repository} ({error}): try later; or {by_hand}") from error
+        raise WeightsError(
+            f"{constants.ENDPOINT} refuses {hub.repository} ({error}): try later; or {by_hand}"
+        ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise WeightsError(

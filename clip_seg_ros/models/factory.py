@@ -173,10 +173,7 @@ def _same_folder(named: Path, folder: Path) -> bool:
 def _no_model(name: str) -> str:
     shown = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..."
     known = ", ".join((*embedded_models(), *PUBLIC_WEIGHTS))
-    return (
-        f'there is no model "{shown}": use {known}, the name of weights that you converted '
-        "(`clip-seg weights list`)"
-    )
+    return f'there is no model "{shown}": use {known}, the name of weights that you converted (`clip-seg weights list`)'
 
 
 def build_from_file(path: Path, name: str | None = None) -> PromptableSegmenter:
@@ -353,18 +350,24 @@ _REFERRING, _DENSE = "clipseg-rd64-refined", "maskclip-vit-b16"
 
 EMBEDDED_MODELS: dict[str, EmbeddedModel] = {
     "clipseg-pocket": EmbeddedModel(
-        _read_clipseg_pocket, ("clip_pocket.safetensors", "clipseg_pocket.safetensors"), _trained("train_pocket.yaml"),
+        _read_clipseg_pocket,
+        ("clip_pocket.safetensors", "clipseg_pocket.safetensors"),
+        _trained("train_pocket.yaml"),
         _REFERRING,
     ),
     "maskclip-pocket": EmbeddedModel(
-        lambda folder: _read_maskclip_pocket(folder, "resnet"), ("clip_pocket.safetensors",),
-        _trained("train_pocket.yaml"), _DENSE,
+        lambda folder: _read_maskclip_pocket(folder, "resnet"),
+        ("clip_pocket.safetensors",),
+        _trained("train_pocket.yaml"),
+        _DENSE,
     ),
     "denseclip-pocket": _whole("denseclip_pocket.safetensors", _trained("train_denseclip_pocket.yaml"), _DENSE),
     "cris-pocket": _whole("cris_pocket.safetensors", _trained("train_cris_pocket.yaml"), _REFERRING),
     "maskclip-vit-pocket": EmbeddedModel(
-        lambda folder: _read_maskclip_pocket(folder, "vit"), ("clip_vit_pocket.safetensors",),
-        _trained("train_vit_pocket.yaml"), _DENSE,
+        lambda folder: _read_maskclip_pocket(folder, "vit"),
+        ("clip_vit_pocket.safetensors",),
+        _trained("train_vit_pocket.yaml"),
+        _DENSE,
     ),
     "maskclip-plus-pocket": _whole(
         "maskclip_plus_pocket.safetensors",
@@ -373,7 +376,7 @@ EMBEDDED_MODELS: dict[str, EmbeddedModel] = {
         "--out {}/maskclip_plus_pocket.safetensors --work work",
         _DENSE,
     ),
-}  # fmt: skip
+}
 """Models of the simulated world. Not all come with the package: ``embedded_models`` lists those that are there."""
 
 

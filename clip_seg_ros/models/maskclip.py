@@ -1,7 +1,7 @@
 """MaskCLIP (Zhou et al., ECCV 2022): dense labels out of CLIP as it is, and what came after it on the same weights.
 
-    pixels -> image tower with a dense last layer -> a feature for every place --- cosine ---> logits
-    prompt -> templates -> text tower -> mean of unit vectors, made a unit vector --^
+pixels -> image tower with a dense last layer -> a feature for every place --- cosine ---> logits
+prompt -> templates -> text tower -> mean of unit vectors, made a unit vector --^
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from clip_seg_ros.models.text_tower import encode_text
 from clip_seg_ros.models.tokenizer import Tokenizer, build_tokenizer
 from clip_seg_ros.models.vision_taps import embed_patches
 
-SCENE_TEMPLATES = tuple(f"{start} {{}} in the scene." for start in ("there is a", "there is the", "this is a",
-                                                                    "this is the", "this is one"))  # fmt: skip
+SCENE_TEMPLATES = tuple(
+    f"{start} {{}} in the scene." for start in ("there is a", "there is the", "this is a", "this is the", "this is one")
+)
 TEMPLATES = (*imagenet_templates(), *SCENE_TEMPLATES)
 """The 85 templates of MaskCLIP."""
 BACKGROUND = ("background", "wall", "floor", "ceiling", "ground", "sky", "table", "road", "grass", "tree", "building")

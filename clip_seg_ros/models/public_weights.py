@@ -54,7 +54,9 @@ _CRIS = (
     "the repository links no weights; take the best_model.pth that its training writes, or one that its authors gave "
     "you, " + _CONVERT + " (for G-Ref add --word-length 22)"
 )
-_DENSECLIP = 'follow the link "Tsinghua Cloud" of {row} in the page\'s table for Semantic FPN with a browser, ' + _CONVERT
+_DENSECLIP = (
+    'follow the link "Tsinghua Cloud" of {row} in the page\'s table for Semantic FPN with a browser, ' + _CONVERT
+)
 _MASKCLIP_LICENCE = "Apache-2.0 (the repository's); the weights in it are OpenAI's CLIP, MIT"
 
 

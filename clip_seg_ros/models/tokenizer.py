@@ -16,9 +16,23 @@ from clip_seg_ros.plurals import singulars
 _PADDING = 0
 _UNKNOWN = 1
 _WORD = re.compile(r"[A-Za-z]+")
-_COLORS = frozenset({
-    "red", "orange", "yellow", "green", "blue", "purple", "violet", "pink", "brown", "white", "grey", "gray", "black",
-})  # fmt: skip
+_COLORS = frozenset(
+    {
+        "red",
+        "orange",
+        "yellow",
+        "green",
+        "blue",
+        "purple",
+        "violet",
+        "pink",
+        "brown",
+        "white",
+        "grey",
+        "gray",
+        "black",
+    }
+)
 _NOUN = "object"
 """What stands for a thing of any kind, where the known words hold it."""
 _FOR_ANY_NOUN = frozenset({"one", "ones", "item", "items", "stuff"})

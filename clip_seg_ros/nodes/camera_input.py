@@ -84,10 +84,16 @@ class CameraInput:
     """
 
     def __init__(
-        self, node: Node, topics: CameraTopics, transport: str, tolerance_s: Callable[[], float],
-        rectified: Callable[[], bool], faults: FaultLog, on_job: Callable[[CameraJob], None],
+        self,
+        node: Node,
+        topics: CameraTopics,
+        transport: str,
+        tolerance_s: Callable[[], float],
+        rectified: Callable[[], bool],
+        faults: FaultLog,
+        on_job: Callable[[CameraJob], None],
         group: CallbackGroup | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.topics = topics
         self.name = topics.name
         self.arrived_s = -math.inf
@@ -115,9 +121,13 @@ class CameraInput:
 
     def _subscribe(self, topic: str, kind: type, qos: QoSProfile, callback: Callable) -> None:
         subscription = self._node.create_subscription(
-            kind, topic, callback, qos, callback_group=self._group,
+            kind,
+            topic,
+            callback,
+            qos,
+            callback_group=self._group,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )  # fmt: skip
+        )
         self.inputs.append(Input(subscription.topic_name, kind, subscription.qos_profile, subscription))
 
     def close(self) -> None:

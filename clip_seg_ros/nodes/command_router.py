@@ -37,10 +37,15 @@ class CommandRouter:
     """
 
     def __init__(
-        self, node: Node, kind: str, status: StatusTopic, is_active: Callable[[], bool],
-        is_mine: Callable[[Command | None], bool], fault_of: Callable[[Command | None], str],
+        self,
+        node: Node,
+        kind: str,
+        status: StatusTopic,
+        is_active: Callable[[], bool],
+        is_mine: Callable[[Command | None], bool],
+        fault_of: Callable[[Command | None], str],
         obey: Callable[[int, str, Command], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._node, self._kind, self._status, self._is_active = node, kind, status, is_active
         self._is_mine, self._fault_of, self._obey = is_mine, fault_of, obey
         self._announcement: Publisher | None = None

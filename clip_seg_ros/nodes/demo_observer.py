@@ -196,11 +196,14 @@ def answer(observer: DemoObserver, request: dict[str, Any]) -> dict[str, Any]:
         reply["scene"] = [item.prompt for item in image["true_objects"].objects]
         reply["measured"] = [
             compare(
-                prompt, image["objects"].objects, _pixels(image["labels"]),
-                image["true_objects"].objects, _pixels(image["true_labels"]),
+                prompt,
+                image["objects"].objects,
+                _pixels(image["labels"]),
+                image["true_objects"].objects,
+                _pixels(image["true_labels"]),
             )
             for prompt in status.prompts
-        ]  # fmt: skip
+        ]
     return reply
 
 
@@ -227,9 +230,16 @@ def compare(
     found = [item for item in found if item.prompt == prompt]
     true = [item for item in true if pair is not None and matches(pair, item.prompt)]
     result: dict[str, Any] = {
-        "prompt": prompt, "found": len(found), "present": None if pair is None else len(true), "score": None, "iou": None,
-        "centroid_px": None, "centroid_error_px": None, "position_m": None, "position_error_m": None,
-    }  # fmt: skip
+        "prompt": prompt,
+        "found": len(found),
+        "present": None if pair is None else len(true),
+        "score": None,
+        "iou": None,
+        "centroid_px": None,
+        "centroid_error_px": None,
+        "position_m": None,
+        "position_error_m": None,
+    }
     if found:
         best = found[0]
         result.update(score=best.score, centroid_px=[best.centroid_x, best.centroid_y], position_m=_position(best))

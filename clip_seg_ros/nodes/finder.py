@@ -60,10 +60,12 @@ class Search:
         if best is not None:
             where = f" by {job.camera.name}" if job.camera.name else ""
             self.seen = FindObject.Result(
-                found=True, message=f"{self.phrase}: found{where}, score {best.score:.2f}",
-                header=Header(stamp=job.image.header.stamp, frame_id=frame_id), camera=job.camera.name,
+                found=True,
+                message=f"{self.phrase}: found{where}, score {best.score:.2f}",
+                header=Header(stamp=job.image.header.stamp, frame_id=frame_id),
+                camera=job.camera.name,
                 object=object_message(best),
-            )  # fmt: skip
+            )
         self.news.set()
 
     def fail(self, why: str) -> None:
@@ -108,10 +110,17 @@ class Finder:
         """Offers the action."""
         calls = self._node.calls
         self._server = _Server(
-            self._node, FindObject, "find_object", self._run, callback_group=calls.group(reentrant=True),
-            cancel_callback=lambda goal: CancelResponse.ACCEPT, result_timeout=_RESULTS_KEPT_S,
-            goal_service_qos_profile=ACTION, result_service_qos_profile=ACTION, cancel_service_qos_profile=ACTION,
-        )  # fmt: skip
+            self._node,
+            FindObject,
+            "find_object",
+            self._run,
+            callback_group=calls.group(reentrant=True),
+            cancel_callback=lambda goal: CancelResponse.ACCEPT,
+            result_timeout=_RESULTS_KEPT_S,
+            goal_service_qos_profile=ACTION,
+            result_service_qos_profile=ACTION,
+            cancel_service_qos_profile=ACTION,
+        )
         calls.also_wait_for(self._server.unsent)
 
     def close(self) -> None:

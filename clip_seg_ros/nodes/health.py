@@ -62,9 +62,13 @@ class Health:
     """
 
     def __init__(
-        self, node: BoundedLogs, host: ModelHost, faults: FaultLog, cameras: Callable[[], Sequence[CameraInput]],
+        self,
+        node: BoundedLogs,
+        host: ModelHost,
+        faults: FaultLog,
+        cameras: Callable[[], Sequence[CameraInput]],
         idle_because: Callable[[str], str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._node, self._host, self._faults = node, host, faults
         self._cameras, self._idle_because = cameras, idle_because
         # A camera lasts from activation to deactivation.

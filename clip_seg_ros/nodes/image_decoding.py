@@ -116,9 +116,13 @@ def samples_to_rgb(pixels: np.ndarray, encoding: str) -> np.ndarray:
 def _converted(convert: Convert, pixels: np.ndarray, encoding: str) -> np.ndarray:
     height, width = pixels.shape[:2]
     plain = SimpleNamespace(
-        height=height, width=width, encoding=encoding, step=pixels.strides[0],
-        is_bigendian=int(sys.byteorder == "big"), data=pixels,
-    )  # fmt: skip
+        height=height,
+        width=width,
+        encoding=encoding,
+        step=pixels.strides[0],
+        is_bigendian=int(sys.byteorder == "big"),
+        data=pixels,
+    )
     if pixels.dtype == np.uint8:
         return convert(plain, "rgb8")
     # Left to themselves cv_bridge rounds and rosbags-image truncates.
@@ -226,8 +230,7 @@ def _padded_rows(message: Any, bytes_per_pixel: int, count: int | None = None) -
     if step < width * bytes_per_pixel:
         raise ConversionError(
             "step",
-            f"a row of {width} {message.encoding} pixels needs {width * bytes_per_pixel} bytes, "
-            f"but step says {step}",
+            f"a row of {width} {message.encoding} pixels needs {width * bytes_per_pixel} bytes, but step says {step}",
         )
     count = height if count is None else count
     data = np.frombuffer(message.data, np.uint8)

@@ -35,9 +35,13 @@ class InputWatch:
     """
 
     def __init__(
-        self, node: Node, faults: FaultLog, cameras: Sequence[CameraInput], commands: Subscription,
+        self,
+        node: Node,
+        faults: FaultLog,
+        cameras: Sequence[CameraInput],
+        commands: Subscription,
         wanted: Callable[[], bool],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._node, self._faults, self._cameras, self._wanted = node, faults, cameras, wanted
         self._commands = Input(commands.topic_name, String, RELIABLE, commands)
         self._since_s = time.monotonic()
@@ -104,11 +108,15 @@ class InputWatch:
 def _as_offered(qos: QoSProfile) -> QoSProfile:
     """What a publisher was found to offer, with a history, which it does not tell and which does not matter."""
     return QoSProfile(
-        depth=1, reliability=qos.reliability, durability=qos.durability, deadline=qos.deadline,
-        liveliness=qos.liveliness, liveliness_lease_duration=qos.liveliness_lease_duration,
-    )  # fmt: skip
+        depth=1,
+        reliability=qos.reliability,
+        durability=qos.durability,
+        deadline=qos.deadline,
+        liveliness=qos.liveliness,
+        liveliness_lease_duration=qos.liveliness_lease_duration,
+    )
 
 
 def type_name(kind: type) -> str:
-    """"sensor_msgs/msg/Image" of the class ``Image``."""
+    """ "sensor_msgs/msg/Image" of the class ``Image``."""
     return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"

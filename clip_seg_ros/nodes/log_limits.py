@@ -162,6 +162,7 @@ class BoundedLogs(Node):
 
     def _misfit_told(self, who: str, does: str, topic: str) -> Callable[[Any], None]:
         """Makes the callback that stands in for rclpy's own, which would log a line for every such endpoint."""
+
         def tell(event: Any) -> None:
             policy = qos_policy_name_from_kind(event.last_policy_kind)
             self.get_logger().warning(

@@ -44,9 +44,14 @@ class ModelSwitch:
     """
 
     def __init__(
-        self, node: Node, config: Callable[[], SegmentationConfig], status: StatusTopic, faults: FaultLog,
-        warm_up: Callable[[Predictor], None], on_ready: Callable[[], None],
-    ) -> None:  # fmt: skip
+        self,
+        node: Node,
+        config: Callable[[], SegmentationConfig],
+        status: StatusTopic,
+        faults: FaultLog,
+        warm_up: Callable[[Predictor], None],
+        on_ready: Callable[[], None],
+    ) -> None:
         self._node, self._config, self._status, self._faults = node, config, status, faults
         self._warm_up, self._on_ready = warm_up, on_ready
         self.host = ModelHost(self._load, self._on_model_ready, self._on_model_failed)

@@ -42,9 +42,12 @@ def objects_message(
         position_frame: By default the header's.
     """
     return SegmentedObjectArray(
-        header=header, camera=camera, prompts=list(prompts), position_frame=position_frame or header.frame_id,
+        header=header,
+        camera=camera,
+        prompts=list(prompts),
+        position_frame=position_frame or header.frame_id,
         objects=[object_message(region) for region in regions],
-    )  # fmt: skip
+    )
 
 
 def object_message(region: ObjectRegion) -> SegmentedObject:
@@ -75,9 +78,12 @@ def no_object_message() -> SegmentedObject:
     """No region at all: what could be taken for a place is NaN."""
     absent = (math.nan,) * 3
     return SegmentedObject(
-        centroid_x=math.nan, centroid_y=math.nan, position=point(absent), box_pose=Pose(position=point(absent)),
+        centroid_x=math.nan,
+        centroid_y=math.nan,
+        position=point(absent),
+        box_pose=Pose(position=point(absent)),
         box_size=vector(absent),
-    )  # fmt: skip
+    )
 
 
 def box_pose(box: OrientedBox) -> Pose:
@@ -97,7 +103,9 @@ def centroids_message(header: Header, regions: Sequence[ObjectRegion]) -> PoseAr
 
 
 def markers_message(
-    header: Header, regions: Sequence[ObjectRegion], colors: Sequence[tuple[int, int, int]],
+    header: Header,
+    regions: Sequence[ObjectRegion],
+    colors: Sequence[tuple[int, int, int]],
     up: tuple[float, float, float] = OPTICAL_UP,
 ) -> MarkerArray:
     """A ball, a name and a box at each region that has a position, after the order to delete those of the image before.
@@ -169,18 +177,27 @@ def points_message(header: Header, cloud: PointCloud) -> PointCloud2:
         for name, datatype in _POINT_FIELDS.items()
     ]
     message = PointCloud2(
-        header=header, height=1, width=len(packed), fields=fields, is_bigendian=sys.byteorder == "big",
-        point_step=_POINT.itemsize, row_step=packed.nbytes, is_dense=True,
-    )  # fmt: skip
+        header=header,
+        height=1,
+        width=len(packed),
+        fields=fields,
+        is_bigendian=sys.byteorder == "big",
+        point_step=_POINT.itemsize,
+        row_step=packed.nbytes,
+        is_dense=True,
+    )
     message.data = byte_array(packed)
     return message
 
 
 # RViz takes the colour's bits out of a number that it calls a float.
 _POINT_FIELDS = {
-    "x": PointField.FLOAT32, "y": PointField.FLOAT32, "z": PointField.FLOAT32, "rgb": PointField.FLOAT32,
+    "x": PointField.FLOAT32,
+    "y": PointField.FLOAT32,
+    "z": PointField.FLOAT32,
+    "rgb": PointField.FLOAT32,
     "id": PointField.UINT32,
-}  # fmt: skip
+}
 _POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("rgb", "u4"), ("id", "u4")])
 
 

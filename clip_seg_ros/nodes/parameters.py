@@ -53,10 +53,13 @@ class ConfigParameters(Generic[ConfigT]):
     """
 
     def __init__(
-        self, node: Node, config_type: type[ConfigT], check: Callable[[ConfigT, ConfigT], None] = lambda old, new: None,
+        self,
+        node: Node,
+        config_type: type[ConfigT],
+        check: Callable[[ConfigT, ConfigT], None] = lambda old, new: None,
         on_change: Callable[[ConfigT, ConfigT], None] = lambda old, new: None,
         all_may_change: Callable[[], bool] = lambda: False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Declares them.
 
         Args:
@@ -72,9 +75,7 @@ class ConfigParameters(Generic[ConfigT]):
         values = {}
         for setting in parameters(config_type):
             # Static typing would refuse "threshold: 1", which a person means as 1.0.
-            descriptor = ParameterDescriptor(
-                description=setting.description, dynamic_typing=setting.type is float
-            )
+            descriptor = ParameterDescriptor(description=setting.description, dynamic_typing=setting.type is float)
             if setting.type is float:
                 descriptor.floating_point_range = [FloatingPointRange(from_value=setting.low, to_value=setting.high)]
             elif setting.type is int:

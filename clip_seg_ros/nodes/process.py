@@ -93,9 +93,12 @@ class _Signals:
 
 
 def run_node(
-    name: str, create: Callable[[], NodeT], threads: int = 1, finish: Callable[[NodeT], None] | None = None,
+    name: str,
+    create: Callable[[], NodeT],
+    threads: int = 1,
+    finish: Callable[[NodeT], None] | None = None,
     about: str = "",
-) -> int:  # fmt: skip
+) -> int:
     """Creates the node, spins it until SIGINT or SIGTERM and returns the exit code of the process.
 
     That is 0 where a signal ends the process, whenever it comes, and 1 where the node cannot start. "--help" prints

@@ -92,8 +92,18 @@ class ResultTopics:
         self._centroids = publisher(PoseArray, "centroids")
         self._markers = publisher(MarkerArray, "markers")
         self._points = publisher(PointCloud2, "points")
-        self._all = [self._mask, self._mask_png, self._labels, self._confidence, self._overlay, self._overlay_jpeg,
-                     self._objects, self._centroids, self._markers, self._points]  # fmt: skip
+        self._all = [
+            self._mask,
+            self._mask_png,
+            self._labels,
+            self._confidence,
+            self._overlay,
+            self._overlay_jpeg,
+            self._objects,
+            self._centroids,
+            self._markers,
+            self._points,
+        ]
         self._detections = self._detections_3d = self._label_info = None
         if detections.AVAILABLE:
             self._detections = publisher(detections.Detection2DArray, "detections")

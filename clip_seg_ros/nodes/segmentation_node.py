@@ -199,11 +199,17 @@ class SegmentationNode(BoundedLogs, LifecycleNode, ABC):
         group = own_thread_group()
         self.cameras = tuple(
             CameraInput(
-                self, topics, config.image_transport, self.depth_tolerance_s, self.is_rectified, self.faults,
-                self._on_job, group,
+                self,
+                topics,
+                config.image_transport,
+                self.depth_tolerance_s,
+                self.is_rectified,
+                self.faults,
+                self._on_job,
+                group,
             )
             for topics in config.cameras()
-        )  # fmt: skip
+        )
         inputs = [each.subscription for camera in self.cameras for each in camera.inputs]
         self._listener = SubscriptionThread(inputs, self.context, self._on_input_error)
         self._watch = InputWatch(self, self.faults, self.cameras, self.commands.subscription, self.wants_images)

@@ -234,9 +234,15 @@ class SemanticNode(SegmentationNode):
         return True
 
     def _messages(
-        self, topics: _Topics, header: Header, rgb: np.ndarray, maps: ProbabilityMaps, labels: np.ndarray,
-        classes: _Classes, corner: str,
-    ) -> list[tuple[Publisher, object]]:  # fmt: skip
+        self,
+        topics: _Topics,
+        header: Header,
+        rgb: np.ndarray,
+        maps: ProbabilityMaps,
+        labels: np.ndarray,
+        classes: _Classes,
+        corner: str,
+    ) -> list[tuple[Publisher, object]]:
         """What is published of one image; what nobody listens to and costs time is left out."""
 
         def objects() -> SegmentedObjectArray:

@@ -58,9 +58,15 @@ class StatusTopic:
         self._say(command_id, text, state, note, prompts, found, header)
 
     def _say(
-        self, command_id: int, text: str, state: int, note: str, prompts: Sequence[str] = (),
-        found: Sequence[str] = (), header: Header | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        command_id: int,
+        text: str,
+        state: int,
+        note: str,
+        prompts: Sequence[str] = (),
+        found: Sequence[str] = (),
+        header: Header | None = None,
+    ) -> None:
         self._publisher.publish(
             CommandStatus(
                 header=header or Header(stamp=self._node.get_clock().now().to_msg()),

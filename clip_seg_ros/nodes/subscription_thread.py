@@ -57,9 +57,12 @@ class SubscriptionThread:
     """
 
     def __init__(
-        self, subscriptions: Iterable[Subscription], context: Context, on_error: Callable[[Exception], None],
+        self,
+        subscriptions: Iterable[Subscription],
+        context: Context,
+        on_error: Callable[[Exception], None],
         pause_s: float = 0.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._context, self._on_error, self._pause_s = context, on_error, pause_s
         self._closed = threading.Event()
         self._wait = SubscriptionWait(subscriptions, context) if HAS_WAIT_SETS else None

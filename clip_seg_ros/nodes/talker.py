@@ -101,29 +101,40 @@ class Talker(Node):
 def status_event(status: CommandStatus) -> dict[str, Any]:
     """Returns what became of a command as plain values; ``state`` is the constant's name in small letters."""
     return {
-        "event": "status", "id": status.command_id, "command": status.command, "state": _STATES[status.state],
-        "message": status.message, "prompts": list(status.prompts), "found": list(status.found),
-    }  # fmt: skip
+        "event": "status",
+        "id": status.command_id,
+        "command": status.command,
+        "state": _STATES[status.state],
+        "message": status.message,
+        "prompts": list(status.prompts),
+        "found": list(status.found),
+    }
 
 
 def objects_event(message: SegmentedObjectArray) -> dict[str, Any]:
     """Returns the objects of one image as plain values: pixels, and metres in ``frame`` or ``None``."""
     stamp = message.header.stamp
     return {
-        "event": "objects", "camera": message.camera, "stamp_ns": stamp.sec * 10**9 + stamp.nanosec,
-        "prompts": list(message.prompts), "frame": message.position_frame or message.header.frame_id,
+        "event": "objects",
+        "camera": message.camera,
+        "stamp_ns": stamp.sec * 10**9 + stamp.nanosec,
+        "prompts": list(message.prompts),
+        "frame": message.position_frame or message.header.frame_id,
         "objects": [_plain(item) for item in message.objects],
-    }  # fmt: skip
+    }
 
 
 def _plain(item: SegmentedObject) -> dict[str, Any]:
     place = item.position
     return {
-        "prompt": item.prompt, "id": item.id, "score": round(item.score, 4),
-        "box_px": [item.x_min, item.y_min, item.x_max, item.y_max], "area_px": item.area,
+        "prompt": item.prompt,
+        "id": item.id,
+        "score": round(item.score, 4),
+        "box_px": [item.x_min, item.y_min, item.x_max, item.y_max],
+        "area_px": item.area,
         "centroid_px": [round(item.centroid_x, 2), round(item.centroid_y, 2)],
         "position_m": [round(value, 4) for value in (place.x, place.y, place.z)] if item.has_position else None,
-    }  # fmt: skip
+    }
 
 
 def _connect(talker: Talker, patience_s: float) -> bool:

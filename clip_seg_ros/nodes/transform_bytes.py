@@ -93,7 +93,7 @@ class Layouts:
         # Of a single transform the bytes between stamp and numbers are its names. Of several the length and the first
         # names tell senders apart.
         single = raw[_HEADER_BYTES:_FIRST] == b"\x01\x00\x00\x00"
-        key = raw[16:-_NUMBERS.size] if single else (len(raw), raw[16:48])
+        key = raw[16 : -_NUMBERS.size] if single else (len(raw), raw[16:48])
         layout = self._known.get(key)
         if layout is not None and layout.fits(raw):
             return layout, False

@@ -70,7 +70,7 @@ class TransformFeed:
             node.create_subscription(
                 TFMessage, "/tf_static", self._on_static, TRANSFORMS_LATCHED, callback_group=group
             ),
-        ]  # fmt: skip
+        ]
         self._thread = SubscriptionThread(self._subscriptions, node.context, self._on_error, _PAUSE_S)
         threshold = JumpThreshold(min_forward=None, min_backward=Duration(seconds=-1), on_clock_change=True)
         self._jumps = node.get_clock().create_jump_callback(threshold, post_callback=self._on_jump)

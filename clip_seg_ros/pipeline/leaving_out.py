@@ -65,6 +65,9 @@ def _largest_part(region: ObjectRegion, inside: np.ndarray) -> ObjectRegion:
     mask = np.zeros_like(region.mask)
     mask[window_of(region.box_px)] = labels == label
     return replace(
-        region, mask=mask, box_px=(x + left, y + top, x + left + width, y + top + height), area_px=area,
+        region,
+        mask=mask,
+        box_px=(x + left, y + top, x + left + width, y + top + height),
+        area_px=area,
         centroid_px=(float(centroids[label][0]) + x, float(centroids[label][1]) + y),
-    )  # fmt: skip
+    )

@@ -116,9 +116,7 @@ def _no_points() -> tuple[np.ndarray, np.ndarray]:
     return np.empty((0, 3), np.float32), np.empty(0, np.int64)
 
 
-def _surface(
-    region: ObjectRegion, depth_m: np.ndarray, intrinsics: CameraIntrinsics
-) -> tuple[np.ndarray, np.ndarray]:
+def _surface(region: ObjectRegion, depth_m: np.ndarray, intrinsics: CameraIntrinsics) -> tuple[np.ndarray, np.ndarray]:
     """Returns the points (N, 3) of a region's visible surface and their pixels (N,), as ``Measurement`` has them."""
     if not depth_m.shape == region.mask.shape == (intrinsics.height, intrinsics.width):
         raise ValueError(

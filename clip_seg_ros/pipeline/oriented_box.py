@@ -58,12 +58,14 @@ def _quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
     """Turns a rotation matrix (3, 3) into (x, y, z, w) of length 1 with w >= 0."""
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation
     # Row i is 4 * q[i] * q, of q = (x, y, z, w). The longest row loses no digits, whatever the angle.
-    rows = np.array([
-        [1 + xx - yy - zz, xy + yx, xz + zx, zy - yz],
-        [xy + yx, 1 - xx + yy - zz, yz + zy, xz - zx],
-        [xz + zx, yz + zy, 1 - xx - yy + zz, yx - xy],
-        [zy - yz, xz - zx, yx - xy, 1 + xx + yy + zz],
-    ])  # fmt: skip
+    rows = np.array(
+        [
+            [1 + xx - yy - zz, xy + yx, xz + zx, zy - yz],
+            [xy + yx, 1 - xx + yy - zz, yz + zy, xz - zx],
+            [xz + zx, yz + zy, 1 - xx - yy + zz, yx - xy],
+            [zy - yz, xz - zx, yx - xy, 1 + xx + yy + zz],
+        ]
+    )
     row = rows[np.argmax(rows.diagonal())]
     row = row / np.linalg.norm(row)
     return tuple(map(float, row if row[3] >= 0 else -row))

@@ -49,9 +49,13 @@ class _Style:
         scale = min(max(min(shape[:2]) / 480, 0.75), 5.0)
         thin = round(2 * scale)
         return cls(
-            font_scale=0.5 * scale, thin=thin, thick=thin + 2 * max(1, round(scale)), pad=round(4 * scale),
-            stroke=max(1, round(1.4 * scale)), spacing=round(14 * scale),
-        )  # fmt: skip
+            font_scale=0.5 * scale,
+            thin=thin,
+            thick=thin + 2 * max(1, round(scale)),
+            pad=round(4 * scale),
+            stroke=max(1, round(1.4 * scale)),
+            spacing=round(14 * scale),
+        )
 
 
 def prompt_colors(prompts: Sequence[str]) -> dict[str, Color]:
@@ -60,7 +64,10 @@ def prompt_colors(prompts: Sequence[str]) -> dict[str, Color]:
 
 
 def draw(
-    rgb: np.ndarray, regions: Sequence[ObjectRegion], prompts: Sequence[str] = (), caption: str | None = None,
+    rgb: np.ndarray,
+    regions: Sequence[ObjectRegion],
+    prompts: Sequence[str] = (),
+    caption: str | None = None,
     corner: str = "",
 ) -> np.ndarray:
     """Draws contours, a light pattern in the masks, centroids and labels such as "red cup 0.93" on a copy of an image.

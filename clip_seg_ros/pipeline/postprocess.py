@@ -50,9 +50,7 @@ def masks(maps: ProbabilityMaps, threshold: float) -> MaskSet:
     return MaskSet(maps.prompts, maps.values > threshold, threshold)
 
 
-def regions(
-    maps: ProbabilityMaps, mask_set: MaskSet, min_area_px: int = 1, tidy: bool = False
-) -> list[ObjectRegion]:
+def regions(maps: ProbabilityMaps, mask_set: MaskSet, min_area_px: int = 1, tidy: bool = False) -> list[ObjectRegion]:
     """Takes each prompt's mask apart into connected objects (8-neighbours: touching at a corner is one object).
 
     Args:

@@ -141,9 +141,7 @@ class TemporalSmoother:
         picture.compare(rgb, 1.0 - self.strength)
         return picture.at_full_size()
 
-    def smooth(
-        self, maps: ProbabilityMaps, picture: Steadiness, threshold: float
-    ) -> tuple[ProbabilityMaps, MaskSet]:
+    def smooth(self, maps: ProbabilityMaps, picture: Steadiness, threshold: float) -> tuple[ProbabilityMaps, MaskSet]:
         """Takes one frame's answers and returns steadier ones, and the masks that they give.
 
         Prompts that are not in ``maps`` are forgotten.

@@ -157,9 +157,7 @@ class SceneRenderer:
 
     def _intrinsics(self, fovy_deg: float) -> CameraIntrinsics:
         focal = self.height / 2 / np.tan(np.radians(fovy_deg) / 2)
-        return CameraIntrinsics(
-            focal, focal, (self.width - 1) / 2, (self.height - 1) / 2, self.width, self.height
-        )
+        return CameraIntrinsics(focal, focal, (self.width - 1) / 2, (self.height - 1) / 2, self.width, self.height)
 
     def _labels(self, segmentation: np.ndarray, scene: Scene) -> np.ndarray:
         """Turns MuJoCo's (H, W, 2) geom ids into 1 + index of the object."""

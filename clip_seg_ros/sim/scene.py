@@ -163,7 +163,9 @@ def sample_scene(
         raise ValueError("a scene is drawn with unseen or with workshop, not with both")
     _check_pairs([*required, *forbidden])
     rng = np.random.default_rng([seed, 2])
-    shape_seed = seed // SCENES_PER_SHAPE_SET + (UNSEEN_SHAPE_SETS if unseen else WORKSHOP_SHAPE_SETS if workshop else 0)
+    shape_seed = seed // SCENES_PER_SHAPE_SET + (
+        UNSEEN_SHAPE_SETS if unseen else WORKSHOP_SHAPE_SETS if workshop else 0
+    )
     camera = _sample_camera(rng)
     count = max(int(rng.integers(objects[0], objects[1] + 1)), len(required) + 2 if required else 0)
     wanted = [_fill_pair(rng, pair, forbidden) for pair in required]

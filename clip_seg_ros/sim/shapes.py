@@ -49,9 +49,12 @@ class Shape:
         scale = np.array([across, across, up])
         parts = tuple(replace(part, vertices=part.vertices * scale) for part in self.parts)
         return replace(
-            self, parts=parts, footprint_radius=self.footprint_radius * across, height=self.height * up,
+            self,
+            parts=parts,
+            footprint_radius=self.footprint_radius * across,
+            height=self.height * up,
             lying_radius=self.lying_radius * across,
-        )  # fmt: skip
+        )
 
 
 def lathe(profile: list[tuple[float, float]], rgba: Rgba | None = None) -> Part:
@@ -85,9 +88,19 @@ def cuboid(size: tuple[float, float, float], centre: tuple[float, float, float],
     """Makes a block with sides of ``size`` (x, y, z) metres around ``centre``."""
     corners = np.array([(x, y, z) for z in (-0.5, 0.5) for y in (-0.5, 0.5) for x in (-0.5, 0.5)])
     faces = [
-        (0, 2, 1), (1, 2, 3), (4, 5, 6), (5, 7, 6), (0, 1, 4), (1, 5, 4),
-        (2, 6, 3), (3, 6, 7), (0, 4, 2), (2, 4, 6), (1, 3, 5), (3, 7, 5),
-    ]  # fmt: skip
+        (0, 2, 1),
+        (1, 2, 3),
+        (4, 5, 6),
+        (5, 7, 6),
+        (0, 1, 4),
+        (1, 5, 4),
+        (2, 6, 3),
+        (3, 6, 7),
+        (0, 4, 2),
+        (2, 4, 6),
+        (1, 3, 5),
+        (3, 7, 5),
+    ]
     return Part(corners * np.array(size) + np.array(centre), np.array(faces), rgba)
 
 
@@ -116,9 +129,14 @@ def _cup(rng: np.random.Generator) -> Shape:
     taper, wall = rng.uniform(0.78, 1.0), 0.004
     base = radius * taper
     profile = [
-        (0, 0), (base * 0.9, 0), (base, 0.006), (radius, height), (radius - wall, height),
-        (base - wall, 0.012), (0, 0.008),
-    ]  # fmt: skip
+        (0, 0),
+        (base * 0.9, 0),
+        (base, 0.006),
+        (radius, height),
+        (radius - wall, height),
+        (base - wall, 0.012),
+        (0, 0.008),
+    ]
     reach = rng.uniform(0.026, 0.036)
     handle = _handle((base + radius) / 2, 0.22 * height, 0.86 * height, reach, rng.uniform(0.0050, 0.0075))
     return Shape((lathe(profile), handle), radius + reach, height)
@@ -136,8 +154,10 @@ def _bowl(rng: np.random.Generator) -> Shape:
 def _bottle(rng: np.random.Generator) -> Shape:
     radius, height = rng.uniform(0.028, 0.040), rng.uniform(0.190, 0.270)
     neck, shoulder = radius * rng.uniform(0.32, 0.45), rng.uniform(0.55, 0.68) * height
-    slope = [(neck + (radius - neck) * (1 + np.cos(t)) / 2, shoulder + (0.17 * height) * t / np.pi)
-             for t in np.linspace(0, np.pi, 7)]  # fmt: skip
+    slope = [
+        (neck + (radius - neck) * (1 + np.cos(t)) / 2, shoulder + (0.17 * height) * t / np.pi)
+        for t in np.linspace(0, np.pi, 7)
+    ]
     body = lathe([(0, 0), (radius * 0.92, 0), (radius, 0.006), *slope, (neck, height * 0.93), (0, height * 0.93)])
     cap_rgba = [None, (0.12, 0.12, 0.13, 1.0), (0.9, 0.9, 0.9, 1.0)][rng.integers(3)]
     top, bottom = height, height * 0.905
@@ -165,10 +185,16 @@ def _can(rng: np.random.Generator) -> Shape:
     side = lathe([(0, rim), (radius, rim), (radius, height - rim), (0, height - rim)])
     foot = lathe([(0, 0), (radius * 0.86, 0), (radius, rim), (0, rim)], METAL_RGBA)
     lid = lathe(
-        [(0, height - rim), (radius, height - rim), (radius * 0.88, height), (radius * 0.80, height),
-         (radius * 0.78, height - 0.004), (0, height - 0.004)],
+        [
+            (0, height - rim),
+            (radius, height - rim),
+            (radius * 0.88, height),
+            (radius * 0.80, height),
+            (radius * 0.78, height - 0.004),
+            (0, height - 0.004),
+        ],
         METAL_RGBA,
-    )  # fmt: skip
+    )
     return Shape((side, foot, lid), radius, height, rolls=True, lying_radius=radius)
 
 
@@ -176,8 +202,14 @@ def _plate(rng: np.random.Generator) -> Shape:
     radius, height = rng.uniform(0.090, 0.125), rng.uniform(0.012, 0.020)
     well = radius * rng.uniform(0.58, 0.70)
     profile = [
-        (0, 0), (well, 0), (radius, height - 0.004), (radius, height), (well, 0.006), (well * 0.95, 0.005), (0, 0.005),
-    ]  # fmt: skip
+        (0, 0),
+        (well, 0),
+        (radius, height - 0.004),
+        (radius, height),
+        (well, 0.006),
+        (well * 0.95, 0.005),
+        (0, 0.005),
+    ]
     return Shape((lathe(profile),), radius, height)
 
 

@@ -30,9 +30,15 @@ def _spool(rng: np.random.Generator) -> Shape:
     core, thickness = flange * rng.uniform(0.38, 0.52), rng.uniform(0.007, 0.011)
     top = height - thickness
     profile = [
-        (0, 0), (flange, 0), (flange, thickness), (core, thickness), (core, top), (flange, top), (flange, height),
+        (0, 0),
+        (flange, 0),
+        (flange, thickness),
+        (core, thickness),
+        (core, top),
+        (flange, top),
+        (flange, height),
         (0, height),
-    ]  # fmt: skip
+    ]
     return Shape((lathe(profile),), flange, height, rolls=True, lying_radius=flange)
 
 
@@ -40,9 +46,16 @@ def _funnel(rng: np.random.Generator) -> Shape:
     rim, height = rng.uniform(0.060, 0.082), rng.uniform(0.110, 0.145)
     spout, neck, wall = rng.uniform(0.011, 0.015), rng.uniform(0.38, 0.48) * height, 0.003
     profile = [
-        (0, 0), (spout * 0.8, 0), (spout, neck), (rim, height - 0.012), (rim, height), (rim - wall, height),
-        (rim - wall, height - 0.012), (spout - wall, neck), (0, neck),
-    ]  # fmt: skip
+        (0, 0),
+        (spout * 0.8, 0),
+        (spout, neck),
+        (rim, height - 0.012),
+        (rim, height),
+        (rim - wall, height),
+        (rim - wall, height - 0.012),
+        (spout - wall, neck),
+        (0, neck),
+    ]
     return Shape((lathe(profile),), rim, height)
 
 

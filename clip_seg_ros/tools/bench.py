@@ -99,9 +99,7 @@ def run_models(args: argparse.Namespace) -> int:
     return 0
 
 
-def compare(
-    architecture: Architecture, counts: Sequence[int], repeats: int, threads: int
-) -> list[dict[str, object]]:
+def compare(architecture: Architecture, counts: Sequence[int], repeats: int, threads: int) -> list[dict[str, object]]:
     """Times both sides for every number of prompts and prints a table, row by row.
 
     Args:

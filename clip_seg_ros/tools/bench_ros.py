@@ -74,10 +74,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``clip-seg bench ros``."""
     parser.add_argument("--command", default="segment the red cup", metavar="TEXT", help="default: %(default)s")
     parser.add_argument("--model", default="clipseg-pocket", metavar="NAME", help="default: %(default)s")
-    parser.add_argument("--rate", type=_positive, default=30.0, metavar="HZ",
-                        help="the camera's images a second, up to 120 (default: %(default)g)")  # fmt: skip
-    parser.add_argument("--seconds", type=_positive, default=20.0, metavar="S",
-                        help="how long to measure each transport (default: %(default)g)")  # fmt: skip
+    parser.add_argument(
+        "--rate",
+        type=_positive,
+        default=30.0,
+        metavar="HZ",
+        help="the camera's images a second, up to 120 (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_positive,
+        default=20.0,
+        metavar="S",
+        help="how long to measure each transport (default: %(default)g)",
+    )
     parser.add_argument("--depth", action="store_true", help="a depth camera: the node finds positions too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.set_defaults(run=run)
@@ -106,8 +116,11 @@ def run(args: argparse.Namespace) -> int:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)
         figures = []
-        print(f"640x480 at {args.rate:g} Hz for {args.seconds:g} s, {args.model}, {args.command!r}, "
-              f"{len(os.sched_getaffinity(0))} processor cores\n{_HEAD}", flush=True)  # fmt: skip
+        print(
+            f"640x480 at {args.rate:g} Hz for {args.seconds:g} s, {args.model}, {args.command!r}, "
+            f"{len(os.sched_getaffinity(0))} processor cores\n{_HEAD}",
+            flush=True,
+        )
         for transport in TRANSPORTS:
             row = summary(*measure(args, names, transport))
             print(table_line(transport, row), flush=True)
@@ -157,9 +170,11 @@ def measure(args: argparse.Namespace, names: Sequence[str], transport: str) -> t
     ):
         _start_node_and_camera(children, args, names)
         observer = children.start(
-            "bench_observer", "clip_seg_ros.nodes.bench_observer",
-            ["--command", args.command, "--warm-up", str(WARM_UP_S), "--seconds", str(args.seconds)], talks=True,
-        )  # fmt: skip
+            "bench_observer",
+            "clip_seg_ros.nodes.bench_observer",
+            ["--command", args.command, "--warm-up", str(WARM_UP_S), "--seconds", str(args.seconds)],
+            talks=True,
+        )
         seen = _answer(children, observer.stdout, START_S + WARM_UP_S + args.seconds)
         logged = (Path(folder) / "referring.log").read_text(encoding="utf-8", errors="replace")
     if not seen["accepted"]:
@@ -206,8 +221,7 @@ def timings(masks_ns: Sequence[Sequence[int]], logged: str) -> list[Timing]:
         logged: The node's log; images that are missing there are left out.
     """
     noted = {
-        int(stamp_ns): (*map(float, spent), int(received))
-        for stamp_ns, *spent, received in _LOGGED.findall(logged)
+        int(stamp_ns): (*map(float, spent), int(received)) for stamp_ns, *spent, received in _LOGGED.findall(logged)
     }
     return [
         Timing((arrived_ns - stamp_ns) * 1e-6, *noted[stamp_ns][:3], arrived_ns * 1e-6, noted[stamp_ns][3])

@@ -34,9 +34,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument(
-        "--clear", nargs="*", choices=[*_FINDERS, "all"], metavar="WHAT",
-        help=f"remove some of it: {', '.join(_FINDERS)}; without a name, or with \"all\", everything",
-    )  # fmt: skip
+        "--clear",
+        nargs="*",
+        choices=[*_FINDERS, "all"],
+        metavar="WHAT",
+        help=f'remove some of it: {", ".join(_FINDERS)}; without a name, or with "all", everything',
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask before removing")
 
 

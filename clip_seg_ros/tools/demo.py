@@ -42,12 +42,22 @@ def add_parser(subparsers: Any) -> None:
     seeds.add_argument("--seeds", type=_seed_range, metavar="A-B", help="many scenes, summed up")
     parser.add_argument("--absent", action="store_true", help="scenes that do not hold what the command names")
     parser.add_argument("--once", action="store_true", help="stop after the first answer")
-    parser.add_argument("--overlay", type=Path, default=Path("clip_seg_demo.png"), metavar="FILE",
-                        help="where the picture goes (default: %(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--overlay",
+        type=Path,
+        default=Path("clip_seg_demo.png"),
+        metavar="FILE",
+        help="where the picture goes (default: %(default)s)",
+    )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the answer as JSON (--seeds: a list)")
     parser.add_argument("--json", type=Path, metavar="FILE", help='figures as a list of {"name", "value", "unit"}')
-    parser.add_argument("--timeout", type=float, default=120.0, metavar="S",
-                        help="seconds to wait for the start and for each answer (default: %(default)g)")  # fmt: skip
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="seconds to wait for the start and for each answer (default: %(default)g)",
+    )
 
 
 def _natural(text: str) -> int:
@@ -125,9 +135,10 @@ class _Session:
             # A JSON list of texts is a YAML list too.
             arguments += ["-p", f"{name}:={json.dumps(value or [''] if isinstance(value, list) else value)}"]
         self._children.start(
-            "referring", "clip_seg_ros.nodes.referring",
+            "referring",
+            "clip_seg_ros.nodes.referring",
             ["--ros-args", "--params-file", str(config / "referring.yaml")],
-        )  # fmt: skip
+        )
         self._children.start("sim_camera", "clip_seg_ros.nodes.sim_camera", arguments)
         self._observer = self._children.start("demo_observer", "clip_seg_ros.nodes.demo_observer", talks=True)
         threading.Thread(target=self._read, args=(self._observer.stdout,), daemon=True).start()

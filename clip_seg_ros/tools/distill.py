@@ -50,7 +50,6 @@ _UNKNOWN_RGB = (40, 40, 40)
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds the ``distill`` subcommand."""
-    labels, training = LabelSettings(), TrainSettings(1)
     parser = subparsers.add_parser(
         "distill",
         help="teach a small, fast network your classes from your pictures, without labels",
@@ -68,36 +67,54 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for labels and state (default: beside --out)")
     parser.add_argument("--teacher", default="maskclip-pocket", metavar="NAME", help="a model (%(default)s)")
     parser.add_argument(
-        "--network", default="lraspp_mobilenet_v3_large", metavar="NAME",
+        "--network",
+        default="lraspp_mobilenet_v3_large",
+        metavar="NAME",
         help=f"{TEACHER_NETWORK}: begins with the teacher's image tower, where that is a ResNet; {known_networks()} "
         "(%(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument("--size", type=int, default=256, metavar="PX", help="short side of what it sees (%(default)s)")
+    _add_training_options(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    labels, training = LabelSettings(), TrainSettings(1)
     parser.add_argument("--steps", type=int, default=4000, help="steps of training, both phases (%(default)s)")
     parser.add_argument("--batch", type=int, default=training.batch, help="pictures a step (%(default)s)")
     parser.add_argument(
         "--learning-rate", type=float, default=training.learning_rate, help="of the first phase (%(default)s)"
     )
     parser.add_argument(
-        "--self-share", type=float, default=training.self_share, metavar="0..1",
+        "--self-share",
+        type=float,
+        default=training.self_share,
+        metavar="0..1",
         help="share of the steps on the network's own labels (%(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--confidence", type=float, default=labels.confidence, metavar="0..1",
+        "--confidence",
+        type=float,
+        default=labels.confidence,
+        metavar="0..1",
         help="probability from which an answer is a label (%(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--background-below", type=float, default=labels.background_below, metavar="0..1",
+        "--background-below",
+        type=float,
+        default=labels.background_below,
+        metavar="0..1",
         help="where no class has this probability is background, unless --classes has one (%(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument("--seed", type=int, default=training.seed, help="of all that is random (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto (CUDA if there is any), cpu, cuda or cuda:N")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="float32",
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
         help="what teacher and student compute in, training included (%(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument("--threads", type=int, default=0, help="processor threads (default: all)")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -158,7 +175,7 @@ def _distill(args: argparse.Namespace) -> None:
     _say_speed(labeller, served, pictures, held_out[:_TIMED_PICTURES])
     examples = args.out.with_suffix(".png")
     write_picture(examples, example_grid(served, pictures, held_out[:_EXAMPLES]))
-    print(f"examples: {examples}\nto use it: Predictor.from_name(\"{args.out}\")")
+    print(f'examples: {examples}\nto use it: Predictor.from_name("{args.out}")')
 
 
 def _student(args: argparse.Namespace, labeller: Labeller) -> Student:

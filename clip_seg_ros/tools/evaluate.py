@@ -42,10 +42,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     suite = parser.add_argument_group("held-out scenes")
     suite.add_argument(
-        "--suite", choices=["embedded", "sequences"],
+        "--suite",
+        choices=["embedded", "sequences"],
         help="embedded: what the shipped models know (default, without --data); sequences: how steady masks, ids and "
         "positions are while the camera and things move",
-    )  # fmt: skip
+    )
     available = len(tabletop.TEST_SEEDS)
     suite.add_argument(
         "--scenes", type=int, help=f"how many of the {available} held-out scenes, spread evenly (default: all)"
@@ -89,9 +90,13 @@ def run(args: argparse.Namespace) -> int:
 def _wrong_call(args: argparse.Namespace) -> str | None:
     """What is wrong with the arguments, or ``None``."""
     of_suite = {
-        "--suite": args.suite, "--scenes": args.scenes, "--parts": args.parts, "--pictures": args.pictures,
-        "--sequences": args.sequences, "--frames": args.frames,
-    }  # fmt: skip
+        "--suite": args.suite,
+        "--scenes": args.scenes,
+        "--parts": args.parts,
+        "--pictures": args.pictures,
+        "--sequences": args.sequences,
+        "--frames": args.frames,
+    }
     of_data = {
         "--model": args.model,
         "--protocol": args.protocol,
@@ -151,7 +156,9 @@ def figure_table(figures: Iterable[Figure]) -> str:
     lines = []
     for heading, members in groups.items():
         lines += ["", heading]
-        lines += [f"  {figure.name.removeprefix(f'{heading}.'):<40} {figure.value:>9}  {figure.unit}" for figure in members]
+        lines += [
+            f"  {figure.name.removeprefix(f'{heading}.'):<40} {figure.value:>9}  {figure.unit}" for figure in members
+        ]
     return "\n".join(lines[1:])
 
 

@@ -48,11 +48,15 @@ class ChildProcesses:
         with open(self._log_dir / f"{name}.log", "w", encoding="utf-8") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
-                stdin=subprocess.PIPE if talks else subprocess.DEVNULL, stdout=subprocess.PIPE if talks else log,
-                stderr=log, text=True, env=self.env,
+                stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if talks else log,
+                stderr=log,
+                text=True,
+                env=self.env,
                 # A Ctrl-C in the terminal reaches the parent alone, which then ends the children in order.
-                start_new_session=True, preexec_fn=_end_with_parent,
-            )  # fmt: skip
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
         self._children[name] = child
         return child
 

@@ -27,9 +27,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("folder", type=Path, help="folder to write; it must be new or empty")
     parser.add_argument("--pictures", type=int, default=_PICTURES, metavar="N", help=f"how many (default: {_PICTURES})")
     parser.add_argument(
-        "--things", choices=list(THINGS), default="workshop",
+        "--things",
+        choices=list(THINGS),
+        default="workshop",
         help="what is named: " + "; ".join(f"{name}: {', '.join(kinds)}" for name, kinds in THINGS.items()),
-    )  # fmt: skip
+    )
     parser.add_argument("--held-out", action="store_true", help="other scenes and shapes, to measure with")
     parser.set_defaults(run=run)
 

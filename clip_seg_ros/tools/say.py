@@ -31,10 +31,20 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("text", nargs="+", metavar="TEXT", help="the command")
     add_arguments(parser)
-    parser.add_argument("--topic", type=topic_name, default="command", metavar="TOPIC",
-                        help="topic of the commands (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--timeout", type=seconds, default=30.0, metavar="S",
-                        help="seconds to wait for the outcome (default: %(default)g)")  # fmt: skip
+    parser.add_argument(
+        "--topic",
+        type=topic_name,
+        default="command",
+        metavar="TOPIC",
+        help="topic of the commands (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=30.0,
+        metavar="S",
+        help="seconds to wait for the outcome (default: %(default)g)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

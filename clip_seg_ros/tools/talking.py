@@ -26,8 +26,13 @@ _MOVED_PX, _MOVED_M = 20.0, 0.05
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that say which nodes are meant."""
-    parser.add_argument("--namespace", type=_ros_name, default="clip_seg", metavar="NAME",
-                        help="namespace of the nodes (default: %(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--namespace",
+        type=_ros_name,
+        default="clip_seg",
+        metavar="NAME",
+        help="namespace of the nodes (default: %(default)s)",
+    )
 
 
 def _ros_name(text: str) -> str:

@@ -21,8 +21,14 @@ from clip_seg_ros.training.methods import DATA_METHODS, TrainConfig, build_recip
 from clip_seg_ros.training.runner import Runner
 
 _FAULTS = (
-    DataError, WeightsError, RendererUnavailable, OSError, ValueError, FloatingPointError, distributed.ProcessLost,
-)  # fmt: skip
+    DataError,
+    WeightsError,
+    RendererUnavailable,
+    OSError,
+    ValueError,
+    FloatingPointError,
+    distributed.ProcessLost,
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

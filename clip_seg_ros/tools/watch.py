@@ -30,8 +30,13 @@ def add_parser(subparsers: Any) -> None:
     add_arguments(parser)
     parser.add_argument("--once", action="store_true", help="end after the objects of one image")
     parser.add_argument("--json", action="store_true", help="print every event as a line of JSON")
-    parser.add_argument("--timeout", type=seconds, default=30.0, metavar="S",
-                        help="seconds that --once waits for objects (default: %(default)g)")  # fmt: skip
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=30.0,
+        metavar="S",
+        help="seconds that --once waits for objects (default: %(default)g)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

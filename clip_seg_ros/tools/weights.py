@@ -67,7 +67,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     for action in (download, convert_):
         action.add_argument("--half", action="store_true", help="store float16: half the size, rounded")
     verify = actions.add_parser("verify", help="prove that a file, or weights by name, are whole and load")
-    verify.add_argument("file", metavar="FILE|NAME", help="a file of this package or a published one, or a name of the list")
+    verify.add_argument(
+        "file", metavar="FILE|NAME", help="a file of this package or a published one, or a name of the list"
+    )
     for action in (convert_, verify):
         _add_file_options(action)
     for action in (download, convert_, verify):
@@ -83,7 +85,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def _add_file_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--clip", type=Path, metavar="FILE", help="the CLIP that goes with a file which holds none, OpenAI's or open_clip's"
+        "--clip",
+        type=Path,
+        metavar="FILE",
+        help="the CLIP that goes with a file which holds none, OpenAI's or open_clip's",
     )
     parser.add_argument(
         "--classes",
@@ -91,7 +96,9 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
         help=f"names of the classes: {', '.join(class_list_names())}, or a text file with one a line",
     )
     parser.add_argument("--word-length", type=int, metavar="N", help="CRIS: words read of a phrase (17; 22 for G-Ref)")
-    parser.add_argument("--text-embeddings", type=Path, metavar="FILE", help="MaskCLIP's own: embeddings of the classes")
+    parser.add_argument(
+        "--text-embeddings", type=Path, metavar="FILE", help="MaskCLIP's own: embeddings of the classes"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -148,8 +155,16 @@ def _print_terms(name: str, entry: PublicWeights) -> None:
     how = entry.by_hand.replace("{name}", name) if entry.by_hand else f"`{download_command(name)}`"
     print(name)
     for what, text in (("page", entry.page), ("licence", entry.licence), ("get", how)):
-        print(textwrap.fill(text, _WIDTH, initial_indent=f"  {what:<8} ", subsequent_indent=" " * 11,
-                            break_long_words=False, break_on_hyphens=False))  # fmt: skip
+        print(
+            textwrap.fill(
+                text,
+                _WIDTH,
+                initial_indent=f"  {what:<8} ",
+                subsequent_indent=" " * 11,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )
 
 
 def _download(args: argparse.Namespace) -> None:
@@ -185,7 +200,9 @@ def _convert(args: argparse.Namespace) -> None:
         name = _own_name(args.name)
         path = resources.cache_dir() / file_name(name)
     if is_weight_file(args.file):
-        raise ValueError(f"{args.file} is converted already: use it as it is, or look at it with `clip-seg weights verify`")
+        raise ValueError(
+            f"{args.file} is converted already: use it as it is, or look at it with `clip-seg weights verify`"
+        )
     options = _file_options(args)
     model = store(convert(read_tensors(args.file), args.file.name, options), path, args.half, name)
     _report(model, path, f"was converted from {args.file} and loaded")
@@ -218,9 +235,7 @@ def _verify_embedded(name: str) -> None:
     print(f"  {_describe(model)}")
     for file in files:
         print(f"  {folder / file}, {(folder / file).stat().st_size / 1e6:.0f} MB")
-    print(
-        f"It knows the simulated table alone. For real pictures: `{download_command(model.for_real_pictures)}`"
-    )
+    print(f"It knows the simulated table alone. For real pictures: `{download_command(model.for_real_pictures)}`")
 
 
 def _not_here(name: str, folder: Path) -> str:
@@ -270,7 +285,9 @@ def _file_options(args: argparse.Namespace) -> dict[str, Any]:
     if args.text_embeddings is not None:
         tensors = read_tensors(args.text_embeddings)
         if len(tensors) != 1:
-            raise ValueError(f"--text-embeddings wants a file of one tensor, and {args.text_embeddings} has {len(tensors)}")
+            raise ValueError(
+                f"--text-embeddings wants a file of one tensor, and {args.text_embeddings} has {len(tensors)}"
+            )
         options["text_embeddings"] = next(iter(tensors.values()))
     return options
 
@@ -298,4 +315,3 @@ def _report(model: PromptableSegmenter, path: Path, happened: str) -> None:
     print(f"  {_describe(model)}\n  {path}, {path.stat().st_size / 1e6:.0f} MB")
     name = model.name if path == resources.cache_dir() / file_name(model.name) else path
     print(f'to use it: Predictor.from_name("{name}"), or ros2 launch clip_seg_ros seg.launch.py model:={name}')
-

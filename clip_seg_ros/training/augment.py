@@ -61,9 +61,7 @@ def random_scale(
     return replace(sample, rgb=rgb, labels=labels)
 
 
-def random_crop(
-    sample: SemanticSample, rng: np.random.Generator, crop_px: int, most: float = 0.75
-) -> SemanticSample:
+def random_crop(sample: SemanticSample, rng: np.random.Generator, crop_px: int, most: float = 0.75) -> SemanticSample:
     """Cuts a square out, or what there is of it in a smaller picture.
 
     A cut is drawn again, ten times at most, when one class covers ``most`` of its labelled pixels or more, or when it

@@ -127,9 +127,14 @@ def example_batch(
         corner = np.array([x + w / 2, y + h / 2]) - side / 2
         warp = np.array([[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]])
         cv2.warpAffine(
-            faded, warp, (side_px, side_px), dst=examples[row], flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT, borderValue=MEAN_RGB.tolist(),
-        )  # fmt: skip
+            faded,
+            warp,
+            (side_px, side_px),
+            dst=examples[row],
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=MEAN_RGB.tolist(),
+        )
     return augment(examples, np.zeros(len(pairs), bool), rng)
 
 
@@ -151,9 +156,13 @@ def crop_batch(
         if rng.random() < 0.5:
             warp[0] = [-warp[0, 0], 0, side_px - 1 - warp[0, 2]]
         cv2.warpAffine(
-            scenes.rgb[index.scene[pick]], warp, (side_px, side_px), dst=pixels[row],
-            flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE,
-        )  # fmt: skip
+            scenes.rgb[index.scene[pick]],
+            warp,
+            (side_px, side_px),
+            dst=pixels[row],
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
         if rng.random() < _EMPHASISED_SHARE:
             own = cv2.warpAffine(scenes.labels[index.scene[pick]], warp, (side_px, side_px), flags=cv2.INTER_NEAREST)
             pixels[row] = fade_background(pixels[row], own == index.label[pick])

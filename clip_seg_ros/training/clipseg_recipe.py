@@ -115,9 +115,13 @@ class CLIPSegRecipe:
     """
 
     def __init__(
-        self, settings: CLIPSegSettings, model: CLIPSeg, data: DrawnSamples[ReferringSample],
-        config: Mapping[str, Any], new_rows: Sequence[int] = (),
-    ) -> None:  # fmt: skip
+        self,
+        settings: CLIPSegSettings,
+        model: CLIPSeg,
+        data: DrawnSamples[ReferringSample],
+        config: Mapping[str, Any],
+        new_rows: Sequence[int] = (),
+    ) -> None:
         self.settings, self.model, self._data, self._config = settings, model, data, config
         self._before = _Before(model, settings.kept_phrases) if settings.kept_phrases else None
         device = model.decoder.film_mul.weight.device
@@ -147,11 +151,21 @@ class CLIPSegRecipe:
         s = self.settings
         factors = {"words": s.word_factor, "visual": s.image_factor}
         stage = Stage(
-            "clipseg", s.steps, s.learning_rate, s.weight_decay, self.module, self.terms,
-            begin=self._begin, warmup_steps=0, clip_norm=math.inf, schedule=Schedule("cosine", floor=s.floor),
-            betas=(0.9, 0.999), precision=s.precision, before_batch=self._load,
+            "clipseg",
+            s.steps,
+            s.learning_rate,
+            s.weight_decay,
+            self.module,
+            self.terms,
+            begin=self._begin,
+            warmup_steps=0,
+            clip_norm=math.inf,
+            schedule=Schedule("cosine", floor=s.floor),
+            betas=(0.9, 0.999),
+            precision=s.precision,
+            before_batch=self._load,
             rate_factors=[(f"{part}.", factor) for part, factor in factors.items() if part in self._trained],
-        )  # fmt: skip
+        )
         return [stage]
 
     def _begin(self) -> None:

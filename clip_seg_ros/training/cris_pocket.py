@@ -92,9 +92,14 @@ def build_cris_pocket(settings: CRISPocketSettings, clip_path: Path) -> tuple[CR
     clip, clip_config, tokenizer = pocket_clip(clip_path, words, _CONTEXT_LENGTH)
     spec = InputSpec(settings.input_px, "short_side", 32, IMAGENET_MEAN, IMAGENET_STD)
     own = CRISConfig(
-        settings.fpn_out, spec, n_layers=3, n_heads=4, feed_forward=settings.feed_forward, dropout=0.0,
+        settings.fpn_out,
+        spec,
+        n_layers=3,
+        n_heads=4,
+        feed_forward=settings.feed_forward,
+        dropout=0.0,
         detail_channels=settings.detail_channels,
-    )  # fmt: skip
+    )
     model = CRIS("cris_pocket", clip, own, tokenizer)
     _calm(model)
     config = {
@@ -102,9 +107,11 @@ def build_cris_pocket(settings: CRISPocketSettings, clip_path: Path) -> tuple[CR
         "cris": own.to_dict(),
         "clip": clip_config.to_dict(),
         "tokenizer": {
-            "kind": "compact", "known_words": list(tokenizer.known_words), "context_length": _CONTEXT_LENGTH,
+            "kind": "compact",
+            "known_words": list(tokenizer.known_words),
+            "context_length": _CONTEXT_LENGTH,
         },
-    }  # fmt: skip
+    }
     return model, config
 
 

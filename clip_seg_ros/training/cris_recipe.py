@@ -65,9 +65,15 @@ class CRISRecipe(WholeModelRecipe):
     """
 
     def __init__(
-        self, settings: CRISSettings, model: CRIS, config: Mapping[str, Any], draw: Draw,
-        first_draw: Draw | None = None, load: Callable[[int], None] | None = None, new_words: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        settings: CRISSettings,
+        model: CRIS,
+        config: Mapping[str, Any],
+        draw: Draw,
+        first_draw: Draw | None = None,
+        load: Callable[[int], None] | None = None,
+        new_words: bool = False,
+    ) -> None:
         super().__init__(model, config, load)
         self._new_words = new_words
         self.settings, self._draw, self._first_draw = settings, draw, first_draw or draw
@@ -85,10 +91,17 @@ class CRISRecipe(WholeModelRecipe):
             parts.insert(0, ("first", s.first_steps, self.first_terms, Schedule("constant")))
         return [
             Stage(
-                name, steps, s.learning_rate, s.weight_decay, loss=loss, schedule=schedule, rate_factors=factors, **common
+                name,
+                steps,
+                s.learning_rate,
+                s.weight_decay,
+                loss=loss,
+                schedule=schedule,
+                rate_factors=factors,
+                **common,
             )
             for name, steps, loss, schedule in parts
-        ]  # fmt: skip
+        ]
 
     def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Draws a batch and returns the terms of its loss."""

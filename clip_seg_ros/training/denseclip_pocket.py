@@ -79,9 +79,17 @@ def build_denseclip_pocket(settings: DenseCLIPPocketSettings, clip_path: Path) -
     text.load_state_dict(state | {"positional_embedding": state["positional_embedding"][:length]})
     spec = InputSpec(settings.input_px, "short_side", 32, IMAGENET_MEAN, IMAGENET_STD)
     own = DenseCLIPConfig(
-        SEMANTIC_CLASSES, spec, _NAME_LENGTH, _CONTEXTS, context_width=64, context_layers=2, pyramid_channels=64,
-        head_channels=64, context_aware=settings.context_aware, score_map=settings.score_map,
-    )  # fmt: skip
+        SEMANTIC_CLASSES,
+        spec,
+        _NAME_LENGTH,
+        _CONTEXTS,
+        context_width=64,
+        context_layers=2,
+        pyramid_channels=64,
+        head_channels=64,
+        context_aware=settings.context_aware,
+        score_map=settings.score_map,
+    )
     model = DenseCLIP("denseclip_pocket", DenseResNet(clip.visual), text, own, tokenizer)
     config = {
         "kind": "denseclip",

@@ -54,9 +54,13 @@ class DenseCLIPRecipe(WholeModelRecipe):
     """
 
     def __init__(
-        self, settings: DenseCLIPSettings, model: DenseCLIP, config: Mapping[str, Any],
-        draw: Callable[[np.random.Generator], ClassBatch], load: Callable[[int], None] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        settings: DenseCLIPSettings,
+        model: DenseCLIP,
+        config: Mapping[str, Any],
+        draw: Callable[[np.random.Generator], ClassBatch],
+        load: Callable[[int], None] | None = None,
+    ) -> None:
         super().__init__(model, config, load)
         self.settings, self._draw = settings, draw
 
@@ -65,12 +69,19 @@ class DenseCLIPRecipe(WholeModelRecipe):
         s = self.settings
         return [
             Stage(
-                "fine-tuning", s.steps, s.learning_rate, s.weight_decay, self, self.terms,
+                "fine-tuning",
+                s.steps,
+                s.learning_rate,
+                s.weight_decay,
+                self,
+                self.terms,
                 rate_factors=(("model.backbone.", s.image_factor),),
-                schedule=Schedule("poly", floor=min(1.0, 1e-6 / s.learning_rate)), before_batch=self._load,
-                precision=s.precision, clip_norm=s.clip_norm,
+                schedule=Schedule("poly", floor=min(1.0, 1e-6 / s.learning_rate)),
+                before_batch=self._load,
+                precision=s.precision,
+                clip_norm=s.clip_norm,
             )
-        ]  # fmt: skip
+        ]
 
     def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Draws a batch and returns the terms of its loss."""

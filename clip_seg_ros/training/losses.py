@@ -6,9 +6,7 @@ import torch
 import torch.nn.functional as F
 
 
-def text_to_pixel_loss(
-    logits: torch.Tensor, mask: torch.Tensor, ignored: torch.Tensor | None = None
-) -> torch.Tensor:
+def text_to_pixel_loss(logits: torch.Tensor, mask: torch.Tensor, ignored: torch.Tensor | None = None) -> torch.Tensor:
     """CRIS's text-to-pixel contrastive loss (section 3.3, equations 9 and 10).
 
     A pixel's correlation with its sentence is pulled up inside the object and pushed down outside: the mean binary

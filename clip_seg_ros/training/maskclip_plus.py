@@ -105,17 +105,22 @@ class MaskCLIPPlus:
             self._run(runner, part, steps, settings.self_learning_rate, part, partial(self._label, part))
         self.student.eval()
 
-    def _run(
-        self, runner: Runner, name: str, steps: int, rate: float, part: str, begin: Callable[[], None]
-    ) -> None:
+    def _run(self, runner: Runner, name: str, steps: int, rate: float, part: str, begin: Callable[[], None]) -> None:
         settings = self.settings
         loss = partial(self._terms, part)
         if steps:
             runner.run(
                 Stage(
-                    name, steps, rate, settings.weight_decay, self.student, loss, begin, _WARMUP_STEPS,
+                    name,
+                    steps,
+                    rate,
+                    settings.weight_decay,
+                    self.student,
+                    loss,
+                    begin,
+                    _WARMUP_STEPS,
                     precision=settings.precision,
-                )  # fmt: skip
+                )
             )
 
     def guided_weights(self) -> dict[str, torch.Tensor] | None:

@@ -19,9 +19,29 @@ ANY_KIND_WORDS = ("object", "thing")
 ARTICLES = ("the {}", "a {}")
 # Nouns outside the vocabulary. Their pieces all share one "unknown" embedding, which so learns to mean "not here".
 UNKNOWN_NOUNS = (
-    "giraffe", "phone", "person", "dog", "chair", "laptop", "keys", "banana", "scissors", "shoe", "lamp", "keyboard",
-    "spoon", "fork", "umbrella", "screwdriver", "robot", "flower", "towel", "glove", "toothbrush", "stapler",
-)  # fmt: skip
+    "giraffe",
+    "phone",
+    "person",
+    "dog",
+    "chair",
+    "laptop",
+    "keys",
+    "banana",
+    "scissors",
+    "shoe",
+    "lamp",
+    "keyboard",
+    "spoon",
+    "fork",
+    "umbrella",
+    "screwdriver",
+    "robot",
+    "flower",
+    "towel",
+    "glove",
+    "toothbrush",
+    "stapler",
+)
 
 _SURFACE_SHARE = 0.04
 

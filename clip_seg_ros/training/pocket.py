@@ -106,9 +106,7 @@ def build_pocket(settings: PocketSettings) -> tuple[CLIPSeg, backbone.ClipConfig
         tap_widths=tuple(settings.width * 4 * 2 ** (stage - 1) for stage in stages),
         stride=8,
         prefix_tokens=0,
-        input_spec=InputSpec(
-            settings.input_px, "short_side", 16, IMAGENET_MEAN, IMAGENET_STD
-        ),
+        input_spec=InputSpec(settings.input_px, "short_side", 16, IMAGENET_MEAN, IMAGENET_STD),
         reduce_dim=settings.reduce_dim,
         feed_forward=settings.feed_forward,
         image_prompt_px=settings.crop_px,
@@ -225,8 +223,8 @@ class PocketRecipe(nn.Module):
         return terms
 
     def _token_loss(self, tokens: Sequence[torch.Tensor], batch: SceneBatch, grid: tuple[int, int]) -> torch.Tensor:
-        classes, colors = self.token_head(torch.cat(tokens, dim=-1)).flatten(0, 1).split(
-            [len(SEMANTIC_CLASSES), len(COLORS)], dim=1
+        classes, colors = (
+            self.token_head(torch.cat(tokens, dim=-1)).flatten(0, 1).split([len(SEMANTIC_CLASSES), len(COLORS)], dim=1)
         )
         class_ids, color = at_grid(batch.class_map, grid).flatten(), at_grid(batch.color_map, grid).flatten()
         return cross_entropy_of_known(classes, class_ids) + cross_entropy_of_known(colors, color)

@@ -22,8 +22,13 @@ from tqdm import tqdm
 
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.optimizer import (
-    MixedPrecision, Precision, Schedule, load_optimizer, make_adamw, set_rates,
-)  # fmt: skip
+    MixedPrecision,
+    Precision,
+    Schedule,
+    load_optimizer,
+    make_adamw,
+    set_rates,
+)
 from clip_seg_ros.training.tracking import Curve, LossMeans
 
 _SAVE_EVERY_S = 60.0
@@ -173,9 +178,7 @@ class Runner:
                 load_optimizer(optimizer, state["optimizer"])
                 amp.load_state_dict(state.get("scaler", {}))
             except (ValueError, KeyError, RuntimeError) as error:
-                raise ValueError(
-                    f"{self.state_file} does not fit stage {stage.name!r} ({error}): {_REMEDY}"
-                ) from error
+                raise ValueError(f"{self.state_file} does not fit stage {stage.name!r} ({error}): {_REMEDY}") from error
         course = _Course(parameters, optimizer, amp, LossMeans(state.get("means")), device)
         return course, state.get("step", 0), state.get("spent_s", 0.0)
 
@@ -183,9 +186,13 @@ class Runner:
         started = saved = time.monotonic()
         means = course.means
         bar = tqdm(
-            range(first, stage.steps), initial=first, total=stage.steps, desc=stage.name, mininterval=2.0,
+            range(first, stage.steps),
+            initial=first,
+            total=stage.steps,
+            desc=stage.name,
+            mininterval=2.0,
             disable=distributed.rank() != 0,
-        )  # fmt: skip
+        )
         for step in bar:
             rate = self._step(stage, step, course)
             bar.set_postfix({name: f"{value:.3f}" for name, value in means.running.items()}, refresh=False)

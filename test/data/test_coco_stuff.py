@@ -13,10 +13,27 @@ from clip_seg_ros.data.samples import IGNORED, DataError
 SIZE = (14, 20)
 # COCO's own numbers of some classes, from 1, as cocostuff/labels.txt has them.
 KNOWN = {
-    1: "person", 11: "fire hydrant", 13: "stop sign", 25: "giraffe", 27: "backpack", 31: "handbag", 44: "bottle",
-    46: "wine glass", 65: "bed", 67: "dining table", 70: "toilet", 72: "tv", 82: "refrigerator", 84: "book",
-    90: "toothbrush", 92: "banner", 95: "bridge", 124: "grass", 157: "sky-other", 182: "wood",
-}  # fmt: skip
+    1: "person",
+    11: "fire hydrant",
+    13: "stop sign",
+    25: "giraffe",
+    27: "backpack",
+    31: "handbag",
+    44: "bottle",
+    46: "wine glass",
+    65: "bed",
+    67: "dining table",
+    70: "toilet",
+    72: "tv",
+    82: "refrigerator",
+    84: "book",
+    90: "toothbrush",
+    92: "banner",
+    95: "bridge",
+    124: "grass",
+    157: "sky-other",
+    182: "wood",
+}
 # The numbers of things that no picture has: labels.txt calls them street sign, hat, shoe and so on.
 UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}
 USED = [number for number in range(1, 183) if number not in UNUSED]

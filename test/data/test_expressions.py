@@ -125,10 +125,16 @@ def test_every_settled_expression_is_found_and_no_other():
     relations = Counter()
     for _ in range(60):
         objects = [
-            SeenObject(label, COLORS[rng.integers(3)], KINDS[rng.integers(3)], rng.random(), int(rng.integers(50, 400)),
-                       (rng.uniform(-0.3, 0.3), rng.uniform(0.5, 1.1)))
+            SeenObject(
+                label,
+                COLORS[rng.integers(3)],
+                KINDS[rng.integers(3)],
+                rng.random(),
+                int(rng.integers(50, 400)),
+                (rng.uniform(-0.3, 0.3), rng.uniform(0.5, 1.1)),
+            )
             for label in range(1, rng.integers(2, 8))
-        ]  # fmt: skip
+        ]
         found = all_expressions(objects)
         assert len(found) == len(set(found))
         assert set(found) == everything_that_can_be_said(objects)

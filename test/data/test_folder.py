@@ -44,8 +44,11 @@ def test_a_row_is_a_sample(root):
     assert data.pictures == ("images/desk.jpg", "images/desk.jpg", "images/shelf.png", "images/shelf.png")
     samples = [data[index] for index in range(len(data))]
     assert [sample.name for sample in samples] == [
-        "images/desk.jpg:2", "images/desk.jpg:3", "images/shelf.png:5", "images/shelf.png:6",
-    ]  # fmt: skip
+        "images/desk.jpg:2",
+        "images/desk.jpg:3",
+        "images/shelf.png:5",
+        "images/shelf.png:6",
+    ]
     assert [sample.phrase for sample in samples] == list(data.phrases)
     expected = np.zeros((24, 32), bool)
     expected[2:9, 3:8] = True
@@ -101,7 +104,10 @@ def test_all_wrong_rows_are_named_at_once(root):
         (HEADER, "has a header and no rows"),
         (HEADER + "images/desk.jpg,masks/desk_cup.png,pens, and a cup\n", "line 2: .* must have 3 cells; a phrase"),
         (HEADER + "images/desk.jpg,masks/desk_cup.png\n", "line 2: the row must have 3 cells"),
-        (HEADER + 'images/desk.jpg,masks/desk_cup.png,"a cup\n', "after line 1: unexpected end .* is a quote left open"),
+        (
+            HEADER + 'images/desk.jpg,masks/desk_cup.png,"a cup\n',
+            "after line 1: unexpected end .* is a quote left open",
+        ),
         (HEADER + "images/desk.jpg,masks/desk_cup.png,tasse \udce9\n", "is not in UTF-8 .*: save it as CSV"),
     ],
 )

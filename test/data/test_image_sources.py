@@ -30,9 +30,14 @@ def header(stamp):
 def raw(pixels, encoding="rgb8", stamp=0, padding=0):
     rows = np.pad(pixels.reshape(len(pixels), -1), ((0, 0), (0, padding)), constant_values=99)
     return ROS.types[IMAGE](
-        header=header(stamp), height=pixels.shape[0], width=pixels.shape[1], encoding=encoding, is_bigendian=0,
-        step=rows.shape[1], data=rows.ravel(),
-    )  # fmt: skip
+        header=header(stamp),
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        is_bigendian=0,
+        step=rows.shape[1],
+        data=rows.ravel(),
+    )
 
 
 def compressed(rgb, suffix=".jpg", stamp=0):

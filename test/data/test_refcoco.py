@@ -59,9 +59,14 @@ def write_refs(path, refs):
 
 def annotation(ann_id, image_id, segmentation):
     return {
-        "id": ann_id, "image_id": image_id, "category_id": 62, "segmentation": segmentation, "area": 64.0, "iscrowd": 0,
+        "id": ann_id,
+        "image_id": image_id,
+        "category_id": 62,
+        "segmentation": segmentation,
+        "area": 64.0,
+        "iscrowd": 0,
         "bbox": [4.0, 4.0, 8.0, 8.0],
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture

@@ -47,9 +47,12 @@ except KeyboardInterrupt:
 def test_ctrl_c_ends_a_rendering_quietly(tmp_path, at_least):
     """A terminal sends Ctrl-C to all processes of the program, the workers too."""
     program = subprocess.Popen(
-        [sys.executable, "-c", RENDERING, str(tmp_path / "scenes")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-c", RENDERING, str(tmp_path / "scenes")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
         while int(program.stdout.readline()) < at_least:
             pass

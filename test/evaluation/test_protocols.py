@@ -142,9 +142,7 @@ def test_a_mask_of_another_size_is_named(clipseg: Predictor, scenes: list, label
         with pytest.raises(DataError, match=scenes[0].name):
             evaluate(PhraseAnswers(clipseg), wrong, [0])
     with pytest.raises(DataError, match=r"\(120, 160\).*\(119, 160\)"):
-        evaluate_semantic(
-            LabelAnswers(clipseg, CLASSES), [replace(labelled[0], labels=labelled[0].labels[1:])], [0]
-        )
+        evaluate_semantic(LabelAnswers(clipseg, CLASSES), [replace(labelled[0], labels=labelled[0].labels[1:])], [0])
 
 
 def with_edges(scenes: list) -> list:

@@ -49,8 +49,11 @@ def test_json_says_what_was_run_and_has_all_there_is(tmp_path: Path, phrases: Ph
 
     content = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"), parse_constant=refuse)
     assert content["run"] == {
-        "package": "clip_seg_ros", "version": report.package_version(), "model": "m", "threshold": 0.3
-    }  # fmt: skip
+        "package": "clip_seg_ros",
+        "version": report.package_version(),
+        "model": "m",
+        "threshold": 0.3,
+    }
     assert content["figures"] == [
         {"name": "phrases.mean_iou", "value": 0.5, "unit": "mIoU at 0.3"},
         {"name": "phrases.boundary_f", "value": None, "unit": "F"},
@@ -65,8 +68,9 @@ def test_json_of_labels_has_every_class(tmp_path: Path, semantic: SemanticEvalua
     report.write_json(tmp_path / "r.json", {}, semantic)
     content = json.loads((tmp_path / "r.json").read_text())
     assert content["classes"][1:] == [
-        {"name": "cup", "iou": 0.2, "accuracy": 0.25}, {"name": "sofa", "iou": None, "accuracy": None}
-    ]  # fmt: skip
+        {"name": "cup", "iou": 0.2, "accuracy": 0.25},
+        {"name": "sofa", "iou": None, "accuracy": None},
+    ]
     assert content["figures"][0]["value"] == 1
 
 

@@ -138,9 +138,7 @@ class Golden:
         if name in self._listing.get("files", ()):
             pytest.skip(f"{name} is left out of the recordings that come with the tests; --golden names a whole set")
 
-    def check(
-        self, actual: torch.Tensor, key: str, relative: float | None = None, scale: float | None = None
-    ) -> None:
+    def check(self, actual: torch.Tensor, key: str, relative: float | None = None, scale: float | None = None) -> None:
         """Compares with a recorded tensor; one called LND holds tokens ahead of the batch, ``actual`` behind it.
 
         The limit is ``relative`` times the recorded tensor's largest value, or times ``scale``.

@@ -196,11 +196,18 @@ def test_patches_of_32_pixels() -> None:
         "kind": "clipseg",
         "clip": ClipConfig(embed_dim=20, vision=vision, text=text).to_dict(),
         "clipseg": CLIPSegConfig(
-            embed_dim=20, extract_layers=(0, 1), tap_widths=(24, 24), stride=32, prefix_tokens=1,
-            input_spec=InputSpec(64, "squash", 32, (0.5,) * 3, (0.5,) * 3), reduce_dim=8, n_heads=2, feed_forward=16,
+            embed_dim=20,
+            extract_layers=(0, 1),
+            tap_widths=(24, 24),
+            stride=32,
+            prefix_tokens=1,
+            input_spec=InputSpec(64, "squash", 32, (0.5,) * 3, (0.5,) * 3),
+            reduce_dim=8,
+            n_heads=2,
+            feed_forward=16,
         ).to_dict(),
         "tokenizer": tokenizer_config(20, 8),
-    }  # fmt: skip
+    }
     model = CLIPSeg.from_config("b32", json.loads(json.dumps(config))).eval()
     pixels = torch.randn(1, 3, 96, 160, generator=torch.Generator().manual_seed(1))
     assert model.decode(model.encode_image(pixels), model.encode_text(["18 3 19"])).shape == (1, 1, 96, 160)

@@ -21,16 +21,29 @@ def pair(request: pytest.FixtureRequest) -> tuple[CLIPSegForImageSegmentation, C
     """(theirs, ours), with the same random weights."""
     config = CLIPSegConfig(
         text_config={
-            "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 3,
-            "num_attention_heads": 4, "max_position_embeddings": 20, "eos_token_id": END, "projection_dim": 24,
+            "vocab_size": VOCAB,
+            "hidden_size": 32,
+            "intermediate_size": 128,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 20,
+            "eos_token_id": END,
+            "projection_dim": 24,
         },
         vision_config={
-            "hidden_size": 48, "intermediate_size": 192, "num_hidden_layers": 5, "num_attention_heads": 4,
-            "image_size": 64, "patch_size": 16,
+            "hidden_size": 48,
+            "intermediate_size": 192,
+            "num_hidden_layers": 5,
+            "num_attention_heads": 4,
+            "image_size": 64,
+            "patch_size": 16,
         },
-        projection_dim=24, reduce_dim=16, extract_layers=[0, 2, 3], decoder_intermediate_size=64,
+        projection_dim=24,
+        reduce_dim=16,
+        extract_layers=[0, 2, 3],
+        decoder_intermediate_size=64,
         use_complex_transposed_convolution=request.param,
-    )  # fmt: skip
+    )
     torch.manual_seed(0)
     theirs = CLIPSegForImageSegmentation(config).eval()
     for name, parameter in theirs.named_parameters():
@@ -39,7 +52,9 @@ def pair(request: pytest.FixtureRequest) -> tuple[CLIPSegForImageSegmentation, C
             parameter.data += 0.1 * torch.randn(parameter.shape)
     options = {"extract_layers": (0, 2, 3), "vision_head_width": 12, "text_head_width": 8}
     converted = convert(theirs.state_dict(), "transformers", options)
-    return theirs.double(), build_from_config("ours", converted.config, converted.tensors, "transformers").double().eval()
+    return theirs.double(), build_from_config(
+        "ours", converted.config, converted.tensors, "transformers"
+    ).double().eval()
 
 
 @pytest.mark.parametrize("size", [64, 96, 352])
@@ -52,9 +67,7 @@ def test_logits_are_equal_in_double_precision(pair: tuple[CLIPSegForImageSegment
         numbers = [int(number) for number in prompt.split()]
         row[: len(numbers)] = torch.tensor(numbers)
     pixels = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(size)).double()
-    expected = theirs(
-        input_ids=ids, pixel_values=pixels.expand(3, -1, -1, -1), interpolate_pos_encoding=True
-    ).logits
+    expected = theirs(input_ids=ids, pixel_values=pixels.expand(3, -1, -1, -1), interpolate_pos_encoding=True).logits
     logits = ours.decode(ours.encode_image(pixels), ours.encode_text(prompts))[0]
     assert (expected[0] - expected[1]).abs().max() > 0.01
     assert_near(logits, expected, relative=1e-9)

@@ -16,9 +16,12 @@ from clip_seg_ros.models.tokenizer import IdTokenizer
 WORDS = 9
 PROMPTS = ["28 5 29", "28 5 6 7 8 29", "28 1 2 29"]
 CONFIG = CRISConfig(
-    fpn_out=(12, 16, 24), input_spec=InputSpec(96, "letterbox", 32, CLIP_MEAN, CLIP_STD), n_layers=2, n_heads=4,
+    fpn_out=(12, 16, 24),
+    input_spec=InputSpec(96, "letterbox", 32, CLIP_MEAN, CLIP_STD),
+    n_layers=2,
+    n_heads=4,
     feed_forward=32,
-)  # fmt: skip
+)
 
 
 def clip_config(**vision) -> ClipConfig:
@@ -129,7 +132,9 @@ def test_detail_corrects_nothing_before_it_is_trained(cris: CRIS, pixels: torch.
 
 def test_detail_moves_what_lies_in_a_place(pixels: torch.Tensor) -> None:
     torch.manual_seed(0)
-    model = CRIS("detailed", build_clip(clip_config()), replace(CONFIG, detail_channels=4), IdTokenizer(30, WORDS)).eval()
+    model = CRIS(
+        "detailed", build_clip(clip_config()), replace(CONFIG, detail_channels=4), IdTokenizer(30, WORDS)
+    ).eval()
     torch.nn.init.normal_(model.proj.sharpen[-1].weight)
     text = model.encode_text(PROMPTS)
     with torch.no_grad():
@@ -139,7 +144,9 @@ def test_detail_moves_what_lies_in_a_place(pixels: torch.Tensor) -> None:
         # Another detail at one place reaches two convolutions of 3x3 far and no further.
         other = features.taps[3].clone()
         other[0, :, 8, 12] += 1.0
-        moved = (model.decode(replace(features, taps=(*features.taps[:3], other)), text) - logits).abs() > 1e-3 * logits.abs().max()
+        moved = (
+            model.decode(replace(features, taps=(*features.taps[:3], other)), text) - logits
+        ).abs() > 1e-3 * logits.abs().max()
     assert moved[0].any() and not moved[1].any()
     rows, columns = moved[0].any(dim=0).nonzero().T
     assert rows.min() >= 6 and rows.max() <= 10 and columns.min() >= 10 and columns.max() <= 14

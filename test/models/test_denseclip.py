@@ -214,7 +214,8 @@ def test_the_configuration_survives_json(backbone: str, prompting: str) -> None:
     assert not again.text_encoder.positional_embedding.requires_grad and again.contexts.requires_grad
     pixels = images(1, 3, 64, 64)
     assert_near(
-        again.decode(again.encode_image(pixels), again.encode_text(NAMES)), model.decode(model.encode_image(pixels), model.encode_text(NAMES))
+        again.decode(again.encode_image(pixels), again.encode_text(NAMES)),
+        model.decode(model.encode_image(pixels), model.encode_text(NAMES)),
     )
 
 

@@ -153,7 +153,9 @@ def download(
 
     def run(*more: str, offline: bool = False) -> Result:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
         code = main([*COMMAND, *more])
         captured = capfd.readouterr()
@@ -194,7 +196,9 @@ def test_download_converts_keeps_and_serves_offline(
     assert "CLIPSeg" in result.out and "any phrase" in result.out
     assert sorted(path.name for path in (home / "weights").iterdir()) == ["SHA256SUMS", f"{NAME}.safetensors"]
     model = build_segmenter(NAME)
-    assert model.decode(model.encode_image(torch.randn(1, 3, 64, 64)), model.encode_text(["126 5 127"])).isfinite().all()
+    assert (
+        model.decode(model.encode_image(torch.randn(1, 3, 64, 64)), model.encode_text(["126 5 127"])).isfinite().all()
+    )
     assert model.decoder.film_mul.weight.equal(tensors["decoder.film_mul.weight"])
 
     asked = len(hub.requests)
@@ -219,7 +223,10 @@ def test_a_cut_connection_is_taken_up_where_it_broke(
     hub: Hub, download: Callable[..., Result], tensors: dict[str, torch.Tensor]
 ) -> None:
     # More than one of the pieces that huggingface_hub reads; old files hold such a table, which is not needed.
-    long = {**tensors, "clip.text_model.embeddings.position_ids": torch.zeros(2 * constants.DOWNLOAD_CHUNK_SIZE // 8).long()}
+    long = {
+        **tensors,
+        "clip.text_model.embeddings.position_ids": torch.zeros(2 * constants.DOWNLOAD_CHUNK_SIZE // 8).long(),
+    }
     hub.files[address("model.safetensors")] = save(long)
     hub.cut_after = constants.DOWNLOAD_CHUNK_SIZE + 1000
 

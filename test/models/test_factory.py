@@ -55,9 +55,7 @@ def weights_dir(tmp_path: Path) -> Path:
 def write(folder: Path, model: CLIPSeg, clip_config: dict) -> None:
     save_safetensors(folder / "clip_pocket.safetensors", model.clip.state_dict(), clip_config, half=False)
     decoder = model.decoder
-    save_safetensors(
-        folder / "clipseg_pocket.safetensors", decoder.state_dict(), decoder.config.to_dict(), half=False
-    )
+    save_safetensors(folder / "clipseg_pocket.safetensors", decoder.state_dict(), decoder.config.to_dict(), half=False)
     update_sums(folder)
 
 
@@ -79,7 +77,9 @@ def test_unknown_name(weights_dir: Path) -> None:
 
 
 def test_missing_weights(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"clip_pocket\.safetensors, clipseg_pocket\.safetensors of clipseg-pocket does not exist in"):
+    with pytest.raises(
+        WeightsError, match=r"clip_pocket\.safetensors, clipseg_pocket\.safetensors of clipseg-pocket does not exist in"
+    ):
         build_segmenter("clipseg-pocket", tmp_path)
 
 
@@ -107,7 +107,12 @@ def test_weights_of_another_shape(weights_dir: Path) -> None:
 
 def own_config(model: CLIPSeg, clip: ClipConfig) -> dict:
     tokenizer = {"kind": "compact", "known_words": WORDS, "context_length": 6}
-    return {"kind": "clipseg", "clip": clip.to_dict(), "clipseg": model.decoder.config.to_dict(), "tokenizer": tokenizer}
+    return {
+        "kind": "clipseg",
+        "clip": clip.to_dict(),
+        "clipseg": model.decoder.config.to_dict(),
+        "tokenizer": tokenizer,
+    }
 
 
 def test_weights_that_are_loaded_are_not_drawn_first() -> None:

@@ -45,9 +45,11 @@ def with_statistics(module: nn.Module) -> nn.Module:
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
             for values, low, high in (
-                (norm.weight, 0.5, 2.0), (norm.bias, -1.0, 1.0), (norm.running_mean, -1.0, 1.0),
+                (norm.weight, 0.5, 2.0),
+                (norm.bias, -1.0, 1.0),
+                (norm.running_mean, -1.0, 1.0),
                 (norm.running_var, 0.3, 3.0),
-            ):  # fmt: skip
+            ):
                 values.data.uniform_(low, high, generator=generator)
     return module.eval()
 

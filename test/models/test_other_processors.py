@@ -38,9 +38,20 @@ def test_models_equal_their_recordings(processor: str, request: pytest.FixtureRe
         **PROCESSORS[processor],
     }
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--golden={request.config.getoption('--golden')}",
-         *files, MODELS / "test_factory.py"],
-        env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"--golden={request.config.getoption('--golden')}",
+            *files,
+            MODELS / "test_factory.py",
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
     assert " passed" in result.stdout

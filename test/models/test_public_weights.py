@@ -36,7 +36,9 @@ def test_names(name: str) -> None:
     assert Path(file_name(name)).name == file_name(name)
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "../a", ".a", "a b", "open_clip:a", "open_clip:../a", "open_clip:a/../b", "a\n"])
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "../a", ".a", "a b", "open_clip:a", "open_clip:../a", "open_clip:a/../b", "a\n"]
+)
 def test_no_names(name: str) -> None:
     assert not is_name(name)
 

@@ -44,10 +44,19 @@ BURST, PAUSE_S = 10, 0.03
 SETTLE_S = 3.0
 """How long proper images are shown before memory is read: what is given back is given back every few seconds."""
 PARAMETERS = {
-    "referring": {"model": "clipseg-pocket", "threshold": 0.5, "min_area_fraction": 0.002, "rectified": False, "depth_tolerance_s": 0.02,
-                  "max_points": 20000, "smoothing": 0.9, "hysteresis": 0.05, "track_age_s": 2.0},
+    "referring": {
+        "model": "clipseg-pocket",
+        "threshold": 0.5,
+        "min_area_fraction": 0.002,
+        "rectified": False,
+        "depth_tolerance_s": 0.02,
+        "max_points": 20000,
+        "smoothing": 0.9,
+        "hysteresis": 0.05,
+        "track_age_s": 2.0,
+    },
     "semantic": {"model": "denseclip-pocket", "min_confidence": 0.0, "min_area_fraction": 0.002},
-}  # fmt: skip
+}
 """What may be set while a node runs, with what it is set back to before a proper image."""
 
 
@@ -130,8 +139,9 @@ class Trial:
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
         parameters = [
-            f"image_topic:=/{namespace}/image", f"image_transport:={'compressed' if setting.compressed else 'raw'}"
-        ]  # fmt: skip
+            f"image_topic:=/{namespace}/image",
+            f"image_transport:={'compressed' if setting.compressed else 'raw'}",
+        ]
         if setting.node == "referring":
             parameters += [f"depth_topic:=/{namespace}/depth", f"camera_info_topic:=/{namespace}/info"]
         self.process = NodeProcess(setting.node, log, parameters, namespace=namespace)
@@ -212,10 +222,14 @@ class Trial:
         status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         own_kib = int(status["RssAnon"].split()[0])
         return Sample(
-            messages, round(time.monotonic() - self._started_s, 1), round(own_kib * 1024 / 1e6, 1),
-            len(list((process / "task").iterdir())), len(list((process / "fd").iterdir())),
-            self.said().count("\n"), round(float(iou), 3),
-        )  # fmt: skip
+            messages,
+            round(time.monotonic() - self._started_s, 1),
+            round(own_kib * 1024 / 1e6, 1),
+            len(list((process / "task").iterdir())),
+            len(list((process / "fd").iterdir())),
+            self.said().count("\n"),
+            round(float(iou), 3),
+        )
 
     def _check(self) -> float:
         """Shows the node a proper image; returns the IoU of its answer, which must be a right one."""

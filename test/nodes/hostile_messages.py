@@ -15,11 +15,40 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header, String
 
 BYTES_OF = {
-    "rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "8UC1": 1, "8UC3": 3, "8UC4": 4, "rgb16": 6, "bgr16": 6,
-    "rgba16": 8, "bgra16": 8, "mono16": 2, "16UC1": 2, "32FC1": 4, "bayer_rggb8": 1, "bayer_bggr8": 1,
-    "bayer_gbrg8": 1, "bayer_grbg8": 1, "bayer_rggb16": 2, "bayer_bggr16": 2, "yuv422": 2, "uyvy": 2, "yuyv": 2,
-    "yuv422_yuy2": 2, "nv21": 2, "nv24": 3, "32FC3": 12, "64FC1": 8, "8SC1": 1, "16SC1": 2, "nonsense": 1, "": 1,
-}  # fmt: skip
+    "rgb8": 3,
+    "bgr8": 3,
+    "rgba8": 4,
+    "bgra8": 4,
+    "mono8": 1,
+    "8UC1": 1,
+    "8UC3": 3,
+    "8UC4": 4,
+    "rgb16": 6,
+    "bgr16": 6,
+    "rgba16": 8,
+    "bgra16": 8,
+    "mono16": 2,
+    "16UC1": 2,
+    "32FC1": 4,
+    "bayer_rggb8": 1,
+    "bayer_bggr8": 1,
+    "bayer_gbrg8": 1,
+    "bayer_grbg8": 1,
+    "bayer_rggb16": 2,
+    "bayer_bggr16": 2,
+    "yuv422": 2,
+    "uyvy": 2,
+    "yuyv": 2,
+    "yuv422_yuy2": 2,
+    "nv21": 2,
+    "nv24": 3,
+    "32FC3": 12,
+    "64FC1": 8,
+    "8SC1": 1,
+    "16SC1": 2,
+    "nonsense": 1,
+    "": 1,
+}
 MAX_SIDE = 700
 LONG_TEXT = 1_000_000
 WORDS = (
@@ -49,7 +78,9 @@ class HostileMessages:
         """A header with any stamp, also those from before time began, and any frame."""
         sec = self._random.choice((0, 1, 1_700_000_000, -1, -(2**31), 2**31 - 1, self._random.randrange(2**31)))
         nanosec = self._random.choice((0, 999_999_999, 2**32 - 1, self._random.randrange(10**9)))
-        return Header(stamp=Stamp(sec=sec, nanosec=nanosec), frame_id=self._random.choice(("camera", "", self.text(40))))
+        return Header(
+            stamp=Stamp(sec=sec, nanosec=nanosec), frame_id=self._random.choice(("camera", "", self.text(40)))
+        )
 
     def text(self, most: int = 300) -> str:
         """Any characters: letters, control characters, right-to-left marks, emojis."""
@@ -59,7 +90,14 @@ class HostileMessages:
             return "".join(self._random.choices(string.printable, k=length))
         if kind == 1:
             return " ".join(self._random.choices(WORDS, k=1 + length // 5))
-        ranges = ((0x1, 0x7F), (0x80, 0x7FF), (0x2000, 0x206F), (0xE000, 0xFFFD), (0x1F300, 0x1FAFF), (0x10000, 0x10FFFF))
+        ranges = (
+            (0x1, 0x7F),
+            (0x80, 0x7FF),
+            (0x2000, 0x206F),
+            (0xE000, 0xFFFD),
+            (0x1F300, 0x1FAFF),
+            (0x10000, 0x10FFFF),
+        )
         low, high = self._random.choice(ranges)
         return "".join(chr(self._random.randint(low, high)) for _ in range(length))
 
@@ -85,9 +123,13 @@ class HostileMessages:
             values = np.full(data.size // 4 + 1, pick.choice((np.nan, np.inf, -1.0, 1e38, 0.0, 1.0)), np.float32)
             data = values.view(np.uint8)[: data.size]
         message = Image(
-            header=self.header(), height=height, width=width, encoding=encoding, step=step,
+            header=self.header(),
+            height=height,
+            width=width,
+            encoding=encoding,
+            step=step,
             is_bigendian=pick.choice((0, 0, 0, 1, 255)),
-        )  # fmt: skip
+        )
         self._lie(message)
         end = pick.choice((len(data),) * 8 + (0, len(data) // 2, max(0, len(data) - 1)))
         message.data = array.array("B", data[:end].tobytes())
@@ -123,12 +165,15 @@ class HostileMessages:
         pick = self._random
         numbers = (0.0, 1.0, -1.0, 500.0, float("nan"), float("inf"), 1e300)
         return CameraInfo(
-            header=self.header(), height=pick.choice((0, 48, 480, 2**32 - 1)), width=pick.choice((0, 64, 640, 2**31)),
+            header=self.header(),
+            height=pick.choice((0, 48, 480, 2**32 - 1)),
+            width=pick.choice((0, 64, 640, 2**31)),
             distortion_model=pick.choice(("plumb_bob", "rational_polynomial", "", "fisheye", self.text(40))),
             d=[pick.choice(numbers) for _ in range(pick.choice((0, 4, 5, 8, 14, 1000)))],
-            k=[pick.choice(numbers) for _ in range(9)], p=[pick.choice(numbers) for _ in range(12)],
+            k=[pick.choice(numbers) for _ in range(9)],
+            p=[pick.choice(numbers) for _ in range(12)],
             binning_x=pick.choice((0, 1, 2**32 - 1)),
-        )  # fmt: skip
+        )
 
     def mutated(self, name: str) -> bytes:
         """The bytes of a proper message with some of them changed, added or cut off: no message any more, or another."""

@@ -88,11 +88,14 @@ class HostileRequests:
         pick = self._random
         names = [*self._proper, "model", "device", "use_sim_time2", "", "command_topic", self._text()]
         value = ParameterValue(
-            type=pick.choice((0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 77)), bool_value=pick.random() < 0.5,
-            integer_value=pick.choice((0, -1, 2**63 - 1, -(2**63))), string_value=self._text(),
+            type=pick.choice((0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 77)),
+            bool_value=pick.random() < 0.5,
+            integer_value=pick.choice((0, -1, 2**63 - 1, -(2**63))),
+            string_value=self._text(),
             double_value=pick.choice((0.0, 0.5, -1.0, 1e308, float("nan"), float("inf"))),
-            byte_array_value=[b"\x00"] * 5, string_array_value=[self._text()] * 3,
-        )  # fmt: skip
+            byte_array_value=[b"\x00"] * 5,
+            string_array_value=[self._text()] * 3,
+        )
         chosen = [pick.choice(names) for _ in range(pick.choice((0, 1, 1, 2, 50)))]
         return SetParameters.Request(parameters=[ParameterMessage(name=name, value=value) for name in chosen])
 
@@ -105,23 +108,31 @@ class HostileRequests:
     def _segment(self) -> Segment.Request:
         pick = self._random
         return Segment.Request(
-            image=self._messages.image("rgb8"), threshold=pick.choice((0.0, 0.5, -1.0, 2.0, float("nan"))),
+            image=self._messages.image("rgb8"),
+            threshold=pick.choice((0.0, 0.5, -1.0, 2.0, float("nan"))),
             prompts=[pick.choice(("red cup", self._text())) for _ in range(pick.choice((0, 1, 2, 17)))],
             negatives=[self._text() for _ in range(pick.choice((0, 0, 1, 300)))],
-        )  # fmt: skip
+        )
 
     def _image_prompt(self) -> SetImagePrompt.Request:
         pick = self._random
         # With an empty mask most are taken, and few names make them replace each other.
-        name, mask = pick.choice((("old mug", Image()), ("thing", Image()), (self._text(), self._messages.image("mono8"))))
+        name, mask = pick.choice(
+            (("old mug", Image()), ("thing", Image()), (self._text(), self._messages.image("mono8")))
+        )
         return SetImagePrompt.Request(
-            name=name, image=self._messages.image("rgb8"), mask=mask, text=pick.choice(("", "cup", self._text())),
+            name=name,
+            image=self._messages.image("rgb8"),
+            mask=mask,
+            text=pick.choice(("", "cup", self._text())),
             text_weight=pick.choice((0.0, 0.5, 7.0, float("nan"))),
-        )  # fmt: skip
+        )
 
     def _goal(self) -> FindObject.Goal:
         pick = self._random
         timeout = Duration(sec=pick.choice((0, 1, -1, -(2**31))), nanosec=pick.choice((0, 10**8, 2**32 - 1)))
         return FindObject.Goal(
-            phrase=pick.choice(("red cup", "", self._text())), timeout=timeout, camera=pick.choice(("", "", self._text()))
+            phrase=pick.choice(("red cup", "", self._text())),
+            timeout=timeout,
+            camera=pick.choice(("", "", self._text())),
         )

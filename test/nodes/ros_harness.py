@@ -49,8 +49,10 @@ class NodeProcess:
         with log.open("w") as stream:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", f"clip_seg_ros.nodes.{name}", "--ros-args", *arguments],
-                stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+            )
 
     def said(self) -> str:
         """All that it wrote so far."""
@@ -131,8 +133,10 @@ class Watcher(Node):
     def wait_for_node(self) -> None:
         """Returns when the node would hear a command and would be heard."""
         wait_until(
-            lambda: self._command.get_subscription_count() > 0
-            and all(self.count_publishers(name) > 0 for name in self.seen),
+            lambda: (
+                self._command.get_subscription_count() > 0
+                and all(self.count_publishers(name) > 0 for name in self.seen)
+            ),
             "the node",
         )
 
@@ -301,9 +305,12 @@ class Talker:
     """
 
     def __init__(
-        self, topics: Mapping[str, tuple[type, str]], qos: QoSProfile = camera_output("reliable"),
-        node_name: str = "test_talker", heard: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        topics: Mapping[str, tuple[type, str]],
+        qos: QoSProfile = camera_output("reliable"),
+        node_name: str = "test_talker",
+        heard: bool = True,
+    ) -> None:
         self._node = Node(node_name)
         self._heard = heard
         self.publishers = {
@@ -330,9 +337,7 @@ class Talker:
     def __exit__(self, *exc_info: object) -> None:
         self._node.destroy_node()
 
-    def send(
-        self, frame_id: str = "camera_color_optical_frame", stamp: int | None = None, **messages: Any
-    ) -> int:
+    def send(self, frame_id: str = "camera_color_optical_frame", stamp: int | None = None, **messages: Any) -> int:
         """Stamps, by default with the present time, and publishes messages, by the names of their topics.
 
         Returns:

@@ -78,8 +78,11 @@ def observe(*arguments: str) -> dict:
     """Runs the observer and returns what it wrote; it must end quietly."""
     process = subprocess.Popen(
         [sys.executable, "-m", "clip_seg_ros.nodes.bench_observer", "--command", "find the cup", *arguments],
-        env=os.environ | {"ROS_DOMAIN_ID": str(DOMAIN)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env=os.environ | {"ROS_DOMAIN_ID": str(DOMAIN)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     watchdog = threading.Timer(PATIENCE_S, process.kill)
     watchdog.start()
     line = process.stdout.readline()

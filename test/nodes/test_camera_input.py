@@ -22,10 +22,13 @@ from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.types import CameraIntrinsics
 
 LENS = CameraInfo(
-    width=4, height=3, distortion_model="plumb_bob", d=[-0.3, 0.1, 0.0, 0.0, 0.0],
+    width=4,
+    height=3,
+    distortion_model="plumb_bob",
+    d=[-0.3, 0.1, 0.0, 0.0, 0.0],
     k=[5.0, 0.0, 1.5, 0.0, 5.0, 1.0, 0.0, 0.0, 1.0],
     p=[4.0, 0.0, 1.25, 0.0, 0.0, 4.5, 1.125, 0.0, 0.0, 0.0, 1.0, 0.0],
-)  # fmt: skip
+)
 AS_RAW = CameraIntrinsics(5.0, 5.0, 1.5, 1.0, 4, 3, (-0.3, 0.1, 0.0, 0.0, 0.0))
 AS_RECTIFIED = CameraIntrinsics(4.0, 4.5, 1.25, 1.125, 4, 3)
 
@@ -45,7 +48,6 @@ class Listener:
         job: CameraJob = self.jobs[-1]
         return self.camera.frame(job, self.camera.rgb(job)).intrinsics
 
-
     def hear(self, what: str, size_bytes: int) -> None:
         """Takes a message of so many bytes, whatever they show, as rclpy hands it over."""
         data = array.array("B", bytes(size_bytes))
@@ -62,16 +64,19 @@ def listener(ros: None, request: pytest.FixtureRequest) -> Iterator[Listener]:
     """Has heard an image, its depth and its lens."""
     listener = Listener(request.param)
     topics = {
-        "color": (Image, f"/lens/{request.param}"), "depth": (Image, "/lens/depth"), "info": (CameraInfo, "/lens/info"),
-    }  # fmt: skip
+        "color": (Image, f"/lens/{request.param}"),
+        "depth": (Image, "/lens/depth"),
+        "info": (CameraInfo, "/lens/info"),
+    }
     executor = SingleThreadedExecutor()
     executor.add_node(listener.node)
     try:
         with Talker(topics) as talker:
             talker.send(
                 color=fill_image(Image(), np.zeros((3, 4, 3), np.uint8), "rgb8"),
-                depth=fill_image(Image(), np.ones((3, 4), np.float32), "32FC1"), info=LENS,
-            )  # fmt: skip
+                depth=fill_image(Image(), np.ones((3, 4), np.float32), "32FC1"),
+                info=LENS,
+            )
 
             def heard() -> bool:
                 executor.spin_once(timeout_sec=0.05)

@@ -26,9 +26,11 @@ def topics_of(name: str) -> str:
 @pytest.fixture(scope="module")
 def two_cameras(ros: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NodeProcess, Watcher]]:
     parameters = [
-        f"image_topics:={topics_of('color/image_raw')}", f"depth_topics:={topics_of('depth/image_raw')}",
-        f"camera_info_topics:={topics_of('color/camera_info')}", "smoothing:=0.0",
-    ]  # fmt: skip
+        f"image_topics:={topics_of('color/image_raw')}",
+        f"depth_topics:={topics_of('depth/image_raw')}",
+        f"camera_info_topics:={topics_of('color/camera_info')}",
+        "smoothing:=0.0",
+    ]
     with running_referring(tmp_path_factory.mktemp("two") / "log", "two", parameters, SIDES) as both:
         yield both
 
@@ -153,9 +155,11 @@ def test_a_fast_camera_does_not_starve_a_slow_one(both, view):
 
 def test_one_camera_of_two_may_have_no_depth(ros, log, view):
     parameters = [
-        f"image_topics:={topics_of('color/image_raw')}", "depth_topics:=['','/right/depth/image_raw']",
-        "camera_info_topics:=['','/right/color/camera_info']", "initial_command:='segment the red cup'",
-    ]  # fmt: skip
+        f"image_topics:={topics_of('color/image_raw')}",
+        "depth_topics:=['','/right/depth/image_raw']",
+        "camera_info_topics:=['','/right/color/camera_info']",
+        "initial_command:='segment the red cup'",
+    ]
     with running_referring(log, "half", parameters, SIDES) as (node, watcher):
         with Talker.camera("/left", depth=False) as left, Talker.camera("/right") as right:
             stamps = {"left": left.send_view(view), "right": right.send_view(view)}
@@ -172,9 +176,13 @@ def test_one_camera_of_two_may_have_no_depth(ros, log, view):
 @pytest.fixture(scope="module")
 def compressed(ros: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NodeProcess, Watcher]]:
     parameters = [
-        "image_transport:=compressed", "image_topic:=/jpeg/color/image_raw", "depth_topic:=/jpeg/depth/image_raw",
-        "camera_info_topic:=/jpeg/color/camera_info", "initial_command:='segment the red cup'", "smoothing:=0.0",
-    ]  # fmt: skip
+        "image_transport:=compressed",
+        "image_topic:=/jpeg/color/image_raw",
+        "depth_topic:=/jpeg/depth/image_raw",
+        "camera_info_topic:=/jpeg/color/camera_info",
+        "initial_command:='segment the red cup'",
+        "smoothing:=0.0",
+    ]
     with running_referring(tmp_path_factory.mktemp("jpeg") / "log", "jpeg", parameters) as both:
         assert "images: /jpeg/color/image_raw/compressed" in both[0].said()
         yield both

@@ -25,9 +25,14 @@ class Listener:
         self.status = StatusTopic(self.node)
         self.status.open()
         self.router = CommandRouter(
-            self.node, kind, self.status, lambda: self.active, self._is_mine,
-            lambda command: "" if self.active else f"{kind} is not active", self._obey,
-        )  # fmt: skip
+            self.node,
+            kind,
+            self.status,
+            lambda: self.active,
+            self._is_mine,
+            lambda command: "" if self.active else f"{kind} is not active",
+            self._obey,
+        )
         self.router.open("command", self.node.default_callback_group)
 
     def activate(self) -> None:
@@ -63,9 +68,7 @@ def table(ros):
     def spin_until(happened, what):
         wait_until(lambda: executor.spin_once(0.05) or happened(), what)
 
-    spin_until(
-        lambda: commands.get_subscription_count() == 2 and person.count_publishers("status") == 2, "the nodes"
-    )
+    spin_until(lambda: commands.get_subscription_count() == 2 and person.count_publishers("status") == 2, "the nodes")
 
     def say(text, answers):
         """Gives a command; returns the ``answers`` that it gets, sorted."""

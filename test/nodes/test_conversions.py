@@ -25,9 +25,15 @@ from clip_seg_ros.types import CameraFrame, ObjectRegion
 
 HEIGHT, WIDTH = 4, 5
 CHANNEL_NAMES = {
-    "rgb8": "rgb", "bgr8": "bgr", "rgba8": "rgba", "bgra8": "bgra", "mono8": "y",
-    "8UC1": "y", "8UC3": "bgr", "8UC4": "bgra",
-}  # fmt: skip
+    "rgb8": "rgb",
+    "bgr8": "bgr",
+    "rgba8": "rgba",
+    "bgra8": "bgra",
+    "mono8": "y",
+    "8UC1": "y",
+    "8UC3": "bgr",
+    "8UC4": "bgra",
+}
 K = [500.0, 0.0, 319.5, 0.0, 510.0, 239.5, 0.0, 0.0, 1.0]
 
 
@@ -35,9 +41,13 @@ def random_image(encoding: str, bytes_per_pixel: int, padding: int, is_bigendian
     step = WIDTH * bytes_per_pixel + padding
     data = np.random.default_rng(0).integers(0, 256, HEIGHT * step, dtype=np.uint8)
     return Image(
-        height=HEIGHT, width=WIDTH, encoding=encoding, step=step, is_bigendian=is_bigendian,
+        height=HEIGHT,
+        width=WIDTH,
+        encoding=encoding,
+        step=step,
+        is_bigendian=is_bigendian,
         data=array.array("B", data.tobytes()),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("padding", [0, 1, 7])
@@ -148,9 +158,14 @@ def test_unknown_depth_encoding_names_the_accepted_ones():
 
 @pytest.mark.parametrize(
     ("shape", "dtype", "encoding"),
-    [((3, 4, 3), np.uint8, "rgb8"), ((3, 4), np.uint8, "mono8"), ((3, 4), np.uint8, "8UC1"),
-     ((3, 4), np.float32, "32FC1"), ((3, 4), np.uint16, "16UC1")],
-)  # fmt: skip
+    [
+        ((3, 4, 3), np.uint8, "rgb8"),
+        ((3, 4), np.uint8, "mono8"),
+        ((3, 4), np.uint8, "8UC1"),
+        ((3, 4), np.float32, "32FC1"),
+        ((3, 4), np.uint16, "16UC1"),
+    ],
+)
 def test_filled_images_read_back(shape, dtype, encoding):
     pixels = (np.random.default_rng(1).random(shape) * 200 + 1).astype(dtype)
 
@@ -255,11 +270,14 @@ def test_an_uncalibrated_camera_is_refused():
 
 
 LENS = CameraInfo(
-    width=160, height=120, distortion_model="plumb_bob", d=[-0.3, 0.1, 0.002, -0.001, 0.02],
+    width=160,
+    height=120,
+    distortion_model="plumb_bob",
+    d=[-0.3, 0.1, 0.002, -0.001, 0.02],
     k=[120.0, 0.0, 79.0, 0.0, 125.0, 61.0, 0.0, 0.0, 1.0],
     # The fourth column tells where the other camera of a pair is, which does not move what this one sees.
     p=[108.0, 0.0, 86.0, -9.0, 0.0, 112.0, 56.0, 0.0, 0.0, 0.0, 1.0, 0.0],
-)  # fmt: skip
+)
 DISC_M = (0.45, -0.3, 0.9)
 
 

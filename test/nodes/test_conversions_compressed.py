@@ -36,9 +36,15 @@ def compressed(pixels: np.ndarray, codec: str, format: str) -> CompressedImage:
 @pytest.mark.parametrize("codec", ["jpeg", "png"])
 @pytest.mark.parametrize(
     ("format", "stored"),
-    [("{0}", "bgr"), ("", "bgr"), ("rgb8; {0} compressed bgr8", "bgr"), ("bgr8; {0} compressed bgr8", "bgr"),
-     ("bgr8; {0} compressed rgb8", "rgb"), ("rgba8; {0} compressed rgb8", "rgb")],
-)  # fmt: skip
+    [
+        ("{0}", "bgr"),
+        ("", "bgr"),
+        ("rgb8; {0} compressed bgr8", "bgr"),
+        ("bgr8; {0} compressed bgr8", "bgr"),
+        ("bgr8; {0} compressed rgb8", "rgb"),
+        ("rgba8; {0} compressed rgb8", "rgb"),
+    ],
+)
 def test_compressed_color(codec, format, stored):
     rgb = picture((24, 32, 3))
     message = compressed(rgb if stored == "rgb" else rgb[:, :, ::-1], codec, format.format(codec))

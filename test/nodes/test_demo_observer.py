@@ -58,5 +58,7 @@ def test_what_is_absent_or_not_found_has_no_figures(labels):
 
 def test_the_truth_of_a_phrase_beyond_it_is_unknown(labels):
     found = [thing("cup left of the box", 1, 4, (1.5, 0.0))]
-    assert compare("cup left of the box", found, labels, [thing("red cup", 1, 4, (1.5, 0.0))], labels)["present"] is None
+    assert (
+        compare("cup left of the box", found, labels, [thing("red cup", 1, 4, (1.5, 0.0))], labels)["present"] is None
+    )
     assert compare("blue cup", [], labels, [thing("red cup", 1, 4, (1.5, 0.0))], labels)["present"] == 0

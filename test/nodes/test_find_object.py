@@ -155,9 +155,13 @@ def test_time_is_up_where_a_simulations_clock_stands_still(ros, log):
 
 def test_hundreds_of_goals_and_cancels_at_once_each_get_a_result(referring, watcher):
     client = ActionClient(
-        watcher, FindObject, "find_object", goal_service_qos_profile=ACTION, result_service_qos_profile=ACTION,
+        watcher,
+        FindObject,
+        "find_object",
+        goal_service_qos_profile=ACTION,
+        result_service_qos_profile=ACTION,
         cancel_service_qos_profile=ACTION,
-    )  # fmt: skip
+    )
     assert client.wait_for_server(180.0)
     finder_of(watcher)[0]("warm", timeout_s=0.1).end()  # and so the node knows this watcher
     time.sleep(1.0)

@@ -53,9 +53,13 @@ def test_rates_latencies_and_drops_are_counted(heard, own_watcher, view):
     masks.clear()
     with Camera(depth=False, topic=TOPIC) as camera, Stream(camera, fill_image(Image(), view.rgb, "rgb8"), 0.02):
         level, note, values = wait_status(
-            heard, "images in every second", lambda level, note, values: len(masks) >= 5
-            and float(values["images received per second"]) > 0 < float(values["images answered per second"])
-        )  # fmt: skip
+            heard,
+            "images in every second",
+            lambda level, note, values: (
+                len(masks) >= 5
+                and float(values["images received per second"]) > 0 < float(values["images answered per second"])
+            ),
+        )
         assert level == DiagnosticStatus.OK and note == "answering" and values["topic"] == TOPIC
         received, answered = (float(values[f"images {what} per second"]) for what in ("received", "answered"))
         assert answered <= received <= 100
@@ -67,9 +71,10 @@ def test_rates_latencies_and_drops_are_counted(heard, own_watcher, view):
         # Fifty images a second are more than any model answers here.
         dropped = int(values["images dropped for newer ones"])
         wait_status(
-            heard, "more dropped images", lambda level, note, values:
-            int(values["images dropped for newer ones"]) > dropped
-        )  # fmt: skip
+            heard,
+            "more dropped images",
+            lambda level, note, values: int(values["images dropped for newer ones"]) > dropped,
+        )
     own_watcher.say("stop")
 
 
@@ -77,12 +82,9 @@ def test_a_silent_camera_is_warned_of(heard, own_watcher, view):
     own_watcher.say("stop")
     with Camera(depth=False, topic=TOPIC) as camera, Stream(camera, fill_image(Image(), view.rgb, "rgb8")):
         wait_status(
-            heard, "images", lambda level, note, values:
-            level == DiagnosticStatus.OK and note == "nothing to look for"
-        )  # fmt: skip
-    level, note, values = wait_status(
-        heard, "a warning", lambda level, note, values: level == DiagnosticStatus.WARN
-    )  # fmt: skip
+            heard, "images", lambda level, note, values: level == DiagnosticStatus.OK and note == "nothing to look for"
+        )
+    level, note, values = wait_status(heard, "a warning", lambda level, note, values: level == DiagnosticStatus.WARN)
     assert note == f"no images on {TOPIC}"
     assert float(values["age of the last image, seconds"]) >= 5
     assert float(values["images received per second"]) == 0

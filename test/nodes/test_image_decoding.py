@@ -45,9 +45,13 @@ def message_of(encoding: str, size: tuple[int, int], rows: list[bytes], step: in
     """An image of ``size`` (H, W); each row is filled up to ``step`` bytes with what must not be read."""
     padded = b"".join(row + b"\xa5" * (step - len(row)) for row in rows)
     return Image(
-        height=size[0], width=size[1], encoding=encoding, step=step, is_bigendian=is_bigendian,
+        height=size[0],
+        width=size[1],
+        encoding=encoding,
+        step=step,
+        is_bigendian=is_bigendian,
         data=array.array("B", padded),
-    )  # fmt: skip
+    )
 
 
 def packed_samples(values: np.ndarray, is_bigendian: int = 0) -> list[bytes]:

@@ -24,9 +24,11 @@ LOOKS_S = 3.0
 @pytest.fixture(scope="module")
 def watched(ros: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     parameters = [
-        "image_topic:=/watched/image", "depth_topic:=/watched/depth", "camera_info_topic:=/watched/info",
+        "image_topic:=/watched/image",
+        "depth_topic:=/watched/depth",
+        "camera_info_topic:=/watched/info",
         "initial_command:='segment the red cup'",
-    ]  # fmt: skip
+    ]
     node = NodeProcess("referring", tmp_path_factory.mktemp("watched") / "log", parameters, namespace="watched")
     try:
         node.wait_said("commands:")

@@ -68,8 +68,13 @@ def weights_folder(tmp_path_factory):
 def managed_node(managed_watcher, weights_folder, tmp_path_factory):
     """Waits for its manager; the model is the smallest."""
     log = tmp_path_factory.mktemp("managed") / "log"
-    parameters = ["autostart:=false", "model:=maskclip", "classes:=[cup, table, floor]", f"image_topic:={TOPIC}",
-                  f"weights_dir:={weights_folder}"]  # fmt: skip
+    parameters = [
+        "autostart:=false",
+        "model:=maskclip",
+        "classes:=[cup, table, floor]",
+        f"image_topic:={TOPIC}",
+        f"weights_dir:={weights_folder}",
+    ]
     node = NodeProcess("semantic", log, parameters, namespace="managed")
     node.wait_said("waiting to be configured and activated by a lifecycle manager")
     yield node

@@ -87,7 +87,9 @@ def test_the_parameter_does_the_same(node, own_watcher, model_statuses):
     assert own_watcher.set_parameter("referring", "model", "maskclip").successful
     wait_until(lambda: next_model_status(model_statuses)[2]["model"] == "maskclip-pocket", "the model of the parameter")
     refused = own_watcher.set_parameter("referring", "model", "maskclip-vit-pocket")
-    assert not refused.successful and "clip_vit_pocket.safetensors of maskclip-vit-pocket does not exist" in refused.reason
+    assert (
+        not refused.successful and "clip_vit_pocket.safetensors of maskclip-vit-pocket does not exist" in refused.reason
+    )
     assert own_watcher.get_text("referring", "model") == "maskclip"
 
 
@@ -237,7 +239,9 @@ def test_files_outside_the_folders_of_weights_are_for_nobody_far_away(node, own_
     status = own_watcher.say("use mine.safetensors")
     assert status.state == CommandStatus.REJECTED and "allow_model_paths" in status.message
     done(own_watcher, own_watcher.say("use maskclip_plus_pocket.safetensors"))
-    assert own_watcher.set_parameter("referring", "model", f"{weights_copy}/maskclip_plus_pocket.safetensors").successful
+    assert own_watcher.set_parameter(
+        "referring", "model", f"{weights_copy}/maskclip_plus_pocket.safetensors"
+    ).successful
 
 
 def test_who_starts_the_node_may_name_any_file(ros, log, own_file):

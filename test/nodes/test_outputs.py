@@ -24,9 +24,7 @@ HEADER = Header(frame_id="camera_color_optical_frame")
 BOX = OrientedBox((0.1, -0.2, 0.95), (0.3, 0.2, 0.0), (0.0, 0.6, 0.0, 0.8))
 
 
-def region(
-    id: int, position_m: tuple[float, float, float] | None, box_m: OrientedBox | None = None
-) -> ObjectRegion:
+def region(id: int, position_m: tuple[float, float, float] | None, box_m: OrientedBox | None = None) -> ObjectRegion:
     mask = np.zeros((8, 10), np.bool_)
     mask[2:4, 3:7] = True
     return ObjectRegion("red cup", id, 0.75, mask, (3, 2, 7, 4), (4.5, 2.5), 8, position_m, box_m)

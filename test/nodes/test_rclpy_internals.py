@@ -217,9 +217,7 @@ def humble(tmp_path, monkeypatch) -> None:
 )
 def test_a_node_runs_without_what_humble_lacks(ros, humble, log, view, name, kind, number):
     """It starts, takes parameters live, refuses wrong ones, answers an image and ends quietly."""
-    node = NodeProcess(
-        name, log, ["initial_command:='segment the red cup'"][: name == "referring"], namespace="humble"
-    )
+    node = NodeProcess(name, log, ["initial_command:='segment the red cup'"][: name == "referring"], namespace="humble")
     watcher = kind("humble")
     try:
         node.wait_said("commands:")
@@ -238,7 +236,5 @@ def test_a_node_runs_without_what_humble_lacks(ros, humble, log, view, name, kin
 
 @pytest.mark.parametrize("name", ["demo_observer", "bench_observer", "sim_camera", "bench_camera"])
 def test_every_other_program_loads_without_what_humble_lacks(humble, name):
-    said = subprocess.run(
-        [sys.executable, "-c", f"import clip_seg_ros.nodes.{name}"], capture_output=True, text=True
-    )
+    said = subprocess.run([sys.executable, "-c", f"import clip_seg_ros.nodes.{name}"], capture_output=True, text=True)
     assert said.returncode == 0, said.stderr

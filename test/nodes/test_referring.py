@@ -66,7 +66,9 @@ def test_a_command_and_an_image_give_every_output(referring, watcher, view):
         assert (seen[name].encoding, seen[name].height, seen[name].width) == (encoding, 480, 640)
     labels, confidence = pixels(seen["labels"]), pixels(seen["confidence"], np.float32)
     np.testing.assert_array_equal(pixels(seen["mask"]), np.where(labels > 0, 255, 0))
-    assert 0 <= confidence.min() and confidence.max() <= 1 and (confidence[labels > 0] > 0.5).mean() > 0.98  # but in holes that were filled
+    assert (
+        0 <= confidence.min() and confidence.max() <= 1 and (confidence[labels > 0] > 0.5).mean() > 0.98
+    )  # but in holes that were filled
     assert list(seen["objects"].prompts) == ["red cup", "blue ball"]
     for item in seen["objects"].objects:
         rows, columns = np.nonzero(labels == item.id)
@@ -311,10 +313,11 @@ def test_masks_resume_after_the_camera_died(referring, watcher, tmp_path):
     watcher.say("segment the red cup")
     for reliability, encoding in (("best_effort", "32FC1"), ("reliable", "16UC1")):
         camera = NodeProcess(
-            "sim_camera", tmp_path / reliability,
+            "sim_camera",
+            tmp_path / reliability,
             ["required:=['red cup']", f"reliability:={reliability}", f"depth_encoding:={encoding}"],
             files=[resources.config_dir() / "sim_camera.yaml"],
-        )  # fmt: skip
+        )
         try:
             before = len(watcher.seen["mask"])
             wait_until(lambda: len(watcher.seen["mask"]) >= before + 3, f"masks from a {reliability} camera")

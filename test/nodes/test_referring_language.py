@@ -60,13 +60,16 @@ def test_a_slip_is_rejected_with_what_was_meant(talk, text, meant):
 @pytest.mark.parametrize(
     ("text", "note"),
     [
-        ("give me two balls", "looking for balls; numbers are not understood yet: all are shown; "
-         '"give me" only finds: this node moves nothing'),
+        (
+            "give me two balls",
+            "looking for balls; numbers are not understood yet: all are shown; "
+            '"give me" only finds: this node moves nothing',
+        ),
         ("find the cup left of the box", 'clipseg-pocket does not understand "left of": type "use cris"'),
         ("segment everything", 'type "what do you see?"'),
         ("find the giraffe", "do not know 'giraffe': do not rely on the answer"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_understood_is_told(talk, text, note):
     status = talk.say(text)
     assert status.state == CommandStatus.ACCEPTED and note in status.message

@@ -173,8 +173,12 @@ def test_each_node_answers_its_own_commands(semantic, labels_watcher, referring)
     wait_until(lambda: any("looking for plate" in status.message for status in seen), "the first answer")
     seen.clear()
     # A node takes commands in their order: an answer to the first would come before that to the last.
-    for text, words in (("segment the cup", "looking for cup"), ("classes: cup, table", "telling apart cup, table"),
-                        ("stop", "stopped"), ("classes: giraffe", "has no class giraffe")):  # fmt: skip
+    for text, words in (
+        ("segment the cup", "looking for cup"),
+        ("classes: cup, table", "telling apart cup, table"),
+        ("stop", "stopped"),
+        ("classes: giraffe", "has no class giraffe"),
+    ):
         labels_watcher.say(text)
         wait_until(lambda: any(text == status.command and words in status.message for status in seen), words)
     said = sorted(status.command for status in seen)

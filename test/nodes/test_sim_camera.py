@@ -39,9 +39,10 @@ class Listener:
     def complete_after(self, stamp_ns: int) -> dict:
         def find():
             return [
-                messages for stamp, messages in list(self._by_stamp.items())
+                messages
+                for stamp, messages in list(self._by_stamp.items())
                 if stamp > stamp_ns and len(messages) == len(TOPICS)
-            ]  # fmt: skip
+            ]
 
         return wait_until(find, "all topics of one image")[0]
 
@@ -49,9 +50,10 @@ class Listener:
 @pytest.fixture(scope="module")
 def camera(ros, tmp_path_factory):
     node = NodeProcess(
-        "sim_camera", tmp_path_factory.mktemp("camera") / "log",
+        "sim_camera",
+        tmp_path_factory.mktemp("camera") / "log",
         ["required:=['red cup']", "width:=320", "height:=240", "rate_hz:=5"],
-    )  # fmt: skip
+    )
     yield node
     node.end()
 

@@ -87,7 +87,9 @@ def test_the_camera_refuses_wrong_parameters(ros, log, parameter, words):
 
 def test_a_parameter_that_does_not_exist_is_told_with_the_one_that_was_meant(ros, tmp_path):
     file = tmp_path / "parameters.yaml"
-    file.write_text("/**:\n  ros__parameters:\n    treshold: 0.4\n    use_sim_time: false\n    image_topic: /a\n    classes: [a]\n")
+    file.write_text(
+        "/**:\n  ros__parameters:\n    treshold: 0.4\n    use_sim_time: false\n    image_topic: /a\n    classes: [a]\n"
+    )
     overrides = ["color_topic:=/x", "zzz:=1", "start_type_description_service:=false", "qos_overrides./a.depth:=1"]
     # Each ends by a wrong value, after what it says of the names.
     nodes = {

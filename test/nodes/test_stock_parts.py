@@ -165,10 +165,14 @@ def test_a_bag_is_segmented_in_its_own_time_and_so_is_its_second_loop(ros, log, 
     # Long ago: no clock of this machine could give these stamps.
     stamps = [1000 * SECOND + index * SECOND // 10 for index in range(3)]
     record(tmp_path / "bag", view, stamps)
-    parameters = ["use_sim_time:=true", "initial_command:='segment the red cup'", *(
-        f"{parameter}:=/recorded/{name}" for parameter, name in
-        (("image_topic", "color"), ("depth_topic", "depth"), ("camera_info_topic", "info"))
-    )]  # fmt: skip
+    parameters = [
+        "use_sim_time:=true",
+        "initial_command:='segment the red cup'",
+        *(
+            f"{parameter}:=/recorded/{name}"
+            for parameter, name in (("image_topic", "color"), ("depth_topic", "depth"), ("camera_info_topic", "info"))
+        ),
+    ]
     topics = {"clock": (Clock, "/clock"), **{name: (kind, f"/recorded/{name}") for name, kind in INPUTS.items()}}
     with running_referring(log, "replayed", parameters) as (_, watcher), Talker(topics) as talker:
         for _ in range(2):

@@ -19,7 +19,11 @@ CAMERA = "/talked/camera"
 @pytest.fixture(scope="module")
 def talked(ros, view, tmp_path_factory):
     """A node in the namespace "talked" that sees a table with a red cup and nothing blue."""
-    topics = {"image_topic": "color/image_raw", "depth_topic": "depth/image_raw", "camera_info_topic": "color/camera_info"}
+    topics = {
+        "image_topic": "color/image_raw",
+        "depth_topic": "depth/image_raw",
+        "camera_info_topic": "color/camera_info",
+    }
     parameters = [f"{name}:={CAMERA}/{topic}" for name, topic in topics.items()]
     with running_referring(tmp_path_factory.mktemp("talked") / "log", "talked", parameters) as (node, watcher):
         with Talker.camera(CAMERA) as camera:
@@ -29,9 +33,12 @@ def talked(ros, view, tmp_path_factory):
 def run(watcher: Watcher, send, *arguments: str) -> subprocess.CompletedProcess:
     """Runs the command while the camera sends its picture."""
     with subprocess.Popen(
-        [*CLI, *arguments, "--namespace", "talked"], env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [*CLI, *arguments, "--namespace", "talked"],
+        env=os.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-    ) as process:  # fmt: skip
+    ) as process:
         wait_until(lambda: send() and process.poll() is not None, " ".join(arguments))
         out, err = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
@@ -55,7 +62,9 @@ def test_watch_once_prints_what_is_seen(talked) -> None:
     watcher.say("segment the red cup")
     seen = run(watcher, send, "watch", "--once")
     assert seen.returncode == 0, seen.stderr
-    assert re.match(r"objects: red cup #\d, score 0\.\d+, at pixel \(.*\) m in camera_color_optical_frame$", seen.stdout)
+    assert re.match(
+        r"objects: red cup #\d, score 0\.\d+, at pixel \(.*\) m in camera_color_optical_frame$", seen.stdout
+    )
     plain = run(watcher, send, "watch", "--once", "--json")
     event = json.loads(plain.stdout)
     assert event["prompts"] == ["red cup"] and len(event["objects"][0]["position_m"]) == 3

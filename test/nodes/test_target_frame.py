@@ -30,9 +30,7 @@ MOTIONS = [
 def turned(axis: tuple[float, ...], degrees: float, point: np.ndarray) -> np.ndarray:
     """Rodrigues' formula, which knows no quaternions."""
     k, angle = np.array(axis) / np.linalg.norm(axis), math.radians(degrees)
-    return (
-        point * math.cos(angle) + np.cross(k, point) * math.sin(angle) + k * np.dot(k, point) * (1 - math.cos(angle))
-    )
+    return point * math.cos(angle) + np.cross(k, point) * math.sin(angle) + k * np.dot(k, point) * (1 - math.cos(angle))
 
 
 def quaternion(axis: tuple[float, ...], degrees: float) -> tuple[float, ...]:

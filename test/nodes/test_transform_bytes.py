@@ -46,8 +46,10 @@ def test_every_transform_is_read_as_the_middleware_reads_it(count):
 @pytest.mark.parametrize("count", [1, 2, 40])
 def test_the_same_names_are_the_same_layout_and_others_are_not(count):
     def message(number: float, last: str) -> bytes:
-        return raw(*(transform("base", f"link{index:02}", number) for index in range(count - 1)),
-                   transform("base", last, number))  # fmt: skip
+        return raw(
+            *(transform("base", f"link{index:02}", number) for index in range(count - 1)),
+            transform("base", last, number),
+        )
 
     layouts = Layouts()
     first, new = layouts.of(message(1.0, "last"))
@@ -69,8 +71,13 @@ def test_slashes_in_front_of_names_are_dropped_as_tf2_does():
 
 def test_bytes_of_anything_else_are_refused():
     good = raw(transform("map", "base", 1.0), transform("base", "camera", 2.0))
-    for broken in (*(good[:size] for size in range(len(good))), good + b"\0" * 4, b"\x00\x00" + good[2:],
-                   good[:4] + b"\xff" * 4 + good[8:], good[:16] + b"\xff" * 4 + good[20:],
-                   good[:16] + b"\0" * 4 + good[20:]):  # fmt: skip
+    for broken in (
+        *(good[:size] for size in range(len(good))),
+        good + b"\0" * 4,
+        b"\x00\x00" + good[2:],
+        good[:4] + b"\xff" * 4 + good[8:],
+        good[:16] + b"\xff" * 4 + good[20:],
+        good[:16] + b"\0" * 4 + good[20:],
+    ):
         with pytest.raises(ValueError):
             Layouts().of(broken)

@@ -55,9 +55,17 @@ class Stage:
     """A node with a feed, and who tells it of transforms; nobody spins."""
 
     def __init__(self) -> None:
-        self.node = Node("transform_feed_test", namespace="/robot_7", cli_args=[
-            "--ros-args", "-r", "/tf:=tf", "-r", "/tf_static:=tf_static",
-        ])  # fmt: skip
+        self.node = Node(
+            "transform_feed_test",
+            namespace="/robot_7",
+            cli_args=[
+                "--ros-args",
+                "-r",
+                "/tf:=tf",
+                "-r",
+                "/tf_static:=tf_static",
+            ],
+        )
         self.said: list[str] = []
         self.buffer = CountingBuffer()
         self.feed = TransformFeed(self.node, self.buffer, FaultLog(self.said.append))
@@ -193,10 +201,21 @@ def test_what_is_not_little_endian_or_broken_does_no_harm(ros):
     stage.static.publish(message("map", "base", 10.0, 0))
     good = bytes(serialize_message(message("base", "camera", 1.0, LONG_NS)))
     stage.moving.publish(good[:50])
-    big = good[:1] + b"\0" + good[2:4] + b"".join([
-        struct.pack(">IiII", 1, LONG_NS // 10**9, 0, 5), b"base\0\0\0\0", struct.pack(">I", 7), b"camera\0",
-        bytes(-(16 + 8 + 4 + 7) % 8), struct.pack(">7d", 2.0, 0, 0, 0, 0, 0, 1.0),
-    ])  # fmt: skip
+    big = (
+        good[:1]
+        + b"\0"
+        + good[2:4]
+        + b"".join(
+            [
+                struct.pack(">IiII", 1, LONG_NS // 10**9, 0, 5),
+                b"base\0\0\0\0",
+                struct.pack(">I", 7),
+                b"camera\0",
+                bytes(-(16 + 8 + 4 + 7) % 8),
+                struct.pack(">7d", 2.0, 0, 0, 0, 0, 0, 1.0),
+            ]
+        )
+    )
     stage.moving.publish(big)
     wait_until(lambda: stage.x(LONG_NS) == 12.0, "a big-endian sender")
     wait_until(lambda: any("a transform cannot be taken" in each for each in stage.said), "a word of what is broken")
@@ -221,7 +240,7 @@ def test_a_node_answers_in_the_target_frame(ros, log, view):
             def answered() -> list:
                 # Of a camera that stands still; its transforms come a little before and after its images.
                 now_ns = rclpy.clock.Clock(clock_type=ClockType.SYSTEM_TIME).now().nanoseconds
-                for shift_ns in (-10**9, 10**9):
+                for shift_ns in (-(10**9), 10**9):
                     transforms = message("map", "camera_color_optical_frame", 5.0, now_ns + shift_ns)
                     moving.publishers["tf"].publish(transforms)
                 stamp = camera.send_view(view)

@@ -63,7 +63,9 @@ def test_pictures_show_the_classes():
     assert (paint(labels, colors)[150, 10] == 0).all() and (paint(labels, colors)[150, 250] == PALETTE[0]).all()
     drawn = draw_classes(rgb, labels, ("cup", "table"), colors)
     assert (drawn[199, 10] == 100).all() and (drawn[199, 299] == np.round((100 + np.array(PALETTE[0])) / 2)).all()
-    assert (drawn[:60, :100] != draw_classes(rgb, labels, ("box", "floor"), colors)[:60, :100]).any(), "names are written"
+    assert (drawn[:60, :100] != draw_classes(rgb, labels, ("box", "floor"), colors)[:60, :100]).any(), (
+        "names are written"
+    )
 
 
 def test_the_corner_of_the_picture_of_classes():

@@ -41,10 +41,13 @@ LEFT, RIGHT = (slice(10, 30), slice(10, 30)), (slice(10, 30), slice(50, 70))
 
 
 def test_of_two_names_for_one_thing_the_surer_is_kept() -> None:
-    believer = Believer(cup=[(*LEFT, 0.7), (*RIGHT, 0.8)], red_cup=[(*LEFT, 0.9)], box=[(slice(0, 1), slice(0, 1), 0.9)])
+    believer = Believer(
+        cup=[(*LEFT, 0.7), (*RIGHT, 0.8)], red_cup=[(*LEFT, 0.9)], box=[(slice(0, 1), slice(0, 1), 0.9)]
+    )
     assert describe(believer, RGB, ("cup", "red cup", "box"), 0.5, 0.01) == [
-        Sighting("red cup", 1, pytest.approx(0.9)), Sighting("cup", 1, pytest.approx(0.8))
-    ]  # fmt: skip
+        Sighting("red cup", 1, pytest.approx(0.9)),
+        Sighting("cup", 1, pytest.approx(0.8)),
+    ]
 
 
 def test_things_of_one_name_are_counted() -> None:

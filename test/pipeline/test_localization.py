@@ -153,10 +153,12 @@ def frame_of(depth_m, intrinsics=CAMERA):
 
 def true_surface(depth_m, mask):
     """(N, 3), one pixel after the other."""
-    return np.array([
-        ((x - CAMERA.cx) * depth_m[y, x] / CAMERA.fx, (y - CAMERA.cy) * depth_m[y, x] / CAMERA.fy, depth_m[y, x])
-        for y, x in np.argwhere(mask)
-    ])  # fmt: skip
+    return np.array(
+        [
+            ((x - CAMERA.cx) * depth_m[y, x] / CAMERA.fx, (y - CAMERA.cy) * depth_m[y, x] / CAMERA.fy, depth_m[y, x])
+            for y, x in np.argwhere(mask)
+        ]
+    )
 
 
 # how the sensor and the mask are wrong -> (sensor, the mask grows by pixels, greatest error of the position in m, and
@@ -277,8 +279,9 @@ def test_distortion_moves_the_points():
     depth_m = np.full((16, 20), 0.8, np.float32)
     measured = measure(REGION, frame_of(depth_m, distorted))
     matrix = np.array([[50.0, 0, 9.5], [0, 40.0, 7.5], [0, 0, 1]])
-    back = cv2.projectPoints(measured.points_m.astype(float), np.zeros(3), np.zeros(3), matrix,
-                             np.array(distorted.distortion))[0][:, 0]  # fmt: skip
+    back = cv2.projectPoints(
+        measured.points_m.astype(float), np.zeros(3), np.zeros(3), matrix, np.array(distorted.distortion)
+    )[0][:, 0]
     assert back[:, 1] * 20 + back[:, 0] == pytest.approx(measured.pixels, abs=0.3)
     assert measured.region.position_m[0] > locate(REGION, depth_m, INTRINSICS)[0]  # a barrel pulls towards the middle
 

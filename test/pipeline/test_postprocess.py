@@ -121,7 +121,9 @@ def test_tidy_regions_have_neither_scraps_nor_small_holes():
     whole = disc(shape, (40, 45), 30)
     small, large = disc(shape, (35, 40), 3), disc(shape, (50, 55), 8)
     scrap, other = disc(shape, (80, 110), 3), disc(shape, (20, 100), 9)
-    assert small.sum() < HOLE_SHARE * whole.sum() < large.sum() and scrap.sum() < SCRAP_SHARE * whole.sum() < other.sum()
+    assert (
+        small.sum() < HOLE_SHARE * whole.sum() < large.sum() and scrap.sum() < SCRAP_SHARE * whole.sum() < other.sum()
+    )
     maps = maps_of(np.where((whole & ~small & ~large) | scrap | other, 0.9, 0.1))
     assert len(find_regions(maps)) == 3
     found = regions(maps, masks(maps, 0.5), tidy=True)

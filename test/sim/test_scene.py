@@ -114,7 +114,9 @@ def test_half_of_the_unseen_shapes_are_of_another_size_and_balls_stay_round():
 
 
 def test_things_of_a_workshop_stand_only_where_they_are_asked_for():
-    kinds = [{item.kind for seed in range(20) for item in sample_scene(seed, workshop=w).objects} for w in (False, True)]
+    kinds = [
+        {item.kind for seed in range(20) for item in sample_scene(seed, workshop=w).objects} for w in (False, True)
+    ]
     assert kinds[0] <= set(KINDS) and kinds[1] == {*KINDS, *WORKSHOP_KINDS}
     with pytest.raises(ValueError, match="not with both"):
         sample_scene(0, workshop=True, unseen=True)

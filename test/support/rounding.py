@@ -14,16 +14,44 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 SUMS = {
-    "mm", "addmm", "bmm", "baddbmm", "mv", "dot", "linear", "matmul", "convolution", "convolution_backward",
-    "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward",
-    "native_layer_norm", "native_layer_norm_backward", "native_batch_norm", "_native_batch_norm_legit",
-    "_native_batch_norm_legit_no_training", "native_batch_norm_backward",
-}  # fmt: skip
+    "mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+    "mv",
+    "dot",
+    "linear",
+    "matmul",
+    "convolution",
+    "convolution_backward",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention_for_cpu_backward",
+    "native_layer_norm",
+    "native_layer_norm_backward",
+    "native_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "native_batch_norm_backward",
+}
 """Added up from parts of any size: even a small result carries an error of the large ones."""
 FUNCTIONS = {
-    "_softmax", "_softmax_backward_data", "_log_softmax", "exp", "log", "tanh", "sigmoid", "gelu", "gelu_backward", "silu",
-    "rsqrt", "sum", "mean", "linalg_vector_norm", "upsample_bilinear2d", "upsample_bicubic2d",
-}  # fmt: skip
+    "_softmax",
+    "_softmax_backward_data",
+    "_log_softmax",
+    "exp",
+    "log",
+    "tanh",
+    "sigmoid",
+    "gelu",
+    "gelu_backward",
+    "silu",
+    "rsqrt",
+    "sum",
+    "mean",
+    "linalg_vector_norm",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+}
 """Results with an error of their own size."""
 
 

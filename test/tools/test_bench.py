@@ -17,16 +17,26 @@ TINY = bench.Architecture(
     64,
     {
         "text_config": {
-            "hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "hidden_size": 32,
+            "intermediate_size": 128,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
             "projection_dim": 24,
         },
         "vision_config": {
-            "hidden_size": 48, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4,
-            "image_size": 32, "patch_size": 16,
+            "hidden_size": 48,
+            "intermediate_size": 192,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "image_size": 32,
+            "patch_size": 16,
         },
-        "projection_dim": 24, "reduce_dim": 16, "extract_layers": [0, 1], "decoder_intermediate_size": 64,
+        "projection_dim": 24,
+        "reduce_dim": 16,
+        "extract_layers": [0, 1],
+        "decoder_intermediate_size": 64,
     },
-)  # fmt: skip
+)
 
 
 def in_this_process(*arguments: str) -> dict[str, float]:
@@ -49,7 +59,9 @@ def test_measures_both_sides(
     assert main(["bench", "models", *arguments, "--json", str(path)]) == 0
     said = capsys.readouterr().out
     assert "tiny_64, 1 threads, median of 2" in said and said.count(" ms") == 3
-    figures = {item["name"].removeprefix("clipseg.tiny_64.cpu.prompts_3."): item for item in json.loads(path.read_text())}
+    figures = {
+        item["name"].removeprefix("clipseg.tiny_64.cpu.prompts_3."): item for item in json.loads(path.read_text())
+    }
     value = {name: item["value"] for name, item in figures.items()}
     assert value["speedup"] == pytest.approx(value["transformers"] / value["ours"], rel=0.1)
     assert 0 < value["ours"] and 0 < value["ours_text_cached"] and 50 < value["ours_peak"]

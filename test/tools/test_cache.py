@@ -45,9 +45,13 @@ def test_it_shows_what_there_is_and_removes_nothing(home: Path, capsys: pytest.C
 def test_some_of_it_is_removed(home: Path) -> None:
     assert main(["cache", "--clear", "workspaces", "--yes"]) == 0
     assert left(home) == {
-        "clip_seg_ros/venv-1/lib/a.so", "clip_seg_ros/venv-1.log", f"clip_seg_ros/{KEPT}", "weights/a.safetensors",
-        "weights/SHA256SUMS", f"weights/{KEPT}",
-    }  # fmt: skip
+        "clip_seg_ros/venv-1/lib/a.so",
+        "clip_seg_ros/venv-1.log",
+        f"clip_seg_ros/{KEPT}",
+        "weights/a.safetensors",
+        "weights/SHA256SUMS",
+        f"weights/{KEPT}",
+    }
     assert (home / "other" / "file").exists(), "links are not followed"
 
 

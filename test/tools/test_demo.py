@@ -21,9 +21,14 @@ DEMO = [sys.executable, "-m", "clip_seg_ros.tools.cli", "demo"]
 
 def demo(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [*DEMO, *arguments], cwd=folder, env=ENVIRONMENT | environment, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+        [*DEMO, *arguments],
+        cwd=folder,
+        env=ENVIRONMENT | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
 
 
 def children_of(pid: int) -> list[int]:
@@ -88,14 +93,22 @@ def test_wrong_seeds_are_explained(tmp_path, arguments):
 def test_a_person_talks_to_it(tmp_path):
     typed = ["help", "use cris", "find the red cup", "segmnt the redcup", "what do you see?", "quit", "find the bowl"]
     run = subprocess.run(
-        [*DEMO, "--command", "find the red cup"], cwd=tmp_path, env=ENVIRONMENT, input="\n".join(typed) + "\n",
-        capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
+        [*DEMO, "--command", "find the red cup"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        input="\n".join(typed) + "\n",
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     expected = (
-        'type for example "segment the red cup"', "cris-pocket serves now", "red cup: 1 found",
-        'did you mean "segment the red cup"?', "I see ",
-    )  # fmt: skip
+        'type for example "segment the red cup"',
+        "cris-pocket serves now",
+        "red cup: 1 found",
+        'did you mean "segment the red cup"?',
+        "I see ",
+    )
     place = run.stdout.index("Type another command")
     for words in expected:
         place = run.stdout.index(words, place)

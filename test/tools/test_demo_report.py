@@ -9,12 +9,17 @@ def measured(prompt: str, found: int, present: int, **values) -> dict:
 
 
 CUP = measured(
-    "red cup", 1, 1, score=0.93, iou=0.8, centroid_px=[10.0, 20.0], centroid_error_px=1.0,
-    position_m=[0.1, -0.2, 0.9], position_error_m=0.004,
-)  # fmt: skip
-BOX = measured(
-    "box", 2, 1, score=0.7, iou=0.6, centroid_px=[1.0, 2.0], centroid_error_px=3.0, position_m=None
+    "red cup",
+    1,
+    1,
+    score=0.93,
+    iou=0.8,
+    centroid_px=[10.0, 20.0],
+    centroid_error_px=1.0,
+    position_m=[0.1, -0.2, 0.9],
+    position_error_m=0.004,
 )
+BOX = measured("box", 2, 1, score=0.7, iou=0.6, centroid_px=[1.0, 2.0], centroid_error_px=3.0, position_m=None)
 MISSED = measured("bowl", 0, 1)
 UNKNOWN = measured("cup left of the box", 1, None, score=0.8)
 RIGHTLY_ABSENT = measured("giraffe", 0, 0)
@@ -27,8 +32,15 @@ def reply(*items: dict) -> dict:
 
 @pytest.mark.parametrize(
     ("items", "right"),
-    [((CUP,), True), ((CUP, RIGHTLY_ABSENT), True), ((MISSED,), False), ((CUP, MISSED), False), ((IMAGINED,), False),
-     ((UNKNOWN,), True), ((UNKNOWN, MISSED), False)],
+    [
+        ((CUP,), True),
+        ((CUP, RIGHTLY_ABSENT), True),
+        ((MISSED,), False),
+        ((CUP, MISSED), False),
+        ((IMAGINED,), False),
+        ((UNKNOWN,), True),
+        ((UNKNOWN, MISSED), False),
+    ],
 )
 def test_right_is_to_find_what_is_there_and_nothing_else(items, right):
     assert is_right(reply(*items)) is right
@@ -36,9 +48,15 @@ def test_right_is_to_find_what_is_there_and_nothing_else(items, right):
 
 def test_report_of_one_prompt():
     assert report("find the red cup", 7, reply(CUP)) == {
-        "command": "find the red cup", "found": True, "iou": 0.8, "centroid_error_px": 1.0,
-        "position_error_m": 0.004, "latency_ms": 50.0, "prompts": ["red cup"], "seed": 7,
-    }  # fmt: skip
+        "command": "find the red cup",
+        "found": True,
+        "iou": 0.8,
+        "centroid_error_px": 1.0,
+        "position_error_m": 0.004,
+        "latency_ms": 50.0,
+        "prompts": ["red cup"],
+        "seed": 7,
+    }
 
 
 def test_report_of_several_prompts_is_their_mean_over_what_was_measured():

@@ -53,9 +53,30 @@ def pictures(tmp_path):
 @pytest.fixture
 def call(teacher, pictures, tmp_path):
     """Calls the command with few steps; later arguments win over earlier ones."""
-    usual = ["--images", pictures, "--classes", "cup, book,background", "--out", tmp_path / "mine.safetensors",
-             "--teacher", teacher, "--network", SMALL, "--size", 64, "--steps", 4, "--batch", 2, "--confidence", 0.3,
-             "--background-below", 0, "--device", "cpu"]  # fmt: skip
+    usual = [
+        "--images",
+        pictures,
+        "--classes",
+        "cup, book,background",
+        "--out",
+        tmp_path / "mine.safetensors",
+        "--teacher",
+        teacher,
+        "--network",
+        SMALL,
+        "--size",
+        64,
+        "--steps",
+        4,
+        "--batch",
+        2,
+        "--confidence",
+        0.3,
+        "--background-below",
+        0,
+        "--device",
+        "cpu",
+    ]
 
     def call(*more, leave_out=()):
         pairs = [(k, v) for k, v in zip(usual[::2], usual[1::2], strict=True) if k not in leave_out]
@@ -71,7 +92,11 @@ def test_from_pictures_to_a_model_that_is_served(call, pictures, tmp_path, capsy
     said = capsys.readouterr().out
     assert "skipped: " in said and "3 pictures labelled, 1 skipped because they cannot be read" in said
     assert "pixels: cup " in said and "unsure and ignored" in said
-    assert "before self-training, " in said and "agreement with the teacher where it is sure: " in said and "IoU: cup " in said
+    assert (
+        "before self-training, " in said
+        and "agreement with the teacher where it is sure: " in said
+        and "IoU: cup " in said
+    )
     assert "an image, on cpu: teacher " in said and " ms, student " in said
     grid = cv2.imread(str(tmp_path / "mine.png"))
     assert grid.shape == (22 + 240 + 22, 960, 3)

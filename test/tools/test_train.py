@@ -33,29 +33,52 @@ from clip_seg_ros.training.methods import TrainConfig, build_recipe
 STEP = {"steps": 2, "batch": 2, "learning_rate": 1.0e-3}
 WINDOW = {**STEP, "phrases": 2, "scene_px": [64, 64]}
 CLIPSEG_POCKET = {
-    "method": "clipseg-pocket", "scenes": 6, "seed": 3,
+    "method": "clipseg-pocket",
+    "scenes": 6,
+    "seed": 3,
     "recipe": {
-        "width": 8, "layers": [1, 1, 1, 1], "embed_dim": 32, "text_width": 32, "text_layers": 1, "input_px": 64,
-        "crops": {**STEP, "batch": 8}, "joint": {**WINDOW, "crops": 4}, "decoder": WINDOW,
+        "width": 8,
+        "layers": [1, 1, 1, 1],
+        "embed_dim": 32,
+        "text_width": 32,
+        "text_layers": 1,
+        "input_px": 64,
+        "crops": {**STEP, "batch": 8},
+        "joint": {**WINDOW, "crops": 4},
+        "decoder": WINDOW,
     },
-}  # fmt: skip
+}
 CRIS_POCKET = {
-    "method": "cris-pocket", "scenes": 6,
+    "method": "cris-pocket",
+    "scenes": 6,
     "recipe": {
         "train": {**STEP, "first_steps": 1, "dice_weight": 1.0, "contrast_weight": 5.0, "clip_factor": 1.0},
-        "phrases": 2, "scene_px": [64, 64], "first_scene_px": [64, 64], "fpn_out": [16, 32, 32], "feed_forward": 32,
+        "phrases": 2,
+        "scene_px": [64, 64],
+        "first_scene_px": [64, 64],
+        "fpn_out": [16, 32, 32],
+        "feed_forward": 32,
         "input_px": 64,
     },
-}  # fmt: skip
+}
 DENSECLIP_POCKET = {
-    "method": "denseclip-pocket", "scenes": 6, "recipe": {"train": STEP, "scene_px": [64, 64], "input_px": 64},
-}  # fmt: skip
+    "method": "denseclip-pocket",
+    "scenes": 6,
+    "recipe": {"train": STEP, "scene_px": [64, 64], "input_px": 64},
+}
 VIT_POCKET = {
-    "method": "clip-vit-pocket", "scenes": 6,
+    "method": "clip-vit-pocket",
+    "scenes": 6,
     "recipe": {
-        **STEP, "crops": 4, "width": 32, "layers": 2, "head_width": 16, "scene_px": 64, "crop_px": 32,
+        **STEP,
+        "crops": 4,
+        "width": 32,
+        "layers": 2,
+        "head_width": 16,
+        "scene_px": 64,
+        "crop_px": 32,
     },
-}  # fmt: skip
+}
 WORDS = ("red", "green", "square", "disc", "the", "a", "photo", "of", ".")
 
 
@@ -149,9 +172,16 @@ def shapes(kind: str) -> dict[str, Any]:
         return {"kind": kind, "clip": clip, kind: own.to_dict(), "tokenizer": tokenizer}
     # The longest name of VOC has few known pieces, but many.
     own = DenseCLIPConfig(
-        ("red", "green"), spec, 9, 3, context_width=8, context_heads=2, context_layers=1, pyramid_channels=8,
+        ("red", "green"),
+        spec,
+        9,
+        3,
+        context_width=8,
+        context_heads=2,
+        context_layers=1,
+        pyramid_channels=8,
         head_channels=8,
-    )  # fmt: skip
+    )
     towers = {name: clip[name] for name in ("embed_dim", "quick_gelu", "vision", "text")}
     return {"kind": kind, **towers, kind: own.to_dict(), "tokenizer": tokenizer}
 
@@ -354,5 +384,15 @@ def test_embedded_weights_learn_words_that_they_lack(tmp_path: Path, kind: str, 
     with torch.no_grad():
         old, new = (model.encode_text(["the red cup"]).pooled for model in (start, predictor.model))
     torch.testing.assert_close(new, old, atol=0.02 * float(old.abs().max()), rtol=0)
-    call = ["evaluate", "--data", f"folder:{data['root']}", "--model", "mine", "--weights", str(weights), "--limit", "2"]
+    call = [
+        "evaluate",
+        "--data",
+        f"folder:{data['root']}",
+        "--model",
+        "mine",
+        "--weights",
+        str(weights),
+        "--limit",
+        "2",
+    ]
     assert main([*call, "--device", "cpu"]) == 0, capsys.readouterr().err

@@ -5,8 +5,14 @@ import pytest
 
 from clip_seg_ros.data.samples import IGNORED, ReferringSample, SemanticSample
 from clip_seg_ros.training.augment import (
-    fill_up, letterboxed, photometric_distortion, random_crop, random_flip, random_scale, semantic_view,
-)  # fmt: skip
+    fill_up,
+    letterboxed,
+    photometric_distortion,
+    random_crop,
+    random_flip,
+    random_scale,
+    semantic_view,
+)
 
 
 def tied_sample(height: int = 60, width: int = 100, classes: int = 8) -> SemanticSample:

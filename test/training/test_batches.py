@@ -9,8 +9,13 @@ from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, class_map
 from clip_seg_ros.sim.scene import COLORS, KINDS
 from clip_seg_ros.training import batches, distributed
 from clip_seg_ros.training.batches import (
-    class_batch, crop_batch, example_batch, expression_batch, index_crops, scene_batch,
-)  # fmt: skip
+    class_batch,
+    crop_batch,
+    example_batch,
+    expression_batch,
+    index_crops,
+    scene_batch,
+)
 
 
 @pytest.fixture(scope="module")

@@ -197,7 +197,9 @@ def test_new_words_and_the_image_tower_learn_where_they_are_told_to(few_scenes, 
     assert read_curve(tmp_path / CURVE_NAME)[0]["terms"].keys() == {"bce", "dice"}
     loaded = build_from_file(*recipe.save(tmp_path / "weights"))
     assert loaded.unknown_words("a gizmo") == () and loaded.unknown_words("a dragon") == ("dragon",)
-    changed = {name for name, value in loaded.state_dict().items() if not torch.allclose(value, before[name], atol=2e-3)}
+    changed = {
+        name for name, value in loaded.state_dict().items() if not torch.allclose(value, before[name], atol=2e-3)
+    }
     table = "clip.token_embedding.weight"
     moved = (loaded.state_dict()[table] - before[table]).abs().amax(dim=1) > 2e-3
     assert moved.nonzero().flatten().tolist() == list(grown.rows), "new words learn, old ones do not"

@@ -55,8 +55,9 @@ def test_the_loss_against_the_obvious_loop(bank: PhraseBank) -> None:
             pair = (COLORS[c], KINDS[k]) if c >= 0 and k >= 0 else None
             for name, group, target in (
                 ("pair", pairs, TRAIN_PAIRS.index(pair) if pair in TRAIN_PAIRS else -1),
-                ("class", known, k), ("color", named, c),
-            ):  # fmt: skip
+                ("class", known, k),
+                ("color", named, c),
+            ):
                 if target >= 0:
                     losses[name].append(np.log(np.exp(group).sum()) - group[target])
     assert [len(values) for values in losses.values()] == [2, 5, 3]

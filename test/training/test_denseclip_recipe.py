@@ -25,14 +25,25 @@ def draw(rng: np.random.Generator) -> ClassBatch:
 def make(**settings) -> DenseCLIPRecipe:
     spec = InputSpec(64, "short_side", 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     own = DenseCLIPConfig(
-        NAMES, spec, n_contexts=3, context_width=8, context_heads=2, context_layers=1, pyramid_channels=8,
-        head_channels=8, dropout=0.0,
-    )  # fmt: skip
+        NAMES,
+        spec,
+        n_contexts=3,
+        context_width=8,
+        context_heads=2,
+        context_layers=1,
+        pyramid_channels=8,
+        head_channels=8,
+        dropout=0.0,
+    )
     config = {
-        "kind": "denseclip", "embed_dim": 20, "quick_gelu": True, "denseclip": own.to_dict(),
-        "vision": vars(VisionConfig((1, 1, 1, 1), 8, 64, head_width=8)), "text": vars(TextConfig(8, 30, 16, 2, 1)),
+        "kind": "denseclip",
+        "embed_dim": 20,
+        "quick_gelu": True,
+        "denseclip": own.to_dict(),
+        "vision": vars(VisionConfig((1, 1, 1, 1), 8, 64, head_width=8)),
+        "text": vars(TextConfig(8, 30, 16, 2, 1)),
         "tokenizer": {"kind": "ids", "vocab_size": 30, "context_length": 8},
-    }  # fmt: skip
+    }
     torch.manual_seed(0)
     return DenseCLIPRecipe(DenseCLIPSettings(steps=10, **settings), DenseCLIP.from_config("tiny", config), config, draw)
 

@@ -123,9 +123,12 @@ def together(tmp_path_factory) -> Together:
     folder = tmp_path_factory.mktemp("two")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     result = subprocess.run(
-        [*command, __file__, str(folder)], capture_output=True, text=True, timeout=300,
+        [*command, __file__, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     return Together(folder, result.returncode, result.stderr)
 
 

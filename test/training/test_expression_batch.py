@@ -63,16 +63,22 @@ def meant(relation: str, group: list[int], anchor: int | None, labels: np.ndarra
     depth = {label: places[label - 1, 1] for label in column}
     if relation in SUPERLATIVES:
         value = {
-            "largest": lambda n: area[n], "smallest": lambda n: -area[n], "leftmost": lambda n: -column[n],
-            "rightmost": lambda n: column[n], "nearest": lambda n: -depth[n], "farthest": lambda n: depth[n],
-        }[relation]  # fmt: skip
+            "largest": lambda n: area[n],
+            "smallest": lambda n: -area[n],
+            "leftmost": lambda n: -column[n],
+            "rightmost": lambda n: column[n],
+            "nearest": lambda n: -depth[n],
+            "farthest": lambda n: depth[n],
+        }[relation]
         return [max(group, key=value)]
     if relation == "next to":
         return [min(group, key=lambda n: np.linalg.norm(places[n - 1] - places[anchor - 1]))]
     holds = {
-        "left of": lambda n: column[n] < column[anchor], "right of": lambda n: column[n] > column[anchor],
-        "in front of": lambda n: depth[n] < depth[anchor], "behind": lambda n: depth[n] > depth[anchor],
-    }[relation]  # fmt: skip
+        "left of": lambda n: column[n] < column[anchor],
+        "right of": lambda n: column[n] > column[anchor],
+        "in front of": lambda n: depth[n] < depth[anchor],
+        "behind": lambda n: depth[n] > depth[anchor],
+    }[relation]
     return [n for n in group if holds(n)]
 
 

@@ -86,9 +86,12 @@ OWN = {"method": "clipseg", "model": "clipseg-pocket", "name": "mine", "data": {
         ({**OWN, "method": "cris", "recipe": {"steps": 0}}, "recipe: steps must be at least 1, got 0"),
         ({**OWN, "recipe": [1]}, "recipe must hold names and values, not [1]"),
         ({**OWN, "data": "mine"}, "data must hold names and values, not 'mine'"),
-        ({"method": "cris-pocket", "scenes": 1, "recipe": {"train": {"btach": 1}}}, "recipe.train has no setting 'btach'"),
+        (
+            {"method": "cris-pocket", "scenes": 1, "recipe": {"train": {"btach": 1}}},
+            "recipe.train has no setting 'btach'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_slip_is_named_with_its_place(values: dict, message: str) -> None:
     with pytest.raises(SettingsError) as failure:
         TrainConfig.from_mapping(values).check()

@@ -53,8 +53,14 @@ def test_the_share_of_phrases_that_name_something_there():
     rng = np.random.default_rng(2)
     queries = [sample_query(rng, SCENE, SCENE, kinds_only=False) for _ in range(4000)]
     there = np.mean([any(query.matches(pair) for pair in SCENE) for query in queries])
-    hard = np.mean([not any(q.matches(p) for p in SCENE) and q.color in ("red", "blue", "black")
-                    and q.kind in ("cup", "box", "ball") for q in queries])  # fmt: skip
+    hard = np.mean(
+        [
+            not any(q.matches(p) for p in SCENE)
+            and q.color in ("red", "blue", "black")
+            and q.kind in ("cup", "box", "ball")
+            for q in queries
+        ]
+    )
     assert there == pytest.approx(0.6, abs=0.03)
     assert hard > 0.1
 

@@ -17,16 +17,33 @@ from clip_seg_ros.training.runner import Runner
 from clip_seg_ros.training.vit_pocket import ViTRecipe, ViTSettings
 
 CRIS_VALUES = {
-    "scenes": 12, "train": {"steps": 2, "batch": 2, "first_steps": 2, "dice_weight": 0.5}, "phrases": 2,
-    "scene_px": [64, 64], "first_scene_px": [64, 64], "fpn_out": [16, 32, 32], "feed_forward": 32, "input_px": 64,
-}  # fmt: skip
+    "scenes": 12,
+    "train": {"steps": 2, "batch": 2, "first_steps": 2, "dice_weight": 0.5},
+    "phrases": 2,
+    "scene_px": [64, 64],
+    "first_scene_px": [64, 64],
+    "fpn_out": [16, 32, 32],
+    "feed_forward": 32,
+    "input_px": 64,
+}
 DENSECLIP_VALUES = {
-    "scenes": 12, "train": {"steps": 3, "batch": 2, "learning_rate": 1e-3}, "scene_px": [64, 64], "input_px": 64,
-}  # fmt: skip
+    "scenes": 12,
+    "train": {"steps": 3, "batch": 2, "learning_rate": 1e-3},
+    "scene_px": [64, 64],
+    "input_px": 64,
+}
 VIT_VALUES = {
-    "scenes": 12, "steps": 3, "batch": 2, "crops": 4, "width": 32, "layers": 2, "head_width": 16, "patch": 8,
-    "scene_px": 64, "crop_px": 32,
-}  # fmt: skip
+    "scenes": 12,
+    "steps": 3,
+    "batch": 2,
+    "crops": 4,
+    "width": 32,
+    "layers": 2,
+    "head_width": 16,
+    "patch": 8,
+    "scene_px": 64,
+    "crop_px": 32,
+}
 
 
 def make(name: str, scenes, folder: Path, **changes) -> Recipe:

@@ -174,9 +174,12 @@ def test_the_schedule_and_the_factors_reach_the_optimizer(tmp_path, monkeypatch)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
     stage = replace(
-        make_stage(model, 8), warmup_steps=0, schedule=Schedule("milestones", milestones=(5,)),
-        rate_factors=(("bias", 0.5),), clip_norm=math.inf,
-    )  # fmt: skip
+        make_stage(model, 8),
+        warmup_steps=0,
+        schedule=Schedule("milestones", milestones=(5,)),
+        rate_factors=(("bias", 0.5),),
+        clip_norm=math.inf,
+    )
     Runner(model, tmp_path / "state.pt", 0).run(stage)
     assert [rates[2] for rates in seen] == pytest.approx([0.05] * 5 + [0.005] * 3)
     assert [rates[1] for rates in seen] == pytest.approx([0.025] * 5 + [0.0025] * 3)

@@ -26,9 +26,13 @@ from clip_seg_ros.training.tracking import CURVE_NAME, read_curve
 
 STEPS = 4
 RECIPE = {
-    "train": {"steps": STEPS, "batch": 4, "learning_rate": 1.0e-2}, "phrases": 2, "scene_px": [64, 64],
-    "fpn_out": [16, 32, 32], "feed_forward": 32, "input_px": 64,
-}  # fmt: skip
+    "train": {"steps": STEPS, "batch": 4, "learning_rate": 1.0e-2},
+    "phrases": 2,
+    "scene_px": [64, 64],
+    "fpn_out": [16, 32, 32],
+    "feed_forward": 32,
+    "input_px": 64,
+}
 
 
 def train(folder: Path, start: Path) -> int:
@@ -54,9 +58,12 @@ def folders(pocket_folder: Path, tmp_path_factory) -> list[Path]:
     torch.set_flush_denormal(False)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     result = subprocess.run(
-        [*command, __file__, str(two), str(pocket_folder)], capture_output=True, text=True, timeout=300,
+        [*command, __file__, str(two), str(pocket_folder)],
+        capture_output=True,
+        text=True,
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("weights written to") == 1, "by the first process alone"
     return [one, two]

@@ -104,7 +104,9 @@ def _convert(
         n_heads=options.get("n_heads", 4),
         feed_forward=len(require(tensors, f"{prefix}{blocks}0.{feed_forward}", origin)),
         cond_layer=options.get("cond_layer", 0),
-        complex_trans_conv=any(key.startswith((f"{prefix}transposed_convolution.4.", "trans_conv.4.")) for key in tensors),
+        complex_trans_conv=any(
+            key.startswith((f"{prefix}transposed_convolution.4.", "trans_conv.4.")) for key in tensors
+        ),
     )
     config = {
         "kind": "clipseg",
@@ -164,10 +166,17 @@ _STACKS = {
     "decoder.blocks.": "decoder.layers.",
 }
 _BLOCK = {
-    "ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
-    "attn.out_proj": "self_attn.out_proj", "self_attn.out_proj": "self_attn.out_proj",
-    "norm1": "layer_norm1", "norm2": "layer_norm2", "linear1": "mlp.fc1", "linear2": "mlp.fc2",
-}  # fmt: skip
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+    "attn.out_proj": "self_attn.out_proj",
+    "self_attn.out_proj": "self_attn.out_proj",
+    "norm1": "layer_norm1",
+    "norm2": "layer_norm2",
+    "linear1": "mlp.fc1",
+    "linear2": "mlp.fc2",
+}
 
 
 def _hugging_face_source(key: str) -> Source:

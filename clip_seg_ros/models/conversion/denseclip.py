@@ -47,7 +47,9 @@ def convert(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[s
     """
     for key, axes in _AXES.items():
         if key in tensors and tensors[key].ndim != axes:
-            raise WeightsError(f"{origin} is not whole: {key} is {tuple(tensors[key].shape)} and should have {axes} axes")
+            raise WeightsError(
+                f"{origin} is not whole: {key} is {tuple(tensors[key].shape)} and should have {axes} axes"
+            )
     vision = vision_config(tensors, origin, "backbone.", options.get("vision_head_width", HEAD_WIDTH))
     text = text_config(tensors, origin, "text_encoder.", options.get("text_head_width", HEAD_WIDTH))
     n_contexts = require(tensors, "contexts", origin).shape[1]

@@ -33,9 +33,7 @@ FORMATS: tuple[Format, ...] = (
     Format("CLIPSeg of its authors", clipseg.matches_authors, clipseg.convert_authors, clipseg.OPTIONS | {"clip"}),
     Format("CRIS", cris.matches, cris.convert, cris.OPTIONS),
     Format("DenseCLIP", denseclip.matches, denseclip.convert, denseclip.OPTIONS),
-    Format(
-        "MaskCLIP of its authors", maskclip.matches_authors, maskclip.convert_authors, maskclip.AUTHORS_OPTIONS
-    ),
+    Format("MaskCLIP of its authors", maskclip.matches_authors, maskclip.convert_authors, maskclip.AUTHORS_OPTIONS),
     Format("CLIP of OpenAI or open_clip", maskclip.matches_clip, maskclip.convert_clip, maskclip.OPTIONS),
 )
 """The first that matches is taken."""

@@ -33,12 +33,19 @@ def model_config(refined: bool) -> dict:
             quick_gelu=True,
         ).to_dict(),
         "clipseg": CLIPSegConfig(
-            embed_dim=20, extract_layers=(0, 2, 3), tap_widths=(24, 24, 24), stride=16, prefix_tokens=1,
-            input_spec=InputSpec(352, "squash", 16, IMAGENET_MEAN, IMAGENET_STD), reduce_dim=8, n_heads=2,
-            feed_forward=32, complex_trans_conv=refined,
+            embed_dim=20,
+            extract_layers=(0, 2, 3),
+            tap_widths=(24, 24, 24),
+            stride=16,
+            prefix_tokens=1,
+            input_spec=InputSpec(352, "squash", 16, IMAGENET_MEAN, IMAGENET_STD),
+            reduce_dim=8,
+            n_heads=2,
+            feed_forward=32,
+            complex_trans_conv=refined,
         ).to_dict(),
         "tokenizer": tokenizer_config(30, 9),
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(params=[False, True], ids=["simple", "refined"])
@@ -91,16 +98,30 @@ def test_the_authors_whole_module(model: CLIPSeg) -> None:
 def hugging_face(refined: bool = True) -> CLIPSegForImageSegmentation:
     config = TheirConfig(
         text_config={
-            "vocab_size": 30, "hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "max_position_embeddings": 9, "eos_token_id": 29, "projection_dim": 20,
+            "vocab_size": 30,
+            "hidden_size": 16,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 9,
+            "eos_token_id": 29,
+            "projection_dim": 20,
         },
         vision_config={
-            "hidden_size": 24, "intermediate_size": 96, "num_hidden_layers": 5, "num_attention_heads": 2,
-            "image_size": 64, "patch_size": 16,
+            "hidden_size": 24,
+            "intermediate_size": 96,
+            "num_hidden_layers": 5,
+            "num_attention_heads": 2,
+            "image_size": 64,
+            "patch_size": 16,
         },
-        projection_dim=20, reduce_dim=8, extract_layers=[0, 2, 3], decoder_intermediate_size=32,
-        decoder_num_attention_heads=2, use_complex_transposed_convolution=refined,
-    )  # fmt: skip
+        projection_dim=20,
+        reduce_dim=8,
+        extract_layers=[0, 2, 3],
+        decoder_intermediate_size=32,
+        decoder_num_attention_heads=2,
+        use_complex_transposed_convolution=refined,
+    )
     torch.manual_seed(0)
     return CLIPSegForImageSegmentation(config)
 

@@ -18,9 +18,11 @@ CASES = {
     "clipseg_simple": (CLIPSEG, "film_mul.bias", "clip_model.visual.ln_pre.weight", "blocks.1.linear2.weight"),
     "cris_rn": (
         {"n_heads": 4, "text_head_width": 8},
-        "proj.txt.bias", "backbone.visual.attnpool.connect.1.weight", "neck.aggr.0.weight",
+        "proj.txt.bias",
+        "backbone.visual.attnpool.connect.1.weight",
+        "neck.aggr.0.weight",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=list(CASES))
@@ -57,7 +59,9 @@ def test_an_unknown_option_is_refused(case: tuple) -> None:
 
 
 def test_an_unknown_layout_is_refused() -> None:
-    with pytest.raises(WeightsError, match=r"layout that is not known. Its first keys: a, b. Known layouts:\n  Hugging"):
+    with pytest.raises(
+        WeightsError, match=r"layout that is not known. Its first keys: a, b. Known layouts:\n  Hugging"
+    ):
         convert({"a": torch.zeros(1), "b": torch.zeros(1)}, "file")
 
 

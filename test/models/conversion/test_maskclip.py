@@ -179,9 +179,15 @@ def test_options(clip: Tensors) -> None:
     told = convert(
         clip,
         "clip",
-        {**HEADS, "quick_gelu": False, "official_tower": True, "key_smoothing": 1.0, "prompt_denoising": 0.5,
-         "pamr_iterations": 3},
-    ).config  # fmt: skip
+        {
+            **HEADS,
+            "quick_gelu": False,
+            "official_tower": True,
+            "key_smoothing": 1.0,
+            "prompt_denoising": 0.5,
+            "pamr_iterations": 3,
+        },
+    ).config
     assert not told["clip"]["quick_gelu"] and told["maskclip"]["official_tower"]
     own = told["maskclip"]
     assert own["input_spec"]["mean"] == IMAGENET_MEAN

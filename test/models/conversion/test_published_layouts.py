@@ -26,68 +26,146 @@ CONTEXT = {"class_names": class_list("pascal_context59")}
 # layout -> (layout of the CLIP beside it, other options, side of the image, a key to remove, to rename, to mis-shape)
 CASES = {
     "clipseg_hf_rd64": (
-        None, {}, 64, "clip.visual_projection.weight", "decoder.layers.2.self_attn.k_proj.bias",
+        None,
+        {},
+        64,
+        "clip.visual_projection.weight",
+        "decoder.layers.2.self_attn.k_proj.bias",
         "clip.text_model.encoder.layers.11.mlp.fc1.weight",
     ),
     "clipseg_hf_rd64_refined": (
-        None, {}, 64, "decoder.transposed_convolution.4.bias", "decoder.reduces.1.weight",
+        None,
+        {},
+        64,
+        "decoder.transposed_convolution.4.bias",
+        "decoder.reduces.1.weight",
         "clip.vision_model.encoder.layers.5.self_attn.q_proj.weight",
     ),
     "clipseg_rd64": ("openai_clip_vit_b16", {}, 64, "film_add.bias", "blocks.1.norm2.weight", "reduces.0.weight"),
     "clipseg_rd64_refined": (
-        "openai_clip_vit_b16", {}, 64, "trans_conv.2.bias", "blocks.0.linear2.bias", "film_mul.bias",
+        "openai_clip_vit_b16",
+        {},
+        64,
+        "trans_conv.2.bias",
+        "blocks.0.linear2.bias",
+        "film_mul.bias",
     ),
     "clipseg_rd16": ("open_clip_vit_b16", {}, 64, "trans_conv.bias", "reduces.2.bias", "blocks.2.linear1.bias"),
     "cris_r50": (
-        None, {}, 64, "neck.norm_layer.0.running_var", "proj.vis.4.bias", "decoder.layers.2.ffn.3.weight",
+        None,
+        {},
+        64,
+        "neck.norm_layer.0.running_var",
+        "proj.vis.4.bias",
+        "decoder.layers.2.ffn.3.weight",
     ),
     "cris_r101": (
-        None, {"word_length": 22}, 64, "backbone.visual.attnpool.connect.0.weight",
-        "backbone.visual.layer3.22.bn3.weight", "proj.txt.weight",
+        None,
+        {"word_length": 22},
+        64,
+        "backbone.visual.attnpool.connect.0.weight",
+        "backbone.visual.layer3.22.bn3.weight",
+        "proj.txt.weight",
     ),
     "denseclip_rn50_fpn_ade20k": (
-        None, {}, 64, "gamma", "decode_head.scale_heads.3.4.bn.weight", "neck.lateral_convs.3.conv.weight",
+        None,
+        {},
+        64,
+        "gamma",
+        "decode_head.scale_heads.3.4.bn.weight",
+        "neck.lateral_convs.3.conv.weight",
     ),
     "denseclip_rn101_fpn_ade20k": (
-        None, {}, 64, "backbone.attnpool.c_proj.bias", "context_decoder.out_proj.0.weight", "text_encoder.ln_final.bias",
+        None,
+        {},
+        64,
+        "backbone.attnpool.c_proj.bias",
+        "context_decoder.out_proj.0.weight",
+        "text_encoder.ln_final.bias",
     ),
     "denseclip_vit_b_fpn_ade20k": (
-        None, {}, 64, "backbone.fpn1.2.running_mean", "backbone.fpn3.weight",
+        None,
+        {},
+        64,
+        "backbone.fpn1.2.running_mean",
+        "backbone.fpn3.weight",
         "text_encoder.transformer.resblocks.4.ln_1.weight",
     ),
     "openai_clip_vit_b16": (
-        None, {}, 64, "visual.ln_post.bias", "transformer.resblocks.3.ln_2.weight", "visual.proj",
+        None,
+        {},
+        64,
+        "visual.ln_post.bias",
+        "transformer.resblocks.3.ln_2.weight",
+        "visual.proj",
     ),
     "openai_clip_rn50": (
-        None, {}, 64, "visual.attnpool.c_proj.bias", "visual.layer4.2.bn3.weight", "visual.conv2.weight",
+        None,
+        {},
+        64,
+        "visual.attnpool.c_proj.bias",
+        "visual.layer4.2.bn3.weight",
+        "visual.conv2.weight",
     ),
     "openai_clip_rn101": (None, {}, 64, "ln_final.weight", "visual.layer3.22.bn1.bias", "visual.bn3.running_mean"),
     "open_clip_vit_b16": (
-        None, {"quick_gelu": False, "variant": "naclip"}, 64, "visual.class_embedding", "ln_final.bias",
+        None,
+        {"quick_gelu": False, "variant": "naclip"},
+        64,
+        "visual.class_embedding",
+        "ln_final.bias",
         "visual.transformer.resblocks.0.mlp.c_fc.bias",
     ),
     "open_clip_rn50": (None, {}, 64, "visual.bn1.bias", "visual.conv3.weight", "visual.layer1.0.downsample.0.weight"),
     "maskclip_vit16_segmentor_context59": (
-        None, CONTEXT, 64, "backbone.cls_token", "backbone.layers.7.ffn.layers.1.bias", "decode_head.proj.weight",
+        None,
+        CONTEXT,
+        64,
+        "backbone.cls_token",
+        "backbone.layers.7.ffn.layers.1.bias",
+        "decode_head.proj.weight",
     ),
     "maskclip_rn50_segmentor_context59": (
-        None, CONTEXT, 64, "backbone.stem.4.bias", "backbone.layer2.0.downsample.1.weight", "decode_head.v_proj.weight",
+        None,
+        CONTEXT,
+        64,
+        "backbone.stem.4.bias",
+        "backbone.layer2.0.downsample.1.weight",
+        "decode_head.v_proj.weight",
     ),
     "maskclip_vit16_clip_weights": (
-        "openai_clip_vit_b16", {}, 64, "clip/ln1.bias", "clip/layers.0.ln2.weight", "proj/weight",
+        "openai_clip_vit_b16",
+        {},
+        64,
+        "clip/ln1.bias",
+        "clip/layers.0.ln2.weight",
+        "proj/weight",
     ),
     "maskclip_rn50_clip_weights": (
-        "openai_clip_rn50", {}, 64, "v_proj/bias", "clip/layer3.5.bn2.weight", "clip/stem.0.weight",
+        "openai_clip_rn50",
+        {},
+        64,
+        "v_proj/bias",
+        "clip/layer3.5.bn2.weight",
+        "clip/stem.0.weight",
     ),
     "maskclip_vit16_clip_backbone": (
-        "openai_clip_vit_b16", {}, 64, "backbone.ln0.weight", "backbone.layers.11.attn.attn.in_proj_bias",
+        "openai_clip_vit_b16",
+        {},
+        64,
+        "backbone.ln0.weight",
+        "backbone.layers.11.attn.attn.in_proj_bias",
         "backbone.pos_embed",
     ),
     "maskclip_rn50_clip_backbone": (
-        "openai_clip_rn50", {}, 64, "backbone.stem.7.bias", "backbone.layer4.0.conv1.weight",
+        "openai_clip_rn50",
+        {},
+        64,
+        "backbone.stem.7.bias",
+        "backbone.layer4.0.conv1.weight",
         "backbone.layer1.0.bn1.running_var",
     ),
-}  # fmt: skip
+}
 
 
 def options_of(name: str, published: Callable, empty: bool) -> dict:
@@ -156,7 +234,9 @@ def test_maskclip_for_a_list_of_classes(published: Callable, tmp_path: Path, cap
     torch.save(torch.nn.functional.normalize(torch.randn(59, 512), dim=1), tmp_path / "context_ViT16_clip_text.pth")
     command = ["weights", "verify", str(tmp_path / "ViT16_clip_weights.pth"), "--classes", "pascal_context59"]
     assert main([*command, "--text-embeddings", str(tmp_path / "context_ViT16_clip_text.pth")]) == 0
-    assert "is a whole MaskCLIP of its authors: MaskCLIP, 86.2 million parameters, 59 classes" in capsys.readouterr().out
+    assert (
+        "is a whole MaskCLIP of its authors: MaskCLIP, 86.2 million parameters, 59 classes" in capsys.readouterr().out
+    )
 
 
 def test_ade20k_is_named_as_in_training() -> None:
