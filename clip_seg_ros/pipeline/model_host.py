@@ -33,7 +33,7 @@ class ModelHost:
         on_ready: Callable[[str], None],
         on_failed: Callable[[str, Exception], None],
     ) -> None:
-        memory.limit_kernels()
+        memory.limit_caches()
         memory.limit_heaps()
         self._load, self._on_ready, self._on_failed = load, on_ready, on_failed
         self._lock = threading.Lock()

@@ -31,6 +31,42 @@ libc.malloc_info(0, file)
 libc.fclose(file)
 """
 
+KEPT_BY_THREADS = """
+import ctypes, threading
+from clip_seg_ros.pipeline.model_host import ModelHost
+
+ModelHost(lambda name: None, print, print)
+import torch
+
+class Usage(ctypes.Structure):
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    _fields_ = [(name, ctypes.c_size_t) for name in names]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Usage
+torch.set_num_threads(1)
+left, right = torch.ones(1024, 768), torch.ones(768, 1024)
+end = threading.Event()
+def work(done):
+    torch.mm(left, right).sum()
+    done.set()
+    end.wait()
+for _ in range(9):
+    done = threading.Event()
+    threading.Thread(target=work, args=(done,), daemon=True).start()
+    done.wait()
+    print(libc.mallinfo2().uordblks)
+end.set()
+"""
+
+
+def run(program: str, *unset: str) -> str:
+    """What a program prints where none of the variables is set."""
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    ).stdout
+
 
 class Clock:
     """Monotonic time that tests set."""
@@ -59,9 +95,21 @@ def test_memory_is_given_back_when_sizes_change_but_not_always():
     assert len(times) == 26
 
 
-@pytest.mark.skipif(
+GLIBC = pytest.mark.skipif(
     not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="glibc alone keeps it"
 )
+
+
+@GLIBC
+def test_a_thread_that_ran_a_model_keeps_no_buffers():
+    if not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        pytest.skip("this C library does not count what is in use")
+    used = [int(line) for line in run(KEPT_BY_THREADS, "MKL_DISABLE_FAST_MM").split()]
+    assert len(used) == 9
+    assert used[-1] - used[0] < 8 * 1e6
+
+
+@GLIBC
 def test_what_was_freed_is_returned():
     def resident() -> int:
         with open("/proc/self/statm") as file:
@@ -92,8 +140,5 @@ def test_whoever_serves_models_bounds_what_torch_keeps_for_shapes(monkeypatch, g
     not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "malloc_info"), reason="glibc alone has it"
 )
 def test_the_threads_of_whoever_serves_models_share_heaps():
-    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
-    said = subprocess.run(
-        [sys.executable, "-c", HEAPS_OF_THREADS], capture_output=True, text=True, check=True, env=environment
-    ).stdout
+    said = run(HEAPS_OF_THREADS, "MALLOC_ARENA_MAX")
     assert 1 <= said.count("<heap nr=") <= HEAPS
