@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ARGS ?=
 
-.PHONY: help demo test env
+.PHONY: help demo test env docs
 
 help: ## Show this list
 	@echo "make TARGET [ARGS=\"...\"]"
@@ -23,3 +23,6 @@ test: ## Run the tests (ARGS go to pytest)
 
 env: ## Print the file to source to work in the built environment
 	@env/setup.sh
+
+docs: ## Build the documentation as a site in site/ (ARGS go to mkdocs build)
+	@env/docs.sh $(ARGS)

@@ -2,15 +2,16 @@
 
 ``rgb`` is a (H, W, 3) uint8 image. The probabilities, masks and objects that come back have its size.
 
->>> predictor = Predictor.from_name("clipseg-pocket")
->>> command = parse_command("find the red cup, not the blue one")
->>> encoded = predictor.encode(rgb)
->>> found = answer(predictor, encoded, Question(command.prompts, command.negatives))
->>> [(region.prompt, region.centroid_px) for region in found.regions]
-[('red cup', (...))]
-
 Everything here works without ROS and keeps its name; the modules that it comes from may change. The nodes take commands
 and answer images with these same functions.
+
+Examples:
+    >>> predictor = Predictor.from_name("clipseg-pocket")
+    >>> command = parse_command("find the red cup, not the blue one")
+    >>> encoded = predictor.encode(rgb)
+    >>> found = answer(predictor, encoded, Question(command.prompts, command.negatives))
+    >>> [(region.prompt, region.centroid_px) for region in found.regions]
+    [('red cup', (...))]
 """
 
 from clip_seg_ros.commands import Command, CommandError, parse_command

@@ -84,7 +84,7 @@ def correction(
         known_words: The vocabulary of the model; empty where it has none of its own, which corrects verbs alone.
         unknown_words: Returns the words of a phrase that the vocabulary lacks.
 
-    Example:
+    Examples:
         >>> from clip_seg_ros.commands import parse_command
         >>> words = ("red", "blue", "cup", "the")
         >>> lacking = lambda phrase: [word for word in phrase.split() if word not in words]

@@ -137,7 +137,7 @@ def parse_command(text: str) -> Command:
     Raises:
         CommandError: The text is empty, too long, unprintable or incomplete, or asks for too much.
 
-    Example:
+    Examples:
         >>> print(parse_command('Robot, could you find the red cups, but not the small one, and "salt and pepper"?'))
         find "red cups", "salt and pepper" except "small cups"
     """

@@ -25,7 +25,7 @@ _ALSO_SINGULAR = ("ss", "us", "is")
 def singulars(word: str) -> tuple[str, ...]:
     """Lists what a lower-case word may be the plural of, the likeliest first; empty for what is no plural.
 
-    Example:
+    Examples:
         >>> singulars("boxes"), singulars("berries"), singulars("feet"), singulars("glass")
         (('boxe', 'box'), ('berry', 'berrie', 'berri'), ('foot',), ())
     """

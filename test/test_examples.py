@@ -61,8 +61,7 @@ def test_examples_are_short_and_listed() -> None:
 
     assert len(scripts) == 6
     assert [path.name for path in scripts if len(path.read_text().splitlines()) > MAX_LINES] == []
-    names = [path.name if path.parent == EXAMPLES else path.parent.name for path in scripts]
-    assert [name for name in names if f"({name})" not in listed] == []
+    assert [path.name for path in scripts if f"({path.relative_to(EXAMPLES)})" not in listed] == []
 
 
 def test_the_pictures_are_those_that_are_rendered(views: dict[str, RenderedView], tmp_path: Path) -> None:

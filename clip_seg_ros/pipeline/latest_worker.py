@@ -22,7 +22,7 @@ class LatestWorker(Generic[ItemT]):
         work: Called with one item at a time, on the worker's thread.
         on_error: Called with the exception that ``work`` raised, on the worker's thread.
 
-    Example:
+    Examples:
         >>> seen = []
         >>> worker = LatestWorker(seen.append, on_error=print)
         >>> worker.put("frame")

@@ -85,7 +85,7 @@ class Predictor:
     Raises:
         ValueError: The device or the precision is unknown, or the device is not available.
 
-    Example:
+    Examples:
         >>> predictor = Predictor.from_name("clipseg-pocket")
         >>> rgb = np.full((480, 640, 3), 127, np.uint8)
         >>> encoded = predictor.encode(rgb)

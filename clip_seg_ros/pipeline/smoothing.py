@@ -85,7 +85,7 @@ class TemporalSmoother:
     Raises:
         ValueError: An argument is out of range.
 
-    Example:
+    Examples:
         >>> smoother = TemporalSmoother()
         >>> maps = ProbabilityMaps(("cup",), np.full((1, 480, 640), 0.7, np.float32))
         >>> rgb = np.full((480, 640, 3), 127, np.uint8)
