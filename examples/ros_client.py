@@ -4,12 +4,12 @@ Start a node first, for example with `make demo` or `ros2 launch clip_seg_ros de
 """
 
 import sys
+from contextlib import suppress
 
 import rclpy
+from clip_seg_ros.msg import CommandStatus, SegmentedObjectArray
 from rclpy.executors import ExternalShutdownException
 from std_msgs.msg import String
-
-from clip_seg_ros.msg import CommandStatus, SegmentedObjectArray
 
 command = sys.argv[1] if len(sys.argv) > 1 else "find the red cup"
 rclpy.init()
@@ -22,7 +22,7 @@ timer = node.create_timer(1.0, lambda: publisher.publish(String(data=command)))
 def on_status(status: CommandStatus) -> None:
     if status.command == command:
         timer.cancel()
-        print(f"{status.message}", flush=True)
+        print(status.message, flush=True)
 
 
 def on_objects(message: SegmentedObjectArray) -> None:
@@ -33,7 +33,5 @@ def on_objects(message: SegmentedObjectArray) -> None:
 
 node.create_subscription(CommandStatus, "status", on_status, 10)
 node.create_subscription(SegmentedObjectArray, "objects", on_objects, 10)
-try:
+with suppress(KeyboardInterrupt, ExternalShutdownException):
     rclpy.spin(node)
-except (KeyboardInterrupt, ExternalShutdownException):
-    pass

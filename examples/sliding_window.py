@@ -22,7 +22,7 @@ whole = predictor.predict(rgb, [phrase]).values[0] > 0.5
 boxes = window_boxes(rgb.shape[:2], SlidingWindow(crop=600, stride=400))
 crops = [rgb[top:bottom, left:right] for top, left, bottom, right in boxes]
 total, count = np.zeros(rgb.shape[:2]), np.zeros(rgb.shape[:2])
-for (top, left, bottom, right), maps in zip(boxes, predictor.predict_batch(crops, [phrase])):
+for (top, left, bottom, right), maps in zip(boxes, predictor.predict_batch(crops, [phrase]), strict=True):
     total[top:bottom, left:right] += maps.values[0]
     count[top:bottom, left:right] += 1
 mask = total / count > 0.5  # where windows overlap, their probabilities are averaged

@@ -12,7 +12,7 @@ BOX_WIDTH, BOX_HEIGHT = 276, 72
 LEFT, MIDDLE, RIGHT = 154, 310, 466
 """Centres of the columns, pixels."""
 COLORS = {"given": "#d6ecf8", "step": "#ffffff", "result": "#fbe7c2"}
-EDGE = 'stroke="#888" stroke-width="1"'
+EDGE = 'rx="8" stroke="#888" stroke-width="1"'
 
 # name: (column, row, kind, title, what it is, its name in the library)
 BOXES = {
@@ -45,9 +45,12 @@ def box(column: int, row: int, kind: str, title: str, what: str, name: str) -> s
     if name:
         lines.append((name, 'font-size="13" font-family="monospace" fill="#00607f"'))
     first = top + (BOX_HEIGHT - 20 * len(lines)) / 2 + 15
-    texts = [f'<text x="{column}" y="{first + 20 * i:g}" {style}>{escape(text)}</text>' for i, (text, style) in enumerate(lines)]
+    texts = [
+        f'<text x="{column}" y="{first + 20 * i:g}" {style}>{escape(text)}</text>'
+        for i, (text, style) in enumerate(lines)
+    ]
     left = column - BOX_WIDTH // 2
-    frame = f'<rect x="{left}" y="{top}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="8" fill="{COLORS[kind]}" {EDGE}/>'
+    frame = f'<rect x="{left}" y="{top}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" {EDGE} fill="{COLORS[kind]}"/>'
     return "\n".join([frame, *texts])
 
 

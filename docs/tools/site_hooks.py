@@ -47,7 +47,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     source = place if place in OUTSIDE_PAGES else f"docs/{place}"
     programs = dict.fromkeys(target for target, _ in links_of(markdown, source) if Path(target).suffix in LANGUAGES)
     for target, link in links_of(markdown, source):
-        path, _, anchor = link.partition("#")
+        anchor = link.partition("#")[2]
         in_site = target.removeprefix("docs/") if target.startswith("docs/") else target
         new = posixpath.relpath(in_site, posixpath.dirname(place) or ".") + (f"#{anchor}" if anchor else "")
         new = f"#{anchor_of(target)}" if target in programs else new
@@ -90,6 +90,8 @@ def messages_page() -> str:
     """Shows the definitions of messages, services and actions, which explain themselves."""
     parts = ["# Messages, services and actions\n\n[The nodes](../nodes.md) say which topic carries what.\n"]
     for folder in ("msg", "srv", "action"):
-        for path in sorted((ROOT / folder).glob(f"*.{folder}")):
-            parts.append(f"\n## {folder}/{path.stem}\n\n```yaml\n{path.read_text(encoding='utf-8')}```\n")
+        parts += [
+            f"\n## {folder}/{path.stem}\n\n```yaml\n{path.read_text(encoding='utf-8')}```\n"
+            for path in sorted((ROOT / folder).glob(f"*.{folder}"))
+        ]
     return "".join(parts)
