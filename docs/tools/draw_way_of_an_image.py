@@ -58,7 +58,7 @@ def arrow(start: str, end: str) -> str:
     """Returns the SVG of an arrow from the lower edge of one box to the upper edge of another."""
     (from_x, from_row, *_), (to_x, to_row, *_) = BOXES[start], BOXES[end]
     from_y, to_y = MARGIN + from_row * STEP + BOX_HEIGHT, MARGIN + to_row * STEP
-    # Where an arrow leaves its column, it meets the other box off its middle, so that two arrows do not meet in a point.
+    # An arrow from another column meets a box off its middle, so that two arrows do not meet in a point.
     to_x += (from_x - to_x) // 3
     return f'<path d="M{from_x} {from_y} L{to_x} {to_y - 3}"/>'
 
