@@ -34,8 +34,8 @@ _VERB_WORDS = tuple(dict.fromkeys(form.split()[0] for verb in VERBS for form in 
 # Words of vocabularies that name nothing to look for.
 _NOT_MEANT = frozenset({"one", "the", "photo", "photograph", "image", "cropped", "good", "bad", "thing", "object"})
 _PLACES = re.compile(
-    r"\b(?:(?:to the )?(?:left|right) of|in front of|behind|next to|beside|between|(?:closest|nearest) to|on the (?:left|right)|"
-    r"leftmost|rightmost|largest|biggest|smallest|nearest|closest|farthest|furthest)\b"
+    r"\b(?:(?:to the )?(?:left|right) of|in front of|behind|next to|beside|between|(?:closest|nearest) to|"
+    r"on the (?:left|right)|leftmost|rightmost|largest|biggest|smallest|nearest|closest|farthest|furthest)\b"
 )
 
 
@@ -149,7 +149,7 @@ def _nearest(word: str, words: Sequence[str]) -> str:
 
 
 def _swapped(word: str, words: Sequence[str]) -> str:
-    """Returns the word whose letters after the first changed places: less of a likeness to ``difflib`` than to people."""
+    """Returns the word whose letters after the first changed places: less alike to ``difflib`` than to people."""
     return next((each for each in words if each[0] == word[0] and sorted(each) == sorted(word)), "")
 
 

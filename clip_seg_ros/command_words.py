@@ -144,7 +144,8 @@ GRAMMAR = (
         ),
         "set the threshold to 0.4",
         "threshold 0.4",
-        "sets the probability, 0 to 1, above which a pixel belongs to a phrase; `threshold default` is each model's own",
+        "sets the probability, 0 to 1, above which a pixel belongs to a phrase; `threshold default` is each "
+        "model's own",
     ),
     Rule(
         "stop",
@@ -299,7 +300,8 @@ NUMBERS = frozenset(
         "both",
     }
 )
-"""Dropped where a phrase begins, as all digits are, before a noun of their number: all things of that name are found."""
+"""Numbers that are dropped, as digits are, where a phrase begins and a noun of their number follows: all things of that
+name are found."""
 
 RELATIONS = (
     "left of",

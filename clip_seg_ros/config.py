@@ -202,7 +202,7 @@ class SegmentationConfig(Config):
 
 
 def _camera_name(topic: str) -> str:
-    """ "/left/color/image_raw" -> "left"."""
+    """Returns the first part of a topic: "left" of "/left/color/image_raw"."""
     return topic.strip("/").split("/")[0]
 
 

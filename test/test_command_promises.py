@@ -67,10 +67,13 @@ def check_promises(command: Command) -> None:
     phrases = command.prompts + command.negatives + command.classes
     assert len(set(phrases)) == len(phrases)
     for phrase in phrases:
-        assert phrase.isprintable() and '"' not in phrase and phrase == phrase.lower() == " ".join(phrase.split())
+        assert phrase.isprintable()
+        assert '"' not in phrase
+        assert phrase == phrase.lower() == " ".join(phrase.split())
         assert any(character.isalnum() for character in phrase)
     asks = command.verb in ("segment", "find", "track")
-    assert bool(command.prompts) == asks and (asks or not command.negatives)
+    assert bool(command.prompts) == asks
+    assert asks or not command.negatives
     assert len(command.prompts + command.negatives) <= MAX_PROMPTS
     assert (0 < len(command.classes) <= MAX_CLASSES) == (command.verb == "classes")
     assert command.threshold is None or 0 <= command.threshold <= 1
@@ -89,7 +92,9 @@ def test_any_text_is_understood_or_refused_with_a_reason():
         try:
             command = parse_command(text)
         except CommandError as error:
-            assert str(error).isprintable() and "type " in str(error) and len(str(error)) < 700, repr(text)
+            assert str(error).isprintable(), repr(text)
+            assert "type " in str(error), repr(text)
+            assert len(str(error)) < 700, repr(text)
             refused += 1
             continue
         check_promises(command)
@@ -98,7 +103,9 @@ def test_any_text_is_understood_or_refused_with_a_reason():
         understood[command.verb] += 1
         left_out += bool(command.negatives)
     # The generator reaches what it is meant to reach.
-    assert refused > 1000 and left_out > 50 and min(understood.values()) > 3, (refused, left_out, understood)
+    assert refused > 1000, (refused, left_out, understood)
+    assert left_out > 50, (refused, left_out, understood)
+    assert min(understood.values()) > 3, (refused, left_out, understood)
 
 
 def test_long_hostile_text_is_parsed_at_once():

@@ -9,7 +9,8 @@ from clip_seg_ros.config import CameraTopics, ReferringConfig, SemanticConfig, p
 def test_defaults_are_valid():
     config = ReferringConfig()
     assert config.model == "clipseg-pocket"
-    assert config.threshold == -1.0 and config.asked_threshold is None, "the model's own"
+    assert config.threshold == -1.0, "the model's own"
+    assert config.asked_threshold is None, "the model's own"
     assert ReferringConfig(threshold=0.0).asked_threshold == 0.0
     with pytest.raises(FrozenInstanceError):
         config.threshold = 0.1
@@ -56,7 +57,8 @@ def test_every_setting_describes_itself(config):
         if setting.type in (float, int):
             assert setting.low <= setting.default <= setting.high
         else:
-            assert setting.low is None and setting.high is None
+            assert setting.low is None
+            assert setting.high is None
 
 
 def test_one_camera_has_no_name_and_all_topics():
@@ -71,7 +73,8 @@ def test_several_cameras_are_called_after_their_topics_or_as_one_says():
         "depth_topics": ["/left/depth", "/right/depth"],
     }
     left, right = ReferringConfig.from_mapping(topics).cameras()
-    assert left == CameraTopics("left", "/left/color/image_raw", "/left/depth") and right.name == "right"
+    assert left == CameraTopics("left", "/left/color/image_raw", "/left/depth")
+    assert right.name == "right"
     named = ReferringConfig.from_mapping({**topics, "camera_names": ["hand", "head"], "depth_topics": [""]})
     assert [(camera.name, camera.depth) for camera in named.cameras()] == [("hand", ""), ("head", "")]
 
@@ -86,7 +89,8 @@ def test_some_cameras_may_have_no_depth(depth):
             "camera_info_topics": [""],
         }
     )
-    assert [camera.depth for camera in config.cameras()] == depth and config.camera_info_topics == ()
+    assert [camera.depth for camera in config.cameras()] == depth
+    assert config.camera_info_topics == ()
     assert [camera.image for camera in config.cameras()] == ["/left/color", "/right/color"]
     assert ReferringConfig.from_mapping(asdict(config)) == config, "as the node makes it anew with every change"
 

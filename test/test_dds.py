@@ -41,8 +41,10 @@ def test_a_container_without_room_is_told_what_to_do(monkeypatch):
     monkeypatch.setattr(dds, "free_bytes", lambda: 64 * 2**20)
     variables, warning = dds.variables_for_images({})
     assert variables == {}
-    assert "64 MiB left" in warning and "256 MiB in all" in warning
-    assert "--ipc=host" in warning and "--shm-size=1g" in warning
+    assert "64 MiB left" in warning
+    assert "256 MiB in all" in warning
+    assert "--ipc=host" in warning
+    assert "--shm-size=1g" in warning
 
 
 def test_room_is_measured(tmp_path):

@@ -211,7 +211,8 @@ def test_arguments_of_the_same_name_of_another_package_are_kept_apart_as_documen
     set_theirs = [SetLaunchConfiguration(*pair) for pair in nav2.items()]
 
     apart = run(*set_theirs, GroupAction([include({})], scoped=True, forwarding=False))
-    assert "__ns:=/clip_seg" in apart.commands["referring"] and "info" in apart.commands["referring"]
+    assert "__ns:=/clip_seg" in apart.commands["referring"]
+    assert "info" in apart.commands["referring"]
     assert told(apart.commands["referring"])["autostart"] is True
     assert apart.configurations == nav2
 
@@ -224,7 +225,8 @@ def test_a_robot_of_several_has_its_own_namespace_and_tf_as_documented() -> None
     robot = [PushRosNamespace("robot1"), SetRemap("/tf", "/robot1/tf"), include({})]
     command = run(GroupAction(robot, scoped=True)).commands["referring"]
 
-    assert "__ns:=/robot1/clip_seg" in command and "/tf:=/robot1/tf" in command
+    assert "__ns:=/robot1/clip_seg" in command
+    assert "/tf:=/robot1/tf" in command
 
 
 @needs_launch
@@ -236,7 +238,8 @@ def test_a_parameter_file_of_another_package_is_told(tmp_path: Path) -> None:
     value = dict.fromkeys(seg.OVERRIDES, seg.FROM_FILE)
 
     _, notes = seg.parameters_told("referring", {**value, "params_file": str(theirs)}, "/clip_seg")
-    assert len(notes) == 1 and "says nothing to /clip_seg/referring" in notes[0]
+    assert len(notes) == 1
+    assert "says nothing to /clip_seg/referring" in notes[0]
     assert seg.parameters_told("referring", {**value, "params_file": str(ours)}, "/clip_seg") == (
         {"threshold": 0.3},
         [],
@@ -319,9 +322,11 @@ def test_the_demonstration_starts_camera_and_node() -> None:
 def test_a_wrong_scene_is_told_before_anything_runs(argument: str, text: str, caplog: pytest.LogCaptureFixture) -> None:
     left = run(include({"rviz": "false", argument: text}, "demo"), programs=0)
 
-    assert left.code == 1 and left.commands == {}
+    assert left.code == 1
+    assert left.commands == {}
     (error,) = (record.getMessage() for record in caplog.records if record.levelname == "ERROR")
-    assert argument in error and repr(text) in error
+    assert argument in error
+    assert repr(text) in error
 
 
 @pytest.mark.parametrize(("name", "config"), [("referring", ReferringConfig), ("semantic", SemanticConfig)])

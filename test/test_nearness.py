@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nearness import assert_near, assert_same_training
 from torch import nn
+
+from nearness import assert_near, assert_same_training
 
 SUPPORT = Path(__file__).parent / "support"
 

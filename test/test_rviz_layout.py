@@ -92,13 +92,15 @@ def test_the_file_shows_the_default_camera():
 )
 def test_topics_stand_under_the_namespace(namespace, prefix):
     topics = topics_of(layout(Shown(ONE, namespace, semantic=True)))
-    assert topics["Overlay"] == f"{prefix}/overlay" and topics["Classes"] == f"{prefix}/semantic/overlay"
+    assert topics["Overlay"] == f"{prefix}/overlay"
+    assert topics["Classes"] == f"{prefix}/semantic/overlay"
 
 
 def test_every_camera_has_displays_of_its_own():
     config = layout(Shown(TWO, semantic=True, compressed=True))
     topics, displays = topics_of(config), displays_of(config)
-    assert topics["Overlay left"] == "/clip_seg/left/overlay" and topics["Points right"] == "/clip_seg/right/points"
+    assert topics["Overlay left"] == "/clip_seg/left/overlay"
+    assert topics["Points right"] == "/clip_seg/right/points"
     assert topics["Classes right"] == "/clip_seg/right/semantic/overlay"
     assert topics["Color image left"] == "/l/image/compressed"
     # The scene around the objects, of the cameras that have depth.
@@ -106,13 +108,15 @@ def test_every_camera_has_displays_of_its_own():
     assert (scene["Color Image Topic"], scene["Color Transport Hint"]) == ("/l/image", "compressed")
     assert (scene["Depth Map Topic"], scene["Depth Map Transport Hint"]) == ("/l/depth", "compressedDepth")
     assert "Scene right" not in displays
-    assert displays["Overlay right"]["Enabled"] and not displays["Mask right"]["Enabled"]
+    assert displays["Overlay right"]["Enabled"]
+    assert not displays["Mask right"]["Enabled"]
 
 
 def test_only_what_runs_is_shown():
     assert "Classes" not in displays_of(layout(Shown(ONE)))
     semantic = displays_of(layout(Shown(ONE, referring=False, semantic=True)))
-    assert set(semantic) == {"Frame", "Scene", "Classes", "Color image"} and semantic["Classes"]["Enabled"]
+    assert set(semantic) == {"Frame", "Scene", "Classes", "Color image"}
+    assert semantic["Classes"]["Enabled"]
 
 
 @pytest.mark.parametrize(

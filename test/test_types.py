@@ -120,6 +120,7 @@ def test_a_region_is_checked(change, message):
         centroid_px=(2.5, 1.5),
         area_px=24,
     )
-    assert ObjectRegion(**good).position_m is None and ObjectRegion(**good).box_m is None
+    assert ObjectRegion(**good).position_m is None
+    assert ObjectRegion(**good).box_m is None
     with pytest.raises(ValueError, match=message):
         ObjectRegion(**(good | change))

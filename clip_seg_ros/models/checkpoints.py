@@ -21,8 +21,8 @@ from torch import nn
 FORMAT = "clip_seg_ros/1"
 SUMS_NAME = "SHA256SUMS"
 _REMEDY = (
-    "restore it from the package or the repository, or make it again with `clip-seg train`, `clip-seg weights download` "
-    "or `clip-seg weights convert`"
+    "restore it from the package or the repository, or make it again with `clip-seg train`, `clip-seg weights "
+    "download` or `clip-seg weights convert`"
 )
 
 
@@ -59,7 +59,7 @@ def load_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any
 
 
 def is_weight_file(path: Path) -> bool:
-    """Whether ``path`` is a file that this package wrote, whole or damaged: it says so, or ``SHA256SUMS`` beside it does.
+    """Whether this package wrote the file ``path``, whole or damaged: it says so, or ``SHA256SUMS`` beside it does.
 
     Raises:
         WeightsError: There is a ``SHA256SUMS`` that cannot be read.

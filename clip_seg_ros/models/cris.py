@@ -118,7 +118,8 @@ class CRIS(PromptableSegmenter):
             pixels: (B, 3, H, W); H and W multiples of 32.
 
         Returns:
-            ``taps``: the neck's three levels, each (B, C_i, h_i, w_i), coarsest first; then the detail, if there is any.
+            ``taps``: the neck's three levels, each (B, C_i, h_i, w_i), coarsest first; then the detail, if there is
+            any.
         """
         c2, c3, c4, layer4 = self.taps.feature_maps(pixels, 4)
         c5 = F.relu(self._attention_pool(layer4) + self.connect(layer4))

@@ -5,7 +5,7 @@ All read the same weights. With q, k, v of the last block, A the attention and o
     maskclip   y = v' + x,            then the feed-forward net, where v' = o(v)               (A is the identity)
     sclip      y = o(A v) + x,        A = softmax(q q^T / s) + softmax(k k^T / s), then the feed-forward net
     clearclip  y = o(A v),            A = softmax(q q^T / s); neither residual nor feed-forward net
-    naclip     y = o(A v),            A = softmax(k k^T / s + w), w a Gaussian of the distance on the grid; neither either
+    naclip     y = o(A v),            A = softmax(k k^T / s + w), w a Gaussian of the distance on the grid; neither, too
 
 with s the square root of the head's width. The last norm and projection follow. In the attention pool of a ResNet there
 is no residual and no feed-forward net: y = o(A v) for all, and the successors differ from each other in A alone.
@@ -92,7 +92,7 @@ def _attended(
 
 
 def neighbourhood(grid: tuple[int, int], device: torch.device | None = None) -> torch.Tensor:
-    """Returns NACLIP's bias (1 + h * w, 1 + h * w): exp(-d^2 / (2 * 5^2)) for patches d apart, 0 for the class token."""
+    """Returns NACLIP's bias (1 + h * w, 1 + h * w): exp(-d^2 / 50) for patches d apart, 0 for the class token."""
     height, width = grid
 
     def axis(side: int) -> torch.Tensor:

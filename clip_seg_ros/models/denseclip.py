@@ -122,8 +122,8 @@ class DenseCLIP(PromptableSegmenter):
         # Training leaves the texts as CLIP learnt them: what is put ahead of them and added to them is learnt.
         self.text_encoder = text_encoder.requires_grad_(False)
         word_width, embed_dim = text_encoder.text_projection.shape
-        # A normal distribution cut at 2 deviations. Not nn.init.trunc_normal_: it draws until all values lie within, which
-        # never ends where a loader turns the drawing off.
+        # A normal distribution cut at 2 deviations. Not nn.init.trunc_normal_: it draws until all values lie within,
+        # which never ends where a loader turns the drawing off.
         chances = torch.rand(1, config.n_contexts, word_width) * (1 - 2 * _BELOW_2_DEVIATIONS) + _BELOW_2_DEVIATIONS
         self.contexts = nn.Parameter(torch.special.ndtri(chances))
         if config.context_aware:

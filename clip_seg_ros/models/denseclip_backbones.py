@@ -94,7 +94,7 @@ class DenseViT(DenseBackbone):
     score_stage = 2
 
     def __init__(self, visual: VisionTransformer, blocks: tuple[int, int, int, int], drop_path: float) -> None:
-        """Taps ``visual`` after ``blocks`` (0-based); in training, branches are dropped at rates up to ``drop_path``."""
+        """Taps ``visual`` after ``blocks`` (0-based); training drops branches at rates up to ``drop_path``."""
         super().__init__()
         if visual.patch_size[0] != 16:
             raise ValueError(f"the pyramid is made for patches of 16 pixels, got {visual.patch_size[0]}")

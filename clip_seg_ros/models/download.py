@@ -1,7 +1,7 @@
 """Fetches published weights from the Hugging Face hub, whole and unchanged or not at all.
 
-The transfer is huggingface_hub's: its progress bar, its cache (``HF_HOME``), its proxies and mirrors (``HF_ENDPOINT``), its
-offline mode (``HF_HUB_OFFLINE``). A connection that breaks is taken up where it broke, as long as the program runs.
+The transfer is huggingface_hub's: its progress bar, its cache (``HF_HOME``), its proxies and mirrors (``HF_ENDPOINT``),
+its offline mode (``HF_HUB_OFFLINE``). A connection that breaks is taken up where it broke, as long as the program runs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.models.conversion.mapping import Converted
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.models.public_weights import HUB, PUBLIC_WEIGHTS, HubFile, fetched_by_hand, open_clip_tag
-
 
 ANSWER_S = 10.0
 """How long the hub may take to answer at all."""
@@ -104,7 +103,7 @@ def check_options(name: str, download: Download, options: Mapping[str, Any]) -> 
 
 
 def fetch(hub: HubFile) -> Path:
-    """Downloads a weight file, or finds it in the hub's own cache, and compares it with the checksum that the hub states.
+    """Downloads a weight file, or finds it in the hub's own cache, and compares it with the checksum of the hub.
 
     Raises:
         WeightsError: It cannot be had, or is not what the hub says it is; the message says what to do.
@@ -122,14 +121,14 @@ def fetch(hub: HubFile) -> Path:
     except LocalEntryNotFoundError as error:
         if constants.HF_HUB_OFFLINE:
             raise WeightsError(
-                f"HF_HUB_OFFLINE is set, and {hub.repository} is not in the cache {constants.HF_HUB_CACHE}: unset it, or "
-                "copy that folder from a machine that has it"
+                f"HF_HUB_OFFLINE is set, and {hub.repository} is not in the cache {constants.HF_HUB_CACHE}: unset it, "
+                "or copy that folder from a machine that has it"
             ) from error
         raise WeightsError(no_answer) from error
     except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise WeightsError(
-            f"{page} is gone, has moved, wants a login or no longer holds {' or '.join(hub.files)}: see the page; if it "
-            f"has moved, {by_hand.replace(page, 'there')}"
+            f"{page} is gone, has moved, wants a login or no longer holds {' or '.join(hub.files)}: see the page; if "
+            f"it has moved, {by_hand.replace(page, 'there')}"
         ) from error
     except HfHubHTTPError as error:
         raise WeightsError(
@@ -138,7 +137,8 @@ def fetch(hub: HubFile) -> Path:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise WeightsError(
-                f"the disk of {constants.HF_HUB_CACHE} is full: make room, or name a folder on another disk with HF_HOME"
+                f"the disk of {constants.HF_HUB_CACHE} is full: make room, or name a folder on another disk with "
+                "HF_HOME"
             ) from error
         raise WeightsError(f"{hub.repository} was not downloaded ({error}): type the command again") from error
     except Exception as error:  # whatever the HTTP library below raises, which is another one in each release
@@ -201,8 +201,8 @@ def _check(path: Path, hub: HubFile) -> None:
     blob = path.parent / os.readlink(path) if path.is_symlink() else path
     if not re.fullmatch(r"[0-9a-f]{64}", blob.name):
         raise WeightsError(
-            f"the hub states no SHA-256 of {hub.repository}/{path.name}, or the disk of {constants.HF_HUB_CACHE} cannot "
-            "hold links: the file is not used. Name a folder on a Linux file system with HF_HOME"
+            f"the hub states no SHA-256 of {hub.repository}/{path.name}, or the disk of {constants.HF_HUB_CACHE} "
+            "cannot hold links: the file is not used. Name a folder on a Linux file system with HF_HOME"
         )
     found = sha256(path)
     if found != blob.name:

@@ -203,7 +203,8 @@ def build_from_config(
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"the configuration in {origin} does not describe a model of this version ({error}): "
-            "restore the file, convert it again with `clip-seg weights convert`, or train it again with `clip-seg train`"
+            "restore the file, convert it again with `clip-seg weights convert`, or train it again with `clip-seg "
+            "train`"
         ) from error
     load_strict(model, tensors, origin, assign=True)
     # Weights may be measured with another threshold than that of the model's authors.

@@ -54,10 +54,11 @@ class MaskCLIPConfig:
     prompt_denoising: float | None = None
     """Threshold of ``refinement.denoise_prompts``; the paper's is 0.5. ``None`` leaves it out."""
     pamr_iterations: int = 0
-    """How often ``refinement.pamr`` is run, at half the size of the pixels; 0 leaves it out, 10 is its authors' choice."""
+    """How often ``refinement.pamr`` is run, at half the size of the pixels; 0 leaves it out, 10 is its authors'
+    choice."""
     official_tower: bool = False
-    """Whether the ViT computes as MaskCLIP's authors configured it: LayerNorm's epsilon 1e-6 and the exact GELU, although
-    CLIP was trained with 1e-5 and QuickGELU."""
+    """Whether the ViT computes as MaskCLIP's authors configured it: LayerNorm's epsilon 1e-6 and the exact GELU,
+    although CLIP was trained with 1e-5 and QuickGELU."""
     attention_pool_heads: int | None = None
     """ResNet and "maskclip" only: attend with so many heads, without positions, as one option of the authors does;
     ``None`` for the value path."""
@@ -169,7 +170,8 @@ class MaskCLIP(PromptableSegmenter):
             pixels: (B, 3, H, W) of any size; a ViT's are padded with zeros right and below to whole patches.
 
         Returns:
-            ``dense`` (B, D, h, w) of unit length, ``keys`` (B, h * w, C), and, for PAMR, the half-size image in ``taps``.
+            ``dense`` (B, D, h, w) of unit length, ``keys`` (B, h * w, C), and, for PAMR, the half-size image in
+            ``taps``.
         """
         dense, keys = (self._encode_resnet if isinstance(self.visual, ModifiedResNet) else self._encode_vit)(pixels)
         taps = ()
@@ -215,7 +217,7 @@ class MaskCLIP(PromptableSegmenter):
         return logits
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Returns the softmax of CLIP's scaled cosines; sums of key smoothing are cut at 0 and divided by their total."""
+        """Returns the softmax of CLIP's scaled cosines; sums of key smoothing are cut at 0 and normalized."""
         if self.config.pamr_iterations:
             return (self.config.logit_scale * logits).softmax(dim=1)
         return self._to_probabilities(logits)

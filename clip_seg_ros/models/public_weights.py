@@ -88,9 +88,9 @@ def _denseclip(title: str, row: str, megabytes: int) -> PublicWeights:
 def _maskclip_authors(title: str, model: str, clip: str, megabytes: int) -> PublicWeights:
     by_hand = (
         "these are OpenAI's weights under other names, made by the repository's tools/maskclip_utils/"
-        f"convert_clip_weights.py --model {model}; `clip-seg weights download {clip}` gets the same without it. With its "
-        f"{model}_clip_weights.pth and OpenAI's CLIP at hand type `clip-seg weights convert FILE --clip CLIP --name "
-        "{name}`"
+        f"convert_clip_weights.py --model {model}; `clip-seg weights download {clip}` gets the same without it. With "
+        f"its {model}_clip_weights.pth and OpenAI's CLIP at hand type `clip-seg weights convert FILE --clip CLIP "
+        "--name {name}`"
     )
     page = "https://github.com/chongzhou96/MaskCLIP"
     return PublicWeights("maskclip", f"MaskCLIP, {title}", page, _MASKCLIP_LICENCE, megabytes, by_hand=by_hand)
@@ -124,7 +124,7 @@ def open_clip_tag(name: str) -> str | None:
 
 
 def is_name(name: str) -> bool:
-    """Whether weights may be called so: letters, digits, dots, dashes and underscores, or open_clip:ARCHITECTURE/TAG."""
+    """Whether weights may have this name: letters, digits, ".", "-" and "_", or open_clip:ARCHITECTURE/TAG."""
     return len(name) <= MAX_NAME and re.fullmatch(rf"({OPEN_CLIP_PREFIX}{SAFE_NAME}/)?{SAFE_NAME}", name) is not None
 
 

@@ -119,7 +119,8 @@ class CompactTokenizer(Tokenizer):
         """Where the rows of an older vocabulary's embedding table belong in that of this one.
 
         Returns:
-            Ids of ``older``, and the ids of the same pieces here, in the same order; pieces that either lacks are left out.
+            Ids of ``older``, and the ids of the same pieces here, in the same order; pieces that either lacks are left
+            out.
         """
         shared = [piece for piece in older._ids if piece in self._ids]
         rows = [(_PADDING, _PADDING), (_UNKNOWN, _UNKNOWN), *((older._ids[p], self._ids[p]) for p in shared)]

@@ -154,7 +154,8 @@ class ViTTaps(VisionTaps):
             (B, D) image embeddings, not normalised.
 
         Raises:
-            ValueError: A mask is empty or of another size than the image, there is no such block, or H or W does not fit.
+            ValueError: A mask is empty or of another size than the image, there is no such block, or H or W does not
+                fit.
         """
         visual = self.visual
         grid = self._grid(pixels, self.stride)
@@ -177,7 +178,7 @@ class ViTTaps(VisionTaps):
 
 
 class ResNetTaps(VisionTaps):
-    """Stages of a ModifiedResNet as tokens, no class token: each (B, h * w, C_i), or on its own grid where that is coarser.
+    """Stages of a ModifiedResNet as tokens, no class token: each (B, h * w, C_i), or on its own, coarser grid.
 
     Whoever maps tokens linearly does better to do so before he brings them to a finer grid than after.
 

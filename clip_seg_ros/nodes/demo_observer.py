@@ -124,9 +124,9 @@ class DemoObserver(Node):
         """Gives a command and waits for its answer on an image stamped at ``since_ns`` or later.
 
         Returns:
-            The first status of the command; the last one, which says what was found or that a model serves, ``None`` for
-            a command that is done at once; and what belongs to the image of that answer, ``None`` where no phrase was
-            looked for.
+            The first status of the command; the last one, which says what was found or that a model serves, ``None``
+            for a command that is done at once; and what belongs to the image of that answer, ``None`` where no phrase
+            was looked for.
         """
         while True:
             first = self._send(command)
@@ -222,9 +222,9 @@ def compare(
         true: all objects of the scene, and ``true_labels``, their ids a pixel, as many pixels as ``labels``.
 
     Returns:
-        How many objects were found and how many are there, ``None`` where the phrase is beyond what the truth tells; IoU of their masks, ``None`` unless both exist and no other
-        prompt took pixels of them; and for the best one the error of its centroid in pixels and of its position in
-        metres against the true object next to it.
+        How many objects were found and how many are there, ``None`` where the phrase is beyond what the truth tells;
+        IoU of their masks, ``None`` unless both exist and no other prompt took pixels of them; and for the best one the
+        error of its centroid in pixels and of its position in metres against the true object next to it.
     """
     pair = pair_of(prompt)
     found = [item for item in found if item.prompt == prompt]

@@ -118,5 +118,5 @@ def _as_offered(qos: QoSProfile) -> QoSProfile:
 
 
 def type_name(kind: type) -> str:
-    """ "sensor_msgs/msg/Image" of the class ``Image``."""
+    """Returns the name of a message type, such as "sensor_msgs/msg/Image" of the class ``Image``."""
     return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"

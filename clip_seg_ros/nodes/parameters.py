@@ -48,8 +48,8 @@ def warn_of_unknown(node: Node) -> None:
 class ConfigParameters(Generic[ConfigT]):
     """Declares every setting of a ``Config`` on a node and keeps the values that are in force.
 
-    Settings that are not live change only while the node is not configured. A wrong value is refused with the reason that the
-    configuration gives, and nothing of that request is applied.
+    Settings that are not live change only while the node is not configured. A wrong value is refused with the reason
+    that the configuration gives, and nothing of that request is applied.
     """
 
     def __init__(

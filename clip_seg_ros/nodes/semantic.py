@@ -20,8 +20,8 @@ from std_msgs.msg import Header
 
 from clip_seg_ros.commands import Command
 from clip_seg_ros.config import SemanticConfig
-from clip_seg_ros.msg import LabelNames, SegmentedObjectArray
 from clip_seg_ros.models.caution import in_corner
+from clip_seg_ros.msg import LabelNames, SegmentedObjectArray
 from clip_seg_ros.nodes import detections
 from clip_seg_ros.nodes.camera_input import CameraJob
 from clip_seg_ros.nodes.conversions import fill_compressed, fill_image

@@ -1,7 +1,7 @@
 """Gives the nodes a command and tells what they say, for ``clip-seg say`` and ``clip-seg watch``, in lines of JSON.
 
-Each line is one event: ``{"event": "connected"}``, ``{"event": "nobody", "others": [topics]}``, or what ``status_event``
-and ``objects_event`` return. It goes on until SIGINT.
+Each line is one event: ``{"event": "connected"}``, ``{"event": "nobody", "others": [topics]}``, or what
+``status_event`` and ``objects_event`` return. It goes on until SIGINT.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ class Question:
     negatives: tuple[str, ...] = ()
     """Phrases whose objects are left out."""
     threshold: float | None = None
-    """A pixel belongs to a prompt above this probability, 0..1; ``None`` for the threshold of the model that is asked."""
+    """A pixel belongs to a prompt above this probability, 0..1; ``None`` for the threshold of the model that is
+    asked."""
     min_area_fraction: float = 0.0
     """Smallest object, as a share of the image's pixels, 0..1."""
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 
 def letterbox_affine(source_size: tuple[int, int], size: int) -> np.ndarray:
-    """Returns the (2, 3) float64 map from pixels (x, y) of an image of ``source_size`` (H, W) to those of the square."""
+    """Returns the (2, 3) float64 map from pixels (x, y) of an image of ``source_size`` (H, W) to the square's."""
     height, width = source_size
     scale = min(size / height, size / width)
     x, y = (size - width * scale) / 2, (size - height * scale) / 2
@@ -25,7 +25,7 @@ def letterbox_affine(source_size: tuple[int, int], size: int) -> np.ndarray:
 
 
 def to_square(rgb: np.ndarray, size: int, mean: Sequence[float]) -> np.ndarray:
-    """Puts an image (H, W, 3) uint8 RGB into a square (size, size, 3), cubic; the rest has the colour ``mean``, 0..1."""
+    """Scales an RGB image (H, W, 3) uint8, cubic, into a square (size, size, 3) of the colour ``mean``, 0..1."""
     affine = letterbox_affine(rgb.shape[:2], size)
     border = [255 * channel for channel in mean]
     return cv2.warpAffine(rgb, affine, (size, size), flags=cv2.INTER_CUBIC, borderValue=border)

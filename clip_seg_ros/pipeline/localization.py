@@ -53,8 +53,8 @@ def measure(region: ObjectRegion, frame: CameraFrame) -> Measurement:
     show as stretches of densely populated depths; what lies thinly between and around them (mixed pixels at edges,
     speckle) is left out. Where the mask spills over the object's edge and there are several such stretches, the
     nearest one of a good size is the object, together with what lies behind it unless that goes on outside the mask: a
-    bowl's far wall ends with the mask, a table does not. The mask's rim and edges of the depth have no say in this; of them only
-    pixels that continue the object's surface are kept.
+    bowl's far wall ends with the mask, a table does not. The mask's rim and edges of the depth have no say in this; of
+    them only pixels that continue the object's surface are kept.
 
     The position is the median of these points in x, y and z, each on its own. It is a point on the visible surface
     and not the middle of the body: on a flat face it lies in the face, on a curved or edged one somewhat below the

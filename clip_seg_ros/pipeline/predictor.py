@@ -25,7 +25,6 @@ from clip_seg_ros.pipeline.sliding import Box, merge_windows, window_boxes
 from clip_seg_ros.pipeline.text_cache import TextCache
 from clip_seg_ros.types import ProbabilityMaps
 
-
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

@@ -1,4 +1,4 @@
-"""Overlapping windows over an image, and their answers put together (the sliding inference of semantic segmentation)."""
+"""Overlapping windows over an image, and their answers put together (sliding inference of semantic segmentation)."""
 
 from __future__ import annotations
 

@@ -68,8 +68,8 @@ def _load_mujoco() -> ModuleType:
         return sys.modules["mujoco"]
     if importlib.util.find_spec("mujoco") is None:
         raise RendererUnavailable(
-            "the simulated world is drawn by MuJoCo, which is not installed: type `pip install mujoco`, or install this "
-            'package with its part for the simulation, `pip install "clip_seg_ros[sim]"`'
+            "the simulated world is drawn by MuJoCo, which is not installed: type `pip install mujoco`, or install "
+            'this package with its part for the simulation, `pip install "clip_seg_ros[sim]"`'
         )
     wanted = os.environ.get("MUJOCO_GL", "").lower()
     faults = []

@@ -152,8 +152,8 @@ def sample_scene(
         required: (colour, kind) pairs that must be there with nothing else in front of them; ``None`` stands for any.
         forbidden: (colour, kind) pairs that must not be there; ``None`` stands for any.
         objects: smallest and largest number of objects, required ones included.
-        unseen: draws, each with an even chance, the camera, the lamps and the table's texture from outside the ranges of
-            all other scenes, and half of the shapes from outside those of their sizes. No training scene is such.
+        unseen: draws, each with an even chance, the camera, the lamps and the table's texture from outside the ranges
+            of all other scenes, and half of the shapes from outside those of their sizes. No training scene is such.
         workshop: lets the things of ``WORKSHOP_KINDS`` stand among the others; not together with ``unseen``.
 
     Raises:

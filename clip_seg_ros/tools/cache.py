@@ -29,8 +29,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "cache",
         help="show what the package keeps on the disk, and remove it",
-        description=f"Shows what the package keeps in {resources.user_cache_dir()} and how large that is. Nothing else on "
-        "this machine belongs to it but the clone, and what pip or colcon installed.",
+        description=f"Shows what the package keeps in {resources.user_cache_dir()} and how large that is. Nothing else "
+        "on this machine belongs to it but the clone, and what pip or colcon installed.",
     )
     parser.set_defaults(run=run)
     parser.add_argument(

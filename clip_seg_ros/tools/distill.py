@@ -31,8 +31,8 @@ from clip_seg_ros.sim.renderer import RendererUnavailable
 from clip_seg_ros.training.maskclip_plus import MaskCLIPPlus, TrainSettings
 from clip_seg_ros.training.pseudo_labels import (
     BACKGROUND_CLASS,
-    Labeller,
     LabelledPictures,
+    Labeller,
     LabelSettings,
     label_pictures,
 )

@@ -25,8 +25,8 @@ def add_parser(subparsers: Any) -> None:
         help="give a running node a command, and print its answers",
         description='Gives a running node a command, for example "segment the red cup", and prints its answers. '
         "ROS_DOMAIN_ID names the ROS domain.",
-        epilog="exit codes: 0 found, or done; 1 not found, or failed; 2 rejected; 3 no node listens; 4 accepted, and no "
-        "outcome in time",
+        epilog="exit codes: 0 found, or done; 1 not found, or failed; 2 rejected; 3 no node listens; 4 accepted, and "
+        "no outcome in time",
     )
     parser.set_defaults(run=run)
     parser.add_argument("text", nargs="+", metavar="TEXT", help="the command")

@@ -68,8 +68,8 @@ def _watch(talk: Talk, args: argparse.Namespace) -> int:
                 return 0
     where = f"/{args.namespace.strip('/')}"
     return _fail(
-        f"no objects came within {args.timeout:g} s: does a camera send images, and has the node in {where} something to "
-        'look for? Type: clip-seg say "segment the red cup"',
+        f"no objects came within {args.timeout:g} s: does a camera send images, and has the node in {where} something "
+        'to look for? Type: clip-seg say "segment the red cup"',
         NOTHING,
     )
 

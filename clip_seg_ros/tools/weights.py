@@ -38,7 +38,6 @@ from clip_seg_ros.models.public_weights import (
 )
 from clip_seg_ros.resources import class_list, class_list_names
 
-
 _WIDTH = 100
 """Characters of a line, so that listings fit a screen."""
 _PROVEN = "whole: its SHA-256 is the one in SHA256SUMS, and it loads"

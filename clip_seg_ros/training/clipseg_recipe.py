@@ -51,17 +51,19 @@ class CLIPSegSettings:
     fresh_decoder: bool = True
     """Whether the decoder starts with random weights instead of the model's."""
     word_factor: float = 1.0
-    """New words, which weights of a small vocabulary lack, learn at this multiple of the rate; other words not at all."""
+    """New words, which weights of a small vocabulary lack, learn at this multiple of the rate; other words not at
+    all."""
     image_factor: float = 0.0
     """CLIP's image tower learns at this share of the rate; 0, as in the paper, holds it still."""
     dice_weight: float = 0.0
-    """Of a soft dice term beside the cross-entropy, in which small objects count as much as large ones; 0 = the paper."""
+    """Of a soft dice term beside the cross-entropy, in which small objects count as much as large ones; 0 = the
+    paper."""
     kept_phrases: tuple[str, ...] = ()
     """What the weights should go on answering as they do: every other sample is asked for one of these as well, and the
     answer of the weights that training began with is what it learns (Li and Hoiem, Learning without Forgetting)."""
     size_px: int | None = None
-    """Side of the squares that pictures are cut and scaled to, a multiple of the model's stride; by default the side that
-    the model is used with."""
+    """Side of the squares that pictures are cut and scaled to, a multiple of the model's stride; by default the side
+    that the model is used with."""
     threads: int = 4
     """That read and cut samples, in each process."""
     seed: int = 0
@@ -215,7 +217,7 @@ class CLIPSegRecipe:
         return terms
 
     def _kept_loss(self, pixels: torch.Tensor, features: ImageFeatures, drawn: np.ndarray) -> torch.Tensor:
-        """Cross-entropy with the answers from before training, of every other sample; ``drawn`` (B,) are the phrases."""
+        """Cross-entropy with the answers before training, of every other sample; ``drawn`` (B,) are the phrases."""
         taps = tuple(tap[::2] for tap in features.taps)
         wanted, prompts = self._before.answers(pixels[::2], drawn[::2])
         logits = self.model.decoder(taps, features.grid_size, prompts)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 _STRETCH = 0.25
-"""Logarithm of how much wider, or narrower, a window may be than it ought to be: as a camera higher or lower sees it."""
+"""Logarithm of how much wider, or narrower, a window may be than it ought to be: as a camera higher or lower sees
+it."""
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ class ViTRecipe(nn.Module):
         return visual.ln_post(self._tokens(pixels, self.settings.layers)[0][:, 0]) @ visual.proj
 
     def _patches(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int]]:
-        """Patches ahead of the last block (B, h * w, C), their embeddings (B, h * w, D) as MaskCLIP reads them, grid."""
+        """Patches before the last block (B, h * w, C), their embeddings (B, h * w, D) as MaskCLIP reads them, grid."""
         visual = self.clip.visual
         x, grid = self._tokens(pixels, self.settings.layers - 1)
         dense, _ = dense_last_block(visual.transformer.resblocks[-1], x, grid, "maskclip")

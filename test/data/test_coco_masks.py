@@ -77,7 +77,8 @@ def test_a_rectangle_covers_the_pixels_whose_middle_is_inside():
     mask = decode_polygon([2, 1, 6, 1, 6, 4, 2, 4], 6, 8)
     expected = np.zeros((6, 8), bool)
     expected[1:4, 2:6] = True
-    assert (mask == expected).all() and mask.dtype == bool
+    assert (mask == expected).all()
+    assert mask.dtype == bool
 
 
 def compress(runs):

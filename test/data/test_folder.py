@@ -52,10 +52,12 @@ def test_a_row_is_a_sample(root):
     assert [sample.phrase for sample in samples] == list(data.phrases)
     expected = np.zeros((24, 32), bool)
     expected[2:9, 3:8] = True
-    assert (samples[0].mask == expected).all() and samples[0].mask.dtype == bool
+    assert (samples[0].mask == expected).all()
+    assert samples[0].mask.dtype == bool
     assert (samples[1].mask == np.roll(expected, 15, axis=1)).all()
     assert np.argwhere(samples[2].mask).tolist() == [[5, 5]], "1 is as good as 255"
-    assert samples[3].mask.shape == (20, 16) and not samples[3].mask.any()
+    assert samples[3].mask.shape == (20, 16)
+    assert not samples[3].mask.any()
     assert (samples[2].rgb == cv2.imread(str(root / "images" / "shelf.png"))[..., ::-1]).all()
 
 
@@ -63,7 +65,9 @@ def test_files_as_spreadsheets_save_them(root):
     rows = "note,phrase , image,mask\r\nlater,the red cup, images/desk.jpg ,masks/desk_cup.png\r\n"
     (root / "phrases.csv").write_bytes(b"\xef\xbb\xbf" + rows.encode())
     data = PhraseFolder(root)
-    assert len(data) == 1 and data[0].phrase == "the red cup" and data[0].mask.sum() == 35
+    assert len(data) == 1
+    assert data[0].phrase == "the red cup"
+    assert data[0].mask.sum() == 35
 
 
 def test_a_folder_can_be_trained_on(root):
@@ -147,7 +151,8 @@ def test_a_picture_that_the_camera_turned_has_the_size_that_it_is_read_with(root
     exif[0x0112] = 6
     turned.save(root / "images" / "desk.jpg", exif=exif)
     sample = PhraseFolder(root)[0]
-    assert sample.rgb.shape == (24, 32, 3) and sample.mask.shape == (24, 32)
+    assert sample.rgb.shape == (24, 32, 3)
+    assert sample.mask.shape == (24, 32)
 
 
 def test_pictures_and_masks_are_checked_when_they_are_read(root):

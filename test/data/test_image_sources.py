@@ -65,7 +65,8 @@ def test_images_of_a_bag_come_back_in_order(tmp_path, storage, alone):
     text = ("/chatter", INFO, ROS.types[INFO](data="hello"))
     bag = write_bag(tmp_path / "bag", [text, *(("/camera", IMAGE, raw(p)) for p in pictures)], storage)
     source = BagPictures(next(bag.glob(FILE_OF[storage])) if alone else bag)
-    assert source.topic == "/camera" and len(source) == 5
+    assert source.topic == "/camera"
+    assert len(source) == 5
     read = [(item.name, item.read()) for item in source]
     assert [name for name, _ in read] == [f"/camera {second}000000000" for second in range(1, 6)]
     assert all(np.array_equal(rgb, true) for (_, rgb), true in zip(read, pictures, strict=True))
@@ -173,8 +174,10 @@ def test_pictures_of_a_folder(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
     source = FolderPictures(tmp_path)
     first, broken, last = source
-    assert [item.name for item in (first, broken, last)] == ["b/a.PNG", "broken.jpg", "z.png"] and len(source) == 3
-    assert np.array_equal(first.read(), picture(7)) and np.array_equal(last.read(), picture(5))
+    assert [item.name for item in (first, broken, last)] == ["b/a.PNG", "broken.jpg", "z.png"]
+    assert len(source) == 3
+    assert np.array_equal(first.read(), picture(7))
+    assert np.array_equal(last.read(), picture(5))
     with pytest.raises(DataError, match="broken.jpg is no picture"):
         broken.read()
 
@@ -211,7 +214,8 @@ def test_a_bag_with_a_hole_ends_with_a_clear_error(tmp_path):
 def test_scene_pictures_are_the_scenes_of_their_seeds():
     source = ScenePictures(2)
     pictures = [(picture.name, picture.read()) for picture in source]
-    assert len(source) == 2 and [name for name, _ in pictures] == ["scene 50000", "scene 50001"]
+    assert len(source) == 2
+    assert [name for name, _ in pictures] == ["scene 50000", "scene 50001"]
     # The second without the first.
     alone = [picture.read() for picture in source if picture.name == "scene 50001"]
     with SceneRenderer() as renderer:

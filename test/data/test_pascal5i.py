@@ -116,8 +116,10 @@ def test_masks_hold_the_class_and_nothing_else(root: Path) -> None:
 def test_the_edges_that_voc_ignores_are_ignored(root: Path) -> None:
     for sample in Pascal5i(root, 2, "val"):
         labels = drawn(VAL[sample.name.split("/")[1]])
-        assert sample.ignored.shape == sample.mask.shape and sample.ignored.dtype == bool
-        assert sample.ignored[: SIZE[0]].tolist() == (labels == 255).tolist() and sample.ignored.any()
+        assert sample.ignored.shape == sample.mask.shape
+        assert sample.ignored.dtype == bool
+        assert sample.ignored[: SIZE[0]].tolist() == (labels == 255).tolist()
+        assert sample.ignored.any()
         assert not (sample.ignored & sample.mask).any()
 
 
@@ -150,7 +152,8 @@ def test_samples_without_an_example(root: Path) -> None:
     assert all(sample.support is None for sample in Pascal5i(root, 2, "val", one_shot=False))
     # Fold 1 has one picture with a car of the fold that is large and one with a cow: 2007_000005.
     with_cow = [s for seed in range(20) for s in Pascal5i(root, 1, "val", seed=seed) if s.phrase == "cow"]
-    assert with_cow and all(sample.support is None for sample in with_cow)
+    assert with_cow
+    assert all(sample.support is None for sample in with_cow)
 
 
 def test_phrases_are_words(root: Path) -> None:

@@ -67,15 +67,19 @@ def root(tmp_path):
 
 def test_samples_are_read_as_published(root):
     data = PhraseCut(root, "val")
-    assert len(data) == 2 and data.phrases == ("two white cups", "red sign") and data.pictures == ("7", "9")
+    assert len(data) == 2
+    assert data.phrases == ("two white cups", "red sign")
+    assert data.pictures == ("7", "9")
     cups, sign = data[0], data[1]
     assert (cups.phrase, cups.name) == ("two white cups", "val/7__1")
-    assert cups.rgb.shape == sign.rgb.shape == (HEIGHT, WIDTH, 3) and cups.rgb.dtype == np.uint8
+    assert cups.rgb.shape == sign.rgb.shape == (HEIGHT, WIDTH, 3)
+    assert cups.rgb.dtype == np.uint8
     assert (cups.rgb == cv2.imread(str(root / "images" / "7.jpg"))[..., ::-1]).all()
     expected = np.zeros((HEIGHT, WIDTH), bool)
     # Corners are cut to whole pixels, and the outline belongs to the object.
     expected[3:9, 2:6] = expected[3:9, 10:15] = expected[10:13, 12:16] = True
-    assert (cups.mask == expected).all() and cups.mask.dtype == bool
+    assert (cups.mask == expected).all()
+    assert cups.mask.dtype == bool
     expected = np.zeros((HEIGHT, WIDTH), bool)
     expected[25:, 35:] = True
     assert (sign.mask == expected).all()

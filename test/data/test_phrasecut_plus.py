@@ -47,8 +47,11 @@ def test_a_draw_is_a_function_of_its_generator():
     plus = PhraseCutPlus(Pictures(), size_px=64)
     first, again, other = (plus.draw(0, np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert len(plus) == len(ROWS)
-    assert first.phrase == again.phrase and (first.rgb == again.rgb).all() and (first.mask == again.mask).all()
-    assert (first.support[0] == again.support[0]).all() and (first.support[1] == again.support[1]).all()
+    assert first.phrase == again.phrase
+    assert (first.rgb == again.rgb).all()
+    assert (first.mask == again.mask).all()
+    assert (first.support[0] == again.support[0]).all()
+    assert (first.support[1] == again.support[1]).all()
     assert first.phrase != other.phrase or (first.rgb != other.rgb).any()
 
 
@@ -66,10 +69,13 @@ def test_pictures_masks_and_supports_are_scaled_together():
         sample = plus.draw(seed % 3, np.random.default_rng(seed))
         assert sample.name == f"sample_{seed % 3}"
         for rgb, mask in ((sample.rgb, sample.mask), sample.support):
-            assert rgb.shape == (48, 48, 3) and rgb.dtype == np.uint8
-            assert mask.shape == (48, 48) and mask.dtype == bool
+            assert rgb.shape == (48, 48, 3)
+            assert rgb.dtype == np.uint8
+            assert mask.shape == (48, 48)
+            assert mask.dtype == bool
             # Only the line between object and background may differ, by how each is scaled.
-            assert ((rgb[..., 1] > 100) != mask).mean() < 0.05 and mask.any()
+            assert ((rgb[..., 1] > 100) != mask).mean() < 0.05
+            assert mask.any()
 
 
 def test_supports_are_other_samples_of_the_phrase():
@@ -80,14 +86,16 @@ def test_supports_are_other_samples_of_the_phrase():
         assert phrase_inside(sample.phrase) == "a cup"
         rgb, mask = sample.support
         seen[int(rgb[..., 1][mask].max()) - 200] += 1
-    assert set(seen) == {1, 2} and min(seen.values()) > 15
+    assert set(seen) == {1, 2}
+    assert min(seen.values()) > 15
     assert plus.draw(3, np.random.default_rng(0)).support is None
 
 
 def test_a_support_with_nothing_to_see_is_none():
     rows = (*ROWS, ("pen", "2"))
     sample = PhraseCutPlus(Pictures(rows), 32, negative_probability=0).draw(6, np.random.default_rng(0))
-    assert sample.mask.any() and sample.support is None
+    assert sample.mask.any()
+    assert sample.support is None
 
 
 def test_negatives_name_what_is_not_in_the_picture():
@@ -101,8 +109,10 @@ def test_negatives_name_what_is_not_in_the_picture():
         absent[phrase] += phrase != "a cup"
         if phrase == "blue can":
             rgb, mask = sample.support
-            assert (rgb[..., 1][mask] > 100).any() and (rgb[..., 0] == 10).any(), "it shows the can of picture 1"
-    assert 150 < absent.total() < 250 and min(absent["blue can"], absent["pen"]) > 60
+            assert (rgb[..., 1][mask] > 100).any(), "it shows the can of picture 1"
+            assert (rgb[..., 0] == 10).any(), "it shows the can of picture 1"
+    assert 150 < absent.total() < 250
+    assert min(absent["blue can"], absent["pen"]) > 60
 
 
 def test_a_picture_with_every_phrase_has_no_negatives():
@@ -173,6 +183,7 @@ def test_ignored_pixels_are_cut_and_scaled_with_the_picture(negative_probability
     for seed in range(10):
         sample = plus.draw(seed % 3, np.random.default_rng(seed))
         assert sample.mask.any() != bool(negative_probability)
-        assert sample.ignored.dtype == bool and (sample.ignored == (sample.rgb[..., 2] == 255)).all()
+        assert sample.ignored.dtype == bool
+        assert (sample.ignored == (sample.rgb[..., 2] == 255)).all()
         assert sample.ignored.any()
     assert PhraseCutPlus(Pictures(), size_px=60).draw(0, np.random.default_rng(0)).ignored is None

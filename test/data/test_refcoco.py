@@ -100,13 +100,16 @@ def root(tmp_path):
 
 def test_samples_are_read_as_published(root):
     data = RefCOCO(root, "refcoco", "train")
-    assert data.phrases == ("the chair on the left", "left chair") and data.pictures == ("581857", "581857")
+    assert data.phrases == ("the chair on the left", "left chair")
+    assert data.pictures == ("581857", "581857")
     assert [sample.name for sample in data] == ["refcoco/train/ref_0/sent_0", "refcoco/train/ref_0/sent_1"]
     sample = data[1]
     picture = cv2.imread(str(root / "images/train2014/COCO_train2014_000000581857.jpg"))
-    assert sample.phrase == "left chair" and (sample.rgb == picture[..., ::-1]).all()
+    assert sample.phrase == "left chair"
+    assert (sample.rgb == picture[..., ::-1]).all()
     expected = decode_polygon(SQUARE, HEIGHT, WIDTH) | decode_polygon(LEG, HEIGHT, WIDTH)
-    assert (sample.mask == expected).all() and sample.mask.dtype == bool
+    assert (sample.mask == expected).all()
+    assert sample.mask.dtype == bool
     assert sample.mask.sum() < decode_polygon(SQUARE, HEIGHT, WIDTH).sum() + decode_polygon(LEG, HEIGHT, WIDTH).sum()
 
 

@@ -17,7 +17,8 @@ from clip_seg_ros.sim.scene import sample_scene
 def test_a_rendered_folder_is_a_data_set(tmp_path: Path, things: str) -> None:
     assert list(write_rendered_folder(tmp_path / "new", 4, things, size=(160, 120))) == [0, 1, 2, 3, 4]
     data = PhraseFolder(tmp_path / "new")
-    assert {phrase.split()[-1] for phrase in data.phrases} <= set(THINGS[things]) and len(set(data.pictures)) == 4
+    assert {phrase.split()[-1] for phrase in data.phrases} <= set(THINGS[things])
+    assert len(set(data.pictures)) == 4
     empty = [not sample.mask.any() for sample in map(data.__getitem__, range(len(data)))]
     assert 1 <= sum(empty) <= 4, "a phrase for what is not there, at most one a picture"
     assert sum(" " not in phrase for phrase in data.phrases) > sum(empty), "kinds alone"

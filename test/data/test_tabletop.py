@@ -22,11 +22,13 @@ def small_shards(monkeypatch):
 def test_scenes_come_back_as_rendered(tmp_path, small_shards):
     assert list(tabletop.render_training_scenes(tmp_path, 4, 64, 48, workers=1)) == [*range(7)]
     scenes = tabletop.load_training_scenes(tmp_path, 4)
-    assert scenes.rgb.shape == (6, 48, 64, 3) and len(scenes.objects) == len(scenes) == 6
+    assert scenes.rgb.shape == (6, 48, 64, 3)
+    assert len(scenes.objects) == len(scenes) == 6
     scene = sample_scene(tabletop.FIRST_TRAIN_SEED + 4, forbidden=HELD_OUT_PAIRS)
     with SceneRenderer(64, 48) as renderer:
         view = renderer.render(scene)
-    assert (scenes.rgb[4] == view.rgb).all() and (scenes.labels[4] == view.labels).all()
+    assert (scenes.rgb[4] == view.rgb).all()
+    assert (scenes.labels[4] == view.labels).all()
     assert scenes.objects[4] == tuple((item.color, item.kind) for item in scene.objects)
 
 
@@ -61,7 +63,8 @@ def test_ctrl_c_ends_a_rendering_quietly(tmp_path, at_least):
     finally:
         with suppress(ProcessLookupError):
             os.killpg(program.pid, signal.SIGKILL)
-    assert faults == "" and program.returncode == 0
+    assert faults == ""
+    assert program.returncode == 0
     assert said.splitlines()[-1] == "interrupted"
     assert not list((tmp_path / "scenes").glob("*")), "no shard was whole, and nothing else is left"
 
@@ -70,7 +73,8 @@ def test_held_out_pairs_are_never_rendered(tmp_path, monkeypatch):
     monkeypatch.setattr(tabletop, "SHARD_SCENES", 60)
     list(tabletop.render_training_scenes(tmp_path, 60, 16, 16, workers=1))
     seen = {pair for scene in tabletop.load_training_scenes(tmp_path, 60).objects for pair in scene}
-    assert len(seen) > 50 and not seen & set(HELD_OUT_PAIRS)
+    assert len(seen) > 50
+    assert not seen & set(HELD_OUT_PAIRS)
 
 
 def test_only_what_is_missing_is_rendered(tmp_path, small_shards):
@@ -109,7 +113,9 @@ def test_present_pairs_adds_up_objects_of_one_name():
 @pytest.mark.parametrize("count", [2, 3, 20, 48, 500, 999, 1000])
 def test_held_out_seeds_are_spread_over_usual_and_unseen_scenes_alike(count):
     seeds = tabletop.held_out_seeds(count)
-    assert len(set(seeds)) == len(seeds) == count and seeds == sorted(seeds) and set(seeds) <= set(tabletop.TEST_SEEDS)
+    assert len(set(seeds)) == len(seeds) == count
+    assert seeds == sorted(seeds)
+    assert set(seeds) <= set(tabletop.TEST_SEEDS)
     unseen = [seed for seed in seeds if tabletop.is_unseen(seed)]
     usual = [seed for seed in seeds if not tabletop.is_unseen(seed)]
     assert 0 <= len(usual) - len(unseen) <= 1
@@ -120,7 +126,8 @@ def test_held_out_seeds_are_spread_over_usual_and_unseen_scenes_alike(count):
 
 
 def test_one_held_out_scene_is_a_usual_one():
-    assert tabletop.held_out_seeds(1) == [tabletop.TEST_SEEDS[0]] and not tabletop.is_unseen(tabletop.TEST_SEEDS[0])
+    assert tabletop.held_out_seeds(1) == [tabletop.TEST_SEEDS[0]]
+    assert not tabletop.is_unseen(tabletop.TEST_SEEDS[0])
 
 
 def test_every_second_group_of_test_scenes_is_unseen():
@@ -147,7 +154,8 @@ def test_every_pixel_is_a_kind_of_object_the_table_or_the_floor(seed):
     with SceneRenderer(160, 120) as renderer:
         view = renderer.render(scene)
     classes = tabletop.class_map(scene, view.labels)
-    assert classes.dtype == np.uint8 and tabletop.SEMANTIC_CLASSES == (*KINDS, "table", "floor")
+    assert classes.dtype == np.uint8
+    assert tabletop.SEMANTIC_CLASSES == (*KINDS, "table", "floor")
     # How high every pixel's point lies, by the depth image: the table's top at 0 m, its underside at -0.04, the floor
     # at -0.72.
     rows, columns = np.mgrid[:120, :160]

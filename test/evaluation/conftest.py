@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nearness import assert_near
 
 from clip_seg_ros.data.samples import ReferringSample
 from clip_seg_ros.data.tabletop import held_out_scene
@@ -16,6 +15,7 @@ from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import Scene, sample_scene
 from clip_seg_ros.types import ProbabilityMaps
+from nearness import assert_near
 
 SceneView = tuple[Scene, RenderedView]
 Rule = Callable[[Scene, RenderedView, str], np.ndarray]

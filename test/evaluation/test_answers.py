@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from nearness import assert_near
 
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.evaluation.answers import LabelAnswers, PhraseAnswers, at_scale
 from clip_seg_ros.pipeline.predictor import Predictor
+from nearness import assert_near
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,8 @@ def maskclip() -> Predictor:
 
 def assert_labels(found: np.ndarray, expected: np.ndarray) -> None:
     """Rounding may tip a pixel where two classes are equal."""
-    assert found.shape == expected.shape and np.mean(found == expected) > 0.999
+    assert found.shape == expected.shape
+    assert np.mean(found == expected) > 0.999
 
 
 def test_a_phrase_gets_the_models_own_answer(clipseg: Predictor, scenes: list) -> None:
@@ -85,7 +86,8 @@ def test_where_prompts_compete_the_background_has_its_own_phrases(maskclip: Pred
     scores = np.stack([values[[0, *range(3, 3 + len(rest))]].max(axis=0), values[1], values[2]])
     labels = LabelAnswers(maskclip, ("background", "cup", "ball")).labels(rgb)
     assert_labels(labels, scores.argmax(axis=0))
-    assert rest and len(np.unique(labels)) > 1
+    assert rest
+    assert len(np.unique(labels)) > 1
 
 
 @pytest.mark.parametrize("name", ["clipseg", "maskclip"])

@@ -11,7 +11,10 @@ from clip_seg_ros.evaluation.threshold_metrics import ThresholdSweep
 def test_bars_count_values_and_leave_nan_out() -> None:
     chart = ElementTree.fromstring(histogram([0.05, 0.07, 0.95, 1.0, 1.0, float("nan")], "IoU"))
     heights = [float(bar.get("height")) for bar in chart.iter("rect")]
-    assert len(heights) == 10 and heights[0] > 0 and heights[9] == max(heights) and not any(heights[1:9])
+    assert len(heights) == 10
+    assert heights[0] > 0
+    assert heights[9] == max(heights)
+    assert not any(heights[1:9])
     assert abs(heights[0] / heights[9] - 2 / 3) < 0.01
     assert ElementTree.fromstring(histogram([], "IoU")) is not None
 

@@ -73,7 +73,8 @@ def test_nothing_labelled_scores_nan() -> None:
     matrix = ConfusionMatrix(2)
     matrix.add(np.array([[0, 9]]), np.array([[255, 255]]))
     scores = matrix.scores()
-    assert math.isnan(scores.pixel_accuracy) and math.isnan(scores.mean_iou)
+    assert math.isnan(scores.pixel_accuracy)
+    assert math.isnan(scores.mean_iou)
     assert math.isnan(mean_over_classes(np.array([np.nan])))
 
 

@@ -42,13 +42,15 @@ def test_questions_tell_what_is_there_from_what_is_not(views):
         for group, pattern in scene_questions(view, np.random.default_rng(0)):
             visible = view.mask_of(*pattern).mean()
             if group.startswith("absent"):
-                assert visible == 0 and pattern not in [(o.color, o.kind) for o in view.objects]
+                assert visible == 0
+                assert pattern not in [(o.color, o.kind) for o in view.objects]
             else:
                 assert visible >= 0.001
             if group == "unseen pair":
                 assert pattern in HELD_OUT_PAIRS
             if group == "absent hard":
-                assert view.mask_of(pattern[0]).any() and view.mask_of(kind=pattern[1]).any()
+                assert view.mask_of(pattern[0]).any()
+                assert view.mask_of(kind=pattern[1]).any()
 
 
 def test_every_visible_pair_is_asked_for_once(views):
@@ -83,9 +85,11 @@ def test_a_predictor_that_sees_everything_everywhere_is_caught(held_out, by_rule
 def test_usual_and_unseen_scenes_are_told_apart(held_out, by_rule):
     predictor = by_rule(lambda scene, view, prompt: truth(scene, view, prompt) & (not is_unseen(scene.seed)))
     figures = figures_of(examined(predictor, held_out))
-    assert figures["named_usual_scenes.mean_iou"] == 1 and figures["named_unseen_scenes.mean_iou"] == 0
+    assert figures["named_usual_scenes.mean_iou"] == 1
+    assert figures["named_unseen_scenes.mean_iou"] == 0
     counts = [figures[f"named_{place}_scenes.count"] for place in ("usual", "unseen")]
-    assert min(counts) > 4 and sum(counts) == figures["named.count"]
+    assert min(counts) > 4
+    assert sum(counts) == figures["named.count"]
     assert figures["named.mean_iou"] == pytest.approx(counts[0] / sum(counts), abs=1e-4)
 
 
@@ -106,7 +110,8 @@ def test_answers_become_pictures(held_out, by_rule):
     pictures = examined(by_rule(truth), held_out).pictures()
     assert list(pictures) == ["clipseg"]
     # Two rows at random, the worst, and the absent.
-    assert pictures["clipseg"].shape == (4 * 240, 4 * 320, 3) and pictures["clipseg"].dtype == np.uint8
+    assert pictures["clipseg"].shape == (4 * 240, 4 * 320, 3)
+    assert pictures["clipseg"].dtype == np.uint8
 
 
 def test_the_summary_is_the_mean_of_its_groups():

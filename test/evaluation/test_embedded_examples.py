@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.data.tabletop import FIRST_TRAIN_SEED, TEST_SEEDS
 from clip_seg_ros.evaluation.embedded_examples import FIRST_EXAMPLE_SEED, WAYS, ExampleExaminer
@@ -12,6 +11,7 @@ from clip_seg_ros.sim.naming import pair_of
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import SCENES_PER_SHAPE_SET, sample_scene
 from clip_seg_ros.types import ProbabilityMaps
+from nearness import assert_near
 
 
 class Taught:
@@ -70,7 +70,8 @@ def test_examples_come_from_scenes_that_are_neither_trained_on_nor_tested():
 def test_one_visible_object_a_scene_is_asked_for_in_every_way(two_scenes, taught):
     predictor, _ = taught
     assert len(predictor.examples) == len(two_scenes) * (len(WAYS) + 1)
-    assert len(predictor.prompts) == len(two_scenes) * (len(WAYS) + 2) and not predictor.known
+    assert len(predictor.prompts) == len(two_scenes) * (len(WAYS) + 2)
+    assert not predictor.known
     pairs = asked_pairs(predictor)
     assert len(pairs) == len(two_scenes)
     for (_, view), pair in zip(two_scenes, pairs, strict=True):
@@ -85,8 +86,10 @@ def test_the_example_is_an_object_of_that_name_in_another_scene(two_scenes, taug
             first, *_, mixed = predictor.examples[index * (len(WAYS) + 1) :][: len(WAYS) + 1]
             for rgb, mask, _ in (first, mixed):
                 assert (rgb == example.rgb).all()
-                assert (mask == example.mask_of(*pair)).all() and mask.mean() > 0.001
-            assert first[2] is None and mixed[2] == " ".join(pair)
+                assert (mask == example.mask_of(*pair)).all()
+                assert mask.mean() > 0.001
+            assert first[2] is None
+            assert mixed[2] == " ".join(pair)
 
 
 def as_pixels(rgb):
@@ -116,7 +119,8 @@ def test_all_right_and_all_wrong_are_told_apart(two_scenes, taught):
     _, right = examined(two_scenes, asked_pairs(predictor))
     assert right.keys() == nothing.keys() == {f"{way}.mean_iou" for way in (*WAYS, "mixed", "text")} | {"count"}
     assert right.pop("count") == nothing.pop("count") == len(two_scenes)
-    assert set(right.values()) == {1} and set(nothing.values()) == {0}
+    assert set(right.values()) == {1}
+    assert set(nothing.values()) == {0}
 
 
 def test_an_example_is_forgotten_although_asking_fails(two_scenes):
@@ -127,7 +131,8 @@ def test_an_example_is_forgotten_although_asking_fails(two_scenes):
     predictor = Failing([], ())
     with pytest.raises(RuntimeError, match="out of memory"):
         ExampleExaminer(predictor).examine(*two_scenes[0])
-    assert predictor.examples and not predictor.known
+    assert predictor.examples
+    assert not predictor.known
 
 
 def test_no_scene_gives_no_figure_but_the_count():
@@ -142,5 +147,6 @@ def test_the_shipped_weights_find_what_an_example_shows(two_scenes, clipseg):
         examiner.examine(scene, view)
     figures = {figure.name.removeprefix("embedded.clipseg.example."): figure.value for figure in examiner.figures()}
     assert figures["count"] == len(two_scenes)
-    assert figures["text.mean_iou"] > 0.3 and figures["mixed.mean_iou"] > 0.3
+    assert figures["text.mean_iou"] > 0.3
+    assert figures["mixed.mean_iou"] > 0.3
     assert figures["blur_dark_crop.mean_iou"] > figures["none.mean_iou"]

@@ -34,7 +34,8 @@ def test_a_scene_is_asked_a_few_different_expressions_always_the_same(held_out):
         expressions = scene_expressions(scene, view)
         assert expressions == scene_expressions(scene, view)
         texts = [expression.text for expression in expressions]
-        assert 1 <= len(texts) <= EXPRESSIONS_A_SCENE and len(set(texts)) == len(texts)
+        assert 1 <= len(texts) <= EXPRESSIONS_A_SCENE
+        assert len(set(texts)) == len(texts)
         for expression in expressions:
             assert (view.labels == expression.label).mean() >= MIN_RELATED_SHARE
 
@@ -98,7 +99,8 @@ def test_a_scene_of_which_nothing_can_be_said_is_passed_over(by_rule):
     predictor = by_rule(truth)
     examiner = RelationExaminer({"cris": (predictor, 0.35)})
     examiner.examine(scene, view)
-    assert predictor.asked == [] and scene_expressions(scene, view) == []
+    assert predictor.asked == []
+    assert scene_expressions(scene, view) == []
     assert [(figure.name, figure.value) for figure in examiner.figures()] == [("embedded.relations.count", 0)]
     assert examiner.pictures() == {}
 

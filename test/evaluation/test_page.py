@@ -53,13 +53,18 @@ def test_the_worst_phrases_come_first_with_their_pictures(clipseg: Predictor, sc
     reader = Reader(text)
     ious = sorted(result.iou for result in evaluation.samples if result.true_share)
     assert re.findall(r">IoU ([\d.]+)<", text) == [f"{iou:.2f}" for iou in ious]
-    assert len(reader.pictures) == 16 and {path.name for path in page.parent.glob("*.jpg")} == set(reader.pictures)
+    assert len(reader.pictures) == 16
+    assert {path.name for path in page.parent.glob("*.jpg")} == set(reader.pictures)
     assert all(cv2.imread(str(page.parent / name)).shape == (300, 400, 3) for name in reader.pictures)
-    assert "The 4 worst of 6" in text and "&lt;pocket&gt;" in text and "<pocket>" not in text
+    assert "The 4 worst of 6" in text
+    assert "&lt;pocket&gt;" in text
+    assert "<pocket>" not in text
     assert not re.search(r"https?://|<script|<link", text), "nothing from elsewhere"
     again = write_phrase_page(tmp_path / "page", run, evaluation, answers, scenes)
     said = again.read_text(encoding="utf-8")
-    assert "All 6, the worst first" in said and "rightly found nothing" in said and "never learnt: giraffe" in said
+    assert "All 6, the worst first" in said
+    assert "rightly found nothing" in said
+    assert "never learnt: giraffe" in said
 
 
 def test_the_worst_pictures_come_first_with_a_legend(clipseg: Predictor, scenes: list, tmp_path: Path) -> None:
@@ -73,10 +78,13 @@ def test_the_worst_pictures_come_first_with_a_legend(clipseg: Predictor, scenes:
     page = write_semantic_page(tmp_path, {"model": "pocket", "data": "here"}, evaluation, answers, samples)
     text = page.read_text(encoding="utf-8")
     reader = Reader(text)
-    assert len(reader.pictures) == 12 and all((tmp_path / name).is_file() for name in reader.pictures)
+    assert len(reader.pictures) == 12
+    assert all((tmp_path / name).is_file() for name in reader.pictures)
     found = re.findall(r">mIoU ([\d.]+)<", text)
     assert found == sorted(f"{result.mean_iou:.2f}" for result in evaluation.samples)
-    assert text.count('class="legend"') == 3 and "black is not labelled" in text and "taken for" in text
+    assert text.count('class="legend"') == 3
+    assert "black is not labelled" in text
+    assert "taken for" in text
     assert f"&lt;{scenes[0].name}&gt;" in text
 
 

@@ -61,7 +61,8 @@ def test_referring_equals_plain_loops(clipseg: Predictor, scenes: list) -> None:
     for level in (50, 60, 70, 80, 90):
         assert found[f"precision_at_{level}"] == np.mean([100 * iou > level for iou in named])
     assert found["boundary_f"] == pytest.approx(np.mean([one for one, (_, there) in zip(f, areas) if there]))
-    assert found["count"] == 6 and found["absent.count"] == 2
+    assert found["count"] == 6
+    assert found["absent.count"] == 2
     for result, ((both, either), _) in zip(evaluation.samples, areas, strict=True):
         assert result.iou == pytest.approx(both / either) if either else math.isnan(result.iou)
 
@@ -109,8 +110,10 @@ def test_phrases_that_mean_nothing_are_reported_apart(clipseg: Predictor, scenes
     absent = [scenes[2], replace(scenes[0], mask=np.zeros_like(scenes[0].mask))]
     for evaluate in (evaluate_referring, evaluate_phrases):
         found = values(evaluate(PhraseAnswers(clipseg), absent, [0, 1]).figures)
-        assert found["absent.count"] == 2 and found["absent.answered"] == 0.5
-        assert math.isnan(found.get("mean_iou", math.nan)) and math.isnan(found["boundary_f"])
+        assert found["absent.count"] == 2
+        assert found["absent.answered"] == 0.5
+        assert math.isnan(found.get("mean_iou", math.nan))
+        assert math.isnan(found["boundary_f"])
 
 
 def test_semantic_equals_plain_loops(clipseg: Predictor, labelled: Labelled) -> None:

@@ -58,7 +58,8 @@ def test_json_says_what_was_run_and_has_all_there_is(tmp_path: Path, phrases: Ph
         {"name": "phrases.mean_iou", "value": 0.5, "unit": "mIoU at 0.3"},
         {"name": "phrases.boundary_f", "value": None, "unit": "F"},
     ]
-    assert content["samples"][0]["phrase"] == "Küchentisch" and content["samples"][0]["iou"] is None
+    assert content["samples"][0]["phrase"] == "Küchentisch"
+    assert content["samples"][0]["iou"] is None
     assert content["sweep"]["threshold"][14] == 0.3
     assert content["sweep"]["iou_fg"] == pytest.approx(phrases.sweep.foreground_iou.tolist(), abs=1e-6)
     assert {len(column) for column in content["sweep"].values()} == {49}

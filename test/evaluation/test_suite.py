@@ -33,7 +33,8 @@ def test_every_examiner_is_shown_every_scene_once():
     assert [scene for scene, _ in first.shown] == [held_out_scene(10_025), held_out_scene(10_026)]
     for (scene, view), (_, other) in zip(first.shown, second.shown, strict=True):
         assert view is other, "one picture for all"
-        assert view.rgb.shape == (480, 640, 3) and view.objects == scene.objects
+        assert view.rgb.shape == (480, 640, 3)
+        assert view.objects == scene.objects
     assert [figure.name for figure in figures] == ["first.scenes", "first.one", "second.scenes", "second.one"]
     assert [figure.value for figure in figures] == [2, 1, 2, 1]
 

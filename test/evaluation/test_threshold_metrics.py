@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.evaluation.threshold_metrics import (
     THRESHOLDS,
@@ -17,6 +16,7 @@ from clip_seg_ros.evaluation.threshold_metrics import (
     resize_corners_aligned,
     simpson,
 )
+from nearness import assert_near
 
 
 def samples(count: int, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -93,7 +93,8 @@ def test_scores_equal_plain_loops(seed: int) -> None:
         slow.add(regions, masks, truth, still)
     scores = fast.scores()
     assert (scores.object_frames, scores.matches, scores.switches) == (slow.objects, slow.matches, slow.switches)
-    assert scores.switches > 2 and scores.matches < scores.object_frames
+    assert scores.switches > 2
+    assert scores.matches < scores.object_frames
     assert scores.switches_per_1000 == pytest.approx(1000 * slow.switches / slow.objects)
     assert scores.flicker == pytest.approx(slow.changed / slow.compared)
     middle = sorted(slow.errors)
@@ -141,12 +142,15 @@ def test_sequences_are_not_compared_with_each_other() -> None:
     meter.start_sequence()
     meter.add([region(2, block(2, 2))], ~none(), truth, still=True)
     scores = meter.scores()
-    assert scores.switches == 0 and scores.matches == 2 and math.isnan(scores.flicker)
+    assert scores.switches == 0
+    assert scores.matches == 2
+    assert math.isnan(scores.flicker)
 
 
 def test_without_anything_there_is_no_score() -> None:
     scores = TrackingMeter().scores()
-    assert math.isnan(scores.switches_per_1000) and math.isnan(scores.position_error_m)
+    assert math.isnan(scores.switches_per_1000)
+    assert math.isnan(scores.position_error_m)
 
 
 def test_wrong_masks_are_refused() -> None:

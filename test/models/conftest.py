@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nearness import assert_near
 from safetensors.torch import load_file
 from torch import nn
 
@@ -17,6 +16,7 @@ from clip_seg_ros.models.backbone import CLIP, ClipConfig, TextConfig, VisionCon
 from clip_seg_ros.models.base import InputSpec
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.tokenizer import CompactTokenizer
+from nearness import assert_near
 
 INPUT_SPEC = InputSpec(size=64, resize="short_side", multiple=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 KNOWN_WORDS = ("red", "blue", "cup", "bowl", "a", "photo", "of", "the", ".")
@@ -151,10 +151,12 @@ class Golden:
     def check_norms(self, norms: Mapping[str, torch.Tensor], prefix: str, relative: float) -> None:
         """Compares norms of gradients, by their names behind ``prefix``, each by its own size.
 
-        Where a gradient is zero but for rounding, as of a bias ahead of a softmax, its size is a thousandth of the largest.
+        Where a gradient is zero but for rounding, as of a bias ahead of a softmax, its size is a thousandth of the
+        largest.
         """
         recorded = {key.removeprefix(prefix): self[key] for key in self.tensors if key.startswith(prefix)}
-        assert recorded and recorded.keys() <= norms.keys()
+        assert recorded
+        assert recorded.keys() <= norms.keys()
         least = 1e-3 * float(max(recorded.values()))
         for name, expected in recorded.items():
             self.check(norms[name], prefix + name, relative, max(float(expected), least))

@@ -28,7 +28,8 @@ def test_config_refuses_unknown_names() -> None:
 
 def test_builds_what_open_clip_knows() -> None:
     clip = build_open_clip("RN50-quickgelu")
-    assert clip.visual.output_dim == 1024 and clip.context_length == 77
+    assert clip.visual.output_dim == 1024
+    assert clip.context_length == 77
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ OTHER = SimpleNamespace(name="mine", for_real_pictures=None)
 )
 def test_what_to_know_and_to_type(words, then) -> None:
     said = words(EMBEDDED)
-    assert "clipseg-pocket know the simulated table alone" in said and "confidently wrong" in said
+    assert "clipseg-pocket know the simulated table alone" in said
+    assert "confidently wrong" in said
     assert said.index("`clip-seg weights download clipseg-rd64-refined`") < said.index(then)
     assert words(OTHER) == ""
 

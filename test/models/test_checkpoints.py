@@ -162,7 +162,8 @@ def test_the_same_weights_make_the_same_file(tmp_path: Path) -> None:
     assert len({file.read_bytes() for file in files}) == 1
     update_sums(tmp_path)
     loaded, config = load_safetensors(files[0])
-    assert config == {"name": "ä"} and torch.equal(loaded["b"], torch.ones(2, 3))
+    assert config == {"name": "ä"}
+    assert torch.equal(loaded["b"], torch.ones(2, 3))
 
 
 def test_one_sum_leaves_the_others_as_they_are(weights: Path) -> None:
@@ -188,10 +189,12 @@ def test_what_this_package_wrote(weights: Path, tmp_path: Path) -> None:
     assert is_weight_file(moved)  # it says so itself
     save_file({"x": torch.ones(2)}, moved)
     assert not is_weight_file(moved)
-    assert not is_weight_file(moved.with_name("none.safetensors")) and not is_weight_file(moved.with_suffix(".pth"))
+    assert not is_weight_file(moved.with_name("none.safetensors"))
+    assert not is_weight_file(moved.with_suffix(".pth"))
 
 
 def test_assigned_weights_are_not_copied() -> None:
     module, tensors = nn.Linear(3, 2), {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
     load_strict(module, tensors, "here", assign=True)
-    assert module.weight.data_ptr() == tensors["weight"].data_ptr() and module.weight.requires_grad
+    assert module.weight.data_ptr() == tensors["weight"].data_ptr()
+    assert module.weight.requires_grad

@@ -6,12 +6,12 @@ from itertools import combinations
 
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig
 from clip_seg_ros.models.base import InputSpec, TextFeatures
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig, CLIPSegDecoder
 from clip_seg_ros.models.tokenizer import tokenizer_config
+from nearness import assert_near
 
 PROMPTS = ("a red cup", "the blue bowl", "a photo of a cup.")
 
@@ -72,7 +72,8 @@ def test_gradient_reaches_every_parameter_of_the_decoder(clipseg: CLIPSeg, pixel
     assert logits.shape == (2, 64, 96)
     logits.square().mean().backward()
     for name, parameter in clipseg.decoder.named_parameters():
-        assert parameter.grad is not None and parameter.grad.any(), name
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name
 
 
 @torch.no_grad()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.clipseg import CLIPSeg
 from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.models.factory import build_from_config
+from nearness import assert_near
 
 # After the models, which make torchvision importable where it does not fit torch.
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation  # isort: skip

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig, build_clip
 from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec
 from clip_seg_ros.models.cris import CRIS, CRISConfig
 from clip_seg_ros.models.cris_parts import VisionLanguageDecoder
 from clip_seg_ros.models.tokenizer import IdTokenizer
+from nearness import assert_near
 
 WORDS = 9
 PROMPTS = ["28 5 29", "28 5 6 7 8 29", "28 1 2 29"]
@@ -147,6 +147,10 @@ def test_detail_moves_what_lies_in_a_place(pixels: torch.Tensor) -> None:
         moved = (
             model.decode(replace(features, taps=(*features.taps[:3], other)), text) - logits
         ).abs() > 1e-3 * logits.abs().max()
-    assert moved[0].any() and not moved[1].any()
+    assert moved[0].any()
+    assert not moved[1].any()
     rows, columns = moved[0].any(dim=0).nonzero().T
-    assert rows.min() >= 6 and rows.max() <= 10 and columns.min() >= 10 and columns.max() <= 14
+    assert rows.min() >= 6
+    assert rows.max() <= 10
+    assert columns.min() >= 10
+    assert columns.max() <= 14

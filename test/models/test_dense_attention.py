@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from nearness import assert_near
 
 from clip_seg_ros.models.backbone import CLIP
 from clip_seg_ros.models.dense_attention import VARIANTS, dense_last_block, dense_pool, neighbourhood
+from nearness import assert_near
 
 GRID = (3, 5)
 
@@ -90,7 +90,8 @@ def test_neighbourhood() -> None:
     bias = neighbourhood((2, 30))
     assert bias.shape == (61, 61)
     assert_near(bias, bias.T)
-    assert not bias[0].any() and not bias[:, 0].any()
+    assert not bias[0].any()
+    assert not bias[:, 0].any()
     assert_near(bias.diagonal()[1:], torch.ones(60))
     # Patches 0 and 30 are one below the other, 0 and 5 in one row, 0 and 35 five columns and a row apart.
     expected = [math.exp(-distance / 50) for distance in (1, 25, 26)]

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec, TextFeatures
 from clip_seg_ros.models.denseclip import DenseCLIP, DenseCLIPConfig
 from clip_seg_ros.models.denseclip_backbones import TimmBackbone
 from clip_seg_ros.models.factory import build_from_config
 from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss
+from nearness import assert_near
 
 NAMES = ("126 5 127", "126 6 7 127", "126 8 0 9 127")
 SHIFTED = {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "strict_img_size": False}
@@ -125,7 +125,8 @@ def test_maps_lie_as_the_image_does(backbone: str) -> None:
     features = make_model(backbone).encode_image(images(1, 3, 96, 128))
     assert [tuple(tap.shape[2:]) for tap in features.taps] == [(24, 32), (12, 16), (6, 8), (3, 4)]
     grid = (6, 8) if backbone in ("vit", "timm, one stride") else (3, 4)
-    assert features.grid_size == grid and features.dense.shape == (1, 20, *grid)
+    assert features.grid_size == grid
+    assert features.dense.shape == (1, 20, *grid)
     assert features.pooled.shape == (1, 20)
 
 
@@ -211,7 +212,8 @@ def test_the_configuration_survives_json(backbone: str, prompting: str) -> None:
     config = make_config(backbone, prompting)
     again = build_from_config("again", json.loads(json.dumps(config)), model.state_dict(), "test").eval()
     assert again.config == DenseCLIPConfig.from_dict(config["denseclip"])
-    assert not again.text_encoder.positional_embedding.requires_grad and again.contexts.requires_grad
+    assert not again.text_encoder.positional_embedding.requires_grad
+    assert again.contexts.requires_grad
     pixels = images(1, 3, 64, 64)
     assert_near(
         again.decode(again.encode_image(pixels), again.encode_text(NAMES)),
@@ -230,9 +232,11 @@ def test_one_step_of_training_reaches_all_but_the_text_tower(backbone: str, prom
     (dense_cross_entropy(logits, labels) + identity_loss(scores, labels, model.config.tau)).backward()
     for key, parameter in model.named_parameters():
         if key.startswith("text_encoder."):
-            assert not parameter.requires_grad and parameter.grad is None
+            assert not parameter.requires_grad
+            assert parameter.grad is None
         else:
-            assert parameter.grad is not None and parameter.grad.isfinite().all(), key
+            assert parameter.grad is not None, key
+            assert parameter.grad.isfinite().all(), key
             assert parameter.grad.any(), key
     before = {key: parameter.detach().clone() for key, parameter in trained.items()}
     optimizer.step()
@@ -261,7 +265,8 @@ def test_contexts_start_as_a_cut_normal_distribution() -> None:
     torch.manual_seed(0)
     contexts = DenseCLIP.from_config("fresh", config).contexts
     assert contexts.abs().max() <= 2.0
-    assert abs(contexts.mean()) < 0.05 and abs(contexts.std() - 0.88) < 0.02  # 0.88: of a normal one cut at 2
+    assert abs(contexts.mean()) < 0.05
+    assert abs(contexts.std() - 0.88) < 0.02
 
 
 @pytest.mark.parametrize(
@@ -313,7 +318,8 @@ def without(part: str) -> DenseCLIP:
 @torch.inference_mode()
 def test_without_context_awareness_texts_are_the_same_for_every_image() -> None:
     model = without("context_aware")
-    assert not hasattr(model, "gamma") and not hasattr(model, "context_decoder")
+    assert not hasattr(model, "gamma")
+    assert not hasattr(model, "context_decoder")
     text = model.encode_text(NAMES)
     features = model.encode_image(images(2, 3, 64, 64))
     texts = model.texts_in_context(features, text)
@@ -345,4 +351,5 @@ def test_files_of_before_have_both_parts() -> None:
     values = make_config("resnet")["denseclip"]
     del values["context_aware"], values["score_map"]
     config = DenseCLIPConfig.from_dict(values)
-    assert config.context_aware and config.score_map
+    assert config.context_aware
+    assert config.score_map

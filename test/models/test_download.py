@@ -192,8 +192,10 @@ def test_download_converts_keeps_and_serves_offline(
     result = download()
 
     assert result.code == 0, result.err
-    assert "hub page says Apache-2.0" in result.out and "grant no licence" in result.out
-    assert "CLIPSeg" in result.out and "any phrase" in result.out
+    assert "hub page says Apache-2.0" in result.out
+    assert "grant no licence" in result.out
+    assert "CLIPSeg" in result.out
+    assert "any phrase" in result.out
     assert sorted(path.name for path in (home / "weights").iterdir()) == ["SHA256SUMS", f"{NAME}.safetensors"]
     model = build_segmenter(NAME)
     assert (
@@ -203,9 +205,12 @@ def test_download_converts_keeps_and_serves_offline(
 
     asked = len(hub.requests)
     here = download()
-    assert here.code == 0 and "is here already" in here.out and len(hub.requests) == asked
+    assert here.code == 0
+    assert "is here already" in here.out
+    assert len(hub.requests) == asked
     again = download("--again", "--half", offline=True)
-    assert again.code == 0 and len(hub.requests) == asked, again.err
+    assert again.code == 0, again.err
+    assert len(hub.requests) == asked, again.err
     assert build_segmenter(NAME).decoder.film_mul.weight.equal(tensors["decoder.film_mul.weight"].half().float())
 
 
@@ -215,7 +220,8 @@ def test_what_is_here_but_damaged_is_fetched_again(hub: Hub, home: Path, downloa
 
     result = download()
 
-    assert result.code == 0 and "cannot be used and is fetched again" in result.out
+    assert result.code == 0
+    assert "cannot be used and is fetched again" in result.out
     assert build_segmenter(NAME)
 
 
@@ -243,9 +249,11 @@ def test_damaged_content_is_refused_and_removed(hub: Hub, home: Path, download: 
     result = download()
 
     assert result.code == 1
-    assert "damaged or changed on its way" in result.err and "type the command again" in result.err
+    assert "damaged or changed on its way" in result.err
+    assert "type the command again" in result.err
     assert not (home / "weights").exists()
-    assert not list((home / "hub").rglob("*.safetensors")) and not list((home / "hub").rglob("0" * 64))
+    assert not list((home / "hub").rglob("*.safetensors"))
+    assert not list((home / "hub").rglob("0" * 64))
     hub.sums.clear()
     assert download().code == 0
 
@@ -255,7 +263,8 @@ def test_a_file_without_a_checksum_is_refused(hub: Hub, home: Path, download: Ca
 
     result = download()
 
-    assert result.code == 1 and "states no SHA-256" in result.err
+    assert result.code == 1
+    assert "states no SHA-256" in result.err
 
 
 def test_the_older_file_is_taken_where_the_newer_is_missing(
@@ -285,7 +294,9 @@ def test_a_page_that_moved(hub: Hub, download: Callable[..., Result], code: str)
 def test_offline_with_nothing_cached(hub: Hub, home: Path, download: Callable[..., Result]) -> None:
     result = download(offline=True)
 
-    assert result.code == 1 and "HF_HUB_OFFLINE is set" in result.err and not hub.requests
+    assert result.code == 1
+    assert "HF_HUB_OFFLINE is set" in result.err
+    assert not hub.requests
 
 
 def test_no_network(hub: Hub, home: Path, download: Callable[..., Result]) -> None:
@@ -294,7 +305,8 @@ def test_no_network(hub: Hub, home: Path, download: Callable[..., Result]) -> No
     result = download()
 
     assert result.code == 1
-    assert "http://127.0.0.1:9 gives no answer" in result.err and "check the network" in result.err
+    assert "http://127.0.0.1:9 gives no answer" in result.err
+    assert "check the network" in result.err
 
 
 def test_no_network_is_told_at_once(
@@ -308,7 +320,8 @@ def test_no_network_is_told_at_once(
 
     result = download()
 
-    assert result.code == 1 and result.err.startswith("clip-seg weights: http://127.0.0.1:9 gives no answer")
+    assert result.code == 1
+    assert result.err.startswith("clip-seg weights: http://127.0.0.1:9 gives no answer")
     assert result.err.count("\n") == 1
 
 
@@ -316,7 +329,10 @@ def test_no_network_is_told_at_once(
 def test_options_are_checked_before_the_network(hub: Hub, download: Callable[..., Result], option: str) -> None:
     result = download("--option", option)
 
-    assert result.code == 2 and option.partition("=")[0] in result.err and not hub.requests and not result.out
+    assert result.code == 2
+    assert option.partition("=")[0] in result.err
+    assert not hub.requests
+    assert not result.out
 
 
 def test_the_value_of_an_option_is_checked_before_the_network() -> None:
@@ -341,10 +357,12 @@ def test_the_wrong_model_is_refused(
 
 def test_open_clip_weights_are_looked_up() -> None:
     named, spelt = find("maskclip-vit-b16"), find("open_clip:ViT-B-16-quickgelu/openai")
-    assert named.hub == spelt.hub and named.hub.repository == "timm/vit_base_patch16_clip_224.openai"
+    assert named.hub == spelt.hub
+    assert named.hub.repository == "timm/vit_base_patch16_clip_224.openai"
     assert named.hub.files == ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
     assert named.options == {"quick_gelu": True, "vision_head_width": 64, "text_head_width": 64}
-    assert named.licence.startswith("MIT") and "see https://huggingface.co/timm/" in spelt.licence
+    assert named.licence.startswith("MIT")
+    assert "see https://huggingface.co/timm/" in spelt.licence
     other = find("open_clip:ViT-H-14/laion2b_s32b_b79k")
     assert other.options == {"quick_gelu": False, "vision_head_width": 80, "text_head_width": 64}
     assert find("open_clip:ViT-L-14/laion2b_s32b_b82k").normalisation == {"mean": (0.5,) * 3, "std": (0.5,) * 3}

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig, build_clip
 from clip_seg_ros.models.base import InputSpec
@@ -20,6 +19,7 @@ from clip_seg_ros.models.factory import (
 )
 from clip_seg_ros.models.public_weights import PUBLIC_WEIGHTS
 from clip_seg_ros.models.tokenizer import CompactTokenizer
+from nearness import assert_near
 
 WORDS = ("red", "cup")
 
@@ -135,7 +135,8 @@ def test_weights_of_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     update_sums(tmp_path)
     monkeypatch.setenv("CLIP_SEG_CACHE_DIR", str(tmp_path))
     for built in (build_segmenter("mine"), build_segmenter(str(tmp_path / "mine.safetensors"))):
-        assert built.name == "mine" and not built.training
+        assert built.name == "mine"
+        assert not built.training
         assert built.decoder.film_mul.weight.equal(model.decoder.film_mul.weight)
     monkeypatch.setenv("CLIP_SEG_CACHE_DIR", str(tmp_path / "elsewhere"))
     assert build_segmenter("mine", tmp_path).name == "mine"
@@ -179,7 +180,7 @@ def test_only_the_package_s_own_weights_name_others_for_real_pictures(weights_di
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Holds ``mine`` and ``cache``, two folders of weights, and ``outside``, which is none; each has a file of its name."""
+    """Holds two folders of weights, ``mine`` and ``cache``, and another, ``outside``; each has a file of its name."""
     for name in ("mine", "cache", "outside"):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}.safetensors").touch()
@@ -230,7 +231,8 @@ def test_files_elsewhere_are_refused_and_nothing_is_told_of_them(folders: Path, 
 
     there = refusal()
     (folders / "outside" / "outside.safetensors").unlink()
-    assert refusal() == there and len(there) < 1200
+    assert refusal() == there
+    assert len(there) < 1200
 
 
 def test_a_name_of_any_length_and_a_path_of_nobody_s_are_refused_plainly(tmp_path: Path) -> None:

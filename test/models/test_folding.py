@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from nearness import assert_near
 from torch import nn
 
 from clip_seg_ros.models.factory import build_segmenter
 from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.pipeline.predictor import Predictor
+from nearness import assert_near
 
 
 class NormAndMore(nn.BatchNorm2d):
@@ -70,7 +70,8 @@ def test_outputs_stay_and_norms_without_a_convolution_too() -> None:
 def test_embedded_models_answer_the_same(name: str) -> None:
     plain, folded = Predictor(build_segmenter(name), "cpu"), Predictor.from_name(name, "cpu")
     norms = [sum(isinstance(m, nn.BatchNorm2d) for m in each.model.modules()) for each in (plain, folded)]
-    assert norms[0] >= 20 and norms[1] <= 1
+    assert norms[0] >= 20
+    assert norms[1] <= 1
     rgb = np.random.default_rng(5).integers(0, 255, (240, 320, 3), dtype=np.uint8)
     phrases = plain.model.class_names or ("red cup", "ball")
     expected, got = (each.predict(rgb, phrases).values for each in (plain, folded))

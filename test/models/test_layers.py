@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from nearness import assert_near
 from torch import nn
 
 from clip_seg_ros.models.layers import PatchUpsample, PostNormBlock
+from nearness import assert_near
 
 
 @pytest.mark.parametrize(("out_channels", "stride"), [(1, 8), (3, 4)])

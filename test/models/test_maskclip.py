@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from nearness import assert_near
 from torch import nn
 
 from clip_seg_ros.models import maskclip as module
@@ -22,6 +21,7 @@ from clip_seg_ros.models.tokenizer import CompactTokenizer
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import COLORS, KINDS, sample_scene
+from nearness import assert_near
 
 PROMPTS = ("cup", "red bowl", "blue cup")
 CONFIG = MaskCLIPConfig(
@@ -147,7 +147,8 @@ def test_a_vit_pads_to_whole_patches(pixels: torch.Tensor) -> None:
 def test_every_variant_answers(pixels: torch.Tensor, variant: str) -> None:
     model = make("vit", variant=variant)
     logits = model.decode(model.encode_image(pixels), model.encode_text(PROMPTS))
-    assert logits.shape == (2, 3, 4, 6) and logits.isfinite().all()
+    assert logits.shape == (2, 3, 4, 6)
+    assert logits.isfinite().all()
     if variant != "maskclip":
         plain = make("vit")
         assert (plain.decode(plain.encode_image(pixels), plain.encode_text(PROMPTS)) - logits).abs().max() > 1e-3
@@ -224,9 +225,12 @@ def test_official_tower_changes_the_image_side_alone() -> None:
     def activations(part: nn.Module) -> set[str]:
         return {type(child).__name__ for child in part.modules() if "GELU" in type(child).__name__}
 
-    assert norms(model.visual) == {1e-6} and activations(model.visual) == {"GELU"}
-    assert norms(model.text) == {1e-5} and activations(model.text) == {"QuickGELU"}
-    assert norms(plain.visual) == {1e-5} and activations(plain.visual) == {"QuickGELU"}
+    assert norms(model.visual) == {1e-6}
+    assert activations(model.visual) == {"GELU"}
+    assert norms(model.text) == {1e-5}
+    assert activations(model.text) == {"QuickGELU"}
+    assert norms(plain.visual) == {1e-5}
+    assert activations(plain.visual) == {"QuickGELU"}
 
 
 @torch.no_grad()
@@ -234,7 +238,9 @@ def test_a_fixed_list_of_classes(pixels: torch.Tensor) -> None:
     own = replace(CONFIG, class_names=("cup", "bowl"), background=("wall",))
     model = MaskCLIP("closed", make("vit").visual, None, own, None).eval()
     model.text_embeddings.copy_(F.normalize(torch.randn(2, 20), dim=-1))
-    assert not model.open_vocabulary and model.background_prompts == () and model.unknown_words("giraffe") == ()
+    assert not model.open_vocabulary
+    assert model.background_prompts == ()
+    assert model.unknown_words("giraffe") == ()
     assert torch.equal(model.encode_text(("bowl", "cup")).pooled, model.text_embeddings.flip(0))
     assert model.decode(model.encode_image(pixels), model.encode_text(model.class_names)).shape == (2, 2, 4, 6)
     assert "text_embeddings" in model.state_dict()
@@ -264,7 +270,8 @@ def test_parts_must_fit(make_it: Callable[[], object], message: str) -> None:
 def test_pocket_names_what_it_sees() -> None:
     """On eight scenes that training never saw; over 50 it is 0.83 for kinds and 0.94 for colours."""
     model = build_segmenter("maskclip-pocket")
-    assert model.name == "maskclip-pocket" and model.unknown_words("the red giraffe") == ("giraffe",)
+    assert model.name == "maskclip-pocket"
+    assert model.unknown_words("the red giraffe") == ("giraffe",)
     assert 10 < model.config.logit_scale < 20
     predictor = Predictor(model, "cpu")
     phrases = {"kind": KINDS, "color": tuple(f"{color} object" for color in COLORS)}
@@ -280,4 +287,5 @@ def test_pocket_names_what_it_sees() -> None:
                 best = predictor.ask(encoded, asked).values.argmax(axis=0)
                 of_object = [-1] + [names[what].index(getattr(item, what)) for item in view.objects]
                 right[what] += int((best == np.array(of_object)[view.labels])[inside].sum())
-    assert right["kind"] > 0.8 * on_objects and right["color"] > 0.9 * on_objects, (right, on_objects)
+    assert right["kind"] > 0.8 * on_objects, (right, on_objects)
+    assert right["color"] > 0.9 * on_objects, (right, on_objects)

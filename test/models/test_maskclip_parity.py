@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from nearness import assert_near
 
 from clip_seg_ros.models.base import TextFeatures
 from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.models.factory import build_from_config
 from clip_seg_ros.models.maskclip import MaskCLIP
+from nearness import assert_near
 
 # recording -> (inputs, options of the conversion)
 CASES = {
@@ -128,4 +128,5 @@ def test_converted_files_equal_their_source(golden: Callable, name: str) -> None
     assert closed.keys() == {key for key in source if key.startswith("visual.")}
     assert all(torch.equal(closed[key], source[key]) for key in closed)
     opened = convert(published, name, {**options, "clip": recording.weights()}).tensors
-    assert opened.keys() == source.keys() and all(torch.equal(opened[key], source[key]) for key in source)
+    assert opened.keys() == source.keys()
+    assert all(torch.equal(opened[key], source[key]) for key in source)

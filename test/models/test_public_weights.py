@@ -17,11 +17,15 @@ from clip_seg_ros.models.public_weights import (
 
 def test_every_entry_is_whole() -> None:
     for name, entry in PUBLIC_WEIGHTS.items():
-        assert is_name(name) and name not in EMBEDDED_MODELS
-        assert entry.kind in MODEL_KINDS and entry.page.startswith("https://") and entry.licence
+        assert is_name(name)
+        assert name not in EMBEDDED_MODELS
+        assert entry.kind in MODEL_KINDS
+        assert entry.page.startswith("https://")
+        assert entry.licence
         assert sum(way is not None for way in (entry.hub, entry.open_clip, entry.by_hand)) == 1, name
         if entry.by_hand:
-            assert "--name {name}" in entry.by_hand and entry.by_hand.count("{") == 1
+            assert "--name {name}" in entry.by_hand
+            assert entry.by_hand.count("{") == 1
 
 
 def test_no_two_share_a_file() -> None:
@@ -46,7 +50,8 @@ def test_no_names(name: str) -> None:
 def test_open_clip_tags() -> None:
     assert open_clip_tag("maskclip-rn50") == "RN50-quickgelu/openai"
     assert open_clip_tag("open_clip:RN50/cc12m") == "RN50/cc12m"
-    assert open_clip_tag("clipseg-rd64") is None and open_clip_tag("mine") is None
+    assert open_clip_tag("clipseg-rd64") is None
+    assert open_clip_tag("mine") is None
 
 
 @pytest.mark.parametrize("name", ["clipseg-rd64-refined", "cris-r50", "open_clip:ViT-B-16/openai"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.refinement import ABSENT_LOGIT, denoise_prompts, pamr, smooth_by_keys, sums_to_probabilities
+from nearness import assert_near
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -22,8 +22,10 @@ def test_denoising_rules_out_by_image() -> None:
     before = logits.clone()
     denoised = denoise_prompts(logits, 0.5, 100.0)
     assert torch.equal(logits, before), "the input must stay as it was"
-    assert torch.equal(denoised[0, 0], logits[0, 0]) and torch.equal(denoised[0, 2], logits[0, 2])
-    assert (denoised[1, 2] == ABSENT_LOGIT).all() and torch.equal(denoised[1, 1], logits[1, 1])
+    assert torch.equal(denoised[0, 0], logits[0, 0])
+    assert torch.equal(denoised[0, 2], logits[0, 2])
+    assert (denoised[1, 2] == ABSENT_LOGIT).all()
+    assert torch.equal(denoised[1, 1], logits[1, 1])
     assert (denoised[0, 1] == ABSENT_LOGIT).all()
 
 
@@ -48,7 +50,8 @@ def test_smoothing_equals_its_equation(threshold: float) -> None:
                 answer = sum((similar[place] @ similar[other]) * probabilities[:, other] for other in range(20))
             expected[image, :, place // 5, place % 5] = answer
     assert_near(smooth_by_keys(logits, keys, threshold, 100.0), expected)
-    assert (asked == 0) == (threshold == 0.0) and (asked == 40) == (threshold == 1.0)
+    assert (asked == 0) == (threshold == 0.0)
+    assert (asked == 40) == (threshold == 1.0)
 
 
 def test_sums_become_probabilities() -> None:
@@ -85,7 +88,8 @@ def test_pamr_keeps_probabilities_probabilities() -> None:
     values = random(1, 5, 40, 60).softmax(dim=1)
     refined = pamr(random(1, 3, 40, 60, seed=1), values, 4)
     assert_near(refined.sum(dim=1), torch.ones(1, 40, 60))
-    assert refined.min() >= values.min() and refined.max() <= values.max()
+    assert refined.min() >= values.min()
+    assert refined.max() <= values.max()
 
 
 def test_pamr_stays_finite_where_the_image_is_of_one_colour() -> None:

@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.backbone import VisionConfig, build_vision_tower
 from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec
@@ -11,6 +10,7 @@ from clip_seg_ros.models.checkpoints import WeightsError, save_safetensors, upda
 from clip_seg_ros.models.factory import MODEL_KINDS, build_from_config, build_segmenter
 from clip_seg_ros.models.student import Student, StudentConfig, build_network, imagenet_input
 from clip_seg_ros.pipeline.predictor import Predictor
+from nearness import assert_near
 
 CLASSES = ("cup", "book", "background")
 SMALL = "timm:mobilenetv3_small_050"
@@ -35,7 +35,8 @@ def test_logits_of_all_classes_at_any_size(network):
     with torch.inference_mode():
         logits = model(torch.randn(2, 3, 64, 96))
     assert logits.shape[:2] == (2, 3)
-    assert logits.shape[3] * 2 == logits.shape[2] * 3 and logits.isfinite().all()
+    assert logits.shape[3] * 2 == logits.shape[2] * 3
+    assert logits.isfinite().all()
 
 
 def test_torchvisions_network_is_torchvisions_before_its_last_resize():
@@ -54,7 +55,9 @@ def test_torchvisions_network_is_torchvisions_before_its_last_resize():
 def test_a_file_gives_the_same_model_back(saved):
     model, path = saved
     built = build_segmenter(str(path))
-    assert isinstance(built, Student) and built.config == model.config and not built.training
+    assert isinstance(built, Student)
+    assert built.config == model.config
+    assert not built.training
     pixels = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         assert_near(built.encode_image(pixels).dense, model.encode_image(pixels).dense)
@@ -79,7 +82,8 @@ def test_a_predictor_asks_some_of_the_classes(saved):
     predictor = Predictor.from_name(str(path), "cpu")
     rgb = np.random.default_rng(0).integers(0, 255, (48, 80, 3), np.uint8)
     everything = predictor.predict(rgb, CLASSES).values
-    assert everything.shape == (3, 48, 80) and np.allclose(everything.sum(axis=0), 1, rtol=0, atol=1e-5)
+    assert everything.shape == (3, 48, 80)
+    assert np.allclose(everything.sum(axis=0), 1, rtol=0, atol=1e-5)
     swapped = predictor.predict(rgb, ["book", "cup"]).values
     assert_near(swapped, everything[[1, 0]])
     with pytest.raises(ValueError, match='"fork" is not one of the 3 classes of mine: cup, book, background'):
@@ -90,7 +94,8 @@ def test_decoding_takes_the_classes_in_the_order_that_is_asked():
     model = make_student()
     image = model.encode_image(torch.randn(1, 3, 64, 64))
     logits = model.decode(image, model.encode_text(["background", "cup"]))
-    assert torch.equal(logits[:, 0], image.dense[:, 2]) and torch.equal(logits[:, 1], image.dense[:, 0])
+    assert torch.equal(logits[:, 0], image.dense[:, 2])
+    assert torch.equal(logits[:, 1], image.dense[:, 0])
 
 
 @pytest.mark.parametrize("name", ["unet", "timm:unet", "timm:swin_tiny_patch4_window7_224"])

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.backbone import CLIP
 from clip_seg_ros.models.text_tower import encode_text
+from nearness import assert_near
 
 START, END = 28, 29
 

@@ -111,7 +111,8 @@ def test_rows_of_an_older_vocabulary_go_to_the_same_pieces() -> None:
     older = CompactTokenizer(WORDS, context_length=8)
     newer = CompactTokenizer(("blue", "red", "cup", "zebra", "."), context_length=8)
     theirs, ours = newer.rows_from(older)
-    assert len(set(theirs)) == len(theirs) and len(set(ours)) == len(ours)
+    assert len(set(theirs)) == len(theirs)
+    assert len(set(ours)) == len(ours)
     moved = dict(zip(theirs, ours, strict=True))
     for phrase in ("red cup.", "a red photo", ""):
         before, after = (tokenizer([phrase])[0].tolist() for tokenizer in (older, newer))
@@ -120,4 +121,5 @@ def test_rows_of_an_older_vocabulary_go_to_the_same_pieces() -> None:
             assert moved.get(piece, 1) == again
     assert set(range(newer.vocab_size)) - set(ours) == {newer([word])[0, 1].item() for word in ("blue", "zebra")}
     same = newer.rows_from(newer)
-    assert same[0] == same[1] and sorted(same[0]) == list(range(newer.vocab_size))
+    assert same[0] == same[1]
+    assert sorted(same[0]) == list(range(newer.vocab_size))

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from nearness import assert_near
 
 from clip_seg_ros.models.backbone import CLIP, VisionConfig, build_vision_tower
 from clip_seg_ros.models.vision_taps import ResNetTaps, ViTTaps, build_taps, resize_position_table, run_block
+from nearness import assert_near
 
 
 def randn(*shape: int) -> torch.Tensor:

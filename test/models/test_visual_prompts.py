@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.visual_prompts import MEAN_RGB, crop_to_object, emphasise, fade_background, visual_prompt
+from nearness import assert_near
 
 
 @pytest.fixture
@@ -39,11 +39,13 @@ def test_crop_of_an_image_that_is_not_square(pixels: torch.Tensor, masks: torch.
     # The wide box 10 x 40 grows by 1 and 4 on each side to 12 x 48, which fills the width.
     crop = crop_to_object(pixels, masks, 48)[0]
     assert_near(crop[:, 18:30], pixels[0, :, 19:31, 36:84])
-    assert not crop[:, :18].any() and not crop[:, 30:].any()
+    assert not crop[:, :18].any()
+    assert not crop[:, 30:].any()
     # The tall one grows to the left and up alone, because the image ends.
     crop = crop_to_object(pixels, masks, 33)[1]
     assert_near(crop[:, :, 11:22], pixels[1, :, 31:64, 85:96])
-    assert not crop[:, :, :11].any() and not crop[:, :, 22:].any()
+    assert not crop[:, :, :11].any()
+    assert not crop[:, :, 22:].any()
 
 
 def test_half_precision_is_close(pixels: torch.Tensor, masks: torch.Tensor) -> None:
@@ -70,7 +72,8 @@ def test_fading_an_image_is_emphasising_its_pixels_up_to_rounding() -> None:
     pixels = torch.from_numpy((rgb - MEAN_RGB) / std).permute(2, 0, 1)[None]
     expected = emphasise(pixels, torch.from_numpy(mask)[None])[0].permute(1, 2, 0).numpy() * std + MEAN_RGB
     faded = fade_background(rgb, mask)
-    assert faded.dtype == np.uint8 and faded.shape == rgb.shape
+    assert faded.dtype == np.uint8
+    assert faded.shape == rgb.shape
     assert (faded[mask] == rgb[mask]).all()
     error = np.abs(faded.astype(np.float32) - expected)
     assert error.max() < 1.1, "a grey level, and a tenth of the blurred image's rounding"
@@ -83,5 +86,6 @@ def test_fading_an_rgb_image_is_emphasising_its_normalised_pixels(masks: torch.T
     pixels = torch.from_numpy(((noise / np.float32(255) - mean) / std).transpose(2, 0, 1))
     emphasised = emphasise(pixels[None], masks[:1])[0].numpy().transpose(1, 2, 0)
     faded = fade_background(noise, masks[0].numpy())
-    assert faded.dtype == np.uint8 and (faded[masks[0].numpy()] == noise[masks[0].numpy()]).all()
+    assert faded.dtype == np.uint8
+    assert (faded[masks[0].numpy()] == noise[masks[0].numpy()]).all()
     assert np.abs((emphasised * std + mean) * 255 - faded).max() < 1.2, "rounding"

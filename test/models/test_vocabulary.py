@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.factory import StoredModel, read_stored
 from clip_seg_ros.models.tokenizer import ClipTokenizer, CompactTokenizer
 from clip_seg_ros.models.vocabulary import grow, new_words
+from nearness import assert_near
 
 PHRASES = ("the red spool", "a Sprocket", "two spools", "spool, and funnel", "a red cup")
 
@@ -54,7 +54,8 @@ def test_the_same_seed_grows_the_same_rows() -> None:
 def test_nothing_grows_where_all_words_are_known() -> None:
     stored = read_stored("clipseg-pocket")
     grown = grow(stored, ["the red cup"])
-    assert grown.stored is stored and (grown.rows, grown.words) == ((), {})
+    assert grown.stored is stored
+    assert (grown.rows, grown.words) == ((), {})
 
 
 def test_weights_without_a_vocabulary_are_refused() -> None:

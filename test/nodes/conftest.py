@@ -47,7 +47,8 @@ def shared_referring(ros: None, watcher: Watcher, tmp_path_factory: pytest.TempP
     watcher.wait_for_node()
     yield node
     code = node.end()
-    assert code == 0 and "Traceback" not in node.said(), "an interrupted node ends quietly"
+    assert code == 0, "an interrupted node ends quietly"
+    assert "Traceback" not in node.said(), "an interrupted node ends quietly"
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +75,8 @@ def own_referring(
     node.wait_said("commands:")
     own_watcher.wait_for_node()
     yield node
-    assert node.end() == 0 and "Traceback" not in node.said(), node.said()
+    assert node.end() == 0, node.said()
+    assert "Traceback" not in node.said(), node.said()
 
 
 @pytest.fixture

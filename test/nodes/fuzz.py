@@ -23,19 +23,19 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from hostile_messages import HostileMessages
-from hostile_requests import HostileRequests
+from clip_seg_ros.msg import CommandStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from ros_harness import NodeProcess, SemanticWatcher, Watcher, messages_of, pixels_of, stamp_ns, wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header, String
 
 from clip_seg_ros.evaluation.metrics import mask_iou
-from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.qos import RELIABLE, camera_output
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
+from hostile_messages import HostileMessages
+from hostile_requests import HostileRequests
+from ros_harness import NodeProcess, SemanticWatcher, Watcher, messages_of, pixels_of, stamp_ns, wait_until
 
 COMMAND = "segment the red cup"
 GOOD_IOU = 0.6

@@ -1,4 +1,4 @@
-"""Messages as a broken driver, a careless peer or an enemy sends them: random and mutated, the same for the same seed."""
+"""Messages as a broken driver, a careless peer or an enemy sends them: random and mutated, by a seed."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ BYTES_OF = {
 MAX_SIDE = 700
 LONG_TEXT = 1_000_000
 WORDS = (
-    "segment find track use classes: threshold stop clear not and or the red blue cup box ball cris clipseg-pocket left "
-    "of , ; \" ' & 0.4 -1 nan 1e400 all everything one without except with model using help"
+    "segment find track use classes: threshold stop clear not and or the red blue cup box ball cris clipseg-pocket "
+    "left of , ; \" ' & 0.4 -1 nan 1e400 all everything one without except with model using help"
 ).split()
 
 
@@ -143,7 +143,7 @@ class HostileMessages:
             setattr(message, name, self.text(60) if name == "encoding" else huge)
 
     def compressed(self) -> CompressedImage:
-        """A picture of a random size, cut, mutated or mislabelled; or one that claims to be a thousand times as large."""
+        """A picture of a random size, cut, mutated or mislabelled; or one that claims a thousand times its size."""
         pick = self._random
         kind = pick.choice(("jpeg", "png"))
         data = bytearray(self._pictures[kind])
@@ -176,7 +176,7 @@ class HostileMessages:
         )
 
     def mutated(self, name: str) -> bytes:
-        """The bytes of a proper message with some of them changed, added or cut off: no message any more, or another."""
+        """The bytes of a proper message with some changed, added or cut off: no message any more, or another."""
         data = bytearray(serialize_message(self._good[name]))
         pick = self._random
         for _ in range(pick.choice((1, 1, 10, 100))):

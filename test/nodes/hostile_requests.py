@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from builtin_interfaces.msg import Duration
-from hostile_messages import HostileMessages
+from clip_seg_ros.action import FindObject
+from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterValue
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
@@ -15,11 +16,10 @@ from rclpy.action import ActionClient
 from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from ros_harness import wait_until
 from sensor_msgs.msg import Image
 
-from clip_seg_ros.action import FindObject
-from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
+from hostile_messages import HostileMessages
+from ros_harness import wait_until
 
 UNDER_WAY = 16
 """Calls at once; what more would come is left out."""

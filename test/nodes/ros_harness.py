@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time as Stamp
+from clip_seg_ros.msg import CommandStatus, SegmentedObjectArray
 from geometry_msgs.msg import PoseArray
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import GetParameters, SetParameters
@@ -27,7 +28,6 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header, String
 from visualization_msgs.msg import MarkerArray
 
-from clip_seg_ros.msg import CommandStatus, SegmentedObjectArray
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.qos import RELIABLE, camera_output
 from clip_seg_ros.sim.renderer import RenderedView
@@ -222,7 +222,8 @@ def running_referring(
         node.wait_said("commands:")
         watcher.wait_for_node()
         yield node, watcher
-        assert node.end() == 0 and "Traceback" not in node.said()
+        assert node.end() == 0
+        assert "Traceback" not in node.said()
     finally:
         watcher.close()
         node.end()

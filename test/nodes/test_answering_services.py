@@ -12,6 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 from action_msgs.msg import GoalStatus
+from clip_seg_ros.action import FindObject
+from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterValue, SetParametersResult
@@ -22,16 +24,14 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
-from ros_harness import NodeProcess, Watcher, wait_until
 from sensor_msgs.msg import Image
 
-from clip_seg_ros.action import FindObject
 from clip_seg_ros.nodes import answering_services
 from clip_seg_ros.nodes.answering_services import AnsweringServices, OpenCalls, answer_always, refuse
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.nodes.process import _Executor
-from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
+from ros_harness import NodeProcess, Watcher, wait_until
 
 ENDINGS = int(os.environ.get("CLIP_SEG_ENDINGS", "4"))
 """How many cleanups and ends of processes are tried: set CLIP_SEG_ENDINGS=50 for the figures of the documentation."""
@@ -162,9 +162,11 @@ def test_everybody_is_answered_while_the_node_is_cleaned_up(calling):
         assert change(watcher, Transition.TRANSITION_CLEANUP)
         check(callers.wait_answered(), f"cleanup {turn}")
         assert node.process.poll() is None, node.said()
-        assert change(watcher, Transition.TRANSITION_CONFIGURE) and change(watcher, Transition.TRANSITION_ACTIVATE)
+        assert change(watcher, Transition.TRANSITION_CONFIGURE)
+        assert change(watcher, Transition.TRANSITION_ACTIVATE)
     assert node.end() == 0
-    assert "Traceback" not in node.said() and "[ERROR]" not in node.said(), node.said()
+    assert "Traceback" not in node.said(), node.said()
+    assert "[ERROR]" not in node.said(), node.said()
 
 
 @pytest.mark.parametrize("turn", range(ENDINGS // 2))
@@ -178,11 +180,13 @@ def test_everybody_is_answered_while_the_node_ends(calling, turn):
         assert change(watcher, Transition.TRANSITION_ACTIVE_SHUTDOWN)
         check(callers.wait_answered(), how)
         state = watcher.call(GetState, "referring/get_state", GetState.Request()).current_state.id
-        assert state == State.PRIMARY_STATE_FINALIZED and node.end() == 0
+        assert state == State.PRIMARY_STATE_FINALIZED
+        assert node.end() == 0
     else:
         assert node.end(getattr(signal, how)) == 0, node.said()
         check(callers.wait_answered(), how)
-    assert "Traceback" not in node.said() and "[ERROR]" not in node.said(), node.said()
+    assert "Traceback" not in node.said(), node.said()
+    assert "[ERROR]" not in node.said(), node.said()
 
 
 @pytest.mark.parametrize("kind", [SetParameters, SetParametersAtomically])
@@ -192,8 +196,11 @@ def test_a_parameter_of_a_type_that_does_not_exist_is_refused(referring, watcher
     service = "set_parameters" if kind is SetParameters else "set_parameters_atomically"
     response = watcher.call(kind, f"referring/{service}", request)
     results = response.results if kind is SetParameters else [response.result] * 2
-    assert len(results) == 2 and not results[1].successful and "77" in results[1].reason
-    assert "Traceback" not in referring.said() and referring.process.poll() is None
+    assert len(results) == 2
+    assert not results[1].successful
+    assert "77" in results[1].reason
+    assert "Traceback" not in referring.said()
+    assert referring.process.poll() is None
     assert watcher.set_parameter("referring", "threshold", 0.5).successful
 
 
@@ -271,8 +278,10 @@ def test_what_an_answer_raises_is_told_to_the_caller_and_once_in_the_log(ros):
         for _ in range(2):
             answer = spinning.ask()
             wait_until(answer.done, "the answer")
-            assert not answer.result().success and "nothing of the kind" in answer.result().message
-        assert len(spinning.faults) == 1 and "KeyError" in spinning.faults[0]
+            assert not answer.result().success
+            assert "nothing of the kind" in answer.result().message
+        assert len(spinning.faults) == 1
+        assert "KeyError" in spinning.faults[0]
 
 
 def test_services_of_others_answer_where_their_callbacks_raise(ros):
@@ -285,12 +294,15 @@ def test_services_of_others_answer_where_their_callbacks_raise(ros):
         answer_always(spinning.node, FaultLog(faults.append))
         answer = spinning.ask()
         wait_until(answer.done, "the answer")
-        assert not answer.result().success and answer.result().message == "no such thing"
-    assert len(faults) == 1 and "ValueError: no such thing" in faults[0]
+        assert not answer.result().success
+        assert answer.result().message == "no such thing"
+    assert len(faults) == 1
+    assert "ValueError: no such thing" in faults[0]
 
 
 def test_a_refusal_keeps_what_was_done_before():
     request = SetParameters.Request(parameters=parameters_with_a_wrong_type())
     done = SetParametersResult(successful=True)
     response = refuse(request, SetParameters.Response(results=[done]), "why")
-    assert [each.successful for each in response.results] == [True, False] and response.results[1].reason == "why"
+    assert [each.successful for each in response.results] == [True, False]
+    assert response.results[1].reason == "why"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from ros_harness import NodeProcess, stamp_ns, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 
 from clip_seg_ros.nodes.bench_camera import VIEWS
 from clip_seg_ros.nodes.qos import camera_output
+from ros_harness import NodeProcess, stamp_ns, wait_until
 
 CYCLE = 2 * (VIEWS - 1)
 
@@ -20,7 +20,8 @@ def camera(ros, log):
         "bench_camera", log, ["width:=64", "height:=48", "rate_hz:=30", "reliability:=reliable"], namespace="bench"
     )
     yield node
-    assert node.end() == 0 and "Traceback" not in node.said()
+    assert node.end() == 0
+    assert "Traceback" not in node.said()
 
 
 def two_cycles(images: Sequence[Image]) -> Sequence[Image]:

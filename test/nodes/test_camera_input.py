@@ -11,7 +11,6 @@ import pytest
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
-from ros_harness import Talker, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 
 from clip_seg_ros.config import CameraTopics
@@ -20,6 +19,7 @@ from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.types import CameraIntrinsics
+from ros_harness import Talker, wait_until
 
 LENS = CameraInfo(
     width=4,
@@ -113,7 +113,8 @@ def test_topics_are_relative_and_their_quality_of_service_can_be_overridden(ros)
         camera = CameraInput(node, topics, "raw", lambda: 0.1, lambda: False, FaultLog(print), print)
         image, depth, info = camera.inputs
         assert [each.topic for each in camera.inputs] == ["/robot_7/image", "/robot_7/other", "/robot_7/info"]
-        assert image.qos.reliability == ReliabilityPolicy.RELIABLE and image.qos.depth == 1
+        assert image.qos.reliability == ReliabilityPolicy.RELIABLE
+        assert image.qos.depth == 1
         assert depth.qos.reliability == info.qos.reliability == ReliabilityPolicy.BEST_EFFORT
         camera.close()
     node.destroy_node()
@@ -136,7 +137,8 @@ def test_a_message_that_is_too_large_is_told_and_not_kept(silent: Listener, monk
     silent.hear(what, 1001)
     told = {"color": "image: ", "depth": "depth: "}[what] + "a message of 1,001 bytes is too large, 1,000 are taken"
     assert [fault.startswith(told) for fault in silent.faults.standing()] == [True]
-    assert len(silent.jobs) == 1 and silent.jobs[-1].depth is before
+    assert len(silent.jobs) == 1
+    assert silent.jobs[-1].depth is before
 
 
 def test_images_that_wait_for_their_depth_are_bounded_in_bytes(silent: Listener, monkeypatch) -> None:

@@ -9,11 +9,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from ros_harness import NodeProcess, Talker, Watcher, messages_of, pixels_of, running_referring, stamp_ns, wait_until
+from clip_seg_ros.msg import CommandStatus
 from sensor_msgs.msg import CompressedImage
 
 from clip_seg_ros.evaluation.metrics import mask_iou
-from clip_seg_ros.msg import CommandStatus
+from ros_harness import NodeProcess, Talker, Watcher, messages_of, pixels_of, running_referring, stamp_ns, wait_until
 
 SIDES = ("left", "right")
 OUTCOMES = (CommandStatus.FOUND, CommandStatus.NOT_FOUND, CommandStatus.FAILED)
@@ -68,7 +68,8 @@ def test_each_camera_has_its_own_outputs(both, view, cups):
     for side, phrase in (("left", "green ball"), ("right", "blue cup")):
         objects = both.of_stamp(f"{side}/objects", stamps[side])
         mask = both.of_stamp(f"{side}/mask", stamps[side])
-        assert objects.camera == side and [item.prompt for item in objects.objects] == [phrase]
+        assert objects.camera == side
+        assert [item.prompt for item in objects.objects] == [phrase]
         assert mask_iou(pixels_of(mask) > 0, truths[side]) > 0.6
         assert objects.header.frame_id == mask.header.frame_id == f"{side}_frame" == objects.position_frame
         assert all(message.header.frame_id == f"{side}_frame" for message in both.seen[f"{side}/points"])
@@ -92,8 +93,10 @@ def test_what_one_camera_shows_is_found_once(both, view, cups, first):
     assert not outcomes(both, status.command_id), "the other camera may show it"
     stamps = show(both, **{second: view})
     (outcome,) = wait_until(lambda: outcomes(both, status.command_id), "the outcome")
-    assert outcome.state == CommandStatus.FOUND and outcome.message.endswith(f"({second})")
-    assert stamp_ns(outcome) == stamps[second] and outcome.header.frame_id == f"{second}_frame"
+    assert outcome.state == CommandStatus.FOUND
+    assert outcome.message.endswith(f"({second})")
+    assert stamp_ns(outcome) == stamps[second]
+    assert outcome.header.frame_id == f"{second}_frame"
     show(both, left=cups, right=view)
     assert len(outcomes(both, status.command_id)) == 1
 
@@ -105,17 +108,21 @@ def test_what_different_cameras_show_is_all_found(both, view, cups):
     assert not outcomes(both, status.command_id), "the other camera may show the rest"
     show(both, right=cups)
     (outcome,) = wait_until(lambda: outcomes(both, status.command_id), "the outcome")
-    assert outcome.state == CommandStatus.FOUND and list(outcome.found) == ["green ball", "blue cup"]
+    assert outcome.state == CommandStatus.FOUND
+    assert list(outcome.found) == ["green ball", "blue cup"]
     ball, cup = outcome.message.split("; ")
-    assert ball.startswith("green ball: 1 found") and ball.endswith("(left)")
-    assert cup.startswith("blue cup: 1 found") and cup.endswith("(right)")
+    assert ball.startswith("green ball: 1 found")
+    assert ball.endswith("(left)")
+    assert cup.startswith("blue cup: 1 found")
+    assert cup.endswith("(right)")
 
 
 def test_what_no_camera_shows_is_told_once(both, view, cups):
     status = both.say("segment the purple book")
     show(both, left=view, right=cups)
     (outcome,) = wait_until(lambda: outcomes(both, status.command_id), "the outcome")
-    assert outcome.state == CommandStatus.NOT_FOUND and "purple book: not found" in outcome.message
+    assert outcome.state == CommandStatus.NOT_FOUND
+    assert "purple book: not found" in outcome.message
     show(both, left=view, right=cups)
     assert len(outcomes(both, status.command_id)) == 1
 
@@ -164,8 +171,10 @@ def test_one_camera_of_two_may_have_no_depth(ros, log, view):
         with Talker.camera("/left", depth=False) as left, Talker.camera("/right") as right:
             stamps = {"left": left.send_view(view), "right": right.send_view(view)}
             seen = {side: watcher.of_stamp(f"{side}/objects", stamp).objects for side, stamp in stamps.items()}
-        assert seen["left"] and not any(item.has_position for item in seen["left"])
-        assert seen["right"] and all(item.has_position for item in seen["right"])
+        assert seen["left"]
+        assert not any(item.has_position for item in seen["left"])
+        assert seen["right"]
+        assert all(item.has_position for item in seen["right"])
         said = node.said()
         assert said.index("looking for red cup") < said.index("images: "), "the command comes before any image"
 
@@ -199,7 +208,8 @@ def test_compressed_images_are_answered_with_positions(compressed, view):
         stamp = camera.send("jpeg_frame", **messages_of(view) | {"color": jpeg_of(view)})
         mask, objects = watcher.of_stamp("mask", stamp), watcher.of_stamp("objects", stamp)
     assert mask_iou(pixels_of(mask) > 0, view.mask_of("red", "cup")) > 0.6
-    assert mask.header.frame_id == "jpeg_frame" and objects.objects[0].has_position
+    assert mask.header.frame_id == "jpeg_frame"
+    assert objects.objects[0].has_position
     assert np.isfinite(objects.objects[0].position.z)
 
 

@@ -7,12 +7,12 @@ from rclpy.clock import ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.time import Time
-from ros_harness import Talker, messages_of, running_referring
 from sensor_msgs.msg import Image
 
 from clip_seg_ros.nodes.camera_input import SILENCE_S
 from clip_seg_ros.nodes.clock_watch import ClockWatch
 from clip_seg_ros.nodes.faults import FaultLog
+from ros_harness import Talker, messages_of, running_referring
 
 WARNING = "clock: use_sim_time is set, and /clock has stood still for 5 s; it has 0 publishers"
 

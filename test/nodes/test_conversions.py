@@ -59,7 +59,9 @@ def test_color_against_a_loop(encoding, padding, is_bigendian):
 
     rgb = image_to_rgb(message)
 
-    assert rgb.shape == (HEIGHT, WIDTH, 3) and rgb.dtype == np.uint8 and rgb.flags.c_contiguous
+    assert rgb.shape == (HEIGHT, WIDTH, 3)
+    assert rgb.dtype == np.uint8
+    assert rgb.flags.c_contiguous
     for y in range(HEIGHT):
         for x in range(WIDTH):
             start = y * message.step + x * len(names)
@@ -84,7 +86,8 @@ def test_millimetres_against_a_loop(padding, is_bigendian):
 
     depth_m = depth_to_metres(message)
 
-    assert depth_m.dtype == np.float32 and math.isnan(depth_m[0, 0])
+    assert depth_m.dtype == np.float32
+    assert math.isnan(depth_m[0, 0])
     for y in range(HEIGHT):
         for x in range(WIDTH):
             start = y * message.step + x * 2

@@ -51,7 +51,8 @@ def test_compressed_color(codec, format, stored):
 
     got = compressed_to_rgb(message)
 
-    assert got.dtype == np.uint8 and got.flags.c_contiguous
+    assert got.dtype == np.uint8
+    assert got.flags.c_contiguous
     np.testing.assert_allclose(got.astype(int), rgb, atol=0 if codec == "png" else 12)
 
 
@@ -144,7 +145,8 @@ def test_compressed_millimetres(format):
     # The header's parameters mean nothing here and may be anything.
     depth_m = compressed_depth_to_metres(compressed_depth(format, b"\xff" * 12, values))
 
-    assert depth_m.dtype == np.float32 and math.isnan(depth_m[0, 0])
+    assert depth_m.dtype == np.float32
+    assert math.isnan(depth_m[0, 0])
     np.testing.assert_allclose(depth_m, np.where(values == 0, np.nan, values / 1000), rtol=1e-6)
 
 
@@ -159,11 +161,13 @@ def test_compressed_metres_against_a_loop(format):
 
     depth_m = compressed_depth_to_metres(message)
 
-    assert depth_m.shape == (1, 8) and depth_m.dtype == np.float32
+    assert depth_m.shape == (1, 8)
+    assert depth_m.dtype == np.float32
     for depth, got in zip(true_m, depth_m[0]):
         if depth < 10.0:
             # One step of v is depth² / A.
-            assert got >= depth - 1e-5 and got - depth <= depth * got / a + 1e-5
+            assert got >= depth - 1e-5
+            assert got - depth <= depth * got / a + 1e-5
         else:
             assert math.isnan(got)
 
@@ -218,7 +222,8 @@ def test_pictures_for_the_network():
     """A picture becomes a JPEG and a mask a PNG, worded as image_transport words them."""
     rgb = picture((48, 64, 3))
     sent = fill_compressed(CompressedImage(), rgb, "rgb8")
-    assert sent.format == "rgb8; jpeg compressed bgr8" and bytes(sent.data[:3]) == b"\xff\xd8\xff"
+    assert sent.format == "rgb8; jpeg compressed bgr8"
+    assert bytes(sent.data[:3]) == b"\xff\xd8\xff"
     np.testing.assert_allclose(compressed_to_rgb(sent).astype(int), rgb, atol=12)
     mask = np.zeros((48, 64), np.uint8)
     mask[10:20, 5:50] = 255

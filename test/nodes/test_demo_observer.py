@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-
 from clip_seg_ros.msg import SegmentedObject
+
 from clip_seg_ros.nodes.demo_observer import compare
 
 
@@ -37,7 +37,8 @@ def test_the_nearest_of_several_true_objects_counts(labels):
     true = [thing("red cup", 1, 4, (90.0, 0.0)), thing("blue cup", 2, 4, (2.0, 0.0))]
     true.append(thing("red box", 3, 4, (1.5, 0.0)))
     result = compare("cup", [thing("cup", 1, 4, (1.5, 0.0))], labels, true, true_labels)
-    assert result["present"] == 2 and result["iou"] == pytest.approx(4 / 8)
+    assert result["present"] == 2
+    assert result["iou"] == pytest.approx(4 / 8)
     assert result["centroid_error_px"] == pytest.approx(0.5)
     assert result["position_error_m"] is None
 
@@ -47,13 +48,15 @@ def test_pixels_that_another_prompt_took_are_not_held_against_an_answer(labels):
     true_labels[:6] = 1
     # Of the six pixels of the cup, two went to an answer for another prompt.
     result = compare("cup", [thing("cup", 1, 6, (1.5, 0.0))], labels, [thing("red cup", 1, 6, (1.5, 0.0))], true_labels)
-    assert result["iou"] is None and result["centroid_error_px"] == 0
+    assert result["iou"] is None
+    assert result["centroid_error_px"] == 0
 
 
 def test_what_is_absent_or_not_found_has_no_figures(labels):
     for found, true in (([], [thing("red cup", 1, 4, (0.0, 0.0))]), ([thing("red cup", 1, 4, (0.0, 0.0))], [])):
         result = compare("red cup", found, labels, true, labels)
-        assert result["iou"] is None and result["centroid_error_px"] is None
+        assert result["iou"] is None
+        assert result["centroid_error_px"] is None
 
 
 def test_the_truth_of_a_phrase_beyond_it_is_unknown(labels):

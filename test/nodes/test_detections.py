@@ -32,16 +32,20 @@ def test_boxes_in_pixels():
 def test_oriented_boxes_in_metres():
     message = detections.message_3d(HEADER, [region(1, None), region(2, (0.1, -0.2, 0.9), BOX)])
     (found,) = message.detections
-    assert message.header == found.header == HEADER and found.id == "2"
+    assert message.header == found.header == HEADER
+    assert found.id == "2"
     centre, turn, size = found.bbox.center.position, found.bbox.center.orientation, found.bbox.size
-    assert (centre.x, centre.y, centre.z) == BOX.center_m and (size.x, size.y, size.z) == BOX.size_m
+    assert (centre.x, centre.y, centre.z) == BOX.center_m
+    assert (size.x, size.y, size.z) == BOX.size_m
     assert (turn.x, turn.y, turn.z, turn.w) == BOX.orientation_xyzw
-    assert found.results[0].hypothesis.class_id == "red cup" and found.results[0].pose.pose.position.z == 0.9
+    assert found.results[0].hypothesis.class_id == "red cup"
+    assert found.results[0].pose.pose.position.z == 0.9
 
 
 def test_what_is_too_small_for_a_box_has_an_empty_one():
     (found,) = detections.message_3d(HEADER, [region(2, (0.1, -0.2, 0.9))]).detections
-    assert found.bbox.center.position.z == 0.9 and found.bbox.size.x == 0.0
+    assert found.bbox.center.position.z == 0.9
+    assert found.bbox.size.x == 0.0
     assert found.bbox.center.orientation.w == 1.0
 
 

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from ros_harness import NodeProcess, Watcher, wait_until
 
 from clip_seg_ros import resources
 from clip_seg_ros.config import ReferringConfig, SemanticConfig, parameters
 from clip_seg_ros.nodes import detections
+from ros_harness import NodeProcess, Watcher, wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "nodes.md"
 OF_ANY_NODE = re.compile(

@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Time
+from clip_seg_ros.action import FindObject
+from clip_seg_ros.msg import CommandStatus
 from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
 from rclpy.duration import Duration
-from ros_harness import NodeProcess, Talker, Watcher, running_referring, stamp_ns, wait_until
 from std_msgs.msg import Header
 
-from clip_seg_ros.action import FindObject
-from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.finder import MAX_SEARCHES, Search
 from clip_seg_ros.nodes.qos import ACTION
 from clip_seg_ros.pipeline.localization import locate
 from clip_seg_ros.types import ObjectRegion
+from ros_harness import NodeProcess, Talker, Watcher, running_referring, stamp_ns, wait_until
 
 LONG_S = 3600.0
 """Of goals: whoever waits for the end of one that is not ended gives up long before."""
@@ -112,14 +112,18 @@ def test_what_is_there_is_found(find, watcher, view):
     with Talker.camera() as camera:
         stamps = show(camera, view, goal.is_over, "the cup to be found")
     status, result = goal.end()
-    assert status == GoalStatus.STATUS_SUCCEEDED and result.found
-    assert result.message.startswith("red cup: found, score 0.9") and result.camera == ""
-    assert stamp_ns(result) in stamps and result.header.frame_id == "camera_color_optical_frame"
+    assert status == GoalStatus.STATUS_SUCCEEDED
+    assert result.found
+    assert result.message.startswith("red cup: found, score 0.9")
+    assert result.camera == ""
+    assert stamp_ns(result) in stamps
+    assert result.header.frame_id == "camera_color_optical_frame"
     mask = view.mask_of("red", "cup")
     region = ObjectRegion("red cup", 1, 1.0, mask, (0, 0, 640, 480), (0.0, 0.0), int(mask.sum()))
     expected_m = locate(region, view.depth_m, view.intrinsics)
     place = result.object.position
-    assert result.object.prompt == "red cup" and result.object.has_position
+    assert result.object.prompt == "red cup"
+    assert result.object.has_position
     assert math.dist((place.x, place.y, place.z), expected_m) < 0.03
     assert not watcher.seen["mask"], "a goal is no command"
 
@@ -131,9 +135,12 @@ def test_what_is_not_there_is_given_up_in_time(find, view):
         show(camera, view, goal.is_over, "the end of the goal")
         took_s = time.monotonic() - start
     status, result = goal.end()
-    assert status == GoalStatus.STATUS_ABORTED and not result.found and took_s >= 6.0
+    assert status == GoalStatus.STATUS_ABORTED
+    assert not result.found
+    assert took_s >= 6.0
     images = goal.feedback[-1].images
-    assert images >= 1 and f"blue ball: not found within 6 s; {images} images, best score 0." in result.message
+    assert images >= 1
+    assert f"blue ball: not found within 6 s; {images} images, best score 0." in result.message
     counts = [feedback.images for feedback in goal.feedback]
     assert counts == sorted(set(counts)), "feedback comes once an image"
     assert all(0.0 <= feedback.best_score <= 0.5 for feedback in goal.feedback)
@@ -141,16 +148,19 @@ def test_what_is_not_there_is_given_up_in_time(find, view):
 
 def test_without_a_camera_nothing_was_looked_at(find):
     status, result = find("red cup", timeout_s=0.5).end()
-    assert status == GoalStatus.STATUS_ABORTED and "within 0.5 s; 0 images" in result.message
+    assert status == GoalStatus.STATUS_ABORTED
+    assert "within 0.5 s; 0 images" in result.message
     place = result.object.position
-    assert not result.object.has_position and all(map(math.isnan, (place.x, place.y, place.z)))
+    assert not result.object.has_position
+    assert all(map(math.isnan, (place.x, place.y, place.z)))
 
 
 def test_time_is_up_where_a_simulations_clock_stands_still(ros, log):
     with running_referring(log, "still", ["use_sim_time:=true", "image_topic:=/still/image"]) as (_, watcher):
         find, _ = finder_of(watcher)
         status, result = find("red cup", timeout_s=0.5).end()
-    assert status == GoalStatus.STATUS_ABORTED and "not found within 0.5 s" in result.message
+    assert status == GoalStatus.STATUS_ABORTED
+    assert "not found within 0.5 s" in result.message
 
 
 def test_hundreds_of_goals_and_cancels_at_once_each_get_a_result(referring, watcher):
@@ -181,7 +191,8 @@ def test_hundreds_of_goals_and_cancels_at_once_each_get_a_result(referring, watc
         assert statuses[GoalStatus.STATUS_CANCELED] >= 1
         threads.append(len(list(tasks.iterdir())))
     # The executor starts its threads one by one, as they are needed.
-    assert threads[2] < threads[0] + STORM / 10 and referring.process.poll() is None
+    assert threads[2] < threads[0] + STORM / 10
+    assert referring.process.poll() is None
     assert watcher.say("segment the red cup").state == CommandStatus.ACCEPTED
 
 
@@ -191,7 +202,8 @@ def test_a_goal_can_be_cancelled_and_the_node_goes_on(find, watcher, view):
         show(camera, view, lambda: goal.feedback, "feedback")
         goal.cancel()
         status, result = goal.end()
-        assert status == GoalStatus.STATUS_CANCELED and not result.found
+        assert status == GoalStatus.STATUS_CANCELED
+        assert not result.found
         assert result.message.startswith("blue ball: cancelled after ")
         assert watcher.say("segment the red cup").state == CommandStatus.ACCEPTED
         watcher.of_stamp("mask", camera.send_view(view))
@@ -206,7 +218,8 @@ def test_a_goal_can_be_cancelled_and_the_node_goes_on(find, watcher, view):
 )
 def test_a_goal_that_makes_no_sense_is_aborted_with_the_reason(find, phrase, camera, words):
     status, result = find(phrase, camera=camera).end()
-    assert status == GoalStatus.STATUS_ABORTED and result.message == words
+    assert status == GoalStatus.STATUS_ABORTED
+    assert result.message == words
 
 
 def test_a_negative_timeout_is_refused(find):
@@ -224,9 +237,11 @@ def test_goals_and_commands_do_not_change_each_other(find, watcher, view):
         before = len(watcher.seen["objects"])
         show(camera, view, lambda: len(watcher.seen["objects"]) >= before + 2, "answers to the command")
     assert cup.end()[0] == GoalStatus.STATUS_SUCCEEDED
-    assert not nothing.is_over() and nothing.feedback[-1].images > 1
+    assert not nothing.is_over()
+    assert nothing.feedback[-1].images > 1
     for message in watcher.seen["objects"]:
-        assert list(message.prompts) == ["ball"] and {item.prompt for item in message.objects} == {"ball"}
+        assert list(message.prompts) == ["ball"]
+        assert {item.prompt for item in message.objects} == {"ball"}
 
 
 def test_as_many_goals_as_there_may_be_leave_the_node_responsive(find, watcher, view):
@@ -253,11 +268,14 @@ def test_a_position_in_another_frame_leaves_the_image_alone():
     region = ObjectRegion("cup", 1, 0.8, np.ones((2, 3), np.bool_), (0, 0, 3, 2), (1.0, 0.5), 6, (0.1, 0.2, 0.3))
     search = Search("cup", "")
     search.look(job, 0.4, None, "camera")
-    assert search.seen is None and (search.images, search.best_score) == (1, 0.4)
+    assert search.seen is None
+    assert (search.images, search.best_score) == (1, 0.4)
     search.look(job, 0.9, region, "map")
-    assert search.seen.header == Header(stamp=header.stamp, frame_id="map") and header.frame_id == "camera"
+    assert search.seen.header == Header(stamp=header.stamp, frame_id="map")
+    assert header.frame_id == "camera"
     assert (search.seen.camera, search.seen.message) == ("left", "cup: found by left, score 0.80")
-    assert search.images == 2 and search.best_score == 0.9
+    assert search.images == 2
+    assert search.best_score == 0.9
 
 
 def test_a_node_that_ends_does_not_wait_for_goals(ros, log):
@@ -268,7 +286,8 @@ def test_a_node_that_ends_does_not_wait_for_goals(ros, log):
         goal = find("red cup")
         wait_until(lambda: goal.handle.status == GoalStatus.STATUS_EXECUTING, "the goal to be under way")
         assert node.end(signal.SIGINT) == 0
-        assert "Traceback" not in node.said() and "rror" not in node.said()
+        assert "Traceback" not in node.said()
+        assert "rror" not in node.said()
     finally:
         watcher.close()
         node.end(signal.SIGKILL)

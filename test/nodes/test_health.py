@@ -3,10 +3,10 @@
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.time import Time
-from ros_harness import Camera, Stream, wait_until
 from sensor_msgs.msg import Image
 
 from clip_seg_ros.nodes.conversions import fill_image
+from ros_harness import Camera, Stream, wait_until
 
 TOPIC = "/own/image"
 
@@ -44,7 +44,9 @@ def test_the_node_says_once_a_second_how_it_is(heard):
     for message in messages:
         assert [status.name for status in message.status] == ["own/referring: model", "own/referring: camera"]
     values = values_of(messages[-1].status[0])
-    assert values["model"].endswith("-pocket") and values["precision"] == "float32" and values["device"]
+    assert values["model"].endswith("-pocket")
+    assert values["precision"] == "float32"
+    assert values["device"]
 
 
 def test_rates_latencies_and_drops_are_counted(heard, own_watcher, view):
@@ -60,13 +62,16 @@ def test_rates_latencies_and_drops_are_counted(heard, own_watcher, view):
                 and float(values["images received per second"]) > 0 < float(values["images answered per second"])
             ),
         )
-        assert level == DiagnosticStatus.OK and note == "answering" and values["topic"] == TOPIC
+        assert level == DiagnosticStatus.OK
+        assert note == "answering"
+        assert values["topic"] == TOPIC
         received, answered = (float(values[f"images {what} per second"]) for what in ("received", "answered"))
         assert answered <= received <= 100
         middle, high = (float(values[f"stamp to answer, ms, {share}th percentile"]) for share in (50, 99))
         assert 0 < middle <= high < 60_000
         in_model = float(values["model alone, ms, 50th percentile"])
-        assert 0 < in_model <= float(values["model alone, ms, 99th percentile"]) and in_model < middle
+        assert 0 < in_model <= float(values["model alone, ms, 99th percentile"])
+        assert in_model < middle
         assert 0 <= float(values["age of the last image, seconds"]) < 5
         # Fifty images a second are more than any model answers here.
         dropped = int(values["images dropped for newer ones"])

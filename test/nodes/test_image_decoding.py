@@ -94,7 +94,9 @@ def test_16_bits_against_a_loop(encoding, is_bigendian, padding):
 
     rgb = image_to_rgb(message_of(encoding, (3, 5), rows, len(rows[0]) + padding, is_bigendian))
 
-    assert rgb.shape == (3, 5, 3) and rgb.dtype == np.uint8 and rgb.flags.c_contiguous
+    assert rgb.shape == (3, 5, 3)
+    assert rgb.dtype == np.uint8
+    assert rgb.flags.c_contiguous
     for y in range(3):
         for x in range(5):
             pixel = dict(zip(names, values[y, x].tolist()))
@@ -146,7 +148,8 @@ def test_packed_yuv_against_the_formula(encoding, padding):
 
     rgb = image_to_rgb(message_of(encoding, (5, 6), packed_samples(values.reshape(5, 12)), 12 + padding))
 
-    assert rgb.shape == (5, 6, 3) and rgb.dtype == np.uint8
+    assert rgb.shape == (5, 6, 3)
+    assert rgb.dtype == np.uint8
     for y in range(5):
         for x in range(6):
             pair = values[y, x - x % 2 : x - x % 2 + 2].ravel().tolist()
@@ -163,7 +166,8 @@ def test_nv21_against_the_formula(padding):
 
     rgb = image_to_rgb(message_of("nv21", (4, 6), rows, 6 + padding))
 
-    assert rgb.shape == (4, 6, 3) and rgb.dtype == np.uint8
+    assert rgb.shape == (4, 6, 3)
+    assert rgb.dtype == np.uint8
     for y in range(4):
         for x in range(6):
             v, u = pairs[y // 2, x // 2].tolist()
@@ -182,7 +186,8 @@ def test_nv24_against_the_formula(size, padding):
 
     rgb = image_to_rgb(first)
 
-    assert rgb.shape == (height, width, 3) and rgb.flags.c_contiguous
+    assert rgb.shape == (height, width, 3)
+    assert rgb.flags.c_contiguous
     for y in range(height):
         for x in range(width):
             u, v = pairs[y, x].tolist()
@@ -266,4 +271,5 @@ def test_without_both_libraries_the_message_says_what_to_install():
 
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("library images of yuv422_yuy2 need")
-    assert "ros-$ROS_DISTRO-cv-bridge" in result.stdout and "pip install rosbags-image" in result.stdout
+    assert "ros-$ROS_DISTRO-cv-bridge" in result.stdout
+    assert "pip install rosbags-image" in result.stdout

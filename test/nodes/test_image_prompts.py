@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from clip_seg_ros.srv import ListPrompts, SetImagePrompt
 from sensor_msgs.msg import Image
 
 from clip_seg_ros.nodes import image_prompts
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.referring import ReferringNode
 from clip_seg_ros.pipeline.memory import SizeWatch
-from clip_seg_ros.srv import ListPrompts, SetImagePrompt
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +44,24 @@ def teach(prompts: image_prompts.ImagePrompts, name: str, side: int) -> SetImage
 def test_examples_are_bounded_in_bytes_and_an_old_one_makes_room_for_its_successor(prompts, monkeypatch):
     # Three bytes of colour and one of the mask for each pixel.
     monkeypatch.setattr(image_prompts, "MAX_BYTES", 4 * (40 * 40 + 30 * 30))
-    assert teach(prompts, "old mug", 40).success and teach(prompts, "thing", 30).success
+    assert teach(prompts, "old mug", 40).success
+    assert teach(prompts, "thing", 30).success
     refused = teach(prompts, "lamp", 10)
-    assert not refused.success and "the examples would take more than" in refused.message
+    assert not refused.success
+    assert "the examples would take more than" in refused.message
     assert not teach(prompts, "thing", 31).success
-    assert teach(prompts, "old mug", 38).success and teach(prompts, "lamp", 10).success
+    assert teach(prompts, "old mug", 38).success
+    assert teach(prompts, "lamp", 10).success
     assert names(prompts) == ["old mug", "thing", "lamp"]
 
 
 def test_examples_are_bounded_in_number(prompts, monkeypatch):
     monkeypatch.setattr(image_prompts, "MAX_EXAMPLES", 2)
-    assert teach(prompts, "old mug", 10).success and teach(prompts, "thing", 10).success
+    assert teach(prompts, "old mug", 10).success
+    assert teach(prompts, "thing", 10).success
     refused = teach(prompts, "lamp", 10)
-    assert not refused.success and "there are 2 image prompts already" in refused.message
+    assert not refused.success
+    assert "there are 2 image prompts already" in refused.message
     assert teach(prompts, "thing", 12).success
 
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import pytest
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_harness import NodeProcess, Talker, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.nodes.input_watch import InputWatch, type_name
 from clip_seg_ros.nodes.qos import RELIABLE
+from ros_harness import NodeProcess, Talker, wait_until
 
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 LOOKS_S = 3.0
@@ -33,7 +33,8 @@ def watched(ros: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nod
     try:
         node.wait_said("commands:")
         yield node
-        assert node.end() == 0 and "Traceback" not in node.said()
+        assert node.end() == 0
+        assert "Traceback" not in node.said()
     finally:
         node.end()
 
@@ -66,7 +67,8 @@ def test_commands_that_cannot_be_heard_are_told_with_the_policy(watched):
     with Talker({"it": (String, "/watched/command")}, BEST_EFFORT, "shy_person", heard=False):
         said = watched.wait_said("the quality of service of /shy_person on /watched/command does not fit:")
         line = next(line for line in said.splitlines() if "/shy_person" in line)
-        assert "command topic: " in line and "eliab" in line
+        assert "command topic: " in line
+        assert "eliab" in line
         time.sleep(LOOKS_S)
     assert watched.said().count("/shy_person") == 1
 
@@ -80,7 +82,8 @@ def test_a_publisher_that_fits_is_no_fault(watched):
 
 
 def test_types_are_named_as_ros_names_them():
-    assert type_name(Image) == "sensor_msgs/msg/Image" and type_name(String) == "std_msgs/msg/String"
+    assert type_name(Image) == "sensor_msgs/msg/Image"
+    assert type_name(String) == "std_msgs/msg/String"
 
 
 def test_who_comes_and_goes_is_forgotten(ros):

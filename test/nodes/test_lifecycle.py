@@ -4,14 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+from clip_seg_ros.msg import CommandStatus
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from ros_harness import Camera, NodeProcess, SemanticWatcher, wait_until
 from sensor_msgs.msg import Image
 
 from clip_seg_ros import resources
-from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image
+from ros_harness import Camera, NodeProcess, SemanticWatcher, wait_until
 
 TOPIC = "/managed/image"
 ROUNDS = 50
@@ -78,7 +78,8 @@ def managed_node(managed_watcher, weights_folder, tmp_path_factory):
     node = NodeProcess("semantic", log, parameters, namespace="managed")
     node.wait_said("waiting to be configured and activated by a lifecycle manager")
     yield node
-    assert node.end() == 0 and "Traceback" not in node.said(), node.said()
+    assert node.end() == 0, node.said()
+    assert "Traceback" not in node.said(), node.said()
 
 
 @pytest.fixture
@@ -100,11 +101,13 @@ def add_weights(folder):
 
 
 def test_a_configuration_that_failed_can_be_tried_again(managed_node, manager, managed_watcher, weights_folder):
-    assert manager.state() == State.PRIMARY_STATE_UNCONFIGURED and not list(weights_folder.iterdir())
+    assert manager.state() == State.PRIMARY_STATE_UNCONFIGURED
+    assert not list(weights_folder.iterdir())
     assert not manager.configure()
     assert manager.state() == State.PRIMARY_STATE_UNCONFIGURED
     said = managed_node.wait_said("configure failed: clip_pocket.safetensors of maskclip-pocket does not exist in")
-    assert str(weights_folder) in said and "Traceback" not in said
+    assert str(weights_folder) in said
+    assert "Traceback" not in said
     add_weights(weights_folder)
     assert manager.configure()
     assert manager.state() == State.PRIMARY_STATE_INACTIVE
@@ -116,18 +119,22 @@ def test_there_are_outputs_only_while_the_node_is_active(node, manager, managed_
     assert manager.configure()
     for _ in range(2):
         assert managed_watcher.count_subscribers(TOPIC) == 0, "not active"
-        assert manager.activate() and manager.state() == State.PRIMARY_STATE_ACTIVE
+        assert manager.activate()
+        assert manager.state() == State.PRIMARY_STATE_ACTIVE
         managed_watcher.wait_for_node()
         with Camera(depth=False, topic=TOPIC) as camera:
             managed_watcher.of_stamp("semantic/labels", camera.send(image))
             # One that is being worked on when the order comes.
             camera.send(image)
-            assert manager.deactivate() and manager.state() == State.PRIMARY_STATE_INACTIVE
+            assert manager.deactivate()
+            assert manager.state() == State.PRIMARY_STATE_INACTIVE
             published = len(labels)
             wait_until(lambda: managed_watcher.count_subscribers(TOPIC) == 0, "the node to stop listening")
             camera.send(image)
-        assert manager.state() == State.PRIMARY_STATE_INACTIVE and len(labels) == published
-    assert manager.cleanup() and manager.state() == State.PRIMARY_STATE_UNCONFIGURED
+        assert manager.state() == State.PRIMARY_STATE_INACTIVE
+        assert len(labels) == published
+    assert manager.cleanup()
+    assert manager.state() == State.PRIMARY_STATE_UNCONFIGURED
     wait_until(lambda: managed_watcher.count_publishers("semantic/labels") == 0, "the outputs to be taken away")
 
 
@@ -135,13 +142,15 @@ def test_an_inactive_node_says_why_it_does_nothing(node, manager, managed_watche
     assert manager.configure()
     managed_watcher.wait_for_node()
     status = managed_watcher.say("classes: cup, floor")
-    assert status.state == CommandStatus.REJECTED and status.message == "the node is not active: activate it first"
+    assert status.state == CommandStatus.REJECTED
+    assert status.message == "the node is not active: activate it first"
     assert manager.activate()
     assert managed_watcher.say("classes: cup, floor").state == CommandStatus.ACCEPTED
 
 
 def test_alone_it_answers_every_command(node, manager, managed_watcher):
-    assert manager.configure() and manager.activate()
+    assert manager.configure()
+    assert manager.activate()
     managed_watcher.wait_for_node()
     for text, words in (
         ("segment the red cup", 'this is for a referring node, and none is active: start one, or type "classes: cup'),
@@ -149,7 +158,8 @@ def test_alone_it_answers_every_command(node, manager, managed_watcher):
         ("!?", "the command is empty"),
     ):
         status = managed_watcher.say(text)
-        assert status.state == CommandStatus.REJECTED and words in status.message, text
+        assert status.state == CommandStatus.REJECTED, text
+        assert words in status.message, text
     status = managed_watcher.say("use maskclip")
     assert status.state == CommandStatus.ACCEPTED
     assert managed_watcher.outcome(status.command_id).message == "maskclip-pocket serves now"
@@ -158,10 +168,12 @@ def test_alone_it_answers_every_command(node, manager, managed_watcher):
 def test_commands_are_counted_on_through_a_cleanup(node, manager, managed_watcher):
     ids = []
     for _ in range(2):
-        assert manager.configure() and manager.activate()
+        assert manager.configure()
+        assert manager.activate()
         managed_watcher.wait_for_node()
         ids.append(managed_watcher.say("classes: cup, floor").command_id)
-        assert manager.deactivate() and manager.cleanup()
+        assert manager.deactivate()
+        assert manager.cleanup()
         wait_until(lambda: managed_watcher.count_publishers("status") == 0, "the outputs to be taken away")
     assert ids[1] == ids[0] + 1
 
@@ -170,16 +182,19 @@ def test_a_transition_that_the_state_lacks_is_refused(node, manager):
     for change in (manager.activate, manager.deactivate, manager.cleanup):
         assert not change()
     assert not manager.change(99)
-    assert manager.configure() and not manager.configure()
+    assert manager.configure()
+    assert not manager.configure()
     assert manager.state() == State.PRIMARY_STATE_INACTIVE
 
 
 def test_the_model_may_be_chosen_before_it_is_loaded(node, manager, managed_watcher):
     refused = managed_watcher.set_parameter("semantic", "model", "maskclip-vit-pocket")
-    assert not refused.successful and "does not exist" in refused.reason
+    assert not refused.successful
+    assert "does not exist" in refused.reason
     try:
         assert managed_watcher.set_parameter("semantic", "model", "denseclip").successful
-        assert manager.configure() and manager.activate()
+        assert manager.configure()
+        assert manager.activate()
         node.wait_said("denseclip-pocket on ")
     finally:
         managed_watcher.set_parameter("semantic", "model", "maskclip")
@@ -190,7 +205,8 @@ def test_every_setting_may_change_before_the_node_is_configured(node, manager, m
     try:
         assert managed_watcher.set_parameter("semantic", "image_topic", topic).successful
         assert not managed_watcher.set_parameter("semantic", "image_topic", "").successful, "checked as ever"
-        assert manager.configure() and manager.activate()
+        assert manager.configure()
+        assert manager.activate()
         wait_until(lambda: managed_watcher.count_subscribers(topic) > 0, "the node to listen to the new topic")
         for _ in range(2):  # active, then inactive
             refused = managed_watcher.set_parameter("semantic", "image_topic", TOPIC)
@@ -211,6 +227,9 @@ def test_going_round_costs_no_memory(node, manager):
 
     sizes_kib = []
     for _ in range(ROUNDS):
-        assert manager.configure() and manager.activate() and manager.deactivate() and manager.cleanup()
+        assert manager.configure()
+        assert manager.activate()
+        assert manager.deactivate()
+        assert manager.cleanup()
         sizes_kib.append(resident_kib())
     assert sizes_kib[-1] < 1.05 * sizes_kib[SETTLED_ROUNDS - 1], sizes_kib

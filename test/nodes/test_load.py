@@ -9,14 +9,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from clip_seg_ros.msg import CommandStatus
 from diagnostic_msgs.msg import DiagnosticArray
-from ros_harness import Camera, NodeProcess, Stream, Watcher, pixels_of, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 
 from clip_seg_ros.evaluation.metrics import mask_iou
-from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import compressed_to_rgb, fill_image
 from clip_seg_ros.nodes.qos import RELIABLE
+from ros_harness import Camera, NodeProcess, Stream, Watcher, pixels_of, wait_until
 
 TOPIC = "/load/image"
 
@@ -36,7 +36,8 @@ def running(name: str, log: Path, *parameters: str) -> Iterator[tuple[Shy, list[
         node.wait_said("commands:")
         watcher.wait_for_node()
         yield watcher, heard
-        assert node.end() == 0 and "Traceback" not in node.said(), node.said()
+        assert node.end() == 0, node.said()
+        assert "Traceback" not in node.said(), node.said()
     finally:
         watcher.close()
         node.end()
@@ -73,11 +74,14 @@ def test_referring_answers_a_command_and_then_rests_until_somebody_listens(ros, 
             again = watcher.say("segment the blue box")
             assert watcher.outcome(again.command_id).state == CommandStatus.NOT_FOUND
     pixels = cv2.imdecode(np.frombuffer(mask.data, np.uint8), cv2.IMREAD_UNCHANGED)
-    assert set(np.unique(pixels)) == {0, 255} and mask_iou(pixels > 0, view.mask_of("red", "cup")) > 0.6
-    assert mask.format == "mono8; png compressed " and mask.header.frame_id == "camera_color_optical_frame"
+    assert set(np.unique(pixels)) == {0, 255}
+    assert mask_iou(pixels > 0, view.mask_of("red", "cup")) > 0.6
+    assert mask.format == "mono8; png compressed "
+    assert mask.header.frame_id == "camera_color_optical_frame"
     assert overlay.format == "rgb8; jpeg compressed bgr8"
     rgb = compressed_to_rgb(overlay)
-    assert rgb.shape == view.rgb.shape and len(overlay.data) < rgb.size / 4
+    assert rgb.shape == view.rgb.shape
+    assert len(overlay.data) < rgb.size / 4
     outside = ~view.mask_of("red", "cup")
     outside[:160] = outside[-60:] = False  # where names and the corner's line stand
     assert np.median(np.abs(rgb[outside].astype(int) - view.rgb[outside])) <= 8, "the picture, with the mask over it"
@@ -93,8 +97,11 @@ def test_semantic_rests_until_somebody_listens(ros, log, view):
             overlays = watcher.hear(CompressedImage, "semantic/overlay/compressed", RELIABLE)
             overlay = wait_until(lambda: overlays and overlays[-1], "the overlay")
     values = pixels_of(confidence, np.float32)
-    assert confidence.encoding == "32FC1" and values.shape == view.rgb.shape[:2]
-    assert 0.0 < values.min() and values.max() <= 1.0 + 1e-5 and np.median(values) > 0.3
+    assert confidence.encoding == "32FC1"
+    assert values.shape == view.rgb.shape[:2]
+    assert 0.0 < values.min()
+    assert values.max() <= 1.0 + 1e-5
+    assert np.median(values) > 0.3
     assert compressed_to_rgb(overlay).shape == view.rgb.shape
 
 
@@ -109,4 +116,5 @@ def test_no_more_images_are_answered_than_allowed(ros, log, view):
             # Those under way when the limit came, and the first after it, come on top.
             assert len(masks) - before <= time.monotonic() - since_s + 3
             refused = watcher.set_parameter("referring", "max_rate_hz", -1.0)
-            assert not refused.successful and "max_rate_hz" in refused.reason
+            assert not refused.successful
+            assert "max_rate_hz" in refused.reason

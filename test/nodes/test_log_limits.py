@@ -1,7 +1,6 @@
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from ros_harness import wait_until
 from std_msgs.msg import String
 
 from clip_seg_ros.nodes.log_limits import (
@@ -13,6 +12,7 @@ from clip_seg_ros.nodes.log_limits import (
     LineCeiling,
     one_line,
 )
+from ros_harness import wait_until
 
 
 class Logger:
@@ -54,7 +54,8 @@ def test_a_ceiling_for_every_severity():
         ("info", f"and {2000 - LINES_A_MINUTE} more lines of this severity in the last minute")
     ]
     logger.info("anew")
-    assert inner.said[-1] == ("info", "anew") and logger.name == "node"
+    assert inner.said[-1] == ("info", "anew")
+    assert logger.name == "node"
 
 
 def test_whoever_does_not_fit_is_told_of_under_the_ceiling(ros):

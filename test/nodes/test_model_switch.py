@@ -4,17 +4,17 @@ import shutil
 
 import numpy as np
 import pytest
+from clip_seg_ros.msg import CommandStatus
+from clip_seg_ros.srv import Segment
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.srv import GetParameters
-from ros_harness import Camera, Stream, pixels_of, running_referring, stamp_ns, wait_until
 from sensor_msgs.msg import Image
 
 from clip_seg_ros import resources
 from clip_seg_ros.evaluation.metrics import mask_iou
 from clip_seg_ros.models.checkpoints import update_sums
-from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image
-from clip_seg_ros.srv import Segment
+from ros_harness import Camera, Stream, pixels_of, running_referring, stamp_ns, wait_until
 
 TOPIC = "/own/image"
 
@@ -71,7 +71,8 @@ def test_the_old_model_answers_until_the_new_one_does(node, own_watcher, model_s
     gaps_s = [later - earlier for earlier, later in zip(stamps_s, stamps_s[1:])]
     assert max(gaps_s) < max(2.0, 5 * sorted(gaps_s)[len(gaps_s) // 2]), gaps_s
     level, _, values = next_model_status(model_statuses)
-    assert level == DiagnosticStatus.OK and values["model"] == "maskclip-pocket"
+    assert level == DiagnosticStatus.OK
+    assert values["model"] == "maskclip-pocket"
     assert own_watcher.get_text("referring", "model") == "maskclip-pocket"
 
 
@@ -87,9 +88,8 @@ def test_the_parameter_does_the_same(node, own_watcher, model_statuses):
     assert own_watcher.set_parameter("referring", "model", "maskclip").successful
     wait_until(lambda: next_model_status(model_statuses)[2]["model"] == "maskclip-pocket", "the model of the parameter")
     refused = own_watcher.set_parameter("referring", "model", "maskclip-vit-pocket")
-    assert (
-        not refused.successful and "clip_vit_pocket.safetensors of maskclip-vit-pocket does not exist" in refused.reason
-    )
+    assert not refused.successful
+    assert "clip_vit_pocket.safetensors of maskclip-vit-pocket does not exist" in refused.reason
     assert own_watcher.get_text("referring", "model") == "maskclip"
 
 
@@ -131,9 +131,11 @@ def test_the_threshold_is_the_serving_models_own_until_another_is_asked_for(node
     done(own_watcher, own_watcher.say("use cris"))
     assert mask_iou(mask(0.0), mask(0.35)) > 0.99, "CRIS's"
     own_watcher.say("threshold 0.7")
-    assert mask_iou(mask(0.0), mask(0.7)) > 0.99 and mask(0.7).sum() < mask(0.35).sum()
+    assert mask_iou(mask(0.0), mask(0.7)) > 0.99
+    assert mask(0.7).sum() < mask(0.35).sum()
     refused = own_watcher.set_parameter("referring", "threshold", -0.5)
-    assert not refused.successful and "or be -1 for the model's own" in refused.reason
+    assert not refused.successful
+    assert "or be -1 for the model's own" in refused.reason
     assert own_watcher.set_parameter("referring", "threshold", -1.0).successful
     done(own_watcher, own_watcher.say("use clipseg"))
 
@@ -142,8 +144,10 @@ def test_the_last_of_several_commands_wins(node, own_watcher):
     first = own_watcher.say("use maskclip")
     second = own_watcher.say("use clipseg")
     earlier, later = own_watcher.outcome(first.command_id), own_watcher.outcome(second.command_id)
-    assert later.state == CommandStatus.DONE and later.message == "clipseg-pocket serves now"
-    assert earlier.state == CommandStatus.FAILED and "clipseg-pocket was asked for" in earlier.message
+    assert later.state == CommandStatus.DONE
+    assert later.message == "clipseg-pocket serves now"
+    assert earlier.state == CommandStatus.FAILED
+    assert "clipseg-pocket was asked for" in earlier.message
 
 
 def test_a_model_that_cannot_be_loaded_changes_nothing(node, own_watcher, model_statuses, weights_copy, view):
@@ -156,11 +160,15 @@ def test_a_model_that_cannot_be_loaded_changes_nothing(node, own_watcher, model_
         outcome = own_watcher.outcome(status.command_id)
     finally:
         file.write_bytes(whole)
-    assert status.state == CommandStatus.ACCEPTED and outcome.state == CommandStatus.FAILED
-    assert "SHA-256" in outcome.message and outcome.message.endswith("maskclip-pocket serves on")
+    assert status.state == CommandStatus.ACCEPTED
+    assert outcome.state == CommandStatus.FAILED
+    assert "SHA-256" in outcome.message
+    assert outcome.message.endswith("maskclip-pocket serves on")
     assert own_watcher.get_text("referring", "model") == "maskclip-pocket"
     level, message, values = next_model_status(model_statuses)
-    assert level == DiagnosticStatus.WARN and "SHA-256" in message and values["model"] == "maskclip-pocket"
+    assert level == DiagnosticStatus.WARN
+    assert "SHA-256" in message
+    assert values["model"] == "maskclip-pocket"
     asked = own_watcher.say("segment the red cup")
     with Camera(depth=False, topic=TOPIC) as camera:
         own_watcher.of_stamp("mask", camera.send(fill_image(Image(), view.rgb, "rgb8")))
@@ -177,7 +185,8 @@ def test_a_model_that_cannot_answer_what_was_asked_before_says_so(node, own_watc
         done(own_watcher, own_watcher.say("use denseclip"))
         node.wait_said(fault)
         level, message, _ = next_model_status(model_statuses)
-        assert level == DiagnosticStatus.WARN and fault in message
+        assert level == DiagnosticStatus.WARN
+        assert fault in message
         done(own_watcher, own_watcher.say("use clipseg"))
         masks = own_watcher.seen["mask"]
         masks.clear()
@@ -191,10 +200,12 @@ KNOWN = "know the simulated table alone"
 def test_whoever_uses_embedded_weights_is_told_what_they_know(ros, log, view):
     with running_referring(log, "told", ["image_topic:=/told/image", "depth_topic:=''"]) as (node, watcher):
         heard = watcher.hear(DiagnosticArray, "/diagnostics", 10)
-        assert f"clipseg-pocket {KNOWN}" in node.said() and "`use clipseg-rd64-refined`" in node.said()
+        assert f"clipseg-pocket {KNOWN}" in node.said()
+        assert "`use clipseg-rd64-refined`" in node.said()
         assert "Warning" not in node.said(), "the library's warning would say it twice"
         first, second = watcher.say("segment the red cup"), watcher.say("segment the red cup")
-        assert first.message.startswith("looking for red cup; ") and KNOWN in first.message
+        assert first.message.startswith("looking for red cup; ")
+        assert KNOWN in first.message
         assert "`clip-seg weights download clipseg-rd64-refined`" in first.message
         assert second.message == "looking for red cup"
         with Camera(depth=False, topic="/told/image") as camera:
@@ -208,7 +219,8 @@ def test_whoever_uses_embedded_weights_is_told_what_they_know(ros, log, view):
             return [status for status in found if status.name == "told/referring: model"]
 
         status = wait_until(of_model, "diagnostics")[0]
-        assert status.level == DiagnosticStatus.OK and status.message.startswith("clipseg-pocket serves; ")
+        assert status.level == DiagnosticStatus.OK
+        assert status.message.startswith("clipseg-pocket serves; ")
         assert "not for real pictures" in status.message
         assert KNOWN in {pair.key: pair.value for pair in status.values}["for real pictures"]
 
@@ -230,14 +242,16 @@ def test_files_outside_the_folders_of_weights_are_for_nobody_far_away(node, own_
         return result.reason
 
     there = refusal(own_file)
-    assert "allow_model_paths:=true" in there and str(own_file) in there
+    assert "allow_model_paths:=true" in there
+    assert str(own_file) in there
     own_file.unlink()
     assert refusal(own_file) == there
     assert "allow_model_paths" in refusal(f"{weights_copy}/../{weights_copy.name}/cris_pocket.safetensors")
     for name, value in (("weights_dir", str(own_file.parent)), ("allow_model_paths", True)):
         assert not own_watcher.set_parameter("referring", name, value).successful
     status = own_watcher.say("use mine.safetensors")
-    assert status.state == CommandStatus.REJECTED and "allow_model_paths" in status.message
+    assert status.state == CommandStatus.REJECTED
+    assert "allow_model_paths" in status.message
     done(own_watcher, own_watcher.say("use maskclip_plus_pocket.safetensors"))
     assert own_watcher.set_parameter(
         "referring", "model", f"{weights_copy}/maskclip_plus_pocket.safetensors"

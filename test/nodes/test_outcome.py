@@ -32,7 +32,8 @@ def test_each_phrase_is_told_with_the_camera_that_shows_it():
     outcome.add("right", RIGHT, [region("green cup", 0.8)])
     assert outcome.is_complete(cameras("left", "right"))
     assert outcome.note() == "green ball: 2 found, best score 0.90 (left); green cup: 1 found, best score 0.80 (right)"
-    assert outcome.found == ["green ball", "green cup"] and outcome.header == RIGHT
+    assert outcome.found == ["green ball", "green cup"]
+    assert outcome.header == RIGHT
 
 
 def test_of_two_cameras_that_show_a_thing_the_surer_one_is_named():
@@ -40,13 +41,15 @@ def test_of_two_cameras_that_show_a_thing_the_surer_one_is_named():
     outcome.add("left", LEFT, [region("cup", 0.6)])
     outcome.add("right", RIGHT, [region("cup", 0.9)])
     assert outcome.is_complete(cameras("left", "right")), "both have answered"
-    assert outcome.note() == "cup: 1 found, best score 0.90 (right); book: not found" and outcome.found == ["cup"]
+    assert outcome.note() == "cup: 1 found, best score 0.90 (right); book: not found"
+    assert outcome.found == ["cup"]
 
 
 def test_what_is_found_everywhere_is_not_waited_for():
     outcome = Outcome(("cup",))
     outcome.add("left", LEFT, [region("cup", 0.6)])
-    assert outcome.is_complete(cameras("left", "right")) and outcome.header == LEFT
+    assert outcome.is_complete(cameras("left", "right"))
+    assert outcome.header == LEFT
 
 
 def test_a_later_image_of_the_same_camera_counts_until_it_is_told():
@@ -71,7 +74,9 @@ def test_a_silent_camera_is_waited_for_only_while_the_command_is_new(monkeypatch
 def test_one_camera_has_no_name():
     outcome = Outcome(("cup",))
     outcome.add("", LEFT, [])
-    assert outcome.is_complete(cameras("")) and outcome.note() == "cup: not found" and outcome.found == []
+    assert outcome.is_complete(cameras(""))
+    assert outcome.note() == "cup: not found"
+    assert outcome.found == []
     outcome = Outcome(("cup",))
     outcome.add("", LEFT, [region("cup", 0.75)])
     assert outcome.note() == "cup: 1 found, best score 0.75"

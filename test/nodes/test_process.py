@@ -118,4 +118,5 @@ def test_a_process_ends_quietly_while_a_thread_is_at_work():
         said, _ = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert process.returncode == 0 and said == "", said
+    assert process.returncode == 0, said
+    assert said == "", said

@@ -18,7 +18,6 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Task
-from ros_harness import NodeProcess, SemanticWatcher, Talker, Watcher, wait_until
 from std_msgs.msg import Int32
 
 from clip_seg_ros.nodes import rclpy_internals, subscription_thread
@@ -34,6 +33,7 @@ from clip_seg_ros.nodes.rclpy_internals import (
     take,
 )
 from clip_seg_ros.nodes.subscription_thread import OwnThreadGroup, SubscriptionThread, own_thread_group
+from ros_harness import NodeProcess, SemanticWatcher, Talker, Watcher, wait_until
 
 NODES = Path(rclpy_internals.__file__).parent
 
@@ -79,7 +79,8 @@ def test_a_wait_ends_with_a_message_and_with_a_wake(node):
     assert take(subscription) is None
     wait_until(lambda: publisher_count(node, subscription) == 1, "the topic to connect")
     publisher.publish(Int32(data=5))
-    assert wait.ready(10**11) == [subscription] and take(subscription).data == 5
+    assert wait.ready(10**11) == [subscription]
+    assert take(subscription).data == 5
     wait.wake()
     assert wait.ready(10**11) == []
 
@@ -117,7 +118,8 @@ def test_without_wait_sets_the_executor_serves(node, monkeypatch):
     wait_until(lambda: publisher_count(node, subscription) == 1, "the topic to connect")
     publisher.publish(Int32(data=3))
     wait_until(lambda: executor.spin_once(0.05) or heard, "the message")
-    assert heard[0].data == 3 and thread.close()
+    assert heard[0].data == 3
+    assert thread.close()
     executor.shutdown()
 
 
@@ -126,9 +128,11 @@ def test_a_transition_that_there_is_not_is_refused(node):
     guard_transitions(node, refused.append)
     request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE))
     response = node._service_change_state.callback(request, ChangeState.Response(success=True))
-    assert not response.success and len(refused) == 1
+    assert not response.success
+    assert len(refused) == 1
     request.transition.id = Transition.TRANSITION_CONFIGURE
-    assert node._service_change_state.callback(request, ChangeState.Response()).success and len(refused) == 1
+    assert node._service_change_state.callback(request, ChangeState.Response()).success
+    assert len(refused) == 1
 
 
 def test_where_the_service_has_another_name_it_is_left_alone():
@@ -140,7 +144,8 @@ def test_a_task_has_begun_while_it_runs_and_after():
     task = Task(lambda: seen.append(has_begun(task)))
     assert not has_begun(task)
     task()
-    assert seen == [True] and has_begun(task)
+    assert seen == [True]
+    assert has_begun(task)
     assert has_begun(object()), "nobody waits for what cannot be known"
 
 
@@ -156,10 +161,13 @@ def test_parameters_are_checked_and_then_applied(ros, monkeypatch, release):
     node = Node("parameters_test")
     node.declare_parameter("count", 1)
     on_set_parameters(node, check, lambda changes: applied.append([change.value for change in changes]))
-    assert node.set_parameters([Parameter("count", value=2)])[0].successful and applied == [[2]]
+    assert node.set_parameters([Parameter("count", value=2)])[0].successful
+    assert applied == [[2]]
     refused = node.set_parameters([Parameter("count", value=9)])[0]
-    assert not refused.successful and refused.reason == "too many"
-    assert applied == [[2]] and node.get_parameter("count").value == 2
+    assert not refused.successful
+    assert refused.reason == "too many"
+    assert applied == [[2]]
+    assert node.get_parameter("count").value == 2
     node.destroy_node()
 
 
@@ -224,11 +232,13 @@ def test_a_node_runs_without_what_humble_lacks(ros, humble, log, view, name, kin
         watcher.wait_for_node()
         assert watcher.set_parameter(name, number, 0.25).successful
         refused = watcher.set_parameter(name, number, 3.0)
-        assert not refused.successful and number in refused.reason
+        assert not refused.successful
+        assert number in refused.reason
         with Talker.camera(depth=name == "referring") as camera:
             stamp = camera.send_view(view)
             watcher.of_stamp("mask" if name == "referring" else "semantic/labels", stamp)
-        assert node.end() == 0 and "Traceback" not in node.said(), node.said()
+        assert node.end() == 0, node.said()
+        assert "Traceback" not in node.said(), node.said()
     finally:
         watcher.close()
         node.end()

@@ -7,20 +7,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from clip_seg_ros.msg import CommandStatus
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.parameter import Parameter
-from ros_harness import Camera, NodeProcess, Talker, stamp_ns, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 from visualization_msgs.msg import Marker
 
 from clip_seg_ros import resources
 from clip_seg_ros.config import ReferringConfig, parameters
-from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image, metres_to_millimetres
 from clip_seg_ros.pipeline.localization import locate, measure
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
 from clip_seg_ros.types import CameraFrame, ObjectRegion
+from ros_harness import Camera, NodeProcess, Talker, stamp_ns, wait_until
 
 IMAGE_OUTPUTS = {"mask": "mono8", "labels": "8UC1", "confidence": "32FC1", "overlay": "rgb8"}
 
@@ -54,36 +54,45 @@ def true_cup(view) -> tuple[np.ndarray, tuple[float, float, float]]:
 
 def test_a_command_and_an_image_give_every_output(referring, watcher, view):
     status = watcher.say("Please find the red cup and the blue ball!")
-    assert status.state == CommandStatus.ACCEPTED and list(status.prompts) == ["red cup", "blue ball"]
+    assert status.state == CommandStatus.ACCEPTED
+    assert list(status.prompts) == ["red cup", "blue ball"]
     with Camera() as camera:
         stamp = camera.send(color_of(view), depth_of(view), info_of(view))
         outcome = watcher.outcome(status.command_id)
         seen = {name: watcher.of_stamp(name, stamp) for name in watcher.OUTPUTS if name != "status"}
 
-    assert outcome.state == CommandStatus.FOUND and list(outcome.found) == ["red cup"], outcome.message
+    assert outcome.state == CommandStatus.FOUND, outcome.message
+    assert list(outcome.found) == ["red cup"], outcome.message
     assert outcome.header.frame_id == "camera_color_optical_frame"
     for name, encoding in IMAGE_OUTPUTS.items():
         assert (seen[name].encoding, seen[name].height, seen[name].width) == (encoding, 480, 640)
     labels, confidence = pixels(seen["labels"]), pixels(seen["confidence"], np.float32)
     np.testing.assert_array_equal(pixels(seen["mask"]), np.where(labels > 0, 255, 0))
-    assert (
-        0 <= confidence.min() and confidence.max() <= 1 and (confidence[labels > 0] > 0.5).mean() > 0.98
-    )  # but in holes that were filled
+    assert 0 <= confidence.min()
+    assert confidence.max() <= 1
+    assert (confidence[labels > 0] > 0.5).mean() > 0.98
     assert list(seen["objects"].prompts) == ["red cup", "blue ball"]
     for item in seen["objects"].objects:
         rows, columns = np.nonzero(labels == item.id)
-        assert len(rows) == item.area and (columns.min(), rows.max() + 1) == (item.x_min, item.y_max)
+        assert len(rows) == item.area
+        assert (columns.min(), rows.max() + 1) == (item.x_min, item.y_max)
         assert (item.centroid_x, item.centroid_y) == pytest.approx((columns.mean(), rows.mean()))
     positions = [item.position for item in seen["objects"].objects if item.has_position]
-    assert [pose.position for pose in seen["centroids"].poses] == positions and positions
+    assert [pose.position for pose in seen["centroids"].poses] == positions
+    assert positions
     markers = seen["markers"].markers
     boxes = [item.box_pose for item in seen["objects"].objects if item.has_box]
-    assert markers[0].action == Marker.DELETEALL and len(markers) == 1 + 2 * len(positions) + len(boxes)
-    assert boxes and [marker.pose for marker in markers if marker.ns == "boxes"] == boxes
+    assert markers[0].action == Marker.DELETEALL
+    assert len(markers) == 1 + 2 * len(positions) + len(boxes)
+    assert boxes
+    assert [marker.pose for marker in markers if marker.ns == "boxes"] == boxes
     cloud = seen["points"]
-    assert cloud.header == seen["mask"].header and cloud.width > 500 and cloud.row_step == len(cloud.data)
+    assert cloud.header == seen["mask"].header
+    assert cloud.width > 500
+    assert cloud.row_step == len(cloud.data)
     overlay = pixels(seen["overlay"])
-    assert (overlay != view.rgb).any() and (overlay == view.rgb).any()
+    assert (overlay != view.rgb).any()
+    assert (overlay == view.rgb).any()
 
 
 @pytest.mark.parametrize("encoding", ["32FC1", "16UC1"])
@@ -115,7 +124,8 @@ def test_the_points_are_those_of_the_objects(referring, watcher, view):
     ids, colors = column("id", np.uint32), column("rgb", np.uint32)
     points = np.stack([column(axis, np.float32) for axis in "xyz"], axis=1)
     assert {item.prompt for item in objects} == {"red cup", "green ball"}
-    assert set(ids) == {item.id for item in objects} and cloud.width == len(rows)
+    assert set(ids) == {item.id for item in objects}
+    assert cloud.width == len(rows)
     frame = CameraFrame(view.rgb, 0, "camera", view.depth_m, view.intrinsics)
     for item in objects:
         box = (item.x_min, item.y_min, item.x_max, item.y_max)
@@ -129,14 +139,17 @@ def test_the_points_are_those_of_the_objects(referring, watcher, view):
 
 def test_what_a_command_leaves_out(referring, watcher, cups):
     status = watcher.say("segment the cup, not the red one")
-    assert list(status.prompts) == ["cup"] and "but not for red cup" in status.message
+    assert list(status.prompts) == ["cup"]
+    assert "but not for red cup" in status.message
     with Talker.camera() as camera:
         stamp = camera.send_view(cups)
         mask, objects = pixels(watcher.of_stamp("mask", stamp)) > 0, watcher.of_stamp("objects", stamp)
         confidence = pixels(watcher.of_stamp("confidence", stamp), np.float32)
     red, blue = cups.mask_of("red", "cup"), cups.mask_of("blue", "cup")
-    assert not mask[red].any() and mask[blue].mean() > 0.7
-    assert list(objects.prompts) == ["cup"] and {item.prompt for item in objects.objects} == {"cup"}
+    assert not mask[red].any()
+    assert mask[blue].mean() > 0.7
+    assert list(objects.prompts) == ["cup"]
+    assert {item.prompt for item in objects.objects} == {"cup"}
     assert np.median(confidence[red]) > 0.5, "it is a cup, even though not one of those that were asked for"
 
 
@@ -171,7 +184,8 @@ def test_ids_stay_while_a_better_object_appears(referring, watcher, newcomer, tr
         assert {blue_id for blue_id, _ in ids} == {1}
         assert {red_id for _, red_id in ids[frames // 2 :]} == {2}, "1 was there before"
     else:
-        assert ids[0][0] == 1 and ids[-1] == [2, 1], "by score in every image"
+        assert ids[0][0] == 1, "by score in every image"
+        assert ids[-1] == [2, 1], "by score in every image"
 
 
 def test_without_depth_the_position_is_absent(referring, watcher, view):
@@ -180,8 +194,10 @@ def test_without_depth_the_position_is_absent(referring, watcher, view):
         stamp = camera.send(color_of(view))
         objects = watcher.of_stamp("objects", stamp).objects
         poses = watcher.of_stamp("centroids", stamp).poses
-    assert objects and not any(item.has_position for item in objects)
-    assert all(math.isnan(item.position.z) for item in objects) and not poses
+    assert objects
+    assert not any(item.has_position for item in objects)
+    assert all(math.isnan(item.position.z) for item in objects)
+    assert not poses
 
 
 def test_a_rectified_image_is_measured_with_the_projection(referring, watcher, view):
@@ -215,7 +231,8 @@ def test_depth_of_another_time_is_not_used(referring, watcher, view):
         time.sleep(0.1)  # more than the tolerance
         late = camera.send(color_of(view))
         objects = watcher.of_stamp("objects", late).objects
-    assert objects and not any(item.has_position for item in objects)
+    assert objects
+    assert not any(item.has_position for item in objects)
     referring.wait_said("no depth image within")
 
 
@@ -225,7 +242,9 @@ def test_what_is_not_there_is_not_found(referring, watcher, view):
         stamp = camera.send(color_of(view))
         outcome = watcher.outcome(status.command_id)
         assert not pixels(watcher.of_stamp("mask", stamp)).any()
-    assert outcome.state == CommandStatus.NOT_FOUND and not outcome.found and "blue ball" in outcome.message
+    assert outcome.state == CommandStatus.NOT_FOUND
+    assert not outcome.found
+    assert "blue ball" in outcome.message
 
 
 def test_words_that_the_weights_never_learnt_are_named(referring, watcher):
@@ -248,7 +267,8 @@ def test_stop_and_clear(referring, watcher, view):
         names = ("mask", "objects", "markers")
         wait_until(lambda: all(len(stamped(name, shown)) == 2 for name in names), "the emptied outputs")
         assert not pixels(stamped("mask", shown)[-1]).any()
-        assert not stamped("objects", shown)[-1].objects and not stamped("objects", shown)[-1].prompts
+        assert not stamped("objects", shown)[-1].objects
+        assert not stamped("objects", shown)[-1].prompts
         assert [marker.action for marker in stamped("markers", shown)[-1].markers] == [Marker.DELETEALL]
         paused = []
         for pause in ("clear", "stop"):
@@ -288,10 +308,14 @@ def test_wrong_values_are_refused_with_a_reason(referring, watcher):
     too_high, fixed, wrong_type, unknown = set_parameters(
         watcher, threshold=1.5, device="cpu", min_area_fraction="big", model="other"
     )
-    assert not too_high.successful and "threshold" in too_high.reason
-    assert not unknown.successful and 'there is no model "other": use clipseg-pocket' in unknown.reason
-    assert not fixed.successful and "before the node is configured" in fixed.reason
-    assert not wrong_type.successful and "min_area_fraction" in wrong_type.reason
+    assert not too_high.successful
+    assert "threshold" in too_high.reason
+    assert not unknown.successful
+    assert 'there is no model "other": use clipseg-pocket' in unknown.reason
+    assert not fixed.successful
+    assert "before the node is configured" in fixed.reason
+    assert not wrong_type.successful
+    assert "min_area_fraction" in wrong_type.reason
     assert get_double(watcher, "threshold") == 0.5
 
 

@@ -6,12 +6,12 @@ import time
 
 import pytest
 from builtin_interfaces.msg import Time as Stamp
-from ros_harness import Camera, NodeProcess, wait_until
+from clip_seg_ros.msg import CommandStatus
 from sensor_msgs.msg import CameraInfo, Image
 
-from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.command_router import example_command
 from clip_seg_ros.nodes.faults import FIRST_REST_S
+from ros_harness import Camera, NodeProcess, wait_until
 
 FRAMES = 6
 
@@ -65,7 +65,8 @@ def test_images_before_any_command(ros, watcher, log):
         assert said.count("nothing says what to look for") == 1
         assert example_command("/clip_seg", "/nobody") in said
         assert node.process.poll() is None
-        assert node.end(signal.SIGTERM) == 0 and "Traceback" not in node.said()
+        assert node.end(signal.SIGTERM) == 0
+        assert "Traceback" not in node.said()
     finally:
         node.end(signal.SIGKILL)
 
@@ -77,7 +78,8 @@ def test_images_before_any_command(ros, watcher, log):
 def test_bad_commands_are_rejected_with_a_reason(referring, watcher, text, words):
     status = watcher.say(text)
     assert status.state == CommandStatus.REJECTED
-    assert words in status.message and len(status.command) <= 200
+    assert words in status.message
+    assert len(status.command) <= 200
     assert watcher.say("segment the red cup").state == CommandStatus.ACCEPTED
 
 
@@ -113,7 +115,8 @@ def test_an_image_from_before_time_began_is_warned_about(referring, watcher):
         warning = "input: a message cannot be taken: ValueError"
         referring.wait_said(warning)
         wait_worked_on(watcher, camera, good_image())
-    assert referring.said().count(warning) == 1 and "Traceback" not in referring.said()
+    assert referring.said().count(warning) == 1
+    assert "Traceback" not in referring.said()
 
 
 def depth_image(**fields) -> Image:

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from ros_harness import Camera, Stream, running_referring, wait_until
+from clip_seg_ros.msg import CommandStatus
 from sensor_msgs.msg import Image
 
-from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
+from ros_harness import Camera, Stream, running_referring, wait_until
 
 TOPIC = "/language/image"
 
@@ -39,13 +39,15 @@ def answered(talk, view, text):
 
 def test_help_shows_what_to_type(talk):
     status = talk.say("help")
-    assert status.state == CommandStatus.ACCEPTED and 'type for example "segment the red cup"' in status.message
+    assert status.state == CommandStatus.ACCEPTED
+    assert 'type for example "segment the red cup"' in status.message
     assert not status.prompts
 
 
 def test_quit_ends_no_robot(talk):
     status = talk.say("quit")
-    assert status.state == CommandStatus.REJECTED and "does not end this node" in status.message
+    assert status.state == CommandStatus.REJECTED
+    assert "does not end this node" in status.message
     assert talk.say("threshold 0.5").state == CommandStatus.ACCEPTED
 
 
@@ -54,7 +56,8 @@ def test_quit_ends_no_robot(talk):
 )
 def test_a_slip_is_rejected_with_what_was_meant(talk, text, meant):
     status = talk.say(text)
-    assert status.state == CommandStatus.REJECTED and f'did you mean "{meant}"?' in status.message
+    assert status.state == CommandStatus.REJECTED
+    assert f'did you mean "{meant}"?' in status.message
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,8 @@ def test_a_slip_is_rejected_with_what_was_meant(talk, text, meant):
 )
 def test_what_is_not_understood_is_told(talk, text, note):
     status = talk.say(text)
-    assert status.state == CommandStatus.ACCEPTED and note in status.message
+    assert status.state == CommandStatus.ACCEPTED
+    assert note in status.message
 
 
 def test_a_colour_alone_finds_the_thing_of_that_colour(talk, view):
@@ -95,8 +99,10 @@ def test_the_node_lists_what_it_sees_and_goes_on(talk, view):
     _, before = answered(talk, view, "segment the red cup")
     assert list(before.found) == ["red cup"]
     _, outcome = answered(talk, view, "What do you see?")
-    assert outcome.state == CommandStatus.FOUND and {"red cup", "blue box"} <= set(outcome.found), outcome.message
-    assert outcome.message.startswith("I see ") and outcome.header.frame_id
+    assert outcome.state == CommandStatus.FOUND, outcome.message
+    assert {"red cup", "blue box"} <= set(outcome.found), outcome.message
+    assert outcome.message.startswith("I see ")
+    assert outcome.header.frame_id
     masks = talk.seen["mask"]
     with Camera(depth=False, topic=TOPIC) as camera, Stream(camera, fill_image(Image(), view.rgb, "rgb8")):
         masks.clear()
@@ -114,4 +120,5 @@ def test_a_question_that_no_image_answered_is_ended_by_stop(talk):
     asked = talk.say("what do you see?")
     talk.say("stop")
     outcome = talk.outcome(asked.command_id)
-    assert outcome.state == CommandStatus.FAILED and "stop" in outcome.message
+    assert outcome.state == CommandStatus.FAILED
+    assert "stop" in outcome.message

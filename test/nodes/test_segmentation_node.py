@@ -6,13 +6,13 @@ import threading
 
 import numpy as np
 import pytest
-from ros_harness import Camera, wait_until
 from sensor_msgs.msg import Image
 
 from clip_seg_ros.config import SegmentationConfig
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.segmentation_node import SegmentationNode
 from clip_seg_ros.pipeline.memory import PAUSE_S, SizeWatch
+from ros_harness import Camera, wait_until
 
 TOPIC = "/camera/color/image_raw"
 
@@ -78,7 +78,8 @@ def test_an_answer_that_outlasts_deactivate_is_dropped_and_the_next_one_waits_fo
         wait_until(lambda: node.begun == 2, "the second image to be worked on")
         node.go_on.release()
         wait_until(lambda: len(node.served) == 2, "both")
-    assert node.served == [False, True] and node.most_at_work == 1
+    assert node.served == [False, True]
+    assert node.most_at_work == 1
 
 
 def test_memory_is_given_back_when_a_camera_changes_its_size(node):

@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
-from ros_harness import Camera, NodeProcess, SemanticWatcher, stamp_ns, wait_until
+from clip_seg_ros.msg import CommandStatus, LabelNames
 from sensor_msgs.msg import Image
 
 from clip_seg_ros import resources
 from clip_seg_ros.data.samples import IGNORED
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, class_map
-from clip_seg_ros.msg import CommandStatus, LabelNames
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.qos import LATCHED
 from clip_seg_ros.pipeline.class_labels import UNLABELLED, class_colors
 from clip_seg_ros.sim.scene import sample_scene
+from ros_harness import Camera, NodeProcess, SemanticWatcher, stamp_ns, wait_until
 
 TOPIC = "/semantic_camera/image"
 ALL_CLASSES = f"classes: {', '.join(SEMANTIC_CLASSES)}"
@@ -33,7 +33,8 @@ def shared_semantic(labels_watcher, tmp_path_factory):
     node.wait_said("commands:")
     labels_watcher.wait_for_node()
     yield node
-    assert node.end() == 0 and "Traceback" not in node.said(), node.said()
+    assert node.end() == 0, node.said()
+    assert "Traceback" not in node.said(), node.said()
 
 
 @pytest.fixture
@@ -66,7 +67,8 @@ def label_names(watcher):
 def test_without_a_semantic_node_lists_of_classes_are_rejected(referring, watcher):
     wait_until(lambda: "semantic" not in watcher.get_node_names(), "the nodes of other tests to be gone")
     status = watcher.say("classes: cup, table")
-    assert status.state == CommandStatus.REJECTED and "a semantic node" in status.message
+    assert status.state == CommandStatus.REJECTED
+    assert "a semantic node" in status.message
 
 
 def test_an_image_gives_every_output(semantic, labels_watcher, view):
@@ -76,7 +78,8 @@ def test_an_image_gives_every_output(semantic, labels_watcher, view):
     objects = messages[3]
 
     assert [message.encoding for message in messages[:3]] == ["8UC1", "rgb8", "rgb8"]
-    assert labels.shape == view.rgb.shape[:2] and color.shape == overlay.shape == view.rgb.shape
+    assert labels.shape == view.rgb.shape[:2]
+    assert color.shape == overlay.shape == view.rgb.shape
     assert all(message.header.frame_id == "camera_color_optical_frame" for message in messages)
     assert ((labels < len(SEMANTIC_CLASSES)) | (labels == UNLABELLED)).all()
     truth = class_map(sample_scene(2, required=[("red", "cup")], forbidden=[("blue", None)]), view.labels)
@@ -84,11 +87,14 @@ def test_an_image_gives_every_output(semantic, labels_watcher, view):
     assert (labels[told] == truth[told]).mean() > 0.8
     np.testing.assert_array_equal(color, class_colors(len(SEMANTIC_CLASSES))[labels])
     assert (overlay != view.rgb).any()
-    assert list(objects.prompts) == list(SEMANTIC_CLASSES) and objects.objects
+    assert list(objects.prompts) == list(SEMANTIC_CLASSES)
+    assert objects.objects
     for item in objects.objects:
         box = (slice(item.y_min, item.y_max), slice(item.x_min, item.x_max))
         inside = labels[box] == SEMANTIC_CLASSES.index(item.prompt)
-        assert item.area <= inside.sum() and inside.any(0).all() and inside.any(1).all()
+        assert item.area <= inside.sum()
+        assert inside.any(0).all()
+        assert inside.any(1).all()
     cups = [item.area for item in objects.objects if item.prompt == "cup"]
     assert sum(cups) <= (labels == SEMANTIC_CLASSES.index("cup")).sum()
 
@@ -109,7 +115,8 @@ def test_a_command_changes_the_classes(semantic, labels_watcher, view):
     wait_until(lambda: len(heard) == 2, "the names said anew")
     (message,) = answer(labels_watcher, view)
 
-    assert status.state == CommandStatus.ACCEPTED and list(status.prompts) == ["table", "cup", "floor"]
+    assert status.state == CommandStatus.ACCEPTED
+    assert list(status.prompts) == ["table", "cup", "floor"]
     assert labels_watcher.statuses(status.command_id) == [status]
     assert list(heard[1].names) == ["table", "cup", "floor"]
     # A pixel of another class does not go to one of these.
@@ -124,9 +131,11 @@ def test_a_class_that_the_model_lacks_is_rejected(semantic, labels_watcher, view
     for command in ("classes: cup, giraffe", "classes: ade20k"):
         status = labels_watcher.say(command)
         assert status.state == CommandStatus.REJECTED
-        assert "has no class" in status.message and f"it has {', '.join(SEMANTIC_CLASSES)}" in status.message
+        assert "has no class" in status.message
+        assert f"it has {', '.join(SEMANTIC_CLASSES)}" in status.message
     status = labels_watcher.say("classes: cup, table using maskclip")
-    assert status.state == CommandStatus.REJECTED and "parameters model and min_confidence" in status.message
+    assert status.state == CommandStatus.REJECTED
+    assert "parameters model and min_confidence" in status.message
     (message,) = answer(labels_watcher, view)
     assert len(np.unique(pixels(message))) > 3, "the classes before stay"
 
@@ -149,11 +158,13 @@ def test_another_model_takes_the_classes_over(semantic, labels_watcher, view):
     wait_until(lambda: "maskclip-pocket serves now" in semantic.said()[said:], "the other model")
     (masked,) = answer(labels_watcher, view)
     assert list(heard[-1].names) == ["cup", "table", "floor"]
-    assert (pixels(dense) != pixels(masked)).any() and set(np.unique(pixels(masked))) >= {0, 1}
+    assert (pixels(dense) != pixels(masked)).any()
+    assert set(np.unique(pixels(masked))) >= {0, 1}
 
     # What only the open model can name keeps the other one from taking over.
     status = labels_watcher.say("classes: giraffe, table")
-    assert status.state == CommandStatus.ACCEPTED and "'giraffe'" in status.message
+    assert status.state == CommandStatus.ACCEPTED
+    assert "'giraffe'" in status.message
     assert labels_watcher.set_parameter("semantic", "model", "denseclip-pocket").successful
     semantic.wait_said("denseclip-pocket could not be loaded: denseclip-pocket has no class giraffe")
     wait_until(

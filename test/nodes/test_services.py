@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from ros_harness import Camera, NodeProcess, Stream, Watcher, pixels_of, wait_until
+from clip_seg_ros.msg import CommandStatus
+from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from clip_seg_ros.evaluation.metrics import mask_iou
-from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image
-from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
+from ros_harness import Camera, NodeProcess, Stream, Watcher, pixels_of, wait_until
 
 HEADER = Header(frame_id="somewhere")
 
@@ -28,19 +28,24 @@ def segment(watcher: Watcher, image: Image, *prompts: str, **fields) -> Segment.
 
 def test_an_image_is_answered_with_a_mask_for_each_prompt(referring, watcher, view):
     answer = segment(watcher, image_of(view), "green ball", "blue box", "red cup")
-    assert answer.success and "objects found" in answer.message
+    assert answer.success
+    assert "objects found" in answer.message
     assert [item.prompt for item in answer.objects] == ["green ball", "red cup"], "the best first"
     ball, nothing, cup = (pixels_of(mask) > 0 for mask in answer.masks)
-    assert mask_iou(ball, view.mask_of("green", "ball")) > 0.7 and mask_iou(cup, view.mask_of("red", "cup")) > 0.7
+    assert mask_iou(ball, view.mask_of("green", "ball")) > 0.7
+    assert mask_iou(cup, view.mask_of("red", "cup")) > 0.7
     assert not nothing.any()
     labels = pixels_of(answer.labels)
     assert {item.id for item in answer.objects} == set(np.unique(labels)) - {0}
     for item in answer.objects:
         mask = {"green ball": ball, "red cup": cup}[item.prompt]
-        assert item.area == mask.sum() and not item.has_position and not item.has_box
+        assert item.area == mask.sum()
+        assert not item.has_position
+        assert not item.has_box
         np.testing.assert_array_equal(labels == item.id, mask)
     assert all(mask.header == HEADER and mask.encoding == "mono8" for mask in answer.masks)
-    assert answer.labels.header == HEADER and answer.labels.encoding == "8UC1"
+    assert answer.labels.header == HEADER
+    assert answer.labels.encoding == "8UC1"
 
 
 def test_phrases_are_understood_as_in_commands(referring, watcher, view):
@@ -52,8 +57,10 @@ def test_negatives_leave_objects_out(referring, watcher, cups):
     red, blue = cups.mask_of("red", "cup"), cups.mask_of("blue", "cup")
     (all_cups,) = segment(watcher, image_of(cups), "cup").masks
     (others,) = segment(watcher, image_of(cups), "cup", negatives=["red cup"]).masks
-    assert (pixels_of(all_cups)[red] > 0).mean() > 0.7 and (pixels_of(all_cups)[blue] > 0).mean() > 0.7
-    assert not pixels_of(others)[red].any() and (pixels_of(others)[blue] > 0).mean() > 0.7
+    assert (pixels_of(all_cups)[red] > 0).mean() > 0.7
+    assert (pixels_of(all_cups)[blue] > 0).mean() > 0.7
+    assert not pixels_of(others)[red].any()
+    assert (pixels_of(others)[blue] > 0).mean() > 0.7
 
 
 def test_a_threshold_of_0_is_the_nodes(referring, watcher, view):
@@ -78,8 +85,10 @@ def test_a_threshold_of_0_is_the_nodes(referring, watcher, view):
 def test_what_cannot_be_answered_says_what_to_do(referring, watcher, view, changes, words):
     request = {"image": image_of(view), "prompts": ["cup"], **changes}
     answer = watcher.call(Segment, "segment", Segment.Request(**request))
-    assert not answer.success and words in answer.message
-    assert not answer.masks and not answer.objects
+    assert not answer.success
+    assert words in answer.message
+    assert not answer.masks
+    assert not answer.objects
 
 
 def test_calls_do_not_stop_the_camera(referring, watcher, view):
@@ -124,21 +133,24 @@ def teach(watcher: Watcher, name: str, view, mask: np.ndarray | None, **fields) 
 def test_an_example_is_found_in_another_picture(taught, watcher, view, example):
     assert "'old'" in watcher.say("segment my old mug").message, "words that the weights do not know"
     answer = teach(watcher, "My old mug", example, example.mask_of("red", "cup"))
-    assert answer.success and '"old mug" now means' in answer.message
+    assert answer.success
+    assert '"old mug" now means' in answer.message
     listed = watcher.call(ListPrompts, "list_prompts", ListPrompts.Request())
     assert (list(listed.names), list(listed.texts)) == (["old mug"], [""])
 
     (mask,) = segment(watcher, image_of(view), "my old mug").masks
     assert mask_iou(pixels_of(mask) > 0, view.mask_of("red", "cup")) > 0.4
     accepted = watcher.say("segment my old mug")
-    assert list(accepted.prompts) == ["old mug"] and "know" not in accepted.message
+    assert list(accepted.prompts) == ["old mug"]
+    assert "know" not in accepted.message
     with Camera(depth=False) as camera:
         stamp = camera.send(image_of(view))
         assert mask_iou(pixels_of(watcher.of_stamp("mask", stamp)) > 0, view.mask_of("red", "cup")) > 0.4
     assert watcher.outcome(accepted.command_id).state == CommandStatus.FOUND
 
     removed = watcher.call(RemovePrompt, "remove_prompt", RemovePrompt.Request(name="my old mug"))
-    assert removed.success and "means its words again" in removed.message
+    assert removed.success
+    assert "means its words again" in removed.message
     assert "'old'" in watcher.say("segment my old mug").message
 
 
@@ -158,10 +170,12 @@ def test_an_example_counts_at_once_while_it_is_looked_for(taught, watcher, cups)
         assert next_mask()[red].mean() > 0.7
         assert teach(watcher, "red cup", cups, blue, text="blue cup").success
         seen = next_mask()
-        assert seen[blue].mean() > 0.7 and not seen[red].any()
+        assert seen[blue].mean() > 0.7
+        assert not seen[red].any()
         assert watcher.call(RemovePrompt, "remove_prompt", RemovePrompt.Request(name="red cup")).success
         seen = next_mask()
-        assert seen[red].mean() > 0.7 and not seen[blue].any()
+        assert seen[red].mean() > 0.7
+        assert not seen[blue].any()
 
 
 def test_a_new_example_takes_the_place_of_the_old_one(taught, watcher, view, example):
@@ -187,7 +201,8 @@ def test_a_new_example_takes_the_place_of_the_old_one(taught, watcher, view, exa
 )
 def test_names_that_no_command_could_say_are_refused(taught, watcher, view, name, words):
     answer = teach(watcher, name, view, view.mask_of("red", "cup"))
-    assert not answer.success and words in answer.message
+    assert not answer.success
+    assert words in answer.message
     assert not watcher.call(ListPrompts, "list_prompts", ListPrompts.Request()).names
 
 
@@ -203,7 +218,8 @@ def test_bad_examples_are_refused(taught, watcher, view):
         images = {"image": image_of(view), "mask": fill_image(Image(), cup.astype(np.uint8), "mono8")}
         images[part].encoding = "32FC3"
         answer = watcher.call(SetImagePrompt, "set_image_prompt", SetImagePrompt.Request(name="thing", **images))
-        assert not answer.success and words in answer.message
+        assert not answer.success
+        assert words in answer.message
     assert not watcher.call(ListPrompts, "list_prompts", ListPrompts.Request()).names
 
 
@@ -219,7 +235,8 @@ def test_without_a_mask_the_whole_image_is_the_example(taught, watcher, view):
 def test_a_prompt_that_is_not_there_cannot_be_removed(taught, watcher, view):
     assert teach(watcher, "thing", view, view.mask_of("red", "cup")).success
     answer = watcher.call(RemovePrompt, "remove_prompt", RemovePrompt.Request(name="other"))
-    assert not answer.success and answer.message == 'there is no image prompt "other"; there are: thing'
+    assert not answer.success
+    assert answer.message == 'there is no image prompt "other"; there are: thing'
 
 
 def test_a_model_of_phrases_alone_says_so(ros, log, view):
@@ -228,9 +245,11 @@ def test_a_model_of_phrases_alone_says_so(ros, log, view):
     try:
         node.wait_said("commands:")
         answer = teach(watcher, "thing", view, view.mask_of("red", "cup"))
-        assert not answer.success and "maskclip-pocket understands phrases alone" in answer.message
+        assert not answer.success
+        assert "maskclip-pocket understands phrases alone" in answer.message
         assert not watcher.call(ListPrompts, "list_prompts", ListPrompts.Request()).names
-        assert node.end() == 0 and "Traceback" not in node.said()
+        assert node.end() == 0
+        assert "Traceback" not in node.said()
     finally:
         watcher.close()
         node.end()

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from clip_seg_ros.msg import SegmentedObjectArray
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
-from ros_harness import NodeProcess, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 
-from clip_seg_ros.msg import SegmentedObjectArray
 from clip_seg_ros.nodes.conversions import camera_info_to_intrinsics, depth_to_metres, image_to_rgb
 from clip_seg_ros.nodes.qos import COMPANION_INPUT, RELIABLE
+from ros_harness import NodeProcess, wait_until
 
 TOPICS = {
     "color/image_raw": Image,
@@ -79,7 +79,8 @@ def test_topics_agree_with_each_other(listener):
     depth_m = depth_to_metres(messages["depth/image_raw"])
     intrinsics = camera_info_to_intrinsics(messages["color/camera_info"])
     labels = np.frombuffer(messages["ground_truth/labels"].data, np.uint8).reshape(240, 320)
-    assert rgb.shape == (240, 320, 3) and depth_m.shape == (240, 320)
+    assert rgb.shape == (240, 320, 3)
+    assert depth_m.shape == (240, 320)
     assert (intrinsics.width, intrinsics.height) == (320, 240)
     assert "red cup" in names(messages)
     for item in messages["ground_truth/objects"].objects:
@@ -87,7 +88,8 @@ def test_topics_agree_with_each_other(listener):
         rows, columns = np.nonzero(mask)
         z = depth_m[mask]
         x, y = (columns - intrinsics.cx) * z / intrinsics.fx, (rows - intrinsics.cy) * z / intrinsics.fy
-        assert item.area == mask.sum() and item.has_position
+        assert item.area == mask.sum()
+        assert item.has_position
         # The position leaves rims and the mixed depths of edges out, which moves the medians a little.
         position = (item.position.x, item.position.y, item.position.z)
         assert position == pytest.approx([np.nanmedian(part) for part in (x, y, z)], abs=0.02), item.prompt
@@ -109,7 +111,8 @@ def test_the_scene_changes_while_it_runs(camera, listener, watcher):
     ]
     assert set_atomically(watcher, *changes).successful
     changed = names(listener.complete_after(watcher.get_clock().now().nanoseconds))
-    assert "blue ball" in changed and not any(name.startswith("red") for name in changed)
+    assert "blue ball" in changed
+    assert not any(name.startswith("red") for name in changed)
 
 
 @pytest.mark.parametrize(
@@ -118,5 +121,6 @@ def test_the_scene_changes_while_it_runs(camera, listener, watcher):
 )
 def test_changes_that_cannot_be_are_refused(camera, listener, watcher, name, value, reason):
     result = set_atomically(watcher, Parameter(name, value=value))
-    assert not result.successful and reason in result.reason
+    assert not result.successful
+    assert reason in result.reason
     assert camera.process.poll() is None

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from ros_harness import PATIENCE_S, NodeProcess
 
 from clip_seg_ros import resources
+from ros_harness import PATIENCE_S, NodeProcess
 
 
 def broken_weights(folder, how):
@@ -65,7 +65,8 @@ def test_one_clear_line_and_an_exit_code(failed_starts, name):
     node, _, words = FAULTS[name]
     assert code == 1
     assert len(said.strip().splitlines()) == 1, said
-    assert said.startswith(f"{node}: ") and "Traceback" not in said
+    assert said.startswith(f"{node}: ")
+    assert "Traceback" not in said
     assert all(word in said for word in words), said
 
 
@@ -82,7 +83,8 @@ def test_the_camera_refuses_wrong_parameters(ros, log, parameter, words):
     node = NodeProcess("sim_camera", log, [parameter])
     assert node.wait_end() == 1
     said = node.said()
-    assert "Traceback" not in said and all(word in said for word in words), said
+    assert "Traceback" not in said, said
+    assert all(word in said for word in words), said
 
 
 def test_a_parameter_that_does_not_exist_is_told_with_the_one_that_was_meant(ros, tmp_path):
@@ -132,7 +134,8 @@ def test_a_node_that_is_interrupted_while_it_starts_ends_quietly(ros, log, turn)
     code = node.wait(PATIENCE_S)
     # The first moment belongs to the program that blocks the signals: there they end it, as quietly.
     assert code in (0, -signal.SIGINT, -signal.SIGTERM)
-    assert "Traceback" not in log.read_text() and "rror" not in log.read_text(), log.read_text()
+    assert "Traceback" not in log.read_text(), log.read_text()
+    assert "rror" not in log.read_text(), log.read_text()
 
 
 def installed_program(name):

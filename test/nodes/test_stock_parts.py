@@ -12,11 +12,11 @@ from builtin_interfaces.msg import Time as Stamp
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message, serialize_message
 from rclpy.time import Time
-from ros_harness import NodeProcess, Talker, Watcher, messages_of, running_referring, stamp_ns, wait_until
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
 from clip_seg_ros.nodes.qos import RELIABLE
+from ros_harness import NodeProcess, Talker, Watcher, messages_of, running_referring, stamp_ns, wait_until
 
 needs_tf2 = pytest.mark.skipif(
     importlib.util.find_spec("tf2_ros") is None, reason="tf2_ros is not here; it comes with a ROS 2 installation only"
@@ -124,9 +124,11 @@ def test_detections_say_what_objects_say(moving, view):
 
         objects, found = wait_until(both, "objects and detections of one image")
     (item,), (detection,) = objects.objects, found.detections
-    assert detection.id == str(item.id) and detection.results[0].hypothesis.class_id == item.prompt == "red cup"
+    assert detection.id == str(item.id)
+    assert detection.results[0].hypothesis.class_id == item.prompt == "red cup"
     assert detection.results[0].hypothesis.score == pytest.approx(item.score)
-    assert detection.bbox.size_x == item.x_max - item.x_min and detection.bbox.size_y == item.y_max - item.y_min
+    assert detection.bbox.size_x == item.x_max - item.x_min
+    assert detection.bbox.size_y == item.y_max - item.y_min
     assert detection.results[0].pose.pose.position == item.position
 
 

@@ -11,11 +11,11 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message, serialize_message
-from ros_harness import PATIENCE_S, wait_until
 from std_msgs.msg import Header, Int32, String
 
 from clip_seg_ros.nodes import subscription_thread
 from clip_seg_ros.nodes.subscription_thread import OwnThreadGroup, SubscriptionThread
+from ros_harness import PATIENCE_S, wait_until
 
 QOS = QoSProfile(depth=50)
 
@@ -73,8 +73,11 @@ def test_messages_of_several_topics_come_in_their_order_on_one_thread(stage):
         number.publish(Int32(data=index))
         word.publish(String(data=str(index)))
     wait_until(lambda: len(numbers) == len(words) == 20, "all messages")
-    assert numbers == list(range(20)) and words == [str(index) for index in range(20)]
-    assert len(threads) == 1 and threading.get_ident() not in threads and not stage.errors
+    assert numbers == list(range(20))
+    assert words == [str(index) for index in range(20)]
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+    assert not stage.errors
 
 
 def test_with_a_pause_what_came_meanwhile_is_taken_in_one_go(stage):
@@ -91,7 +94,8 @@ def test_with_a_pause_what_came_meanwhile_is_taken_in_one_go(stage):
     # So long a pause that messages which are taken one by one would never all come.
     thread = stage.listen(subscription, pause_s=30.0)
     wait_until(lambda: len(heard) == 19, "all messages at once")
-    assert heard == [0, *range(2, 20)] and [str(error) for error in stage.errors] == ["no ones"]
+    assert heard == [0, *range(2, 20)]
+    assert [str(error) for error in stage.errors] == ["no ones"]
     assert thread.close(), "the pause is not sat out"
 
 
@@ -132,7 +136,8 @@ def test_a_callback_that_fails_is_told_and_the_next_message_comes(stage):
     for number in range(3):
         publisher.publish(Int32(data=number))
     wait_until(lambda: len(heard) == 2, "the other messages")
-    assert heard == [0, 2] and [str(error) for error in stage.errors] == ["no ones"]
+    assert heard == [0, 2]
+    assert [str(error) for error in stage.errors] == ["no ones"]
 
 
 def test_close_does_not_sit_out_the_wait_and_nothing_is_called_after_it(stage, monkeypatch):
@@ -140,7 +145,8 @@ def test_close_does_not_sit_out_the_wait_and_nothing_is_called_after_it(stage, m
     heard = []
     publisher, subscription = subscribe(stage, Int32, "stage/closed", heard.append)
     thread = stage.listen(subscription)
-    assert thread.close(timeout_s=PATIENCE_S) and thread.close()
+    assert thread.close(timeout_s=PATIENCE_S)
+    assert thread.close()
     publisher.publish(Int32(data=1))
     time.sleep(0.2)
     assert not heard
@@ -176,7 +182,8 @@ def test_a_subscription_that_is_gone_too_early_is_told(stage):
     thread = stage.listen(subscription)
     stage.node.destroy_subscription(subscription)
     wait_until(lambda: stage.errors, "the fault")
-    assert isinstance(stage.errors[0], RuntimeError) and thread._thread.is_alive()
+    assert isinstance(stage.errors[0], RuntimeError)
+    assert thread._thread.is_alive()
     assert thread.close()
 
 

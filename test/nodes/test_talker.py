@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+
 from ros_harness import Talker, Watcher, running_referring, wait_until
 
 CLI = [sys.executable, "-m", "clip_seg_ros.tools.cli"]
@@ -49,11 +50,14 @@ def test_say_prints_what_became_of_the_command(talked) -> None:
     found = run(watcher, send, "say", "segment the red cup")
     assert found.returncode == 0, found.stdout + found.stderr
     lines = found.stdout.splitlines()
-    assert lines[0].startswith("accepted: looking for red cup") and lines[1].startswith("found: red cup: 1 found")
+    assert lines[0].startswith("accepted: looking for red cup")
+    assert lines[1].startswith("found: red cup: 1 found")
     missing = run(watcher, send, "say", "find", "the", "blue", "bottle")
-    assert missing.returncode == 1 and missing.stdout.splitlines()[1].startswith("not found: blue bottle")
+    assert missing.returncode == 1
+    assert missing.stdout.splitlines()[1].startswith("not found: blue bottle")
     refused = run(watcher, send, "say", "use nonsense")
-    assert refused.returncode == 2 and refused.stdout.startswith("rejected: there is no model")
+    assert refused.returncode == 2
+    assert refused.stdout.startswith("rejected: there is no model")
     assert run(watcher, send, "say", "stop").returncode == 0
 
 
@@ -67,7 +71,8 @@ def test_watch_once_prints_what_is_seen(talked) -> None:
     )
     plain = run(watcher, send, "watch", "--once", "--json")
     event = json.loads(plain.stdout)
-    assert event["prompts"] == ["red cup"] and len(event["objects"][0]["position_m"]) == 3
+    assert event["prompts"] == ["red cup"]
+    assert len(event["objects"][0]["position_m"]) == 3
     watcher.say("stop")
 
 
@@ -90,16 +95,20 @@ def test_watch_goes_on_until_ctrl_c(talked, tmp_path) -> None:
         _, err = process.communicate()
     finally:
         process.kill()
-    assert process.returncode == 0 and "Traceback" not in err, err
+    assert process.returncode == 0, err
+    assert "Traceback" not in err, err
 
 
 def test_say_without_images_says_what_is_missing(talked) -> None:
     node, watcher, send = talked
     silent = run(watcher, lambda: True, "say", "--timeout", "1", "segment the red cup")
-    assert silent.returncode == 4 and "accepted" in silent.stdout and "does a camera send any?" in silent.stderr
+    assert silent.returncode == 4
+    assert "accepted" in silent.stdout
+    assert "does a camera send any?" in silent.stderr
     watcher.say("stop")
 
 
 def test_a_node_elsewhere_is_named(talked) -> None:
     elsewhere = subprocess.run([*CLI, "say", "--namespace", "nowhere", "stop"], capture_output=True, text=True)
-    assert elsewhere.returncode == 3 and "--namespace talked" in elsewhere.stderr
+    assert elsewhere.returncode == 3
+    assert "--namespace talked" in elsewhere.stderr

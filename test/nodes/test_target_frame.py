@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from ros_harness import NodeProcess, Talker, Watcher, running_referring
 from std_msgs.msg import Header
 
 from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.nodes.target_frame import Motion, TargetFrame
 from clip_seg_ros.types import ObjectRegion, OrientedBox
+from ros_harness import NodeProcess, Talker, Watcher, running_referring
 
 needs_no_tf2 = pytest.mark.skipif(importlib.util.find_spec("tf2_ros") is not None, reason="tf2_ros is installed")
 
@@ -59,7 +59,8 @@ def test_a_box_moves_with_its_corners(axis, degrees, shift):
     box = OrientedBox((0.2, -0.1, 0.9), (0.3, 0.2, 0.1), quaternion((1.0, -1.0, 0.5), 50.0))
     moved = Motion("map", quaternion(axis, degrees), shift).region(region((0.2, 0.0, 1.0), box))
     np.testing.assert_allclose(moved.position_m, turned(axis, degrees, np.array([0.2, 0.0, 1.0])) + shift, atol=1e-9)
-    assert moved.box_m.size_m == box.size_m and moved.box_m.orientation_xyzw[3] >= 0
+    assert moved.box_m.size_m == box.size_m
+    assert moved.box_m.orientation_xyzw[3] >= 0
 
     def corner(of: OrientedBox, signs: tuple[int, ...]) -> np.ndarray:
         *vector, w = of.orientation_xyzw
@@ -79,14 +80,16 @@ def test_what_has_no_position_stays_as_it_is():
     nowhere = region(None)
     assert motion.region(nowhere) is nowhere
     moved = motion.region(region((1.0, 0.0, 0.0)))
-    assert moved.box_m is None and moved.position_m == pytest.approx((1.0, 1.0, 0.0))
+    assert moved.box_m is None
+    assert moved.position_m == pytest.approx((1.0, 1.0, 0.0))
     assert (moved.id, moved.score, moved.box_px) == (3, 0.5, (0, 0, 5, 4)), "the pixels do not move"
 
 
 def test_without_a_target_frame_nothing_is_looked_up():
     said: list[str] = []
     frame = TargetFrame(None, "", FaultLog(said.append))
-    assert frame.of(Header(frame_id="camera")) is None and not said
+    assert frame.of(Header(frame_id="camera")) is None
+    assert not said
     frame.close()
 
 
@@ -94,8 +97,11 @@ def test_without_a_target_frame_nothing_is_looked_up():
 def test_tf2_that_is_missing_is_told_once():
     said: list[str] = []
     frame = TargetFrame(None, "map", FaultLog(said.append))
-    assert frame.of(Header(frame_id="camera")) is None and frame.of(Header(frame_id="camera")) is None
-    assert len(said) == 1 and "tf2_ros is not installed" in said[0] and "not in map" in said[0]
+    assert frame.of(Header(frame_id="camera")) is None
+    assert frame.of(Header(frame_id="camera")) is None
+    assert len(said) == 1
+    assert "tf2_ros is not installed" in said[0]
+    assert "not in map" in said[0]
 
 
 @pytest.fixture

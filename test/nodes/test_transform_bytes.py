@@ -56,7 +56,9 @@ def test_the_same_names_are_the_same_layout_and_others_are_not(count):
     assert new
     assert layouts.of(message(2.0, "last")) == (first, False)
     other, new = layouts.of(message(3.0, "tsal"))
-    assert new and other is not first and other.entries[-1].child == "tsal"
+    assert new
+    assert other is not first
+    assert other.entries[-1].child == "tsal"
     assert layouts.of(message(4.0, "last"))[0].entries[-1].child == "last"
 
 

@@ -13,8 +13,9 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
 from rclpy.time import Time
-from ros_harness import Talker, running_referring, wait_until
 from std_msgs.msg import Header
+
+from ros_harness import Talker, running_referring, wait_until
 
 tf2_ros = pytest.importorskip("tf2_ros", reason="tf2_ros is not installed")
 from tf2_msgs.msg import TFMessage  # noqa: E402
@@ -133,7 +134,8 @@ def test_of_a_robot_with_many_joints_the_buffer_gets_the_camera_s_way_alone(stag
         assert stage.x(LONG_NS + step * 2 * 10**6) == pytest.approx(10.0 + step * 0.01, abs=1e-9)
     assert stage.buffer.given.count("camera") == 50
     # The first time, so that tf2 can say how the frames stand.
-    assert stage.buffer.given.count("joint7") == 1 and "joint39" in stage.buffer.all_frames_as_yaml()
+    assert stage.buffer.given.count("joint7") == 1
+    assert "joint39" in stage.buffer.all_frames_as_yaml()
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -250,4 +252,6 @@ def test_a_node_answers_in_the_target_frame(ros, log, view):
         near = view.mask_of("red", "cup")
         truth = view.depth_m[near].min()
         (cup,) = objects.objects
-        assert cup.has_position and cup.position.z == pytest.approx(truth, abs=0.1) and cup.position.x > 4.0
+        assert cup.has_position
+        assert cup.position.z == pytest.approx(truth, abs=0.1)
+        assert cup.position.x > 4.0

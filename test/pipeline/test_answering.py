@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from nearness import assert_near
 
 from clip_seg_ros.evaluation.metrics import mask_iou
 from clip_seg_ros.models.clipseg import CLIPSeg
@@ -15,6 +14,7 @@ from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
 from clip_seg_ros.types import ProbabilityMaps
+from nearness import assert_near
 
 HEIGHT, WIDTH = 20, 30
 RGB = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
@@ -63,14 +63,16 @@ def test_objects_come_with_the_best_first() -> None:
     told = Told(cup=[(*LEFT, 0.7), (*RIGHT, 0.9)], box=[(*MIDDLE, 0.8)])
     found = answer(told, ENCODED, Question(("cup", "box")))
     assert boxes(found) == [(1, "cup", 22), (2, "box", 12), (3, "cup", 2)]
-    assert found.best_score() == pytest.approx(0.9) and found.maps.prompts == ("cup", "box")
+    assert found.best_score() == pytest.approx(0.9)
+    assert found.maps.prompts == ("cup", "box")
 
 
 def test_what_a_negative_names_is_left_out_and_ids_have_no_gaps() -> None:
     told = Told(cup=[(*LEFT, 0.9), (*MIDDLE, 0.8), (*RIGHT, 0.7)], red_cup=[(*LEFT, 0.95)], tall_cup=[(*MIDDLE, 0.45)])
     found = answer(told, ENCODED, Question(("cup",), ("red cup", "tall cup")))
     assert boxes(found) == [(1, "cup", 12), (2, "cup", 22)], "0.45 is below the threshold: that cup is not a tall one"
-    assert found.maps.prompts == ("cup",) and found.maps.values.shape == (1, HEIGHT, WIDTH)
+    assert found.maps.prompts == ("cup",)
+    assert found.maps.values.shape == (1, HEIGHT, WIDTH)
     assert told.asked == [("cup", "red cup", "tall cup")], "one pass answers all phrases"
 
 
@@ -85,7 +87,8 @@ def test_a_negative_leaves_out_objects_that_it_covers_and_cuts_its_part_from_oth
 def test_a_phrase_that_is_named_twice_counts_once() -> None:
     told = Told(cup=[(*LEFT, 0.9)])
     found = answer(told, ENCODED, Question(("cup", "cup")))
-    assert boxes(found) == [(1, "cup", 2)] and found.maps.prompts == ("cup",)
+    assert boxes(found) == [(1, "cup", 2)]
+    assert found.maps.prompts == ("cup",)
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.0, 2), (0.04, 2), (0.041, 1), (0.05, 0)])
@@ -127,7 +130,8 @@ def test_a_stream_averages_one_model_and_forgets_it_with_the_next() -> None:
     still = stream.answer(sure, ENCODED, question, RGB, 5 * 10**8)
     assert still.best_score() == pytest.approx((5 * 0.9 + 0.3) / 6, abs=1e-5), "the mean of six answers"
     other = stream.answer(unsure, ENCODED, question, RGB, 6 * 10**8)
-    assert other.best_score() == pytest.approx(0.3) and not other.regions
+    assert other.best_score() == pytest.approx(0.3)
+    assert not other.regions
 
 
 def test_a_cup_but_not_the_red_one(cups: RenderedView, predictor: Predictor) -> None:
@@ -139,8 +143,10 @@ def test_a_cup_but_not_the_red_one(cups: RenderedView, predictor: Predictor) -> 
     def best(result: Answer, truth: np.ndarray) -> float:
         return max((mask_iou(region.mask, truth) for region in result.regions), default=0.0)
 
-    assert best(everything, red) > 0.7 and best(everything, blue) > 0.7
-    assert best(found, red) == 0.0 and best(found, blue) > 0.7
+    assert best(everything, red) > 0.7
+    assert best(everything, blue) > 0.7
+    assert best(found, red) == 0.0
+    assert best(found, blue) > 0.7
     assert not np.logical_or.reduce([region.mask for region in found.regions])[red].any()
 
 
@@ -149,7 +155,8 @@ def test_a_stream_answers_its_first_image_as_if_alone(cups: RenderedView, predic
     alone = answer(predictor, encoded, question)
     first = Stream(0.9, 0.05, 1.0).answer(predictor, encoded, question, cups.rgb, 0)
     assert_near(first.maps.values, alone.maps.values)
-    assert boxes(first) == boxes(alone) and {region.prompt for region in alone.regions} == {"blue cup", "bowl"}
+    assert boxes(first) == boxes(alone)
+    assert {region.prompt for region in alone.regions} == {"blue cup", "bowl"}
 
 
 def test_what_the_model_refuses_is_passed_on(cups: RenderedView, predictor: Predictor) -> None:
@@ -197,7 +204,8 @@ def test_the_model_s_own_threshold_decides_where_nobody_asks_for_another(own, as
 
 def test_each_model_brings_its_threshold(predictor) -> None:
     """The embedded CLIPSeg is measured at 0.5; its authors report at 0.3, and those of CRIS at 0.35."""
-    assert predictor.model.threshold == 0.5 and CLIPSeg.threshold == 0.3
+    assert predictor.model.threshold == 0.5
+    assert CLIPSeg.threshold == 0.3
     assert Predictor.from_name("cris-pocket", "cpu").model.threshold == 0.35
 
 
@@ -205,4 +213,6 @@ def test_an_answer_has_no_scraps_and_no_small_holes() -> None:
     rows, columns = slice(2, 18), slice(2, 18)  # 256 pixels, less the hole's 2
     told = Told(cup=[(rows, columns, 0.9), (slice(8, 9), slice(8, 10), 0.1), (slice(0, 1), slice(25, 28), 0.95)])
     (found,) = answer(told, ENCODED, Question(("cup",))).regions
-    assert found.area_px == 256 and found.mask[8, 8:10].all() and not found.mask[0].any()
+    assert found.area_px == 256
+    assert found.mask[8, 8:10].all()
+    assert not found.mask[0].any()

@@ -41,7 +41,8 @@ def test_objects_are_the_connected_parts_of_a_class():
     asked = ProbabilityMaps(("table", "cup", "ball"), values)
     found = class_regions(asked, label_classes(asked, 0.0), 4)
     assert [(region.prompt, region.area_px) for region in found] == [("ball", 4), ("ball", 4), ("table", 27)]
-    assert found[0].score == pytest.approx(0.9) and found[0].box_px in ((1, 1, 3, 3), (6, 1, 8, 3))
+    assert found[0].score == pytest.approx(0.9)
+    assert found[0].box_px in ((1, 1, 3, 3), (6, 1, 8, 3))
     nothing = np.full((4, 9), UNLABELLED, np.uint8)
     assert class_regions(asked, nothing, 1) == []
 
@@ -49,7 +50,8 @@ def test_objects_are_the_connected_parts_of_a_class():
 @pytest.mark.parametrize("count", [1, 7, 21, 150, 255])
 def test_colors_differ_and_begin_with_the_palette(count):
     colors = class_colors(count)
-    assert colors.shape == (256, 3) and colors.dtype == np.uint8
+    assert colors.shape == (256, 3)
+    assert colors.dtype == np.uint8
     assert [tuple(color) for color in colors[: min(count, 7)].tolist()] == list(PALETTE[:count])
     assert len({tuple(color) for color in colors[:count].tolist()}) == count
     assert (colors[count:] == 0).all()
@@ -60,9 +62,11 @@ def test_pictures_show_the_classes():
     labels = np.array([[0, 1], [UNLABELLED, 0]], np.uint8).repeat(100, 0).repeat(150, 1)
     rgb = np.full((*labels.shape, 3), 100, np.uint8)
     colors = class_colors(2)
-    assert (paint(labels, colors)[150, 10] == 0).all() and (paint(labels, colors)[150, 250] == PALETTE[0]).all()
+    assert (paint(labels, colors)[150, 10] == 0).all()
+    assert (paint(labels, colors)[150, 250] == PALETTE[0]).all()
     drawn = draw_classes(rgb, labels, ("cup", "table"), colors)
-    assert (drawn[199, 10] == 100).all() and (drawn[199, 299] == np.round((100 + np.array(PALETTE[0])) / 2)).all()
+    assert (drawn[199, 10] == 100).all()
+    assert (drawn[199, 299] == np.round((100 + np.array(PALETTE[0])) / 2)).all()
     assert (drawn[:60, :100] != draw_classes(rgb, labels, ("box", "floor"), colors)[:60, :100]).any(), (
         "names are written"
     )
@@ -73,4 +77,6 @@ def test_the_corner_of_the_picture_of_classes():
     labels = np.full((480, 640), UNLABELLED, np.uint8)
     drawn = draw_classes(rgb, labels, ("a",), class_colors(1), corner="not for real pictures")
     changed = np.nonzero((drawn != rgb).any(axis=2))
-    assert changed[0].min() > 450 and changed[1].min() == 0 and changed[1].max() < 320
+    assert changed[0].min() > 450
+    assert changed[1].min() == 0
+    assert changed[1].max() < 320

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nearness import assert_near
 
 from clip_seg_ros.data.tabletop import TEST_SEEDS
 from clip_seg_ros.evaluation.metrics import mask_iou
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
+from nearness import assert_near
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,8 @@ def test_sources_take_turns_and_keep_their_newest(gate, worker):
     worker.put("a1", "a")
     assert gate.started.acquire(timeout=PATIENCE_S)
     replaced = [worker.put(item, item[0]) for item in ("a2", "b1", "a3", "c1", "b2")]
-    assert replaced == [False, False, True, False, True] and worker.dropped == 2
+    assert replaced == [False, False, True, False, True]
+    assert worker.dropped == 2
     for item in ("a4", "a5"):
         gate.go.release()
         assert gate.started.acquire(timeout=PATIENCE_S)
@@ -114,7 +115,8 @@ def test_the_thread_outlives_a_failing_report(caplog):
         worker.put("good")
         assert done.wait(PATIENCE_S)
         worker.close(PATIENCE_S)
-    assert "nobody listens" in caplog.text and "no luck" in caplog.text
+    assert "nobody listens" in caplog.text
+    assert "no luck" in caplog.text
 
 
 def test_close_ends_the_thread_and_may_be_repeated():
@@ -142,7 +144,8 @@ def test_items_after_close_are_ignored():
     worker = LatestWorker(done.append, on_error=print)
     worker.close(PATIENCE_S)
     worker.put(1)
-    assert done == [] and worker.dropped == 0
+    assert done == []
+    assert worker.dropped == 0
 
 
 def test_work_that_never_returns_does_not_block_shutdown():

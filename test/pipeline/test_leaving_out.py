@@ -47,8 +47,10 @@ def test_a_doubtful_part_goes_with_the_sure_one_beside_it() -> None:
 def test_two_things_in_one_mask_are_parted() -> None:
     merged = found_in(probabilities((ROWS, slice(2, 40), 0.9)))
     (left,) = leave_out(merged, probabilities((ROWS, slice(25, 60), 0.9)), 0.5)
-    assert left.box_px == (2, 5, 25, 25) and left.area_px == left.mask.sum() == 23 * 20
-    assert left.centroid_px == pytest.approx((13.0, 14.5)) and left.id == merged[0].id
+    assert left.box_px == (2, 5, 25, 25)
+    assert left.area_px == left.mask.sum() == 23 * 20
+    assert left.centroid_px == pytest.approx((13.0, 14.5))
+    assert left.id == merged[0].id
 
 
 def test_no_scrap_of_the_white_box_stays() -> None:
@@ -58,5 +60,6 @@ def test_no_scrap_of_the_white_box_stays() -> None:
     predictor = Predictor.from_name("clipseg-pocket", "cpu")
     question = Question(("boxes",), ("white boxes",), 0.5, 0.002)
     found = answer(predictor, predictor.encode(view.rgb), question).regions
-    assert len(found) == 1 and not (found[0].mask & view.mask_of("white", "box")).any()
+    assert len(found) == 1
+    assert not (found[0].mask & view.mask_of("white", "box")).any()
     assert (found[0].mask & view.mask_of("red", "box")).sum() > 0.9 * found[0].area_px

@@ -3,9 +3,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from nearness import assert_near
 
 from clip_seg_ros.pipeline.letterbox import from_square, letterbox_affine, mask_to_square, to_square
+from nearness import assert_near
 
 MEAN = (0.5, 0.25, 0.75)
 
@@ -30,12 +30,14 @@ def test_there_and_back(size: tuple[int, int]) -> None:
     square = mask_to_square(mask, 416)
     assert 0.9 < square.sum() / (mask.sum() * (416 / max(size)) ** 2) < 1.1
     restored = from_square(square[None], 416, size)[0]
-    assert restored.shape == size and restored.dtype == np.float32
+    assert restored.shape == size
+    assert restored.dtype == np.float32
     # Two pixels of the square, at the image's scale, blur an edge; everything farther inside or outside is decided.
     blur = 2 * max(1, round(max(size) / 416)) + 1
     kernel = np.ones((2 * blur + 1, 2 * blur + 1), np.uint8)
     inner, outer = (change(mask.view(np.uint8), kernel) > 0 for change in (cv2.erode, cv2.dilate))
-    assert (restored[inner] > 0.5).all() and (restored[~outer] < 0.5).all()
+    assert (restored[inner] > 0.5).all()
+    assert (restored[~outer] < 0.5).all()
 
 
 def test_the_affine_map_scales_both_axes_alike() -> None:

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec
 from clip_seg_ros.models.tokenizer import ClipTokenizer
 from clip_seg_ros.pipeline.letterbox import from_square, letterbox_affine, mask_to_square
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
+from nearness import assert_near
 
 SPEC = InputSpec(96, "letterbox", 32, CLIP_MEAN, CLIP_STD)
 

@@ -1,11 +1,11 @@
 import cv2
 import numpy as np
 import pytest
-from nearness import assert_near
 
 from clip_seg_ros.pipeline.localization import locate, measure, with_position
 from clip_seg_ros.pipeline.oriented_box import oriented_box
 from clip_seg_ros.types import CameraFrame, CameraIntrinsics, ObjectRegion
+from nearness import assert_near
 
 INTRINSICS = CameraIntrinsics(fx=50.0, fy=40.0, cx=9.5, cy=7.5, width=20, height=16)
 
@@ -25,7 +25,8 @@ def test_a_point_projects_back_onto_the_centroid():
     x, y, z = locate(REGION, np.full((16, 20), 0.8, np.float32), INTRINSICS)
     assert z == pytest.approx(0.8)
     assert (INTRINSICS.fx * x / z + INTRINSICS.cx, INTRINSICS.fy * y / z + INTRINSICS.cy) == pytest.approx((14.0, 3.5))
-    assert x > 0 and y < 0  # right of the optical axis and above it, where y points down
+    assert x > 0
+    assert y < 0
 
 
 def test_depth_is_the_median_of_the_valid_pixels_of_the_mask():
@@ -72,8 +73,10 @@ def test_a_region_gets_the_position_of_its_frame():
     rgb, depth_m = np.zeros((16, 20, 3), np.uint8), np.full((16, 20), 0.8, np.float32)
     frame = CameraFrame(rgb, 0, "camera", depth_m, INTRINSICS)
     located = with_position(REGION, frame)
-    assert located.position_m == locate(REGION, depth_m, INTRINSICS) and located.box_m is not None
-    assert located.mask is REGION.mask and REGION.position_m is None
+    assert located.position_m == locate(REGION, depth_m, INTRINSICS)
+    assert located.box_m is not None
+    assert located.mask is REGION.mask
+    assert REGION.position_m is None
 
 
 def test_without_depth_or_intrinsics_the_position_is_absent():
@@ -81,7 +84,9 @@ def test_without_depth_or_intrinsics_the_position_is_absent():
     assert with_position(REGION, CameraFrame(rgb, 0, "camera", depth_m, None)).position_m is None
     assert with_position(REGION, CameraFrame(rgb, 0, "camera", None, INTRINSICS)).position_m is None
     measured = measure(REGION, CameraFrame(rgb, 0, "camera", depth_m, None))
-    assert measured.region is REGION and measured.points_m.shape == (0, 3) and measured.pixels.shape == (0,)
+    assert measured.region is REGION
+    assert measured.points_m.shape == (0, 3)
+    assert measured.pixels.shape == (0,)
 
 
 # What is measured in scenes whose surfaces are known: a thing on a table in front of a wall.
@@ -264,7 +269,8 @@ def test_one_pixel_has_a_position_and_no_box(y, x):
     measured = measure(region, frame_of(np.full((16, 20), 0.8, np.float32), INTRINSICS))
     assert measured.region.position_m == pytest.approx(((x - 9.5) * 0.8 / 50, (y - 7.5) * 0.8 / 40, 0.8))
     assert measured.region.box_m is None
-    assert measured.points_m.shape == (1, 3) and measured.pixels.tolist() == [y * 20 + x]
+    assert measured.points_m.shape == (1, 3)
+    assert measured.pixels.tolist() == [y * 20 + x]
 
 
 def test_a_mask_of_the_whole_image_has_no_rim():

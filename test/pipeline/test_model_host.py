@@ -61,17 +61,21 @@ def loads():
 def test_the_old_model_serves_until_the_new_one_is_ready(loads):
     loads.host.switch("second")
     loads.wait_started()
-    assert loads.host.name == "first" and loads.host.predictor.name == "first"
+    assert loads.host.name == "first"
+    assert loads.host.predictor.name == "first"
     loads.go.release()
     loads.wait_told()
-    assert loads.ready == [("second", "second")] and loads.host.name == "second"
+    assert loads.ready == [("second", "second")]
+    assert loads.host.name == "second"
 
 
 def test_a_model_that_cannot_be_loaded_leaves_the_old_one(loads):
     loads.host.switch("bad")
     loads.go.release()
     loads.wait_told()
-    assert loads.failed == [("bad", "there is no bad")] and loads.host.name == "first" and not loads.ready
+    assert loads.failed == [("bad", "there is no bad")]
+    assert loads.host.name == "first"
+    assert not loads.ready
 
 
 def test_the_last_name_wins(loads):
@@ -81,7 +85,8 @@ def test_the_last_name_wins(loads):
     loads.host.switch("fourth")
     loads.go.release(2)
     loads.wait_told()
-    assert loads.host.name == "fourth" and loads.ready == [("fourth", "fourth")]
+    assert loads.host.name == "fourth"
+    assert loads.ready == [("fourth", "fourth")]
 
 
 @pytest.mark.parametrize("newest", ["second", "first", "bad too"])
@@ -106,14 +111,16 @@ def test_a_name_asked_for_again_gets_another_chance(loads, between):
         loads.host.switch(name)
     loads.go.release(2)
     loads.wait_told()
-    assert loads.failed == [] and loads.ready == [("bad", "bad")]
+    assert loads.failed == []
+    assert loads.ready == [("bad", "bad")]
     assert loads.host.name == loads.host.wanted == "bad"
 
 
 def test_what_serves_already_is_not_loaded_again(loads):
     loads.host.switch("first")
     loads.wait_told()
-    assert loads.ready == [("first", "first")] and not loads.started.acquire(blocking=False)
+    assert loads.ready == [("first", "first")]
+    assert not loads.started.acquire(blocking=False)
 
 
 def test_unloading_lets_go_of_all_and_of_what_is_still_loading(loads):
@@ -121,14 +128,16 @@ def test_unloading_lets_go_of_all_and_of_what_is_still_loading(loads):
     loads.host.switch("second")
     loads.wait_started()
     loads.host.unload()
-    assert held() is None and loads.host.name is None
+    assert held() is None
+    assert loads.host.name is None
     loads.go.release()
     with pytest.raises(RuntimeError, match="no model is loaded"):
         _ = loads.host.predictor
     with pytest.raises(RuntimeError, match="nothing to switch from"):
         loads.host.switch("third")
     loads.host.start("first")
-    assert loads.host.name == "first" and not loads.ready
+    assert loads.host.name == "first"
+    assert not loads.ready
 
 
 def test_a_failure_from_before_the_unloading_does_not_stop_a_later_load(loads):
@@ -140,7 +149,8 @@ def test_a_failure_from_before_the_unloading_does_not_stop_a_later_load(loads):
     loads.wait_started()
     loads.go.release(2)
     loads.wait_told()
-    assert loads.failed == [] and loads.ready == [("bad", "bad")]
+    assert loads.failed == []
+    assert loads.ready == [("bad", "bad")]
 
 
 def test_a_first_model_that_fails_leaves_none(loads):

@@ -45,7 +45,8 @@ def test_a_box_of_points_is_found(name):
     assert box.center_m == pytest.approx(CENTER, abs=0.003)
     axes = matrix_of(box.orientation_xyzw)
     assert np.linalg.det(axes) == pytest.approx(1.0)
-    assert np.linalg.norm(box.orientation_xyzw) == pytest.approx(1.0) and box.orientation_xyzw[3] >= 0
+    assert np.linalg.norm(box.orientation_xyzw) == pytest.approx(1.0)
+    assert box.orientation_xyzw[3] >= 0
     # The same three axes, up to their signs.
     assert np.abs(axes.T @ ROTATIONS[name]) == pytest.approx(np.eye(3), abs=0.03)
 
@@ -55,7 +56,8 @@ def test_the_points_lie_inside(name):
     points = cuboid(ROTATIONS[name])
     box = oriented_box(points)
     inside = np.abs((points - box.center_m) @ matrix_of(box.orientation_xyzw)) <= np.array(box.size_m) / 2
-    assert (inside.mean(axis=0) >= 0.975).all() and inside.all(axis=1).mean() >= 0.93
+    assert (inside.mean(axis=0) >= 0.975).all()
+    assert inside.all(axis=1).mean() >= 0.93
 
 
 def test_the_same_points_give_the_same_box_in_any_order():
@@ -85,7 +87,8 @@ def test_a_stray_point_does_not_set_the_size():
 def test_a_few_points_have_no_box():
     points = cuboid(np.eye(3), MIN_POINTS)
     assert oriented_box(points) is not None
-    assert oriented_box(points[1:]) is None and oriented_box(points[:0]) is None
+    assert oriented_box(points[1:]) is None
+    assert oriented_box(points[:0]) is None
 
 
 @pytest.mark.parametrize("step", [(0.0, 0.0, 0.0), (0.01, 0.0, 0.0), (0.001, 0.002, -0.001)])

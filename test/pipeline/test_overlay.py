@@ -26,12 +26,14 @@ def has_color(picture, color):
 
 def test_an_object_keeps_its_own_colour_between_light_strokes():
     picture = draw(GREY, squares(("red cup", 200, 200)))
-    assert picture.shape == GREY.shape and picture.dtype == np.uint8
+    assert picture.shape == GREY.shape
+    assert picture.dtype == np.uint8
     inside = picture[206:232, 206:274]  # above the centroid, within the outline
     own = (inside == 128).all(axis=2)
     assert 0.8 < own.mean() < 0.97
     np.testing.assert_allclose(np.unique(inside[~own], axis=0), [0.4 * 128 + 0.6 * np.array(PALETTE[0])], atol=1)
-    assert (picture[300:, :] == 128).all() and (picture[:, :190] == 128).all()
+    assert (picture[300:, :] == 128).all()
+    assert (picture[:, :190] == 128).all()
     assert (GREY == 128).all()
 
 
@@ -59,7 +61,8 @@ def test_without_regions_the_picture_is_the_image():
 def test_the_caption_lies_at_the_bottom():
     picture = draw(GREY, [], caption="red cup: not found")
     changed = (picture != GREY).any(axis=2)
-    assert changed[460:].all() and not changed[:440].any()
+    assert changed[460:].all()
+    assert not changed[:440].any()
     assert picture[455:].max() > 230  # light letters
     assert not np.array_equal(picture, draw(GREY, [], caption="red cup: found"))
 
@@ -131,7 +134,8 @@ def test_any_size_of_image_is_drawn(size):
     rgb = np.full((*size, 3), 90, np.uint8)
     maps = ProbabilityMaps(("a very long phrase about a red cup on the table",), np.full((1, *size), 0.9, np.float32))
     picture = draw(rgb, regions(maps, masks(maps, 0.5)), caption="a caption that is far too long for it " * 9)
-    assert picture.shape == rgb.shape and not np.array_equal(picture, rgb)
+    assert picture.shape == rgb.shape
+    assert not np.array_equal(picture, rgb)
 
 
 def test_a_read_only_image_is_drawn():
@@ -147,7 +151,9 @@ def test_the_corner_is_a_small_strip_at_the_lower_left(size):
     if min(size) < 100:  # there is no room
         assert picture.shape == grey.shape
         return
-    assert rows.min() > 0.8 * size[0] and columns.min() == 0 and rows.max() == size[0] - 1
+    assert rows.min() > 0.8 * size[0]
+    assert columns.min() == 0
+    assert rows.max() == size[0] - 1
     assert len(rows) < 0.04 * grey.shape[0] * grey.shape[1]
     assert picture[rows.min() :, : columns.max()].max() > 200, "it is readable: light letters on a dark strip"
     assert (draw(grey, (), corner="") == grey).all()

@@ -38,10 +38,13 @@ def test_every_point_has_the_colour_and_the_id_of_its_pixel():
             if z > 0:
                 expected.append(((x - 19.5) * z / 50.0, (y - 14.5) * z / 50.0, z, *seen.rgb[y, x], region.id))
     expected = np.array(expected)
-    assert cloud.points_m.dtype == np.float32 and cloud.rgb.dtype == np.uint8 and cloud.ids.dtype == np.uint8
+    assert cloud.points_m.dtype == np.float32
+    assert cloud.rgb.dtype == np.uint8
+    assert cloud.ids.dtype == np.uint8
     assert len(cloud.points_m) == 10 * 10 - 1 + 20 * 15
     assert cloud.points_m == pytest.approx(expected[:, :3], abs=1e-6)
-    assert np.array_equal(cloud.rgb, expected[:, 3:6]) and np.array_equal(cloud.ids, expected[:, 6])
+    assert np.array_equal(cloud.rgb, expected[:, 3:6])
+    assert np.array_equal(cloud.ids, expected[:, 6])
     assert cloud.points_m.flags.c_contiguous
 
 
@@ -55,7 +58,8 @@ def test_a_large_region_is_thinned_evenly():
     assert len(np.unique(chosen, axis=0)) == 99
     rows = np.rint(chosen[:, 1] / chosen[:, 2] * 50.0 + 14.5)
     counts = [(rows == row).sum() for row in range(10, 30)]
-    assert min(counts) >= 4 and max(counts) <= 6
+    assert min(counts) >= 4
+    assert max(counts) <= 6
 
 
 def test_the_only_point_is_from_the_middle():
@@ -70,8 +74,12 @@ def test_without_depth_the_cloud_is_empty():
     blind = CameraFrame(seen.rgb, 0, "camera")
     for measurements in ([], [measure(region, blind) for region in REGIONS]):
         cloud = point_cloud(measurements, seen.rgb, max_points=10)
-        assert cloud.points_m.shape == (0, 3) and cloud.rgb.shape == (0, 3) and cloud.ids.shape == (0,)
-        assert cloud.points_m.dtype == np.float32 and cloud.rgb.dtype == np.uint8 and cloud.ids.dtype == np.uint8
+        assert cloud.points_m.shape == (0, 3)
+        assert cloud.rgb.shape == (0, 3)
+        assert cloud.ids.shape == (0,)
+        assert cloud.points_m.dtype == np.float32
+        assert cloud.rgb.dtype == np.uint8
+        assert cloud.ids.dtype == np.uint8
 
 
 def test_at_least_one_point_is_asked_for():

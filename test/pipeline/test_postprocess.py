@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from nearness import assert_near
 
 from clip_seg_ros.pipeline.postprocess import HOLE_SHARE, SCRAP_SHARE, label_image, masks, regions, tidied
 from clip_seg_ros.types import MaskSet, ObjectRegion, ProbabilityMaps
+from nearness import assert_near
 
 
 def maps_of(*values):
@@ -18,7 +18,8 @@ def test_a_mask_is_strictly_above_the_threshold():
     maps = maps_of([[0.0, 0.5, np.nextafter(np.float32(0.5), np.float32(1)), 1.0, np.nan]])
     decided = masks(maps, 0.5)
     assert decided.values.tolist() == [[[False, False, True, True, False]]]
-    assert decided.threshold == 0.5 and decided.prompts == ("p0",)
+    assert decided.threshold == 0.5
+    assert decided.prompts == ("p0",)
     assert masks(maps, 0.0).values.tolist() == [[[False, True, True, True, False]]]
     assert not masks(maps, 1.0).values.any()
 
@@ -81,10 +82,13 @@ def test_regions_agree_with_a_flood_fill(seed, min_area_px):
 def test_regions_of_a_whole_image_and_of_nothing():
     assert find_regions(maps_of(np.zeros((5, 7)))) == []
     (region,) = find_regions(maps_of(np.full((5, 7), 0.75)))
-    assert region.box_px == (0, 0, 7, 5) and region.centroid_px == (3.0, 2.0) and region.area_px == 35
+    assert region.box_px == (0, 0, 7, 5)
+    assert region.centroid_px == (3.0, 2.0)
+    assert region.area_px == 35
     assert region.score == 0.75
     (pixel,) = find_regions(maps_of([[0.9]]))
-    assert pixel.box_px == (0, 0, 1, 1) and pixel.centroid_px == (0.0, 0.0)
+    assert pixel.box_px == (0, 0, 1, 1)
+    assert pixel.centroid_px == (0.0, 0.0)
 
 
 def test_the_smallest_area_is_inclusive():
@@ -121,9 +125,8 @@ def test_tidy_regions_have_neither_scraps_nor_small_holes():
     whole = disc(shape, (40, 45), 30)
     small, large = disc(shape, (35, 40), 3), disc(shape, (50, 55), 8)
     scrap, other = disc(shape, (80, 110), 3), disc(shape, (20, 100), 9)
-    assert (
-        small.sum() < HOLE_SHARE * whole.sum() < large.sum() and scrap.sum() < SCRAP_SHARE * whole.sum() < other.sum()
-    )
+    assert small.sum() < HOLE_SHARE * whole.sum() < large.sum()
+    assert scrap.sum() < SCRAP_SHARE * whole.sum() < other.sum()
     maps = maps_of(np.where((whole & ~small & ~large) | scrap | other, 0.9, 0.1))
     assert len(find_regions(maps)) == 3
     found = regions(maps, masks(maps, 0.5), tidy=True)
@@ -141,7 +144,8 @@ def test_what_lies_in_a_hole_keeps_its_pixels():
     dot = disc(shape, (30, 30), 1)
     maps = maps_of(np.where(ring | dot, 0.9, 0.1))
     (ring_region,) = regions(maps, masks(maps, 0.5), tidy=True)
-    assert not ring_region.mask[dot].any() and ring_region.mask[27:29, 30].all()
+    assert not ring_region.mask[dot].any()
+    assert ring_region.mask[27:29, 30].all()
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -154,7 +158,8 @@ def test_tidy_regions_of_noise_share_no_pixel_and_count_their_own(seed):
         assert total.max() <= 1
     for region in found:
         rows, columns = np.nonzero(region.mask)
-        assert region.area_px == len(rows) and region.centroid_px == pytest.approx((columns.mean(), rows.mean()))
+        assert region.area_px == len(rows)
+        assert region.centroid_px == pytest.approx((columns.mean(), rows.mean()))
         assert region.box_px == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
 
 

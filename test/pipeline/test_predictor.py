@@ -4,10 +4,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, SlidingWindow, TextFeatures
 from clip_seg_ros.pipeline.predictor import Predictor, resolve_device
+from nearness import assert_near
 
 COLORS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
 
@@ -54,12 +54,15 @@ def test_phrases_are_found_where_they_are(resize, size):
     predictor = Predictor(ColorSegmenter(resize=resize), "cpu")
     maps = predictor.predict(halves("red", "blue", size), ["blue", "green", "red"])
     assert maps.prompts == ("blue", "green", "red")
-    assert maps.values.shape == (3, *size) and maps.values.dtype == np.float32
+    assert maps.values.shape == (3, *size)
+    assert maps.values.dtype == np.float32
     middle = size[1] // 2
     margin = 2 + size[1] // 20
     blue, green, red = maps.values > 0.5
-    assert red[:, : middle - margin].all() and not red[:, middle + margin :].any()
-    assert blue[:, middle + margin :].all() and not blue[:, : middle - margin].any()
+    assert red[:, : middle - margin].all()
+    assert not red[:, middle + margin :].any()
+    assert blue[:, middle + margin :].all()
+    assert not blue[:, : middle - margin].any()
     assert not green.any()
 
 
@@ -87,7 +90,8 @@ def test_competing_prompts_share_each_pixel():
     rgb = halves("red", "blue")
     maps = Predictor(ColorSegmenter("softmax"), "cpu").predict(rgb, ["red", "green", "blue"])
     assert_near(maps.values.sum(axis=0), 1.0)
-    assert (maps.values.argmax(axis=0)[:, :28] == 0).all() and (maps.values.argmax(axis=0)[:, 36:] == 2).all()
+    assert (maps.values.argmax(axis=0)[:, :28] == 0).all()
+    assert (maps.values.argmax(axis=0)[:, 36:] == 2).all()
 
 
 def test_the_model_is_evaluated_without_gradients():
@@ -125,7 +129,8 @@ def test_bad_images_are_refused(rgb):
 def test_a_single_pixel_is_an_image():
     maps = Predictor(ColorSegmenter(), "cpu").predict(np.array([[[255, 0, 0]]], np.uint8), ["red", "blue"])
     assert maps.values.shape == (2, 1, 1)
-    assert maps.values[0, 0, 0] > 0.99 and maps.values[1, 0, 0] < 0.01
+    assert maps.values[0, 0, 0] > 0.99
+    assert maps.values[1, 0, 0] < 0.01
 
 
 @pytest.mark.parametrize("name", ["gpu", "tpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "CPU", ""])
@@ -148,7 +153,8 @@ def test_the_model_moves_to_the_device():
     predictor = Predictor(ColorSegmenter(), "auto")
     assert predictor.model.sharpness.device.type == predictor.device.type
     maps = predictor.predict(halves("red", "blue"), ["red"])
-    assert isinstance(maps.values, np.ndarray) and maps.values[0, :, :28].min() > 0.5 > maps.values[0, :, 36:].max()
+    assert isinstance(maps.values, np.ndarray)
+    assert maps.values[0, :, :28].min() > 0.5 > maps.values[0, :, 36:].max()
 
 
 @pytest.mark.parametrize("resize", ["short_side", "squash", "letterbox"])
@@ -193,7 +199,9 @@ def test_a_background_competes_and_is_not_answered():
     model.background_prompts = ("blue", "green")
     predictor = Predictor(model, "cpu")
     maps = predictor.predict(halves("red", "blue"), ["red"])
-    assert maps.prompts == ("red",) and maps.values[0, :, :28].min() > 0.9 and maps.values[0, :, 36:].max() < 0.1
+    assert maps.prompts == ("red",)
+    assert maps.values[0, :, :28].min() > 0.9
+    assert maps.values[0, :, 36:].max() < 0.1
     # A background phrase that is asked about is a prompt like any other.
     asked = predictor.predict(halves("red", "blue"), ["blue", "red"])
     assert asked.values[0, :, 36:].min() > 0.9
@@ -218,7 +226,8 @@ def test_half_precision(precision):
     assert predictor.model.sharpness.dtype == getattr(torch, precision)
     maps = predictor.predict(halves("red", "blue"), ["red"])
     assert maps.values.dtype == np.float32
-    assert maps.values[0, :, :28].min() > 0.9 and maps.values[0, :, 36:].max() < 0.1
+    assert maps.values[0, :, :28].min() > 0.9
+    assert maps.values[0, :, 36:].max() < 0.1
 
 
 def test_an_unknown_precision_is_refused():
@@ -237,7 +246,8 @@ def test_each_thread_knows_how_long_it_was_in_the_model(monkeypatch):
     encoded = predictor.encode(halves("red", "blue"))
     assert 0.05 <= (encoding_s := predictor.seconds) <= time.perf_counter() - start_s
     predictor.ask(encoded, ["red"])
-    assert 0.02 <= predictor.seconds - encoding_s and predictor.seconds <= time.perf_counter() - start_s
+    assert 0.02 <= predictor.seconds - encoding_s
+    assert predictor.seconds <= time.perf_counter() - start_s
     elsewhere_s = []
     thread = threading.Thread(target=lambda: elsewhere_s.append(predictor.seconds))
     thread.start()

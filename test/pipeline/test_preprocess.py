@@ -3,10 +3,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.base import InputSpec
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
+from nearness import assert_near
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 SHORT_SIDE = InputSpec(size=192, resize="short_side", multiple=32, mean=MEAN, std=STD)
@@ -60,7 +60,8 @@ def test_pixels_are_the_resized_and_normalised_image(size):
     resized = np.einsum(
         "ih,jw,hwc->cij", linear_weights(size[0], height), linear_weights(size[1], width), rgb.astype(np.float64)
     )
-    assert prepared.pixels.shape == (1, 3, height, width) and prepared.pixels.dtype == torch.float32
+    assert prepared.pixels.shape == (1, 3, height, width)
+    assert prepared.pixels.dtype == torch.float32
     grey_levels = (prepared.pixels[0].numpy() * np.reshape(STD, (3, 1, 1)) + np.reshape(MEAN, (3, 1, 1))) * 255
     assert np.abs(grey_levels - resized).max() < 1.6  # torch rounds to grey levels after each axis
 
@@ -120,7 +121,8 @@ def bilinear_loop(source, height, width):
 def test_restore_is_bilinear_at_the_size_of_the_image(source_size):
     maps = np.random.default_rng(0).random((3, 4, 6), dtype=np.float32)
     restored = Geometry(source_size, (16, 24)).restore(maps)
-    assert restored.shape == (3, *source_size) and restored.dtype == np.float32
+    assert restored.shape == (3, *source_size)
+    assert restored.dtype == np.float32
     for values, result in zip(maps, restored):
         assert_near(result, bilinear_loop(values, *source_size), relative=2e-5)
 

@@ -1,10 +1,10 @@
 import cv2
 import numpy as np
 import pytest
-from nearness import assert_near
 
 from clip_seg_ros.pipeline.rays import ray_table
 from clip_seg_ros.types import CameraIntrinsics
+from nearness import assert_near
 
 WIDTH, HEIGHT = 64, 48
 LENSES = {
@@ -28,7 +28,8 @@ def pixel_of(ray, intrinsics):
 
 def test_a_pinhole_camera_looks_straight():
     rays = ray_table(camera())
-    assert rays.shape == (HEIGHT, WIDTH, 2) and rays.dtype == np.float32
+    assert rays.shape == (HEIGHT, WIDTH, 2)
+    assert rays.dtype == np.float32
     for x, y in [(0, 0), (63, 47), (30, 25), (63, 0)]:
         assert rays[y, x] == pytest.approx(((x - 30.0) / 60.0, (y - 25.5) / 66.0))
 

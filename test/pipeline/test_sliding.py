@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.base import SlidingWindow
 from clip_seg_ros.pipeline.sliding import merge_windows, window_boxes
+from nearness import assert_near
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nearness import assert_near
 
 from clip_seg_ros.pipeline import postprocess, smoothing
 from clip_seg_ros.pipeline.smoothing import TemporalSmoother
 from clip_seg_ros.types import MaskSet, ProbabilityMaps
+from nearness import assert_near
 
 FRAME_NS = 100_000_000
 
@@ -103,7 +103,8 @@ def test_strength_0_gives_exactly_the_input() -> None:
         maps = maps_of(rng.random((2, 30, 40)))
         smoothed, mask_set = smooth(smoother, maps, np.full((30, 40, 3), 90, np.uint8), index * FRAME_NS, 0.4)
         assert smoothed is maps
-        assert (mask_set.values == postprocess.masks(maps, 0.4).values).all() and mask_set.threshold == 0.4
+        assert (mask_set.values == postprocess.masks(maps, 0.4).values).all()
+        assert mask_set.threshold == 0.4
 
 
 def flicker(masks: list[np.ndarray]) -> float:
@@ -204,7 +205,8 @@ def test_another_size_an_earlier_stamp_and_a_gap_start_anew(case: str) -> None:
     stamp_ns = {"size": 5 * FRAME_NS, "backwards": 3 * FRAME_NS, "gap": 10 * FRAME_NS}[case]
     new = maps_of(np.full((1, *shape), 0.8))
     smoothed, mask_set = smooth(smoother, new, np.full((*shape, 3), 90, np.uint8), stamp_ns, 0.5)
-    assert (smoothed.values == new.values).all() and mask_set.values.all()
+    assert (smoothed.values == new.values).all()
+    assert mask_set.values.all()
 
 
 def test_each_prompt_has_its_own_past() -> None:
@@ -213,7 +215,8 @@ def test_each_prompt_has_its_own_past() -> None:
         smooth(smoother, maps_of(np.full((1, 20, 30), 0.2), ("cup",)), rgb, index * FRAME_NS, 0.5)
     both = maps_of(np.full((2, 20, 30), 0.9), ("box", "cup"))
     box, cup = smooth(smoother, both, rgb, 5 * FRAME_NS, 0.5)[0].values
-    assert (box == np.float32(0.9)).all() and cup.max() < 0.5
+    assert (box == np.float32(0.9)).all()
+    assert cup.max() < 0.5
     smooth(smoother, maps_of(np.full((1, 20, 30), 0.2), ("box",)), rgb, 6 * FRAME_NS, 0.5)
     cup = smooth(smoother, both, rgb, 7 * FRAME_NS, 0.5)[0].values[1]
     assert (cup == np.float32(0.9)).all(), "what is not asked is forgotten"
@@ -226,7 +229,8 @@ def test_a_prompt_can_be_forgotten_and_others_go_on() -> None:
     smoother.forget("cup")
     smoother.forget("what was never asked")
     box, cup = smooth(smoother, maps_of(np.full((2, 20, 30), 0.9), ("box", "cup")), rgb, 5 * FRAME_NS, 0.5)[0].values
-    assert box.max() < 0.5 and (cup == np.float32(0.9)).all()
+    assert box.max() < 0.5
+    assert (cup == np.float32(0.9)).all()
 
 
 def test_another_threshold_decides_without_hysteresis_once() -> None:
@@ -254,7 +258,8 @@ def test_nan_counts_as_0_and_does_not_stay() -> None:
     values[0, 5, 5] = np.nan
     for index in range(2):
         smoothed, mask_set = smooth(smoother, maps_of(values), rgb, index * FRAME_NS, 0.5)
-        assert smoothed.values[0, 5, 5] == 0 and not mask_set.values[0, 5, 5]
+        assert smoothed.values[0, 5, 5] == 0
+        assert not mask_set.values[0, 5, 5]
     values[0, 5, 5] = 0.8
     assert smooth(smoother, maps_of(values), rgb, 2 * FRAME_NS, 0.5)[0].values[0, 5, 5] > 0.2
 

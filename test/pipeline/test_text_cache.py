@@ -57,7 +57,8 @@ def test_more_prompts_than_capacity_are_answered():
 
 def test_what_a_model_leaves_out_stays_out():
     features = TextCache(LetterEncoder(with_tokens=False))(["cup", "bowl"])
-    assert features.tokens is None and features.padding_mask is None
+    assert features.tokens is None
+    assert features.padding_mask is None
 
 
 def test_a_failed_encoding_leaves_the_cache_as_it_was():

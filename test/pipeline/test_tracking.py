@@ -60,7 +60,8 @@ def test_the_assignment_is_the_best_of_all() -> None:
             costs = np.round(costs * 4) / 4  # ties
         pairs = best_pairs(costs, 0.75)
         rows, columns = [row for row, _ in pairs], [column for _, column in pairs]
-        assert rows == sorted(set(rows)) and len(set(columns)) == len(columns)
+        assert rows == sorted(set(rows))
+        assert len(set(columns)) == len(columns)
         assert all(costs[pair] < 0.75 for pair in pairs)
         total = sum(costs[pair] for pair in pairs) + 0.75 * (len(costs) - len(pairs))
         assert total == pytest.approx(looped_best(costs, 0.75)), costs
@@ -77,7 +78,8 @@ def test_ids_stay_while_objects_move_and_their_scores_change_places() -> None:
         assert [item.score for item in tracked] == [item.score for item in regions], "the order stays"
         assert all(a.mask is b.mask for a, b in zip(tracked, regions, strict=True))
         seen.append(ids_at(tracked, *places))
-    assert sorted(seen[0]) == [1, 2, 3] and all(ids == seen[0] for ids in seen)
+    assert sorted(seen[0]) == [1, 2, 3]
+    assert all(ids == seen[0] for ids in seen)
 
 
 def test_objects_side_by_side_keep_their_ids_when_the_camera_jumps_by_less_than_half_their_distance() -> None:
@@ -154,7 +156,8 @@ def test_a_hidden_object_returns_with_its_id_and_after_too_long_with_a_new_one()
             tracker.update(found(mask), rgb, index * FRAME_NS)
         rgb, mask = draw((30, 60, RED), (104, 60, BLUE))
         last = ids_at(tracker.update(found(mask), rgb, hidden * FRAME_NS), (30, 60), (104, 60))
-        assert last[0] == first[0] and (last[1] == first[1]) == same
+        assert last[0] == first[0]
+        assert (last[1] == first[1]) == same
 
 
 def test_one_that_moves_behind_something_is_expected_where_it_goes() -> None:

@@ -50,13 +50,15 @@ def test_each_object_is_seen_where_it_stands(renderer, seed):
         reach = max(shape.footprint_radius, shape.height) + 0.01
         seen = points[mask]
         assert np.linalg.norm(seen[:, :2] - np.array(item.position[:2]), axis=1).max() < reach
-        assert -0.003 < seen[:, 2].min() and seen[:, 2].max() < max(shape.height, 2 * shape.lying_radius) + 0.005
+        assert -0.003 < seen[:, 2].min()
+        assert seen[:, 2].max() < max(shape.height, 2 * shape.lying_radius) + 0.005
 
 
 def test_colours_on_the_picture_are_the_objects(renderer):
     view = renderer.render(sample_scene(3, required=[("red", "ball"), ("blue", "ball")]))
     red, green, blue = view.rgb[view.mask_of("red", "ball")].mean(0)
-    assert red > 2 * green and red > 2 * blue
+    assert red > 2 * green
+    assert red > 2 * blue
     red, green, blue = view.rgb[view.mask_of("blue", "ball")].mean(0)
     assert blue > 2 * red
 
@@ -79,7 +81,8 @@ def test_the_same_scene_gives_the_same_picture_after_others_were_drawn(renderer)
     renderer.render(sample_scene(13))
     renderer.render(sample_scene(200))
     again = renderer.render(sample_scene(12))
-    assert (first.rgb == again.rgb).all() and (first.labels == again.labels).all()
+    assert (first.rgb == again.rgb).all()
+    assert (first.labels == again.labels).all()
 
 
 def test_required_objects_are_visible(renderer):
@@ -92,9 +95,11 @@ def test_required_objects_are_visible(renderer):
 def test_the_optical_frame_is_right_handed_and_looks_at_the_target():
     camera = sample_scene(0).camera
     pose = camera_to_world(camera)
-    assert np.allclose(pose[:3, :3].T @ pose[:3, :3], np.eye(3)) and np.linalg.det(pose[:3, :3]) == pytest.approx(1)
+    assert np.allclose(pose[:3, :3].T @ pose[:3, :3], np.eye(3))
+    assert np.linalg.det(pose[:3, :3]) == pytest.approx(1)
     target = np.linalg.inv(pose) @ [*camera.target, 1.0]
-    assert np.allclose(target[:2], 0) and target[2] > 0
+    assert np.allclose(target[:2], 0)
+    assert target[2] > 0
     assert (pose[:3, 1])[2] < 0, "y points down"
 
 
@@ -126,4 +131,6 @@ def test_without_mujoco_it_is_told_what_to_install():
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     last = run.stderr.strip().splitlines()[-1]
-    assert "RendererUnavailable" in last and "MuJoCo, which is not installed" in last and "clip_seg_ros[sim]" in last
+    assert "RendererUnavailable" in last
+    assert "MuJoCo, which is not installed" in last
+    assert "clip_seg_ros[sim]" in last

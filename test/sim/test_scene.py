@@ -20,7 +20,8 @@ def pairs(scene):
 
 
 def test_the_world_is_as_large_as_it_says():
-    assert len(KINDS) >= 8 and len(COLORS) >= 8
+    assert len(KINDS) >= 8
+    assert len(COLORS) >= 8
 
 
 def test_a_seed_gives_one_scene():
@@ -74,7 +75,8 @@ def test_impossible_demands_are_refused(arguments, message):
 def test_shades_differ_but_keep_their_name():
     rng = np.random.default_rng(0)
     reds = np.array([sample_rgba(rng, "red") for _ in range(50)])
-    assert reds[:, 0].min() > 0.5 and reds[:, 1:3].max() < 0.3
+    assert reds[:, 0].min() > 0.5
+    assert reds[:, 1:3].max() < 0.3
     assert np.ptp(reds[:, 0]) > 0.1
 
 
@@ -95,7 +97,8 @@ def test_unseen_scenes_leave_the_ranges_of_all_others_in_part():
 
     assert not any(any(outside(scene)) for scene in usual)
     shares = np.mean([outside(scene) for scene in unseen], axis=0)
-    assert (0.35 < shares).all() and (shares < 0.65).all(), shares
+    assert (0.35 < shares).all(), shares
+    assert (shares < 0.65).all(), shares
 
 
 def test_half_of_the_unseen_shapes_are_of_another_size_and_balls_stay_round():
@@ -117,6 +120,7 @@ def test_things_of_a_workshop_stand_only_where_they_are_asked_for():
     kinds = [
         {item.kind for seed in range(20) for item in sample_scene(seed, workshop=w).objects} for w in (False, True)
     ]
-    assert kinds[0] <= set(KINDS) and kinds[1] == {*KINDS, *WORKSHOP_KINDS}
+    assert kinds[0] <= set(KINDS)
+    assert kinds[1] == {*KINDS, *WORKSHOP_KINDS}
     with pytest.raises(ValueError, match="not with both"):
         sample_scene(0, workshop=True, unseen=True)

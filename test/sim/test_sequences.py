@@ -53,7 +53,8 @@ def test_the_camera_moves_smoothly_and_keeps_looking_at_the_table(seed):
     assert np.linalg.norm(np.diff(steps, axis=0), axis=1).max() < 0.025, "no jerk"
     for pose in poses:
         middle = np.linalg.inv(pose) @ [0.0, 0.0, 0.0, 1.0]
-        assert middle[2] > 0.5 and np.abs(middle[:2] / middle[2]).max() < 0.15
+        assert middle[2] > 0.5
+        assert np.abs(middle[:2] / middle[2]).max() < 0.15
 
 
 def test_a_seed_gives_one_sequence_and_a_shorter_one_is_its_beginning():
@@ -68,7 +69,8 @@ def frames():
 
 def test_frames_say_what_moved(frames):
     path = list(scenes(3, 15))
-    assert len(frames) == 15 and frames[0].still
+    assert len(frames) == 15
+    assert frames[0].still
     assert [frame.stamp_ns for frame in frames] == [index * 200_000_000 for index in range(15)]
     for (before, after), frame in zip(itertools.pairwise(path), frames[1:], strict=True):
         camera, things = moved_parts(before, after)
@@ -85,7 +87,8 @@ def test_still_pictures_differ_by_noise_alone(frames):
         assert (before.labels == after.labels).all()
         difference = after.rgb.astype(float) - before.rgb
         assert difference.std() == pytest.approx(sequences.RGB_SIGMA * np.sqrt(2), rel=0.1)
-        assert np.isnan(after.depth_m).any() and not np.array_equal(before.depth_m, after.depth_m, equal_nan=True)
+        assert np.isnan(after.depth_m).any()
+        assert not np.array_equal(before.depth_m, after.depth_m, equal_nan=True)
 
 
 def test_true_positions_have_no_noise_and_follow_what_moves(frames):
@@ -129,7 +132,8 @@ def test_colour_noise_has_the_deviation_asked_for():
     for sigma in (2.0, 6.0):
         noise = noisy_rgb(grey, rng, sigma).astype(float) - 128
         # Rounding adds the variance 1/12.
-        assert noise.std() == pytest.approx(np.sqrt(sigma**2 + 1 / 12), rel=0.03) and abs(noise.mean()) < 0.1
+        assert noise.std() == pytest.approx(np.sqrt(sigma**2 + 1 / 12), rel=0.03)
+        assert abs(noise.mean()) < 0.1
     assert noisy_rgb(grey, rng, 0.0) is grey
     assert noisy_rgb(np.full((9, 9, 3), 255, np.uint8), rng, 9.0).max() == 255
 

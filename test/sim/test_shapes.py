@@ -48,7 +48,8 @@ def test_a_shape_stands_on_the_table_within_its_footprint(kind):
 def test_the_same_seed_gives_the_same_shapes_and_another_does_not():
     first, again, other = build_all(5, 2), build_all(5, 2), build_all(6, 2)
     assert all(a.height == b.height for kind in first for a, b in zip(first[kind], again[kind], strict=True))
-    assert first["cup"][0].height != other["cup"][0].height and first["spool"][0].height != other["spool"][0].height
+    assert first["cup"][0].height != other["cup"][0].height
+    assert first["spool"][0].height != other["spool"][0].height
 
 
 @pytest.mark.parametrize("kind", SHAPE_BUILDERS)
@@ -58,11 +59,13 @@ def test_a_stretched_shape_is_as_much_wider_and_taller_as_was_asked(kind):
     shape = plain.stretched(1.2, 0.8)
     assert shape.footprint_radius == pytest.approx(1.2 * plain.footprint_radius)
     assert shape.height == pytest.approx(0.8 * plain.height)
-    assert shape.lying_radius == pytest.approx(1.2 * plain.lying_radius) and shape.rolls == plain.rolls
+    assert shape.lying_radius == pytest.approx(1.2 * plain.lying_radius)
+    assert shape.rolls == plain.rolls
     for part, before, vertices in zip(shape.parts, plain.parts, kept, strict=True):
         assert (before.vertices == vertices).all(), "the shape itself stays as it was"
         np.testing.assert_allclose(part.vertices, vertices * [1.2, 1.2, 0.8])
-        assert part.rgba == before.rgba and (part.faces == before.faces).all()
+        assert part.rgba == before.rgba
+        assert (part.faces == before.faces).all()
         assert volume_of(part) == pytest.approx(1.2 * 1.2 * 0.8 * volume_of(before), rel=1e-4)
     points = np.concatenate([part.vertices for part in shape.parts])
     assert points[:, 2].min() == pytest.approx(0.0, abs=1e-3), "it still stands on the table"

@@ -15,7 +15,7 @@ _held: list[IO[str]] = []
 
 
 def reserve_domain() -> int:
-    """Returns a ROS domain that belongs to this process until it ends; it is a lock on a file, which outlives no process.
+    """Returns a ROS domain that belongs to this process until it ends: a lock on a file, which outlives no process.
 
     Raises:
         RuntimeError: All are taken.

@@ -1,8 +1,8 @@
 """How near two computations of floats must come, on whatever processor.
 
 Processors add products in other orders, so that no two computations need be equal bit by bit, and a value near zero
-carries the rounding of the large ones that it was summed from. Limits therefore go by the largest value. Equality is for
-integers and for values that were only copied, loaded or moved.
+carries the rounding of the large ones that it was summed from. Limits therefore go by the largest value. Equality is
+for integers and for values that were only copied, loaded or moved.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def assert_near(
     error = np.abs(found - wanted)[finite]
     worst = float(error.max(initial=0.0))
     assert worst <= relative * scale, (
-        f"{message}: an error of {worst:.3g} among values up to {scale:.3g} is {worst / max(scale, 1e-300):.3g} of them, "
-        f"{relative:.3g} is allowed; {np.count_nonzero(~(error <= relative * scale))} of {error.size} values differ by more"
+        f"{message}: an error of {worst:.3g} among values up to {scale:.3g} is {worst / max(scale, 1e-300):.3g} of "
+        f"them, {relative:.3g} is allowed; {np.count_nonzero(~(error <= relative * scale))} of {error.size} values "
+        "differ by more"
     )
 
 
@@ -54,8 +55,8 @@ def assert_same_training(
     """Fails unless two trainings from ``start`` went the same way.
 
     Rounding errors grow in a training, so that weights are compared by how far they moved: in four of five tensors,
-    nearly all values must lie within a hundredth of the tensor's largest step. A training with another order of batches,
-    or without the optimizer's state, moves nearly all tensors elsewhere.
+    nearly all values must lie within a hundredth of the tensor's largest step. A training with another order of
+    batches, or without the optimizer's state, moves nearly all tensors elsewhere.
     """
     assert first.keys() == second.keys() == start.keys()
     trained, apart = [], []

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from domains import own_domain_environment
 
 from clip_seg_ros import resources
 from clip_seg_ros.tools import bench_ros
 from clip_seg_ros.tools.bench_ros import Timing, summary, table_line, timings
+from domains import own_domain_environment
 
 # Nodes of other tests may be alive in this run's domain.
 ENVIRONMENT = own_domain_environment()
@@ -65,8 +65,11 @@ def test_the_rest_is_taken_image_by_image():
     rests = sorted(10.0 - i / 2 for i in range(11))
     assert row["rest_median"] == (pytest.approx(rests[5]), "ms") == (pytest.approx(7.5), "ms")
     assert row["rest_p99"][0] == pytest.approx(np.interp(9.9, range(11), rests))
-    assert row["latency_median"][0] == 55.0 and row["waiting_median"][0] == 5.0 and row["model_median"][0] == 42.5
-    assert row["sent"] == (30.0, "1/s") and row["answered"] == (5.5, "1/s")
+    assert row["latency_median"][0] == 55.0
+    assert row["waiting_median"][0] == 5.0
+    assert row["model_median"][0] == 42.5
+    assert row["sent"] == (30.0, "1/s")
+    assert row["answered"] == (5.5, "1/s")
     assert row["received"] == (pytest.approx(30.0), "1/s")
     line = table_line("shared_memory", row).removeprefix(bench_ros.TRANSPORTS["shared_memory"])
     assert [float(word) for word in line.split()] == [30.0, 30.0, 5.5, 55.0, 59.9, 42.5, 45.0, 5.0, 9.9, 7.5, 9.9]
@@ -91,7 +94,10 @@ def test_a_transport_that_carries_no_image_is_a_result():
 )
 def test_wrong_arguments_start_nothing(arguments, message):
     run = bench(*arguments)
-    assert run.returncode == 2 and message in run.stderr and not run.stdout and "Traceback" not in run.stderr
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert not run.stdout
+    assert "Traceback" not in run.stderr
 
 
 def test_without_ros_it_says_what_is_missing(monkeypatch, capsys):
@@ -100,13 +106,18 @@ def test_without_ros_it_says_what_is_missing(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["bench", "ros"]) == 1
     said = capsys.readouterr()
-    assert said.err.startswith("clip-seg bench: ") and "Source the built workspace" in said.err and not said.out
+    assert said.err.startswith("clip-seg bench: ")
+    assert "Source the built workspace" in said.err
+    assert not said.out
 
 
 def test_a_node_that_does_not_start_ends_it_with_the_reason():
     run = bench("--model", "no-such-model")
-    assert run.returncode == 1 and "referring ended with exit code 1" in run.stderr and "no-such-model" in run.stderr
-    assert "Traceback" not in run.stderr and not processes_left()
+    assert run.returncode == 1
+    assert "referring ended with exit code 1" in run.stderr
+    assert "no-such-model" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not processes_left()
 
 
 def test_both_transports_are_measured_and_every_process_ends(tmp_path):
@@ -115,11 +126,15 @@ def test_both_transports_are_measured_and_every_process_ends(tmp_path):
     run = bench("--seconds", "2", "--rate", "10", "--depth", "--json", str(path))
     assert run.returncode == 0, run.stdout + run.stderr
     assert not processes_left()
-    assert "640x480 at 10 Hz for 2 s" in run.stdout and len(run.stdout.splitlines()) == 5
+    assert "640x480 at 10 Hz for 2 s" in run.stdout
+    assert len(run.stdout.splitlines()) == 5
     figures = {item["name"]: item for item in json.loads(path.read_text())}
     value = {name.removeprefix("ros.shared_memory."): item["value"] for name, item in figures.items()}
     assert 0 < value["received"] <= 15
-    assert 5 <= value["sent"] <= 15 and 0 < value["answered"] <= value["sent"] + 0.5
+    assert 5 <= value["sent"] <= 15
+    assert 0 < value["answered"] <= value["sent"] + 0.5
     assert 0 < value["model_median"] < value["latency_median"] < 1e3 * (time.monotonic() - start_s)
-    assert 0 < value["rest_median"] <= value["rest_p99"] and 0 < value["arrival_median"] < value["latency_median"]
-    assert value["waiting_median"] >= 0 and figures["ros.default.sent"]["unit"] == "1/s"
+    assert 0 < value["rest_median"] <= value["rest_p99"]
+    assert 0 < value["arrival_median"] < value["latency_median"]
+    assert value["waiting_median"] >= 0
+    assert figures["ros.default.sent"]["unit"] == "1/s"

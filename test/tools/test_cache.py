@@ -37,8 +37,11 @@ def test_it_shows_what_there_is_and_removes_nothing(home: Path, capsys: pytest.C
     assert main(["cache"]) == 0
     said = capsys.readouterr().out
     rows = {line.split()[0]: " ".join(line.split()[1:3]) for line in said.splitlines() if line and line[0] != " "}
-    assert rows["environments"] == "3.0 MB" and rows["workspaces"] == "2.0 MB" and rows["weights"] == "2.0 MB"
-    assert rows["all"] == "7.0 MB" and str(home / "clip_seg_ros" / "venv-1") in said
+    assert rows["environments"] == "3.0 MB"
+    assert rows["workspaces"] == "2.0 MB"
+    assert rows["weights"] == "2.0 MB"
+    assert rows["all"] == "7.0 MB"
+    assert str(home / "clip_seg_ros" / "venv-1") in said
     assert left(home) == before
 
 

@@ -18,7 +18,8 @@ def test_help_lists_every_command(capsys):
 def test_no_command_is_a_wrong_command(argv, capsys):
     with pytest.raises(SystemExit) as end:
         main(argv)
-    assert end.value.code == 2 and "usage: clip-seg" in capsys.readouterr().err
+    assert end.value.code == 2
+    assert "usage: clip-seg" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"]])
@@ -28,7 +29,8 @@ def test_help_needs_neither_torch_nor_ros(arguments):
         f"from clip_seg_ros.tools.cli import main; main({arguments!r})"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert run.returncode == 0 and "usage: clip-seg" in run.stdout, run.stderr
+    assert run.returncode == 0, run.stderr
+    assert "usage: clip-seg" in run.stdout, run.stderr
 
 
 def test_ctrl_c_while_a_command_is_imported_is_one_line(monkeypatch, capsys):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import cv2
 import pytest
-from domains import own_domain_environment
 
 from clip_seg_ros import resources
+from domains import own_domain_environment
 
 # Nodes of other tests may be alive in this run's domain.
 ENVIRONMENT = own_domain_environment()
@@ -40,15 +40,21 @@ def test_once_finds_the_red_cup_and_reports(tmp_path):
 
     assert run.returncode == 0, run.stdout + run.stderr
     report = json.loads((tmp_path / "r.json").read_text())
-    assert report["command"] == "segment the red cup" and report["prompts"] == ["red cup"] and report["seed"] == 0
-    assert report["found"] is True and report["iou"] > 0.5 and report["latency_ms"] > 0
-    assert report["centroid_error_px"] < 15 and report["position_error_m"] < 0.05
+    assert report["command"] == "segment the red cup"
+    assert report["prompts"] == ["red cup"]
+    assert report["seed"] == 0
+    assert report["found"] is True
+    assert report["iou"] > 0.5
+    assert report["latency_ms"] > 0
+    assert report["centroid_error_px"] < 15
+    assert report["position_error_m"] < 0.05
     assert {item["name"] for item in json.loads((tmp_path / "figures.json").read_text())} >= {
         "demo.found",
         "demo.median_iou",
     }
     assert cv2.imread(str(tmp_path / "clip_seg_demo.png")).shape == (480, 640, 3)
-    assert "red cup" in run.stdout and "IoU" in run.stdout
+    assert "red cup" in run.stdout
+    assert "IoU" in run.stdout
 
 
 def test_what_is_absent_is_not_found_in_several_scenes(tmp_path):
@@ -69,25 +75,31 @@ def test_a_dead_process_ends_the_demo_with_its_reason(tmp_path):
     run = demo(tmp_path, "--once", CLIP_SEG_WEIGHTS_DIR=str(weights))
 
     assert run.returncode == 1
-    assert "referring ended with exit code 1" in run.stderr and "clipseg_pocket.safetensors" in run.stderr
+    assert "referring ended with exit code 1" in run.stderr
+    assert "clipseg_pocket.safetensors" in run.stderr
     assert "Traceback" not in run.stderr
 
 
 def test_a_time_out_says_so(tmp_path):
     run = demo(tmp_path, "--once", "--timeout", "0.5")
-    assert run.returncode == 1 and "waited 0.5 s in vain" in run.stderr and "Traceback" not in run.stderr
+    assert run.returncode == 1
+    assert "waited 0.5 s in vain" in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 @pytest.mark.parametrize("command", ["", "stop", "segment " + "x" * 10_000])
 def test_a_command_that_is_none_starts_nothing(tmp_path, command):
     run = demo(tmp_path, "--once", "--command", command)
-    assert run.returncode == 2 and run.stderr.startswith("clip-seg demo: ") and not run.stdout
+    assert run.returncode == 2
+    assert run.stderr.startswith("clip-seg demo: ")
+    assert not run.stdout
 
 
 @pytest.mark.parametrize("arguments", [["--seed", "-1"], ["--seeds", "9-3"], ["--seeds", "a-b"]])
 def test_wrong_seeds_are_explained(tmp_path, arguments):
     run = demo(tmp_path, *arguments)
-    assert run.returncode == 2 and arguments[0] in run.stderr
+    assert run.returncode == 2
+    assert arguments[0] in run.stderr
 
 
 def test_a_person_talks_to_it(tmp_path):
@@ -128,5 +140,6 @@ def test_ctrl_c_ends_every_process(tmp_path):
         said = run.communicate(timeout=60)[0].decode()
     finally:
         run.kill()
-    assert run.returncode == 0 and "Traceback" not in said, said
+    assert run.returncode == 0, said
+    assert "Traceback" not in said, said
     assert not any(Path(f"/proc/{child}").exists() for child in children)

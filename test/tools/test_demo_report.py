@@ -72,18 +72,22 @@ def test_figures():
     values = {item["name"]: item["value"] for item in figures(reports)}
     assert all(set(item) == {"name", "value", "unit"} for item in figures(reports))
     assert (values["demo.scenes"], values["demo.found"]) == (3, 2)
-    assert values["demo.median_iou"] == pytest.approx(0.7) and values["demo.median_position_error_m"] == 0.004
+    assert values["demo.median_iou"] == pytest.approx(0.7)
+    assert values["demo.median_position_error_m"] == 0.004
     assert "demo.median_iou" not in {item["name"] for item in figures(reports[2:])}
 
 
 def test_table_has_a_line_for_each_prompt():
     heading, *lines = table(reply(CUP, MISSED, RIGHTLY_ABSENT)).splitlines()
-    assert "IoU" in heading and len(lines) == 3
+    assert "IoU" in heading
+    assert len(lines) == 3
     expected = ("red cup", "0.93", "0.80", "(10.0, 20.0)", "(0.100, -0.200, 0.900)", "0.004")
     assert all(word in lines[0] for word in expected)
-    assert "not found" in lines[1] and "none" in lines[2]
+    assert "not found" in lines[1]
+    assert "none" in lines[2]
 
 
 def test_an_unknown_truth_is_no_none():
     line = table(reply(UNKNOWN)).splitlines()[1]
-    assert line.split()[5] == "?" and "none" not in line
+    assert line.split()[5] == "?"
+    assert "none" not in line

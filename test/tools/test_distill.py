@@ -90,14 +90,15 @@ def test_from_pictures_to_a_model_that_is_served(call, pictures, tmp_path, capsy
     (pictures / "1x.png").write_bytes(b"broken")
     assert call() == 0
     said = capsys.readouterr().out
-    assert "skipped: " in said and "3 pictures labelled, 1 skipped because they cannot be read" in said
-    assert "pixels: cup " in said and "unsure and ignored" in said
-    assert (
-        "before self-training, " in said
-        and "agreement with the teacher where it is sure: " in said
-        and "IoU: cup " in said
-    )
-    assert "an image, on cpu: teacher " in said and " ms, student " in said
+    assert "skipped: " in said
+    assert "3 pictures labelled, 1 skipped because they cannot be read" in said
+    assert "pixels: cup " in said
+    assert "unsure and ignored" in said
+    assert "before self-training, " in said
+    assert "agreement with the teacher where it is sure: " in said
+    assert "IoU: cup " in said
+    assert "an image, on cpu: teacher " in said
+    assert " ms, student " in said
     grid = cv2.imread(str(tmp_path / "mine.png"))
     assert grid.shape == (22 + 240 + 22, 960, 3)
     predictor = Predictor.from_name(str(tmp_path / "mine.safetensors"), "cpu")
@@ -142,7 +143,8 @@ def test_the_teachers_tower_is_a_network_too(call, tmp_path, capsys):
     assert "--network teacher needs a teacher with a ResNet of CLIP's" in capsys.readouterr().err
     assert call("--teacher", "maskclip-pocket", "--network", "teacher", "--classes", "cup,table,floor") == 0
     made = build_segmenter(str(tmp_path / "mine.safetensors"))
-    assert made.config.network == "clip" and made.class_names[:3] == ("cup", "table", "floor")
+    assert made.config.network == "clip"
+    assert made.class_names[:3] == ("cup", "table", "floor")
     assert "training never saw" in capsys.readouterr().out
 
 
@@ -175,7 +177,8 @@ def test_rendered_scenes_are_pictures_too(call, tmp_path, capsys):
 def test_wrong_arguments_are_said(call, arguments, fault, capsys):
     assert call(*arguments) == 2
     said = capsys.readouterr().err
-    assert said.splitlines()[-1].startswith("clip-seg distill: ") and fault in said
+    assert said.splitlines()[-1].startswith("clip-seg distill: ")
+    assert fault in said
 
 
 def test_a_folder_without_pictures(call, tmp_path, capsys):
@@ -241,4 +244,6 @@ def test_self_training_that_forgets_is_undone(teacher, labelled, capsys):
         keep_the_better(student, guided and guided.state_dict(), "cpu", labelled, [0])
         assert student.network.head.conv_seg.bias.equal(wanted)
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 2 and "the network from before is kept" in said[0] and "kept" not in said[1]
+    assert len(said) == 2
+    assert "the network from before is kept" in said[0]
+    assert "kept" not in said[1]

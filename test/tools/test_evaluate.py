@@ -33,7 +33,9 @@ def weights(tmp_path):
 
 def said_in_one_line(capsys):
     error = capsys.readouterr().err.strip()
-    assert error.startswith("clip-seg evaluate: ") and "\n" not in error and "Traceback" not in error
+    assert error.startswith("clip-seg evaluate: ")
+    assert "\n" not in error
+    assert "Traceback" not in error
     return error
 
 
@@ -63,7 +65,8 @@ def test_all_parts_whose_weights_are_there_are_run_and_the_others_named(tmp_path
     assert left_out == [part for part in PARTS if part != "maskclip"]
     assert "the weights of cris-pocket and clipseg-pocket are not all there" in said
     names = {item["name"] for item in json.loads(figures.read_text(), parse_constant=pytest.fail)}
-    assert "embedded.maskclip.resnet.plain.miou" in names and not any("clipseg" in name for name in names)
+    assert "embedded.maskclip.resnet.plain.miou" in names
+    assert not any("clipseg" in name for name in names)
 
 
 def test_all_held_out_scenes_are_examined_by_default(tmp_path, small_world, weights):
@@ -160,7 +163,8 @@ def test_wrong_arguments_are_said_in_one_line(tmp_path, monkeypatch, capsys, arg
 def test_an_unknown_part_is_a_wrong_call(capsys):
     with pytest.raises(SystemExit) as end:
         main(["evaluate", "--parts", "phrases", "dances"])
-    assert end.value.code == 2 and "invalid choice: 'dances'" in capsys.readouterr().err
+    assert end.value.code == 2
+    assert "invalid choice: 'dances'" in capsys.readouterr().err
 
 
 def test_figures_stand_sorted_under_headings():

@@ -86,12 +86,16 @@ def test_phrases_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.Captur
         "seconds": 0,
     }
     found = figures(out)
-    assert found["phrases.count"] == 9 and found["phrases.absent.count"] == 3
+    assert found["phrases.count"] == 9
+    assert found["phrases.absent.count"] == 3
     assert 0.5 < found["phrases.mean_iou"] <= found["phrases.best_mean_iou"] + 0.01
     assert [sample["phrase"] for sample in content["samples"]][2::3] == ["giraffe"] * 3
-    assert len(list(page.glob("*.jpg"))) == 36 and (page / "index.html").is_file()
+    assert len(list(page.glob("*.jpg"))) == 36
+    assert (page / "index.html").is_file()
     said = capsys.readouterr().out
-    assert "phrases.mean_iou" in said and "IoU_BIN" in said and f"{page}/index.html" in said
+    assert "phrases.mean_iou" in said
+    assert "IoU_BIN" in said
+    assert f"{page}/index.html" in said
 
 
 def test_options_of_phrases(folder: Path, tmp_path: Path) -> None:
@@ -100,7 +104,8 @@ def test_options_of_phrases(folder: Path, tmp_path: Path) -> None:
     data.write_text(f"kind: folder\nroot: {folder}\n")
     assert evaluate("--data", data, "--protocol", "referring", "--limit", 5, "--threshold", 0.5, "--json", out) == 0
     content = json.loads(out.read_text())
-    assert content["run"]["threshold"] == 0.5 and content["run"]["model"] == "clipseg-pocket"
+    assert content["run"]["threshold"] == 0.5
+    assert content["run"]["model"] == "clipseg-pocket"
     assert [sample["index"] for sample in content["samples"]] == [0, 1, 3, 5, 7]
     assert {"referring.mean_iou", "referring.overall_iou", "referring.precision_at_90"} <= set(figures(out))
     assert "sweep" not in content
@@ -111,8 +116,11 @@ def test_labels_of_voc(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture)
     assert evaluate("--data", f"voc:{voc}:val", "--threshold", 0.5, "--json", out, "--page", page) == 0
     content = json.loads(out.read_text())
     classes = {item["name"]: item["iou"] for item in content["classes"]}
-    assert len(classes) == 21 and classes["background"] > 0.5 and classes["bottle"] > 0.1
-    assert content["run"]["protocol"] == "semantic" and content["run"]["multi_scale"] is False
+    assert len(classes) == 21
+    assert classes["background"] > 0.5
+    assert classes["bottle"] > 0.1
+    assert content["run"]["protocol"] == "semantic"
+    assert content["run"]["multi_scale"] is False
     assert len(list(page.glob("*.jpg"))) == 8
     assert "bottle" in capsys.readouterr().out
 
@@ -127,7 +135,8 @@ def test_example_images(prompt: str, views: list, voc: Path, tmp_path: Path) -> 
         cv2.imwrite(str(root / f"SegmentationClass/2007_{number}.png"), labels)
     assert evaluate("--data", f"pascal5i:{root}:val:fold=0", "--prompt", prompt, "--json", out) == 0
     content = json.loads(out.read_text())
-    assert content["run"]["prompt"] == prompt and content["run"].get("text_weight") == {"mixed": 0.5}.get(prompt)
+    assert content["run"]["prompt"] == prompt
+    assert content["run"].get("text_weight") == {"mixed": 0.5}.get(prompt)
     # One class: the mean over classes is the IoU of its summed areas.
     assert figures(out)["phrases.mean_iou"] == figures(out)["phrases.iou_fg"]
     assert len(content["samples"]) == 2
@@ -139,7 +148,9 @@ def test_several_scales(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     out, data = tmp_path / "r.json", f"voc:{voc}:val:background=false"
     assert evaluate("--data", data, "--multi-scale", "--limit", 1, "--json", out) == 0
     content = json.loads(out.read_text())
-    assert content["run"]["multi_scale"] is True and len(content["classes"]) == 20 and len(content["samples"]) == 1
+    assert content["run"]["multi_scale"] is True
+    assert len(content["classes"]) == 20
+    assert len(content["samples"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -164,7 +175,9 @@ def test_wrong_calls_are_said_in_one_line(
 ) -> None:
     assert evaluate(*(argument.format(folder=folder, voc=voc) for argument in arguments)) == 2
     error = capsys.readouterr().err.strip()
-    assert error.startswith("clip-seg evaluate: ") and said in error and "\n" not in error
+    assert error.startswith("clip-seg evaluate: ")
+    assert said in error
+    assert "\n" not in error
 
 
 @pytest.mark.parametrize(
@@ -184,7 +197,8 @@ def test_failures_are_said_without_a_traceback(
     assert evaluate(*(argument.format(folder=folder, voc=voc) for argument in arguments)) == 1
     # A progress bar may stand before it.
     _, _, error = capsys.readouterr().err.rpartition("clip-seg evaluate: ")
-    assert said in error and "\n" not in error.strip()
+    assert said in error
+    assert "\n" not in error.strip()
 
 
 def test_short_descriptions_of_data() -> None:

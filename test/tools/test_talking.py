@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from domains import own_domain_environment
 
 from clip_seg_ros.tools import say
 from clip_seg_ros.tools.talking import Changes, nobody, objects_lines, seconds, topic_name
+from domains import own_domain_environment
 
 # Nodes of other tests may be alive in this run's domain.
 ENVIRONMENT = own_domain_environment()
@@ -33,19 +33,23 @@ def test_objects_are_lines() -> None:
         "objects (left): cup #1, score 0.90, at pixel (10, 20), (0.100, 0.000, 0.750) m in lens"
     ]
     assert objects_lines(seen(cup())) == ["objects: cup #1, score 0.90, at pixel (10, 20)"]
-    assert objects_lines(seen()) == ["objects: none of cup"] and objects_lines(seen(prompts=())) == ["objects: none"]
+    assert objects_lines(seen()) == ["objects: none of cup"]
+    assert objects_lines(seen(prompts=())) == ["objects: none"]
 
 
 def test_only_changes_are_told() -> None:
     changes = Changes()
     assert changes.is_new(seen(cup()))
     assert not changes.is_new(seen(cup(x=12.0)))
-    assert changes.is_new(seen(cup(x=60.0))) and not changes.is_new(seen(cup(x=60.0)))
+    assert changes.is_new(seen(cup(x=60.0)))
+    assert not changes.is_new(seen(cup(x=60.0)))
     assert changes.is_new(seen(cup(x=60.0), camera="right"))
     assert changes.is_new(seen(cup(x=60.0, position=[0.0, 0.0, 1.0])))
     assert changes.is_new(seen(cup(x=60.0, position=[0.0, 0.0, 1.1])))
-    assert changes.is_new(seen()) and not changes.is_new(seen())
-    assert changes.is_new(seen(prompts=("ball",))) and changes.is_new(seen()), "asked for something else meanwhile"
+    assert changes.is_new(seen())
+    assert not changes.is_new(seen())
+    assert changes.is_new(seen(prompts=("ball",))), "asked for something else meanwhile"
+    assert changes.is_new(seen()), "asked for something else meanwhile"
 
 
 @pytest.mark.parametrize(
@@ -73,9 +77,11 @@ def test_the_last_answer_of_a_command_is_known(text: str, answers: list, code: i
 
 def test_who_is_elsewhere_is_named() -> None:
     event = {"topic": "/clip_seg/status", "others": ["/left/clip_seg/status"]}
-    assert "--namespace left/clip_seg" in nobody(event, "7") and "domain 7" in nobody(event, "7")
+    assert "--namespace left/clip_seg" in nobody(event, "7")
+    assert "domain 7" in nobody(event, "7")
     alone = nobody({"topic": "/clip_seg/status", "others": []}, None)
-    assert "ROS domain 0" in alone and "clip_seg_ros.nodes.referring" in alone
+    assert "ROS domain 0" in alone
+    assert "clip_seg_ros.nodes.referring" in alone
 
 
 @pytest.mark.parametrize("text", ["", "a b", "1a", "a//b", "a/", "\u00e4"])
@@ -97,7 +103,8 @@ def test_where_no_node_runs_both_say_so_plainly(command: list[str], code: int) -
         [sys.executable, "-m", "clip_seg_ros.tools.cli", *command], env=ENVIRONMENT, capture_output=True, text=True
     )
     assert run.returncode == code, run.stderr
-    assert run.stderr.startswith(f"clip-seg {command[0]}: no node answers on /clip_seg/status") and not run.stdout
+    assert run.stderr.startswith(f"clip-seg {command[0]}: no node answers on /clip_seg/status")
+    assert not run.stdout
     assert run.stderr.count("\n") == 1
 
 
@@ -107,4 +114,5 @@ def test_wrong_arguments(command: list[str], capsys: pytest.CaptureFixture) -> N
 
     with pytest.raises(SystemExit) as ended:
         main(command)
-    assert ended.value.code == 2 and "usage: clip-seg" in capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "usage: clip-seg" in capsys.readouterr().err

@@ -34,7 +34,8 @@ def test_the_scale_is_spread_over_half_to_double_of_what_fits() -> None:
         assert abs(width / height - 100 / 60) < 0.05
         sides.append(height)
     # 60 x 100 fits (90, 200) at 1.5: 90 x 150.
-    assert 45 <= min(sides) < 52 and 170 < max(sides) <= 180
+    assert 45 <= min(sides) < 52
+    assert 170 < max(sides) <= 180
     assert np.mean(sides) == pytest.approx(90 * 1.25, rel=0.05)
 
 
@@ -92,7 +93,8 @@ def test_colours_change_within_their_bounds() -> None:
     assert (np.ptp(found.astype(int), axis=1) == 0).all(), "grey has neither hue nor saturation"
     levels = found[:, 0]
     # (100 - 32) * 0.5 .. (100 + 32) * 1.5
-    assert 34 <= levels.min() < 50 and 170 < levels.max() <= 198
+    assert 34 <= levels.min() < 50
+    assert 170 < levels.max() <= 198
     # Brightness and contrast are both left alone in a quarter of all cases, and change too little in a few.
     assert 0.2 < np.mean(levels == 100) < 0.3
 
@@ -103,7 +105,8 @@ def test_a_hue_turns_by_36_degrees_at_most() -> None:
     rng = np.random.default_rng(0)
     found = np.array([photometric_distortion(red, rng)[0, 0] for _ in range(400)]).astype(int)
     assert (found[:, 0] >= found.max(axis=1)).all(), "red stays the strongest channel within 36 degrees"
-    assert (found[:, 1] > found[:, 2]).any() and (found[:, 2] > found[:, 1]).any()
+    assert (found[:, 1] > found[:, 2]).any()
+    assert (found[:, 2] > found[:, 1]).any()
     second = np.sort(found, axis=1)[:, 1] / found[:, 0]
     assert second.max() < 0.85
 
@@ -111,7 +114,8 @@ def test_a_hue_turns_by_36_degrees_at_most() -> None:
 def test_what_is_added_has_no_class() -> None:
     full = fill_up(tied_sample(), 128, (0.5, 0.25, 1.0))
     assert full.rgb.shape == (128, 128, 3)
-    assert (full.labels[60:] == IGNORED).all() and (full.labels[:, 100:] == IGNORED).all()
+    assert (full.labels[60:] == IGNORED).all()
+    assert (full.labels[:, 100:] == IGNORED).all()
     assert np.array_equal(full.labels[:60, :100], tied_sample().labels)
     assert full.rgb[127, 127].tolist() == [128, 64, 255]
     with pytest.raises(ValueError, match="a 100x60 sample does not fit a square of 64 pixels"):
@@ -120,7 +124,9 @@ def test_what_is_added_has_no_class() -> None:
 
 def test_a_view_is_a_square_that_the_generator_alone_decides() -> None:
     one, two, other = (semantic_view(tied_sample(), np.random.default_rng(seed), 64, (200, 60)) for seed in (3, 3, 4))
-    assert one.rgb.shape == (64, 64, 3) and one.rgb.dtype == np.uint8 and one.labels.shape == (64, 64)
+    assert one.rgb.shape == (64, 64, 3)
+    assert one.rgb.dtype == np.uint8
+    assert one.labels.shape == (64, 64)
     assert np.abs(one.rgb.astype(int) - two.rgb).max() <= 1, "a grey level of rounding"
     assert np.array_equal(one.labels, two.labels)
     assert not np.array_equal(one.rgb, other.rgb)
@@ -132,7 +138,12 @@ def test_a_letterboxed_sample_keeps_its_shape_inside_the_square() -> None:
     mask[:, 60:] = True
     sample = ReferringSample(np.repeat(mask[..., None] * np.uint8(255), 3, axis=2), "the right half", mask, "x")
     rgb, square = letterboxed(sample, 80, (0.5, 0.5, 0.5))
-    assert rgb.shape == (80, 80, 3) and square.shape == (80, 80) and square.dtype == np.float32
-    assert (square[25:55, 45:78] == 1).all() and not square[:18].any() and not square[62:].any()
+    assert rgb.shape == (80, 80, 3)
+    assert square.shape == (80, 80)
+    assert square.dtype == np.float32
+    assert (square[25:55, 45:78] == 1).all()
+    assert not square[:18].any()
+    assert not square[62:].any()
     assert (rgb[:16] == 127).all() or (rgb[:16] == 128).all(), "the rest has the mean colour"
-    assert rgb[40, 70].tolist() == [255] * 3 and rgb[40, 10].tolist() == [0] * 3
+    assert rgb[40, 70].tolist() == [255] * 3
+    assert rgb[40, 10].tolist() == [0] * 3

@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, class_map
 from clip_seg_ros.sim.scene import COLORS, KINDS
@@ -16,6 +15,7 @@ from clip_seg_ros.training.batches import (
     index_crops,
     scene_batch,
 )
+from nearness import assert_near
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,10 @@ def test_the_crop_index_equals_a_search_pixel_by_pixel(few_scenes):
 
 def test_crops_are_pictures_with_names(few_scenes):
     batch = crop_batch(few_scenes, index_crops(few_scenes), np.random.default_rng(0), 64, 32)
-    assert batch.pixels.shape == (64, 3, 32, 32) and batch.pixels.dtype == torch.float32
-    assert 0 <= batch.pixels.min() and batch.pixels.max() <= 1
+    assert batch.pixels.shape == (64, 3, 32, 32)
+    assert batch.pixels.dtype == torch.float32
+    assert 0 <= batch.pixels.min()
+    assert batch.pixels.max() <= 1
     assert 8 < (batch.color == -1).sum() < 32, "about three in ten are recoloured"
     assert set(batch.kind.tolist()) <= set(range(len(KINDS)))
 
@@ -107,7 +109,8 @@ def windows(few_scenes, monkeypatch):
 
 def test_classes_are_those_of_the_scene_through_the_window(few_scenes, windows):
     batch = class_batch(few_scenes, np.random.default_rng(0), 16, (64, 96))
-    assert batch.pixels.shape == (16, 3, 64, 96) and batch.labels.dtype == torch.int64
+    assert batch.pixels.shape == (16, 3, 64, 96)
+    assert batch.labels.dtype == torch.int64
     assert {window.mirrored for _, window in windows} == {True, False}
     for labels, (number, window) in zip(batch.labels.numpy(), windows, strict=True):
         rows, columns = window.part
@@ -168,7 +171,9 @@ def test_the_shares_of_two_processes_are_the_batch(few_scenes, kind, monkeypatch
     for name, whole in vars(batch).items():
         first, second = (getattr(part, name) for part in parts)
         if whole is None:
-            assert first is None and second is None
+            assert first is None
+            assert second is None
             continue
         together = first + second if isinstance(whole, tuple) else torch.cat([first, second])
-        assert len(first) == 2 and (together == whole if isinstance(whole, tuple) else torch.equal(together, whole))
+        assert len(first) == 2
+        assert together == whole if isinstance(whole, tuple) else torch.equal(together, whole)

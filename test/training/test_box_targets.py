@@ -48,7 +48,8 @@ def test_a_box_of_whole_cells_is_exact_and_one_beyond_the_image_is_cut() -> None
 
 def test_no_box_is_no_target() -> None:
     target = box_score_targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), (8, 8), (2, 2), 3)
-    assert target.shape == (3, 2, 2) and not target.any()
+    assert target.shape == (3, 2, 2)
+    assert not target.any()
     assert float(box_score_loss(torch.randn(1, 3, 2, 2), target[None])) == 0
 
 
@@ -93,4 +94,5 @@ def test_a_coarse_map_learns_to_find_the_boxes() -> None:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[0] == pytest.approx(math.log(2)) and losses[-1] < 0.6 * losses[0]
+    assert losses[0] == pytest.approx(math.log(2))
+    assert losses[-1] < 0.6 * losses[0]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from nearness import assert_near, assert_same_training
 
 from clip_seg_ros.data.samples import ReferringSample
 from clip_seg_ros.data.tabletop import TabletopScenes
@@ -24,6 +23,7 @@ from clip_seg_ros.training.clipseg_recipe import CLIPSegRecipe, CLIPSegSettings
 from clip_seg_ros.training.runner import Runner
 from clip_seg_ros.training.settings import SettingsError
 from clip_seg_ros.training.tracking import CURVE_NAME, read_curve
+from nearness import assert_near, assert_same_training
 
 WORDS = ("red", "green", "blue", "object", "the")
 SMALL = CLIPSegSettings(steps=30, batch=8, learning_rate=2e-2, precision="float32", threads=2)
@@ -180,7 +180,8 @@ def test_mixed_precision_learns_too(few_scenes, tmp_path: Path) -> None:
     recipe = CLIPSegRecipe(settings, build(config), Scenes(few_scenes), config)
     Runner(recipe.module, tmp_path / "state.pt", 0, log_dir=tmp_path, log_every=1).run(recipe.stages()[0])
     losses = [point["loss"] for point in read_curve(tmp_path / CURVE_NAME)]
-    assert losses[-1] < losses[0] and recipe.module.film_mul.weight.dtype == torch.float32
+    assert losses[-1] < losses[0]
+    assert recipe.module.film_mul.weight.dtype == torch.float32
 
 
 def test_new_words_and_the_image_tower_learn_where_they_are_told_to(few_scenes, tmp_path: Path) -> None:
@@ -196,7 +197,8 @@ def test_new_words_and_the_image_tower_learn_where_they_are_told_to(few_scenes, 
     runner.run(recipe.stages()[0])
     assert read_curve(tmp_path / CURVE_NAME)[0]["terms"].keys() == {"bce", "dice"}
     loaded = build_from_file(*recipe.save(tmp_path / "weights"))
-    assert loaded.unknown_words("a gizmo") == () and loaded.unknown_words("a dragon") == ("dragon",)
+    assert loaded.unknown_words("a gizmo") == ()
+    assert loaded.unknown_words("a dragon") == ("dragon",)
     changed = {
         name for name, value in loaded.state_dict().items() if not torch.allclose(value, before[name], atol=2e-3)
     }
@@ -272,7 +274,8 @@ def test_samples_of_different_sizes_are_refused(few_scenes) -> None:
 def test_the_defaults_are_the_papers_and_settings_are_checked() -> None:
     settings = CLIPSegSettings.from_mapping({})
     assert (settings.steps, settings.batch, settings.learning_rate) == (20_000, 64, 1e-3)
-    assert settings.learning_rate * settings.floor == pytest.approx(1e-4) and settings.text_weight == (0, 1)
+    assert settings.learning_rate * settings.floor == pytest.approx(1e-4)
+    assert settings.text_weight == (0, 1)
     assert CLIPSegSettings.from_mapping({"text_weight": [0, 0.5]}).text_weight == (0, 0.5)
     with pytest.raises(SettingsError, match="stpes.; did you mean steps"):
         CLIPSegSettings.from_mapping({"stpes": 3})

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from nearness import assert_near, assert_same_training
 
 from clip_seg_ros.data.folder import PhraseFolder
 from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig
@@ -20,6 +19,7 @@ from clip_seg_ros.training.dataset_batches import LetterboxBatches
 from clip_seg_ros.training.losses import dice_loss, shrink_mask, text_to_pixel_loss
 from clip_seg_ros.training.runner import Runner
 from clip_seg_ros.training.settings import SettingsError
+from nearness import assert_near, assert_same_training
 
 WORDS = ("left", "right", "square")
 

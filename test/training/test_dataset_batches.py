@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.data.samples import ReferringSample, SemanticSample
 from clip_seg_ros.pipeline.letterbox import mask_to_square
@@ -14,6 +13,7 @@ from clip_seg_ros.training import distributed
 from clip_seg_ros.training.augment import letterboxed
 from clip_seg_ros.training.dataset_batches import LetterboxBatches, SemanticBatches
 from clip_seg_ros.training.sampling import EpochSampler
+from nearness import assert_near
 
 COUNT = 7
 
@@ -76,11 +76,13 @@ def test_pictures_are_letterboxed_with_their_masks_and_phrases() -> None:
     batches, data = LetterboxBatches(Phrases(), 4, 32, 0), Phrases()
     batches.load(1)
     batch = batches(np.random.default_rng(0))
-    assert batch.pixels.shape == (4, 3, 32, 32) and batch.masks.shape == (4, 1, 32, 32)
+    assert batch.pixels.shape == (4, 3, 32, 32)
+    assert batch.masks.shape == (4, 1, 32, 32)
     for row, index in enumerate(EpochSampler(COUNT, 4, 0).indices(1)):
         rgb, mask = letterboxed(data[int(index)], 32)
         assert batch.texts[row] == (f"object {index}",)
-        assert (batch.masks[row, 0].numpy() == mask).all() and mask.any()
+        assert (batch.masks[row, 0].numpy() == mask).all()
+        assert mask.any()
         assert np.allclose(batch.pixels[row].numpy() * 255, rgb.transpose(2, 0, 1), atol=1e-3)
 
 
@@ -93,12 +95,14 @@ def test_ignored_pixels_are_letterboxed_with_their_pictures() -> None:
     batches, data = LetterboxBatches(Edged(), 4, 32, 0), Edged()
     batches.load(1)
     batch = batches(np.random.default_rng(0))
-    assert batch.ignored.shape == batch.masks.shape and batch.ignored.dtype == torch.bool
+    assert batch.ignored.shape == batch.masks.shape
+    assert batch.ignored.dtype == torch.bool
     for row, index in enumerate(EpochSampler(COUNT, 4, 0).indices(1)):
         ignored = data[int(index)].ignored
         # Wherever the letterbox would have put something of an ignored pixel.
         expected = mask_to_square(ignored, 32) > 0 if index % 2 else np.zeros((32, 32), bool)
-        assert (batch.ignored[row, 0].numpy() == expected).all() and expected.any() == bool(index % 2)
+        assert (batch.ignored[row, 0].numpy() == expected).all()
+        assert expected.any() == bool(index % 2)
     plain = LetterboxBatches(Phrases(), 4, 32, 0)
     plain.load(1)
     assert plain(np.random.default_rng(0)).ignored is None
@@ -108,7 +112,8 @@ def test_labels_stay_with_their_pictures() -> None:
     batches = SemanticBatches(Classes(), 4, 32, 0)
     batches.load(0)
     batch = batches(np.random.default_rng(0))
-    assert batch.pixels.shape == (4, 3, 32, 32) and batch.labels.dtype == torch.int64
+    assert batch.pixels.shape == (4, 3, 32, 32)
+    assert batch.labels.dtype == torch.int64
     for labels, index in zip(batch.labels, EpochSampler(COUNT, 4, 0).indices(0), strict=True):
         assert set(labels.unique().tolist()) <= {index, index + 1, 255}
 

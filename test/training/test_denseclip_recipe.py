@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.backbone import TextConfig, VisionConfig
 from clip_seg_ros.models.base import InputSpec
@@ -12,6 +11,7 @@ from clip_seg_ros.training.batches import ClassBatch
 from clip_seg_ros.training.denseclip_recipe import DenseCLIPRecipe, DenseCLIPSettings
 from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss
 from clip_seg_ros.training.settings import SettingsError
+from nearness import assert_near
 
 NAMES = ("5", "6 7", "8")
 

@@ -164,7 +164,8 @@ def test_statistics_are_the_mean_over_the_processes(together: Together) -> None:
 
 def test_a_damaged_state_is_said_by_every_process(together: Together) -> None:
     first, second = ((together.folder / f"refused{rank}").read_text() for rank in (0, 1))
-    assert first == second and "no training state that can be read" in first
+    assert first == second
+    assert "no training state that can be read" in first
 
 
 def test_a_process_that_fails_stops_the_others(together: Together) -> None:
@@ -182,7 +183,8 @@ def test_alone_everything_is_as_it_was() -> None:
         assert distributed.share([1, 2, 3]) == [1, 2, 3]
         distributed.average_gradients(list(layer.parameters()))
         assert layer.weight.grad is None
-        assert distributed.decided_by_first(True, device) and not distributed.decided_by_first(False, device)
+        assert distributed.decided_by_first(True, device)
+        assert not distributed.decided_by_first(False, device)
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(monkeypatch) -> None:

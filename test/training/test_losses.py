@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.training.losses import dice_loss, shrink_mask, text_to_pixel_loss
+from nearness import assert_near
 
 
 def test_a_mask_shrinks_to_its_nearest_pixels() -> None:
@@ -60,7 +60,8 @@ def test_dice_of_nothing_is_nothing_and_has_a_gradient() -> None:
     logits = torch.randn(1, 2, 2, requires_grad=True)
     loss = dice_loss(logits, torch.zeros(1, 2, 2))
     loss.backward()
-    assert loss == 0 and not logits.grad.any()
+    assert loss == 0
+    assert not logits.grad.any()
 
 
 def test_ignored_pixels_have_no_part_in_the_losses() -> None:
@@ -84,7 +85,8 @@ def test_ignored_pixels_have_no_part_in_the_losses() -> None:
     assert entropy.item() == pytest.approx(sum(entropies) / len(entropies), rel=1e-5)
     assert dice.item() == pytest.approx(sum(dices) / 3, rel=1e-5)
     (entropy + dice).backward()
-    assert torch.isfinite(logits.grad).all() and ((logits.grad == 0) == ignored).all()
+    assert torch.isfinite(logits.grad).all()
+    assert ((logits.grad == 0) == ignored).all()
 
 
 def test_what_is_ignored_may_have_the_resolution_of_the_image() -> None:

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from nearness import assert_near
 
 from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss, pixel_accuracy
+from nearness import assert_near
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from nearness import assert_same_training
 from torch import nn
 
 from clip_seg_ros.data.samples import IGNORED, DataError
@@ -12,6 +11,7 @@ from clip_seg_ros.training import runner
 from clip_seg_ros.training.maskclip_plus import MaskCLIPPlus, TrainSettings, crop_side, random_view
 from clip_seg_ros.training.pseudo_labels import LabelledPictures
 from clip_seg_ros.training.runner import Runner
+from nearness import assert_same_training
 
 CLASSES = ("red", "green", "blue", "background")
 COLORS = np.array([(200, 30, 30), (30, 200, 30), (30, 30, 200), (120, 120, 120)], np.uint8)
@@ -72,7 +72,8 @@ def test_views_show_picture_and_labels_alike(height, width):
     assert side == 64
     for seed in range(20):
         view, view_labels = random_view(rgb, labels, np.random.default_rng(seed), 96, side)
-        assert view.shape == (64, 64, 3) and view_labels.shape == (64, 64)
+        assert view.shape == (64, 64, 3)
+        assert view_labels.shape == (64, 64)
         assert (np.abs(view[..., 0] / 100 - view_labels) < 0.5).mean() > 0.85
 
 
@@ -121,7 +122,8 @@ def test_self_training_takes_the_labels_of_the_round_and_no_others(labelled, tmp
     guided.load_state_dict(trainer.guided_weights())
     first = MaskCLIPPlus(guided, labelled, (1,), settings).own_labels(labelled.rgb(1))
     # Rounding may tip a pixel where two classes are equal.
-    assert np.mean(labelled.labels(1, "self_1") == first) > 0.99 and labelled.has_labels(1, "self_2")
+    assert np.mean(labelled.labels(1, "self_1") == first) > 0.99
+    assert labelled.has_labels(1, "self_2")
     assert np.mean(labelled.labels(1) == first) < 0.9
     assert not labelled.has_labels(0, "self_1")  # held out
     # Without the teacher's labels the second phase goes on, the first does not.
@@ -147,10 +149,12 @@ def test_a_training_from_the_start_forgets_the_rounds_of_an_earlier_one(labelled
     labelled.write_labels(1, "self_1", np.zeros((64, 80), np.uint8))
     (tmp_path / "state.pt").unlink()
     _, trainer = train(labelled, settings, tmp_path / "state.pt")
-    assert labelled.labels(1, "self_1").any() and trainer.guided_weights() is not None
+    assert labelled.labels(1, "self_1").any()
+    assert trainer.guided_weights() is not None
     (tmp_path / "state.pt").unlink()
     _, trainer = train(labelled, TrainSettings(2, self_share=0.0, batch=2), tmp_path / "state.pt")
-    assert trainer.guided_weights() is None and not list(labelled.folder.glob("self_*"))
+    assert trainer.guided_weights() is None
+    assert not list(labelled.folder.glob("self_*"))
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ def test_recipes_for_data_sets_have_the_papers_values() -> None:
     assert (clipseg.steps, clipseg.batch, clipseg.precision) == (20_000, 64, "float16")
     cris = CRISSettings.from_mapping(read("train_cris_refcoco.yaml").recipe)
     assert (cris.batch, cris.learning_rate, cris.clip_factor) == (64, 1e-4, 0.1)
-    assert cris.milestones == (cris.steps * 35 // 50,) and cris.steps == 50 * -(-120_624 // 64)
+    assert cris.milestones == (cris.steps * 35 // 50,)
+    assert cris.steps == 50 * -(-120_624 // 64)
     denseclip = DenseCLIPSettings.from_mapping(read("train_denseclip_ade20k.yaml").recipe)
     assert denseclip == DenseCLIPSettings(), "its defaults are the paper's"
     assert (denseclip.steps, denseclip.batch, denseclip.learning_rate) == (80_000, 32, 1e-4)

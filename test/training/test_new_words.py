@@ -13,7 +13,8 @@ def test_only_the_new_rows_learn() -> None:
     table = nn.Embedding(6, 4)
     before = table.weight.detach().clone()
     words = NewWords(table, [1, 4])
-    assert [name for name, _ in words.named_parameters()] == ["rows"] and set(words.state_dict()) == {"rows"}
+    assert [name for name, _ in words.named_parameters()] == ["rows"]
+    assert set(words.state_dict()) == {"rows"}
     ids = torch.tensor([[0, 1, 4], [5, 5, 1]])
     assert torch.equal(words(ids), table(ids))
     optimizer = torch.optim.AdamW(words.parameters(), lr=0.1, weight_decay=0.5)

@@ -12,7 +12,9 @@ from clip_seg_ros.training.optimizer import MixedPrecision, Schedule, load_optim
 def test_cosine_goes_from_one_to_the_floor() -> None:
     schedule = Schedule("cosine", floor=0.1)
     shares = [schedule.share(step, 100) for step in range(101)]
-    assert shares[0] == 1 and shares[100] == pytest.approx(0.1) and shares[50] == pytest.approx(0.55)
+    assert shares[0] == 1
+    assert shares[100] == pytest.approx(0.1)
+    assert shares[50] == pytest.approx(0.55)
     assert shares == sorted(shares, reverse=True)
 
 
@@ -132,7 +134,8 @@ def test_a_float16_step_that_overflows_is_left_out() -> None:
     optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
     amp.backward(layer(torch.ones(1, 2)).sum() * 1e38)
     amp.step(optimizer, list(layer.parameters()), 1.0)
-    assert torch.equal(layer.weight, before) and amp.state_dict()["scale"] == scale / 2
+    assert torch.equal(layer.weight, before)
+    assert amp.state_dict()["scale"] == scale / 2
     again = MixedPrecision("float16", torch.device("cpu"))
     again.load_state_dict(amp.state_dict())
     assert again.state_dict() == amp.state_dict()

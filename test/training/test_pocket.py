@@ -76,12 +76,14 @@ def test_examples_stand_in_for_pairs_that_a_scene_shows(recipe, few_scenes):
     batch = replace(recipe._scene_batch(np.random.default_rng(0), recipe.settings.decoder), queries=(tuple(queries),))
     texts = torch.ones(40, 32)
     changed = (recipe._with_examples(np.random.default_rng(1), batch, texts) != texts).any(dim=1)
-    assert 5 <= changed[:20].sum() <= 15 and not changed[20:].any()
+    assert 5 <= changed[:20].sum() <= 15
+    assert not changed[20:].any()
 
 
 def test_only_the_first_process_writes(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(distributed, "rank", lambda: 1)
-    assert recipe.save(tmp_path / "weights") == [] and not (tmp_path / "weights").exists()
+    assert recipe.save(tmp_path / "weights") == []
+    assert not (tmp_path / "weights").exists()
 
 
 def test_the_loss_of_masks_against_the_obvious_loop():
@@ -104,13 +106,15 @@ def test_the_loss_of_masks_against_the_obvious_loop():
 
 def test_without_anything_to_find_only_the_entropy_counts():
     terms = mask_loss(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
-    assert float(terms["dice"]) == 0 and float(terms["bce"]) > 0
+    assert float(terms["dice"]) == 0
+    assert float(terms["bce"]) > 0
 
 
 def test_unknown_settings_are_refused(pocket_settings):
     stages = {name: {"steps": 1, "batch": 1, "learning_rate": 1.0} for name in ("crops", "joint", "decoder")}
     settings = PocketSettings.from_mapping({"scenes": 1, "layers": [1, 1, 1, 1], **stages})
-    assert settings.layers == (1, 1, 1, 1) and settings.crops.scene_px == (160, 160)
+    assert settings.layers == (1, 1, 1, 1)
+    assert settings.crops.scene_px == (160, 160)
     with pytest.raises(SettingsError, match="widht.; did you mean width"):
         PocketSettings.from_mapping({"scenes": 1, "widht": 3, **stages})
     with pytest.raises(SettingsError, match="stpes.; did you mean steps"):

@@ -4,19 +4,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from nearness import assert_near
 
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.factory import build_segmenter
 from clip_seg_ros.models.text_tower import encode_text
 from clip_seg_ros.training.pocket_clip import pocket_clip
+from nearness import assert_near
 
 
 @torch.inference_mode()
 def test_more_words_change_nothing_about_those_it_knew(pocket_folder: Path) -> None:
     old = build_segmenter("clipseg-pocket", pocket_folder)
     clip, config, tokenizer = pocket_clip(pocket_folder / "clip_pocket.safetensors", ("leftmost", "cup"), 24)
-    assert tokenizer.unknown_words("the leftmost cup") == () and old.unknown_words("the leftmost cup") == ("leftmost",)
+    assert tokenizer.unknown_words("the leftmost cup") == ()
+    assert old.unknown_words("the leftmost cup") == ("leftmost",)
     assert config.text.vocab_size == tokenizer.vocab_size > old.tokenizer.vocab_size
     assert config.vision.output_stride == 32
     phrases = ["red cup", "a photo of a violet mug.", "a giraffe"]

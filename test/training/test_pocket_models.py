@@ -94,11 +94,13 @@ def test_denseclip_learns_all_but_its_texts(few_scenes, pocket_folder, tmp_path:
     same = train(recipe, tmp_path)
     texts = {f"model.text_encoder.{name}" for name, _ in recipe.model.text_encoder.named_parameters()}
     # A bias ahead of a softmax over keys changes nothing.
-    assert texts <= same and {name for name in same - texts if not name.endswith("k_proj.bias")} == set()
+    assert texts <= same
+    assert {name for name in same - texts if not name.endswith("k_proj.bias")} == set()
     (path,) = recipe.save(tmp_path / "weights")
     loaded = build_segmenter("denseclip-pocket", tmp_path / "weights")
     names = list(loaded.class_names)
-    assert path.name == "denseclip_pocket.safetensors" and names[-2:] == ["table", "floor"]
+    assert path.name == "denseclip_pocket.safetensors"
+    assert names[-2:] == ["table", "floor"]
     assert torch.allclose(answers(loaded, names), answers(recipe.model, names), atol=0.02)
 
 
@@ -126,4 +128,5 @@ def test_the_teacher_is_neither_saved_nor_trained(few_scenes, pocket_folder) -> 
 def test_only_the_first_process_writes(few_scenes, pocket_folder, tmp_path: Path, monkeypatch, name: str) -> None:
     recipe = make(name, few_scenes, pocket_folder)
     monkeypatch.setattr(distributed, "rank", lambda: 1)
-    assert recipe.save(tmp_path / "weights") == [] and not (tmp_path / "weights").exists()
+    assert recipe.save(tmp_path / "weights") == []
+    assert not (tmp_path / "weights").exists()

@@ -8,7 +8,7 @@ from clip_seg_ros.data.samples import IGNORED, DataError
 from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.training import pseudo_labels
-from clip_seg_ros.training.pseudo_labels import Labeller, LabelledPictures, LabelSettings, hard_labels, label_pictures
+from clip_seg_ros.training.pseudo_labels import LabelledPictures, Labeller, LabelSettings, hard_labels, label_pictures
 
 HUES = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200), "background": (120, 120, 120)}
 CLASSES = ("red", "green", "blue")
@@ -134,7 +134,8 @@ def test_pictures_are_labelled_once(pictures, tmp_path):
     labeller, work = make_labeller(), tmp_path / "work"
     labelled = label_pictures(FolderPictures(pictures), labeller, work)
     assert labelled.indices == (*range(6), *range(7, 13))
-    assert len(labelled.unreadable) == 1 and "05x.png is no picture" in labelled.unreadable[0]
+    assert len(labelled.unreadable) == 1
+    assert "05x.png is no picture" in labelled.unreadable[0]
     assert labeller.teacher.model.asked == 12
     rgb, labels = labelled.rgb(3), labelled.labels(3)
     assert np.array_equal(rgb, cv2.imread(str(pictures / "03.png"))[..., ::-1])
@@ -145,7 +146,8 @@ def test_pictures_are_labelled_once(pictures, tmp_path):
     (work / "labels" / "000003.png").rename(work / "labels" / "000003.part")
     again = label_pictures(FolderPictures(pictures), labeller, work)
     assert labeller.teacher.model.asked == 13
-    assert again.indices == labelled.indices and np.array_equal(again.labels(3), labels)
+    assert again.indices == labelled.indices
+    assert np.array_equal(again.labels(3), labels)
 
 
 def test_large_pictures_are_kept_smaller(tmp_path, monkeypatch):
@@ -153,7 +155,8 @@ def test_large_pictures_are_kept_smaller(tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "big.png"), np.full((80, 120, 3), HUES["red"][::-1], np.uint8))
     labelled = label_pictures(FolderPictures(tmp_path), make_labeller(), tmp_path / "work")
     assert labelled.rgb(0).shape == (40, 60, 3)
-    assert labelled.labels(0).shape == (40, 60) and (labelled.labels(0) == 0).all()
+    assert labelled.labels(0).shape == (40, 60)
+    assert (labelled.labels(0) == 0).all()
 
 
 def test_labels_of_something_else_are_not_taken(pictures, tmp_path):
@@ -168,7 +171,8 @@ def test_labels_of_something_else_are_not_taken(pictures, tmp_path):
 def test_a_tenth_is_held_out(pictures, tmp_path):
     labelled = label_pictures(FolderPictures(pictures), make_labeller(), tmp_path / "work")
     trained, held_out = labelled.split()
-    assert held_out == (0, 11) and sorted((*trained, *held_out)) == list(labelled.indices)
+    assert held_out == (0, 11)
+    assert sorted((*trained, *held_out)) == list(labelled.indices)
     with pytest.raises(DataError, match="at least 2 pictures that can be read, got 1"):
         LabelledPictures(tmp_path, (3,), ()).split()
 
@@ -186,6 +190,7 @@ def test_a_teacher_with_a_list_is_asked_about_that_list_alone():
     teacher.class_names, teacher.background_prompts = ("red", "green", "background"), ()
     labeller = Labeller(Predictor(teacher, "cpu"), ("red",), LabelSettings())
     labels = labeller(np.array([[HUES["red"], HUES["green"], HUES["background"]]] * 4, np.uint8))
-    assert labels.tolist() == [[0, 1, 1]] * 4 and labeller.class_names == ("red", "background")
+    assert labels.tolist() == [[0, 1, 1]] * 4
+    assert labeller.class_names == ("red", "background")
     with pytest.raises(ValueError, match="colors knows a fixed list of classes, without fork, spoon"):
         Labeller(Predictor(teacher, "cpu"), ("red", "fork", "spoon"), LabelSettings())

@@ -3,13 +3,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from nearness import assert_near
 from torch import nn
 
 from clip_seg_ros.training import runner as runner_module
 from clip_seg_ros.training.optimizer import Schedule
 from clip_seg_ros.training.runner import Runner, Stage
 from clip_seg_ros.training.tracking import CURVE_NAME, read_curve
+from nearness import assert_near
 
 
 class Killed(Exception):

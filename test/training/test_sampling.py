@@ -22,7 +22,8 @@ def test_every_sample_comes_once_an_epoch(count: int, batch: int) -> None:
 def test_epochs_and_seeds_differ_in_order_and_a_batch_depends_on_nothing_else() -> None:
     sampler = EpochSampler(50, 50, 0)
     first, second = sampler.indices(0), sampler.indices(1)
-    assert not np.array_equal(first, second) and not np.array_equal(first, EpochSampler(50, 50, 1).indices(0))
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, EpochSampler(50, 50, 1).indices(0))
     assert np.array_equal(EpochSampler(50, 50, 0).indices(1), second)
     assert abs(np.corrcoef(first, np.arange(50))[0, 1]) < 0.5
 
@@ -71,7 +72,9 @@ def test_batches_do_not_depend_on_threads_nor_on_what_was_loaded_before() -> Non
     assert [index for index, _ in one[2]] == sampler.indices(2).tolist()
     assert len({value for batch in one for _, value in batch}) == 42, "each sample of each batch has its own chance"
     resumed = SampleLoader(Drawn(20), sampler, 2)
-    assert resumed.load(5) == one[5] and resumed.load(6) == one[6] and resumed.load(0) == one[0]
+    assert resumed.load(5) == one[5]
+    assert resumed.load(6) == one[6]
+    assert resumed.load(0) == one[0]
     for loader in (*loaders, resumed):
         loader.close()
 
@@ -96,7 +99,8 @@ def test_samples_are_drawn_once_and_not_by_the_caller() -> None:
         loader.load(number)
     loader.close()
     assert threading.get_ident() not in data.threads
-    assert len(data.drawn) == len(set(data.drawn)) and 32 <= len(data.drawn) <= 40
+    assert len(data.drawn) == len(set(data.drawn))
+    assert 32 <= len(data.drawn) <= 40
 
 
 def test_what_a_sample_raises_reaches_the_caller() -> None:

@@ -5,12 +5,15 @@ from clip_seg_ros.training import scene_views
 
 def test_light_is_brighter_towards_one_side_and_the_same_in_all_of_a_line():
     factors = scene_views._light(np.random.default_rng(0), 50, 20, 30)
-    assert factors.shape == (50, 20, 30, 3) and factors.dtype == np.float32 and factors.min() > 0
+    assert factors.shape == (50, 20, 30, 3)
+    assert factors.dtype == np.float32
+    assert factors.min() > 0
     steps = [np.diff(factors, axis=axis) for axis in (1, 2)]
     for step in steps:
         assert np.ptp(step, axis=(1, 2)).max() < 1e-4, "a plane"
     middles = factors.mean(axis=(1, 2))
-    assert 0.5 * 0.88 <= middles.min() < 0.6 and 1.15 < middles.max() <= 1.3 * 1.12
+    assert 0.5 * 0.88 <= middles.min() < 0.6
+    assert 1.15 < middles.max() <= 1.3 * 1.12
 
 
 def test_other_textures_change_the_shade_of_the_bare_table_and_nothing_else():
@@ -19,9 +22,13 @@ def test_other_textures_change_the_shade_of_the_bare_table_and_nothing_else():
     bare[20:] = True
     for seed in range(12):
         changed = scene_views.retextured(rgb, bare, np.random.default_rng(seed))
-        assert (changed[:20] == rgb[:20]).all() and (changed[20:] != rgb[20:]).any() and changed.dtype == np.uint8
+        assert (changed[:20] == rgb[:20]).all()
+        assert (changed[20:] != rgb[20:]).any()
+        assert changed.dtype == np.uint8
         shade = changed[20:].mean(axis=(0, 1)) / rgb[20:].mean(axis=(0, 1))
-        assert 0.35 < shade.min() and shade.max() < 1.25 and np.ptp(shade) < 0.05, "the hue stays"
+        assert 0.35 < shade.min(), "the hue stays"
+        assert shade.max() < 1.25, "the hue stays"
+        assert np.ptp(shade) < 0.05, "the hue stays"
 
 
 def test_windows_are_stretched_both_ways_within_the_scene():
@@ -30,7 +37,9 @@ def test_windows_are_stretched_both_ways_within_the_scene():
     ratios = []
     for seed in range(200):
         rows, columns = scene_views.zoom(labels, np.random.default_rng(seed), 160, 160).part
-        assert 0 <= rows.start < rows.stop <= 240 and 0 <= columns.start < columns.stop <= 320
+        assert 0 <= rows.start < rows.stop <= 240
+        assert 0 <= columns.start < columns.stop <= 320
         ratios.append((rows.stop - rows.start) / (columns.stop - columns.start))
     low, high = np.exp(-scene_views._STRETCH), np.exp(scene_views._STRETCH)
-    assert low * 0.98 < min(ratios) < 0.9 and 1.1 < max(ratios) < high * 1.02
+    assert low * 0.98 < min(ratios) < 0.9
+    assert 1.1 < max(ratios) < high * 1.02

@@ -57,7 +57,8 @@ def test_without_tensorboard_there_is_still_a_curve(tmp_path: Path, monkeypatch)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.warns(UserWarning, match="TensorBoard is not installed"):
         write(tmp_path, "first", range(3))
-    assert len(read_curve(tmp_path / CURVE_NAME)) == 3 and not (tmp_path / "first").exists()
+    assert len(read_curve(tmp_path / CURVE_NAME)) == 3
+    assert not (tmp_path / "first").exists()
 
 
 def test_means_are_those_since_the_last_point() -> None:

@@ -22,8 +22,8 @@ class Format:
     matches: Callable[[Mapping[str, torch.Tensor]], bool]
     """Whether the tensors look like this layout; a damaged file still should."""
     convert: Callable[[Mapping[str, torch.Tensor], str, Mapping[str, Any]], Converted]
-    """(tensors, origin, options) -> the model. Raises WeightsError where keys are missing, unexpected or mis-shaped, and
-    ValueError where an option is unknown or missing."""
+    """(tensors, origin, options) -> the model. Raises WeightsError where keys are missing, unexpected or mis-shaped,
+    and ValueError where an option is unknown or missing."""
     options: frozenset[str]
     """What leaves no trace in the weights and may be told; the converter's own text says what each is."""
 

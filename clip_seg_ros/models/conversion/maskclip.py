@@ -195,8 +195,8 @@ def _class_names(rows: torch.Tensor, origin: str, options: Mapping[str, Any]) ->
     names = options.get("class_names")
     if names is None:
         raise WeightsError(
-            f"{origin} holds embeddings of {len(rows)} classes without their names: name them with --classes, a shipped "
-            "list or a file of one name a line"
+            f"{origin} holds embeddings of {len(rows)} classes without their names: name them with --classes, a "
+            "shipped list or a file of one name a line"
         )
     if len(names) != len(rows):
         raise WeightsError(f"{origin} holds embeddings of {len(rows)} classes, but {len(names)} names were given")

@@ -23,8 +23,8 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model")
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Reads every tensor of a weight file on the CPU, by name.
 
-    Containers are unwrapped: ``{"state_dict": ...}``, the "module." that data-parallel training puts ahead of every key,
-    and groups of tensors, whose names are joined with a slash ("proj/weight").
+    Containers are unwrapped: ``{"state_dict": ...}``, the "module." that data-parallel training puts ahead of every
+    key, and groups of tensors, whose names are joined with a slash ("proj/weight").
     Pickles are read with ``weights_only=True`` alone, so that a file can hold data but no program. Beside PyTorch's own
     kinds of data NumPy's scalars pass, which training programs record their scores as.
 

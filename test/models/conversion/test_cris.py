@@ -35,11 +35,13 @@ def test_a_training_record_is_read_with_and_without_its_prefix(
 def test_the_size_is_read_off_the_weights(tensors: dict[str, torch.Tensor]) -> None:
     config = convert(tensors, "file", OPTIONS).config
     assert config["kind"] == "cris"
-    assert config["clip"]["vision"]["layers"] == (2, 1, 1, 1) and config["clip"]["quick_gelu"]
+    assert config["clip"]["vision"]["layers"] == (2, 1, 1, 1)
+    assert config["clip"]["quick_gelu"]
     assert config["clip"]["text"]["heads"] == 4
     cris = config["cris"]
     assert (cris["fpn_out"], cris["n_layers"], cris["feed_forward"]) == ((24, 32, 48), 2, 64)
-    assert cris["input_spec"]["size"] == 416 and cris["input_spec"]["resize"] == "letterbox"
+    assert cris["input_spec"]["size"] == 416
+    assert cris["input_spec"]["resize"] == "letterbox"
 
 
 @pytest.mark.parametrize(("options", "words"), [({}, 17), ({"word_length": 22}, 22)])
@@ -49,14 +51,16 @@ def test_word_length_is_told_and_the_table_stays_whole(
     converted = convert(tensors, "file", {**OPTIONS, **options})
     model = build_from_config("cris", converted.config, converted.tensors, "file").eval()
     text = model.encode_text(["126 5 127"])
-    assert text.tokens.shape == (1, words, 32) and text.padding_mask.sum() == words - 3
+    assert text.tokens.shape == (1, words, 32)
+    assert text.padding_mask.sum() == words - 3
     assert len(model.clip.positional_embedding) == 77
     assert (model.threshold, model.competition, model.open_vocabulary) == (0.35, "sigmoid", True)
 
 
 def test_heads_are_told(tensors: dict[str, torch.Tensor]) -> None:
     eight = convert(tensors, "file", {"text_head_width": 8, "vision_head_width": 32}).config
-    assert eight["cris"]["n_heads"] == 8 and eight["clip"]["vision"]["head_width"] == 32
+    assert eight["cris"]["n_heads"] == 8
+    assert eight["clip"]["vision"]["head_width"] == 32
 
 
 @pytest.mark.parametrize(

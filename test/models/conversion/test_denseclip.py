@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from nearness import assert_near
 from safetensors.torch import load_file
 
 from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec, SlidingWindow
@@ -15,6 +14,7 @@ from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.models.denseclip import DenseCLIPConfig
 from clip_seg_ros.models.factory import build_from_config
+from nearness import assert_near
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 SHARED = {"class_names": tuple("abcdef"), "text_head_width": 8, "vision_head_width": 8}
@@ -41,7 +41,8 @@ def test_sizes_are_read_off_the_shapes(tower: str) -> None:
         head_channels=12,
         blocks=(1, 2, 3, 5) if tower == "vit" else (3, 5, 7, 11),
     )
-    assert config["embed_dim"] == 40 and config["quick_gelu"]
+    assert config["embed_dim"] == 40
+    assert config["quick_gelu"]
     assert config["text"] == {"context_length": 13, "vocab_size": 128, "width": 32, "heads": 4, "layers": 2}
     # Longer than a name may be: too long a name must be seen, not cut.
     assert config["tokenizer"] == {"kind": "ids", "vocab_size": 128, "context_length": 77}
@@ -76,8 +77,10 @@ def test_every_fault_is_named(tower: str) -> None:
     with pytest.raises(WeightsError) as caught:
         convert(damaged, "file.pth", OPTIONS[tower])
     message = str(caught.value)
-    assert message.startswith("file.pth (DenseCLIP") and "is not whole" in message
-    assert f"{removed} is missing" in message and f"{renamed} is missing" in message
+    assert message.startswith("file.pth (DenseCLIP")
+    assert "is not whole" in message
+    assert f"{removed} is missing" in message
+    assert f"{renamed} is missing" in message
     assert "neck.old is unexpected" in message
     assert f"{misshaped} is (39, 24) and should be (40, 24)" in message
 

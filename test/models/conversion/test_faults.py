@@ -45,9 +45,11 @@ def test_every_fault_is_named(case: tuple) -> None:
     with pytest.raises(WeightsError) as caught:
         convert(damaged, "file.pth", options)
     message = str(caught.value)
-    assert message.startswith("file.pth (") and "is not whole" in message
+    assert message.startswith("file.pth (")
+    assert "is not whole" in message
     assert f"{removed} is missing" in message
-    assert f"{renamed} is missing" in message and f"{renamed}_old is unexpected" in message
+    assert f"{renamed} is missing" in message
+    assert f"{renamed}_old is unexpected" in message
     right, wrong = tuple(tensors[misshaped].shape), tuple(damaged[misshaped].shape)
     assert f"{misshaped} is {wrong} and should be {right}" in message
 

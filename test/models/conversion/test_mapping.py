@@ -37,9 +37,12 @@ def test_joins_turns_and_reshapes() -> None:
     built = build(tensors)
     assert built.keys() == WANTED.keys()
     assert built["qkv"].equal(torch.arange(12.0).reshape(6, 2))
-    assert built["proj"].equal(tensors["head.weight"].T) and built["proj"].is_contiguous()
-    assert built["pool"].equal(torch.arange(20.0).reshape(4, 5)) and built["pool"].dtype == torch.float32
-    assert built["scale"] == 7 and built["scale"].dtype == torch.int64
+    assert built["proj"].equal(tensors["head.weight"].T)
+    assert built["proj"].is_contiguous()
+    assert built["pool"].equal(torch.arange(20.0).reshape(4, 5))
+    assert built["pool"].dtype == torch.float32
+    assert built["scale"] == 7
+    assert built["scale"].dtype == torch.int64
 
 
 def test_every_fault_is_named_in_the_words_of_the_file() -> None:
@@ -66,7 +69,8 @@ def test_known_extras_may_be_left_out() -> None:
 
 def test_looking_into_a_file() -> None:
     tensors = {f"blocks.{index}.weight": torch.ones(1) for index in range(12)} | {"blocks.norm": torch.ones(1)}
-    assert count_blocks(tensors, "blocks.") == 12 and count_blocks(tensors, "layers.") == 0
+    assert count_blocks(tensors, "blocks.") == 12
+    assert count_blocks(tensors, "layers.") == 0
     assert require(tensors, "blocks.3.weight", "file").equal(torch.ones(1))
     with pytest.raises(WeightsError, match=r"file is not whole: blocks\.12\.weight is missing"):
         require(tensors, "blocks.12.weight", "file")

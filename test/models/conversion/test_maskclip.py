@@ -86,7 +86,8 @@ def test_the_authors_files_equal_their_source(clip: Tensors, kind: str) -> None:
     assert opened.tensors.keys() == source.keys()
     assert all(torch.equal(opened.tensors[key], source[key]) for key in source)
     model = build_from_config("opened", opened.config, opened.tensors, "file")
-    assert model.open_vocabulary and model.encode_templates(torch.tensor([[[126, 5, 127, 0]]])).pooled.isfinite().all()
+    assert model.open_vocabulary
+    assert model.encode_templates(torch.tensor([[[126, 5, 127, 0]]])).pooled.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", ["clip_weights", "segmentor"])
@@ -97,7 +98,8 @@ def test_the_authors_files_with_a_list_of_classes(clip: Tensors, kind: str) -> N
     assert torch.equal(converted.tensors["text_embeddings"], rows)
     assert not any(key.startswith("text.") for key in converted.tensors)
     model = build_from_config("closed", converted.config, converted.tensors, "file").eval()
-    assert model.class_names == CLASSES and model.background_prompts == ()
+    assert model.class_names == CLASSES
+    assert model.background_prompts == ()
     assert torch.equal(model.encode_text(("box", "cup")).pooled, rows[[2, 0]])
 
 
@@ -118,11 +120,14 @@ def test_faults_have_the_names_of_the_file(clip: Tensors, kind: str) -> None:
     with pytest.raises(WeightsError) as caught:
         convert(file, "file.pth", {**HEADS, "clip": clip})
     message = str(caught.value)
-    assert f"{removed} is missing" in message and f"{renamed} is missing" in message
+    assert f"{removed} is missing" in message
+    assert f"{renamed} is missing" in message
     assert f"{renamed}_old is unexpected" in message
     size = len(file[misshaped])
     assert f"{misshaped} is ({size},) and should be ({size + 1},)" in message
-    assert message.count(" is missing") == 2 and message.count(" unexpected") == 1 and message.count("should be") == 1
+    assert message.count(" is missing") == 2
+    assert message.count(" unexpected") == 1
+    assert message.count("should be") == 1
 
 
 def test_faults_of_projections_have_the_names_of_the_file(clip: Tensors) -> None:
@@ -174,7 +179,8 @@ def test_bookkeeping_of_openai_is_left_out(clip: Tensors) -> None:
 
 def test_options(clip: Tensors) -> None:
     plain = convert(clip, "clip", HEADS).config
-    assert plain["clip"]["quick_gelu"] and not plain["maskclip"]["official_tower"]
+    assert plain["clip"]["quick_gelu"]
+    assert not plain["maskclip"]["official_tower"]
     assert plain["maskclip"]["input_spec"]["mean"] == CLIP_MEAN
     told = convert(
         clip,
@@ -188,7 +194,8 @@ def test_options(clip: Tensors) -> None:
             "pamr_iterations": 3,
         },
     ).config
-    assert not told["clip"]["quick_gelu"] and told["maskclip"]["official_tower"]
+    assert not told["clip"]["quick_gelu"]
+    assert told["maskclip"]["official_tower"]
     own = told["maskclip"]
     assert own["input_spec"]["mean"] == IMAGENET_MEAN
     assert (own["key_smoothing"], own["prompt_denoising"], own["pamr_iterations"]) == (1.0, 0.5, 3)

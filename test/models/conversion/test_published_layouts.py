@@ -184,7 +184,8 @@ def test_converts_loads_and_runs(published: Callable, name: str) -> None:
     model: PromptableSegmenter = build_from_config(name, converted.config, converted.tensors, name).eval()
     prompts = PHRASES if model.class_names is None else model.class_names
     logits = model.decode(model.encode_image(torch.randn(1, 3, side, side)), model.encode_text(prompts))
-    assert logits.shape[:2] == (1, len(prompts)) and logits.isfinite().all()
+    assert logits.shape[:2] == (1, len(prompts))
+    assert logits.isfinite().all()
     assert logits.std() > 0
 
 
@@ -200,9 +201,11 @@ def test_every_fault_is_named(published: Callable, name: str) -> None:
     with pytest.raises(WeightsError) as caught:
         convert(tensors, name, options_of(name, published, empty=True))
     message = str(caught.value)
-    assert message.startswith(f"{name} (") and "is not whole" in message
+    assert message.startswith(f"{name} (")
+    assert "is not whole" in message
     assert f"{removed} is missing" in message
-    assert f"{renamed} is missing" in message and f"{renamed}x is unexpected" in message
+    assert f"{renamed} is missing" in message
+    assert f"{renamed}x is unexpected" in message
     # The axes of length 1 of a 1x1 convolution do not matter where it is a matrix here.
     right = (tuple(whole.shape), tuple(side for side in whole.shape if side != 1))
     found = f"{misshaped} is {tuple(tensors[misshaped].shape)} and should be"

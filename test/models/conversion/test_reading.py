@@ -85,7 +85,8 @@ def test_a_torchscript_archive(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(module), str(tmp_path / "ViT-B-16.pt"))
     found = read_tensors(tmp_path / "ViT-B-16.pt")
     assert found.keys() == {"conv1.weight", "input_resolution"}
-    assert found["conv1.weight"].equal(module.conv1.weight) and found["conv1.weight"].dtype == torch.float16
+    assert found["conv1.weight"].equal(module.conv1.weight)
+    assert found["conv1.weight"].dtype == torch.float16
     assert found["input_resolution"] == 224
 
 
