@@ -156,7 +156,7 @@ def _swapped(word: str, words: Sequence[str]) -> str:
 def _one_letter_off(word: str, words: Sequence[str]) -> str:
     """Returns the word that has another letter within: "cip" for "cup"."""
     for each in words:
-        if len(each) == len(word) and (each[0], each[-1]) == (word[0], word[-1]):
-            if sum(a != b for a, b in zip(each, word)) == 1:
-                return each
+        alike = len(each) == len(word) and (each[0], each[-1]) == (word[0], word[-1])
+        if alike and sum(a != b for a, b in zip(each, word)) == 1:
+            return each
     return ""

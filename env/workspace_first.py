@@ -8,6 +8,7 @@ settles which of the two it is. The workspace's files are links to the clone's, 
 
 import sys
 import sysconfig
+from contextlib import suppress
 from pathlib import Path
 
 MODULE = "clip_seg_ros_workspace_first"
@@ -23,7 +24,5 @@ def install() -> None:
 if __name__ == "__main__" and "--install" in sys.argv:
     install()
 elif __name__ == MODULE:
-    try:
+    with suppress(ModuleNotFoundError):
         import clip_seg_ros  # noqa: F401
-    except ModuleNotFoundError:
-        pass

@@ -13,7 +13,7 @@ import pytest
 # The tests' folders are not on Python's path, and this one holds what all of them share.
 sys.path.append(str(Path(__file__).parent / "support"))
 
-from domains import reserve_domain  # noqa: E402
+from domains import reserve_domain
 
 # Before anything imports rclpy. Another domain for each run: it must neither hear nor command a robot on this network,
 # nor another run on this machine.

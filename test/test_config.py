@@ -23,7 +23,7 @@ def test_a_mapping_replaces_what_it_names():
 
 
 def test_unknown_names_are_named():
-    with pytest.raises(ValueError, match="unknown settings: thresold, zoom; the known ones are .*threshold"):
+    with pytest.raises(ValueError, match=r"unknown settings: thresold, zoom; the known ones are .*threshold"):
         ReferringConfig.from_mapping({"zoom": 1, "thresold": 0.4, "device": "cpu"})
 
 

@@ -20,7 +20,7 @@ SUPPORT = Path(__file__).parent / "support"
 def test_a_limit_goes_by_the_largest_value() -> None:
     expected = torch.tensor([100.0, 1e-3])
     assert_near(expected + torch.tensor([0.0, 9e-4]), expected, relative=1e-5)
-    with pytest.raises(AssertionError, match="1.1e-05 of them, 1e-05 is allowed; 1 of 2"):
+    with pytest.raises(AssertionError, match=r"1.1e-05 of them, 1e-05 is allowed; 1 of 2"):
         assert_near(expected + torch.tensor([0.0, 1.1e-3]), expected, relative=1e-5)
     with pytest.raises(AssertionError, match="is allowed"):
         assert_near(expected + 1e-4, expected, relative=1e-5, scale=1.0)

@@ -88,7 +88,7 @@ def test_nothing_found_says_where_it_looked(tmp_path: Path, module_at, monkeypat
     module_at(tmp_path / "clip_seg_ros")
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path / "workspace"))
 
-    with pytest.raises(FileNotFoundError, match="setup.bash") as error:
+    with pytest.raises(FileNotFoundError, match=r"setup.bash") as error:
         resources.share_dir()
 
     assert str(tmp_path / "workspace/share/clip_seg_ros") in str(error.value)
@@ -166,7 +166,7 @@ def test_every_list_has_its_classes_in_order(name: str) -> None:
 
 
 def test_an_unknown_list_is_refused() -> None:
-    with pytest.raises(ValueError, match='no class list "ade": use ade20k, cityscapes19, .*voc20'):
+    with pytest.raises(ValueError, match=r'no class list "ade": use ade20k, cityscapes19, .*voc20'):
         class_list("ade")
 
 

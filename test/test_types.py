@@ -68,7 +68,7 @@ def test_distortion_is_checked(distortion, message):
     ],
 )
 def test_a_box_is_checked(change, message):
-    good = dict(center_m=(0.0, 0.0, 1.0), size_m=(0.2, 0.1, 0.0), orientation_xyzw=(0.0, 0.0, 0.0, 1.0))
+    good = {"center_m": (0.0, 0.0, 1.0), "size_m": (0.2, 0.1, 0.0), "orientation_xyzw": (0.0, 0.0, 0.0, 1.0)}
     OrientedBox(**good)
     with pytest.raises(ValueError, match=message):
         OrientedBox(**(good | change))
@@ -111,15 +111,15 @@ def test_masks_come_one_a_prompt(values):
     ],
 )
 def test_a_region_is_checked(change, message):
-    good = dict(
-        prompt="cup",
-        id=1,
-        score=0.9,
-        mask=np.ones((4, 6), bool),
-        box_px=(0, 0, 6, 4),
-        centroid_px=(2.5, 1.5),
-        area_px=24,
-    )
+    good = {
+        "prompt": "cup",
+        "id": 1,
+        "score": 0.9,
+        "mask": np.ones((4, 6), bool),
+        "box_px": (0, 0, 6, 4),
+        "centroid_px": (2.5, 1.5),
+        "area_px": 24,
+    }
     assert ObjectRegion(**good).position_m is None
     assert ObjectRegion(**good).box_m is None
     with pytest.raises(ValueError, match=message):

@@ -152,7 +152,7 @@ class BagPictures:
             raise DataError(f"{bag} holds the topic {self.topic}, but not one picture on it")
 
     def __len__(self) -> int:
-        return -(-self._messages // self._every)
+        return (self._messages + self._every - 1) // self._every
 
     def __iter__(self) -> Iterator[Picture]:
         with _opened(self._bag) as reader:

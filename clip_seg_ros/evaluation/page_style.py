@@ -15,7 +15,7 @@ h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 32px 0 12
 .summary { display: flex; flex-wrap: wrap; gap: 20px; align-items: flex-start; }
 .summary > * { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 12px; }
 svg { width: 460px; max-width: 100%; height: auto; }
-svg text { font: 11px system-ui, sans-serif; fill: currentColor; } 
+svg text { font: 11px system-ui, sans-serif; fill: currentColor; }
 svg .grid { stroke: var(--line); } svg .mark { stroke: var(--soft); stroke-dasharray: 4 3; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--soft); } th, td { padding: 2px 14px 2px 0; }

@@ -16,6 +16,7 @@ threshold:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -103,7 +104,7 @@ class ThresholdSweep:
         Raises:
             ValueError: there is none, or they do not rise.
         """
-        if not thresholds or any(b <= a for a, b in zip(thresholds, thresholds[1:])):
+        if not thresholds or any(b <= a for a, b in pairwise(thresholds)):
             raise ValueError(f"thresholds must rise, got {thresholds}")
         self.thresholds = thresholds
         zeros = np.zeros(len(thresholds), np.int64)

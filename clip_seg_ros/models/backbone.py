@@ -60,7 +60,9 @@ from open_clip.model import (  # noqa: E402
 )
 from open_clip.modified_resnet import ModifiedResNet  # noqa: E402
 from open_clip.pretrained import get_pretrained_cfg  # noqa: E402
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock, TextTransformer, VisionTransformer  # noqa: E402
+from open_clip.transformer import QuickGELU as QuickGELU  # noqa: E402
+from open_clip.transformer import ResidualAttentionBlock as ResidualAttentionBlock  # noqa: E402
+from open_clip.transformer import TextTransformer, VisionTransformer  # noqa: E402
 
 VisionTower = VisionTransformer | ModifiedResNet
 TextTower = CLIP | TextTransformer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -147,10 +148,8 @@ def file_in_folders(name: str, weights_dir: Path | None = None) -> Path:
         ValueError: There is no such file in them; of other folders nothing is told.
     """
     folders = [weights_dir, resources.cache_dir()]
-    try:
+    with suppress(FileNotFoundError):
         folders.append(resources.weights_dir())
-    except FileNotFoundError:
-        pass
     try:
         path = Path(name).expanduser()
         for folder in (folder.resolve() for folder in folders if folder is not None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -264,7 +265,7 @@ class ResNetTaps(VisionTaps):
 
 
 def _require_ascending(what: str, indices: Sequence[int], lowest: int, highest: int) -> None:
-    ascending = all(a < b for a, b in zip(indices, indices[1:], strict=False))
+    ascending = all(a < b for a, b in pairwise(indices))
     if not indices or not ascending or indices[0] < lowest or indices[-1] > highest:
         raise ValueError(f"{what} numbers must ascend within {lowest}..{highest}, got {tuple(indices)}")
 

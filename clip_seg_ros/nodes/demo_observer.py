@@ -13,11 +13,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
-import rclpy
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -135,24 +135,27 @@ class DemoObserver(Node):
             meaning = parse_command(command)
             ended = None
             if meaning.model is not None:
-                ended = self._wait_for(lambda: self._status_of(first.command_id, _MODEL_ENDS))
+                ended = self._wait_for_status(first.command_id, _MODEL_ENDS)
             if meaning.verb == "describe":
-                ended = self._wait_for(lambda: self._status_of(first.command_id, _PHRASES_END))
+                ended = self._wait_for_status(first.command_id, _PHRASES_END)
             if not first.prompts or (ended is not None and ended.state == CommandStatus.FAILED):
                 return first, ended, None
-            outcome = self._wait_for(lambda: self._status_of(first.command_id, _PHRASES_END))
+            outcome = self._wait_for_status(first.command_id, _PHRASES_END)
             if outcome.state == CommandStatus.FAILED:
                 return first, outcome, None
             stamp_ns = Time.from_msg(outcome.header.stamp).nanoseconds
             if stamp_ns >= since_ns:
-                return first, outcome, self._wait_for(lambda: self._complete_image(stamp_ns, first.prompts))
+                return first, outcome, self._wait_for(partial(self._complete_image, stamp_ns, first.prompts))
             # An image of the scene before was still on its way.
 
     def _send(self, command: str) -> CommandStatus:
         with self._changed:
             self._statuses.clear()
         self._command.publish(String(data=command))
-        return self._wait_for(lambda: self._status_of(None, _IMMEDIATE))
+        return self._wait_for_status(None, _IMMEDIATE)
+
+    def _wait_for_status(self, command_id: int | None, states: Sequence[int]) -> CommandStatus:
+        return self._wait_for(lambda: self._status_of(command_id, states))
 
     def _status_of(self, command_id: int | None, states: Sequence[int]) -> CommandStatus | None:
         for status in self._statuses:
@@ -162,9 +165,9 @@ class DemoObserver(Node):
 
     def _complete_image(self, since_ns: int, prompts: Sequence[str]) -> dict[str, Any] | None:
         for stamp_ns, image in sorted(self._images.items()):
-            if stamp_ns >= since_ns and all(name in image for name in _RESULTS):
-                if list(image["objects"].prompts) == list(prompts):
-                    return image | {"stamp_ns": stamp_ns}
+            complete = stamp_ns >= since_ns and all(name in image for name in _RESULTS)
+            if complete and list(image["objects"].prompts) == list(prompts):
+                return image | {"stamp_ns": stamp_ns}
         return None
 
     def _wait_for(self, find: Callable[[], Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -90,10 +91,8 @@ class _Server(ActionServer):
         return sum(future not in self._sent for future in list(getattr(self, "_result_futures", {}).values()))
 
     def _send_result_response(self, request_header: Any, future: Future) -> None:
-        try:
+        with suppress(InvalidHandle):  # closed before a result could be sent in time
             super()._send_result_response(request_header, future)
-        except InvalidHandle:
-            pass  # closed before a result could be sent in time
         self._sent.add(future)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -124,10 +125,8 @@ class ImagePrompts:
                 response.message = f'there is no image prompt "{name}"; there are: {there}'
                 return response
             del self._examples[name]
-            try:
+            with suppress(KeyError, RuntimeError):  # the present model never learnt it
                 self._node.host.predictor.remove_image_prompt(name)
-            except (KeyError, RuntimeError):
-                pass  # the present model never learnt it
         self._on_change(name)
         response.success, response.message = True, f'"{name}" means its words again'
         return response

@@ -106,7 +106,7 @@ class Layouts:
 
 def bare(frame: str) -> str:
     """A frame's name as tf2 keeps it, which drops a slash in front."""
-    return frame[1:] if frame.startswith("/") else frame
+    return frame.removeprefix("/")
 
 
 def transforms_of(raw: bytes) -> list[TransformStamped]:

@@ -132,10 +132,10 @@ def _surface(region: ObjectRegion, depth_m: np.ndarray, intrinsics: CameraIntrin
     core = _core(mask, valid, depth)
     nearest, farthest = _depth_range(depth[core])
     behind = core & (depth > farthest)
-    if np.count_nonzero(behind) >= MIN_NEAR_SHARE * np.count_nonzero(core):
-        # A bowl's far wall, seen over its near one, ends with the mask; a table behind would go on.
-        if not _goes_on(depth, behind, mask):
-            farthest = np.inf
+    much_behind = np.count_nonzero(behind) >= MIN_NEAR_SHARE * np.count_nonzero(core)
+    # A bowl's far wall, seen over its near one, ends with the mask; a table behind would go on.
+    if much_behind and not _goes_on(depth, behind, mask):
+        farthest = np.inf
     kept = valid & (depth >= nearest) & (depth <= farthest)
     kept &= core | _continues(depth, kept & core)
     y, x = np.nonzero(kept)

@@ -117,11 +117,12 @@ def scenes(seed: int, frames: int) -> Iterator[Scene]:
     count = 1
     while True:
         for motion in rng.permutation(MOTIONS):
-            for scene in _stretch(scene, str(motion), rng):
+            for moved in _stretch(scene, str(motion), rng):
                 if count == frames:
                     return
-                yield scene
+                yield moved
                 count += 1
+                scene = moved
 
 
 def noisy_rgb(rgb: np.ndarray, rng: np.random.Generator, sigma: float = RGB_SIGMA) -> np.ndarray:
@@ -192,7 +193,7 @@ def _camera_path(camera: CameraPose, progress: np.ndarray, rng: np.random.Genera
     distance = float(np.linalg.norm(offset))
     start = np.array([np.arctan2(offset[1], offset[0]), np.arcsin(offset[2] / distance), distance])
     turn = np.radians(rng.uniform(4, 12)) * rng.choice([-1, 1])
-    goal = start + [turn, np.radians(rng.uniform(-5, 5)), rng.uniform(-0.08, 0.08)]
+    goal = start + np.array([turn, np.radians(rng.uniform(-5, 5)), rng.uniform(-0.08, 0.08)])
     goal[1:] = np.clip(goal[1:], [np.radians(26), 0.64], [np.radians(62), 1.02])
     new_target = np.array([*rng.uniform(-0.05, 0.05, size=2), rng.uniform(0.0, 0.05)])
     path = []

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,8 @@ def _size(path: Path) -> int:
     total = 0
     for folder, _, files in os.walk(path):
         for name in files:
-            try:
+            with suppress(OSError):  # removed meanwhile
                 total += os.lstat(os.path.join(folder, name)).st_size
-            except OSError:  # removed meanwhile
-                pass
     return total
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 LOG_LINES_SHOWN = 12
@@ -95,7 +96,5 @@ def _end_with_parent() -> None:
 
 def _signal_group(child: subprocess.Popen[str], number: int) -> None:
     # The group's id is the child's; it stays taken while any member lives, also after the child itself has ended.
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(child.pid, number)
-    except ProcessLookupError:
-        pass

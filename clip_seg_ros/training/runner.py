@@ -11,7 +11,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Stage:
     """The learning rate rises linearly over so many steps; 0: not at all."""
     clip_norm: float = 1.0
     """Longest gradient over all parameters; ``math.inf``: any."""
-    schedule: Schedule = Schedule()
+    schedule: Schedule = field(default_factory=Schedule)
     rate_factors: tuple[tuple[str, float], ...] = ()
     """(start of parameters' names in ``trained``, factor on their learning rate); see ``optimizer.make_adamw``."""
     betas: tuple[float, float] = (0.9, 0.98)

@@ -47,7 +47,7 @@ def test_pictures_come_in_the_order_of_their_numbers(root: Path) -> None:
 def test_what_is_wrong_is_said(root: Path) -> None:
     with pytest.raises(DataError, match="split is 'val'; it may be training, validation"):
         Ade20k(root, "val")
-    with pytest.raises(DataError, match="no folder .*elsewhere/images/training.*ADEChallengeData2016"):
+    with pytest.raises(DataError, match=r"no folder .*elsewhere/images/training.*ADEChallengeData2016"):
         Ade20k(root / "elsewhere", "training")
     (root / "annotations" / "training" / "ADE_train_00000002.png").unlink()
     with pytest.raises(DataError, match=r"annotations/training/ADE_train_00000002\.png is missing"):

@@ -1,6 +1,7 @@
 """COCO's masks against a slow reading of their definition, and against what COCO's own tools gave."""
 
 import json
+from itertools import pairwise
 from math import ceil
 
 import numpy as np
@@ -44,7 +45,7 @@ def slow_polygon(polygon, height, width):
     corners = [(int(5 * x + 0.5), int(5 * y + 0.5)) for x, y in zip(polygon[::2], polygon[1::2])]
     meetings = {column: [] for column in range(width)}
     outline = slow_outline(corners)
-    for (x0, y0), (x1, y1) in zip(outline, outline[1:]):
+    for (x0, y0), (x1, y1) in pairwise(outline):
         column, fine = divmod(min(x0, x1), 5)
         if x0 != x1 and fine == 2 and column in meetings:
             meetings[column].append(min(max((min(y0, y1) + 0.5) / 5 - 0.5, 0), height))
@@ -138,10 +139,10 @@ def test_wrong_masks_are_refused(segmentation, message):
 
 def test_json_files_say_what_is_wrong_with_them(tmp_path):
     path = tmp_path / "instances.json"
-    with pytest.raises(DataError, match="instances.json is missing: fetch it"):
+    with pytest.raises(DataError, match=r"instances.json is missing: fetch it"):
         read_json(path, "fetch it")
     path.write_text(json.dumps([{"id": 1}, {"id": 2}])[:-4])
-    with pytest.raises(DataError, match="instances.json is no whole JSON file .*: fetch it"):
+    with pytest.raises(DataError, match=r"instances.json is no whole JSON file .*: fetch it"):
         read_json(path, "fetch it")
     path.write_text(json.dumps([{"id": 1}, {"id": 2}]))
     assert read_json(path, "fetch it", lambda entry: entry["id"]) == [1, 2]

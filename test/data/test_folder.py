@@ -95,7 +95,7 @@ def test_all_wrong_rows_are_named_at_once(root):
         "  line 5: the image is empty",
     ]
     (root / "phrases.csv").write_text(HEADER + 13 * "images/none.png,,a cup\n")
-    with pytest.raises(DataError, match="line 11: .*\n  and 3 more$"):
+    with pytest.raises(DataError, match=r"line 11: .*\n  and 3 more$"):
         PhraseFolder(root)
 
 
@@ -122,10 +122,10 @@ def test_wrong_tables_are_said_in_words(root, table, message):
 
 
 def test_missing_folders_and_tables_are_said_in_words(root):
-    with pytest.raises(DataError, match="there is no folder .*nowhere: a data set of your own is a folder"):
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere: a data set of your own is a folder"):
         PhraseFolder(root / "nowhere")
     (root / "phrases.csv").unlink()
-    with pytest.raises(DataError, match="phrases.csv is missing: a data set of your own"):
+    with pytest.raises(DataError, match=r"phrases.csv is missing: a data set of your own"):
         PhraseFolder(root)
 
 
@@ -136,12 +136,14 @@ def test_sizes_and_channels_are_checked_before_anything_is_trained(root):
         PhraseFolder(root)
     assert str(failure.value).splitlines() == [
         f"{root / 'phrases.csv'}:",
-        "  line 2: masks/desk_cup.png is 32 x 12 pixels and images/desk.jpg is 32 x 24; a mask must be as large as its "
-        "picture",
+        (
+            "  line 2: masks/desk_cup.png is 32 x 12 pixels and images/desk.jpg is 32 x 24; a mask must be as large as "
+            "its picture"
+        ),
         f"  line 5: {root / 'masks' / 'shelf.png'} has 3 channels; label images have one",
     ]
     (root / "images" / "desk.jpg").write_text("no picture")
-    with pytest.raises(DataError, match="line 2: .*desk.jpg is no picture that can be read"):
+    with pytest.raises(DataError, match=r"line 2: .*desk.jpg is no picture that can be read"):
         PhraseFolder(root)
 
 
@@ -158,11 +160,11 @@ def test_a_picture_that_the_camera_turned_has_the_size_that_it_is_read_with(root
 def test_pictures_and_masks_are_checked_when_they_are_read(root):
     data = PhraseFolder(root)
     cv2.imwrite(str(root / "masks" / "desk_cup.png"), np.zeros((12, 32), np.uint8))
-    with pytest.raises(DataError, match="phrases.csv, line 2: masks/desk_cup.png is 32 x 12 pixels and images/"):
+    with pytest.raises(DataError, match=r"phrases.csv, line 2: masks/desk_cup.png is 32 x 12 pixels and images/"):
         data[0]
     cv2.imwrite(str(root / "masks" / "desk_cup.png"), np.zeros((24, 32, 3), np.uint8))
-    with pytest.raises(DataError, match="phrases.csv, line 2: .*desk_cup.png has 3 channels"):
+    with pytest.raises(DataError, match=r"phrases.csv, line 2: .*desk_cup.png has 3 channels"):
         data[0]
     (root / "images" / "shelf.png").write_text("no picture")
-    with pytest.raises(DataError, match="phrases.csv, line 5: .*shelf.png is no picture"):
+    with pytest.raises(DataError, match=r"phrases.csv, line 5: .*shelf.png is no picture"):
         data[2]

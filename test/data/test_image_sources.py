@@ -23,8 +23,8 @@ def picture(seed, height=12, width=17):
 
 
 def header(stamp):
-    Time, Header = ROS.types["builtin_interfaces/msg/Time"], ROS.types["std_msgs/msg/Header"]
-    return Header(stamp=Time(sec=stamp, nanosec=0), frame_id="camera")
+    time = ROS.types["builtin_interfaces/msg/Time"](sec=stamp, nanosec=0)
+    return ROS.types["std_msgs/msg/Header"](stamp=time, frame_id="camera")
 
 
 def raw(pixels, encoding="rgb8", stamp=0, padding=0):
@@ -178,12 +178,12 @@ def test_pictures_of_a_folder(tmp_path):
     assert len(source) == 3
     assert np.array_equal(first.read(), picture(7))
     assert np.array_equal(last.read(), picture(5))
-    with pytest.raises(DataError, match="broken.jpg is no picture"):
+    with pytest.raises(DataError, match=r"broken.jpg is no picture"):
         broken.read()
 
 
 def test_a_folder_without_pictures(tmp_path):
-    with pytest.raises(DataError, match="holds no pictures: looked in it and below for .png, .jpg"):
+    with pytest.raises(DataError, match=r"holds no pictures: looked in it and below for .png, .jpg"):
         FolderPictures(tmp_path)
     with pytest.raises(DataError, match="no folder"):
         FolderPictures(tmp_path / "nowhere")
@@ -206,9 +206,8 @@ def test_a_bag_with_a_hole_ends_with_a_clear_error(tmp_path):
     content = bytearray(path.read_bytes())
     content[30_000:200_000] = bytes(170_000)
     path.write_bytes(content)
-    with pytest.raises(DataError, match="is damaged|cannot be read|no bag that can be read|cut short"):
-        for item in BagPictures(bag):
-            item.read()
+    with pytest.raises(DataError, match=r"is damaged|cannot be read|no bag that can be read|cut short"):
+        [item.read() for item in BagPictures(bag)]
 
 
 def test_scene_pictures_are_the_scenes_of_their_seeds():

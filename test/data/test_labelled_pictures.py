@@ -44,7 +44,7 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path: Path) -> None:
     dataset = LabelledPictures([LabelledPicture(tmp_path / "a.jpg", tmp_path / "a.png", "a")], ("cat",), {0: 0})
 
     assert len(dataset) == 1
-    with pytest.raises(DataError, match="a.jpg is missing"):
+    with pytest.raises(DataError, match=r"a.jpg is missing"):
         dataset[0]
 
 
@@ -91,7 +91,7 @@ def test_a_missing_or_empty_list_is_said(tmp_path: Path) -> None:
 
 
 def test_missing_folders_and_files_are_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no folder .*images. The layout is so"):
+    with pytest.raises(DataError, match=r"no folder .*images. The layout is so"):
         names_in(tmp_path / "images", ".jpg", "The layout is so.")
     (tmp_path / "._a.jpg").touch()
     (tmp_path / "a.png").touch()

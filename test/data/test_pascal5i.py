@@ -167,5 +167,5 @@ def test_what_is_wrong_is_said(root: Path) -> None:
         Pascal5i(root, 4, "val")
     with pytest.raises(DataError, match="split is 'test'; it may be train, trainaug, val"):
         Pascal5i(root, 0, "test")
-    with pytest.raises(DataError, match="no picture of the list val.txt .* shows a class of this split of fold 3"):
+    with pytest.raises(DataError, match=r"no picture of the list val.txt .* shows a class of this split of fold 3"):
         Pascal5i(root, 3, "val")

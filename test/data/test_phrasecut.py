@@ -121,11 +121,11 @@ def test_wrong_calls_and_broken_files_are_said_in_words(root):
 
 def test_pictures_of_another_size_are_refused(root):
     cv2.imwrite(str(root / "images" / "7.jpg"), np.zeros((HEIGHT // 2, WIDTH, 3), np.uint8))
-    with pytest.raises(DataError, match="7.jpg is 40 x 15 pixels and 40 x 30 in image_data_split.json"):
+    with pytest.raises(DataError, match=r"7.jpg is 40 x 15 pixels and 40 x 30 in image_data_split.json"):
         PhraseCut(root, "val")[0]
 
 
 def test_pictures_that_are_not_listed_are_refused(root):
     (root / "image_data_split.json").write_text(json.dumps([{"image_id": 7, "width": 40, "height": 30}]))
-    with pytest.raises(DataError, match="image_data_split.json does not list picture 9"):
+    with pytest.raises(DataError, match=r"image_data_split.json does not list picture 9"):
         PhraseCut(root, "val")

@@ -1,6 +1,7 @@
 import json
 import pickle
 import shutil
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ COLUMNS = {"size": [HEIGHT, WIDTH], "counts": [2 * HEIGHT, 3 * HEIGHT, (WIDTH - 
 class Python2Pickler(pickle._Pickler):
     """Writes strings as Python 2 did, in its protocol 0: the published files are made so."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 
     def save_python2_str(self, text):
         self.write(b"S" + repr(text.encode("latin1"))[1:].encode() + b"\n")
@@ -141,7 +142,7 @@ def test_pictures_may_lie_elsewhere(root, tmp_path):
     with pytest.raises(DataError, match="train2014 is missing: it is COCO's folder of training pictures of 2014"):
         RefCOCO(root, "refcoco", "val")
     (tmp_path / "coco" / "COCO_train2014_000000000099.jpg").unlink()
-    with pytest.raises(DataError, match="COCO_train2014_000000000099.jpg is missing: the folder must hold all"):
+    with pytest.raises(DataError, match=r"COCO_train2014_000000000099.jpg is missing: the folder must hold all"):
         RefCOCO(root, "refcoco", "val", images=tmp_path / "coco")[0]
 
 
@@ -173,15 +174,15 @@ def test_pickles_cannot_run_anything(root, protocol, capsys):
 
 def test_files_that_do_not_belong_together_are_refused(root):
     write_refs(root / "refcoco" / "refs(unc).p", [*REFS, ref(9, 777, 99, "val", "a dog")])
-    with pytest.raises(DataError, match="instances.json lacks annotation 777 on picture 99, which ref 9 is about"):
+    with pytest.raises(DataError, match=r"instances.json lacks annotation 777 on picture 99, which ref 9 is about"):
         RefCOCO(root, "refcoco", "val")
     assert len(RefCOCO(root, "refcoco", "train")) == 2
     write_refs(root / "refcoco" / "refs(unc).p", [{"ref_id": 1}])
-    with pytest.raises(DataError, match="not as published: KeyError.'split'"):
+    with pytest.raises(DataError, match=r"not as published: KeyError.'split'"):
         RefCOCO(root, "refcoco", "val")
     write_refs(root / "refcoco" / "refs(unc).p", REFS)
     (root / "refcoco" / "instances.json").write_text("[]")
-    with pytest.raises(DataError, match="instances.json is not as published"):
+    with pytest.raises(DataError, match=r"instances.json is not as published"):
         RefCOCO(root, "refcoco", "val")
 
 
@@ -189,7 +190,7 @@ def test_wrong_sizes_and_masks_name_the_sample(root):
     path = root / "refcoco" / "instances.json"
     whole = path.read_text()
     path.write_text(whole.replace(f'"width": {WIDTH}', '"width": 640'))
-    with pytest.raises(DataError, match="000000000099.jpg is 32 x 24 pixels and 640 x 24 in instances.json"):
+    with pytest.raises(DataError, match=r"000000000099.jpg is 32 x 24 pixels and 640 x 24 in instances.json"):
         RefCOCO(root, "refcoco", "val")[0]
     path.write_text(whole.replace(f'"size": [{HEIGHT}, {WIDTH}]', '"size": [9, 9]'))
     with pytest.raises(DataError, match=r"the mask of refcoco/val/ref_3/sent_30 \(annotation 503\): run lengths of"):

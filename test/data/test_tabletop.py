@@ -88,7 +88,7 @@ def test_only_what_is_missing_is_rendered(tmp_path, small_shards):
 
 
 def test_missing_and_mixed_shards_are_said_in_words(tmp_path, small_shards):
-    with pytest.raises(FileNotFoundError, match="tabletop_00000.npz is missing: render the training scenes"):
+    with pytest.raises(FileNotFoundError, match=r"tabletop_00000.npz is missing: render the training scenes"):
         tabletop.load_training_scenes(tmp_path, 3)
     list(tabletop.render_training_scenes(tmp_path, 3, 32, 24, workers=1))
     list(tabletop.render_training_scenes(tmp_path, 6, 16, 16, workers=1))

@@ -70,5 +70,5 @@ def test_what_is_wrong_is_said(root: Path) -> None:
     with pytest.raises(DataError, match=r"SegmentationClass/2009_000001\.png is missing"):
         Voc2012(root, "val")
     (root / "SegmentationClassAug").rename(root / "Aug")
-    with pytest.raises(DataError, match="no folder .*SegmentationClassAug"):
+    with pytest.raises(DataError, match=r"no folder .*SegmentationClassAug"):
         Voc2012(root, "trainaug")

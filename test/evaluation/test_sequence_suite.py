@@ -21,7 +21,7 @@ def test_every_variant_gets_every_figure_and_memory_helps():
 def test_small_objects_are_not_asked_for():
     class View:
         labels = np.zeros((100, 100), np.uint8)
-        objects = [type("Object", (), {"kind": kind}) for kind in ("cup", "ball")]
+        objects = tuple(type("Object", (), {"kind": kind}) for kind in ("cup", "ball"))
 
     View.labels[:30, :30], View.labels[50, 50:60] = 1, 2
     frame = type("Frame", (), {"view": View, "positions_m": {1: (0.0, 0.0, 1.0)}})

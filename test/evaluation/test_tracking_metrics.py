@@ -156,6 +156,6 @@ def test_without_anything_there_is_no_score() -> None:
 def test_wrong_masks_are_refused() -> None:
     with pytest.raises(ValueError, match="masks must be"):
         TrackingMeter().add([], np.zeros(SHAPE, bool), [], still=True)
+    truth = [TrueObject("cup", 1, np.ones((3, 3), bool))]
     with pytest.raises(ValueError, match="different shapes"):
-        truth = [TrueObject("cup", 1, np.ones((3, 3), bool))]
         TrackingMeter().add([region(1, block(0, 0))], none(), truth, still=True)

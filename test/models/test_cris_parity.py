@@ -49,7 +49,7 @@ def test_text(recorded: tuple) -> None:
 def test_every_stage(recorded: tuple, size: str) -> None:
     recording, model = recorded
     visual, neck, layers = model.clip.visual, model.neck, model.decoder.layers
-    seen, hooks = watch(
+    seen, _hooks = watch(
         {
             "visual.layer1": visual.layer1,
             "visual.layer4_before_attnpool": visual.layer4,

@@ -62,7 +62,7 @@ def make_model(backbone: str, prompting: str = "post") -> DenseCLIP:
     model = DenseCLIP.from_config("tiny", make_config(backbone, prompting))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for key, value in model.state_dict().items():
+        for value in model.state_dict().values():
             if value.ndim == 1 and value.is_floating_point():
                 value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
     return model.eval()

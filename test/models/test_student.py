@@ -78,7 +78,7 @@ def test_weights_are_loaded_all_or_none():
 
 
 def test_a_predictor_asks_some_of_the_classes(saved):
-    model, path = saved
+    _model, path = saved
     predictor = Predictor.from_name(str(path), "cpu")
     rgb = np.random.default_rng(0).integers(0, 255, (48, 80, 3), np.uint8)
     everything = predictor.predict(rgb, CLASSES).values
@@ -100,7 +100,7 @@ def test_decoding_takes_the_classes_in_the_order_that_is_asked():
 
 @pytest.mark.parametrize("name", ["unet", "timm:unet", "timm:swin_tiny_patch4_window7_224"])
 def test_a_network_that_there_is_not(name):
-    with pytest.raises(ValueError, match="use lraspp_mobilenet_v3_large, deeplab|needed are maps"):
+    with pytest.raises(ValueError, match=r"use lraspp_mobilenet_v3_large, deeplab|needed are maps"):
         build_network(name, 3)
 
 

@@ -60,5 +60,5 @@ def test_nothing_grows_where_all_words_are_known() -> None:
 
 def test_weights_without_a_vocabulary_are_refused() -> None:
     stored = StoredModel({"tokenizer": {"kind": "ids", "vocab_size": 9, "context_length": 5}}, {}, "some.safetensors")
-    with pytest.raises(WeightsError, match="some.safetensors holds no vocabulary, so its prompts are token ids"):
+    with pytest.raises(WeightsError, match=r"some.safetensors holds no vocabulary, so its prompts are token ids"):
         grow(stored, ["a cup"])

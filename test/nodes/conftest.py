@@ -17,7 +17,7 @@ from clip_seg_ros.sim.scene import sample_scene
 # The tests' folders are not on Python's path, and this one holds a module that its tests share.
 sys.path.append(str(Path(__file__).parent))
 
-from ros_harness import NodeProcess, Watcher  # noqa: E402
+from ros_harness import NodeProcess, Watcher
 
 
 @pytest.fixture(scope="session")

@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from clip_seg_ros.msg import CommandStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header, String
 
 from clip_seg_ros.evaluation.metrics import mask_iou
+from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.qos import RELIABLE, camera_output
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene

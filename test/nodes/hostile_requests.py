@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from builtin_interfaces.msg import Duration
-from clip_seg_ros.action import FindObject
-from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterValue
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
@@ -18,6 +16,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
+from clip_seg_ros.action import FindObject
+from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
 from hostile_messages import HostileMessages
 from ros_harness import wait_until
 

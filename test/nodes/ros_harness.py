@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from builtin_interfaces.msg import Time as Stamp
-from clip_seg_ros.msg import CommandStatus, SegmentedObjectArray
 from geometry_msgs.msg import PoseArray
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import GetParameters, SetParameters
@@ -28,6 +27,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header, String
 from visualization_msgs.msg import MarkerArray
 
+from clip_seg_ros.msg import CommandStatus, SegmentedObjectArray
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.qos import RELIABLE, camera_output
 from clip_seg_ros.sim.renderer import RenderedView
@@ -96,7 +96,7 @@ class Watcher(Node):
         cameras: Names of its cameras; their outputs are kept as "NAME/mask" and so on.
     """
 
-    OUTPUTS = {
+    OUTPUTS: ClassVar = {
         "status": CommandStatus,
         "mask": Image,
         "labels": Image,
@@ -202,7 +202,7 @@ class Watcher(Node):
 class SemanticWatcher(Watcher):
     """Keeps every output of the ``semantic`` node."""
 
-    OUTPUTS = {
+    OUTPUTS: ClassVar = {
         "status": CommandStatus,
         "semantic/labels": Image,
         "semantic/color": Image,
@@ -300,7 +300,7 @@ class Talker:
 
     Args:
         topics: name -> (type, topic).
-        qos: Of all of them.
+        qos: Of all of them; by default that of a reliable camera.
         node_name: Of the node.
         heard: Whether to wait at the beginning until every topic has a subscriber that fits.
     """
@@ -308,10 +308,11 @@ class Talker:
     def __init__(
         self,
         topics: Mapping[str, tuple[type, str]],
-        qos: QoSProfile = camera_output("reliable"),
+        qos: QoSProfile | None = None,
         node_name: str = "test_talker",
         heard: bool = True,
     ) -> None:
+        qos = qos or camera_output("reliable")
         self._node = Node(node_name)
         self._heard = heard
         self.publishers = {

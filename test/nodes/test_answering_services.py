@@ -12,8 +12,6 @@ from types import SimpleNamespace
 
 import pytest
 from action_msgs.msg import GoalStatus
-from clip_seg_ros.action import FindObject
-from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterValue, SetParametersResult
@@ -26,11 +24,13 @@ from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 
+from clip_seg_ros.action import FindObject
 from clip_seg_ros.nodes import answering_services
 from clip_seg_ros.nodes.answering_services import AnsweringServices, OpenCalls, answer_always, refuse
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.nodes.process import _Executor
+from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
 from ros_harness import NodeProcess, Watcher, wait_until
 
 ENDINGS = int(os.environ.get("CLIP_SEG_ENDINGS", "4"))

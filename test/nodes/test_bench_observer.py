@@ -13,12 +13,12 @@ import time
 import numpy as np
 import pytest
 import rclpy
-from clip_seg_ros.msg import CommandStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header, String
 
+from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.qos import RELIABLE, camera_output
 from domains import reserve_domain

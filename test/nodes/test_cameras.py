@@ -9,10 +9,10 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from clip_seg_ros.msg import CommandStatus
 from sensor_msgs.msg import CompressedImage
 
 from clip_seg_ros.evaluation.metrics import mask_iou
+from clip_seg_ros.msg import CommandStatus
 from ros_harness import NodeProcess, Talker, Watcher, messages_of, pixels_of, running_referring, stamp_ns, wait_until
 
 SIDES = ("left", "right")
@@ -203,7 +203,7 @@ def jpeg_of(view) -> CompressedImage:
 
 
 def test_compressed_images_are_answered_with_positions(compressed, view):
-    node, watcher = compressed
+    _node, watcher = compressed
     with Talker.camera("/jpeg", compressed=True) as camera:
         stamp = camera.send("jpeg_frame", **messages_of(view) | {"color": jpeg_of(view)})
         mask, objects = watcher.of_stamp("mask", stamp), watcher.of_stamp("objects", stamp)

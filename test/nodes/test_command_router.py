@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from clip_seg_ros.msg import CommandStatus
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import String
 
+from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.command_router import CommandRouter, example_command
 from clip_seg_ros.nodes.qos import RELIABLE, STATUS
 from clip_seg_ros.nodes.statuses import StatusTopic
@@ -82,7 +82,7 @@ def table(ros):
     def settle():
         for kind, each in nodes.items():
             others = [other.router for other in nodes.values() if other is not each]
-            spin_until(lambda: all(o.runs_beside(kind) == each.active for o in others), f"word of {kind}")  # noqa: B023
+            spin_until(lambda: all(o.runs_beside(kind) == each.active for o in others), f"word of {kind}")
 
     yield nodes, say, settle
     executor.shutdown()
@@ -114,7 +114,7 @@ def test_a_neighbour_that_is_not_active_silences_nobody(table):
 
 
 def test_somebody_answers_where_nobody_is_active(table):
-    nodes, say, settle = table
+    _, say, _ = table
     assert say("segment the cup", 2) == ["referring is not active", "semantic is not active"]
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from clip_seg_ros.msg import SegmentedObject
 
+from clip_seg_ros.msg import SegmentedObject
 from clip_seg_ros.nodes.demo_observer import compare
 
 

@@ -35,7 +35,7 @@ def rows(node: str, header: str) -> list[list[str]]:
 def documented(node: str, header: str) -> dict[str, str]:
     """Full name -> type, of the topics or services that the page lists and that can be there on this machine."""
     found = {}
-    for name, kind, what in rows(node, header):
+    for name, kind, _ in rows(node, header):
         if "vision_msgs" in kind and not detections.AVAILABLE:
             continue
         name = name.split("`")[1]

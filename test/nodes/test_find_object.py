@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Time
-from clip_seg_ros.action import FindObject
-from clip_seg_ros.msg import CommandStatus
 from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
 from rclpy.duration import Duration
 from std_msgs.msg import Header
 
+from clip_seg_ros.action import FindObject
+from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.finder import MAX_SEARCHES, Search
 from clip_seg_ros.nodes.qos import ACTION
 from clip_seg_ros.pipeline.localization import locate
@@ -180,12 +180,12 @@ def test_hundreds_of_goals_and_cancels_at_once_each_get_a_result(referring, watc
     threads = []
     for _ in range(3):
         accepted = [client.send_goal_async(request) for _ in range(STORM)]
-        wait_until(lambda: all(future.done() for future in accepted), "all to be accepted")  # noqa: B023
+        wait_until(lambda: all(future.done() for future in accepted), "all to be accepted")
         handles = [future.result() for future in accepted]
         assert all(handle.accepted for handle in handles)
         results = [handle.get_result_async() for handle in handles]
         cancels = [handle.cancel_goal_async() for handle in handles for _ in range(2)]
-        wait_until(lambda: all(future.done() for future in (*results, *cancels)), "all results")  # noqa: B023
+        wait_until(lambda: all(future.done() for future in (*results, *cancels)), "all results")
         statuses = Counter(future.result().status for future in results)
         assert statuses.keys() <= {GoalStatus.STATUS_ABORTED, GoalStatus.STATUS_CANCELED}, statuses
         assert statuses[GoalStatus.STATUS_CANCELED] >= 1

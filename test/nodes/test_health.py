@@ -89,7 +89,7 @@ def test_a_silent_camera_is_warned_of(heard, own_watcher, view):
         wait_status(
             heard, "images", lambda level, note, values: level == DiagnosticStatus.OK and note == "nothing to look for"
         )
-    level, note, values = wait_status(heard, "a warning", lambda level, note, values: level == DiagnosticStatus.WARN)
+    _level, note, values = wait_status(heard, "a warning", lambda level, note, values: level == DiagnosticStatus.WARN)
     assert note == f"no images on {TOPIC}"
     assert float(values["age of the last image, seconds"]) >= 5
     assert float(values["images received per second"]) == 0

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from clip_seg_ros.srv import ListPrompts, SetImagePrompt
 from sensor_msgs.msg import Image
 
 from clip_seg_ros.nodes import image_prompts
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.referring import ReferringNode
 from clip_seg_ros.pipeline.memory import SizeWatch
+from clip_seg_ros.srv import ListPrompts, SetImagePrompt
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
-from clip_seg_ros.msg import CommandStatus
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from sensor_msgs.msg import Image
 
 from clip_seg_ros import resources
+from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image
 from ros_harness import Camera, NodeProcess, SemanticWatcher, wait_until
 

@@ -1,11 +1,10 @@
 """Another model takes over while images are being answered, or fails to; and what is said of the model that serves."""
 
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from clip_seg_ros.msg import CommandStatus
-from clip_seg_ros.srv import Segment
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.srv import GetParameters
 from sensor_msgs.msg import Image
@@ -13,7 +12,9 @@ from sensor_msgs.msg import Image
 from clip_seg_ros import resources
 from clip_seg_ros.evaluation.metrics import mask_iou
 from clip_seg_ros.models.checkpoints import update_sums
+from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image
+from clip_seg_ros.srv import Segment
 from ros_harness import Camera, Stream, pixels_of, running_referring, stamp_ns, wait_until
 
 TOPIC = "/own/image"
@@ -68,7 +69,7 @@ def test_the_old_model_answers_until_the_new_one_does(node, own_watcher, model_s
         wait_until(lambda: len(masks) >= last + 5, "masks of the new model")
     assert last > first, "the old model answers meanwhile"
     stamps_s = [stamp_ns(mask) * 1e-9 for mask in list(masks)]
-    gaps_s = [later - earlier for earlier, later in zip(stamps_s, stamps_s[1:])]
+    gaps_s = [later - earlier for earlier, later in pairwise(stamps_s)]
     assert max(gaps_s) < max(2.0, 5 * sorted(gaps_s)[len(gaps_s) // 2]), gaps_s
     level, _, values = next_model_status(model_statuses)
     assert level == DiagnosticStatus.OK
@@ -106,7 +107,7 @@ def test_phrases_and_a_model_in_one_command(node, own_watcher, view):
             lambda: len(own_watcher.statuses(status.command_id)) >= 3 and own_watcher.statuses(status.command_id),
             "an outcome of the phrase and of the model",
         )
-    assert [state.state for state in states][0] == status.ACCEPTED
+    assert next(state.state for state in states) == status.ACCEPTED
     assert {state.state for state in states[1:]} in ({status.FOUND, status.DONE}, {status.NOT_FOUND, status.DONE})
 
 

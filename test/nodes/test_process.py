@@ -8,7 +8,6 @@ import sys
 import time
 
 import pytest
-import rclpy
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from clip_seg_ros.msg import CommandStatus
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
@@ -15,6 +14,7 @@ from visualization_msgs.msg import Marker
 
 from clip_seg_ros import resources
 from clip_seg_ros.config import ReferringConfig, parameters
+from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image, metres_to_millimetres
 from clip_seg_ros.pipeline.localization import locate, measure
 from clip_seg_ros.sim.renderer import SceneRenderer
@@ -68,7 +68,7 @@ def test_a_command_and_an_image_give_every_output(referring, watcher, view):
         assert (seen[name].encoding, seen[name].height, seen[name].width) == (encoding, 480, 640)
     labels, confidence = pixels(seen["labels"]), pixels(seen["confidence"], np.float32)
     np.testing.assert_array_equal(pixels(seen["mask"]), np.where(labels > 0, 255, 0))
-    assert 0 <= confidence.min()
+    assert confidence.min() >= 0
     assert confidence.max() <= 1
     assert (confidence[labels > 0] > 0.5).mean() > 0.98
     assert list(seen["objects"].prompts) == ["red cup", "blue ball"]

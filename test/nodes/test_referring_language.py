@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from clip_seg_ros.msg import CommandStatus
 from sensor_msgs.msg import Image
 
+from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
@@ -65,8 +65,10 @@ def test_a_slip_is_rejected_with_what_was_meant(talk, text, meant):
     [
         (
             "give me two balls",
-            "looking for balls; numbers are not understood yet: all are shown; "
-            '"give me" only finds: this node moves nothing',
+            (
+                "looking for balls; numbers are not understood yet: all are shown; "
+                '"give me" only finds: this node moves nothing'
+            ),
         ),
         ("find the cup left of the box", 'clipseg-pocket does not understand "left of": type "use cris"'),
         ("segment everything", 'type "what do you see?"'),

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from clip_seg_ros.msg import CommandStatus, LabelNames
 from sensor_msgs.msg import Image
 
 from clip_seg_ros import resources
 from clip_seg_ros.data.samples import IGNORED
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, class_map
+from clip_seg_ros.msg import CommandStatus, LabelNames
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.qos import LATCHED
 from clip_seg_ros.pipeline.class_labels import UNLABELLED, class_colors

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from clip_seg_ros.msg import CommandStatus
-from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from clip_seg_ros.evaluation.metrics import mask_iou
+from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image
+from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
 from ros_harness import Camera, NodeProcess, Stream, Watcher, pixels_of, wait_until
 
 HEADER = Header(frame_id="somewhere")

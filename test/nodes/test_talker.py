@@ -26,9 +26,9 @@ def talked(ros, view, tmp_path_factory):
         "camera_info_topic": "color/camera_info",
     }
     parameters = [f"{name}:={CAMERA}/{topic}" for name, topic in topics.items()]
-    with running_referring(tmp_path_factory.mktemp("talked") / "log", "talked", parameters) as (node, watcher):
-        with Talker.camera(CAMERA) as camera:
-            yield node, watcher, lambda: camera.send_view(view)
+    log = tmp_path_factory.mktemp("talked") / "log"
+    with running_referring(log, "talked", parameters) as (node, watcher), Talker.camera(CAMERA) as camera:
+        yield node, watcher, lambda: camera.send_view(view)
 
 
 def run(watcher: Watcher, send, *arguments: str) -> subprocess.CompletedProcess:
@@ -46,7 +46,7 @@ def run(watcher: Watcher, send, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_say_prints_what_became_of_the_command(talked) -> None:
-    node, watcher, send = talked
+    _node, watcher, send = talked
     found = run(watcher, send, "say", "segment the red cup")
     assert found.returncode == 0, found.stdout + found.stderr
     lines = found.stdout.splitlines()
@@ -62,7 +62,7 @@ def test_say_prints_what_became_of_the_command(talked) -> None:
 
 
 def test_watch_once_prints_what_is_seen(talked) -> None:
-    node, watcher, send = talked
+    _node, watcher, send = talked
     watcher.say("segment the red cup")
     seen = run(watcher, send, "watch", "--once")
     assert seen.returncode == 0, seen.stderr
@@ -77,7 +77,7 @@ def test_watch_once_prints_what_is_seen(talked) -> None:
 
 
 def test_watch_goes_on_until_ctrl_c(talked, tmp_path) -> None:
-    node, watcher, send = talked
+    _node, watcher, send = talked
     before = watcher.count_subscribers("status")
     with (tmp_path / "out").open("w") as out:
         process = subprocess.Popen(
@@ -100,7 +100,7 @@ def test_watch_goes_on_until_ctrl_c(talked, tmp_path) -> None:
 
 
 def test_say_without_images_says_what_is_missing(talked) -> None:
-    node, watcher, send = talked
+    _node, watcher, _send = talked
     silent = run(watcher, lambda: True, "say", "--timeout", "1", "segment the red cup")
     assert silent.returncode == 4
     assert "accepted" in silent.stdout

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("tf2_msgs", reason="tf2_msgs is not installed")
-from geometry_msgs.msg import TransformStamped  # noqa: E402
-from rclpy.serialization import serialize_message  # noqa: E402
-from tf2_msgs.msg import TFMessage  # noqa: E402
+from geometry_msgs.msg import TransformStamped
+from rclpy.serialization import serialize_message
+from tf2_msgs.msg import TFMessage
 
-from clip_seg_ros.nodes.transform_bytes import Layout, Layouts, transforms_of  # noqa: E402
+from clip_seg_ros.nodes.transform_bytes import Layout, Layouts, transforms_of
 
 
 def transform(parent: str, child: str, number: float) -> TransformStamped:
@@ -81,5 +81,5 @@ def test_bytes_of_anything_else_are_refused():
         good[:16] + b"\xff" * 4 + good[20:],
         good[:16] + b"\0" * 4 + good[20:],
     ):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=r"little-endian|too short|too many|without an end"):
             Layouts().of(broken)

@@ -175,7 +175,7 @@ def test_links_that_get_other_names_are_followed(stage):
             stamp_ns = LONG_NS + step * 10**7
             stage.moving.publish(message("base", name, 100.0, stamp_ns))
             stage.moving.publish(message(name, "camera", float(step), stamp_ns))
-        wait_until(lambda: stage.x(stamp_ns) == pytest.approx(110.0 + step), name)  # noqa: B023
+        wait_until(lambda: stage.x(stamp_ns) == pytest.approx(110.0 + step), name)
     assert stage.x(LONG_NS + 5 * 10**7) == pytest.approx(115.0), "before the first change"
 
 
@@ -235,7 +235,7 @@ def test_after_closing_nothing_is_heard(ros):
 
 def test_a_node_answers_in_the_target_frame(ros, log, view):
     parameters = ["target_frame:=map", "initial_command:='segment the red cup'"]
-    with running_referring(log, "moving", parameters) as (node, watcher):
+    with running_referring(log, "moving", parameters) as (_, watcher):
         topics = {"tf": (TFMessage, "/tf")}
         with Talker(topics, TRANSFORMS) as moving, Talker.camera() as camera:
 

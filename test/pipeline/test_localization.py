@@ -65,7 +65,7 @@ def test_a_few_valid_pixels_are_not_trusted():
     [((20, 16), INTRINSICS), ((16, 20), CameraIntrinsics(50.0, 50.0, 9.5, 7.5, width=40, height=32))],
 )
 def test_sizes_must_agree(depth_shape, intrinsics):
-    with pytest.raises(ValueError, match="sizes .* differ"):
+    with pytest.raises(ValueError, match=r"sizes .* differ"):
         locate(REGION, np.ones(depth_shape, np.float32), intrinsics)
 
 
@@ -170,13 +170,13 @@ def true_surface(depth_m, mask):
 # of a side of the box). A pixel is 2 mm wide here. The largest errors are those of the brick from above, whose sides
 # are seen at 20 degrees.
 CONDITIONS = {
-    "exact": (dict(noise=0.0), 0, 0.006, 0.025),
-    "noise": (dict(), 0, 0.006, 0.025),
-    "holes": (dict(holes=0.3), 0, 0.006, 0.025),
-    "mixed edges": (dict(mixed=True), 0, 0.006, 0.028),
-    "mask 2 px too large": (dict(mixed=True), 2, 0.006, 0.020),
-    "mask 4 px too large": (dict(mixed=True, holes=0.3), 4, 0.015, 0.030),
-    "all of it": (dict(mixed=True, holes=0.3, speckle=0.05), 4, 0.015, 0.045),
+    "exact": ({"noise": 0.0}, 0, 0.006, 0.025),
+    "noise": ({}, 0, 0.006, 0.025),
+    "holes": ({"holes": 0.3}, 0, 0.006, 0.025),
+    "mixed edges": ({"mixed": True}, 0, 0.006, 0.028),
+    "mask 2 px too large": ({"mixed": True}, 2, 0.006, 0.020),
+    "mask 4 px too large": ({"mixed": True, "holes": 0.3}, 4, 0.015, 0.030),
+    "all of it": ({"mixed": True, "holes": 0.3, "speckle": 0.05}, 4, 0.015, 0.045),
 }
 
 

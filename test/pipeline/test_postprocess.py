@@ -26,7 +26,7 @@ def test_a_mask_is_strictly_above_the_threshold():
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
 def test_a_threshold_out_of_range_is_refused(threshold):
-    with pytest.raises(ValueError, match="threshold must lie in 0..1"):
+    with pytest.raises(ValueError, match=r"threshold must lie in 0..1"):
         masks(maps_of([[0.5]]), threshold)
 
 

@@ -122,7 +122,7 @@ def test_prompts_are_checked_before_work_begins(prompts, message):
 
 @pytest.mark.parametrize("rgb", [np.zeros((0, 0, 3), np.uint8), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), None])
 def test_bad_images_are_refused(rgb):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"an image needs at least one pixel|rgb must be a \(H, W, 3\) uint8 array"):
         Predictor(ColorSegmenter(), "cpu").predict(rgb, ["red"])
 
 
@@ -140,7 +140,7 @@ def test_an_unknown_device_is_refused(name):
 
 
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match='"cuda:63" is not available: torch sees .* use auto or cpu'):
+    with pytest.raises(ValueError, match=r'"cuda:63" is not available: torch sees .* use auto or cpu'):
         resolve_device("cuda:63")
 
 
@@ -246,7 +246,7 @@ def test_each_thread_knows_how_long_it_was_in_the_model(monkeypatch):
     encoded = predictor.encode(halves("red", "blue"))
     assert 0.05 <= (encoding_s := predictor.seconds) <= time.perf_counter() - start_s
     predictor.ask(encoded, ["red"])
-    assert 0.02 <= predictor.seconds - encoding_s
+    assert predictor.seconds - encoding_s >= 0.02
     assert predictor.seconds <= time.perf_counter() - start_s
     elsewhere_s = []
     thread = threading.Thread(target=lambda: elsewhere_s.append(predictor.seconds))

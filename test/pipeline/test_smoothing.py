@@ -44,8 +44,8 @@ class LoopedSmoother:
         height, width = rgb.shape[:2]
         pixels = [(y, x) for y in range(height) for x in range(width)]
         if self.mean is None:
-            self.mean, self.count, self.variance = rgb.astype(float), {pixel: 1 for pixel in pixels}, None
-            self.weight = {pixel: 1.0 for pixel in pixels}
+            self.mean, self.count, self.variance = rgb.astype(float), dict.fromkeys(pixels, 1), None
+            self.weight = dict.fromkeys(pixels, 1.0)
             self.values, self.masks = values.astype(float), values > self.threshold
             return self.values.copy(), self.masks.copy()
         evens = [(y, x) for y, x in pixels if y % 2 == x % 2 == 0 and self.mean[y, x, 1] > smoothing.DARK]

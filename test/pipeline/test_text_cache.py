@@ -65,7 +65,7 @@ def test_a_failed_encoding_leaves_the_cache_as_it_was():
     encode = LetterEncoder()
     cache = TextCache(encode)
     cache(["cup"])
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="expected sequence of length"):
         cache(["bowl", "longer than five letters"])
     assert same(cache(["cup", "bowl"]), LetterEncoder()(["cup", "bowl"]))
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clip_seg_ros import resources
 from clip_seg_ros.tools import bench_ros
 from clip_seg_ros.tools.bench_ros import Timing, summary, table_line, timings
 from domains import own_domain_environment

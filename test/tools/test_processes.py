@@ -46,10 +46,16 @@ def children(tmp_path):
 
 
 def test_all_end_when_the_block_is_left_by_an_error(tmp_path, start):
-    with pytest.raises(KeyError):
+    started = []
+
+    def fail_within_the_block():
         with ChildProcesses(tmp_path, os.environ | {"PYTHONPATH": str(tmp_path)}) as children:
-            started = [start(children, f"child{index}", SLEEP) for index in range(2)]
+            started.extend(start(children, f"child{index}", SLEEP) for index in range(2))
             raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_within_the_block()
+    assert len(started) == 2
     assert all(child.poll() is not None for child in started)
 
 
@@ -73,7 +79,7 @@ def test_grandchildren_end_too(start, children):
 def test_a_dead_child_is_named_with_its_last_words(start, children):
     child = start(children, "camera", "import sys\nsys.exit('no light')\n", talks=False)
     child.wait()
-    with pytest.raises(ChildDied, match="(?s)camera ended with exit code 1.*no light"):
+    with pytest.raises(ChildDied, match=r"(?s)camera ended with exit code 1.*no light"):
         children.check()
     children.stop()
     children.check()

@@ -18,7 +18,7 @@ def test_things_are_those_of_the_world():
 
 def test_a_python_without_ros_is_told_what_to_do(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(NoRos, match="the demo runs ROS 2 nodes, .* Source the built workspace"):
+    with pytest.raises(NoRos, match=r"the demo runs ROS 2 nodes, .* Source the built workspace"):
         check_ros("the demo")
 
 

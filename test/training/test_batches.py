@@ -40,7 +40,7 @@ def test_crops_are_pictures_with_names(few_scenes):
     batch = crop_batch(few_scenes, index_crops(few_scenes), np.random.default_rng(0), 64, 32)
     assert batch.pixels.shape == (64, 3, 32, 32)
     assert batch.pixels.dtype == torch.float32
-    assert 0 <= batch.pixels.min()
+    assert batch.pixels.min() >= 0
     assert batch.pixels.max() <= 1
     assert 8 < (batch.color == -1).sum() < 32, "about three in ten are recoloured"
     assert set(batch.kind.tolist()) <= set(range(len(KINDS)))

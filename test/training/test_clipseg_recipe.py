@@ -118,7 +118,7 @@ def test_what_is_saved_is_the_trained_model(few_scenes, config, tmp_path: Path) 
 
 def test_a_configuration_of_another_model_is_refused(few_scenes, tmp_path: Path) -> None:
     recipe = CLIPSegRecipe(SMALL, build(model_config("vit")), Scenes(few_scenes), model_config("resnet"))
-    with pytest.raises(WeightsError, match="do not fit CLIPSeg|does not describe"):
+    with pytest.raises(WeightsError, match=r"do not fit CLIPSeg|does not describe"):
         recipe.save(tmp_path)
 
 
@@ -277,7 +277,7 @@ def test_the_defaults_are_the_papers_and_settings_are_checked() -> None:
     assert settings.learning_rate * settings.floor == pytest.approx(1e-4)
     assert settings.text_weight == (0, 1)
     assert CLIPSegSettings.from_mapping({"text_weight": [0, 0.5]}).text_weight == (0, 0.5)
-    with pytest.raises(SettingsError, match="stpes.; did you mean steps"):
+    with pytest.raises(SettingsError, match=r"stpes.; did you mean steps"):
         CLIPSegSettings.from_mapping({"stpes": 3})
-    with pytest.raises(ValueError, match="a range within 0..1"):
+    with pytest.raises(ValueError, match=r"a range within 0..1"):
         CLIPSegSettings(text_weight=(0.5, 0.2))

@@ -135,5 +135,5 @@ def test_stages_follow_from_the_settings(folder: Path) -> None:
     assert (second.steps, second.schedule.kind) == (6, "cosine")
     defaults = CRISSettings(steps=1)
     assert (defaults.batch, defaults.learning_rate, defaults.clip_factor, defaults.dice_weight) == (64, 1e-4, 0.1, 0.0)
-    with pytest.raises(SettingsError, match="stpes.; did you mean steps"):
+    with pytest.raises(SettingsError, match=r"stpes.; did you mean steps"):
         CRISSettings.from_mapping({"stpes": 3})

@@ -66,5 +66,5 @@ def test_the_schedule_and_the_rates_are_the_papers() -> None:
     assert (stage.learning_rate, stage.weight_decay) == (1e-4, 1e-4)
     assert stage.schedule.kind == "poly"
     assert stage.learning_rate * stage.schedule.share(10, 10) == pytest.approx(1e-6), "the lowest rate"
-    with pytest.raises(SettingsError, match="stpes.; did you mean steps"):
+    with pytest.raises(SettingsError, match=r"stpes.; did you mean steps"):
         DenseCLIPSettings.from_mapping({"stpes": 3})

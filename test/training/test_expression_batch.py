@@ -25,7 +25,7 @@ SIZE = (120, 160)
 def nouns() -> dict[str, tuple[str | None, str | None]]:
     """Every noun, and the (colour, kind) that it means."""
     kinds = {word: kind for kind, words in KIND_WORDS.items() for word in words}
-    kinds |= {word: None for word in ANY_KIND_WORDS} | {surface: surface for surface in SURFACES}
+    kinds |= dict.fromkeys(ANY_KIND_WORDS) | {surface: surface for surface in SURFACES}
     colors = {word: color for color, words in COLOR_WORDS.items() for word in words}
     both = {f"{c} {k}": (color, kind) for c, color in colors.items() for k, kind in kinds.items()}
     return both | {word: (None, kind) for word, kind in kinds.items()}

@@ -96,11 +96,11 @@ def test_a_killed_run_ends_where_an_undisturbed_one_does(labelled, tmp_path, mon
     whole, _ = train(labelled, settings, tmp_path / "whole.pt")
     with pytest.raises(Killed):
         train(labelled, settings, tmp_path / "broken.pt", die_at)
-    resumed, trainer = train(labelled, settings, tmp_path / "broken.pt")
+    resumed, _ = train(labelled, settings, tmp_path / "broken.pt")
     assert not resumed.training
     start = make_student().state_dict()
     assert_same_training(whole.state_dict(), resumed.state_dict(), start)
-    again, trainer = train(labelled, settings, tmp_path / "broken.pt", die_at=0)
+    again, _ = train(labelled, settings, tmp_path / "broken.pt", die_at=0)
     assert_same_training(whole.state_dict(), again.state_dict(), start)
 
 
@@ -161,5 +161,5 @@ def test_a_training_from_the_start_forgets_the_rounds_of_an_earlier_one(labelled
     "wrong", [{"steps": 0}, {"steps": 9, "batch": 1}, {"steps": 9, "rounds": 0}, {"steps": 9, "self_share": 1.0}]
 )
 def test_settings_that_cannot_be_trained_with(wrong):
-    with pytest.raises(ValueError, match="needed are|must lie"):
+    with pytest.raises(ValueError, match=r"needed are|must lie"):
         TrainSettings(**wrong)

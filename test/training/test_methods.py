@@ -54,9 +54,11 @@ def test_a_recipe_lies_on_its_device(few_scenes, pocket_folder: Path) -> None:
 
 
 def test_what_is_missing_is_said() -> None:
-    with pytest.raises(SettingsError, match="^recipe lacks train$"):
+    with pytest.raises(SettingsError, match=r"^recipe lacks train$"):
         TrainConfig("cris-pocket", scenes=1).check()
-    with pytest.raises(ValueError, match="no method 'cris_pocket'; the methods are clipseg-pocket, .*mean cris-pocket"):
+    with pytest.raises(
+        ValueError, match=r"no method 'cris_pocket'; the methods are clipseg-pocket, .*mean cris-pocket"
+    ):
         TrainConfig("cris_pocket")
     with pytest.raises(ValueError, match="say how many with scenes"):
         TrainConfig("cris-pocket")

@@ -87,7 +87,7 @@ def test_the_longest_start_of_a_name_gives_the_factor() -> None:
 
 
 def test_a_factor_for_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match='starts with "towr."'):
+    with pytest.raises(ValueError, match=r'starts with "towr."'):
         make_adamw(tower_and_head(), 0.0, [("towr.", 0.1)])
     with pytest.raises(ValueError, match="nothing to train"):
         make_adamw(tower_and_head().requires_grad_(False), 0.0)
@@ -102,7 +102,7 @@ def test_a_state_without_factors_keeps_those_of_the_optimizer() -> None:
     optimizer = make_adamw(model, 0.1)
     load_optimizer(optimizer, state)
     assert [group["rate_factor"] for group in optimizer.param_groups] == [1.0, 1.0]
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="parameter groups"):
         load_optimizer(make_adamw(model, 0.1, [("head.", 0.1)]), state)
 
 

@@ -71,7 +71,7 @@ def test_examples_stand_in_for_pairs_that_a_scene_shows(recipe, few_scenes):
     """Half of the phrases that name colour and kind are mixed with an example; others stay as they are."""
     recipe._freeze_towers()
     absent = next((c, k) for c in COLORS for k in KINDS if (c, k) not in recipe._shown)
-    shown = sorted(recipe._shown)[0]
+    shown = min(recipe._shown)
     queries = [Query("", *shown)] * 20 + [Query("", *absent)] * 10 + [Query("", shown[0], None)] * 10
     batch = replace(recipe._scene_batch(np.random.default_rng(0), recipe.settings.decoder), queries=(tuple(queries),))
     texts = torch.ones(40, 32)
@@ -115,9 +115,9 @@ def test_unknown_settings_are_refused(pocket_settings):
     settings = PocketSettings.from_mapping({"scenes": 1, "layers": [1, 1, 1, 1], **stages})
     assert settings.layers == (1, 1, 1, 1)
     assert settings.crops.scene_px == (160, 160)
-    with pytest.raises(SettingsError, match="widht.; did you mean width"):
+    with pytest.raises(SettingsError, match=r"widht.; did you mean width"):
         PocketSettings.from_mapping({"scenes": 1, "widht": 3, **stages})
-    with pytest.raises(SettingsError, match="stpes.; did you mean steps"):
+    with pytest.raises(SettingsError, match=r"stpes.; did you mean steps"):
         PocketSettings.from_mapping({"scenes": 1, **stages, "joint": {"stpes": 3}})
 
 

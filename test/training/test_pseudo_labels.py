@@ -90,10 +90,7 @@ def test_hard_labels_equal_the_slow_way(competing, background_added):
     for _ in range(20):
         logits = rng.normal(0, 1.5, (5, 6, 7))
         logits[rng.integers(4)] -= 3  # some class is nowhere
-        if competing:
-            values = (np.exp(logits) / np.exp(logits).sum(axis=0))[:4]
-        else:
-            values = 1 / (1 + np.exp(-logits[:4]))
+        values = (np.exp(logits) / np.exp(logits).sum(axis=0))[:4] if competing else 1 / (1 + np.exp(-logits[:4]))
         values = values.astype(np.float32)
         labels = hard_labels(values, competing, background_added, settings)
         assert labels.dtype == np.uint8

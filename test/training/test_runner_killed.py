@@ -109,7 +109,7 @@ def test_a_training_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tm
 
 if __name__ == "__main__":
     # What a training imports late, once instead of in every child.
-    import torch.utils.tensorboard  # noqa: F401
+    import torch.utils.tensorboard
 
     torch.optim.AdamW(make_model().parameters())
 

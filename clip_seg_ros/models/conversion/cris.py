@@ -25,7 +25,7 @@ _CONNECT = "backbone.visual.attnpool.connect."
 
 def matches(tensors: Mapping[str, torch.Tensor]) -> bool:
     """Whether these are the tensors of a CRIS."""
-    return any(key.startswith("neck.f1_v_proj.") or key.startswith("neck.coordconv.") for key in tensors)
+    return any(key.startswith(("neck.f1_v_proj.", "neck.coordconv.")) for key in tensors)
 
 
 def convert(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[str, Any]) -> Converted:

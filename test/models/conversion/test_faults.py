@@ -56,7 +56,7 @@ def test_every_fault_is_named(case: tuple) -> None:
 
 def test_an_unknown_option_is_refused(case: tuple) -> None:
     tensors, options, *_ = case
-    with pytest.raises(ValueError, match="takes no colour; it takes .*text_head_width"):
+    with pytest.raises(ValueError, match=r"takes no colour; it takes .*text_head_width"):
         convert(tensors, "file", {**options, "colour": "red"})
 
 
