@@ -30,7 +30,7 @@ def test_the_mask_may_have_the_resolution_of_the_image() -> None:
     mask = torch.zeros(2, 16, 24)
     mask[:, :8] = 1
     assert_near(text_to_pixel_loss(logits, mask), text_to_pixel_loss(logits, mask[:, ::4, ::4]))
-    with pytest.raises(ValueError, match="[Tt]arget size"):
+    with pytest.raises(ValueError, match=r"[Tt]arget size"):
         text_to_pixel_loss(logits, mask[:1])
 
 
