@@ -7,9 +7,10 @@ import sys
 from contextlib import suppress
 
 import rclpy
-from clip_seg_ros.msg import CommandStatus, SegmentedObjectArray
 from rclpy.executors import ExternalShutdownException
 from std_msgs.msg import String
+
+from clip_seg_ros.msg import CommandStatus, SegmentedObjectArray
 
 command = sys.argv[1] if len(sys.argv) > 1 else "find the red cup"
 rclpy.init()

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
-import example_table
 import numpy as np
 import pytest
 
+import example_table
 from clip_seg_ros import resources
 from clip_seg_ros.sim.renderer import RenderedView
 
