@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ARGS ?=
 
-.PHONY: help demo test env docs
+.PHONY: help demo test check env docs
 
 help: ## Show this list
 	@echo "make TARGET [ARGS=\"...\"]"
@@ -20,6 +20,9 @@ demo: ## See the robot's camera find the red cup (ARGS go to clip-seg demo)
 # options.
 test: ## Run the tests (ARGS go to pytest)
 	@setup="$$(env/setup.sh)" && source "$$setup" && exec env/run_tests.sh $(subst --golden ,--golden=,$(ARGS))
+
+check: ## Check format, rules and types of the code (ARGS=--fix mends what can be mended)
+	@env/check.sh $(ARGS)
 
 env: ## Print the file to source to work in the built environment
 	@env/setup.sh

@@ -278,7 +278,9 @@ def _split_phrases(text: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[s
     if parts and all(part.kind for part in parts):
         raise CommandError(f"the command names only what to leave out: type for example {_NEGATIVE_EXAMPLE}")
 
-    wanted, unwanted, counted = [], [], []
+    wanted: list[str] = []
+    unwanted: list[str] = []
+    counted: list[str] = []
     for part in parts:
         had_number = _drop_number(part)
         if part.kind:

@@ -8,6 +8,7 @@ the camera's optical frame (x right, y down, z forward). What is absent is ``Non
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,12 @@ import numpy as np
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def vector3(values: Iterable[float]) -> tuple[float, float, float]:
+    """Returns three numbers of any kind, as the plain floats of a point, a direction or a colour."""
+    x, y, z = values
+    return float(x), float(y), float(z)
 
 
 @dataclass(frozen=True)

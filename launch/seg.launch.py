@@ -130,7 +130,7 @@ def _node(name: str, value: dict[str, str], environment: dict[str, str]) -> Node
     )
 
 
-def _time(value: dict[str, str]) -> dict[str, bool]:
+def _time(value: dict[str, str]) -> dict[str, Any]:
     text = value["use_sim_time"]
     return {} if text == FROM_FILE else {"use_sim_time": _read("use_sim_time", text, bool)}
 

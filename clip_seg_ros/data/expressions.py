@@ -116,7 +116,7 @@ def all_expressions(seen: Sequence[SeenObject]) -> list[tuple[str, int, Pattern,
     Returns:
         (relation, label of the object meant, its pattern, pattern of the other object or ``None``).
     """
-    found = []
+    found: list[tuple[str, int, Pattern, Pattern | None]] = []
     for pattern in _patterns(seen):
         group = [item for item in seen if _fits(pattern, item)]
         if len(group) < 2:
@@ -182,7 +182,7 @@ def _patterns(seen: Sequence[SeenObject]) -> list[Pattern]:
 
 def _anchors(seen: Sequence[SeenObject], group: Sequence[SeenObject]) -> list[tuple[SeenObject, Pattern]]:
     """Objects outside ``group`` that a noun names alone: by kind where that is enough, by colour and kind otherwise."""
-    anchors = []
+    anchors: list[tuple[SeenObject, Pattern]] = []
     for item in seen:
         if item in group:
             continue

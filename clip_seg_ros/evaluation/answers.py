@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -112,7 +112,7 @@ class LabelAnswers:
     def labels(self, rgb: np.ndarray) -> np.ndarray:
         """(H, W) uint8 index into ``class_names`` for an image (H, W, 3) uint8."""
         views = [(one, mirrored) for one in self._predictors for mirrored in ((False, True) if self.flip else (False,))]
-        mean = 0.0  # (P, H, W)
+        mean: Any = 0.0  # (P, H, W) from the first view on
         for predictor, mirrored in views:
             seen = np.ascontiguousarray(rgb[:, ::-1]) if mirrored else rgb
             values = predictor.predict(seen, self._prompts).values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from clip_seg_ros import resources
 from clip_seg_ros.evaluation.embedded import PhraseExaminer
@@ -76,7 +76,7 @@ def _maskclips(folder: Path, tower: Literal["resnet", "vit"], device: str) -> di
     """MaskCLIP with its refinements one by one, and its successors."""
     plain = {"pamr_iterations": 0}
     smooth, denoised = {"key_smoothing": KEY_SMOOTHING}, {"prompt_denoising": PROMPT_DENOISING}
-    variants = {
+    variants: dict[str, dict[str, Any]] = {
         "plain": plain,
         "key_smoothing": plain | smooth,
         "prompt_denoising": plain | denoised,

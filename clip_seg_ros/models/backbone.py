@@ -10,7 +10,7 @@ import importlib
 import sys
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -64,8 +64,8 @@ from open_clip.transformer import QuickGELU as QuickGELU  # noqa: E402
 from open_clip.transformer import ResidualAttentionBlock as ResidualAttentionBlock  # noqa: E402
 from open_clip.transformer import TextTransformer, VisionTransformer  # noqa: E402
 
-VisionTower = VisionTransformer | ModifiedResNet
-TextTower = CLIP | TextTransformer
+VisionTower: TypeAlias = VisionTransformer | ModifiedResNet
+TextTower: TypeAlias = CLIP | TextTransformer
 """Whatever holds ``token_embedding``, ``positional_embedding``, ``transformer``, ``ln_final``, ``text_projection`` and
 ``attn_mask``: open_clip's CLIP keeps its text side flat, and its TextTransformer apart."""
 
@@ -74,7 +74,7 @@ TextTower = CLIP | TextTransformer
 class VisionConfig:
     """An image tower: a ViT where ``layers`` is a number of blocks, a ModifiedResNet where it is one number a stage."""
 
-    layers: int | tuple[int, int, int, int]
+    layers: int | tuple[int, ...]
     width: int
     image_size: int
     """Side in pixels of the square input that the position table was made for."""

@@ -174,7 +174,7 @@ class MaskCLIP(PromptableSegmenter):
             ``taps``.
         """
         dense, keys = (self._encode_resnet if isinstance(self.visual, ModifiedResNet) else self._encode_vit)(pixels)
-        taps = ()
+        taps: tuple[torch.Tensor, ...] = ()
         if self.config.pamr_iterations:
             taps = (F.interpolate(pixels, scale_factor=0.5, mode="bilinear", align_corners=False),)
         dense = dense / dense.norm(dim=1, keepdim=True)

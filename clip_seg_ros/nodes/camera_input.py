@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from rclpy.callback_groups import CallbackGroup
@@ -32,7 +33,7 @@ from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.nodes.qos import COMPANION_INPUT, IMAGE_INPUT
 from clip_seg_ros.types import CameraFrame, CameraIntrinsics
 
-AnyImage = Image | CompressedImage
+AnyImage: TypeAlias = Image | CompressedImage
 
 MAX_MESSAGE_BYTES = 2**27
 """Of one image; several are kept until their depth comes."""

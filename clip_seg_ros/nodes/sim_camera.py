@@ -29,7 +29,7 @@ from clip_seg_ros.pipeline.localization import locate
 from clip_seg_ros.sim.naming import pair_of
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import CameraPose, Scene, sample_scene
-from clip_seg_ros.types import CameraIntrinsics, ObjectRegion
+from clip_seg_ros.types import CameraIntrinsics, ObjectRegion, vector3
 
 FRAME_ID = "camera_color_optical_frame"
 ORBIT_PERIOD_S = 30.0
@@ -218,7 +218,7 @@ def _turned(camera: CameraPose, turns: float) -> CameraPose:
         camera.target[1] + x * np.sin(angle) + y * np.cos(angle),
         camera.eye[2],
     )
-    return replace(camera, eye=tuple(map(float, eye)))
+    return replace(camera, eye=vector3(eye))
 
 
 def main() -> int:

@@ -95,8 +95,8 @@ def draw_classes(
     rows = max(0, (rgb.shape[0] - used - pad) // line)
     for row, index in enumerate(np.argsort(-counts, kind="stable")[: min(rows, np.count_nonzero(counts))]):
         bottom = pad + (row + 1) * line
-        corner = (pad, bottom - round(14 * scale))
-        cv2.rectangle(canvas, corner, (pad + round(14 * scale), bottom), colors[index].tolist(), cv2.FILLED)
+        start = (pad, bottom - round(14 * scale))
+        cv2.rectangle(canvas, start, (pad + round(14 * scale), bottom), colors[index].tolist(), cv2.FILLED)
         place = (pad + round(20 * scale), bottom - round(2 * scale))
         for color, thickness in (((20, 20, 24), round(4 * scale)), ((255, 255, 255), max(1, round(scale)))):
             font = (cv2.FONT_HERSHEY_SIMPLEX, 0.5 * scale, color, thickness, cv2.LINE_AA)

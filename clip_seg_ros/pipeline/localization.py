@@ -10,7 +10,7 @@ import numpy as np
 from clip_seg_ros.pipeline.oriented_box import oriented_box
 from clip_seg_ros.pipeline.postprocess import window_of
 from clip_seg_ros.pipeline.rays import ray_table
-from clip_seg_ros.types import CameraFrame, CameraIntrinsics, ObjectRegion
+from clip_seg_ros.types import CameraFrame, CameraIntrinsics, ObjectRegion, vector3
 
 MIN_VALID_SHARE = 0.05
 """Of the mask's pixels; with less valid depth, what is left are mostly the rims of other things."""
@@ -109,7 +109,7 @@ def locate(
 
 
 def _middle(points_m: np.ndarray) -> tuple[float, float, float]:
-    return tuple(map(float, np.median(points_m, axis=0)))
+    return vector3(np.median(points_m, axis=0))
 
 
 def _no_points() -> tuple[np.ndarray, np.ndarray]:

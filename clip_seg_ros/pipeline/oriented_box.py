@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clip_seg_ros.types import OrientedBox
+from clip_seg_ros.types import OrientedBox, vector3
 
 MIN_POINTS = 16
 """Fewer have no axes worth the name."""
@@ -42,8 +42,8 @@ def oriented_box(points_m: np.ndarray) -> OrientedBox | None:
     center = middle + axes @ ((low_m + high_m) / 2)
     order = np.argsort(low_m - high_m, kind="stable")  # the longest first
     return OrientedBox(
-        center_m=tuple(map(float, center)),
-        size_m=tuple(map(float, (high_m - low_m)[order])),
+        center_m=vector3(center),
+        size_m=vector3((high_m - low_m)[order]),
         orientation_xyzw=_quaternion(_right_handed(axes[:, order])),
     )
 
@@ -68,4 +68,5 @@ def _quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
     )
     row = rows[np.argmax(rows.diagonal())]
     row = row / np.linalg.norm(row)
-    return tuple(map(float, row if row[3] >= 0 else -row))
+    x, y, z, w = map(float, row if row[3] >= 0 else -row)
+    return x, y, z, w

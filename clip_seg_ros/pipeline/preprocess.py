@@ -37,6 +37,7 @@ class Geometry:
         height, width = source_size
         if height < 1 or width < 1:
             raise ValueError(f"an image needs at least one pixel, got {width}x{height}")
+        sides: tuple[float, float]
         if spec.resize != "short_side":
             sides = (spec.size, spec.size)
         else:
@@ -49,8 +50,8 @@ class Geometry:
             if spec.long_side_limit is not None:
                 scale = min(scale, spec.long_side_limit / long)
             sides = (scale * height, scale * width)
-        model_size = tuple(max(1, int(side / spec.multiple + 0.5)) * spec.multiple for side in sides)
-        return cls(source_size, model_size, spec.resize == "letterbox")
+        model_height, model_width = (max(1, int(side / spec.multiple + 0.5)) * spec.multiple for side in sides)
+        return cls(source_size, (model_height, model_width), spec.resize == "letterbox")
 
     def restore(self, maps: np.ndarray) -> np.ndarray:
         """Brings maps of any resolution back to the camera's image: bilinearly, or by a letterbox's cubic way back.

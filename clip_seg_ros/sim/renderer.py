@@ -114,7 +114,7 @@ class SceneRenderer:
         self.width, self.height = width, height
         self._mujoco = _load_mujoco()
         self._shape_seed: int | None = None
-        self._renderer = None
+        self._renderer: Any = None
         self._geom_slots: np.ndarray | None = None
 
     def __enter__(self) -> SceneRenderer:

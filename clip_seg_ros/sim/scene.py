@@ -14,6 +14,7 @@ import numpy as np
 
 from clip_seg_ros.sim.shapes import SHAPE_BUILDERS, Shape, build_shapes
 from clip_seg_ros.sim.workshop import WORKSHOP_BUILDERS, build_workshop
+from clip_seg_ros.types import vector3
 
 KINDS: tuple[str, ...] = tuple(SHAPE_BUILDERS)
 WORKSHOP_KINDS: tuple[str, ...] = tuple(WORKSHOP_BUILDERS)
@@ -204,7 +205,7 @@ def _beyond(scene: Scene) -> Scene:
         low, strength = np.radians(rng.uniform(22, 33)), rng.uniform(0.65, 0.95)
         azimuth, warmth = rng.uniform(0, 2 * np.pi), rng.uniform(0.10, 0.18) * rng.choice([-1, 1])
         direction = (-np.cos(azimuth) * np.cos(low), -np.sin(azimuth) * np.cos(low), -np.sin(low))
-        lamp = Light(tuple(map(float, direction)), (strength * (1 + warmth), strength, strength * (1 - warmth)))
+        lamp = Light(vector3(direction), (strength * (1 + warmth), strength, strength * (1 - warmth)))
         lights, ambient = (lamp, scene.lights[1]), float(rng.uniform(0.14, 0.20))
     if rng.random() < 0.5:
         target = np.array(camera.target)
@@ -213,7 +214,7 @@ def _beyond(scene: Scene) -> Scene:
         elevation = np.radians(rng.uniform(20, 26) if rng.random() < 0.5 else rng.uniform(62, 74))
         distance = rng.uniform(1.02, 1.20)
         towards = [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
-        camera = replace(camera, eye=tuple(map(float, target + distance * np.array(towards))))
+        camera = replace(camera, eye=vector3(target + distance * np.array(towards)))
     return replace(scene, camera=camera, table_texture=texture, lights=lights, ambient=ambient)
 
 
@@ -327,7 +328,7 @@ def _sample_camera(rng: np.random.Generator) -> CameraPose:
     target = np.array([*rng.uniform(-0.05, 0.05, size=2), rng.uniform(0.0, 0.05)])
     offset = [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
     eye = target + distance * np.array(offset)
-    return CameraPose(tuple(map(float, eye)), tuple(map(float, target)), float(rng.uniform(38, 50)))
+    return CameraPose(vector3(eye), vector3(target), float(rng.uniform(38, 50)))
 
 
 def _sample_lights(rng: np.random.Generator) -> tuple[Light, ...]:
@@ -337,5 +338,5 @@ def _sample_lights(rng: np.random.Generator) -> tuple[Light, ...]:
         direction = (-np.cos(azimuth) * np.cos(elevation), -np.sin(azimuth) * np.cos(elevation), -np.sin(elevation))
         warmth = rng.uniform(-0.08, 0.08)
         diffuse = (strength * (1 + warmth), strength, strength * (1 - warmth))
-        lights.append(Light(tuple(map(float, direction)), tuple(map(float, diffuse))))
+        lights.append(Light(vector3(direction), vector3(diffuse)))
     return tuple(lights)

@@ -15,6 +15,7 @@ import numpy as np
 
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import TABLE_REACH, CameraPose, Scene, SceneObject, sample_scene, shape_set
+from clip_seg_ros.types import vector3
 
 MOTIONS: tuple[str, ...] = ("none", "camera", "objects", "both")
 STRETCH_FRAMES = (8, 12)
@@ -92,7 +93,8 @@ def _frames(
     positions: dict[int, tuple[float, float, float]] = {}
     with SceneRenderer(*size) as renderer:
         for index, scene in enumerate(scenes(seed, frames)):
-            moved, camera_moved = frozenset(), False
+            moved: frozenset[int] = frozenset()
+            camera_moved = False
             if before is not None:
                 pairs = zip(before.objects, scene.objects, strict=True)
                 moved = frozenset(label for label, (old, new) in enumerate(pairs, start=1) if old != new)
@@ -158,14 +160,15 @@ def visible_positions(view: RenderedView) -> dict[int, tuple[float, float, float
     The statistic is the one that positions of found objects have: the median of the points of the visible surface in
     x, y and z, each on its own.
     """
-    positions, lens = {}, view.intrinsics
+    positions: dict[int, tuple[float, float, float]] = {}
+    lens = view.intrinsics
     for label in range(1, len(view.objects) + 1):
         rows, columns = np.nonzero((view.labels == label) & np.isfinite(view.depth_m))
         if len(rows) == 0:
             continue
         z = view.depth_m[rows, columns].astype(np.float64)
         points = np.stack([(columns - lens.cx) * z / lens.fx, (rows - lens.cy) * z / lens.fy, z])  # (3, N)
-        positions[label] = tuple(map(float, np.median(points, axis=1)))
+        positions[label] = vector3(np.median(points, axis=1))
     return positions
 
 
@@ -180,7 +183,7 @@ def _stretch(scene: Scene, motion: str, rng: np.random.Generator) -> Iterator[Sc
     paths = _object_paths(scene, progress, rng) if motion in ("objects", "both") else {}
     for step, camera in enumerate(cameras):
         items = tuple(
-            replace(item, position=(*map(float, paths[index][step]), item.position[2])) if index in paths else item
+            replace(item, position=vector3((*paths[index][step], item.position[2]))) if index in paths else item
             for index, item in enumerate(scene.objects)
         )
         yield replace(scene, objects=items, camera=camera)
@@ -202,7 +205,7 @@ def _camera_path(camera: CameraPose, progress: np.ndarray, rng: np.random.Genera
         towards = [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
         looked_at = target + share * (new_target - target)
         eye = looked_at + distance * np.array(towards)
-        path.append(CameraPose(tuple(map(float, eye)), tuple(map(float, looked_at)), camera.fovy_deg))
+        path.append(CameraPose(vector3(eye), vector3(looked_at), camera.fovy_deg))
     return path
 
 

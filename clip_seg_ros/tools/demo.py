@@ -224,10 +224,15 @@ def _show(reply: dict[str, Any], overlay: Path) -> None:
     print(f"Picture: {overlay}", flush=True)
 
 
+def _type_into(typed: queue.Queue[str]) -> None:
+    for line in sys.stdin:
+        typed.put(line)
+
+
 def _converse(session: _Session, overlay: Path) -> None:
     """Takes further commands from the terminal until "quit" or Ctrl-C."""
     typed: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=lambda: [typed.put(line) for line in sys.stdin], daemon=True).start()
+    threading.Thread(target=_type_into, args=(typed,), daemon=True).start()
     print('\nType another command, "help" or "quit":', flush=True)
     while True:
         try:

@@ -166,7 +166,7 @@ class CLIPSegRecipe:
             betas=(0.9, 0.999),
             precision=s.precision,
             before_batch=self._load,
-            rate_factors=[(f"{part}.", factor) for part, factor in factors.items() if part in self._trained],
+            rate_factors=tuple((f"{part}.", factor) for part, factor in factors.items() if part in self._trained),
         )
         return [stage]
 

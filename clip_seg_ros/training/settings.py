@@ -62,7 +62,7 @@ def require_steps(settings: Any) -> None:
 
 def _read(value: Any, wanted: Any, where: str) -> Any:
     """``value`` as the annotation ``wanted`` has it."""
-    if dataclasses.is_dataclass(wanted):
+    if isinstance(wanted, type) and dataclasses.is_dataclass(wanted):
         return read_settings(wanted, value, where)
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in _UNIONS:

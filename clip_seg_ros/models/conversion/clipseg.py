@@ -146,7 +146,7 @@ def _hugging_face_clip_config(
 
 
 # Ours -> Hugging Face's; the block's own part of a name is in _BLOCK.
-_FIXED = {
+_FIXED: dict[str, str | Source] = {
     "clip.logit_scale": Source(("clip.logit_scale",)),
     "clip.positional_embedding": Source(("clip.text_model.embeddings.position_embedding.weight",)),
     "clip.text_projection": Source(("clip.text_projection.weight",), transposed=True),
@@ -189,7 +189,7 @@ def _hugging_face_source(key: str) -> Source:
                 return Source(tuple(f"{layer}self_attn.{name}.{kind}" for name in _QKV))
             name, _, kind = part.rpartition(".")
             return Source((f"{layer}{_BLOCK[name]}.{kind}",))
-    for ours, theirs in _FIXED.items():
+    for ours, fixed in _FIXED.items():
         if key.startswith(ours):
-            return theirs if isinstance(theirs, Source) else Source((theirs + key[len(ours) :],))
+            return fixed if isinstance(fixed, Source) else Source((fixed + key[len(ours) :],))
     return Source((key,))  # the decoder's film and reduces have the same names

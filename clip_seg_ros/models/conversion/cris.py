@@ -42,8 +42,9 @@ def convert(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[s
         text_head_width=options.get("text_head_width", HEAD_WIDTH),
     )
     levels = (f"neck.{name}.0.weight" for name in ("f3_v_proj", "f2_v_proj", "f1_v_proj"))
+    fpn_out = [len(require(tensors, key, origin)) for key in levels]
     cris = CRISConfig(
-        fpn_out=tuple(len(require(tensors, key, origin)) for key in levels),
+        fpn_out=(fpn_out[0], fpn_out[1], fpn_out[2]),
         input_spec=InputSpec(_INPUT_SIZE, "letterbox", 32, CLIP_MEAN, CLIP_STD),
         n_layers=count_blocks(tensors, "decoder.layers."),
         n_heads=options.get("n_heads", 8),

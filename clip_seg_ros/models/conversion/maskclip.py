@@ -185,8 +185,9 @@ def _vision(
         return vision, len(require(tensors, names.projection("c_proj.weight"), origin))
     width, _, patch, _ = require(tensors, f"{image}patch_embed.projection.weight", origin).shape
     positions = require(tensors, f"{image}pos_embed", origin).shape[1]
-    layers = count_blocks(tensors, f"{image}layers.")
-    vision = VisionConfig(layers, width, round((positions - 1) ** 0.5) * patch, patch, head_width)
+    vision = VisionConfig(
+        count_blocks(tensors, f"{image}layers."), width, round((positions - 1) ** 0.5) * patch, patch, head_width
+    )
     projection = require(tensors, names.projection("proj.weight"), origin)
     return vision, projection.shape[1 if names.projections == "visual." else 0]
 
