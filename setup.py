@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Installs the part of the package that needs no ROS: ``pip install .`` gives the library and ``clip-seg``.
 
 The ROS 2 package, with its nodes and messages, is built by colcon from CMakeLists.txt and does not use this file.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The public face of the package: what a program needs to find things in images, in one place.
 
 ``rgb`` is a (H, W, 3) uint8 image. The probabilities, masks and objects that come back have its size.

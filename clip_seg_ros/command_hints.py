@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What to say about a command beside its meaning: a slip of the keyboard, and what it asks for in vain.
 
 Nothing here changes a command. Whoever answers it decides whether a hint refuses it or goes along with the answer.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The words of the command language: one table that the parser, its advice and ``docs/commands.md`` share."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command language: one line of text -> a ``Command``.
 
 A command is a verb and its phrases, "find the red cup and the blue box"; a bare phrase is a ``segment``. Phrases are

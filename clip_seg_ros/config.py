@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings as frozen dataclasses: each name, type, default, description and range in one place, checked when made.
 
 A node declares its ROS parameters from ``parameters(ReferringConfig)`` and reads them back with ``from_mapping``.

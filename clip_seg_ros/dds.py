@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What Fast DDS, the middleware of most ROS 2 installations, needs so that whole camera images reach their readers."""
 
 from __future__ import annotations

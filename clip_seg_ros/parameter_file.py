@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads a file of ROS parameters as a node does, for launch files that must know what the node will be told."""
 
 from __future__ import annotations

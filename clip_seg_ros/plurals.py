@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """English plurals: which words a plural may come from, and whether a word looks like one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where files are: configuration and embedded weights, which come with the package, and weights from elsewhere.
 
 Lists of class names are read here, too: ``config/class_lists/NAME.txt``, one name a line, in the data set's order.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The configuration of RViz for the cameras, nodes and namespace that a launch starts.
 
 ``rviz/seg.rviz`` shows one camera of the default names. Its displays are the patterns from which ``layout`` makes those

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The nouns of the package: plain values, numpy only.
 
 Every class is frozen and checks its own arrays, so that a wrong shape fails where it is made and not three calls later.

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Runs a command in the environment of the container's ROS 2 and of the package.
 set -e
 source "$ROS_SETUP"

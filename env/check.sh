@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Checks format, rules and types of the code, and changes nothing. "env/check.sh --fix" formats it and mends what can be
 # mended without asking.
 set -uo pipefail

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Builds the documentation as a site, strictly: a broken link ends it. Arguments go to `mkdocs build`.
 set -uo pipefail
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Points the CMake files of the ROS 2 wheels at this interpreter's headers and NumPy.
 
 The wheels' exported targets name two folders of the machine that built them; CMake refuses targets whose folders do not

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prints, as pip constraints, the versions of the named packages that this interpreter already has."""
 
 import sys

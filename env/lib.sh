@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Shared by the set-up scripts: what a person sees, and how a step that fails is told.
 # Everything goes to standard error: standard output belongs to the one line that `make -s env` prints.
 

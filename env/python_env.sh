@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The Python environment: a venv outside the clone, named after everything that decides what is in it.
 
 PIP_VERSION=26.3

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Runs pytest in the environment that is sourced, with as many processes as this machine has cores and memory for.
 # Arguments go to pytest; "-n 0" runs all tests in one process, as a debugger needs it.
 set -euo pipefail

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Sets everything up (system packages, Python environment, ROS 2 workspace) or sees that it is, and prints one line on
 # standard output: the file to source. Progress and errors go to standard error.
 set -uo pipefail

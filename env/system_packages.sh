@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # System packages (Debian, Ubuntu): asked for only when something is missing.
 
 # install_system_packages WHY PACKAGE...: as root, or through sudo where it asks for no password.

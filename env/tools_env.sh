@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Environments of tools that the package itself does not need: each a small venv in the cache, so that a newer tool
 # costs no new installation of the large one.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The colcon workspace of this clone: build, install and log folders in the cache, so that the clone stays clean.
 
 # Everything that the build depends on. Python, launch and configuration files are installed as links: their names

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes ``import clip_seg_ros`` find the built workspace even in the clone's own folder.
 
 The messages (``clip_seg_ros.msg``) exist only in the workspace, which is on PYTHONPATH. Python puts the current folder

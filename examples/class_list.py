@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One class a pixel, of a list of your own: python class_list.py [OUT.png [PICTURE]]
 
 MaskCLIP takes any list of classes. DenseCLIP has the classes that it was trained on: try "denseclip-pocket" and

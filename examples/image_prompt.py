@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An example image as a prompt: python image_prompt.py [EXAMPLE MASK PICTURE]
 
 EXAMPLE shows the thing, MASK is white where it is, and PICTURE is searched for the like of it. No word names the thing.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a phrase to a position in metres: python phrase_to_metres.py ["red cup"] [FOLDER]
 
 FOLDER holds color.jpg, depth.png (16 bits, millimetres, aligned with the colour) and camera.yaml, as ROS's camera

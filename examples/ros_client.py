@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gives a running node a command and prints what it finds: python ros_client.py ["find the red cup"]
 
 Start a node first, for example with `make demo` or `ros2 launch clip_seg_ros demo.launch.py`. Ctrl-C ends this program.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small things in a large image, through overlapping windows: python sliding_window.py ["red cup" [OUT.png [PICTURE]]]
 
 A model sees every image at its own small size. Through windows it sees each part of a large image as large as it can.

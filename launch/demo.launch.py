@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demonstration with the ``ros2`` command: a simulated camera above a table, the node ``referring``, and RViz.
 
     ros2 launch clip_seg_ros demo.launch.py seed:=3

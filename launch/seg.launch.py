@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Segments the images of cameras: the nodes ``referring`` and ``semantic``, with RViz if wanted.
 
     ros2 launch clip_seg_ros seg.launch.py image_topic:=/my_camera/image_raw rviz:=true

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every test starts from: a ROS 2 of its own, and no files left behind."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The public face: what it offers, and that its example is true."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ``parse_command`` promises holds for any text, however odd or hostile."""
 
 import random

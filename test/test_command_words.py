@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import re
 import shlex
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How images travel between processes: the package's profile of Fast DDS, the user's own choice, and room for it."""
 
 from __future__ import annotations

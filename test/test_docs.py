@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The documentation: links that lead somewhere, pages that a reader can reach, and a drawing that is up to date."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shipped weights, on scenes that training never saw. The model cards have the figures of more scenes."""
 
 import subprocess

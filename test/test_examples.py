@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The examples, as a newcomer runs them: programs of their own, on rendered pictures or beside running nodes."""
 
 from __future__ import annotations

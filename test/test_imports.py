@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Imports point one way, ROS stays in nodes/, and everything else works without it."""
 
 from __future__ import annotations

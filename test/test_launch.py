@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Launch files, and the files that they hand to the nodes and to RViz."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the limits of the other tests let pass and what they catch."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of ROS parameters, read as a node reads them."""
 
 from __future__ import annotations

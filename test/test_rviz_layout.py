@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What RViz shows: the right topics for any cameras and namespace, in windows that Qt can place."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ADE20K as the scene parsing challenge of 2016 published it: 150 classes of things and stuff (Zhou et al., 2017)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data sets from a mapping, such as a YAML file holds: ``{kind: ade20k, root: /data/ade, split: validation}``."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """COCO's annotation files: reading them, and their polygons and run lengths as masks.
 
 Masks equal those of COCO's own tools, pixel for pixel. Filling a polygon another way (``cv2.fillPoly``, PIL) gives

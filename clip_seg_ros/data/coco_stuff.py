@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """COCO-Stuff: 80 things of COCO and 91 kinds of stuff (Caesar et al., 2018), all pictures of 2017 or the first 10000.
 
 COCO numbers its classes 1..182 and never labels 11 of them, which leaves 171. The published PNG of the large set store

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Referring expressions about tabletop scenes that colour and kind alone do not settle.
 
 "the cup left of the blue box", "the largest ball", "the can behind the bottle". An expression is made only where it is

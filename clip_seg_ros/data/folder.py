@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A person's own pictures, masks and phrases: a folder with a table that says which belong together.
 
     my_data/

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures without labels, one after another: a folder of files, or a camera's topic in a ROS bag.
 
 Bags are read by the package ``rosbags``, which needs no ROS. A picture is decoded when it is asked for, so that a long

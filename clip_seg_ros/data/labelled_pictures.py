@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures with label images beside them: what the readers of semantic data sets have in common."""
 
 from __future__ import annotations

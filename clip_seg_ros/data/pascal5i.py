@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PASCAL-5i: segment classes that were left out of training, from their name or from one example (Shaban et al., 2017).
 
 The 20 classes of VOC make four folds. Classes 5i+1 .. 5i+5 of fold i are unseen: they are tested on the pictures for

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PASCAL Context: the pictures of VOC 2010 with a class for every pixel (Mottaghi et al., 2014), 59 classes of it."""
 
 from __future__ import annotations

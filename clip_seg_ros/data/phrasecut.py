@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """VGPhraseCut: phrases about regions of Visual Genome's pictures (Wu et al., CVPR 2020), read as published."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PhraseCut+ (PC+), what CLIPSeg trains on (Lüddecke & Ecker, CVPR 2022): negatives, example images, crops, prefixes.
 
 The pictures' colours are left as they are, and example images as they are too: what is done to the background of an

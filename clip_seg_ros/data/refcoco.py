@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RefCOCO, RefCOCO+ and G-Ref: sentences about objects in COCO's pictures, read as the refer toolkit publishes them.
 
 RefCOCO and RefCOCO+: Yu et al., ECCV 2016. G-Ref (RefCOCOg): Mao et al., CVPR 2016, split again by Nagaraja et al.,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes rendered pictures, masks and phrases as a ``folder`` data set: an example of pictures of one's own.
 
 The things of a workshop stand between those that the embedded weights know. Only they are named, as a person names

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every data set yields, and the errors that they raise."""
 
 from __future__ import annotations

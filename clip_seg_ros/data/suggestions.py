@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a person meant who mistyped a name."""
 
 from __future__ import annotations

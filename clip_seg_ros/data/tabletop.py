@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rendered tabletop scenes on disk: written once in parallel, resumable, read back as arrays.
 
 A folder holds shards of ``SHARD_SCENES`` scenes. Which seeds are for training and which are never trained on is fixed

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PASCAL VOC 2012 segmentation, with the additional labels of SBD where they are there (Hariharan et al., 2011)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Puts the questions of data sets to a model: a phrase, an example image or both; or every class of a list."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The boundary measure F of DAVIS (Perazzi et al., CVPR 2016, section 5): how well the outlines of masks agree.
 
 A pixel is on the boundary where it differs from its neighbour to the right, below, or both. With the tolerance r, which

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Charts of a report, as SVG inside its page."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metrics of label maps, as MMSegmentation computes them: the protocol of DenseCLIP and MaskCLIP.
 
 Pixels are summed over the data set and turned into ratios at the end. With the intersection I, the predicted area P and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measures phrases of colour and kind on scenes that training never saw.
 
 Every scene is asked for each colour and kind pair in it, for its kinds and its colours, for a random pair that is not

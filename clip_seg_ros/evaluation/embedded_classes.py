@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measures models that name every pixel, on scenes that training never saw."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measures prompts by example: an object is shown in another scene, and found in this one (CLIPSeg, table 1)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measures expressions that relate objects ("the cup left of the blue box") on scenes that training never saw."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The suite of the embedded weights: who is asked what."""
 
 from __future__ import annotations

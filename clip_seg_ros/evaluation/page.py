@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A page of pictures: the worst answers first, so that a person finds why a model failed.
 
 One HTML file, ``index.html``, with its JPEG pictures beside it and nothing from elsewhere.

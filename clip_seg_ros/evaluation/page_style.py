@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a report's page looks, in light and in dark."""
 
 from __future__ import annotations

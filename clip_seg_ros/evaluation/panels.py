@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The small pictures of a report: what was there, what the model answered, and where the two differ."""
 
 from __future__ import annotations

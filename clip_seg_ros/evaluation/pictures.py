@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures of what a model answered, beside what was true: some at random, and the worst."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The papers' protocols: a model is asked about every sample of a data set, and its answers become figures.
 
 ``evaluate_referring``: CRIS's, one sentence one mask, at one threshold.

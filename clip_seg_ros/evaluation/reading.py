@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads samples of a data set ahead of the model."""
 
 from __future__ import annotations

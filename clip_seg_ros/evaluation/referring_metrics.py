@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CRIS's metrics for referring expressions, one mask a sentence (Wang et al., CVPR 2022), as in the authors' code."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an evaluation leaves behind for programs and terminals: JSON, and tables as text."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measures how steady answers are on simulated sequences: ids, flicker and positions, with and without memory."""
 
 from __future__ import annotations

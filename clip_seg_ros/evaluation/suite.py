@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs examiners over the held-out scenes: every scene is rendered once and shown to all of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CLIPSeg's metrics: binary masks over a sweep of thresholds (Lüddecke and Ecker, CVPR 2022).
 
 As its authors compute them, counts are summed over the data set and turned into ratios at the end, each with 1 added

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How steady answers are over time: ids that stay, pixels that do not flicker, positions that are right.
 
 Objects are matched as CLEAR MOT does it (Bernardin and Stiefelhagen, EURASIP JIVP 2008, section 2.1.3), with the IoU of

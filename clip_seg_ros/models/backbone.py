@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CLIP towers as the segmentation models build them. The only file that imports open_clip.
 
 Towers are open_clip's own modules with their own weights. How models look inside them is in ``vision_taps`` and

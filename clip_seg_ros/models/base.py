@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contract that every model keeps: encode an image once, ask about many prompts.
 
 A model is a ``torch.nn.Module`` whose constructor only builds. It never opens a file or picks a device; that is the

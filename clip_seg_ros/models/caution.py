@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plain words for people on weights that know the simulated table alone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weight files: safetensors with their configuration inside and their SHA-256 beside them.
 
 A file is either exactly what ``SHA256SUMS`` in its folder says or it is refused, and a module takes either every key

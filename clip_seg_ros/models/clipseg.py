@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CLIPSeg (Lueddecke and Ecker, CVPR 2022): a light transformer decoder that a phrase or an example image steers.
 
 pixels -> CLIP image tower -> taps, deepest first:   tap 3      tap 2      tap 1

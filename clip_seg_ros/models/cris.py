@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CRIS (Wang et al., CVPR 2022): CLIP's words attend to CLIP's pixels, and the sentence becomes the last kernel.
 
     pixels -> ResNet stages C3, C4 and attention pool C5 -> neck (with the sentence) -> F at stride 16

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CRIS's neck, decoder and projector (Wang et al., CVPR 2022, sections 3.1 to 3.3). Keys are those of the authors."""
 
 from __future__ import annotations

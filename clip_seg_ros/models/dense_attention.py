@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The last attention of an image tower made dense: what MaskCLIP and its successors put in its place.
 
 All read the same weights. With q, k, v of the last block, A the attention and o its output projection:

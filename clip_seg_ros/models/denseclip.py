@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DenseCLIP (Rao et al., CVPR 2022): CLIP's texts, told what the image shows, score every pixel, and the scores help.
 
 pixels -> backbone -> four maps, a global and a local embedding

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The image sides of DenseCLIP: CLIP's own towers, as its authors read them, or any backbone of timm.
 
 Each gives four maps at strides 4, 8, 16 and 32 and, in the space of the text, an embedding of the whole image and one

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DenseCLIP's context decoder, feature pyramid and head. Keys are those of the authors."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fetches published weights from the Hugging Face hub, whole and unchanged or not at all.
 
 The transfer is huggingface_hub's: its progress bar, its cache (``HF_HOME``), its proxies and mirrors (``HF_ENDPOINT``),

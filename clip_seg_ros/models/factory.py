@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names and weight files to models."""
 
 from __future__ import annotations

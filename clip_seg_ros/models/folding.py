@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batch normalisation folded into the convolutions before it, for inference: a pass over memory less for each."""
 
 from __future__ import annotations

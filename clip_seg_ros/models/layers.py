@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Blocks that more than one model uses. Parameter names and shapes are those of torch's own layers."""
 
 from __future__ import annotations

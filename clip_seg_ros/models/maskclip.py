@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MaskCLIP (Zhou et al., ECCV 2022): dense labels out of CLIP as it is, and what came after it on the same weights.
 
 pixels -> image tower with a dense last layer -> a feature for every place --- cosine ---> logits

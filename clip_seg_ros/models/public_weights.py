@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The weights that others published: their names here, where they are, and on which terms."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can be done to dense labels after the fact: MaskCLIP's two refinements, and PAMR."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small network for one list of classes, which a larger model teaches: the target model of MaskCLIP+.
 
     pixels -> backbone -> light head -> logits of K classes

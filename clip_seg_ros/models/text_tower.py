@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CLIP's text tower on prompts of any length up to its context."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A look inside CLIP's image towers: activations of chosen layers, dense embeddings, input of any size."""
 
 from __future__ import annotations

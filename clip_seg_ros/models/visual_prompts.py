@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Example images as prompts: how to show CLIP which object of an image is meant (CLIPSeg, section 3.3 and table 1).
 
 CLIP embeds a whole image. Its embedding becomes that of one object when the rest of the image is blurred, darkened and

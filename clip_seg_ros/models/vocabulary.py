@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gives words that a model never learnt rows of their own in its word embeddings.
 
 Small text towers know a few words, and all others share one embedding that means "not here": no training could tell

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ROS 2 side of the package: the only importers of rclpy and of messages."""
 
 import pkgutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Services whose callers get an answer: where a callback fails, where the node ends, and where the model is slow."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The camera of ``clip-seg bench ros``: plays views that were drawn beforehand, so that it costs next to nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The stopwatch of ``clip-seg bench ros``: gives a command and notes when each mask arrives.
 
 It is a process of its own: ``python -m clip_seg_ros.nodes.bench_observer --command TEXT``.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One camera's topics: colour images, and the depth and the lens that belong to them."""
 
 from __future__ import annotations

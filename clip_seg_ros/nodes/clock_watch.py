@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Says when a node waits for a simulation's time that does not come."""
 
 from __future__ import annotations

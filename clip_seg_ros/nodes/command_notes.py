@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the ``referring`` node says about a command before any image is asked."""
 
 from __future__ import annotations

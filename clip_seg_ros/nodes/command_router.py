@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Text commands: heard, understood, and given to the node that they are for."""
 
 from __future__ import annotations

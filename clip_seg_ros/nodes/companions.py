@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finds the depth image that belongs to a colour image."""
 
 from __future__ import annotations

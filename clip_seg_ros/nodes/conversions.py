@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Between ``sensor_msgs`` fields and arrays.
 
 The functions read messages by their fields, so that they work on anything shaped like ``sensor_msgs/Image``,

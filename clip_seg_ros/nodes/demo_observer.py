@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo's eyes: publishes commands and measures what comes back against the simulated camera's ground truth.
 
 It is a process of its own and talks in lines of JSON: requests on stdin, answers on stdout.

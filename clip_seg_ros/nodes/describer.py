@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command "what do you see?": one image is asked about all things that the model has names for."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same results as ``vision_msgs``, where that package is installed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lets signals end a program quietly from its first moment, while it still imports what it needs.
 
 A program calls ``end_quietly`` before any other import: until ``run_node`` knows better, there is nothing to clean up.

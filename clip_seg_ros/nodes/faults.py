@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Says what is wrong once, not once a frame, and not once for every way in which a hostile message can be wrong."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The action ``find_object``: looks for a thing until it is seen, time is up or the goal is cancelled."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bytes of ``sensor_msgs/Image``: rows without their padding, and encodings that need more than numpy.
 
 16 bits, Bayer mosaics and packed YUV go through cv_bridge where a ROS installation brings one that works, else through

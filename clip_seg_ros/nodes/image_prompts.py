@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prompts by example, over services: ``set_image_prompt``, ``list_prompts`` and ``remove_prompt``."""
 
 from __future__ import annotations

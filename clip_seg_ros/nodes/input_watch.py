@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Says why nothing comes: nobody publishes, another type, or a quality of service that does not fit."""
 
 from __future__ import annotations

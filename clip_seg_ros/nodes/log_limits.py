@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ceilings on what a node writes to its log, so that nobody who sends it messages can fill a disk."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which model serves a node, and the command that waits for another one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes that watch the nodes for ``clip-seg`` and answer it in lines of JSON."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all cameras together have shown of what a command names, until that is told."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Results of the pipeline as messages. Every message carries the header of the image that it came from."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ROS parameters from the settings dataclasses of ``clip_seg_ros.config``: described, ranged, live where possible."""
 
 from __future__ import annotations

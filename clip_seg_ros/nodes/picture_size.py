@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The size that a JPEG or PNG says it has, read before anything is decoded: a few bytes can claim a billion pixels."""
 
 from __future__ import annotations

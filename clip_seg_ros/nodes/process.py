@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs one node as a process that starts, or says in one line why not, that lives on, and that ends quietly."""
 
 from __future__ import annotations

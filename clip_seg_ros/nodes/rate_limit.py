@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lets a limited number of images a second through."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All that this package needs of rclpy beyond its public names in every release, with what is done where it is missing.
 
 rclpy 3.3 (Humble) lacks some public names of later releases, and a few things can only be had by private ones, which a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ``referring`` node: a command names things, every image is answered with their masks and positions."""
 
 from __future__ import annotations

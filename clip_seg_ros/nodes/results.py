@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The result topics of one camera: what was found in one image, in every form that users rely on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The service ``segment``: one image and its prompts in, masks and objects out."""
 
 from __future__ import annotations

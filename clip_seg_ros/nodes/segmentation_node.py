@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What both nodes share: their life, their model, their cameras and what they say about themselves."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ``semantic`` node: every pixel of every image gets a class out of a list."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulated camera: a table with objects as colour, depth and lens topics, with the ground truth beside them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The answers to commands: one at once, one when its outcome is known."""
 
 from __future__ import annotations

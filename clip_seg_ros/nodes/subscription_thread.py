@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Subscriptions that are served on a thread of their own.
 
 Whenever anything happens, rclpy's executors ask every entity of a node in Python whether it has work. With a node's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gives the nodes a command and tells what they say, for ``clip-seg say`` and ``clip-seg watch``, in lines of JSON.
 
 Each line is one event: ``{"event": "connected"}``, ``{"event": "nobody", "others": [topics]}``, or what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Positions in a frame of the user's choice, by tf2 at the stamp of the image."""
 
 from __future__ import annotations

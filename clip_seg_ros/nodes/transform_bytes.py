@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the bytes of a tf message say, without making a message of them.
 
 A robot's state comes as dozens of transforms fifty times a second, of which a camera needs a few. To make Python's

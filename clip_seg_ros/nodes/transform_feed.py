@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Feeds tf2's buffer on a thread of its own, so that a robot that moves a lot does not slow the node down."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From one image and a question to objects: the steps that every node, service and action takes in the same order."""
 
 from __future__ import annotations

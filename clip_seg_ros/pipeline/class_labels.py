@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Probabilities of classes -> one class a pixel, its objects, and its colour."""
 
 from __future__ import annotations

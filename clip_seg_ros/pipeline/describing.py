@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is there? Asks one image about many names and keeps, of several that fit one thing, the one that fits best."""
 
 from __future__ import annotations

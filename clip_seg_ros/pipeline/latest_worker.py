@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A slot a source and a thread: work on each source's newest item only, drop what it replaces."""
 
 from __future__ import annotations

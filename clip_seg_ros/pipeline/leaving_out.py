@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Leaves out what a negative names: "the boxes, not the white one"."""
 
 from __future__ import annotations

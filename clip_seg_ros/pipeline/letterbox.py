@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An image inside a square, its aspect ratio kept, and the way back: CRIS's preparation (Wang et al., CVPR 2022).
 
 One affine map from the image to the square does all of it. Results equal those of CRIS's authors, cubic resampling and

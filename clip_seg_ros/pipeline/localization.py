@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Region + depth + intrinsics -> where the object is, how large, and its points, in the camera's optical frame."""
 
 from __future__ import annotations

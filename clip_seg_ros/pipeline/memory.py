@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps the memory of a process that runs for months flat, whatever sizes of images come."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps one model serving, and gets another ready beside it without a pause."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Points -> an oriented box around them, by their principal axes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws regions over a camera's image: the picture that people look at."""
 
 from __future__ import annotations

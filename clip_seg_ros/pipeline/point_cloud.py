@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The measured objects of a frame -> one cloud of coloured points."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Probabilities -> masks -> regions -> label image."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one public entry to the models: encode an image once, ask about many prompts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RGB image -> normalised pixels on the device, and the way back to the size of the image."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Intrinsics -> where every pixel looks."""
 
 from __future__ import annotations

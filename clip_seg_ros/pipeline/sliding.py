@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Overlapping windows over an image, and their answers put together (sliding inference of semantic segmentation)."""
 
 from __future__ import annotations

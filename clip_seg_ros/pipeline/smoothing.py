@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steadies a model's answers over time: strongly where the picture stands still, not at all where it changed.
 
 Whether a place changed is tested as in Aach, Kaup and Mester (Statistical model-based change detection in moving

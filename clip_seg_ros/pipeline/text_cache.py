@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prompts -> text features, each prompt encoded once."""
 
 from __future__ import annotations

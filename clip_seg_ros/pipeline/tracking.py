@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps the ids of objects from image to image.
 
 Objects of one prompt are matched with what that prompt's tracks predict, so that the sum of all costs is least. The

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a phrase means in the tabletop world: "red cups" -> ("red", "cup")."""
 
 from __future__ import annotations

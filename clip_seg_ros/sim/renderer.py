@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Renders scenes with MuJoCo: colour, depth in metres, and which pixel belongs to which object.
 
 MuJoCo draws through EGL or OSMesa, no screen needed. The first of them that works is chosen, unless ``MUJOCO_GL`` says.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws tabletop scenes from a seed: what stands where, in which light, seen from which camera.
 
 A scene is a value; ``renderer.SceneRenderer`` turns it into images. World frame: z up, the table top at z = 0, metres.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Simulated sequences: the camera moves, objects slide, or nothing does, and the truth of every picture is exact.
 
 A sequence is made of stretches of 8 to 12 frames. In turn, in an order drawn anew each time, the camera moves, one or

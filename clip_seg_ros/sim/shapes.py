@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meshes of the tabletop objects: closed surfaces in metres, standing on z = 0 with their axis along z.
 
 Each kind is told apart by what a person would look for: a cup has a handle, a bowl is deep and a plate is flat, a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which surface lies behind the objects: the table or the floor, computed from the camera, not rendered."""
 
 from __future__ import annotations

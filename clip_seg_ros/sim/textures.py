@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Table tops: grey-scale patterns that the table's colour tints, (H, W, 3) uint8, drawn from a generator."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meshes of five things of a workshop, which the embedded weights never saw: an example of things to train on.
 
 Like those of ``sim.shapes`` they are closed surfaces in metres that stand on z = 0.

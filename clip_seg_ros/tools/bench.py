@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``clip-seg bench SUBJECT``: times what this package does, against others that do the same.
 
 ``models``: CLIPSeg against transformers. One image and N prompts, which is what a robot asks; N copies of the image are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One step of ``clip-seg bench models``, in a process of its own: ``python -m clip_seg_ros.tools.bench_models STEP``.
 
 ``prepare FOLDER CONFIG SIZE`` writes the same random weights for both sides and an image.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``clip-seg bench ros``: what the node adds to the time of its model, between processes over Fast DDS.
 
 A camera plays views that were drawn beforehand, the node ``referring`` answers, and an observer notes when each mask

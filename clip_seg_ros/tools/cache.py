@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``clip-seg cache``: shows what the package keeps in the user's cache, and removes it."""
 
 from __future__ import annotations

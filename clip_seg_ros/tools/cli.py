@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command ``clip-seg``."""
 
 from __future__ import annotations

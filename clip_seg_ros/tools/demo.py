@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``clip-seg demo``: the simulated camera and the ``referring`` node as processes, a command, and what came of it."""
 
 from __future__ import annotations

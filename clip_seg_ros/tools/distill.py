@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``clip-seg distill``: makes a small network for one's own scene and classes out of pictures without labels."""
 
 from __future__ import annotations

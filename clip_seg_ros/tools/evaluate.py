@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``clip-seg evaluate``: measures a model on a data set, or the embedded weights on held-out scenes."""
 
 from __future__ import annotations

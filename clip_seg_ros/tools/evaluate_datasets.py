@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``clip-seg evaluate --data DATA``: any model on any data set, by the papers' protocols."""
 
 from __future__ import annotations

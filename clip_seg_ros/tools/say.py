@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``clip-seg say``: gives a node a command and prints its answers, where there is no ``ros2`` command."""
 
 from __future__ import annotations

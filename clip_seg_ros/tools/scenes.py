@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rendered scenes for the commands that learn from them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What commands share that run the nodes on the simulated world: its things, its ROS 2, its environment."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ``clip-seg say`` and ``clip-seg watch`` share: a process that speaks ROS, and its events as lines for people."""
 
 from __future__ import annotations

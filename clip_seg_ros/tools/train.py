@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``clip-seg train CONFIG``: trains a model, from rendered scenes or from a data set, and writes its weights."""
 
 from __future__ import annotations

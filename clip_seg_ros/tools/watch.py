@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``clip-seg watch``: prints what the nodes answer and find, where there is no ``ros2`` command."""
 
 from __future__ import annotations

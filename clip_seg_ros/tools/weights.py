@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``clip-seg weights``: lists, downloads, converts and verifies published weights."""
 
 from __future__ import annotations

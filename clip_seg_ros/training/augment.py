@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The augmentations of the papers, on samples as the data sets yield them.
 
 DenseCLIP's are those of the framework that its authors train in: ``semantic_view`` is all of them in their order.

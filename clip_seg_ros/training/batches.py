@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches out of rendered scenes: object crops for the CLIP towers, whole scenes with phrases for the decoder.
 
 Every batch is a function of (seed, stage, step) alone, so that a run that was killed goes on exactly where it was.

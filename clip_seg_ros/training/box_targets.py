@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DenseCLIP with detectors: the score map learns from boxes which class is where (section 3.4)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CLIPSeg's own training (Lüddecke and Ecker, CVPR 2022, sections 3.3 and 4) on any data that draws samples.
 
 CLIP is held still and the decoder learns from binary cross-entropy. Each sample asks with a mixture of its phrase and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Phrases against embeddings: how the embedded CLIPs learn what words mean."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The embedded CRIS: trained on rendered scenes and expressions that relate objects, from the embedded CLIP."""
 
 from __future__ import annotations

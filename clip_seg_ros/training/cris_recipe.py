@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains CRIS: text-to-pixel contrast, end to end (Wang et al., CVPR 2022, sections 3.3 and 4.2)."""
 
 from __future__ import annotations

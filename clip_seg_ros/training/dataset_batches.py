@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches out of data sets on disk, for the recipes that also learn from rendered scenes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The embedded DenseCLIP: kinds of objects, the table and the floor, from the embedded CLIP."""
 
 from __future__ import annotations

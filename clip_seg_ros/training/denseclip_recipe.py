@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains DenseCLIP on labelled pictures (Rao et al., CVPR 2022, sections 3.2 and 4.1)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training in several processes or on several machines, started by ``torchrun``.
 
 Every process draws the same global batch from the same seed and works on its share of it; gradients are averaged after

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The losses of the papers, as functions of logits and truth."""
 
 from __future__ import annotations

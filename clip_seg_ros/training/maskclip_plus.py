@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MaskCLIP+ (Zhou et al., ECCV 2022, section 3.3): a network that learns from another model's answers, without labels.
 
     phase 1, guided:   pictures -> teacher, once a picture -> hard labels on disk -> student

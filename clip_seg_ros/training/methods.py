@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ``clip-seg train CONFIG`` can train: from the mapping of a YAML file to a recipe that is ready to run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains the embeddings of new words and leaves those of all others exactly as they are."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a step of training does with gradients: learning rates over time and by part, mixed precision, clipping."""
 
 from __future__ import annotations

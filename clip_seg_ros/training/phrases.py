@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a person would type about a tabletop scene: phrases that are there, and phrases that are not.
 
 Phrases for the held-out pairs are never made, neither as something to find nor as something absent.

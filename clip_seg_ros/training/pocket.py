@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains the embedded weights: a small CLIP from rendered scenes, then CLIPSeg's decoder on it.
 
 1. ``crops``: object crops against phrases, as CLIP learns, with the picture's colours changed in three crops of ten.

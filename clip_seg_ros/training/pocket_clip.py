@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The embedded CLIP as a start for other methods: its weights in a tower of another vocabulary or stride."""
 
 from __future__ import annotations

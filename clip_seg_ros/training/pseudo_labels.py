@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labels that a model makes: what a teacher answers on pictures, hardened, once a picture, kept on disk.
 
 Prompt denoising and thresholds decide what is a label (MaskCLIP+, Zhou et al., ECCV 2022, section 3.3).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ``clip-seg train`` runs: a module, its stages, and how the result is written."""
 
 from __future__ import annotations

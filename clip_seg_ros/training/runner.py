@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs stages of training: progress bar, learning-rate schedule, a state file that survives a kill at any moment.
 
 One process or several (``training.distributed``): with the same seed they draw the same batches, and only the first

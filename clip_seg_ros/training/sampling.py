@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which samples a step sees, and with what randomness: functions of the seed and the step, so that runs can go on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a rendered scene is seen in training: through windows, in other light, on other table tops."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads settings from the mappings of a YAML file, and says in one sentence what is wrong with them."""
 
 from __future__ import annotations

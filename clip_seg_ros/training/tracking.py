@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The loss over the steps of a training: running means for the bar, ``curve.jsonl`` and TensorBoard for later.
 
 A run that was killed and goes on writes each point once: points behind the step at which it goes on are taken out

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains a small CLIP with a ViT, whose last block MaskCLIP and its successors read in different ways.
 
 The text tower is that of the embedded CLIP and stays as it is. The image tower begins from nothing:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws ``docs/images/demo.gif``, what a node answers to three commands: python docs/tools/draw_demo.py"""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws ``docs/images/way_of_an_image.svg``: python docs/tools/draw_way_of_an_image.py"""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hooks of MkDocs: files outside ``docs/`` that pages link to, the page of messages, and what no page may load."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Gives a running node a command and prints what it finds: ros2 run cpp_client client "find the red cup"
 #include <chrono>
 #include <string>

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes pictures and label images as the published data sets store them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ADE20K, on four pictures in the layout of ADEChallengeData2016."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data sets from mappings as YAML gives them."""
 
 from __future__ import annotations

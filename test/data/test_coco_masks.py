@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """COCO's masks against a slow reading of their definition, and against what COCO's own tools gave."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """COCO-Stuff, on a few pictures in the layouts of both releases."""
 
 from __future__ import annotations

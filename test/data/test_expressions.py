@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Expressions against a slow reading of what they say, by the label image and by where the renderer saw the objects."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all semantic data sets share: finding files, and turning stored numbers into labels."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PASCAL-5i, on a few pictures in the layout of VOC 2012."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PASCAL Context, on two pictures as MMSegmentation's converter leaves them."""
 
 from __future__ import annotations

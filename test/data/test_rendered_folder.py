@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A rendered folder is what ``PhraseFolder`` reads, and its masks are the renderer's."""
 
 from __future__ import annotations

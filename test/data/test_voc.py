@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """VOC 2012, on a few pictures in the layout of the VOCdevkit, with palette PNG."""
 
 from __future__ import annotations

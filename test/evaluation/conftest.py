@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recordings of the original implementations' metrics, and rendered scenes with models and rules to ask about them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the models are asked, on the embedded weights."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Boundaries against plain loops over pixels."""
 
 from __future__ import annotations

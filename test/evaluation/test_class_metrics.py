@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scores of label maps against plain loops."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metrics against values recorded from the authors' implementations (see test/data/golden/README.md)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The protocols against plain loops over the samples."""
 
 from __future__ import annotations

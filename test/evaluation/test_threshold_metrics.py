@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sweep of thresholds against plain loops."""
 
 from __future__ import annotations

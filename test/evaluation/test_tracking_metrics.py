@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steadiness over time against sets of pixels and all ways to match."""
 
 from __future__ import annotations

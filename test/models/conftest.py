@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small models with weights that make every part of them visible in the output."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CLIPSeg against tensors recorded from the authors' implementation and Hugging Face's (see test/data/golden)."""
 
 from __future__ import annotations

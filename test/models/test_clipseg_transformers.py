@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CLIPSeg equals the implementation that most people know, on random weights."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each variant of the last block against its equation written out token by token."""
 
 from __future__ import annotations

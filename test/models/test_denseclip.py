@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DenseCLIP: what can be asked, both ways of prompting, every kind of backbone, and one step of training."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Downloads from a server on this machine that speaks as much of the hub's protocol as huggingface_hub needs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batch normalisation folded into convolutions: nothing but the speed changes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The models against the recordings on processors other than this one.
 
 Each way of rounding needs a process of its own, because torch, oneDNN and MKL choose their programs as they start.

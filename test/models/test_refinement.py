@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The refinements against their equations written out, and what they are for."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CLIP's tokenizer against ids recorded from the authors' (see test/data/golden)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Visual prompts against images recorded from the authors' implementation (see test/data/golden)."""
 
 from __future__ import annotations

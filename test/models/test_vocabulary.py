@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Words that a model never learnt get rows of their own, and all others keep theirs."""
 
 from __future__ import annotations

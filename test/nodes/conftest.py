@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One ``referring`` process for all tests that can share it, a node to talk to it, and a picture to show it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A trial of running nodes with hostile messages: ``python test/nodes/fuzz.py --messages 100000``.
 
 Each trial starts a node as a process of its own and sends it random and mutated images, depth, lenses, commands,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Messages as a broken driver, a careless peer or an enemy sends them: random and mutated, by a seed."""
 
 from __future__ import annotations

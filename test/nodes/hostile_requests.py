@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameter messages, service calls and goals with nonsense in them, which nobody waits for."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodes as real processes, and a node in the test's own process that talks to them over Fast DDS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everybody who calls is answered: while a node is cleaned up, shut down or ended, and where a callback fails."""
 
 from __future__ import annotations

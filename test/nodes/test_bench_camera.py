@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The camera of ``clip-seg bench ros`` as a process."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The stopwatch of ``clip-seg bench ros`` as a process, in front of a robot that is played to it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a camera's lens is taken for, on a node that hears real messages, and how much of them is kept."""
 
 from __future__ import annotations

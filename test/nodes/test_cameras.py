@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A ``referring`` node with two cameras, and one whose images come compressed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node that is told to use a simulation's time, with and without one."""
 
 from __future__ import annotations

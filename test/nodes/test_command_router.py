@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which node answers a command: the one that is active and understands it, whatever the nodes are called."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Message conversions against per-pixel loops that read the bytes as the ROS documentation describes them."""
 
 import array

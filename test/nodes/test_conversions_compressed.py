@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compressed images of colour and of depth, as the plugins of image_transport write them."""
 
 import array

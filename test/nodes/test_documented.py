@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/nodes.md against the nodes: what it lists exists, and what exists is listed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import pytest
 
 from clip_seg_ros.nodes.faults import FIRST_REST_S, LONGEST_REST_S, MAX_FAULTS, MAX_LINES, FaultLog

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The action ``find_object`` of the ``referring`` node."""
 
 from __future__ import annotations

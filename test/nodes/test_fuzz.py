@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hostile messages: the node lives, answers rightly, and neither its memory nor its log grows without end."""
 
 from __future__ import annotations

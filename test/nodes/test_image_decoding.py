@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Encodings beyond plain 8 bits against per-pixel loops: the formulas of BT.601 and of bilinear interpolation."""
 
 import array

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the examples of a ``referring`` node may take, on a node in the test's own process."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a node says of publishers that it cannot hear."""
 
 from __future__ import annotations

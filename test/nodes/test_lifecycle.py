@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node in the hands of a lifecycle manager: what it does in each state, and that going round costs no memory."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node works only for somebody, and no more than it is allowed to."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy

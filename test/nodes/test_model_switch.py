@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Another model takes over while images are being answered, or fails to; and what is said of the model that serves."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a command's outcome says of several cameras and several phrases."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The executor that several threads share."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many images a second get through."""
 
 from __future__ import annotations

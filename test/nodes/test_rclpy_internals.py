@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each private or newer name of rclpy that the nodes use: that it is there, and what is done where it is not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ``referring`` node as a process: what it answers to commands, and what it publishes for images."""
 
 import math

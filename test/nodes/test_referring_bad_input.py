@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bad input is answered by a status or one warning, and the node lives on."""
 
 import array

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the ``referring`` node answers to what people type: help, slips, questions, colours, relations."""
 
 import numpy as np

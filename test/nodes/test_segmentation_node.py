@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What both nodes share, where it shows best without a model's answers."""
 
 from __future__ import annotations

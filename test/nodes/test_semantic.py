@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ``semantic`` node as a process: a class for every pixel, out of lists that commands change."""
 
 import numpy as np

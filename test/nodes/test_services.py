@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The services of the ``referring`` node: ``segment``, and prompts by example."""
 
 from __future__ import annotations

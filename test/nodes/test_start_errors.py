@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node that cannot start says why in one line and ends with an exit code; one that is told to end does so quietly."""
 
 import os

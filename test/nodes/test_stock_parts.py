@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parts of ROS 2 that come with an installation of it alone, tf2 and vision_msgs, and recordings played again."""
 
 from __future__ import annotations

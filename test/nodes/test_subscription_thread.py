@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Subscriptions on a thread of their own, in front of real publishers."""
 
 from __future__ import annotations

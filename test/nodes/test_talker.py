@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`clip-seg say` and `clip-seg watch` as people start them, against a running node."""
 
 from __future__ import annotations

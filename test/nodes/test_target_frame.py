@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Positions in another frame: the arithmetic, and what happens where tf2 is not installed."""
 
 from __future__ import annotations

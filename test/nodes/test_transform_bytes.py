@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tf messages read from their bytes, as the middleware writes them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tf2's buffer, fed on a thread of its own, where tf2 is installed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From an image and a question to objects, with the embedded model on rendered scenes and with small arrays."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is there, asked of the embedded model on a rendered scene and of a stand-in that believes what it was told."""
 
 from __future__ import annotations

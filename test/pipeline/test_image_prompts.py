@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prompts by example, through the embedded CLIPSeg on a rendered scene."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a negative takes away, with small arrays and with the embedded model on a rendered scene."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The way of an image into CRIS and back, against arrays recorded from the authors' implementation."""
 
 from __future__ import annotations

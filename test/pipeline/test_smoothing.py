@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Smoothing against plain loops, and what it promises: steady where nothing moves, at once where something does."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ids over time, on drawn objects whose identity is known; the assignment against all permutations."""
 
 from __future__ import annotations

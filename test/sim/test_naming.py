@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import pytest
 
 from clip_seg_ros.sim.naming import matches, pair_of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sequences: what moves and what does not, the sensor's noise, and positions against a loop."""
 
 from __future__ import annotations

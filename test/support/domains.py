@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ROS domains that no other run of the tests on this machine uses at the same time."""
 
 from __future__ import annotations

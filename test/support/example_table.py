@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rendered pictures that the examples begin with. ``python test/support/example_table.py`` writes them anew."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How near two computations of floats must come, on whatever processor.
 
 Processors add products in other orders, so that no two computations need be equal bit by bit, and a value near zero

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recipes for `clip-seg train` of every method, with the tiny models and data sets that they name."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A pytest plugin, ``-p rounding``: torch as on a processor that rounds in a way of its own, and each time in another.
 
 Sums of products, norms and functions such as exp get errors of about the size that the order of additions causes. What

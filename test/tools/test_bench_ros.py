@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``clip-seg bench ros``: its arithmetic, its mistakes, and one short measurement with real processes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo as people start it: a process that starts three more."""
 
 import json

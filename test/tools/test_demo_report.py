@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import pytest
 
 from clip_seg_ros.tools.demo_report import figures, is_right, report, table

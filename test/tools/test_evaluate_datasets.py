@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``clip-seg evaluate --data``: rendered scenes as a person's own folder, and as VOC."""
 
 from __future__ import annotations

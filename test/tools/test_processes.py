@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Children end with their parent's work, whatever they do about it."""
 
 import os

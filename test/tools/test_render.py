@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`clip-seg render`: a folder to train on."""
 
 from __future__ import annotations

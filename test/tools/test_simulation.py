@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the demo and the benchmark of the nodes share."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`clip-seg train` with every method, on tiny models: what it writes can be used, and what is wrong is said."""
 
 from __future__ import annotations

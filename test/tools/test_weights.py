@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`clip-seg weights` on small models in the published layouts, through real files."""
 
 from __future__ import annotations

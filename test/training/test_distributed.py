@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two real processes, started by torchrun, against one. This file is also the program that they run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches of expressions against a slow reading of each sentence."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DenseCLIP's losses against the slow way: pixel by pixel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """New words are trained, and the others stay exactly as they are."""
 
 from __future__ import annotations

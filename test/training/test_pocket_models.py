@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The embedded CRIS, DenseCLIP and ViT: what learns, what stays, and that the files are the trained models."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real processes, killed with SIGKILL in the middle of a training."""
 
 from __future__ import annotations

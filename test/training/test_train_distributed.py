@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`clip-seg train` in two processes, started by torchrun, against one. This file is also the program that they run.
 
 What is compared is the contrast loss of every step of cris-pocket, which is a mean over pixels, with BatchNorm as in

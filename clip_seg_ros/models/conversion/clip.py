@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CLIP as OpenAI and open_clip publish it, whose keys are those of open_clip's modules."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CLIPSeg's published weights: Hugging Face's whole models, and the authors' decoders, which need a CLIP beside them.
 
 Options: ``clip`` (tensors of the CLIP that the authors' decoder was trained on), ``extract_layers`` (default 3, 6, 9),

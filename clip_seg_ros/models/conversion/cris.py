@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CRIS's published checkpoints.
 
 Options: ``word_length`` (17; 22 for G-Ref), ``n_heads`` of the decoder (8), ``text_head_width`` and

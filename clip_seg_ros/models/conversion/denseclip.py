@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DenseCLIP's published checkpoints for semantic segmentation with Semantic FPN.
 
 Options: ``class_names`` (ADE20K's where there are 150), ``text_head_width`` and ``vision_head_width`` of CLIP (64),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recognises the layout of a published weight file and converts it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the tensors of a published file to the ``state_dict`` of a model of ours, all of them or none.
 
 A converter states for every tensor of ours where it comes from (``Source``). From the same statement follow the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CLIPs, which MaskCLIP reads as they are, and the files of MaskCLIP's authors.
 
 Options of all: ``variant``, ``key_smoothing``, ``prompt_denoising``, ``pamr_iterations``, ``official_tower``,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads weight files as people publish them: safetensors, PyTorch's pickles and OpenAI's TorchScript archives."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes converted weights where ``models.factory`` finds them, and proves that they load."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of exactly the published layouts, filled with numbers of no meaning."""
 
 from __future__ import annotations

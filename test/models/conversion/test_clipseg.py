@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every layout that CLIPSeg is published in, at a small size."""
 
 from __future__ import annotations

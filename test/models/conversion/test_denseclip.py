@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DenseCLIP's converter: what it reads off the shapes, what it may be told, and what it refuses."""
 
 from __future__ import annotations

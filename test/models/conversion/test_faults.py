@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that are not whole are refused with every fault named, in the file's own words."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each published layout is taken for what it is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whole CLIPs and the three kinds of files of MaskCLIP's authors become the same model."""
 
 from __future__ import annotations

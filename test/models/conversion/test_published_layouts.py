@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files with each full-size published layout convert, load strictly and run; damaged ones are refused by name."""
 
 from __future__ import annotations
