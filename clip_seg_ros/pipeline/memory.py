@@ -20,6 +20,8 @@ for memory, and in each of them lie gaps."""
 _M_ARENA_MAX = -8
 PAUSE_S = 2.0
 """Between two times that memory is given back: the pages that are in use again have to be fetched anew."""
+REST_S = 4.0
+"""After which sizes that stay count as at rest."""
 
 
 def limit_caches() -> None:
@@ -58,7 +60,7 @@ def give_back() -> None:
 
 
 class SizeWatch:
-    """Gives memory back when what is worked on changes its size.
+    """Gives memory back while what is worked on changes its size, and once more when sizes have come to rest.
 
     Blocks of ever new sizes do not fit into the gaps that those before them left, and the gaps add up to as much as the
     models take. Where sizes stay, as of cameras, gaps fit, and nothing is done. It is safe to use from any thread.
@@ -71,7 +73,7 @@ class SizeWatch:
     def __init__(self, act: Callable[[], None] = give_back, clock: Callable[[], float] = time.monotonic) -> None:
         self._act, self._clock = act, clock
         self._sizes: dict[str, Hashable] = {}
-        self._is_due = False
+        self._due_s: tuple[float, ...] = ()
         self._last_s = -PAUSE_S
         self._lock = threading.Lock()
 
@@ -79,9 +81,11 @@ class SizeWatch:
         """Notes the size of what ``source``, a name of the program's own, has just brought and what was done with."""
         now_s = self._clock()
         with self._lock:
-            self._is_due |= self._sizes.get(source, size) != size
+            if self._sizes.get(source, size) != size:
+                self._due_s = (now_s, now_s + REST_S)
             self._sizes[source] = size
-            if not self._is_due or now_s - self._last_s < PAUSE_S:
+            to_come = tuple(each for each in self._due_s if each > now_s)
+            if len(to_come) == len(self._due_s) or now_s - self._last_s < PAUSE_S:
                 return
-            self._is_due, self._last_s = False, now_s
+            self._due_s, self._last_s = to_come, now_s
         self._act()

@@ -32,6 +32,7 @@ from std_msgs.msg import Header, String
 from clip_seg_ros.evaluation.metrics import mask_iou
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.qos import RELIABLE, camera_output
+from clip_seg_ros.pipeline.memory import REST_S
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
 from hostile_messages import HostileMessages
@@ -42,8 +43,8 @@ COMMAND = "segment the red cup"
 GOOD_IOU = 0.6
 BURST, PAUSE_S = 10, 0.03
 """So many messages are sent at once, and then none for so long, so that the node takes most of them."""
-SETTLE_S = 3.0
-"""How long proper images are shown before memory is read: what is given back is given back every few seconds."""
+SETTLE_S = REST_S + 2.0
+"""How long proper images are shown before memory is read: until the node has given back what hostile ones left."""
 PARAMETERS = {
     "referring": {
         "model": "clipseg-pocket",
