@@ -4,7 +4,7 @@
 # Arguments go to pytest; "-n 0" runs all tests in one process, as a debugger needs it.
 set -euo pipefail
 
-GIB_EACH=4 # of a worker, the nodes that its tests start, and a model or two
+GIB_EACH=3 # of a worker, the nodes that its tests start, and a model or two
 cores=$(nproc)
 free=$(awk -v each=$GIB_EACH '/^MemAvailable:/ { print int($2 / 1048576 / each) }' /proc/meminfo 2>/dev/null || echo 1)
 workers=$((free < 1 ? 1 : free < cores ? free : cores))
