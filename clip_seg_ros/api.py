@@ -16,9 +16,9 @@ Examples:
 """
 
 from clip_seg_ros.commands import Command, CommandError, parse_command
-from clip_seg_ros.models.base import SlidingWindow
 from clip_seg_ros.models.caution import EmbeddedWeightsWarning
 from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.models.spec import SlidingWindow
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
 from clip_seg_ros.pipeline.localization import Measurement, measure, with_position
 from clip_seg_ros.pipeline.overlay import draw

@@ -2,7 +2,7 @@
 """One class a pixel, of a list of your own: python class_list.py [OUT.png [PICTURE]]
 
 MaskCLIP takes any list of classes. DenseCLIP has the classes that it was trained on: try "denseclip-pocket" and
-predictor.model.class_names. The default is a picture of the rendered table, which is all that both of them know here.
+predictor.spec.class_names. The default is a picture of the rendered table, which is all that both of them know here.
 """
 
 import sys

@@ -66,8 +66,8 @@ def test_what_learnt_from_maskclip_without_labels_is_above_it(figures):
 
 
 def test_a_word_that_the_weights_never_learnt_is_named(predictor):
-    assert predictor.model.unknown_words("the red giraffe") == ("giraffe",)
-    assert predictor.model.unknown_words("the violet mug") == ()
+    assert predictor.spec.unknown_words("the red giraffe") == ("giraffe",)
+    assert predictor.spec.unknown_words("the violet mug") == ()
 
 
 def test_the_files_are_small_and_match_their_checksums():

@@ -25,7 +25,8 @@ CORE = {
     "parameter_file",
 }
 MODELS = CORE | {"models"}
-PIPELINE = MODELS | {"pipeline"}
+RUNTIME = MODELS | {"runtime"}
+PIPELINE = RUNTIME | {"pipeline"}
 WORLD = {"types", "config", "resources", "sim", "data"}
 EVALUATION = PIPELINE | WORLD | {"evaluation"}
 TRAINING = EVALUATION | {"training"}
@@ -42,6 +43,7 @@ ALLOWED = {
     "rviz_layout": CORE,
     "parameter_file": CORE,
     "models": MODELS,
+    "runtime": RUNTIME,
     "pipeline": PIPELINE,
     "sim": WORLD,
     "data": WORLD,

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from clip_seg_ros.data.samples import DataError, ReferringSample
-from clip_seg_ros.models.base import InputSpec, PromptableSegmenter
+from clip_seg_ros.models.spec import InputSpec, ModelSpec
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 
 PromptKind = Literal["text", "image", "mixed"]
@@ -93,7 +93,7 @@ class LabelAnswers:
         flip: bool = False,
         threshold: float | None = None,
     ) -> None:
-        model = predictor.model
+        spec = predictor.spec
         self.class_names = tuple(class_names)
         self.scales = tuple(scales)
         self.flip = flip
@@ -102,12 +102,12 @@ class LabelAnswers:
         if threshold is not None and self._background is None:
             raise ValueError("a threshold tells classes from the background, and the data set has no such class")
         asked = tuple(name for name in self.class_names if threshold is None or name != BACKGROUND)
-        _check_known(model, asked)
-        competing = model.competition == "softmax" and self._background is not None and threshold is None
-        rest = model.background_prompts if competing else ()
+        _check_known(spec, asked)
+        competing = spec.competition == "softmax" and self._background is not None and threshold is None
+        rest = spec.background_prompts if competing else ()
         # The classes in the data set's order, the background among them only if it is asked for; then the rest.
         self._prompts = asked + tuple(phrase for phrase in rest if phrase not in asked)
-        self._factor = _BACKGROUND_FACTOR if model.competition == "sigmoid" else 1.0
+        self._factor = _BACKGROUND_FACTOR if spec.competition == "sigmoid" else 1.0
         self._predictors = [at_scale(predictor, scale) for scale in self.scales]
 
     def labels(self, rgb: np.ndarray) -> np.ndarray:
@@ -130,12 +130,12 @@ class LabelAnswers:
         return mean.argmax(axis=0).astype(np.uint8)
 
 
-def _check_known(model: PromptableSegmenter, class_names: Sequence[str]) -> None:
-    lacking = [name for name in class_names if model.class_names is not None and name not in model.class_names]
+def _check_known(spec: ModelSpec, class_names: Sequence[str]) -> None:
+    lacking = [name for name in class_names if spec.class_names is not None and name not in spec.class_names]
     if lacking:
         some = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
         raise ValueError(
-            f"{model.name} knows only the {len(model.class_names)} classes that it was trained on, and {len(lacking)} "
+            f"{spec.name} knows only the {len(spec.class_names)} classes that it was trained on, and {len(lacking)} "
             f"of the data set's {len(class_names)} are not among them ({some}): use a model for any phrase, or the "
             "data set that it was trained on"
         )
@@ -145,9 +145,9 @@ def at_scale(predictor: Predictor, scale: float) -> Predictor:
     """The same model, on the same weights, looking at images ``scale`` times as large; windows stay as they are."""
     if scale == 1.0:
         return predictor
-    model = copy.copy(predictor.model)
-    model.input_spec = _scaled(model.input_spec, scale)
-    return Predictor(model, str(predictor.device), predictor.precision)
+    engine = copy.copy(predictor.engine)
+    engine.spec = replace(engine.spec, input=_scaled(engine.spec.input, scale))
+    return Predictor(engine)
 
 
 def _scaled(spec: InputSpec, scale: float) -> InputSpec:

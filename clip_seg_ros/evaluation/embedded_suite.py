@@ -55,7 +55,7 @@ def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, thres
         "examples": lambda: ExampleExaminer(predictor("clipseg-pocket"), threshold),
         "relations": lambda: RelationExaminer(
             {
-                "cris": (cris := predictor("cris-pocket"), cris.model.threshold),
+                "cris": (cris := predictor("cris-pocket"), cris.spec.threshold),
                 "clipseg": (predictor("clipseg-pocket"), threshold),
             }
         ),
@@ -86,6 +86,6 @@ def _maskclips(folder: Path, tower: Literal["resnet", "vit"], device: str) -> di
         **{variant: plain | {"variant": variant} for variant in ("sclip", "clearclip", "naclip")},
     }
     return {
-        f"maskclip.{tower}.{name}": Predictor(build_maskclip_pocket(folder, tower, **options).eval(), device)
+        f"maskclip.{tower}.{name}": Predictor.from_model(build_maskclip_pocket(folder, tower, **options).eval(), device)
         for name, options in variants.items()
     }

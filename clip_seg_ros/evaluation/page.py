@@ -71,7 +71,7 @@ def write_phrase_page(
         figures = _figures_of(folder, rank, pictures, captions)
         iou = "-" if math.isnan(result.iou) else f"{result.iou:.2f}"
         facts = f"{verdict(result, evaluation.threshold)}; boundary F {result.boundary_f:.2f}"
-        unknown = answers.predictor.model.unknown_words(result.phrase) if answers.prompt != "image" else ()
+        unknown = answers.predictor.spec.unknown_words(result.phrase) if answers.prompt != "image" else ()
         if unknown:
             facts += f"; words that the model never learnt: {', '.join(unknown)}"
         cards.append(_card(rank, f"“{result.phrase}”", f"IoU {iou}", facts, result.name, figures))

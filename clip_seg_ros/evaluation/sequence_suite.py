@@ -34,7 +34,7 @@ class _AskedOnce:
     """Hands every variant the one answer that the model gives to an image: theirs differ in what they make of it."""
 
     def __init__(self, predictor: Predictor) -> None:
-        self.model = predictor.model
+        self.spec = predictor.spec
         self._predictor = predictor
         self._encoded: EncodedImage | None = None
 

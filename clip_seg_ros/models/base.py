@@ -8,84 +8,42 @@ work of ``models.factory`` and ``models.checkpoints``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import torch
 from torch import nn
 
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from clip_seg_ros.models.spec import InputSpec, ModelSpec
 
-
-@dataclass(frozen=True)
-class InputSpec:
-    """How a model wants its image prepared.
-
-    ``resize="squash"`` makes it ``size`` x ``size`` whatever its shape, as CLIPSeg's authors do.
-    ``resize="short_side"`` keeps the aspect ratio: the short side becomes ``size`` and both sides are rounded to a
-    multiple of ``multiple``; a long side above ``long_side_limit`` shrinks both.
-    ``resize="letterbox"`` keeps the aspect ratio inside a square of ``size`` whose rest has the colour ``mean``, as
-    CRIS's authors do.
-    ``mean`` and ``std`` are per RGB channel, for values in 0..1.
-    """
-
-    size: int
-    resize: Literal["squash", "short_side", "letterbox"]
-    multiple: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    long_side_limit: int | None = None
-    window: SlidingWindow | None = None
-    """Whether the model sees the image through overlapping windows instead of whole."""
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> InputSpec:
-        """Reads what ``dataclasses.asdict`` and JSON made of one. Raises TypeError on unknown or missing names."""
-        window = values.get("window")
-        nested = {"mean": tuple(values["mean"]), "std": tuple(values["std"])}
-        return cls(**{**values, **nested, "window": SlidingWindow(**window) if window else None})
-
-
-@dataclass(frozen=True)
-class SlidingWindow:
-    """Square windows over an image; where they overlap, their logits are averaged."""
-
-    crop: int
-    """Side of a window in pixels of the prepared image."""
-    stride: int
-    """Pixels from one window to the next; less than ``crop``."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.stride <= self.crop:
-            raise ValueError(f"a window's stride must lie in 1..{self.crop}, got {self.stride}")
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What a model keeps of one batch of images. Every tensor's first axis is the batch."""
+    """What a model keeps of one batch of images; each model's own subclass says what.
 
-    taps: tuple[torch.Tensor, ...]
-    """Shallowest first; tokens (B, prefix + h * w, C_i) in row-major order, or maps (B, C_i, h_i, w_i), as the model
-    likes."""
-    grid_size: tuple[int, int]
-    """(h, w) of the token grid."""
-    pooled: torch.Tensor | None = None
-    """(B, D) image embedding, not normalised; ``None`` where the model did not need it."""
-    dense: torch.Tensor | None = None
-    """(B, D, h, w) an embedding for every position, not normalised; ``None`` where the model has none."""
-    keys: torch.Tensor | None = None
-    """(B, h * w, C) attention keys; ``None`` where the model has none."""
+    Every tensor's first axis is the batch. Fields are tensors, tuples of tensors, ``None``, or plain values of the
+    whole batch.
+    """
 
-    def rows(self, first: int, end: int) -> ImageFeatures:
+    def rows(self, first: int, end: int) -> Self:
         """Returns the features of the images ``first`` to ``end - 1`` of the batch."""
-        return self._map(lambda tensor: tensor[first:end])
+        return self.mapped(lambda tensor: tensor[first:end])
 
-    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> ImageFeatures:
-        taps = tuple(change(tap) for tap in self.taps)
-        named = (None if tensor is None else change(tensor) for tensor in (self.pooled, self.dense, self.keys))
-        return ImageFeatures(taps, self.grid_size, *named)
+    def mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+        """Returns the same features with every tensor changed."""
+        return replace(self, **{item.name: _mapped(getattr(self, item.name), change) for item in fields(self)})
+
+
+def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, tuple):
+        return tuple(_mapped(part, change) for part in value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -100,7 +58,10 @@ class TextFeatures:
     """(P, L) bool, True where a token is padding."""
 
 
-class PromptableSegmenter(nn.Module, ABC):
+FeaturesT = TypeVar("FeaturesT", bound=ImageFeatures)
+
+
+class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
     """An image encoder, a text encoder and a decoder that brings them together."""
 
     name: str
@@ -126,8 +87,31 @@ class PromptableSegmenter(nn.Module, ABC):
         """Whether any phrase can be asked about."""
         return self.class_names is None
 
+    takes_examples: bool = False
+    """Whether ``encode_example`` makes prompts of example images."""
+    example_px: int | None = None
+    """Side of the square that an example image is brought to; ``None``: the size of the images in use."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What whoever asks the model must know of it, as it is now."""
+        return ModelSpec(
+            name=self.name,
+            input=self.input_spec,
+            competition=self.competition,
+            threshold=self.threshold,
+            class_names=self.class_names,
+            background_prompts=self.background_prompts,
+            understands_relations=self.understands_relations,
+            takes_examples=self.takes_examples,
+            example_px=self.example_px,
+            known_words=self.known_words,
+            unknown_words=self.unknown_words,
+            for_real_pictures=self.for_real_pictures,
+        )
+
     @abstractmethod
-    def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
+    def encode_image(self, pixels: torch.Tensor) -> FeaturesT:
         """Encodes normalised ``pixels`` (B, 3, h, w) once, for any number of prompts."""
 
     @abstractmethod
@@ -138,8 +122,12 @@ class PromptableSegmenter(nn.Module, ABC):
         """
 
     @abstractmethod
-    def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
+    def decode(self, image: FeaturesT, text: TextFeatures) -> torch.Tensor:
         """Returns logits (B, P, h, w) for every prompt on every image, in one pass."""
+
+    def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:
+        """Makes a prompt of one example image (1, 3, h, w), and of a phrase with a share of 0..1 where there is one."""
+        raise NotImplementedError(f"{self.name} understands phrases alone")
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Turns logits (B, P, h, w) of ``decode``, resized or not, into probabilities 0..1 of the same shape."""

@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from clip_seg_ros.models.backbone import CLIP, ClipConfig, build_clip
-from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.base import PromptableSegmenter, TextFeatures
 from clip_seg_ros.models.layers import PatchUpsample, PostNormBlock
+from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.models.text_tower import encode_text
 from clip_seg_ros.models.tokenizer import Tokenizer, build_tokenizer
-from clip_seg_ros.models.vision_taps import ViTTaps, build_taps
+from clip_seg_ros.models.vision_taps import TapFeatures, ViTTaps, build_taps
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,11 @@ def _at_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(coarse, size=grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
 
 
-class CLIPSeg(PromptableSegmenter):
+class CLIPSeg(PromptableSegmenter[TapFeatures]):
     """CLIP, its taps, the decoder and a tokenizer. Prompts are phrases, example images, or mixtures of both."""
 
     competition = "sigmoid"
+    takes_examples = True
     threshold = 0.3
     """At which the authors report PhraseCut, with their published weights."""
 
@@ -168,6 +170,7 @@ class CLIPSeg(PromptableSegmenter):
         self.name = name
         self.input_spec = config.input_spec
         self.clip = clip
+        self.example_px = config.image_prompt_px
         self.decoder = CLIPSegDecoder(config)
         self.tokenizer = tokenizer
         self.taps = build_taps(clip.visual, config.extract_layers, config.stride)
@@ -187,7 +190,7 @@ class CLIPSeg(PromptableSegmenter):
         clip = build_clip(ClipConfig.from_dict(config["clip"]))
         return cls(name, clip, CLIPSegConfig.from_dict(config["clipseg"]), build_tokenizer(config["tokenizer"]))
 
-    def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
+    def encode_image(self, pixels: torch.Tensor) -> TapFeatures:
         return self.taps(pixels)
 
     def encode_image_prompt(
@@ -220,6 +223,12 @@ class CLIPSeg(PromptableSegmenter):
             raise ValueError("masks inside attention need a ViT: use visual_prompts.visual_prompt with this tower")
         return self.taps.embed_object(pixels, masks, masked_layers, masked_queries)
 
+    def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:
+        pooled = self.encode_image_prompt(pixels)
+        if text is not None:
+            pooled = self.mix_prompts(self.encode_text([text]).pooled, pooled, text_weight)
+        return TextFeatures(pooled)
+
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         token_ids = self.tokenizer(prompts).to(self.clip.positional_embedding.device)
         # The decoder never looks at single words; without them, features of any two prompts stack.
@@ -238,7 +247,7 @@ class CLIPSeg(PromptableSegmenter):
             text_weight = text_weight.to(text)[..., None]
         return text_weight * text + (1 - text_weight) * image
 
-    def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
+    def decode(self, image: TapFeatures, text: TextFeatures) -> torch.Tensor:
         """Returns logits (B, P, H, W) at the size of the encoded pixels."""
         conditionals = text.pooled.expand(len(image.taps[0]), -1, -1)
         return self.decoder.decode_prompts(image.taps, image.grid_size, conditionals)

@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from clip_seg_ros.models.backbone import CLIP, ClipConfig, ModifiedResNet, build_clip
-from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
 from clip_seg_ros.models.cris_parts import ConvBlock, CRISNeck, Projector, VisionLanguageDecoder
 from clip_seg_ros.models.layers import split_heads
+from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.models.text_tower import encode_text
 from clip_seg_ros.models.tokenizer import Tokenizer, build_tokenizer
 from clip_seg_ros.models.vision_taps import ResNetTaps, resize_position_table
@@ -53,7 +54,17 @@ class CRISConfig:
         return cls(**{**values, **nested})
 
 
-class CRIS(PromptableSegmenter):
+@dataclass(frozen=True)
+class CRISFeatures(ImageFeatures):
+    """An image as far as no sentence changes it."""
+
+    levels: tuple[torch.Tensor, ...]
+    """The neck's three levels, each (B, C_i, h_i, w_i), coarsest first."""
+    detail: torch.Tensor | None
+    """(B, C, H / 4, W / 4) for the projector; ``None`` in the paper's network, which has none."""
+
+
+class CRIS(PromptableSegmenter[CRISFeatures]):
     """Referring segmentation: one sentence, one mask."""
 
     competition = "sigmoid"
@@ -112,33 +123,30 @@ class CRIS(PromptableSegmenter):
         clip = build_clip(ClipConfig.from_dict(config["clip"]))
         return cls(name, clip, CRISConfig.from_dict(config["cris"]), build_tokenizer(config["tokenizer"]))
 
-    def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
+    def encode_image(self, pixels: torch.Tensor) -> CRISFeatures:
         """Computes all that no sentence changes: the tower and the neck's first convolutions.
 
         Args:
             pixels: (B, 3, H, W); H and W multiples of 32.
 
         Returns:
-            ``taps``: the neck's three levels, each (B, C_i, h_i, w_i), coarsest first; then the detail, if there is
-            any.
+            What the neck and the projector go on with.
         """
         c2, c3, c4, layer4 = self.taps.feature_maps(pixels, 4)
         c5 = F.relu(self._attention_pool(layer4) + self.connect(layer4))
-        taps = self.neck.project(c3, c4, c5)
-        if self.detail is not None:
-            taps += (self.detail(c2),)
-        return ImageFeatures(taps=taps, grid_size=tuple(c4.shape[-2:]))
+        levels = self.neck.project(c3, c4, c5)
+        return CRISFeatures(levels, None if self.detail is None else self.detail(c2))
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         return self._encode_tokens(self.tokenizer(prompts).to(self.clip.positional_embedding.device))
 
-    def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
+    def decode(self, image: CRISFeatures, text: TextFeatures) -> torch.Tensor:
         """Returns logits (B, P, H / 4, W / 4)."""
-        batch, prompts = len(image.taps[0]), len(text.pooled)
+        batch, prompts = len(image.levels[0]), len(text.pooled)
         # Every image with every sentence, as pairs (B * P).
-        taps = tuple(tap.repeat_interleave(prompts, dim=0) for tap in image.taps)
+        images = image.mapped(lambda tensor: tensor.repeat_interleave(prompts, dim=0))
         every = TextFeatures(*(part.repeat(batch, *[1] * (part.ndim - 1)) for part in _parts(text)))
-        pairs = self._decode_pairs(ImageFeatures(taps, image.grid_size), every)
+        pairs = self._decode_pairs(images, every)
         return pairs.unflatten(0, (batch, prompts))
 
     def forward(self, pixels: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
@@ -153,8 +161,9 @@ class CRIS(PromptableSegmenter):
         """
         image = self.encode_image(pixels)
         sentences = len(token_ids) // len(pixels)
-        taps = tuple(tap.repeat_interleave(sentences, dim=0) for tap in image.taps) if sentences > 1 else image.taps
-        return self._decode_pairs(ImageFeatures(taps, image.grid_size), self._encode_tokens(token_ids))
+        if sentences > 1:
+            image = image.mapped(lambda tensor: tensor.repeat_interleave(sentences, dim=0))
+        return self._decode_pairs(image, self._encode_tokens(token_ids))
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         return self.tokenizer.unknown_words(prompt)
@@ -162,10 +171,10 @@ class CRIS(PromptableSegmenter):
     def _encode_tokens(self, token_ids: torch.Tensor) -> TextFeatures:
         return encode_text(self.clip, token_ids, whole=True)
 
-    def _decode_pairs(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
-        x = self.neck(image.taps[:3], text.pooled)  # (N, C, H / 16, W / 16)
+    def _decode_pairs(self, image: CRISFeatures, text: TextFeatures) -> torch.Tensor:
+        x = self.neck(image.levels, text.pooled)  # (N, C, H / 16, W / 16)
         x = self.decoder(x, text.tokens, text.padding_mask)
-        return self.proj(x, text.pooled, *image.taps[3:])
+        return self.proj(x, text.pooled, *(() if image.detail is None else (image.detail,)))
 
     def _attention_pool(self, layer4: torch.Tensor) -> torch.Tensor:
         """CLIP's attention pool at every position: (B, C, h, w) -> (B, D, h, w). There is no mean token."""

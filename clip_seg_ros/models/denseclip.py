@@ -25,9 +25,10 @@ from clip_seg_ros.models.backbone import (
     build_text_tower,
     build_vision_tower,
 )
-from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
-from clip_seg_ros.models.denseclip_backbones import DenseBackbone, DenseResNet, DenseViT, TimmBackbone
+from clip_seg_ros.models.base import PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.denseclip_backbones import DenseBackbone, DenseFeatures, DenseResNet, DenseViT, TimmBackbone
 from clip_seg_ros.models.denseclip_parts import ContextDecoder, FeaturePyramid, SemanticFPNHead
+from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.models.tokenizer import Tokenizer, build_tokenizer
 
 _BELOW_2_DEVIATIONS = 0.5 * math.erfc(math.sqrt(2.0))
@@ -92,7 +93,7 @@ class DenseCLIPConfig:
         return cls(**{**values, **nested})
 
 
-class DenseCLIP(PromptableSegmenter):
+class DenseCLIP(PromptableSegmenter[DenseFeatures]):
     """Semantic segmentation over a fixed list of classes."""
 
     competition = "softmax"
@@ -166,7 +167,7 @@ class DenseCLIP(PromptableSegmenter):
         text = build_text_tower(TextConfig(**config["text"]), embed_dim, quick_gelu)
         return cls(name, backbone, text, own, build_tokenizer(config["tokenizer"]))
 
-    def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
+    def encode_image(self, pixels: torch.Tensor) -> DenseFeatures:
         return self.backbone(pixels)
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
@@ -194,11 +195,11 @@ class DenseCLIP(PromptableSegmenter):
         padding_mask = torch.arange(length, device=ends.device) > ends[:, None]
         return TextFeatures(pooled, words, padding_mask)
 
-    def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
+    def decode(self, image: DenseFeatures, text: TextFeatures) -> torch.Tensor:
         """Returns logits (B, K, H / 4, W / 4). ``text`` holds all classes in their order."""
         return self.decode_with_scores(image, text)[0]
 
-    def decode_with_scores(self, image: ImageFeatures, text: TextFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+    def decode_with_scores(self, image: DenseFeatures, text: TextFeatures) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the logits and the score map (B, K, h, w), cosines that training judges too (section 3.2).
 
         Raises:
@@ -208,12 +209,12 @@ class DenseCLIP(PromptableSegmenter):
             raise ValueError(f"all {len(self.class_names)} classes must be asked together, got {len(text.pooled)}")
         texts = self.texts_in_context(image, text)
         scores = torch.einsum("bdhw,bkd->bkhw", F.normalize(image.dense, dim=1), F.normalize(texts, dim=2))
-        maps = list(image.taps)
+        maps = list(image.maps)
         if self.config.score_map:
             maps[self.backbone.score_stage] = torch.cat([maps[self.backbone.score_stage], scores], dim=1)
         return self.decode_head(self.neck(maps)), scores
 
-    def texts_in_context(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
+    def texts_in_context(self, image: DenseFeatures, text: TextFeatures) -> torch.Tensor:
         """Returns the texts (B, K, D) after what the image shows was told to them."""
         batch = len(image.dense)
         if not self.config.context_aware:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,6 +29,18 @@ from clip_seg_ros.models.vision_taps import resize_position_table
 STRIDES = (4, 8, 16, 32)
 
 
+@dataclass(frozen=True)
+class DenseFeatures(ImageFeatures):
+    """An image as DenseCLIP's decoders see it."""
+
+    maps: tuple[torch.Tensor, ...]
+    """Four maps (B, C_i, h_i, w_i) at the strides 4, 8, 16 and 32."""
+    pooled: torch.Tensor
+    """(B, D) embedding of the whole image, not normalised."""
+    dense: torch.Tensor
+    """(B, D, h, w) embedding of every place, not normalised."""
+
+
 class DenseBackbone(nn.Module, ABC):
     """What DenseCLIP asks of an image side."""
 
@@ -37,8 +50,8 @@ class DenseBackbone(nn.Module, ABC):
     """The map that the score map is added to: the one at the resolution of the dense embeddings."""
 
     @abstractmethod
-    def forward(self, pixels: torch.Tensor) -> ImageFeatures:
-        """Encodes (B, 3, H, W): ``taps`` four maps, ``pooled`` (B, D), ``dense`` (B, D, h, w)."""
+    def forward(self, pixels: torch.Tensor) -> DenseFeatures:
+        """Encodes normalised images (B, 3, H, W)."""
 
 
 class DenseResNet(DenseBackbone):
@@ -52,7 +65,7 @@ class DenseResNet(DenseBackbone):
         stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
         self.widths = tuple(stage[-1].bn3.num_features for stage in stages)
 
-    def forward(self, pixels: torch.Tensor) -> ImageFeatures:
+    def forward(self, pixels: torch.Tensor) -> DenseFeatures:
         visual, pool = self.visual, self.visual.attnpool
         maps = [visual.stem(pixels)]
         for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
@@ -64,7 +77,7 @@ class DenseResNet(DenseBackbone):
         query, key, value = (split_heads(f(x), pool.num_heads) for f in (pool.q_proj, pool.k_proj, pool.v_proj))
         x = pool.c_proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
         dense = x[:, 1:].transpose(1, 2).unflatten(2, grid)
-        return ImageFeatures(tuple(maps[1:]), grid, pooled=x[:, 0], dense=dense)
+        return DenseFeatures(tuple(maps[1:]), pooled=x[:, 0], dense=dense)
 
 
 class ViTPyramid(nn.Module):
@@ -108,7 +121,7 @@ class DenseViT(DenseBackbone):
         self.drop_rates = [drop_path * index / max(1, depth - 1) for index in range(depth)]
         self.pyramid = ViTPyramid(width)
 
-    def forward(self, pixels: torch.Tensor) -> ImageFeatures:
+    def forward(self, pixels: torch.Tensor) -> DenseFeatures:
         visual = self.visual
         x = visual.conv1(pixels)
         grid = tuple(x.shape[2:])
@@ -125,7 +138,7 @@ class DenseViT(DenseBackbone):
                 maps.append(x[:, 1:].transpose(1, 2).unflatten(2, grid))
         x = visual.ln_post(x) @ visual.proj  # (B, 1 + h * w, D)
         dense = x[:, 1:].transpose(1, 2).unflatten(2, grid)
-        return ImageFeatures(self.pyramid(maps), grid, pooled=x[:, 0], dense=dense)
+        return DenseFeatures(self.pyramid(maps), pooled=x[:, 0], dense=dense)
 
     def _drop(self, branch: torch.Tensor, index: int) -> torch.Tensor:
         """Stochastic depth: in training, leaves a block's branch out for some of the images."""
@@ -168,12 +181,12 @@ class TimmBackbone(DenseBackbone):
         self._channels_last = getattr(self.body, "output_fmt", Format.NCHW) == Format.NHWC
         self.proj = nn.Linear(self.widths[-1], embed_dim)
 
-    def forward(self, pixels: torch.Tensor) -> ImageFeatures:
+    def forward(self, pixels: torch.Tensor) -> DenseFeatures:
         maps = tuple(self.body(pixels)[-4:])
         if self._channels_last:
             maps = tuple(x.permute(0, 3, 1, 2) for x in maps)
         grid = tuple(maps[-1].shape[2:])
         x = self.proj(maps[-1].flatten(2).transpose(1, 2))  # (B, h * w, D)
         dense = x.transpose(1, 2).unflatten(2, grid)
-        taps = maps if self.pyramid is None else self.pyramid(maps)
-        return ImageFeatures(taps, grid, pooled=x.mean(dim=1), dense=dense)
+        maps = maps if self.pyramid is None else self.pyramid(maps)
+        return DenseFeatures(maps, pooled=x.mean(dim=1), dense=dense)

@@ -14,13 +14,14 @@ from torch.overrides import TorchFunctionMode
 
 from clip_seg_ros import resources
 from clip_seg_ros.models.backbone import ClipConfig
-from clip_seg_ros.models.base import IMAGENET_MEAN, IMAGENET_STD, InputSpec, PromptableSegmenter
+from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError, load_safetensors, load_strict
 from clip_seg_ros.models.clipseg import CLIPSeg
 from clip_seg_ros.models.cris import CRIS
 from clip_seg_ros.models.denseclip import DenseCLIP
 from clip_seg_ros.models.maskclip import MaskCLIP, MaskCLIPConfig
 from clip_seg_ros.models.public_weights import MAX_NAME, PUBLIC_WEIGHTS, SUFFIX, file_name, how_to_get, is_name
+from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.models.student import Student
 
 MODEL_KINDS: dict[str, Callable[[str, Mapping[str, Any]], PromptableSegmenter]] = {

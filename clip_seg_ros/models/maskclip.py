@@ -24,10 +24,11 @@ from clip_seg_ros.models.backbone import (
     build_vision_tower,
     imagenet_templates,
 )
-from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
 from clip_seg_ros.models.dense_attention import VARIANTS, Variant, dense_last_block, dense_pool
 from clip_seg_ros.models.layers import split_heads
 from clip_seg_ros.models.refinement import denoise_prompts, pamr, smooth_by_keys, sums_to_probabilities
+from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.models.text_tower import encode_text
 from clip_seg_ros.models.tokenizer import Tokenizer, build_tokenizer
 from clip_seg_ros.models.vision_taps import embed_patches
@@ -93,7 +94,19 @@ class MaskCLIPConfig:
         return cls(**{**values, **nested})
 
 
-class MaskCLIP(PromptableSegmenter):
+@dataclass(frozen=True)
+class MaskCLIPFeatures(ImageFeatures):
+    """A feature for every place."""
+
+    dense: torch.Tensor
+    """(B, D, h, w) of unit length, in the space of the text."""
+    keys: torch.Tensor
+    """(B, h * w, C) of the last attention."""
+    picture: torch.Tensor | None
+    """(B, 3, H / 2, W / 2) normalised pixels that PAMR smooths along; ``None`` without PAMR."""
+
+
+class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
     """Semantic segmentation with no training.
 
     Prompts compete, and with them the phrases of ``config.background``: a pixel belongs to a prompt only where that
@@ -164,22 +177,20 @@ class MaskCLIP(PromptableSegmenter):
         text = build_text_tower(clip.text, clip.embed_dim, clip.quick_gelu)
         return cls(name, visual, text, own, build_tokenizer(config["tokenizer"]))
 
-    def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
+    def encode_image(self, pixels: torch.Tensor) -> MaskCLIPFeatures:
         """Computes a feature for every place.
 
         Args:
             pixels: (B, 3, H, W) of any size; a ViT's are padded with zeros right and below to whole patches.
 
         Returns:
-            ``dense`` (B, D, h, w) of unit length, ``keys`` (B, h * w, C), and, for PAMR, the half-size image in
-            ``taps``.
+            The features, with the picture at half its size for PAMR.
         """
         dense, keys = (self._encode_resnet if isinstance(self.visual, ModifiedResNet) else self._encode_vit)(pixels)
-        taps: tuple[torch.Tensor, ...] = ()
+        picture: torch.Tensor | None = None
         if self.config.pamr_iterations:
-            taps = (F.interpolate(pixels, scale_factor=0.5, mode="bilinear", align_corners=False),)
-        dense = dense / dense.norm(dim=1, keepdim=True)
-        return ImageFeatures(taps, tuple(dense.shape[2:]), dense=dense, keys=keys)
+            picture = F.interpolate(pixels, scale_factor=0.5, mode="bilinear", align_corners=False)
+        return MaskCLIPFeatures(dense / dense.norm(dim=1, keepdim=True), keys, picture)
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         """Encodes each prompt in every template: the mean of the unit vectors, made a unit vector."""
@@ -197,7 +208,7 @@ class MaskCLIP(PromptableSegmenter):
             rows.append(F.normalize(pooled, dim=-1).unflatten(0, part.shape[:2]).mean(dim=1))
         return TextFeatures(F.normalize(torch.cat(rows), dim=-1))
 
-    def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
+    def decode(self, image: MaskCLIPFeatures, text: TextFeatures) -> torch.Tensor:
         """Compares every place with every prompt.
 
         Returns:
@@ -212,8 +223,8 @@ class MaskCLIP(PromptableSegmenter):
         if config.key_smoothing is not None:
             logits = smooth_by_keys(logits, image.keys.float(), config.key_smoothing, config.logit_scale)
         if config.pamr_iterations:
-            logits = F.interpolate(logits, size=image.taps[0].shape[2:], mode="bilinear", align_corners=False)
-            refined = pamr(image.taps[0].float(), self._to_probabilities(logits), config.pamr_iterations)
+            logits = F.interpolate(logits, size=image.picture.shape[2:], mode="bilinear", align_corners=False)
+            refined = pamr(image.picture.float(), self._to_probabilities(logits), config.pamr_iterations)
             logits = refined.clamp(min=1e-8).log() / config.logit_scale
         return logits
 

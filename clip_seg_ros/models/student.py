@@ -19,15 +19,9 @@ from torch import nn
 
 # Ahead of timm and torchvision: it makes the latter importable where it does not fit torch.
 from clip_seg_ros.models.backbone import ModifiedResNet, VisionConfig, build_vision_tower
-from clip_seg_ros.models.base import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    ImageFeatures,
-    InputSpec,
-    PromptableSegmenter,
-    TextFeatures,
-)
+from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
 from clip_seg_ros.models.denseclip_parts import FeaturePyramid, SemanticFPNHead
+from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 
 import timm  # isort: skip
 from timm.layers import Format  # isort: skip
@@ -85,7 +79,15 @@ class StudentConfig:
         return cls(**{**values, **nested})
 
 
-class Student(PromptableSegmenter):
+@dataclass(frozen=True)
+class StudentFeatures(ImageFeatures):
+    """The answer for all classes."""
+
+    logits: torch.Tensor
+    """(B, K, h, w) at the network's own resolution."""
+
+
+class Student(PromptableSegmenter[StudentFeatures]):
     """Semantic segmentation of a fixed list of classes by an ordinary network; there is no text tower."""
 
     competition = "softmax"
@@ -139,10 +141,9 @@ class Student(PromptableSegmenter):
         )
         return student
 
-    def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
-        """Computes the logits of all classes, (B, K, h, w), and keeps them as ``dense``: that is all there is to do."""
-        logits = self.network(pixels)
-        return ImageFeatures((), tuple(logits.shape[2:]), dense=logits)
+    def encode_image(self, pixels: torch.Tensor) -> StudentFeatures:
+        """Computes the logits of all classes: that is all there is to do."""
+        return StudentFeatures(self.network(pixels))
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         """Returns a row for each class, (P, K): 1 at its place, 0 elsewhere.
@@ -154,9 +155,9 @@ class Student(PromptableSegmenter):
         device = next(self.parameters()).device
         return TextFeatures(nn.functional.one_hot(places, len(self.class_names)).float().to(device))
 
-    def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
+    def decode(self, image: StudentFeatures, text: TextFeatures) -> torch.Tensor:
         """Returns the logits (B, P, h, w) of the classes that were asked about, at the network's own resolution."""
-        return image.dense[:, text.pooled.argmax(dim=1)]
+        return image.logits[:, text.pooled.argmax(dim=1)]
 
 
 def known_networks() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -74,6 +75,18 @@ def run_block(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return x + block.ls_2(hidden.view_as(x))
 
 
+@dataclass(frozen=True)
+class TapFeatures(ImageFeatures):
+    """Tokens out of the depth of an image tower."""
+
+    taps: tuple[torch.Tensor, ...]
+    """Shallowest first; each (B, prefix + h * w, C_i) in row-major order, or coarser as ``ResNetTaps`` says."""
+    grid_size: tuple[int, int]
+    """(h, w) of the token grid."""
+    pooled: torch.Tensor | None = None
+    """(B, D) image embedding, not normalised; ``None`` where nobody wanted it."""
+
+
 class VisionTaps(ABC):
     """Reads activations from inside an image tower.
 
@@ -90,7 +103,7 @@ class VisionTaps(ABC):
     """Tokens ahead of the grid: 1 where there is a class token, else 0."""
 
     @abstractmethod
-    def __call__(self, pixels: torch.Tensor, want_pooled: bool = False) -> ImageFeatures:
+    def __call__(self, pixels: torch.Tensor, want_pooled: bool = False) -> TapFeatures:
         """Encodes normalised images.
 
         Args:
@@ -122,7 +135,7 @@ class ViTTaps(VisionTaps):
         self.stride = self.multiple = visual.patch_size[0]
         self.widths = (visual.class_embedding.shape[0],) * len(blocks)
 
-    def __call__(self, pixels: torch.Tensor, want_pooled: bool = False) -> ImageFeatures:
+    def __call__(self, pixels: torch.Tensor, want_pooled: bool = False) -> TapFeatures:
         visual = self.visual
         grid = self._grid(pixels, self.stride)
         x = visual.ln_pre(embed_patches(visual, pixels, grid))
@@ -134,7 +147,7 @@ class ViTTaps(VisionTaps):
             if index in self.blocks:
                 taps.append(x)
         pooled = visual.ln_post(x[:, 0]) @ visual.proj if want_pooled else None
-        return ImageFeatures(taps=tuple(taps), grid_size=grid, pooled=pooled)
+        return TapFeatures(taps=tuple(taps), grid_size=grid, pooled=pooled)
 
     def embed_object(
         self,
@@ -203,11 +216,11 @@ class ResNetTaps(VisionTaps):
         self.layers = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
         self.widths = tuple(self.layers[stage - 1][-1].bn3.num_features for stage in stages)
 
-    def __call__(self, pixels: torch.Tensor, want_pooled: bool = False) -> ImageFeatures:
+    def __call__(self, pixels: torch.Tensor, want_pooled: bool = False) -> TapFeatures:
         maps = self.feature_maps(pixels, 4 if want_pooled else self.stages[-1])
         grid = self._grid(pixels, self.stride)
         pooled = self.pool(maps[3]) if want_pooled else None
-        return ImageFeatures(taps=self.to_tokens(maps, grid, upsample=False), grid_size=grid, pooled=pooled)
+        return TapFeatures(taps=self.to_tokens(maps, grid, upsample=False), grid_size=grid, pooled=pooled)
 
     def feature_maps(self, pixels: torch.Tensor, last_stage: int) -> tuple[torch.Tensor, ...]:
         """Returns the maps (B, C_i, h_i, w_i) of stages 1 to ``last_stage`` for ``pixels`` (B, 3, H, W)."""

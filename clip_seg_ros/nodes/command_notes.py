@@ -4,66 +4,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING
 
 from clip_seg_ros.command_hints import correction, doubt, relation_in, remarks
 from clip_seg_ros.commands import Command
-
-if TYPE_CHECKING:
-    from clip_seg_ros.models.base import PromptableSegmenter
+from clip_seg_ros.models.spec import ModelSpec
 
 _EVERYTHING = frozenset({"everything", "anything", "objects", "things", "object", "thing"})
 
 
-def refusal(text: str, command: Command, model: PromptableSegmenter, taught: Container[str]) -> str:
+def refusal(text: str, command: Command, spec: ModelSpec, taught: Container[str]) -> str:
     """Returns why a command with phrases is rejected as misspelt, and what was probably meant; "" where it is not.
 
     Args:
         text: The command as it was typed.
         command: Its meaning.
-        model: The model that would be asked.
+        spec: Of the model that would be asked.
         taught: Names of the image prompts, which are right however they are spelt.
     """
     # Another model may know other words, and shows only once it is there.
-    known = () if command.model is not None else model.known_words
-    meant = correction(text, command, known, _unknown_by(model, taught) if known else _none)
+    known = () if command.model is not None else spec.known_words
+    meant = correction(text, command, known, _unknown_by(spec, taught) if known else _none)
     if not meant:
         return ""
     return f'did you mean "{meant}"? Type that, or put double quotes around the phrase to look for it as it is'
 
 
-def note_on(command: Command, model: PromptableSegmenter, taught: Container[str], text: str) -> str:
+def note_on(command: Command, spec: ModelSpec, taught: Container[str], text: str) -> str:
     """Returns what is told with the acceptance of a command with phrases; the arguments are those of ``refusal``."""
     phrases = (*command.prompts, *command.negatives)
     notes = [f"looking for {' and '.join(command.prompts)}"]
     if command.negatives:
         notes[0] += f", but not for {' or '.join(command.negatives)}"
     notes += remarks(command)
-    if not model.known_words and (meant := doubt(text, command)):
+    if not spec.known_words and (meant := doubt(text, command)):
         notes.append(f'did you mean "{meant}"?')
     if command.model is None:
-        relation = "" if model.understands_relations else relation_in([each for each in phrases if each not in taught])
+        relation = "" if spec.understands_relations else relation_in([each for each in phrases if each not in taught])
         if relation:
-            notes.append(_advice_on_relations(model, relation))
-        unknown = [word for phrase in phrases for word in _unknown_by(model, taught)(phrase)]
+            notes.append(_advice_on_relations(spec, relation))
+        unknown = [word for phrase in phrases for word in _unknown_by(spec, taught)(phrase)]
         unknown = [word for word in dict.fromkeys(unknown) if word not in relation.split()]
         if unknown:
             words = ", ".join(f"'{word}'" for word in unknown)
-            notes.append(f"the weights of {model.name} do not know {words}: do not rely on the answer")
+            notes.append(f"the weights of {spec.name} do not know {words}: do not rely on the answer")
         if _EVERYTHING.intersection(phrases):
             notes.append('to have all that is there listed, type "what do you see?"')
     return "; ".join(notes)
 
 
-def _advice_on_relations(model: PromptableSegmenter, relation: str) -> str:
-    problem = f'{model.name} does not understand "{relation}"'
-    if model.known_words:
+def _advice_on_relations(spec: ModelSpec, relation: str) -> str:
+    problem = f'{spec.name} does not understand "{relation}"'
+    if spec.known_words:
         return f'{problem}: type "use cris", which does, and ask again'
     return f"{problem}: a CRIS does, `clip-seg weights list` names those that there are"
 
 
-def _unknown_by(model: PromptableSegmenter, taught: Container[str]) -> Callable[[str], Sequence[str]]:
-    return lambda phrase: () if phrase in taught else model.unknown_words(phrase)
+def _unknown_by(spec: ModelSpec, taught: Container[str]) -> Callable[[str], Sequence[str]]:
+    return lambda phrase: () if phrase in taught else spec.unknown_words(phrase)
 
 
 def _none(phrase: str) -> Sequence[str]:

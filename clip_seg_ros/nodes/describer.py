@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clip_seg_ros.commands import MAX_CLASSES
+from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.nodes.statuses import StatusTopic
 from clip_seg_ros.pipeline.describing import Sighting, describe
 from clip_seg_ros.resources import class_list, class_list_names
@@ -17,7 +18,6 @@ from clip_seg_ros.sim.scene import COLORS, KINDS
 
 if TYPE_CHECKING:
     from clip_seg_ros.config import ReferringConfig
-    from clip_seg_ros.models.base import PromptableSegmenter
     from clip_seg_ros.nodes.camera_input import CameraJob
     from clip_seg_ros.pipeline.predictor import Predictor
 
@@ -31,11 +31,11 @@ class _Survey:
     phrases: tuple[str, ...]
 
 
-def names_for(model: PromptableSegmenter, things: tuple[str, ...]) -> tuple[str, ...]:
+def names_for(spec: ModelSpec, things: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the names that a model is asked about; empty where it knows any word and nobody has chosen some.
 
     Args:
-        model: The model.
+        spec: Of the model.
         things: The parameter of that name: phrases, or the name of one class list.
 
     Raises:
@@ -47,12 +47,12 @@ def names_for(model: PromptableSegmenter, things: tuple[str, ...]) -> tuple[str,
         raise ValueError(f"things has {len(things)} names: at most {MAX_CLASSES}")
     if things:
         return things
-    if model.class_names is not None:
-        return model.class_names
-    if not model.known_words:
+    if spec.class_names is not None:
+        return spec.class_names
+    if not spec.known_words:
         return ()
     pairs = tuple(f"{color} {kind}" for color in COLORS for kind in KINDS)
-    return tuple(phrase for phrase in pairs if not model.unknown_words(phrase))
+    return tuple(phrase for phrase in pairs if not spec.unknown_words(phrase))
 
 
 class Describer:
@@ -72,21 +72,21 @@ class Describer:
         """Whether an image is waited for."""
         return self._survey is not None
 
-    def ask(self, command_id: int, text: str, model: PromptableSegmenter, things: tuple[str, ...]) -> None:
+    def ask(self, command_id: int, text: str, spec: ModelSpec, things: tuple[str, ...]) -> None:
         """Accepts the command, or rejects it where there are no names to ask about."""
         try:
-            names = names_for(model, things)
+            names = names_for(spec, things)
         except ValueError as error:
             self._status.reject(command_id, text, str(error))
             return
         if not names:
             note = (
-                f"{model.name} knows any word and has no list of its own: set the parameter things, for example to "
+                f"{spec.name} knows any word and has no list of its own: set the parameter things, for example to "
                 "[cup, bottle, chair] or to a class list such as [coco_stuff171]"
             )
             self._status.reject(command_id, text, note)
             return
-        self._status.accept(command_id, text, f"asking one image about {len(names)} names that {model.name} is given")
+        self._status.accept(command_id, text, f"asking one image about {len(names)} names that {spec.name} is given")
         with self._lock:
             earlier, self._survey = self._survey, _Survey(command_id, text, names)
         self._fail(earlier, "it was asked once more before an image came")

@@ -146,9 +146,9 @@ class Health:
             values["GPU memory, MiB"] = f"{torch.cuda.memory_allocated(predictor.device) / 2**20:.0f}"
             values["GPU memory at its peak, MiB"] = f"{torch.cuda.max_memory_allocated(predictor.device) / 2**20:.0f}"
         serves = f"{name} serves"
-        if corner := in_corner(predictor.model):
+        if corner := in_corner(predictor.spec):
             serves += f"; {corner}"
-            values["for real pictures"] = in_commands(predictor.model)
+            values["for real pictures"] = in_commands(predictor.spec)
         standing = self._faults.standing()
         level = DiagnosticStatus.WARN if standing else DiagnosticStatus.OK
         return self._make("model", level, "; ".join(standing) or serves, {"model": name, **values})

@@ -86,7 +86,7 @@ class ImagePrompts:
                 example.teach(name, predictor)
             except ValueError as error:
                 note = f'"{name}" means its words now: {error}'
-                self._node.faults.report("image prompt", f"{predictor.model.name} {name}", note)
+                self._node.faults.report("image prompt", f"{predictor.spec.name} {name}", note)
 
     def _set(self, request: SetImagePrompt.Request, response: SetImagePrompt.Response) -> SetImagePrompt.Response:
         try:

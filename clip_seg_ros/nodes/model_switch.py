@@ -70,7 +70,7 @@ class ModelSwitch:
 
     def caution(self) -> str:
         """Returns, the first time that it is asked, that the weights know the simulated table alone, where they do."""
-        words = "" if self._is_cautioned else in_commands(self.host.predictor.model)
+        words = "" if self._is_cautioned else in_commands(self.host.predictor.spec)
         self._is_cautioned = self._is_cautioned or bool(words)
         return words
 
@@ -158,7 +158,7 @@ class ModelSwitch:
         return predictor
 
     def _log_caution(self) -> None:
-        if words := in_commands(self.host.predictor.model):
+        if words := in_commands(self.host.predictor.spec):
             self._node.get_logger().warning(words)
 
     def _on_model_ready(self, name: str) -> None:

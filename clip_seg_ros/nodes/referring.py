@@ -103,7 +103,7 @@ class ReferringNode(SegmentationNode):
         self._request = None
 
     def warm_up(self, predictor: Predictor) -> None:
-        predictor.predict(np.zeros((480, 640, 3), np.uint8), predictor.model.class_names or ("object",))
+        predictor.predict(np.zeros((480, 640, 3), np.uint8), predictor.spec.class_names or ("object",))
         self.image_prompts.teach(predictor)
 
     def depth_tolerance_s(self) -> float:
@@ -131,9 +131,9 @@ class ReferringNode(SegmentationNode):
             self.status.reject(command_id, text, QUIT)
             return
         if command.verb == "describe":
-            self._describer.ask(command_id, text, self.host.predictor.model, self.settings.config.things)
+            self._describer.ask(command_id, text, self.host.predictor.spec, self.settings.config.things)
             return
-        if command.prompts and (fault := refusal(text, command, self.host.predictor.model, self.image_prompts)):
+        if command.prompts and (fault := refusal(text, command, self.host.predictor.spec, self.image_prompts)):
             self.status.reject(command_id, text, fault)
             return
         if command.threshold is not None or command.verb == "threshold":
@@ -158,13 +158,13 @@ class ReferringNode(SegmentationNode):
 
     def _note_on(self, text: str, command: Command) -> str:
         if command.prompts:
-            note = note_on(command, self.host.predictor.model, self.image_prompts, text)
+            note = note_on(command, self.host.predictor.spec, self.image_prompts, text)
             caution = self.models.caution()
             return f"{note}; {caution}" if caution else note
         if command.verb == "threshold":
             if command.threshold is None:
-                model = self.host.predictor.model
-                return f"each model's own threshold is in force, which for {model.name} is {model.threshold:g}"
+                spec = self.host.predictor.spec
+                return f"each model's own threshold is in force, which for {spec.name} is {spec.threshold:g}"
             return f"threshold set to {command.threshold:g}"
         return {"stop": "stopped", "clear": "cleared", "help": HELP}[command.verb]
 
@@ -227,7 +227,7 @@ class ReferringNode(SegmentationNode):
             return bool(looks)
         measured = [measure(region, frame) for region in found.regions]
         result = Result(
-            job.image.header, rgb, found.maps, measured, motion, in_corner(predictor.model), self._threshold(predictor)
+            job.image.header, rgb, found.maps, measured, motion, in_corner(predictor.spec), self._threshold(predictor)
         )
         return self._publish(request, camera, result)
 
@@ -255,7 +255,7 @@ class ReferringNode(SegmentationNode):
 
     def _threshold(self, predictor: Predictor) -> float:
         asked = self.settings.config.asked_threshold
-        return predictor.model.threshold if asked is None else asked
+        return predictor.spec.threshold if asked is None else asked
 
     def _look_for(
         self, searches: Sequence[Search], encoded: EncodedImage, predictor: Predictor

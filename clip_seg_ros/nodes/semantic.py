@@ -22,6 +22,7 @@ from std_msgs.msg import Header
 from clip_seg_ros.commands import Command
 from clip_seg_ros.config import SemanticConfig
 from clip_seg_ros.models.caution import in_corner
+from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.msg import LabelNames, SegmentedObjectArray
 from clip_seg_ros.nodes import detections
 from clip_seg_ros.nodes.camera_input import CameraJob
@@ -44,7 +45,6 @@ from clip_seg_ros.resources import class_list, class_list_names
 from clip_seg_ros.types import ProbabilityMaps
 
 if TYPE_CHECKING:
-    from clip_seg_ros.models.base import PromptableSegmenter
     from clip_seg_ros.pipeline.predictor import Predictor
 
 
@@ -108,7 +108,7 @@ class SemanticNode(SegmentationNode):
         self._info = None
         if detections.AVAILABLE:
             self._info = self.create_publisher(detections.LabelInfo, "semantic/label_info", LATCHED)
-        self._choose(self._names_for(self.host.predictor.model))
+        self._choose(self._names_for(self.host.predictor.spec))
 
     def destroy_outputs(self) -> None:
         for topics in self._topics.values():
@@ -120,29 +120,29 @@ class SemanticNode(SegmentationNode):
         self._classes, self._wished = None, ()
 
     def warm_up(self, predictor: Predictor) -> None:
-        model = predictor.model
-        predictor.predict(np.zeros((480, 640, 3), np.uint8), self._asked(model, self._names_for(model)))
+        spec = predictor.spec
+        predictor.predict(np.zeros((480, 640, 3), np.uint8), self._asked(spec, self._names_for(spec)))
 
     # Classes.
 
-    def _names_for(self, model: PromptableSegmenter) -> tuple[str, ...]:
+    def _names_for(self, spec: ModelSpec) -> tuple[str, ...]:
         """The classes that a model is to tell apart. Raises ValueError where it cannot, or nobody says which."""
         config: SemanticConfig = self.settings.config
         names = self._wished or config.classes or (class_list(config.class_list) if config.class_list else ())
-        names = names or model.class_names or ()
+        names = names or spec.class_names or ()
         if not names:
-            raise ValueError(f"{model.name} takes any phrase for a class: set the parameter classes or class_list")
+            raise ValueError(f"{spec.name} takes any phrase for a class: set the parameter classes or class_list")
         if len(names) > MAX_CLASSES:
             raise ValueError(f"a label image tells {MAX_CLASSES} classes apart, got {len(names)}")
-        unknown = [name for name in names if model.class_names is not None and name not in model.class_names]
+        unknown = [name for name in names if spec.class_names is not None and name not in spec.class_names]
         if unknown:
-            raise ValueError(f"{model.name} has no class {', '.join(unknown)}; it has {', '.join(model.class_names)}")
+            raise ValueError(f"{spec.name} has no class {', '.join(unknown)}; it has {', '.join(spec.class_names)}")
         return names
 
     @staticmethod
-    def _asked(model: PromptableSegmenter, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _asked(spec: ModelSpec, names: tuple[str, ...]) -> tuple[str, ...]:
         """What the model is asked for: all its own classes, or some would be given to pixels of the others."""
-        return model.class_names or names
+        return spec.class_names or names
 
     def _choose(self, names: tuple[str, ...]) -> None:
         """Tells classes apart from now on, and says their names to whoever listens or will."""
@@ -159,7 +159,7 @@ class SemanticNode(SegmentationNode):
 
     def on_model_ready(self) -> None:
         try:
-            self._choose(self._names_for(self.host.predictor.model))
+            self._choose(self._names_for(self.host.predictor.spec))
         except ValueError as error:  # a command has asked for other classes while the model was being loaded
             self.faults.report("classes", str(error), str(error))
 
@@ -181,17 +181,17 @@ class SemanticNode(SegmentationNode):
         names = command.classes
         if len(names) == 1 and names[0] in class_list_names():
             names = class_list(names[0])
-        model, before = self.host.predictor.model, self._wished
+        spec, before = self.host.predictor.spec, self._wished
         self._wished = names
         try:
             if command.model is not None or command.threshold is not None:
                 raise ValueError("with a list of classes, set the parameters model and min_confidence instead")
-            names = self._names_for(model)
+            names = self._names_for(spec)
         except ValueError as error:
             self._wished = before
             self.status.reject(command_id, text, str(error))
             return
-        unknown = [word for name in names for word in model.unknown_words(name)]
+        unknown = [word for name in names for word in spec.unknown_words(name)]
         words = ", ".join(f"'{word}'" for word in dict.fromkeys(unknown))
         note = f"; the weights of {self.host.name} do not know {words}: do not rely on those" if words else ""
         if caution := self.models.caution():
@@ -207,7 +207,7 @@ class SemanticNode(SegmentationNode):
 
     def work(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
         classes, config = self._classes, self.settings.config
-        asked = self._asked(predictor.model, classes.names)
+        asked = self._asked(predictor.spec, classes.names)
         if not set(classes.names) <= set(asked):
             return False  # another model has just begun to serve, and its classes are still to be chosen
         try:
@@ -217,7 +217,7 @@ class SemanticNode(SegmentationNode):
             return False
         self.faults.clear(job.camera.source("image"))
         maps = predictor.ask(encoded, asked)
-        rest_competes = bool(predictor.model.background_prompts) and predictor.model.class_names is None
+        rest_competes = bool(predictor.spec.background_prompts) and predictor.spec.class_names is None
         labels = label_classes(maps, config.min_confidence, rest_competes)
         if asked != classes.names:
             place = {name: index for index, name in enumerate(classes.names)}
@@ -225,7 +225,7 @@ class SemanticNode(SegmentationNode):
             table[: len(asked)] = [place.get(name, UNLABELLED) for name in asked]
             labels = table[labels]
             maps = ProbabilityMaps(classes.names, maps.values[[asked.index(name) for name in classes.names]])
-        corner, topics = in_corner(predictor.model), self._topics[job.camera.name]
+        corner, topics = in_corner(predictor.spec), self._topics[job.camera.name]
         messages = self._messages(topics, job.image.header, rgb, maps, labels, classes, corner)
         with self.lock:
             if not self.serves(job.camera) or self._classes is not classes:

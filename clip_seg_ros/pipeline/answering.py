@@ -122,7 +122,7 @@ class Stream:
 
 
 def _threshold(question: Question, predictor: Predictor) -> float:
-    return predictor.model.threshold if question.threshold is None else question.threshold
+    return predictor.spec.threshold if question.threshold is None else question.threshold
 
 
 def _all_phrases(question: Question) -> tuple[str, ...]:

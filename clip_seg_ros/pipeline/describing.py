@@ -53,10 +53,10 @@ def describe(
     Raises:
         ValueError: What ``Predictor.encode`` and ``Predictor.ask`` raise.
     """
-    threshold = predictor.model.threshold if threshold is None else threshold
+    threshold = predictor.spec.threshold if threshold is None else threshold
     encoded = predictor.encode(_shrunk(rgb))
     # Names that compete must be asked together.
-    step = len(phrases) if predictor.model.competition == "softmax" else PHRASES_AT_ONCE
+    step = len(phrases) if predictor.spec.competition == "softmax" else PHRASES_AT_ONCE
     found: list[ObjectRegion] = []
     for first in range(0, len(phrases), step):
         maps = predictor.ask(encoded, tuple(phrases[first : first + step]))

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import threading
 import time
 import warnings
@@ -17,16 +16,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter
 from clip_seg_ros.models.caution import EmbeddedWeightsWarning, in_programs
 from clip_seg_ros.models.folding import fold_batch_norms
+from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.models.visual_prompts import visual_prompt
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
 from clip_seg_ros.pipeline.sliding import Box, merge_windows, window_boxes
 from clip_seg_ros.pipeline.text_cache import TextCache
+from clip_seg_ros.runtime.eager import EagerEngine
+from clip_seg_ros.runtime.engine import Engine
 from clip_seg_ros.types import ProbabilityMaps
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,7 @@ class Predictor:
     often as there are questions. Text features are cached. Safe to use from several threads.
 
     Args:
-        model: Its weights are loaded. It is moved to the device and set to evaluation.
-        device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
-        precision: What the model computes in: "float32", "bfloat16" or "float16". The halves need half the memory and
-            are faster on a GPU; on most CPUs they are slower.
-
-    Raises:
-        ValueError: The device or the precision is unknown, or the device is not available.
+        engine: What runs the model; ``from_model`` and ``from_name`` make one.
 
     Examples:
         >>> predictor = Predictor.from_name("clipseg-pocket")
@@ -95,16 +89,31 @@ class Predictor:
         ('green ball',)
     """
 
-    def __init__(self, model: PromptableSegmenter, device: str = "auto", precision: str = "float32") -> None:
-        if precision not in PRECISIONS:
-            raise ValueError(f'unknown precision "{precision}": use {" or ".join(PRECISIONS)}')
-        self.device = resolve_device(device)
-        self.precision = precision
-        self._dtype = PRECISIONS[precision]
-        self.model = model.to(self.device, self._dtype).eval()
-        self._preprocess = Preprocessor(model.input_spec, self.device)
-        self._text_features = TextCache(model.encode_text)
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._preprocess = Preprocessor(engine.spec.input, engine.device)
+        self._text_features = TextCache(engine.encode_text)
         self._stopwatch = _Stopwatch()
+
+    @classmethod
+    def from_model(cls, model: PromptableSegmenter, device: str = "auto", precision: str = "float32") -> Predictor:
+        """Runs a model that is built and has its weights; the arguments and errors are ``EagerEngine``'s."""
+        return cls(EagerEngine(model, device, precision))
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What there is to know of the model."""
+        return self.engine.spec
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self.engine.device
+
+    @property
+    def precision(self) -> str:
+        """What the model computes in, a key of ``runtime.devices.PRECISIONS``."""
+        return self.engine.precision
 
     @property
     def seconds(self) -> float:
@@ -134,8 +143,8 @@ class Predictor:
 
         model = build_segmenter(name, weights_dir).eval()
         fold_batch_norms(model)
-        predictor = cls(model, device, precision)
-        if words := in_programs(model):
+        predictor = cls.from_model(model, device, precision)
+        if words := in_programs(predictor.spec):
             _warn_once(words)
         return predictor
 
@@ -164,15 +173,14 @@ class Predictor:
             by_size.setdefault(item.geometry.model_size, []).append(index)
         encoded: dict[int, EncodedImage] = {}
         for size, indices in by_size.items():
-            pixels = torch.cat([prepared[index].pixels for index in indices]).to(self._dtype)
+            pixels = torch.cat([prepared[index].pixels for index in indices])
             boxes = None
-            if self.model.input_spec.window is not None:
-                boxes = tuple(window_boxes(size, self.model.input_spec.window))
+            if self.spec.input.window is not None:
+                boxes = tuple(window_boxes(size, self.spec.input.window))
                 # (B * W, 3, crop, crop), the windows of one image behind one another
                 crops = [pixels[:, :, top:bottom, left:right] for top, left, bottom, right in boxes]
                 pixels = torch.stack(crops, dim=1).flatten(0, 1)
-            # The format that convolutions are fast in.
-            features = self.model.encode_image(pixels.contiguous(memory_format=torch.channels_last))
+            features = self.engine.encode_image(pixels)
             rows = len(pixels) // len(indices)
             for place, index in enumerate(indices):
                 part = features.rows(place * rows, (place + 1) * rows)
@@ -200,17 +208,17 @@ class Predictor:
         """
         prompts = self._checked(prompts)
         asked = self._competitors(prompts)
-        logits = self.model.decode(encoded.features, self._text_features(asked)).float()  # (1 or W, A, h', w')
+        logits = self.engine.decode(encoded.features, self._text_features(asked))  # (1 or W, A, h', w')
         geometry = encoded.geometry
         if encoded.windows is not None:
             logits = merge_windows(logits, encoded.windows, geometry.model_size)[None]
         # Prompts that compete are compared pixel by pixel, after the resize, as the authors of such models do.
-        early = self.model.competition == "softmax" and not geometry.letterbox
+        early = self.spec.competition == "softmax" and not geometry.letterbox
         if early:
             for size in (geometry.model_size, geometry.source_size):
                 if logits.shape[2:] != size:
                     logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        values = self.model.probabilities(logits)[0]
+        values = self.engine.probabilities(logits)[0]
         if asked != prompts:
             values = values[[asked.index(prompt) for prompt in prompts]]
         values = values.cpu().numpy()
@@ -245,9 +253,8 @@ class Predictor:
             ValueError: The model takes no example images, the mask is empty or of another size, or an argument is out
                 of range.
         """
-        encode_image_prompt = getattr(self.model, "encode_image_prompt", None)
-        if encode_image_prompt is None:
-            raise ValueError(f"{self.model.name} understands phrases alone: example images need a CLIPSeg")
+        if not self.spec.takes_examples:
+            raise ValueError(f"{self.spec.name} understands phrases alone: example images need a CLIPSeg")
         self._checked([name] if text is None else [name, text])
         if not 0.0 <= text_weight <= 1.0:
             raise ValueError(f"text_weight must lie in 0..1, got {text_weight}")
@@ -256,14 +263,11 @@ class Predictor:
             raise ValueError(f"mask must be {rgb.shape[:2]} and hold the object, got {mask.shape}, {mask.sum()} pixels")
         pixels = self._preprocess(rgb).pixels
         size = tuple(pixels.shape[2:])
-        shown = F.adaptive_max_pool2d(torch.from_numpy(mask)[None, None].float(), size)[0].to(self.device)
-        side = self.model.decoder.config.image_prompt_px
+        shown = F.adaptive_max_pool2d(torch.from_numpy(mask)[None, None].float(), size)[0].to(pixels.device)
+        side = self.spec.example_px
         cut = visual_prompt(pixels, shown, max(size))
         example = F.interpolate(cut, size=(side, side) if side else size, mode="bilinear", antialias=True)
-        pooled = encode_image_prompt(example.to(self._dtype))
-        if text is not None:
-            pooled = self.model.mix_prompts(self.model.encode_text([text]).pooled, pooled, text_weight)
-        self._text_features.pin(name, TextFeatures(pooled))
+        self._text_features.pin(name, self.engine.encode_example(example, text, text_weight))
 
     def remove_image_prompt(self, name: str) -> None:
         """Lets ``name`` be its words again. Raises KeyError where no example of that name was added."""
@@ -271,9 +275,9 @@ class Predictor:
 
     def _competitors(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
         """Returns all phrases that must be decoded together to answer ``prompts``."""
-        if self.model.class_names is not None:
-            return self.model.class_names
-        return prompts + tuple(phrase for phrase in self.model.background_prompts if phrase not in prompts)
+        if self.spec.class_names is not None:
+            return self.spec.class_names
+        return prompts + tuple(phrase for phrase in self.spec.background_prompts if phrase not in prompts)
 
     def _checked(self, prompts: Sequence[str]) -> tuple[str, ...]:
         if isinstance(prompts, str):
@@ -281,30 +285,11 @@ class Predictor:
         prompts = tuple(prompts)
         if not prompts:
             raise ValueError("no prompts: ask about at least one phrase")
-        known = self.model.class_names
+        known = self.spec.class_names
         for prompt in prompts:
             if not isinstance(prompt, str) or not prompt.strip():
                 raise ValueError(f"a prompt must be a phrase, got {prompt!r}")
             if known is not None and prompt not in known:
                 some = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-                raise ValueError(f'"{prompt}" is not one of the {len(known)} classes of {self.model.name}: {some}')
+                raise ValueError(f'"{prompt}" is not one of the {len(known)} classes of {self.spec.name}: {some}')
         return prompts
-
-
-def resolve_device(name: str) -> torch.device:
-    """Returns the device that ``name`` ("auto", "cpu", "cuda" or "cuda:N") stands for on this machine.
-
-    Raises:
-        ValueError: The name is unknown, or torch sees no such device here.
-    """
-    cuda_count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda" if cuda_count else "cpu")
-    if name == "cpu":
-        return torch.device("cpu")
-    match = re.fullmatch(r"cuda(?::(\d{1,2}))?", name)
-    if match is None:
-        raise ValueError(f'unknown device "{name}": use auto, cpu, cuda or cuda:N')
-    if int(match[1] or 0) >= cuda_count:
-        raise ValueError(f'device "{name}" is not available: torch sees {cuda_count} CUDA devices; use auto or cpu')
-    return torch.device(name)

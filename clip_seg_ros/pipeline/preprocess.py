@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from clip_seg_ros.models.base import InputSpec
+from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.pipeline.letterbox import from_square, to_square
 
 # With ``short_side`` the long side, and with it the work, grows with the aspect ratio: a 1 x 10000 image must be

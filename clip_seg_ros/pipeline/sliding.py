@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from clip_seg_ros.models.base import SlidingWindow
+from clip_seg_ros.models.spec import SlidingWindow
 
 Box = tuple[int, int, int, int]
 """(top, left, bottom, right) in pixels; the last two are exclusive."""

@@ -27,7 +27,8 @@ from clip_seg_ros.models.conversion.writing import store
 from clip_seg_ros.models.factory import build_segmenter
 from clip_seg_ros.models.student import Student, StudentConfig, imagenet_input, known_networks
 from clip_seg_ros.pipeline.class_labels import class_colors
-from clip_seg_ros.pipeline.predictor import PRECISIONS, Predictor, resolve_device
+from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.runtime.devices import PRECISIONS, resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
 from clip_seg_ros.training.maskclip_plus import MaskCLIPPlus, TrainSettings
 from clip_seg_ros.training.pseudo_labels import (
@@ -159,7 +160,7 @@ def _distill(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     student = _student(args, labeller).to(device)
     for name in names:
-        if unknown := labeller.teacher.model.unknown_words(name):
+        if unknown := labeller.teacher.spec.unknown_words(name):
             print(f'note: {args.teacher} never learnt {", ".join(unknown)} of "{name}"')
     pictures = label_pictures(source, labeller, work, lambda items: tqdm(items, desc="label", unit="picture"))
     _say_what_was_labelled(pictures, labeller)
@@ -240,7 +241,7 @@ def _say_what_was_labelled(pictures: LabelledPictures, labeller: Labeller) -> No
     never = [name for name, count in zip(labeller.class_names, counts, strict=True) if not count]
     if len(never) == len(counts):
         raise ValueError(
-            f"{labeller.teacher.model.name} is sure of no class anywhere: lower --confidence, or use other words or "
+            f"{labeller.teacher.spec.name} is sure of no class anywhere: lower --confidence, or use other words or "
             "another teacher"
         )
     if never:
@@ -268,9 +269,9 @@ def keep_the_better(
     if guided is None:
         return
     own = {key: value.clone() for key, value in student.state_dict().items()}
-    after = agreement(Predictor(student, device), pictures, held_out).mean_iou
+    after = agreement(Predictor.from_model(student, device), pictures, held_out).mean_iou
     student.load_state_dict(guided)
-    before = agreement(Predictor(student, device), pictures, held_out).mean_iou
+    before = agreement(Predictor.from_model(student, device), pictures, held_out).mean_iou
     told = f"mean IoU with the teacher's labels {before:.3f} before self-training, {after:.3f} after"
     if after < _TOLERATED * before:
         print(f"{told}: the network from before is kept. It needs more --steps or pictures, or --self-share 0")
@@ -281,12 +282,12 @@ def keep_the_better(
 
 def class_map(predictor: Predictor, rgb: np.ndarray) -> np.ndarray:
     """Returns the likeliest class of every pixel of (H, W, 3) uint8: (H, W) uint8 index into the model's classes."""
-    return predictor.predict(rgb, predictor.model.class_names).values.argmax(axis=0).astype(np.uint8)
+    return predictor.predict(rgb, predictor.spec.class_names).values.argmax(axis=0).astype(np.uint8)
 
 
 def agreement(predictor: Predictor, pictures: LabelledPictures, indices: Sequence[int]) -> ClassScores:
     """Compares a student with its teacher's labels, where those are not ignored."""
-    matrix = ConfusionMatrix(len(predictor.model.class_names))
+    matrix = ConfusionMatrix(len(predictor.spec.class_names))
     for index in indices:
         matrix.add(class_map(predictor, pictures.rgb(index)), pictures.labels(index))
     return matrix.scores()
@@ -303,7 +304,7 @@ def _say_agreement(scores: ClassScores, class_names: Sequence[str]) -> None:
 def _say_speed(labeller: Labeller, student: Predictor, pictures: LabelledPictures, indices: Sequence[int]) -> None:
     asked = [name for name in labeller.class_names if not labeller.background_added or name != labeller.class_names[-1]]
     teacher_ms = median_ms(labeller.teacher, asked, pictures, indices)
-    student_ms = median_ms(student, student.model.class_names, pictures, indices)
+    student_ms = median_ms(student, student.spec.class_names, pictures, indices)
     print(
         f"an image, on {student.device}: teacher {teacher_ms:.0f} ms, student {student_ms:.0f} ms "
         f"({teacher_ms / student_ms:.1f} times as fast)"
@@ -329,7 +330,7 @@ def example_grid(predictor: Predictor, pictures: LabelledPictures, indices: Sequ
     Returns:
         (rows * 240 + legend, 960, 3) uint8, RGB. Pixels that the teacher is not sure of are dark grey.
     """
-    names = predictor.model.class_names
+    names = predictor.spec.class_names
     colors = _class_colors(names)
     rows = []
     for index in indices:

@@ -59,7 +59,7 @@ def run_dataset(args: argparse.Namespace) -> int:
         data = _open(args.data)
         protocol = _protocol(args, data)
         predictor = Predictor.from_name(args.model or _DEFAULT_MODEL, args.device, args.weights)
-        if words := in_options(predictor.model):
+        if words := in_options(predictor.spec):
             print(f"clip-seg evaluate: {words}", file=sys.stderr)
         _evaluate(args, data, protocol, predictor)
     except WrongCall as error:

@@ -14,7 +14,7 @@ import yaml
 
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.pipeline.predictor import resolve_device
+from clip_seg_ros.runtime.devices import resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
 from clip_seg_ros.tools.scenes import training_scenes
 from clip_seg_ros.training import distributed

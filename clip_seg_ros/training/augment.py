@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from clip_seg_ros.data.samples import IGNORED, ReferringSample, SemanticSample
-from clip_seg_ros.models.base import CLIP_MEAN
+from clip_seg_ros.models.spec import CLIP_MEAN
 from clip_seg_ros.pipeline.letterbox import mask_to_square, to_square
 
 _CROP_TRIES = 10

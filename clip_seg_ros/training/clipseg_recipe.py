@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from clip_seg_ros.data.samples import ReferringSample
-from clip_seg_ros.models.base import ImageFeatures
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegDecoder
+from clip_seg_ros.models.vision_taps import TapFeatures
 from clip_seg_ros.models.visual_prompts import visual_prompt
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.losses import dice_loss
@@ -217,7 +217,7 @@ class CLIPSegRecipe:
             terms["kept"] = self._kept_loss(pixels, features, drawn)
         return terms
 
-    def _kept_loss(self, pixels: torch.Tensor, features: ImageFeatures, drawn: np.ndarray) -> torch.Tensor:
+    def _kept_loss(self, pixels: torch.Tensor, features: TapFeatures, drawn: np.ndarray) -> torch.Tensor:
         """Cross-entropy with the answers before training, of every other sample; ``drawn`` (B,) are the phrases."""
         taps = tuple(tap[::2] for tap in features.taps)
         wanted, prompts = self._before.answers(pixels[::2], drawn[::2])

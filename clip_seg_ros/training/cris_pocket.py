@@ -13,8 +13,8 @@ import torch
 
 from clip_seg_ros.data.expressions import expression_words
 from clip_seg_ros.data.tabletop import TabletopScenes
-from clip_seg_ros.models.base import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.models.cris import CRIS, CRISConfig
+from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.training.batches import ExpressionBatch, expression_batch
 from clip_seg_ros.training.cris_recipe import CRISRecipe, CRISSettings
 from clip_seg_ros.training.phrases import known_words

@@ -149,7 +149,7 @@ class MaskCLIPPlus:
     def own_labels(self, rgb: np.ndarray) -> np.ndarray:
         """Labels a whole picture (H, W, 3) uint8 by the student as it is: (H, W) uint8, ``IGNORED`` where unsure."""
         self.student.eval()
-        logits = self.student.encode_image(self._preprocess(rgb).pixels).dense.float()
+        logits = self.student.encode_image(self._preprocess(rgb).pixels).logits.float()
         logits = nn.functional.interpolate(logits, size=rgb.shape[:2], mode="bilinear", align_corners=False)
         confidence, best = logits[0].softmax(dim=0).max(dim=0)
         return best.where(confidence >= self.settings.confidence, IGNORED).byte().cpu().numpy()
@@ -165,7 +165,7 @@ class MaskCLIPPlus:
             labels.append(view_labels)
         self.student.train()
         pixels = torch.from_numpy(np.stack(views)).to(self._device).permute(0, 3, 1, 2).float() / 255.0
-        logits = self.student.encode_image((pixels - self._mean) / self._std).dense
+        logits = self.student.encode_image((pixels - self._mean) / self._std).logits
         truth = torch.from_numpy(np.stack(labels)).long().to(self._device)
         return {"entropy": dense_cross_entropy(logits, truth, IGNORED)}
 

@@ -21,9 +21,9 @@ from torch import nn
 
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes
 from clip_seg_ros.models import backbone
-from clip_seg_ros.models.base import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.models.checkpoints import load_safetensors, load_strict, save_safetensors, update_sum
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
+from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 from clip_seg_ros.sim.scene import COLORS, KINDS
 from clip_seg_ros.training import distributed

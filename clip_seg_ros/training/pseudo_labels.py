@@ -6,7 +6,6 @@ Prompt denoising and thresholds decide what is a label (MaskCLIP+, Zhou et al., 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch import nn
 
 from clip_seg_ros.data.image_sources import Picture, PictureSource
 from clip_seg_ros.data.samples import IGNORED, DataError, read_labels, read_rgb
@@ -73,18 +71,18 @@ class Labeller:
             raise ValueError(f"the list of classes holds a name twice: {', '.join(class_names)}")
         if len(class_names) >= IGNORED:
             raise ValueError(f"at most {IGNORED - 1} classes can be told apart, got {len(class_names)}")
-        taught = teacher.model.class_names
+        taught = teacher.spec.class_names
         if taught is not None and (strange := [name for name in class_names if name not in taught]):
-            raise ValueError(f"{teacher.model.name} knows a fixed list of classes, without {', '.join(strange)}")
+            raise ValueError(f"{teacher.spec.name} knows a fixed list of classes, without {', '.join(strange)}")
         self.teacher, self.settings = teacher, settings
         self._asked = tuple(class_names)
-        self.background_added = not {*BACKGROUND, *teacher.model.background_prompts}.intersection(class_names)
+        self.background_added = not {*BACKGROUND, *teacher.spec.background_prompts}.intersection(class_names)
         self.class_names = (*class_names, BACKGROUND_CLASS) if self.background_added else self._asked
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """Labels a picture (H, W, 3) uint8 at its full size: (H, W) uint8 index into ``class_names`` or ``IGNORED``."""
         values = self.teacher.predict(rgb, self._asked).values
-        competing = self.teacher.model.competition == "softmax"
+        competing = self.teacher.spec.competition == "softmax"
         return hard_labels(values, competing, self.background_added, self.settings)
 
 
@@ -208,7 +206,7 @@ def _label(picture: Picture, labeller: Labeller, folder: Path, index: int) -> No
 def _claim(folder: Path, source: PictureSource, labeller: Labeller) -> None:
     """Notes what the labels in ``folder`` are made from, or makes sure that it is what it was."""
     recipe = {
-        "teacher": f"{labeller.teacher.model.name} {_fingerprint(labeller.teacher.model)}",
+        "teacher": f"{labeller.teacher.spec.name} {labeller.teacher.engine.fingerprint()}",
         "classes": list(labeller.class_names),
         "settings": asdict(labeller.settings),
         "pictures": source.identity(),
@@ -228,15 +226,6 @@ def _claim(folder: Path, source: PictureSource, labeller: Labeller) -> None:
     if changed:
         what = " and ".join(changed)
         raise DataError(f"{folder} holds labels that were made with other {what}: use another folder, or delete it")
-
-
-def _fingerprint(model: nn.Module) -> str:
-    """Returns 16 hexadecimal digits that other weights, under the same name too, do not share."""
-    digest = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _path(folder: Path, part: str, index: int) -> Path:

@@ -82,7 +82,7 @@ def test_with_a_threshold_the_background_is_what_no_class_reaches(clipseg: Predi
 
 def test_where_prompts_compete_the_background_has_its_own_phrases(maskclip: Predictor, scenes: list) -> None:
     rgb = scenes[0].rgb
-    rest = [phrase for phrase in maskclip.model.background_prompts if phrase != "background"]
+    rest = [phrase for phrase in maskclip.spec.background_prompts if phrase != "background"]
     values = maskclip.predict(rgb, ["background", "cup", "ball", *rest]).values
     scores = np.stack([values[[0, *range(3, 3 + len(rest))]].max(axis=0), values[1], values[2]])
     labels = LabelAnswers(maskclip, ("background", "cup", "ball")).labels(rgb)
@@ -103,7 +103,7 @@ def test_scales_and_mirror_images_are_averaged(name: str, scenes: list, request:
     labels = LabelAnswers(predictor, names, (0.5, 1.25), flip=True).labels(rgb)
     expected = np.mean(views, axis=0).argmax(axis=0)
     assert_labels(labels, expected)
-    assert predictor.model.input_spec is not at_scale(predictor, 0.5).model.input_spec
+    assert predictor.spec.input != at_scale(predictor, 0.5).spec.input
 
 
 def test_scale_one_is_the_predictor_itself(clipseg: Predictor) -> None:
@@ -111,7 +111,7 @@ def test_scale_one_is_the_predictor_itself(clipseg: Predictor) -> None:
 
 
 def test_a_fixed_list_that_lacks_classes_is_refused(clipseg: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clipseg.model, "class_names", ("cup", "ball"))
+    monkeypatch.setattr(clipseg.engine, "spec", replace(clipseg.spec, class_names=("cup", "ball")))
     LabelAnswers(clipseg, ("ball", "cup"))
     with pytest.raises(ValueError, match=r"only the 2 classes .* 1 of the data set's 2 .*\(sofa\)"):
         LabelAnswers(clipseg, ("cup", "sofa"))

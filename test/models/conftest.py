@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from clip_seg_ros.models.backbone import CLIP, ClipConfig, TextConfig, VisionConfig, build_clip
-from clip_seg_ros.models.base import InputSpec
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
+from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 from nearness import assert_near
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig
-from clip_seg_ros.models.base import InputSpec, TextFeatures
+from clip_seg_ros.models.base import TextFeatures
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig, CLIPSegDecoder
+from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.models.tokenizer import tokenizer_config
 from nearness import assert_near
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig, build_clip
-from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec
 from clip_seg_ros.models.cris import CRIS, CRISConfig
 from clip_seg_ros.models.cris_parts import VisionLanguageDecoder
+from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec
 from clip_seg_ros.models.tokenizer import IdTokenizer
 from nearness import assert_near
 
@@ -140,14 +140,12 @@ def test_detail_moves_what_lies_in_a_place(pixels: torch.Tensor) -> None:
     text = model.encode_text(PROMPTS)
     with torch.no_grad():
         features = model.encode_image(pixels)
-        assert features.taps[3].shape == (2, 4, 16, 24)
+        assert features.detail.shape == (2, 4, 16, 24)
         logits = model.decode(features, text)
         # Another detail at one place reaches two convolutions of 3x3 far and no further.
-        other = features.taps[3].clone()
+        other = features.detail.clone()
         other[0, :, 8, 12] += 1.0
-        moved = (
-            model.decode(replace(features, taps=(*features.taps[:3], other)), text) - logits
-        ).abs() > 1e-3 * logits.abs().max()
+        moved = (model.decode(replace(features, detail=other), text) - logits).abs() > 1e-3 * logits.abs().max()
     assert moved[0].any()
     assert not moved[1].any()
     rows, columns = moved[0].any(dim=0).nonzero().T

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec, TextFeatures
+from clip_seg_ros.models.base import TextFeatures
 from clip_seg_ros.models.denseclip import DenseCLIP, DenseCLIPConfig
 from clip_seg_ros.models.denseclip_backbones import TimmBackbone
 from clip_seg_ros.models.factory import build_from_config
+from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec
 from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss
 from nearness import assert_near
 
@@ -115,8 +116,8 @@ def test_any_size(tower: str, size: tuple[int, int]) -> None:
     model = make_model(tower)
     features = model.encode_image(images(1, 3, *size))
     logits, scores = model.decode_with_scores(features, model.encode_text(NAMES))
-    assert logits.shape[2:] == features.taps[0].shape[2:]
-    assert scores.shape[2:] == features.taps[model.backbone.score_stage].shape[2:] == features.grid_size
+    assert logits.shape[2:] == features.maps[0].shape[2:]
+    assert scores.shape[2:] == features.maps[model.backbone.score_stage].shape[2:] == features.dense.shape[2:]
     assert logits.isfinite().all()
 
 
@@ -124,9 +125,9 @@ def test_any_size(tower: str, size: tuple[int, int]) -> None:
 def test_maps_lie_as_the_image_does(backbone: str) -> None:
     # 96 pixels at stride 4 are 24 rows, as many as the Swin has channels.
     features = make_model(backbone).encode_image(images(1, 3, 96, 128))
-    assert [tuple(tap.shape[2:]) for tap in features.taps] == [(24, 32), (12, 16), (6, 8), (3, 4)]
+    assert [tuple(tap.shape[2:]) for tap in features.maps] == [(24, 32), (12, 16), (6, 8), (3, 4)]
     grid = (6, 8) if backbone in ("vit", "timm, one stride") else (3, 4)
-    assert features.grid_size == grid
+    assert features.dense.shape[2:] == grid
     assert features.dense.shape == (1, 20, *grid)
     assert features.pooled.shape == (1, 20)
 

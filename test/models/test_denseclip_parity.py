@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip_seg_ros.models.base import SlidingWindow, TextFeatures
+from clip_seg_ros.models.base import TextFeatures
 from clip_seg_ros.models.conversion.denseclip import published_name
 from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.models.factory import build_from_config
+from clip_seg_ros.models.spec import SlidingWindow
 from clip_seg_ros.pipeline.sliding import merge_windows, window_boxes
 from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss, pixel_accuracy
 
@@ -47,7 +48,7 @@ def test_every_stage(recorded: tuple) -> None:
     ]
     features = model.encode_image(recording["in.image64"])
     recording.check(text.pooled[None], f"{case}.text_encoder_out_1K")
-    for index, tap in enumerate(features.taps):
+    for index, tap in enumerate(features.maps):
         recording.check(tap, f"{case}.backbone.out{index}")
     recording.check(features.pooled, f"{case}.backbone.global_feat")
     recording.check(features.dense, f"{case}.backbone.visual_embeddings")
@@ -59,9 +60,9 @@ def test_every_stage(recorded: tuple) -> None:
     logits, scores = model.decode_with_scores(features, text)
     recording.check(scores, f"{case}.score_map")
     stage = model.backbone.score_stage
-    joined = torch.cat([features.taps[stage], scores], dim=1)
+    joined = torch.cat([features.maps[stage], scores], dim=1)
     recording.check(joined, f"{case}.x_orig_concat_index{stage}")
-    maps = [joined if index == stage else tap for index, tap in enumerate(features.taps)]
+    maps = [joined if index == stage else tap for index, tap in enumerate(features.maps)]
     for index, level in enumerate(model.neck(maps)):
         recording.check(level, f"{case}.neck.out{index}")
     recording.check(logits, f"{case}.decode_head.logits")

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig, build_clip
-from clip_seg_ros.models.base import InputSpec
 from clip_seg_ros.models.checkpoints import WeightsError, save_safetensors, update_sums
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.factory import (
@@ -19,6 +18,7 @@ from clip_seg_ros.models.factory import (
     weight_file,
 )
 from clip_seg_ros.models.public_weights import PUBLIC_WEIGHTS
+from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 from nearness import assert_near
 

@@ -69,11 +69,11 @@ def test_outputs_stay_and_norms_without_a_convolution_too() -> None:
 
 @pytest.mark.parametrize("name", ["clipseg-pocket", "cris-pocket", "denseclip-pocket", "maskclip-pocket"])
 def test_embedded_models_answer_the_same(name: str) -> None:
-    plain, folded = Predictor(build_segmenter(name), "cpu"), Predictor.from_name(name, "cpu")
-    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in each.model.modules()) for each in (plain, folded)]
+    plain, folded = Predictor.from_model(build_segmenter(name), "cpu"), Predictor.from_name(name, "cpu")
+    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in each.engine.model.modules()) for each in (plain, folded)]
     assert norms[0] >= 20
     assert norms[1] <= 1
     rgb = np.random.default_rng(5).integers(0, 255, (240, 320, 3), dtype=np.uint8)
-    phrases = plain.model.class_names or ("red cup", "ball")
+    phrases = plain.spec.class_names or ("red cup", "ball")
     expected, got = (each.predict(rgb, phrases).values for each in (plain, folded))
     assert_near(got, expected, relative=1e-4)

@@ -13,10 +13,11 @@ from torch import nn
 
 from clip_seg_ros.models import maskclip as module
 from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig
-from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec, TextFeatures
+from clip_seg_ros.models.base import TextFeatures
 from clip_seg_ros.models.dense_attention import VARIANTS
 from clip_seg_ros.models.factory import build_segmenter
 from clip_seg_ros.models.maskclip import BACKGROUND, TEMPLATES, MaskCLIP, MaskCLIPConfig
+from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec
 from clip_seg_ros.models.text_tower import encode_text
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 from clip_seg_ros.pipeline.predictor import Predictor
@@ -202,11 +203,11 @@ def test_templates() -> None:
 @torch.no_grad()
 def test_background_competes_and_is_not_answered() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    alone = Predictor(make("vit", logit_scale=5.0), "cpu").predict(rgb, ["cup"])
+    alone = Predictor.from_model(make("vit", logit_scale=5.0), "cpu").predict(rgb, ["cup"])
     assert_near(alone.values, 1.0)
     model = make("vit", logit_scale=5.0, background=("wall", "floor"))
     assert model.background_prompts == ("wall", "floor")
-    predictor = Predictor(model, "cpu")
+    predictor = Predictor.from_model(model, "cpu")
     answer = predictor.predict(rgb, ["cup", "wall"])
     assert answer.prompts == ("cup", "wall")
     total = answer.values.sum(axis=0)
@@ -274,7 +275,7 @@ def test_pocket_names_what_it_sees() -> None:
     assert model.name == "maskclip-pocket"
     assert model.unknown_words("the red giraffe") == ("giraffe",)
     assert 10 < model.config.logit_scale < 20
-    predictor = Predictor(model, "cpu")
+    predictor = Predictor.from_model(model, "cpu")
     phrases = {"kind": KINDS, "color": tuple(f"{color} object" for color in COLORS)}
     names = {"kind": KINDS, "color": COLORS}
     right = dict.fromkeys(phrases, 0)

@@ -60,13 +60,13 @@ def test_every_stage(recorded: tuple) -> None:
     for hook in hooks:
         hook.remove()
     for key, value in seen.items():
-        value = value.transpose(1, 2).unflatten(2, features.grid_size) if vit else value
+        value = value.transpose(1, 2).unflatten(2, features.dense.shape[2:]) if vit else value
         recording.check(value, f"{case}.backbone.{key}")
     recording.check(features.keys, f"{case}.backbone.k_NLC" if vit else f"{case}.k_NLC")
     projected = recording[f"{case}.dense_feat_projected"]
     assert_near(features.dense, projected / projected.norm(dim=1, keepdim=True))
     if vit:
-        grid = features.grid_size
+        grid = features.dense.shape[2:]
         padded = F.pad(pixels, (0, 16 * grid[1] - pixels.shape[3], 0, 16 * grid[0] - pixels.shape[2]))
         from clip_seg_ros.models.vision_taps import ViTTaps
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from clip_seg_ros.models.backbone import VisionConfig, build_vision_tower
-from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec
 from clip_seg_ros.models.checkpoints import WeightsError, save_safetensors, update_sum
 from clip_seg_ros.models.factory import MODEL_KINDS, build_from_config, build_segmenter
+from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec
 from clip_seg_ros.models.student import Student, StudentConfig, build_network, imagenet_input
 from clip_seg_ros.pipeline.predictor import Predictor
 from nearness import assert_near
@@ -61,7 +61,7 @@ def test_a_file_gives_the_same_model_back(saved):
     assert not built.training
     pixels = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        assert_near(built.encode_image(pixels).dense, model.encode_image(pixels).dense)
+        assert_near(built.encode_image(pixels).logits, model.encode_image(pixels).logits)
 
 
 def test_configuration_survives_json():
@@ -95,8 +95,8 @@ def test_decoding_takes_the_classes_in_the_order_that_is_asked():
     model = make_student()
     image = model.encode_image(torch.randn(1, 3, 64, 64))
     logits = model.decode(image, model.encode_text(["background", "cup"]))
-    assert torch.equal(logits[:, 0], image.dense[:, 2])
-    assert torch.equal(logits[:, 1], image.dense[:, 0])
+    assert torch.equal(logits[:, 0], image.logits[:, 2])
+    assert torch.equal(logits[:, 1], image.logits[:, 0])
 
 
 @pytest.mark.parametrize("name", ["unet", "timm:unet", "timm:swin_tiny_patch4_window7_224"])
@@ -127,13 +127,13 @@ def test_a_student_of_clips_tower_begins_with_its_convolutions(tmp_path):
     with torch.inference_mode():
         theirs = visual.layer1(visual.stem(pixels))
         assert_near(student.network.backbone.layer1(student.network.backbone.stem(pixels)), theirs)
-        logits = student.encode_image(pixels).dense
+        logits = student.encode_image(pixels).logits
     assert logits.shape == (2, 3, 16, 24)
     assert not any("attnpool" in name for name in student.state_dict())
     again = Student.from_config("again", student.file_config())
     again.load_state_dict(student.state_dict())
     with torch.inference_mode():
-        assert_near(again.eval().encode_image(pixels).dense, logits)
+        assert_near(again.eval().encode_image(pixels).logits, logits)
 
 
 def test_only_the_network_of_clip_has_a_vision_shape():

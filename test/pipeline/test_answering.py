@@ -36,7 +36,7 @@ def predictor() -> Predictor:
 class Told:
     """Stands where a predictor stands and believes what it was told: phrase -> (rows, columns, probability), ..."""
 
-    model = SimpleNamespace(threshold=0.5)
+    spec = SimpleNamespace(threshold=0.5)
 
     def __init__(self, **beliefs: list[tuple[slice, slice, float]]) -> None:
         self.beliefs = {phrase.replace("_", " "): parts for phrase, parts in beliefs.items()}
@@ -197,7 +197,7 @@ def test_a_prompt_that_means_something_else_begins_anew() -> None:
 def test_the_model_s_own_threshold_decides_where_nobody_asks_for_another(own, asked, count) -> None:
     """Something that the model is 40 % sure of."""
     told = Told(cup=[(*LEFT, 0.4)])
-    told.model = SimpleNamespace(threshold=own)
+    told.spec = SimpleNamespace(threshold=own)
     question = Question(("cup",), threshold=asked)
     assert len(answer(told, ENCODED, question).regions) == count
     assert len(Stream(0.5, 0.02, 2.0).answer(told, ENCODED, question, RGB, 0).regions) == count
@@ -205,9 +205,9 @@ def test_the_model_s_own_threshold_decides_where_nobody_asks_for_another(own, as
 
 def test_each_model_brings_its_threshold(predictor) -> None:
     """The embedded CLIPSeg is measured at 0.5; its authors report at 0.3, and those of CRIS at 0.35."""
-    assert predictor.model.threshold == 0.5
+    assert predictor.spec.threshold == 0.5
     assert CLIPSeg.threshold == 0.3
-    assert Predictor.from_name("cris-pocket", "cpu").model.threshold == 0.35
+    assert Predictor.from_name("cris-pocket", "cpu").spec.threshold == 0.35
 
 
 def test_an_answer_has_no_scraps_and_no_small_holes() -> None:

@@ -21,7 +21,7 @@ class Believer:
     """Stands where a predictor stands: phrase -> (rows, columns, probability), ... at the size of the image asked."""
 
     def __init__(self, competition: str = "sigmoid", **beliefs: list[tuple[slice, slice, float]]) -> None:
-        self.model = SimpleNamespace(competition=competition)
+        self.spec = SimpleNamespace(competition=competition)
         self.beliefs = {phrase.replace("_", " "): parts for phrase, parts in beliefs.items()}
         self.asked: list[tuple[str, ...]] = []
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec
+from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec
 from clip_seg_ros.models.tokenizer import ClipTokenizer
 from clip_seg_ros.pipeline.letterbox import from_square, letterbox_affine, mask_to_square
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor

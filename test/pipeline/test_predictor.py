@@ -6,53 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, SlidingWindow, TextFeatures
-from clip_seg_ros.pipeline.predictor import Predictor, resolve_device
+from clip_seg_ros.models.base import TextFeatures
+from clip_seg_ros.models.spec import InputSpec, ModelSpec, SlidingWindow
+from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.runtime.engine import Engine
+from color_segmenter import COLORS, ColorFeatures, ColorSegmenter, halves
 from nearness import assert_near
-
-COLORS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
-
-
-class ColorSegmenter(PromptableSegmenter):
-    """Knows three words; a pixel's logit is positive where its colour is nearer than 0.5 to the word's."""
-
-    def __init__(self, competition="sigmoid", resize="short_side", size=64, window=None):
-        super().__init__()
-        self.name = "color"
-        self.input_spec = InputSpec(size, resize, 16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), window=window)
-        self.competition = competition
-        self.sharpness = torch.nn.Parameter(torch.tensor(20.0))
-        self.dropout = torch.nn.Dropout(0.5)
-        self.images_encoded = 0
-        self.texts_encoded = []
-
-    def encode_image(self, pixels):
-        self.images_encoded += len(pixels)
-        spec = self.input_spec
-        mean, std = (pixels.new_tensor(value).view(1, 3, 1, 1) for value in (spec.mean, spec.std))
-        rgb = pixels * std + mean
-        return ImageFeatures((rgb.flatten(2).transpose(1, 2),), tuple(pixels.shape[2:]))
-
-    def encode_text(self, prompts):
-        self.texts_encoded += prompts
-        return TextFeatures(self.sharpness.new_tensor([COLORS[prompt] for prompt in prompts]))
-
-    def decode(self, image, text):
-        distance = torch.cdist(text.pooled.float().unsqueeze(0), image.taps[0].float())  # (B, P, h * w)
-        return self.dropout((0.5 - distance) * self.sharpness).unflatten(2, image.grid_size)
-
-
-def halves(left, right, size=(48, 64)):
-    rgb = np.zeros((*size, 3), np.uint8)
-    rgb[:, : size[1] // 2] = np.multiply(COLORS[left], 255)
-    rgb[:, size[1] // 2 :] = np.multiply(COLORS[right], 255)
-    return rgb
 
 
 @pytest.mark.parametrize("resize", ["short_side", "squash"])
 @pytest.mark.parametrize("size", [(48, 64), (97, 131), (200, 30)])
 def test_phrases_are_found_where_they_are(resize, size):
-    predictor = Predictor(ColorSegmenter(resize=resize), "cpu")
+    predictor = Predictor.from_model(ColorSegmenter(resize=resize), "cpu")
     maps = predictor.predict(halves("red", "blue", size), ["blue", "green", "red"])
     assert maps.prompts == ("blue", "green", "red")
     assert maps.values.shape == (3, *size)
@@ -69,7 +34,7 @@ def test_phrases_are_found_where_they_are(resize, size):
 
 def test_one_encoding_answers_many_questions():
     model = ColorSegmenter()
-    predictor = Predictor(model, "cpu")
+    predictor = Predictor.from_model(model, "cpu")
     rgb = halves("red", "green")
     encoded = predictor.encode(rgb)
     together = predictor.ask(encoded, ["red", "green"])
@@ -80,7 +45,7 @@ def test_one_encoding_answers_many_questions():
 
 
 def test_it_remembers_no_image():
-    predictor = Predictor(ColorSegmenter(), "cpu")
+    predictor = Predictor.from_model(ColorSegmenter(), "cpu")
     first = predictor.encode(halves("red", "blue"))
     expected = predictor.ask(first, ["red"]).values
     predictor.predict(halves("blue", "red", (20, 90)), ["red"])
@@ -89,17 +54,17 @@ def test_it_remembers_no_image():
 
 def test_competing_prompts_share_each_pixel():
     rgb = halves("red", "blue")
-    maps = Predictor(ColorSegmenter("softmax"), "cpu").predict(rgb, ["red", "green", "blue"])
+    maps = Predictor.from_model(ColorSegmenter("softmax"), "cpu").predict(rgb, ["red", "green", "blue"])
     assert_near(maps.values.sum(axis=0), 1.0)
     assert (maps.values.argmax(axis=0)[:, :28] == 0).all()
     assert (maps.values.argmax(axis=0)[:, 36:] == 2).all()
 
 
 def test_the_model_is_evaluated_without_gradients():
-    predictor = Predictor(ColorSegmenter(), "cpu")
-    assert not predictor.model.training  # dropout would make answers differ
+    predictor = Predictor.from_model(ColorSegmenter(), "cpu")
+    assert not predictor.engine.model.training  # dropout would make answers differ
     encoded = predictor.encode(halves("red", "blue"))
-    assert encoded.features.taps[0].is_inference()
+    assert encoded.features.rgb.is_inference()
 
 
 @pytest.mark.parametrize(
@@ -113,7 +78,7 @@ def test_the_model_is_evaluated_without_gradients():
 )
 def test_prompts_are_checked_before_work_begins(prompts, message):
     model = ColorSegmenter()
-    predictor = Predictor(model, "cpu")
+    predictor = Predictor.from_model(model, "cpu")
     with pytest.raises(ValueError, match=message):
         predictor.predict(halves("red", "blue"), prompts)
     assert model.images_encoded == 0
@@ -124,38 +89,14 @@ def test_prompts_are_checked_before_work_begins(prompts, message):
 @pytest.mark.parametrize("rgb", [np.zeros((0, 0, 3), np.uint8), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), None])
 def test_bad_images_are_refused(rgb):
     with pytest.raises(ValueError, match=r"an image needs at least one pixel|rgb must be a \(H, W, 3\) uint8 array"):
-        Predictor(ColorSegmenter(), "cpu").predict(rgb, ["red"])
+        Predictor.from_model(ColorSegmenter(), "cpu").predict(rgb, ["red"])
 
 
 def test_a_single_pixel_is_an_image():
-    maps = Predictor(ColorSegmenter(), "cpu").predict(np.array([[[255, 0, 0]]], np.uint8), ["red", "blue"])
+    maps = Predictor.from_model(ColorSegmenter(), "cpu").predict(np.array([[[255, 0, 0]]], np.uint8), ["red", "blue"])
     assert maps.values.shape == (2, 1, 1)
     assert maps.values[0, 0, 0] > 0.99
     assert maps.values[1, 0, 0] < 0.01
-
-
-@pytest.mark.parametrize("name", ["gpu", "tpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "CPU", ""])
-def test_an_unknown_device_is_refused(name):
-    with pytest.raises(ValueError, match=f'unknown device "{name}": use auto, cpu'):
-        Predictor(ColorSegmenter(), name)
-
-
-def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match=r'"cuda:63" is not available: torch sees .* use auto or cpu'):
-        resolve_device("cuda:63")
-
-
-def test_auto_takes_cuda_where_there_is_one():
-    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert resolve_device("cpu") == torch.device("cpu")
-
-
-def test_the_model_moves_to_the_device():
-    predictor = Predictor(ColorSegmenter(), "auto")
-    assert predictor.model.sharpness.device.type == predictor.device.type
-    maps = predictor.predict(halves("red", "blue"), ["red"])
-    assert isinstance(maps.values, np.ndarray)
-    assert maps.values[0, :, :28].min() > 0.5 > maps.values[0, :, 36:].max()
 
 
 @pytest.mark.parametrize("resize", ["short_side", "squash", "letterbox"])
@@ -166,7 +107,7 @@ def test_masks_lie_over_what_they_mean(resize, size):
     square = np.zeros(size, bool)
     square[height // 3 : 2 * height // 3, width // 2 : 3 * width // 4] = True
     rgb[square] = (255, 0, 0)
-    predictor = Predictor(ColorSegmenter(resize=resize, size=224), "cpu")
+    predictor = Predictor.from_model(ColorSegmenter(resize=resize, size=224), "cpu")
     found = predictor.predict(rgb, ["red"]).values[0] > 0.5
     assert found.shape == size
     for axis, side in enumerate(size):
@@ -179,9 +120,9 @@ def test_masks_lie_over_what_they_mean(resize, size):
 
 def test_windows_answer_like_the_whole():
     rgb = halves("red", "blue", (96, 160))
-    whole = Predictor(ColorSegmenter(size=96), "cpu").predict(rgb, ["red", "blue"])
+    whole = Predictor.from_model(ColorSegmenter(size=96), "cpu").predict(rgb, ["red", "blue"])
     model = ColorSegmenter(size=96, window=SlidingWindow(64, 40))
-    predictor = Predictor(model, "cpu")
+    predictor = Predictor.from_model(model, "cpu")
     assert_near(predictor.predict(rgb, ["red", "blue"]).values, whole.values, relative=1e-2)
     assert model.images_encoded == 2 * 4
 
@@ -189,7 +130,7 @@ def test_windows_answer_like_the_whole():
 def test_a_batch_equals_its_images():
     images = [halves("red", "blue"), halves("blue", "green", (60, 40)), halves("green", "red")]
     model = ColorSegmenter(window=SlidingWindow(48, 32))
-    predictor = Predictor(model, "cpu")
+    predictor = Predictor.from_model(model, "cpu")
     together = predictor.predict_batch(images, ["red", "blue"])
     for rgb, maps in zip(images, together, strict=True):
         assert_near(maps.values, predictor.predict(rgb, ["red", "blue"]).values)
@@ -198,7 +139,7 @@ def test_a_batch_equals_its_images():
 def test_a_background_competes_and_is_not_answered():
     model = ColorSegmenter("softmax")
     model.background_prompts = ("blue", "green")
-    predictor = Predictor(model, "cpu")
+    predictor = Predictor.from_model(model, "cpu")
     maps = predictor.predict(halves("red", "blue"), ["red"])
     assert maps.prompts == ("red",)
     assert maps.values[0, :, :28].min() > 0.9
@@ -211,7 +152,7 @@ def test_a_background_competes_and_is_not_answered():
 def test_a_fixed_list_of_classes_competes_whole():
     model = ColorSegmenter("softmax")
     model.class_names = ("red", "green", "blue")
-    predictor = Predictor(model, "cpu")
+    predictor = Predictor.from_model(model, "cpu")
     rgb = halves("red", "blue")
     every = predictor.predict(rgb, ["red", "green", "blue"]).values
     maps = predictor.predict(rgb, ["blue", "red"])
@@ -221,27 +162,12 @@ def test_a_fixed_list_of_classes_competes_whole():
         predictor.predict(rgb, ["red", "pink"])
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision(precision):
-    predictor = Predictor(ColorSegmenter(), "cpu", precision)
-    assert predictor.model.sharpness.dtype == getattr(torch, precision)
-    maps = predictor.predict(halves("red", "blue"), ["red"])
-    assert maps.values.dtype == np.float32
-    assert maps.values[0, :, :28].min() > 0.9
-    assert maps.values[0, :, 36:].max() < 0.1
-
-
-def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match='unknown precision "half": use float32 or bfloat16 or float16'):
-        Predictor(ColorSegmenter(), "cpu", "half")
-
-
 def test_each_thread_knows_how_long_it_was_in_the_model(monkeypatch):
     model = ColorSegmenter()
     encode_image, decode = model.encode_image, model.decode
     monkeypatch.setattr(model, "encode_image", lambda pixels: (time.sleep(0.05), encode_image(pixels))[1])
     monkeypatch.setattr(model, "decode", lambda image, text: (time.sleep(0.02), decode(image, text))[1])
-    predictor = Predictor(model, "cpu")
+    predictor = Predictor.from_model(model, "cpu")
     assert predictor.seconds == 0.0
     start_s = time.perf_counter()
     encoded = predictor.encode(halves("red", "blue"))
@@ -254,3 +180,41 @@ def test_each_thread_knows_how_long_it_was_in_the_model(monkeypatch):
     thread.start()
     thread.join()
     assert elsewhere_s == [0.0]
+
+
+class TableEngine(Engine):
+    """Answers by a table of colours, without any network of torch."""
+
+    precision = "float32"
+
+    def __init__(self):
+        self.spec = ModelSpec("table", InputSpec(32, "squash", 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), "sigmoid")
+        self.device = torch.device("cpu")
+
+    def encode_image(self, pixels):
+        return ColorFeatures(pixels)
+
+    def encode_text(self, prompts):
+        return TextFeatures(torch.tensor([COLORS[prompt] for prompt in prompts]))
+
+    def decode(self, image, text):
+        near = [(image.rgb - color[:, None, None]).abs().sum(dim=1) < 0.5 for color in text.pooled]
+        return torch.where(torch.stack(near, dim=1), 5.0, -5.0)
+
+    def probabilities(self, logits):
+        return logits.sigmoid()
+
+    def fingerprint(self):
+        return "0" * 16
+
+
+def test_any_engine_can_be_asked():
+    predictor = Predictor(TableEngine())
+    maps = predictor.predict(halves("red", "blue"), ["red", "blue"])
+    assert maps.values[0, :, :28].min() > 0.9
+    assert maps.values[0, :, 36:].max() < 0.1
+    assert maps.values[1, :, 36:].min() > 0.9
+    assert predictor.spec.name == "table"
+    assert predictor.precision == "float32"
+    with pytest.raises(ValueError, match="table understands phrases alone: example images need a CLIPSeg"):
+        predictor.add_image_prompt("mug", halves("red", "blue"), np.ones((48, 64), bool))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from clip_seg_ros.models.base import InputSpec
+from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
 from nearness import assert_near
 

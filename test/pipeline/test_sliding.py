@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clip_seg_ros.models.base import SlidingWindow
+from clip_seg_ros.models.spec import SlidingWindow
 from clip_seg_ros.pipeline.sliding import merge_windows, window_boxes
 from nearness import assert_near
 

@@ -26,7 +26,7 @@ def save_teacher(path, never=None, sureness=5):
     model = Student(path.stem, StudentConfig(SMALL, CLASSES, imagenet_input(64))).eval()
     last = model.network.head.conv_seg
     with torch.inference_mode():
-        logits = model.encode_image(torch.randn(1, 3, 64, 64)).dense
+        logits = model.encode_image(torch.randn(1, 3, 64, 64)).logits
         last.weight.mul_(sureness / logits.std())
         last.bias.sub_(logits.mean(dim=(0, 2, 3)) * sureness / logits.std())
         if never is not None:
@@ -103,7 +103,7 @@ def test_from_pictures_to_a_model_that_is_served(call, pictures, tmp_path, capsy
     grid = cv2.imread(str(tmp_path / "mine.png"))
     assert grid.shape == (22 + 240 + 22, 960, 3)
     predictor = Predictor.from_name(str(tmp_path / "mine.safetensors"), "cpu")
-    assert predictor.model.class_names == CLASSES
+    assert predictor.spec.class_names == CLASSES
     assert predictor.predict(np.zeros((48, 64, 3), np.uint8), ["book"]).values.shape == (1, 48, 64)
 
 
@@ -200,7 +200,7 @@ def test_unknown_words_dropped_classes_and_the_added_background_are_said(call, t
     assert 'maskclip-pocket never learnt zebra of "zebra"' in said
     assert '"background" was added for what is none of them' in said
     predictor = Predictor.from_name(str(tmp_path / "mine.safetensors"), "cpu")
-    assert predictor.model.class_names == ("cup", "zebra", "background")
+    assert predictor.spec.class_names == ("cup", "zebra", "background")
 
 
 def test_classes_that_are_never_a_label_are_named(call, tmp_path, capsys):

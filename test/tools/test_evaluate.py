@@ -120,7 +120,7 @@ def test_sequences_are_measured_too(tmp_path, weights, capsys, monkeypatch):
     asked = []
 
     def run_sequences(predictor, count, frames, progress):
-        asked.append((predictor.model.name, count, frames, list(progress([1]))))
+        asked.append((predictor.spec.name, count, frames, list(progress([1]))))
         return [suite.Figure("sequences.steady.flicker", 0.5, "share")]
 
     monkeypatch.setattr(evaluate, "run_sequences", run_sequences)

@@ -233,11 +233,11 @@ def test_embedded_weights_learn_words_that_they_lack(tmp_path: Path, kind: str, 
     assert "  square, in 4 phrases" in said
     weights = tmp_path / "out"
     predictor = Predictor.from_name("mine", "cpu", weights)
-    assert predictor.model.unknown_words("the green gizmo and a dragon") == ("and", "dragon")
+    assert predictor.spec.unknown_words("the green gizmo and a dragon") == ("and", "dragon")
     start = build_segmenter(f"{kind}-pocket")
     assert start.unknown_words("the green gizmo") == ("gizmo",)
     with torch.no_grad():
-        old, new = (model.encode_text(["the red cup"]).pooled for model in (start, predictor.model))
+        old, new = (model.encode_text(["the red cup"]).pooled for model in (start, predictor.engine.model))
     torch.testing.assert_close(new, old, atol=0.02 * float(old.abs().max()), rtol=0)
     call = [
         "evaluate",

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from clip_seg_ros.data.samples import ReferringSample
 from clip_seg_ros.data.tabletop import TabletopScenes
 from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig
-from clip_seg_ros.models.base import InputSpec
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.factory import StoredModel, build_from_file
+from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.models.tokenizer import CompactTokenizer
 from clip_seg_ros.models.visual_prompts import visual_prompt
 from clip_seg_ros.models.vocabulary import grow

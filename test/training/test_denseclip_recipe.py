@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from clip_seg_ros.models.backbone import TextConfig, VisionConfig
-from clip_seg_ros.models.base import InputSpec
 from clip_seg_ros.models.denseclip import DenseCLIP, DenseCLIPConfig
+from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.training.batches import ClassBatch
 from clip_seg_ros.training.denseclip_recipe import DenseCLIPRecipe, DenseCLIPSettings
 from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss

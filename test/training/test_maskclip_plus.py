@@ -108,7 +108,7 @@ def test_a_killed_run_ends_where_an_undisturbed_one_does(labelled, tmp_path, mon
 def test_the_student_learns_classes_that_hold_on_pictures_it_never_saw(labelled, tmp_path):
     settings = TrainSettings(80, self_share=0.2, batch=4, learning_rate=0.03)
     student, _ = train(labelled, settings, tmp_path / "state.pt")
-    predictor = Predictor(student, "cpu")
+    predictor = Predictor.from_model(student, "cpu")
     held_out = labelled.split()[1]
     found = np.stack([predictor.predict(labelled.rgb(i), CLASSES).values.argmax(axis=0) for i in held_out])
     true = np.stack([labelled.labels(i) for i in held_out])
@@ -138,7 +138,7 @@ def test_self_training_takes_the_labels_of_the_round_and_no_others(labelled, tmp
 def test_own_labels_are_what_a_predictor_says_where_the_student_is_sure(labelled):
     student, rgb = make_student(), labelled.rgb(2)
     trainer = MaskCLIPPlus(student, labelled, (1,), TrainSettings(1, confidence=0.3))
-    values = Predictor(student, "cpu").predict(rgb, CLASSES).values
+    values = Predictor.from_model(student, "cpu").predict(rgb, CLASSES).values
     expected = np.where(values.max(axis=0) >= 0.3, values.argmax(axis=0), IGNORED)
     assert set(np.unique(expected)) > {IGNORED}
     assert (trainer.own_labels(rgb) == expected).mean() > 0.99  # a picture may be resized twice, or once

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import pytest
@@ -6,13 +8,19 @@ import torch
 
 from clip_seg_ros.data.image_sources import FolderPictures
 from clip_seg_ros.data.samples import IGNORED, DataError
-from clip_seg_ros.models.base import ImageFeatures, InputSpec, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.training import pseudo_labels
 from clip_seg_ros.training.pseudo_labels import LabelledPictures, Labeller, LabelSettings, hard_labels, label_pictures
 
 HUES = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200), "background": (120, 120, 120)}
 CLASSES = ("red", "green", "blue")
+
+
+@dataclass(frozen=True)
+class Shown(ImageFeatures):
+    pixels: torch.Tensor
 
 
 class ColorTeacher(PromptableSegmenter):
@@ -28,13 +36,13 @@ class ColorTeacher(PromptableSegmenter):
 
     def encode_image(self, pixels):
         self.asked += 1
-        return ImageFeatures((), tuple(pixels.shape[2:]), dense=pixels)
+        return Shown(pixels)
 
     def encode_text(self, prompts):
         return TextFeatures(torch.tensor([HUES[prompt] for prompt in prompts]) / 255.0)
 
     def decode(self, image, text):
-        away = (image.dense[:, None] - text.pooled[None, :, :, None, None]).square().sum(dim=2)
+        away = (image.pixels[:, None] - text.pooled[None, :, :, None, None]).square().sum(dim=2)
         return -self.sharpness * away
 
 
@@ -56,7 +64,7 @@ def pictures(tmp_path):
 
 
 def make_labeller(classes=CLASSES, **settings):
-    return Labeller(Predictor(ColorTeacher(), "cpu"), classes, LabelSettings(**settings))
+    return Labeller(Predictor.from_model(ColorTeacher(), "cpu"), classes, LabelSettings(**settings))
 
 
 def slow_labels(values, competing, background_added, settings):
@@ -134,7 +142,7 @@ def test_pictures_are_labelled_once(pictures, tmp_path):
     assert labelled.indices == (*range(6), *range(7, 13))
     assert len(labelled.unreadable) == 1
     assert "05x.png is no picture" in labelled.unreadable[0]
-    assert labeller.teacher.model.asked == 12
+    assert labeller.teacher.engine.model.asked == 12
     rgb, labels = labelled.rgb(3), labelled.labels(3)
     assert np.array_equal(rgb, cv2.imread(str(pictures / "03.png"))[..., ::-1])
     for place, name in enumerate(labeller.class_names):
@@ -143,7 +151,7 @@ def test_pictures_are_labelled_once(pictures, tmp_path):
     # Killed while it wrote: what is half there is made again, and nothing else.
     (work / "labels" / "000003.png").rename(work / "labels" / "000003.part")
     again = label_pictures(FolderPictures(pictures), labeller, work)
-    assert labeller.teacher.model.asked == 13
+    assert labeller.teacher.engine.model.asked == 13
     assert again.indices == labelled.indices
     assert np.array_equal(again.labels(3), labels)
 
@@ -178,7 +186,7 @@ def test_a_tenth_is_held_out(pictures, tmp_path):
 def test_the_same_name_with_other_weights_is_another_teacher(pictures, tmp_path):
     label_pictures(FolderPictures(pictures), make_labeller(), tmp_path / "work")
     other = make_labeller()
-    other.teacher.model.sharpness.data += 1
+    other.teacher.engine.model.sharpness.data += 1
     with pytest.raises(DataError, match="made with other teacher"):
         label_pictures(FolderPictures(pictures), other, tmp_path / "work")
 
@@ -186,9 +194,9 @@ def test_the_same_name_with_other_weights_is_another_teacher(pictures, tmp_path)
 def test_a_teacher_with_a_list_is_asked_about_that_list_alone():
     teacher = ColorTeacher()
     teacher.class_names, teacher.background_prompts = ("red", "green", "background"), ()
-    labeller = Labeller(Predictor(teacher, "cpu"), ("red",), LabelSettings())
+    labeller = Labeller(Predictor.from_model(teacher, "cpu"), ("red",), LabelSettings())
     labels = labeller(np.array([[HUES["red"], HUES["green"], HUES["background"]]] * 4, np.uint8))
     assert labels.tolist() == [[0, 1, 1]] * 4
     assert labeller.class_names == ("red", "background")
     with pytest.raises(ValueError, match="colors knows a fixed list of classes, without fork, spoon"):
-        Labeller(Predictor(teacher, "cpu"), ("red", "fork", "spoon"), LabelSettings())
+        Labeller(Predictor.from_model(teacher, "cpu"), ("red", "fork", "spoon"), LabelSettings())

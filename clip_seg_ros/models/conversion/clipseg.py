@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig
-from clip_seg_ros.models.base import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.conversion.clip import BOOKKEEPING, HEAD_WIDTH, clip_config
 from clip_seg_ros.models.conversion.mapping import Converted, Source, assemble, count_blocks, require, shapes_of
+from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.models.tokenizer import tokenizer_config
 
 OPTIONS = frozenset({"extract_layers", "cond_layer", "n_heads", "vision_head_width", "text_head_width"})

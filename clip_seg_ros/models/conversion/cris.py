@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec
 from clip_seg_ros.models.conversion.clip import HEAD_WIDTH, clip_config
 from clip_seg_ros.models.conversion.mapping import Converted, Source, assemble, count_blocks, require, shapes_of
 from clip_seg_ros.models.cris import CRIS, CRISConfig
+from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec
 from clip_seg_ros.models.tokenizer import tokenizer_config
 
 OPTIONS = frozenset({"word_length", "n_heads", "text_head_width", "vision_head_width"})

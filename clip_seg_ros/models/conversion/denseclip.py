@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, InputSpec, SlidingWindow
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.conversion.clip import HEAD_WIDTH, text_config, vision_config
 from clip_seg_ros.models.conversion.mapping import Converted, Source, assemble, count_blocks, require, shapes_of
 from clip_seg_ros.models.denseclip import DenseCLIP, DenseCLIPConfig
+from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec, SlidingWindow
 from clip_seg_ros.models.tokenizer import tokenizer_config
 from clip_seg_ros.resources import class_list
 

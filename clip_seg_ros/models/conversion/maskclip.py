@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from clip_seg_ros.models.backbone import ClipConfig, VisionConfig
-from clip_seg_ros.models.base import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.conversion.clip import BOOKKEEPING, HEAD_WIDTH, clip_config, text_config
 from clip_seg_ros.models.conversion.mapping import Converted, Source, assemble, count_blocks, require, shapes_of
 from clip_seg_ros.models.maskclip import MaskCLIP, MaskCLIPConfig
+from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.models.tokenizer import tokenizer_config
 
 _READOUT = ("variant", "key_smoothing", "prompt_denoising", "pamr_iterations", "attention_pool_heads")

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig
-from clip_seg_ros.models.base import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.models.factory import build_from_config
+from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.models.tokenizer import tokenizer_config
 
 # After the models, which make torchvision importable where it does not fit torch.

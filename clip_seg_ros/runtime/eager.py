@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models run by torch as they are written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+
+from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
+from clip_seg_ros.runtime.devices import require_precision, resolve_device
+from clip_seg_ros.runtime.engine import Engine
+
+
+class EagerEngine(Engine):
+    """Runs a ``PromptableSegmenter`` operation by operation, on any device that torch knows.
+
+    Args:
+        model: Its weights are loaded. It is moved to the device and set to evaluation.
+        device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+        precision: "float32", "bfloat16" or "float16". The halves need half the memory and are faster on a GPU; on most
+            CPUs they are slower.
+
+    Raises:
+        ValueError: The device or the precision is unknown, or the device is not available.
+    """
+
+    def __init__(self, model: PromptableSegmenter, device: str = "auto", precision: str = "float32") -> None:
+        self._dtype = require_precision(precision)
+        self.device, self.precision = resolve_device(device), precision
+        self.model = model.to(self.device, self._dtype).eval()
+        self.spec = model.spec
+
+    def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
+        # The format that convolutions are fast in.
+        return self.model.encode_image(pixels.to(self._dtype).contiguous(memory_format=torch.channels_last))
+
+    def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
+        return self.model.encode_text(prompts)
+
+    def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
+        return self.model.decode(image, text).float()
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        return self.model.probabilities(logits)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for key, value in sorted(self.model.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def encode_example(self, pixels: torch.Tensor, text: str | None = None, text_weight: float = 0.5) -> TextFeatures:
+        if not self.spec.takes_examples:
+            return super().encode_example(pixels, text, text_weight)
+        return self.model.encode_example(pixels.to(self._dtype), text, text_weight)
