@@ -6,6 +6,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.time import Time
 from sensor_msgs.msg import Image
 
+from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image
 from ros_harness import Camera, Stream, wait_until
 
@@ -14,6 +15,9 @@ TOPIC = "/own/image"
 
 @pytest.fixture(scope="module")
 def heard(own_referring, own_watcher):
+    # Other files' tests may have left another one.
+    status = own_watcher.say("use clipseg")
+    assert own_watcher.outcome(status.command_id).state == CommandStatus.DONE
     return own_watcher.hear(DiagnosticArray, "/diagnostics", 10)
 
 

@@ -143,4 +143,8 @@ def test_ctrl_c_ends_every_process(tmp_path):
         run.kill()
     assert run.returncode == 0, said
     assert "Traceback" not in said, said
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    # One that multiprocessing or a shell left behind may take a moment.
+    deadline = time.monotonic() + 60
+    while left := [child for child in children if Path(f"/proc/{child}").exists()]:
+        assert time.monotonic() < deadline, f"{left} outlived the demo:\n{said}"
+        time.sleep(0.05)
