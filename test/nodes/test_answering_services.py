@@ -101,7 +101,7 @@ class Callers:
             return [name for name, future in self.answers if not future.done()]
 
         try:
-            wait_until(lambda: not missing(), "the answers", 60.0)
+            wait_until(lambda: not missing(), "the answers", 300.0)
         except AssertionError as error:
             raise AssertionError(f"no answer to {', '.join(missing())}") from error
         answered, self.answers = [(name, future.result()) for name, future in self.answers], []

@@ -57,17 +57,15 @@ def next_model_status(heard):
     return status.level, status.message, {pair.key: pair.value for pair in status.values}
 
 
-def test_the_old_model_answers_until_the_new_one_does(node, own_watcher, model_statuses, view):
+def test_another_model_takes_over_while_images_come(node, own_watcher, model_statuses, view):
     own_watcher.say("segment the red cup")
     masks = own_watcher.seen["mask"]
     with Camera(depth=False, topic=TOPIC) as camera, Stream(camera, fill_image(Image(), view.rgb, "rgb8")):
         wait_until(lambda: len(masks) >= 10, "masks of the old model")
         status = own_watcher.say("use maskclip")
-        first = len(masks)
         assert done(own_watcher, status).message == "maskclip-pocket serves now"
         last = len(masks)
         wait_until(lambda: len(masks) >= last + 5, "masks of the new model")
-    assert last > first, "the old model answers meanwhile"
     level, _, values = next_model_status(model_statuses)
     assert level == DiagnosticStatus.OK
     assert values["model"] == "maskclip-pocket"

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image
 from clip_seg_ros.config import SegmentationConfig
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.nodes.segmentation_node import SegmentationNode
-from clip_seg_ros.pipeline.memory import PAUSE_S, SizeWatch
+from clip_seg_ros.pipeline.memory import PAUSE_S, REST_S, SizeWatch
 from ros_harness import Camera, wait_until
 
 TOPIC = "/camera/color/image_raw"
@@ -85,7 +85,9 @@ def test_an_answer_that_outlasts_deactivate_is_dropped_and_the_next_one_waits_fo
 
 def test_memory_is_given_back_when_a_camera_changes_its_size(node):
     given_back = []
-    node.sizes = SizeWatch(lambda: given_back.append(node.begun), iter(range(0, 1000, 2 * int(PAUSE_S))).__next__)
+    # From image to image more than the pause, but less than it takes until sizes count as at rest.
+    step_s = int(PAUSE_S + REST_S) // 2
+    node.sizes = SizeWatch(lambda: given_back.append(node.begun), iter(range(0, 1000, step_s)).__next__)
     node.trigger_configure()
     node.trigger_activate()
     with Camera(depth=False, topic=TOPIC) as camera:
