@@ -126,8 +126,14 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
         """Returns logits (B, P, h, w) for every prompt on every image, in one pass."""
 
     def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:
-        """Makes a prompt of one example image (1, 3, h, w), and of a phrase with a share of 0..1 where there is one."""
-        raise NotImplementedError(f"{self.name} understands phrases alone")
+        """Makes a prompt of an example image, where ``takes_examples`` says that the model can.
+
+        Args:
+            pixels: (1, 3, h, w), normalised, with everything but the object subdued.
+            text: A phrase to mix in, or ``None`` for the example alone.
+            text_weight: Its share, 0..1.
+        """
+        raise NotImplementedError
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Turns logits (B, P, h, w) of ``decode``, resized or not, into probabilities 0..1 of the same shape."""

@@ -52,7 +52,5 @@ class EagerEngine(Engine):
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def encode_example(self, pixels: torch.Tensor, text: str | None = None, text_weight: float = 0.5) -> TextFeatures:
-        if not self.spec.takes_examples:
-            return super().encode_example(pixels, text, text_weight)
+    def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:
         return self.model.encode_example(pixels.to(self._dtype), text, text_weight)

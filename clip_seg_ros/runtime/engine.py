@@ -44,15 +44,12 @@ class Engine(ABC):
     def fingerprint(self) -> str:
         """Returns 16 hexadecimal digits that other weights, under the same name too, do not share."""
 
-    def encode_example(self, pixels: torch.Tensor, text: str | None = None, text_weight: float = 0.5) -> TextFeatures:
-        """Makes a prompt of an example image.
+    def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:
+        """Makes a prompt of an example image, where the spec says that the model can.
 
         Args:
             pixels: (1, 3, h, w), normalised float32, with everything but the object subdued.
             text: A phrase to mix in, or ``None`` for the example alone.
             text_weight: Its share, 0..1.
-
-        Raises:
-            ValueError: The model takes no example images.
         """
-        raise ValueError(f"{self.spec.name} understands phrases alone: example images need a CLIPSeg")
+        raise NotImplementedError
