@@ -16,7 +16,6 @@ Examples:
 """
 
 from clip_seg_ros.commands import Command, CommandError, parse_command
-from clip_seg_ros.models.caution import EmbeddedWeightsWarning
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.spec import SlidingWindow
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
@@ -27,6 +26,7 @@ from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.pipeline.sliding import window_boxes
 from clip_seg_ros.resources import class_list, class_list_names
 from clip_seg_ros.types import CameraFrame, CameraIntrinsics, MaskSet, ObjectRegion, OrientedBox, ProbabilityMaps
+from clip_seg_ros.zoo.caution import EmbeddedWeightsWarning
 
 __all__ = [
     "Answer",

@@ -6,7 +6,7 @@ import pytest
 from clip_seg_ros import command_hints, plurals
 from clip_seg_ros.command_hints import correction, doubt, relation_in, remarks
 from clip_seg_ros.commands import parse_command
-from clip_seg_ros.models.tokenizer import CompactTokenizer
+from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
 
 WORDS = (
     "object",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clip_seg_ros import resources
-from clip_seg_ros.models.tokenizer import ClipTokenizer
+from clip_seg_ros.models.clip.tokenizer import ClipTokenizer
 from clip_seg_ros.resources import class_list, class_list_names
 
 CLONE = Path(__file__).parents[1]

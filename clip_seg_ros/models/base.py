@@ -2,7 +2,7 @@
 """The contract that every model keeps: encode an image once, ask about many prompts.
 
 A model is a ``torch.nn.Module`` whose constructor only builds. It never opens a file or picks a device; that is the
-work of ``models.factory`` and ``models.checkpoints``.
+work of ``zoo.factory`` and ``models.checkpoints``.
 """
 
 from __future__ import annotations

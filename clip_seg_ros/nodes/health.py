@@ -15,11 +15,11 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import QoSProfile
 
-from clip_seg_ros.models.caution import in_commands, in_corner
 from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.nodes.log_limits import BoundedLogs
 from clip_seg_ros.pipeline.model_host import ModelHost
+from clip_seg_ros.zoo.caution import in_commands, in_corner
 
 PERIOD_S = 1.0
 _KEPT = 200

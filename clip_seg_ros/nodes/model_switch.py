@@ -13,10 +13,10 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from clip_seg_ros.config import SegmentationConfig
-from clip_seg_ros.models.caution import in_commands
 from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.nodes.statuses import StatusTopic
 from clip_seg_ros.pipeline.model_host import ModelHost
+from clip_seg_ros.zoo.caution import in_commands
 
 if TYPE_CHECKING:
     from clip_seg_ros.pipeline.predictor import Predictor
@@ -92,7 +92,7 @@ class ModelSwitch:
         at the start allows others. The model that the node was started with was named by its owner.
         """
         from clip_seg_ros.models.checkpoints import WeightsError
-        from clip_seg_ros.models.factory import full_name
+        from clip_seg_ros.zoo.factory import full_name
 
         trusted = self._config().allow_model_paths or model == self._launched_with
         try:

@@ -22,10 +22,10 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Task
 from rclpy.utilities import remove_ros_args
 
-from clip_seg_ros.models.caution import EmbeddedWeightsWarning
 from clip_seg_ros.nodes.answering_services import answer_always
 from clip_seg_ros.nodes.faults import FaultLog
 from clip_seg_ros.nodes.rclpy_internals import has_begun
+from clip_seg_ros.zoo.caution import EmbeddedWeightsWarning
 
 NodeT = TypeVar("NodeT", bound=Node)
 

@@ -19,7 +19,6 @@ from rclpy.parameter import Parameter
 from clip_seg_ros.command_hints import HELP, QUIT
 from clip_seg_ros.commands import Command
 from clip_seg_ros.config import OWN, ReferringConfig
-from clip_seg_ros.models.caution import in_corner
 from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.command_notes import note_on, refusal
 from clip_seg_ros.nodes.command_router import example_command
@@ -35,6 +34,7 @@ from clip_seg_ros.nodes.target_frame import TargetFrame
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
 from clip_seg_ros.pipeline.localization import measure
 from clip_seg_ros.types import ProbabilityMaps
+from clip_seg_ros.zoo.caution import in_corner
 
 if TYPE_CHECKING:
     from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor

@@ -21,7 +21,6 @@ from std_msgs.msg import Header
 
 from clip_seg_ros.commands import Command
 from clip_seg_ros.config import SemanticConfig
-from clip_seg_ros.models.caution import in_corner
 from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.msg import LabelNames, SegmentedObjectArray
 from clip_seg_ros.nodes import detections
@@ -43,6 +42,7 @@ from clip_seg_ros.pipeline.class_labels import (
 )
 from clip_seg_ros.resources import class_list, class_list_names
 from clip_seg_ros.types import ProbabilityMaps
+from clip_seg_ros.zoo.caution import in_corner
 
 if TYPE_CHECKING:
     from clip_seg_ros.pipeline.predictor import Predictor

@@ -17,16 +17,16 @@ import torch
 import torch.nn.functional as F
 
 from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter
-from clip_seg_ros.models.caution import EmbeddedWeightsWarning, in_programs
+from clip_seg_ros.models.clipseg.visual_prompts import visual_prompt
 from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.models.spec import ModelSpec
-from clip_seg_ros.models.visual_prompts import visual_prompt
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
 from clip_seg_ros.pipeline.sliding import Box, merge_windows, window_boxes
 from clip_seg_ros.pipeline.text_cache import TextCache
 from clip_seg_ros.runtime.eager import EagerEngine
 from clip_seg_ros.runtime.engine import Engine
 from clip_seg_ros.types import ProbabilityMaps
+from clip_seg_ros.zoo.caution import EmbeddedWeightsWarning, in_programs
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Predictor:
         in a process.
         """
         # Here and not above: a model handed over ready needs neither the builders nor what they import.
-        from clip_seg_ros.models.factory import build_segmenter
+        from clip_seg_ros.zoo.factory import build_segmenter
 
         model = build_segmenter(name, weights_dir).eval()
         fold_batch_norms(model)

@@ -28,8 +28,8 @@ PHRASES = tuple(f"a {color} {thing}" for thing in _THINGS for color in _COLORS)
 def prepare(folder: Path, config: str, size: str) -> dict[str, float]:
     """Writes a random CLIPSeg as transformers keeps it, the same converted, token ids and a random image."""
     # First, because it makes torchvision importable where it does not fit torch.
+    from clip_seg_ros.models.clip.tokenizer import ClipTokenizer
     from clip_seg_ros.models.conversion.formats import convert
-    from clip_seg_ros.models.tokenizer import ClipTokenizer
 
     from transformers import CLIPSegConfig, CLIPSegForImageSegmentation  # isort: skip
 
@@ -56,7 +56,7 @@ def prepare(folder: Path, config: str, size: str) -> dict[str, float]:
 
 def transformers(folder: Path, count: int, repeats: int) -> dict[str, float]:
     """Times transformers as its own example uses it: ``count`` copies of the image with as many texts."""
-    import clip_seg_ros.models.backbone  # noqa: F401 - makes torchvision importable where it does not fit torch
+    import clip_seg_ros.models.clip.backbone  # noqa: F401 - makes torchvision importable where it does not fit torch
 
     from transformers import CLIPSegForImageSegmentation  # isort: skip
 
@@ -79,7 +79,7 @@ def transformers(folder: Path, count: int, repeats: int) -> dict[str, float]:
 
 def ours(folder: Path, count: int, repeats: int) -> dict[str, float]:
     """Times this package: one image, ``count`` texts; then the same with the texts' features kept from before."""
-    from clip_seg_ros.models.factory import build_from_config
+    from clip_seg_ros.zoo.factory import build_from_config
 
     config = json.loads((folder / "ours.json").read_text())
     model = build_from_config("ours", config, load_file(folder / "ours.safetensors"), "ours.safetensors").eval()

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from clip_seg_ros.models.caution import EmbeddedWeightsWarning
+from clip_seg_ros.zoo.caution import EmbeddedWeightsWarning
 
 # name -> help; the module clip_seg_ros.tools.<name> adds its arguments and runs it.
 COMMANDS: dict[str, str] = {

@@ -20,12 +20,10 @@ from clip_seg_ros.data.image_sources import BagPictures, FolderPictures, Picture
 from clip_seg_ros.data.samples import IGNORED
 from clip_seg_ros.evaluation.class_metrics import ClassScores, ConfusionMatrix
 from clip_seg_ros.evaluation.pictures import write_picture
-from clip_seg_ros.models.backbone import ModifiedResNet
 from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.models.clip.backbone import ModifiedResNet
 from clip_seg_ros.models.conversion.mapping import Converted
-from clip_seg_ros.models.conversion.writing import store
-from clip_seg_ros.models.factory import build_segmenter
-from clip_seg_ros.models.student import Student, StudentConfig, imagenet_input, known_networks
+from clip_seg_ros.models.student.model import Student, StudentConfig, imagenet_input, known_networks
 from clip_seg_ros.pipeline.class_labels import class_colors
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.runtime.devices import PRECISIONS, resolve_device
@@ -39,6 +37,8 @@ from clip_seg_ros.training.pseudo_labels import (
     label_pictures,
 )
 from clip_seg_ros.training.runner import Runner
+from clip_seg_ros.zoo.factory import build_segmenter
+from clip_seg_ros.zoo.writing import store
 
 TEACHER_NETWORK = "teacher"
 _SMALLEST_SIZE = 64

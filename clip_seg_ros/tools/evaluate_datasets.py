@@ -27,9 +27,9 @@ from clip_seg_ros.evaluation.protocols import (
 )
 from clip_seg_ros.evaluation.reading import spread
 from clip_seg_ros.evaluation.referring_metrics import MASK_THRESHOLD
-from clip_seg_ros.models.caution import in_options
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.zoo.caution import in_options
 
 PROTOCOL_OF_KIND = {"refcoco": "referring", "refcoco+": "referring", "refcocog": "referring"}
 """For kinds of phrases; "phrases" for all others."""

@@ -16,8 +16,8 @@ from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError, is_weight_file
 from clip_seg_ros.models.conversion.formats import convert, recognise
 from clip_seg_ros.models.conversion.reading import read_tensors
-from clip_seg_ros.models.conversion.writing import store
-from clip_seg_ros.models.factory import (
+from clip_seg_ros.resources import class_list, class_list_names
+from clip_seg_ros.zoo.factory import (
     EMBEDDED_MODELS,
     build_from_config,
     build_from_file,
@@ -26,7 +26,7 @@ from clip_seg_ros.models.factory import (
     embedded_models,
     embedded_name,
 )
-from clip_seg_ros.models.public_weights import (
+from clip_seg_ros.zoo.public_weights import (
     MAX_NAME,
     PUBLIC_WEIGHTS,
     SAFE_NAME,
@@ -37,7 +37,7 @@ from clip_seg_ros.models.public_weights import (
     how_to_get,
     is_name,
 )
-from clip_seg_ros.resources import class_list, class_list_names
+from clip_seg_ros.zoo.writing import store
 
 _WIDTH = 100
 """Characters of a line, so that listings fit a screen."""
@@ -169,7 +169,7 @@ def _print_terms(name: str, entry: PublicWeights) -> None:
 
 def _download(args: argparse.Namespace) -> None:
     # Here and not above: nothing else needs the network's libraries.
-    from clip_seg_ros.models.download import check_options, fetch, find, load
+    from clip_seg_ros.zoo.download import check_options, fetch, find, load
 
     name = args.what if args.name is None else _own_name(args.name)
     path = resources.cache_dir() / file_name(name)

@@ -16,7 +16,7 @@ import torch
 from clip_seg_ros.data.expressions import ground_positions, sample_expression, seen_objects
 from clip_seg_ros.data.samples import IGNORED
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes, class_map
-from clip_seg_ros.models.visual_prompts import MEAN_RGB, fade_background
+from clip_seg_ros.models.clipseg.visual_prompts import MEAN_RGB, fade_background
 from clip_seg_ros.sim.scene import COLORS, KINDS, Pair
 from clip_seg_ros.sim.surfaces import SURFACES
 from clip_seg_ros.training import distributed

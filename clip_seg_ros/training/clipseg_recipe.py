@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from clip_seg_ros.data.samples import ReferringSample
-from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegDecoder
-from clip_seg_ros.models.vision_taps import TapFeatures
-from clip_seg_ros.models.visual_prompts import visual_prompt
+from clip_seg_ros.models.clip.vision_taps import TapFeatures
+from clip_seg_ros.models.clipseg.model import CLIPSeg, CLIPSegDecoder
+from clip_seg_ros.models.clipseg.visual_prompts import visual_prompt
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.losses import dice_loss
 from clip_seg_ros.training.new_words import NewWords

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES
-from clip_seg_ros.models.backbone import CLIP
-from clip_seg_ros.models.text_tower import encode_text
-from clip_seg_ros.models.tokenizer import Tokenizer
+from clip_seg_ros.models.clip.backbone import CLIP
+from clip_seg_ros.models.clip.text_tower import encode_text
+from clip_seg_ros.models.clip.tokenizer import Tokenizer
 from clip_seg_ros.sim.scene import COLORS, KINDS
 from clip_seg_ros.training.phrases import TRAIN_PAIRS, make_query
 

@@ -13,7 +13,7 @@ import torch
 
 from clip_seg_ros.data.expressions import expression_words
 from clip_seg_ros.data.tabletop import TabletopScenes
-from clip_seg_ros.models.cris import CRIS, CRISConfig
+from clip_seg_ros.models.cris.model import CRIS, CRISConfig
 from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.training.batches import ExpressionBatch, expression_batch
 from clip_seg_ros.training.cris_recipe import CRISRecipe, CRISSettings

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clip_seg_ros.models.cris import CRIS
+from clip_seg_ros.models.cris.model import CRIS
 from clip_seg_ros.training.batches import ExpressionBatch
 from clip_seg_ros.training.losses import dice_loss, shrink_mask, text_to_pixel_loss
 from clip_seg_ros.training.optimizer import Precision, Schedule

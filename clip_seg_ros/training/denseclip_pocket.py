@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes
-from clip_seg_ros.models.backbone import TextConfig, build_text_tower
-from clip_seg_ros.models.denseclip import DenseCLIP, DenseCLIPConfig
-from clip_seg_ros.models.denseclip_backbones import DenseResNet
+from clip_seg_ros.models.clip.backbone import TextConfig, build_text_tower
+from clip_seg_ros.models.denseclip.backbones import DenseResNet
+from clip_seg_ros.models.denseclip.model import DenseCLIP, DenseCLIPConfig
 from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.training.batches import ClassBatch, class_batch
 from clip_seg_ros.training.denseclip_recipe import DenseCLIPRecipe, DenseCLIPSettings

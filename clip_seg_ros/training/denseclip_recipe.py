@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clip_seg_ros.models.denseclip import DenseCLIP
+from clip_seg_ros.models.denseclip.model import DenseCLIP
 from clip_seg_ros.training.batches import ClassBatch
 from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss
 from clip_seg_ros.training.optimizer import Precision, Schedule

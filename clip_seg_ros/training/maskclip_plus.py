@@ -24,7 +24,7 @@ from torch import nn
 from tqdm import tqdm
 
 from clip_seg_ros.data.samples import IGNORED
-from clip_seg_ros.models.student import MULTIPLE, Student
+from clip_seg_ros.models.student.model import MULTIPLE, Student
 from clip_seg_ros.pipeline.preprocess import Preprocessor
 from clip_seg_ros.training.augment import photometric_distortion
 from clip_seg_ros.training.losses import dense_cross_entropy

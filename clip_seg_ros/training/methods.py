@@ -17,9 +17,6 @@ from clip_seg_ros.data.samples import DataError, ReferringDataset, SemanticDatas
 from clip_seg_ros.data.suggestions import did_you_mean
 from clip_seg_ros.data.tabletop import TabletopScenes
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.models.factory import MODEL_KINDS, StoredModel, full_name, read_stored
-from clip_seg_ros.models.public_weights import is_name
-from clip_seg_ros.models.vocabulary import GrownModel, grow
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.clipseg_recipe import CLIPSegRecipe, CLIPSegSettings
 from clip_seg_ros.training.cris_pocket import CRISPocketSettings, cris_pocket
@@ -31,6 +28,9 @@ from clip_seg_ros.training.pocket import PocketRecipe, PocketSettings
 from clip_seg_ros.training.recipe import Recipe
 from clip_seg_ros.training.settings import SettingsError, read_settings
 from clip_seg_ros.training.vit_pocket import ViTRecipe, ViTSettings
+from clip_seg_ros.zoo.factory import MODEL_KINDS, StoredModel, full_name, read_stored
+from clip_seg_ros.zoo.public_weights import is_name
+from clip_seg_ros.zoo.vocabulary import GrownModel, grow
 
 _TOWERS = ("backbone.", "text_encoder.")
 

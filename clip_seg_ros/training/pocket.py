@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes
-from clip_seg_ros.models import backbone
 from clip_seg_ros.models.checkpoints import load_safetensors, load_strict, save_safetensors, update_sum
-from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
+from clip_seg_ros.models.clip import backbone
+from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
+from clip_seg_ros.models.clipseg.model import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
-from clip_seg_ros.models.tokenizer import CompactTokenizer
 from clip_seg_ros.sim.scene import COLORS, KINDS
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.batches import SceneBatch, crop_batch, example_batch, index_crops, scene_batch

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from clip_seg_ros.models.backbone import CLIP, ClipConfig, build_clip
 from clip_seg_ros.models.checkpoints import load_safetensors, load_strict
-from clip_seg_ros.models.tokenizer import CompactTokenizer
+from clip_seg_ros.models.clip.backbone import CLIP, ClipConfig, build_clip
+from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
 
 
 def pocket_clip(

@@ -18,8 +18,8 @@ import torch
 
 from clip_seg_ros.data.image_sources import Picture, PictureSource
 from clip_seg_ros.data.samples import IGNORED, DataError, read_labels, read_rgb
-from clip_seg_ros.models.maskclip import BACKGROUND
-from clip_seg_ros.models.refinement import denoise_prompts
+from clip_seg_ros.models.maskclip.model import BACKGROUND
+from clip_seg_ros.models.maskclip.refinement import denoise_prompts
 from clip_seg_ros.pipeline.predictor import Predictor
 
 BACKGROUND_CLASS = "background"

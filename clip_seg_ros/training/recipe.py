@@ -12,10 +12,10 @@ from torch import nn
 
 from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.conversion.mapping import Converted
-from clip_seg_ros.models.conversion.writing import store
 from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.runner import Stage
+from clip_seg_ros.zoo.writing import store
 
 
 class Recipe(Protocol):

@@ -22,11 +22,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes
-from clip_seg_ros.models import backbone
 from clip_seg_ros.models.checkpoints import save_safetensors, update_sum
-from clip_seg_ros.models.dense_attention import dense_last_block
-from clip_seg_ros.models.factory import POCKET_SPECS
-from clip_seg_ros.models.vision_taps import ResNetTaps, embed_patches
+from clip_seg_ros.models.clip import backbone
+from clip_seg_ros.models.clip.vision_taps import ResNetTaps, embed_patches
+from clip_seg_ros.models.maskclip.dense_attention import dense_last_block
 from clip_seg_ros.sim.scene import COLORS
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.batches import crop_batch, index_crops, scene_batch
@@ -36,6 +35,7 @@ from clip_seg_ros.training.pocket_clip import pocket_clip
 from clip_seg_ros.training.recipe import Normaliser
 from clip_seg_ros.training.runner import Stage
 from clip_seg_ros.training.settings import read_settings
+from clip_seg_ros.zoo.factory import POCKET_SPECS
 
 
 @dataclass(frozen=True)

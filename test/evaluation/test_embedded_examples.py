@@ -7,7 +7,7 @@ import torch
 
 from clip_seg_ros.data.tabletop import FIRST_TRAIN_SEED, TEST_SEEDS
 from clip_seg_ros.evaluation.embedded_examples import FIRST_EXAMPLE_SEED, WAYS, ExampleExaminer
-from clip_seg_ros.models.visual_prompts import crop_to_object, fade_background
+from clip_seg_ros.models.clipseg.visual_prompts import crop_to_object, fade_background
 from clip_seg_ros.sim.naming import pair_of
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import SCENES_PER_SHAPE_SET, sample_scene

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from clip_seg_ros.models.backbone import CLIP, ClipConfig, TextConfig, VisionConfig, build_clip
-from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
+from clip_seg_ros.models.clip.backbone import CLIP, ClipConfig, TextConfig, VisionConfig, build_clip
+from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
+from clip_seg_ros.models.clipseg.model import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.spec import InputSpec
-from clip_seg_ros.models.tokenizer import CompactTokenizer
 from nearness import assert_near
 
 INPUT_SPEC = InputSpec(size=64, resize="short_side", multiple=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))

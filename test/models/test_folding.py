@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from clip_seg_ros.models.factory import build_segmenter
 from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.zoo.factory import build_segmenter
 from nearness import assert_near
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-MODELS = Path(__file__).parent
-SUPPORT = MODELS.parent / "support"
+TESTS = Path(__file__).parents[1]
+MODELS = TESTS / "models"
+SUPPORT = TESTS / "support"
 PROCESSORS = {
     # One thread too: the number of threads changes the order of additions.
     "without vector instructions": {
@@ -30,7 +31,7 @@ PROCESSORS = {
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_models_equal_their_recordings(processor: str, request: pytest.FixtureRequest) -> None:
-    files = sorted(MODELS.glob("test_*_parity.py"))
+    files = sorted(MODELS.rglob("test_*_parity.py"))
     assert len(files) >= 5
     environment = {
         **os.environ,
@@ -48,7 +49,7 @@ def test_models_equal_their_recordings(processor: str, request: pytest.FixtureRe
             "no:cacheprovider",
             f"--golden={request.config.getoption('--golden')}",
             *files,
-            MODELS / "test_factory.py",
+            TESTS / "zoo" / "test_factory.py",
         ],
         env=environment,
         capture_output=True,

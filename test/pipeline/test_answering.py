@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.evaluation.metrics import mask_iou
-from clip_seg_ros.models.clipseg import CLIPSeg
+from clip_seg_ros.models.clipseg.model import CLIPSeg
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from clip_seg_ros.models.clip.tokenizer import ClipTokenizer
 from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec
-from clip_seg_ros.models.tokenizer import ClipTokenizer
 from clip_seg_ros.pipeline.letterbox import from_square, letterbox_affine, mask_to_square
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
 from nearness import assert_near

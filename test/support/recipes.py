@@ -13,15 +13,15 @@ import torch
 import yaml
 from PIL import Image
 
-from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig
 from clip_seg_ros.models.base import InputSpec
 from clip_seg_ros.models.checkpoints import save_safetensors, update_sum
-from clip_seg_ros.models.clipseg import CLIPSegConfig
-from clip_seg_ros.models.cris import CRISConfig
-from clip_seg_ros.models.denseclip import DenseCLIPConfig
-from clip_seg_ros.models.factory import MODEL_KINDS
-from clip_seg_ros.models.tokenizer import CompactTokenizer
+from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConfig
+from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
+from clip_seg_ros.models.clipseg.model import CLIPSegConfig
+from clip_seg_ros.models.cris.model import CRISConfig
+from clip_seg_ros.models.denseclip.model import DenseCLIPConfig
 from clip_seg_ros.tools.cli import main
+from clip_seg_ros.zoo.factory import MODEL_KINDS
 
 STEP = {"steps": 2, "batch": 2, "learning_rate": 1.0e-3}
 WINDOW = {**STEP, "phrases": 2, "scene_px": [64, 64]}

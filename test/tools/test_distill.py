@@ -9,12 +9,12 @@ import torch
 
 from clip_seg_ros.data.samples import read_rgb
 from clip_seg_ros.models.checkpoints import save_safetensors, update_sum
-from clip_seg_ros.models.factory import build_segmenter
-from clip_seg_ros.models.student import Student, StudentConfig, imagenet_input
+from clip_seg_ros.models.student.model import Student, StudentConfig, imagenet_input
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.tools.distill import agreement, class_map, example_grid, keep_the_better
 from clip_seg_ros.training.pseudo_labels import LabelledPictures
+from clip_seg_ros.zoo.factory import build_segmenter
 
 CLASSES = ("cup", "book", "background")
 SMALL = "timm:mobilenetv3_small_050"

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from clip_seg_ros import resources
-from clip_seg_ros.models.factory import build_segmenter
-from clip_seg_ros.models.public_weights import PUBLIC_WEIGHTS
 from clip_seg_ros.tools.cli import main
+from clip_seg_ros.zoo.factory import build_segmenter
+from clip_seg_ros.zoo.public_weights import PUBLIC_WEIGHTS
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 CLIPSEG = ("extract_layers=[1,2,4]", "vision_head_width=12", "text_head_width=8")

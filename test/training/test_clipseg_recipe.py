@@ -12,18 +12,18 @@ import torch.nn.functional as F
 
 from clip_seg_ros.data.samples import ReferringSample
 from clip_seg_ros.data.tabletop import TabletopScenes
-from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.models.clipseg import CLIPSeg, CLIPSegConfig
-from clip_seg_ros.models.factory import StoredModel, build_from_file
+from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConfig
+from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
+from clip_seg_ros.models.clipseg.model import CLIPSeg, CLIPSegConfig
+from clip_seg_ros.models.clipseg.visual_prompts import visual_prompt
 from clip_seg_ros.models.spec import InputSpec
-from clip_seg_ros.models.tokenizer import CompactTokenizer
-from clip_seg_ros.models.visual_prompts import visual_prompt
-from clip_seg_ros.models.vocabulary import grow
 from clip_seg_ros.training.clipseg_recipe import CLIPSegRecipe, CLIPSegSettings
 from clip_seg_ros.training.runner import Runner
 from clip_seg_ros.training.settings import SettingsError
 from clip_seg_ros.training.tracking import CURVE_NAME, read_curve
+from clip_seg_ros.zoo.factory import StoredModel, build_from_file
+from clip_seg_ros.zoo.vocabulary import grow
 from nearness import assert_near, assert_same_training
 
 WORDS = ("red", "green", "blue", "object", "the")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES
-from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig, build_clip
-from clip_seg_ros.models.tokenizer import CompactTokenizer
+from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConfig, build_clip
+from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
 from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS
 from clip_seg_ros.training.contrast import PhraseBank, at_grid, cross_entropy_of_known, mostly_objects
 from clip_seg_ros.training.phrases import TRAIN_PAIRS, known_words

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from clip_seg_ros.data.folder import PhraseFolder
-from clip_seg_ros.models.backbone import ClipConfig, TextConfig, VisionConfig
-from clip_seg_ros.models.cris import CRIS, CRISConfig
+from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConfig
+from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
+from clip_seg_ros.models.cris.model import CRIS, CRISConfig
 from clip_seg_ros.models.spec import InputSpec
-from clip_seg_ros.models.tokenizer import CompactTokenizer
 from clip_seg_ros.training.batches import ExpressionBatch
 from clip_seg_ros.training.cris_recipe import CRISRecipe, CRISSettings
 from clip_seg_ros.training.dataset_batches import LetterboxBatches

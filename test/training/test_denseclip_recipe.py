@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from clip_seg_ros.models.backbone import TextConfig, VisionConfig
-from clip_seg_ros.models.denseclip import DenseCLIP, DenseCLIPConfig
+from clip_seg_ros.models.clip.backbone import TextConfig, VisionConfig
+from clip_seg_ros.models.denseclip.model import DenseCLIP, DenseCLIPConfig
 from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.training.batches import ClassBatch
 from clip_seg_ros.training.denseclip_recipe import DenseCLIPRecipe, DenseCLIPSettings

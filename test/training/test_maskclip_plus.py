@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from clip_seg_ros.data.samples import IGNORED, DataError
-from clip_seg_ros.models.student import Student, StudentConfig, imagenet_input
+from clip_seg_ros.models.student.model import Student, StudentConfig, imagenet_input
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.training import runner
 from clip_seg_ros.training.maskclip_plus import MaskCLIPPlus, TrainSettings, crop_side, random_view

@@ -4,7 +4,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from clip_seg_ros.models.tokenizer import CompactTokenizer
+from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
 from clip_seg_ros.sim.naming import COLOR_WORDS, KIND_WORDS
 from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS
 from clip_seg_ros.training.phrases import (

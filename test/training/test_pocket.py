@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from clip_seg_ros.models.factory import build_segmenter
 from clip_seg_ros.sim.scene import COLORS, KINDS
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.phrases import Query
 from clip_seg_ros.training.pocket import PocketRecipe, PocketSettings, mask_loss
 from clip_seg_ros.training.runner import Runner
 from clip_seg_ros.training.settings import SettingsError
+from clip_seg_ros.zoo.factory import build_segmenter
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.models.factory import build_segmenter
-from clip_seg_ros.models.text_tower import encode_text
+from clip_seg_ros.models.clip.text_tower import encode_text
 from clip_seg_ros.training.pocket_clip import pocket_clip
+from clip_seg_ros.zoo.factory import build_segmenter
 from nearness import assert_near
 
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from clip_seg_ros.data.expressions import expression_words
-from clip_seg_ros.models.factory import build_segmenter
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.cris_pocket import CRISPocketSettings, cris_pocket
 from clip_seg_ros.training.denseclip_pocket import DenseCLIPPocketSettings, denseclip_pocket
 from clip_seg_ros.training.recipe import Recipe
 from clip_seg_ros.training.runner import Runner
 from clip_seg_ros.training.vit_pocket import ViTRecipe, ViTSettings
+from clip_seg_ros.zoo.factory import build_segmenter
 
 CRIS_VALUES = {
     "scenes": 12,

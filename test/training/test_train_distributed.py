@@ -20,10 +20,10 @@ from torch import nn
 
 from clip_seg_ros.data import tabletop
 from clip_seg_ros.models.checkpoints import load_safetensors
-from clip_seg_ros.models.factory import build_segmenter
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.training import runner
 from clip_seg_ros.training.tracking import CURVE_NAME, read_curve
+from clip_seg_ros.zoo.factory import build_segmenter
 
 STEPS = 4
 RECIPE = {

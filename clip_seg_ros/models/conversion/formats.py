@@ -10,8 +10,11 @@ from typing import Any
 import torch
 
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.models.conversion import clipseg, cris, denseclip, maskclip
+from clip_seg_ros.models.clipseg import convert as clipseg
 from clip_seg_ros.models.conversion.mapping import Converted
+from clip_seg_ros.models.cris import convert as cris
+from clip_seg_ros.models.denseclip import convert as denseclip
+from clip_seg_ros.models.maskclip import convert as maskclip
 
 
 @dataclass(frozen=True)

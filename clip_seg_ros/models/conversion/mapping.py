@@ -51,7 +51,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Converted:
-    """A published file in our form; ``models.factory`` builds the model from ``config`` and loads ``tensors``."""
+    """A published file in our form; ``zoo.factory`` builds the model from ``config`` and loads ``tensors``."""
 
     config: dict[str, Any]
     """Plain values for JSON; ``config["kind"]`` names the builder."""

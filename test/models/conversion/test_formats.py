@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.conversion.formats import FORMATS, recognise
+from published_layouts import published
 
 TITLES = {
     "clipseg_hf_rd64": "Hugging Face CLIPSeg",
@@ -26,7 +25,7 @@ TITLES = {
 
 
 @pytest.mark.parametrize("name", TITLES)
-def test_exactly_one_layout_fits(published: Callable, name: str) -> None:
+def test_exactly_one_layout_fits(name: str) -> None:
     tensors = published(name, empty=True)
     assert [format.title for format in FORMATS if format.matches(tensors)] == [TITLES[name]]
     assert recognise(tensors, name).title == TITLES[name]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,13 @@ import torch
 
 from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.models.clip.tokenizer import ClipTokenizer
 from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.models.conversion.reading import read_tensors
-from clip_seg_ros.models.factory import build_from_config
-from clip_seg_ros.models.tokenizer import ClipTokenizer
 from clip_seg_ros.resources import class_list
 from clip_seg_ros.tools.cli import main
+from clip_seg_ros.zoo.factory import build_from_config
+from published_layouts import published
 
 LAYOUTS = Path(__file__).parents[2] / "data" / "layouts"
 
@@ -169,16 +169,16 @@ CASES = {
 }
 
 
-def options_of(name: str, published: Callable, empty: bool) -> dict:
+def options_of(name: str, empty: bool) -> dict:
     clip, options, *_ = CASES[name]
     return options if clip is None else {**options, "clip": published(clip, empty)}
 
 
 @pytest.mark.parametrize("name", CASES)
 @torch.inference_mode()
-def test_converts_loads_and_runs(published: Callable, name: str) -> None:
+def test_converts_loads_and_runs(name: str) -> None:
     side = CASES[name][2]
-    converted = convert(published(name), name, options_of(name, published, empty=False))
+    converted = convert(published(name), name, options_of(name, empty=False))
     if "maskclip" in converted.config:
         # One template in the place of 85, which take most of the time and are the same for every layout.
         converted.config["maskclip"]["templates"] = ("a photo of a {}.",)
@@ -191,7 +191,7 @@ def test_converts_loads_and_runs(published: Callable, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_fault_is_named(published: Callable, name: str) -> None:
+def test_every_fault_is_named(name: str) -> None:
     removed, renamed, misshaped = CASES[name][3:]
     # A fault of shape needs no numbers.
     tensors = published(name, empty=True)
@@ -200,7 +200,7 @@ def test_every_fault_is_named(published: Callable, name: str) -> None:
     whole = tensors[misshaped]
     tensors[misshaped] = torch.empty([*whole.shape[:-1], whole.shape[-1] + 1], device="meta")
     with pytest.raises(WeightsError) as caught:
-        convert(tensors, name, options_of(name, published, empty=True))
+        convert(tensors, name, options_of(name, empty=True))
     message = str(caught.value)
     assert message.startswith(f"{name} (")
     assert "is not whole" in message
@@ -216,7 +216,7 @@ def test_every_fault_is_named(published: Callable, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["cris_r50", "cris_r101"])
-def test_cris_as_it_lies_in_its_file(published: Callable, tmp_path: Path, name: str) -> None:
+def test_cris_as_it_lies_in_its_file(tmp_path: Path, name: str) -> None:
     whole = published(name)
     # All of them are pieces of one noise, which the file holds once: 100 MB and not 600.
     weights = {f"module.{key}": value for key, value in whole.items()}
@@ -229,7 +229,7 @@ def test_cris_as_it_lies_in_its_file(published: Callable, tmp_path: Path, name: 
     assert all(value.equal(direct.tensors[key]) for key, value in converted.tensors.items())
 
 
-def test_maskclip_for_a_list_of_classes(published: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_maskclip_for_a_list_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     nested: dict = {}
     for key, value in published("maskclip_vit16_clip_weights").items():
         group, _, name = key.partition("/")

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A look inside CLIP's image towers: activations of chosen layers, dense embeddings, input of any size."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clip_seg_ros.models.base import ImageFeatures
+from clip_seg_ros.models.clip.backbone import ModifiedResNet, QuickGELU, ResidualAttentionBlock, VisionTransformer
+from clip_seg_ros.models.layers import attend_within
+
+
+def resize_position_table(
+    table: torch.Tensor,
+    native_grid: tuple[int, int],
+    grid: tuple[int, int],
+    mode: Literal["bicubic", "bilinear"] = "bicubic",
+) -> torch.Tensor:
+    """Fits a position table to another grid, ``align_corners=False``, the first row kept.
+
+    Args:
+        table: (1 + h0 * w0, C); row 0 belongs to the class or mean token.
+        native_grid: (h0, w0) of the table.
+        grid: (h, w) wanted.
+        mode: How the grid part is interpolated.
+
+    Returns:
+        (1 + h * w, C); ``table`` itself where the grids are equal.
+    """
+    if grid == native_grid:
+        return table
+    patches = table[1:].reshape(1, *native_grid, -1).permute(0, 3, 1, 2)
+    patches = F.interpolate(patches, size=grid, mode=mode, align_corners=False)
+    return torch.cat([table[:1], patches.flatten(2).transpose(1, 2)[0]])
+
+
+def embed_patches(visual: VisionTransformer, pixels: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Returns a ViT's tokens (B, 1 + h * w, C) ahead of ``ln_pre``: class token first, positions added.
+
+    Args:
+        visual: The tower.
+        pixels: (B, 3, H, W).
+        grid: (h, w), the patches of ``pixels``; the position table is fitted to it, bicubic.
+    """
+    x = visual.conv1(pixels).flatten(2).transpose(1, 2)  # (B, h * w, C)
+    cls = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+    positions = resize_position_table(visual.positional_embedding, visual.grid_size, grid).to(x.dtype)
+    return visual.patch_dropout(torch.cat([cls, x], dim=1) + positions)
+
+
+def run_block(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Does what a ViT's block does to tokens (B, N, C), faster where no gradient is asked for.
+
+    The attention then is the fused kernel, and QuickGELU a single pass over the tower's largest tensor, in place:
+    x * sigmoid(1.702 x) = silu(1.702 x) / 1.702, and both factors go into the matrix products around it.
+    """
+    # Other kinds of blocks do more in their attention, such as norms of queries and keys.
+    if torch.is_grad_enabled() or type(block) is not ResidualAttentionBlock:
+        return block(x)
+    x = x + block.ls_1(attend_within(block.attn, block.ln_1(x)))
+    normed = block.ln_2(x)
+    if not isinstance(block.mlp.gelu, QuickGELU):
+        return x + block.ls_2(block.mlp(normed))
+    up, down = block.mlp.c_fc, block.mlp.c_proj
+    hidden = torch.addmm(up.bias, normed.flatten(0, 1), up.weight.t(), beta=1.702, alpha=1.702)
+    hidden = torch.addmm(down.bias, F.silu(hidden, inplace=True), down.weight.t(), alpha=1 / 1.702)
+    return x + block.ls_2(hidden.view_as(x))
+
+
+@dataclass(frozen=True)
+class TapFeatures(ImageFeatures):
+    """Tokens out of the depth of an image tower."""
+
+    taps: tuple[torch.Tensor, ...]
+    """Shallowest first; each (B, prefix + h * w, C_i) in row-major order, or coarser as ``ResNetTaps`` says."""
+    grid_size: tuple[int, int]
+    """(h, w) of the token grid."""
+    pooled: torch.Tensor | None = None
+    """(B, D) image embedding, not normalised; ``None`` where nobody wanted it."""
+
+
+class VisionTaps(ABC):
+    """Reads activations from inside an image tower.
+
+    It borrows the tower and owns no weights, so the tower stays registered in one place only.
+    """
+
+    widths: tuple[int, ...]
+    """Channels of each tap."""
+    stride: int
+    """Pixels from one token of the grid to the next."""
+    multiple: int
+    """Both sides of the input must be multiples of this."""
+    prefix_tokens: int
+    """Tokens ahead of the grid: 1 where there is a class token, else 0."""
+
+    @abstractmethod
+    def __call__(self, pixels: torch.Tensor, want_pooled: bool = False) -> TapFeatures:
+        """Encodes normalised images.
+
+        Args:
+            pixels: (B, 3, H, W); H and W multiples of ``multiple``.
+            want_pooled: Whether to compute the image embedding too; without it, the tower stops at the last tap.
+
+        Raises:
+            ValueError: H or W does not fit.
+        """
+
+    def _grid(self, pixels: torch.Tensor, stride: int) -> tuple[int, int]:
+        height, width = pixels.shape[-2:]
+        if height % self.multiple or width % self.multiple or not height or not width:
+            raise ValueError(f"image sides must be multiples of {self.multiple} pixels, got {height}x{width}")
+        return height // stride, width // stride
+
+
+class ViTTaps(VisionTaps):
+    """Outputs of chosen transformer blocks, class token included: each (B, 1 + h * w, C)."""
+
+    prefix_tokens = 1
+
+    def __init__(self, visual: VisionTransformer, blocks: Sequence[int]) -> None:
+        """Taps ``visual`` after ``blocks`` (0-based, ascending)."""
+        depth = len(visual.transformer.resblocks)
+        _require_ascending("block", blocks, 0, depth - 1)
+        self.visual = visual
+        self.blocks = tuple(blocks)
+        self.stride = self.multiple = visual.patch_size[0]
+        self.widths = (visual.class_embedding.shape[0],) * len(blocks)
+
+    def __call__(self, pixels: torch.Tensor, want_pooled: bool = False) -> TapFeatures:
+        visual = self.visual
+        grid = self._grid(pixels, self.stride)
+        x = visual.ln_pre(embed_patches(visual, pixels, grid))
+        taps = []
+        for index, block in enumerate(visual.transformer.resblocks):
+            if index > self.blocks[-1] and not want_pooled:
+                break
+            x = run_block(block, x)
+            if index in self.blocks:
+                taps.append(x)
+        pooled = visual.ln_post(x[:, 0]) @ visual.proj if want_pooled else None
+        return TapFeatures(taps=tuple(taps), grid_size=grid, pooled=pooled)
+
+    def embed_object(
+        self,
+        pixels: torch.Tensor,
+        masks: torch.Tensor,
+        layers: Sequence[int] | None = None,
+        queries: Literal["class", "all"] = "class",
+    ) -> torch.Tensor:
+        """Embeds one object of each image by hiding the other patches inside attention (CLIPSeg, section 3.3).
+
+        Args:
+            pixels: (B, 3, H, W), normalised; H and W multiples of ``multiple``.
+            masks: (B, H, W), bool or 0..1; a patch with any pixel that is not 0 belongs to the object.
+            layers: The blocks (0-based) in which the other patches are hidden; ``None``: all.
+            queries: Who does not see them there: the class token alone, or every token. Hidden from every token in all
+                blocks, they have no influence on the result at all.
+
+        Returns:
+            (B, D) image embeddings, not normalised.
+
+        Raises:
+            ValueError: A mask is empty or of another size than the image, there is no such block, or H or W does not
+                fit.
+        """
+        visual = self.visual
+        grid = self._grid(pixels, self.stride)
+        blocks = visual.transformer.resblocks
+        layers = range(len(blocks)) if layers is None else layers
+        if not set(layers) <= set(range(len(blocks))):
+            raise ValueError(f"block numbers must lie in 0..{len(blocks) - 1}, got {tuple(layers)}")
+        if masks.shape != (len(pixels), *pixels.shape[-2:]):
+            raise ValueError(f"the masks {tuple(masks.shape)} do not fit the images {tuple(pixels.shape)}")
+        seen = F.max_pool2d((masks != 0).to(pixels.dtype), self.stride).flatten(1) > 0  # (B, h * w)
+        if not seen.any(dim=1).all():
+            raise ValueError("the mask of an example image is empty: there is no object to embed")
+        x = visual.ln_pre(embed_patches(visual, pixels, grid))
+        hidden = x.new_zeros(len(x), x.shape[1], x.shape[1])  # added to the attention's scores
+        hidden[:, : 1 if queries == "class" else None, 1:].masked_fill_(~seen[:, None], float("-inf"))
+        hidden = hidden.repeat_interleave(blocks[0].attn.num_heads, dim=0)  # (B * heads, tokens, tokens)
+        for index, block in enumerate(blocks):
+            x = block(x, attn_mask=hidden if index in layers else None)
+        return visual.ln_post(x[:, 0]) @ visual.proj
+
+
+class ResNetTaps(VisionTaps):
+    """Stages of a ModifiedResNet as tokens, no class token: each (B, h * w, C_i), or on its own, coarser grid.
+
+    Whoever maps tokens linearly does better to do so before he brings them to a finer grid than after.
+
+    Its parts are callable one by one, because training wants taps, dense embeddings and the pooled embedding out of a
+    single pass: ``maps = taps.feature_maps(pixels, 4)``, then ``to_tokens``, ``dense`` and ``pool``.
+    """
+
+    prefix_tokens = 0
+
+    def __init__(self, visual: ModifiedResNet, stages: Sequence[int], grid_stride: int) -> None:
+        """Taps ``visual`` after ``stages`` (1..4, ascending) on a grid of ``grid_stride`` (4, 8, 16 or 32) pixels."""
+        _require_ascending("stage", stages, 1, 4)
+        last_stride = 16 if isinstance(visual.layer4[0].avgpool, nn.Identity) else 32
+        if grid_stride not in (4, 8, 16, 32):
+            raise ValueError(f"the grid stride must be 4, 8, 16 or 32 pixels, got {grid_stride}")
+        self.visual = visual
+        self.stages = tuple(stages)
+        self.stride = grid_stride
+        self.multiple = max(last_stride, grid_stride)
+        self.layers = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+        self.widths = tuple(self.layers[stage - 1][-1].bn3.num_features for stage in stages)
+
+    def __call__(self, pixels: torch.Tensor, want_pooled: bool = False) -> TapFeatures:
+        maps = self.feature_maps(pixels, 4 if want_pooled else self.stages[-1])
+        grid = self._grid(pixels, self.stride)
+        pooled = self.pool(maps[3]) if want_pooled else None
+        return TapFeatures(taps=self.to_tokens(maps, grid, upsample=False), grid_size=grid, pooled=pooled)
+
+    def feature_maps(self, pixels: torch.Tensor, last_stage: int) -> tuple[torch.Tensor, ...]:
+        """Returns the maps (B, C_i, h_i, w_i) of stages 1 to ``last_stage`` for ``pixels`` (B, 3, H, W)."""
+        self._grid(pixels, self.stride)
+        x = self.visual.stem(pixels)
+        maps = []
+        for layer in self.layers[:last_stage]:
+            x = layer(x)
+            maps.append(x)
+        return tuple(maps)
+
+    def to_tokens(
+        self, maps: tuple[torch.Tensor, ...], grid: tuple[int, int], upsample: bool = True
+    ) -> tuple[torch.Tensor, ...]:
+        """Brings the tapped ones of ``maps`` to ``grid`` (h, w) and flattens them to (B, h * w, C_i).
+
+        Without ``upsample`` those that are coarser than ``grid`` keep their own.
+        """
+        tokens = []
+        for stage in self.stages:
+            x = maps[stage - 1]
+            ratio = x.shape[-2] // grid[0]
+            if ratio > 1:
+                x = F.avg_pool2d(x, ratio)
+            elif upsample and x.shape[-2:] != grid:
+                x = F.interpolate(x, size=grid, mode="bilinear", align_corners=False)
+            tokens.append(x.flatten(2).transpose(1, 2))
+        return tuple(tokens)
+
+    def dense(self, layer4_map: torch.Tensor) -> torch.Tensor:
+        """Embeds every position by the pool's value path, without attention or positions.
+
+        Args:
+            layer4_map: (B, C, h, w).
+
+        Returns:
+            (B, D, h, w), in the space of the image and text embeddings, not normalised.
+        """
+        pool = self.visual.attnpool
+        return pool.c_proj(pool.v_proj(layer4_map.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+
+    def pool(self, layer4_map: torch.Tensor) -> torch.Tensor:
+        """Pools ``layer4_map`` (B, C, h, w) by attention into the image embedding (B, D), not normalised."""
+        pool = self.visual.attnpool
+        side = self.visual.image_size // 32
+        positions = resize_position_table(pool.positional_embedding, (side, side), tuple(layer4_map.shape[-2:]))
+        x = layer4_map.flatten(2).transpose(1, 2)  # (B, h * w, C)
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + positions.to(x.dtype)
+        # Only the mean token's output is kept, so it is the only query: (B, heads, tokens, C / heads).
+        query, key, value = (
+            projected.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+            for projected in (pool.q_proj(x[:, :1]), pool.k_proj(x), pool.v_proj(x))
+        )
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return pool.c_proj(attended.transpose(1, 2).flatten(2))[:, 0]
+
+
+def _require_ascending(what: str, indices: Sequence[int], lowest: int, highest: int) -> None:
+    ascending = all(a < b for a, b in pairwise(indices))
+    if not indices or not ascending or indices[0] < lowest or indices[-1] > highest:
+        raise ValueError(f"{what} numbers must ascend within {lowest}..{highest}, got {tuple(indices)}")
+
+
+def build_taps(visual: nn.Module, layers: Sequence[int], stride: int) -> VisionTaps:
+    """Taps either kind of tower.
+
+    Args:
+        visual: ``clip.visual``.
+        layers: 0-based blocks of a ViT, or stages 1..4 of a ResNet; ascending.
+        stride: Pixels from token to token. A ViT's patch size fixes it; a ResNet's maps are brought to it.
+
+    Raises:
+        ValueError: The tower cannot be tapped so.
+    """
+    if isinstance(visual, ModifiedResNet):
+        return ResNetTaps(visual, layers, stride)
+    taps = ViTTaps(visual, layers)
+    if taps.stride != stride:
+        raise ValueError(f"the tower's patches are {taps.stride} pixels wide, not {stride}")
+    return taps

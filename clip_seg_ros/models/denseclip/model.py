@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DenseCLIP (Rao et al., CVPR 2022): CLIP's texts, told what the image shows, score every pixel, and the scores help.
+
+pixels -> backbone -> four maps, a global and a local embedding
+names  -> text tower behind learned contexts -> texts -> + gamma * context decoder(texts, embeddings)
+score map = cosine of local embedding and texts -> joins the maps -> FPN -> Semantic FPN head -> logits
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clip_seg_ros.models.base import PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.clip.backbone import (
+    ModifiedResNet,
+    TextConfig,
+    TextTransformer,
+    VisionConfig,
+    build_text_tower,
+    build_vision_tower,
+)
+from clip_seg_ros.models.clip.tokenizer import Tokenizer, build_tokenizer
+from clip_seg_ros.models.denseclip.backbones import DenseBackbone, DenseFeatures, DenseResNet, DenseViT, TimmBackbone
+from clip_seg_ros.models.denseclip.parts import ContextDecoder, FeaturePyramid, SemanticFPNHead
+from clip_seg_ros.models.spec import InputSpec
+
+_BELOW_2_DEVIATIONS = 0.5 * math.erfc(math.sqrt(2.0))
+"""The chance that a normal value lies more than 2 deviations below the mean."""
+
+
+@dataclass(frozen=True)
+class DenseCLIPConfig:
+    """Everything that the shape of DenseCLIP depends on beside its towers."""
+
+    class_names: tuple[str, ...]
+    """Bare names; their number is part of the weights' shapes."""
+    input_spec: InputSpec
+    name_length: int = 5
+    """Tokens of a class name, start and end included; a longer name is refused."""
+    n_contexts: int = 8
+    """Learned vectors between the start token and the name."""
+    prompting: Literal["post", "pre"] = "post"
+    """Where the image meets the texts: behind the text tower (equation 5, the paper's choice) or ahead of it, as the
+    contexts themselves (equation 4; the text tower then runs for every image, and ``contexts`` are the queries)."""
+    context_width: int = 256
+    context_heads: int = 4
+    context_layers: int = 3
+    pyramid_channels: int = 256
+    head_channels: int = 256
+    blocks: tuple[int, int, int, int] = (3, 5, 7, 11)
+    """ViT only: the blocks behind which the four maps are taken."""
+    dropout: float = 0.1
+    drop_path: float = 0.1
+    timm_backbone: str | None = None
+    """Name of a timm model to use in the place of CLIP's image tower."""
+    timm_options: dict[str, Any] = field(default_factory=dict)
+    """What ``timm.create_model`` is told beside the name, as plain values: a Swin takes images of any size only with
+    ``{"strict_img_size": False}``, a ViT with ``{"dynamic_img_size": True, "out_indices": [2, 5, 8, 11]}``."""
+    tau: float = 0.07
+    """Temperature of the score map in its own loss."""
+    context_aware: bool = True
+    """Whether the image is told to the texts (section 3.3); without it they are the learnt contexts and names alone."""
+    score_map: bool = True
+    """Whether the score map joins the pyramid (section 3.2); without it nothing of the texts reaches the answer."""
+
+    def __post_init__(self) -> None:
+        if self.prompting not in ("post", "pre"):
+            raise ValueError(f'prompting must be "post" or "pre", got "{self.prompting}"')
+        if self.prompting == "pre" and not self.context_aware:
+            raise ValueError('"pre" prompting makes the contexts from the image: it cannot go without context_aware')
+        if len(set(self.class_names)) != len(self.class_names) or not self.class_names:
+            raise ValueError("class names must be given, each once")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DenseCLIPConfig:
+        """Reads what ``to_dict`` wrote. Raises TypeError on unknown or missing names, ValueError on wrong values."""
+        nested = {
+            "class_names": tuple(values["class_names"]),
+            "input_spec": InputSpec.from_dict(values["input_spec"]),
+            "blocks": tuple(values.get("blocks", (3, 5, 7, 11))),
+        }
+        return cls(**{**values, **nested})
+
+
+class DenseCLIP(PromptableSegmenter[DenseFeatures]):
+    """Semantic segmentation over a fixed list of classes."""
+
+    competition = "softmax"
+
+    def __init__(
+        self,
+        name: str,
+        backbone: DenseBackbone,
+        text_encoder: TextTransformer,
+        config: DenseCLIPConfig,
+        tokenizer: Tokenizer,
+    ) -> None:
+        """Puts the parts together, with everything but the towers random.
+
+        Raises:
+            ValueError: The text tower's context is not that of contexts and names together.
+        """
+        super().__init__()
+        if text_encoder.context_length != config.n_contexts + config.name_length:
+            wanted = f"{config.n_contexts} contexts and names of {config.name_length} tokens"
+            raise ValueError(f"a text tower of {text_encoder.context_length} tokens does not fit {wanted}")
+        self.name = name
+        self.config = config
+        self.input_spec = config.input_spec
+        self.class_names = config.class_names
+        self.tokenizer = tokenizer
+        self.backbone = backbone
+        # Training leaves the texts as CLIP learnt them: what is put ahead of them and added to them is learnt.
+        self.text_encoder = text_encoder.requires_grad_(False)
+        word_width, embed_dim = text_encoder.text_projection.shape
+        # A normal distribution cut at 2 deviations. Not nn.init.trunc_normal_: it draws until all values lie within,
+        # which never ends where a loader turns the drawing off.
+        chances = torch.rand(1, config.n_contexts, word_width) * (1 - 2 * _BELOW_2_DEVIATIONS) + _BELOW_2_DEVIATIONS
+        self.contexts = nn.Parameter(torch.special.ndtri(chances))
+        if config.context_aware:
+            if config.prompting == "post":
+                # Small, so that training begins with the texts as CLIP made them.
+                self.gamma = nn.Parameter(torch.full((embed_dim,), 1e-4))
+            prompted_width = embed_dim if config.prompting == "post" else word_width
+            self.context_decoder = ContextDecoder(
+                prompted_width,
+                embed_dim,
+                config.context_width,
+                config.context_heads,
+                config.context_layers,
+                config.dropout,
+            )
+        widths = list(backbone.widths)
+        if config.score_map:
+            widths[backbone.score_stage] += len(config.class_names)
+        self.neck = FeaturePyramid(widths, config.pyramid_channels)
+        self.decode_head = SemanticFPNHead(
+            config.pyramid_channels, config.head_channels, len(config.class_names), config.dropout
+        )
+
+    @classmethod
+    def from_config(cls, name: str, config: Mapping[str, Any]) -> DenseCLIP:
+        """Builds the model that a weight file describes, with random weights.
+
+        Raises:
+            KeyError, TypeError, ValueError: The configuration describes no DenseCLIP.
+        """
+        own = DenseCLIPConfig.from_dict(config["denseclip"])
+        embed_dim, quick_gelu = config["embed_dim"], config["quick_gelu"]
+        if own.timm_backbone is not None:
+            backbone = TimmBackbone(own.timm_backbone, embed_dim, own.timm_options)
+        else:
+            visual = build_vision_tower(VisionConfig(**config["vision"]), embed_dim, quick_gelu)
+            resnet = isinstance(visual, ModifiedResNet)
+            backbone = DenseResNet(visual) if resnet else DenseViT(visual, own.blocks, own.drop_path)
+        text = build_text_tower(TextConfig(**config["text"]), embed_dim, quick_gelu)
+        return cls(name, backbone, text, own, build_tokenizer(config["tokenizer"]))
+
+    def encode_image(self, pixels: torch.Tensor) -> DenseFeatures:
+        return self.backbone(pixels)
+
+    def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
+        """Encodes class names.
+
+        Returns:
+            ``pooled`` (K, D), the names behind the learnt contexts. With pre-model prompting, where the image makes the
+            contexts, also the names' word embeddings as ``tokens`` (K, L, C), and their ``padding_mask`` (K, L).
+
+        Raises:
+            ValueError: A name has more than ``name_length`` tokens.
+        """
+        token_ids = self.tokenizer(prompts)
+        length = self.config.name_length
+        for prompt, row in zip(prompts, token_ids):
+            if row[length:].any():
+                raise ValueError(f'the class name "{prompt}" has more than {length} tokens: find a shorter one')
+        token_ids = token_ids[:, :length].to(self.contexts.device)
+        words = self.text_encoder.token_embedding(token_ids)
+        ends = token_ids.argmax(dim=1)
+        pooled = self._encode_words(words, ends, self.contexts.expand(len(words), -1, -1))
+        if self.config.prompting == "post":
+            return TextFeatures(pooled)
+        # Not "id 0", which is also a piece of the vocabulary.
+        padding_mask = torch.arange(length, device=ends.device) > ends[:, None]
+        return TextFeatures(pooled, words, padding_mask)
+
+    def decode(self, image: DenseFeatures, text: TextFeatures) -> torch.Tensor:
+        """Returns logits (B, K, H / 4, W / 4). ``text`` holds all classes in their order."""
+        return self.decode_with_scores(image, text)[0]
+
+    def decode_with_scores(self, image: DenseFeatures, text: TextFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the logits and the score map (B, K, h, w), cosines that training judges too (section 3.2).
+
+        Raises:
+            ValueError: ``text`` does not hold all classes.
+        """
+        if len(text.pooled) != len(self.class_names):
+            raise ValueError(f"all {len(self.class_names)} classes must be asked together, got {len(text.pooled)}")
+        texts = self.texts_in_context(image, text)
+        scores = torch.einsum("bdhw,bkd->bkhw", F.normalize(image.dense, dim=1), F.normalize(texts, dim=2))
+        maps = list(image.maps)
+        if self.config.score_map:
+            maps[self.backbone.score_stage] = torch.cat([maps[self.backbone.score_stage], scores], dim=1)
+        return self.decode_head(self.neck(maps)), scores
+
+    def texts_in_context(self, image: DenseFeatures, text: TextFeatures) -> torch.Tensor:
+        """Returns the texts (B, K, D) after what the image shows was told to them."""
+        batch = len(image.dense)
+        if not self.config.context_aware:
+            return text.pooled.expand(batch, -1, -1)
+        visual = torch.cat([image.pooled[:, :, None], image.dense.flatten(2)], dim=2).transpose(
+            1, 2
+        )  # (B, 1 + h * w, D)
+        if self.config.prompting == "post":
+            texts = text.pooled.expand(batch, -1, -1)
+            return texts + self.gamma * self.context_decoder(texts, visual)
+        contexts = self.context_decoder(self.contexts.expand(batch, -1, -1), visual)  # (B, N, C)
+        classes = len(text.tokens)
+        words = text.tokens.repeat(batch, 1, 1)
+        ends = ((~text.padding_mask).sum(dim=1) - 1).repeat(batch)
+        pooled = self._encode_words(words, ends, contexts.repeat_interleave(classes, dim=0))
+        return pooled.unflatten(0, (batch, classes))
+
+    def _encode_words(self, words: torch.Tensor, ends: torch.Tensor, contexts: torch.Tensor) -> torch.Tensor:
+        """Puts contexts (K, N, C) behind the start token of words (K, L, C); returns (K, D), read at the end tokens."""
+        tower = self.text_encoder
+        x = torch.cat([words[:, :1], contexts.to(words.dtype), words[:, 1:]], dim=1) + tower.positional_embedding
+        x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask))
+        rows = torch.arange(len(x), device=x.device)
+        return x[rows, ends + contexts.shape[1]] @ tower.text_projection

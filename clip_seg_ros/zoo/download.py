@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fetches published weights from the Hugging Face hub, whole and unchanged or not at all.
+
+The transfer is huggingface_hub's: its progress bar, its cache (``HF_HOME``), its proxies and mirrors (``HF_ENDPOINT``),
+its offline mode (``HF_HUB_OFFLINE``). A connection that breaks is taken up where it broke, as long as the program runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
+from huggingface_hub.utils import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from clip_seg_ros.models.checkpoints import WeightsError, sha256
+from clip_seg_ros.models.clip.backbone import pretrained_clip
+from clip_seg_ros.models.clipseg import convert as clipseg
+from clip_seg_ros.models.conversion.formats import convert
+from clip_seg_ros.models.conversion.mapping import Converted
+from clip_seg_ros.models.conversion.reading import read_tensors
+from clip_seg_ros.models.maskclip import convert as maskclip
+from clip_seg_ros.zoo.public_weights import HUB, PUBLIC_WEIGHTS, HubFile, fetched_by_hand, open_clip_tag
+
+ANSWER_S = 10.0
+"""How long the hub may take to answer at all."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """What there is to fetch, and what becomes of it."""
+
+    hub: HubFile
+    page: str
+    licence: str
+    known_options: frozenset[str]
+    """What a person may tell the converter."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What the converter is told."""
+    normalisation: dict[str, tuple[float, float, float]] | None = None
+    """``mean`` and ``std`` where the published model has its own."""
+
+
+def find(name: str) -> Download:
+    """Says where the weights called ``name`` are. Downloads nothing.
+
+    Raises:
+        ValueError: There are no such weights.
+        WeightsError: They have to be fetched by hand; the message says how.
+    """
+    entry = PUBLIC_WEIGHTS.get(name)
+    tag = open_clip_tag(name)
+    if tag is not None:
+        clip = pretrained_clip(tag)
+        page = f"{HUB}/{clip.repository}"
+        return Download(
+            hub=HubFile(clip.repository, clip.files),
+            page=page,
+            licence=entry.licence if entry else f"see {page}",
+            known_options=maskclip.OPTIONS,
+            options={
+                "quick_gelu": clip.quick_gelu,
+                "vision_head_width": clip.vision_head_width,
+                "text_head_width": clip.text_head_width,
+            },
+            normalisation={"mean": clip.mean, "std": clip.std},
+        )
+    if entry is None:
+        known = ", ".join(PUBLIC_WEIGHTS)
+        raise ValueError(f'there are no published weights "{name}": use {known}, or open_clip:ARCHITECTURE/TAG')
+    if entry.hub is None:
+        raise WeightsError(fetched_by_hand(name))
+    return Download(entry.hub, entry.page, entry.licence, clipseg.OPTIONS)
+
+
+def check_options(name: str, download: Download, options: Mapping[str, Any]) -> None:
+    """Checks what a person tells the converter, before anything is fetched.
+
+    Raises:
+        ValueError: An option is unknown or has a wrong value.
+    """
+    unknown = sorted(set(options) - download.known_options)
+    if unknown:
+        known = ", ".join(sorted(download.known_options))
+        raise ValueError(f"{name} takes no option {', '.join(unknown)}; it takes {known}")
+    if download.known_options == maskclip.OPTIONS:
+        maskclip.check_options(options)
+
+
+def fetch(hub: HubFile) -> Path:
+    """Downloads a weight file, or finds it in the hub's own cache, and compares it with the checksum of the hub.
+
+    Raises:
+        WeightsError: It cannot be had, or is not what the hub says it is; the message says what to do.
+    """
+    page = f"{HUB}/{hub.repository}"
+    by_hand = f"fetch the file from {page} with a browser, and type `clip-seg weights convert FILE --name NAME`"
+    no_answer = (
+        f"{constants.ENDPOINT} gives no answer for {hub.repository}, and the cache {constants.HF_HUB_CACHE} does not "
+        f"hold it: check the network (a proxy is named with HTTPS_PROXY) and type the command again; or {by_hand}"
+    )
+    if not constants.HF_HUB_OFFLINE and _cached(hub) is None and not _answers(hub):
+        raise WeightsError(no_answer)
+    try:
+        path = _transfer(hub)
+    except LocalEntryNotFoundError as error:
+        if constants.HF_HUB_OFFLINE:
+            raise WeightsError(
+                f"HF_HUB_OFFLINE is set, and {hub.repository} is not in the cache {constants.HF_HUB_CACHE}: unset it, "
+                "or copy that folder from a machine that has it"
+            ) from error
+        raise WeightsError(no_answer) from error
+    except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise WeightsError(
+            f"{page} is gone, has moved, wants a login or no longer holds {' or '.join(hub.files)}: see the page; if "
+            f"it has moved, {by_hand.replace(page, 'there')}"
+        ) from error
+    except HfHubHTTPError as error:
+        raise WeightsError(
+            f"{constants.ENDPOINT} refuses {hub.repository} ({error}): try later; or {by_hand}"
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise WeightsError(
+                f"the disk of {constants.HF_HUB_CACHE} is full: make room, or name a folder on another disk with "
+                "HF_HOME"
+            ) from error
+        raise WeightsError(f"{hub.repository} was not downloaded ({error}): type the command again") from error
+    except Exception as error:  # whatever the HTTP library below raises, which is another one in each release
+        raise WeightsError(
+            f"the download of {hub.repository} broke off ({type(error).__name__}: {error}): check the network and type "
+            "the command again"
+        ) from error
+    _check(path, hub)
+    return path
+
+
+def load(download: Download, path: Path, options: Mapping[str, Any] | None = None) -> Converted:
+    """Reads and converts what ``fetch`` fetched; ``options`` go ahead of those of the download.
+
+    Raises:
+        WeightsError: It is no such model.
+        ValueError: An option is unknown.
+    """
+    origin = f"{download.hub.repository}/{path.name}"
+    converted = convert(read_tensors(path), origin, {**download.options, **(options or {})})
+    if download.normalisation:
+        converted.config[converted.config["kind"]]["input_spec"].update(download.normalisation)
+    return converted
+
+
+def _transfer(hub: HubFile) -> Path:
+    missing = None
+    for file in hub.files:
+        try:
+            return Path(hf_hub_download(hub.repository, file))
+        except LocalEntryNotFoundError:  # no answer: another of the files may be in the cache
+            found = _cached(hub)
+            if found is None:
+                raise
+            return found
+        except EntryNotFoundError as error:
+            missing = error
+    raise missing
+
+
+def _cached(hub: HubFile) -> Path | None:
+    """What the hub's own cache holds of the files."""
+    cached = (try_to_load_from_cache(hub.repository, file) for file in hub.files)
+    return next((Path(path) for path in cached if isinstance(path, str)), None)
+
+
+def _answers(hub: HubFile) -> bool:
+    """Whether the hub says anything at all. It is asked once: huggingface_hub asks for half a minute, and says so."""
+    try:
+        get_hf_file_metadata(hf_hub_url(hub.repository, hub.files[0]), timeout=ANSWER_S)
+    except HfHubHTTPError:  # an answer, which the transfer will meet again
+        return True
+    except Exception:  # whatever the HTTP library below raises, which is another one in each release
+        return False
+    return True
+
+
+def _check(path: Path, hub: HubFile) -> None:
+    # In the hub's cache a file is a link to one that is called as the hub states its content: by its SHA-256.
+    blob = path.parent / os.readlink(path) if path.is_symlink() else path
+    if not re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        raise WeightsError(
+            f"the hub states no SHA-256 of {hub.repository}/{path.name}, or the disk of {constants.HF_HUB_CACHE} "
+            "cannot hold links: the file is not used. Name a folder on a Linux file system with HF_HOME"
+        )
+    found = sha256(path)
+    if found != blob.name:
+        for part in (path.resolve(), blob, path):
+            part.unlink(missing_ok=True)
+        raise WeightsError(
+            f"{hub.repository}/{path.name} was damaged or changed on its way: the hub states SHA-256 {blob.name}, and "
+            f"the file has {found}. It was removed; type the command again"
+        )
