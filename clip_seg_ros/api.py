@@ -15,15 +15,15 @@ Examples:
     [('red cup', (...))]
 """
 
-from clip_seg_ros.commands import Command, CommandError, parse_command
+from clip_seg_ros.commands.parser import Command, CommandError, parse_command
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.spec import SlidingWindow
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
-from clip_seg_ros.pipeline.localization import Measurement, measure, with_position
 from clip_seg_ros.pipeline.overlay import draw
 from clip_seg_ros.pipeline.postprocess import label_image, masks, regions
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.pipeline.sliding import window_boxes
+from clip_seg_ros.pipeline.space.localization import Measurement, measure, with_position
 from clip_seg_ros.resources import class_list, class_list_names
 from clip_seg_ros.types import CameraFrame, CameraIntrinsics, MaskSet, ObjectRegion, OrientedBox, ProbabilityMaps
 from clip_seg_ros.zoo.caution import EmbeddedWeightsWarning

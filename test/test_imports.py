@@ -16,9 +16,6 @@ CORE = {
     "types",
     "config",
     "commands",
-    "command_words",
-    "command_hints",
-    "plurals",
     "resources",
     "dds",
     "rviz_layout",
@@ -28,7 +25,7 @@ MODELS = CORE | {"models"}
 ZOO = MODELS | {"zoo"}
 RUNTIME = ZOO | {"runtime"}
 PIPELINE = RUNTIME | {"pipeline"}
-WORLD = {"types", "config", "resources", "sim", "data"}
+WORLD = {"types", "config", "resources", "sim", "sources", "data"}
 EVALUATION = PIPELINE | WORLD | {"evaluation"}
 TRAINING = EVALUATION | {"training"}
 ALLOWED = {
@@ -36,9 +33,6 @@ ALLOWED = {
     "api": PIPELINE,
     "config": CORE,
     "commands": CORE,
-    "command_words": CORE,
-    "command_hints": CORE,
-    "plurals": CORE,
     "resources": CORE,
     "dds": CORE,
     "rviz_layout": CORE,
@@ -48,6 +42,7 @@ ALLOWED = {
     "runtime": RUNTIME,
     "pipeline": PIPELINE,
     "sim": WORLD,
+    "sources": WORLD,
     "data": WORLD,
     "evaluation": EVALUATION,
     "training": TRAINING,

@@ -13,8 +13,8 @@ from clip_seg_ros.evaluation.metrics import mask_iou
 from clip_seg_ros.evaluation.suite import Figure
 from clip_seg_ros.evaluation.tracking_metrics import TrackingMeter, TrueObject
 from clip_seg_ros.pipeline.answering import Question, Stream
-from clip_seg_ros.pipeline.localization import with_position
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
+from clip_seg_ros.pipeline.space.localization import with_position
 from clip_seg_ros.sim.sequences import SequenceFrame, noisy_depth, sequence
 from clip_seg_ros.types import CameraFrame, ObjectRegion, ProbabilityMaps
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 
-from clip_seg_ros.command_hints import correction, doubt, relation_in, remarks
-from clip_seg_ros.commands import Command
+from clip_seg_ros.commands.hints import correction, doubt, relation_in, remarks
+from clip_seg_ros.commands.parser import Command
 from clip_seg_ros.models.spec import ModelSpec
 
 _EVERYTHING = frozenset({"everything", "anything", "objects", "things", "object", "thing"})

@@ -12,7 +12,7 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from std_msgs.msg import String
 
-from clip_seg_ros.commands import Command, CommandError, parse_command
+from clip_seg_ros.commands.parser import Command, CommandError, parse_command
 from clip_seg_ros.nodes.qos import LATCHED, RELIABLE
 from clip_seg_ros.nodes.statuses import StatusTopic
 

@@ -26,7 +26,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from clip_seg_ros.commands import parse_command
+from clip_seg_ros.commands.parser import parse_command
 from clip_seg_ros.msg import CommandStatus, SegmentedObject, SegmentedObjectArray
 from clip_seg_ros.nodes.observing import observing
 from clip_seg_ros.nodes.qos import RELIABLE

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clip_seg_ros.commands import MAX_CLASSES
+from clip_seg_ros.commands.parser import MAX_CLASSES
 from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.nodes.statuses import StatusTopic
 from clip_seg_ros.pipeline.describing import Sighting, describe

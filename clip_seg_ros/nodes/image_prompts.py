@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clip_seg_ros.commands import CommandError, parse_command
+from clip_seg_ros.commands.parser import CommandError, parse_command
 from clip_seg_ros.nodes.answering_services import AnsweringServices
 from clip_seg_ros.nodes.conversions import ConversionError, image_to_rgb
 from clip_seg_ros.srv import ListPrompts, RemovePrompt, SetImagePrompt

@@ -16,7 +16,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from clip_seg_ros.msg import SegmentedObject, SegmentedObjectArray
 from clip_seg_ros.nodes.conversions import byte_array
-from clip_seg_ros.pipeline.point_cloud import PointCloud
+from clip_seg_ros.pipeline.space.point_cloud import PointCloud
 from clip_seg_ros.types import ObjectRegion, OrientedBox
 
 _SPHERE_DIAMETER_M = 0.03

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rclpy.parameter import Parameter
 
-from clip_seg_ros.command_hints import HELP, QUIT
-from clip_seg_ros.commands import Command
+from clip_seg_ros.commands.hints import HELP, QUIT
+from clip_seg_ros.commands.parser import Command
 from clip_seg_ros.config import OWN, ReferringConfig
 from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.command_notes import note_on, refusal
@@ -32,7 +32,7 @@ from clip_seg_ros.nodes.segment_service import SegmentService
 from clip_seg_ros.nodes.segmentation_node import THREADS, SegmentationNode
 from clip_seg_ros.nodes.target_frame import TargetFrame
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
-from clip_seg_ros.pipeline.localization import measure
+from clip_seg_ros.pipeline.space.localization import measure
 from clip_seg_ros.types import ProbabilityMaps
 from clip_seg_ros.zoo.caution import in_corner
 

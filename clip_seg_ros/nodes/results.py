@@ -30,10 +30,10 @@ from clip_seg_ros.nodes.outputs import (
 from clip_seg_ros.nodes.qos import RELIABLE
 from clip_seg_ros.nodes.rclpy_internals import is_heard
 from clip_seg_ros.nodes.target_frame import Motion
-from clip_seg_ros.pipeline.localization import Measurement
 from clip_seg_ros.pipeline.overlay import draw, prompt_colors
-from clip_seg_ros.pipeline.point_cloud import PointCloud, point_cloud
 from clip_seg_ros.pipeline.postprocess import label_image
+from clip_seg_ros.pipeline.space.localization import Measurement
+from clip_seg_ros.pipeline.space.point_cloud import PointCloud, point_cloud
 from clip_seg_ros.types import ProbabilityMaps
 
 

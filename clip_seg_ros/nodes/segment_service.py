@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sensor_msgs.msg import Image
 
-from clip_seg_ros.commands import MAX_CHARACTERS, MAX_PROMPTS
+from clip_seg_ros.commands.parser import MAX_CHARACTERS, MAX_PROMPTS
 from clip_seg_ros.nodes.answering_services import AnsweringServices
 from clip_seg_ros.nodes.conversions import fill_image, image_to_rgb
 from clip_seg_ros.nodes.image_prompts import as_commands_say

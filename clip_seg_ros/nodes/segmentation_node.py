@@ -15,7 +15,7 @@ import rclpy
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.validate_topic_name import validate_topic_name
 
-from clip_seg_ros.commands import Command
+from clip_seg_ros.commands.parser import Command
 from clip_seg_ros.config import SegmentationConfig
 from clip_seg_ros.nodes import image_decoding
 from clip_seg_ros.nodes.answering_services import OpenCalls

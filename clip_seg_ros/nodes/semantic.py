@@ -19,7 +19,7 @@ from rclpy.publisher import Publisher
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from clip_seg_ros.commands import Command
+from clip_seg_ros.commands.parser import Command
 from clip_seg_ros.config import SemanticConfig
 from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.msg import LabelNames, SegmentedObjectArray

@@ -26,7 +26,7 @@ from clip_seg_ros.nodes.parameters import warn_of_unknown
 from clip_seg_ros.nodes.process import run_node
 from clip_seg_ros.nodes.qos import RELIABLE, camera_output
 from clip_seg_ros.nodes.rclpy_internals import on_set_parameters
-from clip_seg_ros.pipeline.localization import locate
+from clip_seg_ros.pipeline.space.localization import locate
 from clip_seg_ros.sim.naming import pair_of
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import CameraPose, Scene, sample_scene

@@ -12,8 +12,8 @@ import numpy as np
 
 from clip_seg_ros.pipeline.leaving_out import leave_out
 from clip_seg_ros.pipeline.postprocess import masks, regions
-from clip_seg_ros.pipeline.smoothing import TemporalSmoother
-from clip_seg_ros.pipeline.tracking import Tracker
+from clip_seg_ros.pipeline.stream.smoothing import TemporalSmoother
+from clip_seg_ros.pipeline.stream.tracking import Tracker
 from clip_seg_ros.types import MaskSet, ObjectRegion, ProbabilityMaps
 
 if TYPE_CHECKING:  # torch takes seconds to import, and nodes import this before they can end cleanly

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from clip_seg_ros import resources
-from clip_seg_ros.commands import CommandError
+from clip_seg_ros.commands.parser import CommandError
 from clip_seg_ros.tools.processes import ChildDied, ChildProcesses
 from clip_seg_ros.tools.simulation import NoRos, check_ros, environment, things_named
 

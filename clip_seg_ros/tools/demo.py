@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_seg_ros import resources
-from clip_seg_ros.commands import CommandError, parse_command
+from clip_seg_ros.commands.parser import CommandError, parse_command
 from clip_seg_ros.tools import demo_report
 from clip_seg_ros.tools.processes import ChildDied, ChildProcesses
 from clip_seg_ros.tools.simulation import NoRos, check_ros, environment, things_named

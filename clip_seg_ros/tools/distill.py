@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from clip_seg_ros.data.image_sources import BagPictures, FolderPictures, PictureSource, ScenePictures
 from clip_seg_ros.data.samples import IGNORED
 from clip_seg_ros.evaluation.class_metrics import ClassScores, ConfusionMatrix
 from clip_seg_ros.evaluation.pictures import write_picture
@@ -28,6 +27,7 @@ from clip_seg_ros.pipeline.class_labels import class_colors
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.runtime.devices import PRECISIONS, resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
+from clip_seg_ros.sources.images import BagPictures, FolderPictures, PictureSource, ScenePictures
 from clip_seg_ros.training.maskclip_plus import MaskCLIPPlus, TrainSettings
 from clip_seg_ros.training.pseudo_labels import (
     BACKGROUND_CLASS,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from clip_seg_ros.commands import CommandError, parse_command
+from clip_seg_ros.commands.parser import CommandError, parse_command
 from clip_seg_ros.tools.processes import ChildDied
 from clip_seg_ros.tools.simulation import NoRos
 from clip_seg_ros.tools.talking import Talk, add_arguments, nobody, seconds, status_line, topic_name

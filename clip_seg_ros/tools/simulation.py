@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 
 from clip_seg_ros import dds
-from clip_seg_ros.commands import CommandError, parse_command
+from clip_seg_ros.commands.parser import CommandError, parse_command
 from clip_seg_ros.sim.naming import pair_of
 
 

@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 import torch
 
-from clip_seg_ros.data.image_sources import Picture, PictureSource
 from clip_seg_ros.data.samples import IGNORED, DataError, read_labels, read_rgb
 from clip_seg_ros.models.maskclip.model import BACKGROUND
 from clip_seg_ros.models.maskclip.refinement import denoise_prompts
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.sources.images import Picture, PictureSource
 
 BACKGROUND_CLASS = "background"
 """The class that is added where the list has none for what is no object."""

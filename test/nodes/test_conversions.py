@@ -21,7 +21,7 @@ from clip_seg_ros.nodes.conversions import (
     image_to_rgb,
     metres_to_millimetres,
 )
-from clip_seg_ros.pipeline.localization import measure
+from clip_seg_ros.pipeline.space.localization import measure
 from clip_seg_ros.types import CameraFrame, ObjectRegion
 
 HEIGHT, WIDTH = 4, 5

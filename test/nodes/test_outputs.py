@@ -16,7 +16,7 @@ from clip_seg_ros.nodes.outputs import (
 )
 from clip_seg_ros.nodes.results import Result
 from clip_seg_ros.nodes.target_frame import Motion
-from clip_seg_ros.pipeline.point_cloud import PointCloud
+from clip_seg_ros.pipeline.space.point_cloud import PointCloud
 from clip_seg_ros.types import ObjectRegion, OrientedBox, ProbabilityMaps
 
 HEADER = Header(frame_id="camera_color_optical_frame")

@@ -4,7 +4,7 @@
 import pytest
 
 from clip_seg_ros import resources
-from clip_seg_ros.commands import CommandError
+from clip_seg_ros.commands.parser import CommandError
 from clip_seg_ros.tools.simulation import NoRos, check_ros, environment, things_named
 
 VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from clip_seg_ros.data.image_sources import FolderPictures
 from clip_seg_ros.data.samples import IGNORED, DataError
 from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
 from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.sources.images import FolderPictures
 from clip_seg_ros.training import pseudo_labels
 from clip_seg_ros.training.pseudo_labels import LabelledPictures, Labeller, LabelSettings, hard_labels, label_pictures
 

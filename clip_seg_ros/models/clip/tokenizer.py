@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from clip_seg_ros.commands.plurals import singulars
 from clip_seg_ros.models.clip.backbone import bpe_tokenizer
-from clip_seg_ros.plurals import singulars
 
 _PADDING = 0
 _UNKNOWN = 1

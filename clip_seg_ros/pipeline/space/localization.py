@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from clip_seg_ros.pipeline.oriented_box import oriented_box
 from clip_seg_ros.pipeline.postprocess import window_of
-from clip_seg_ros.pipeline.rays import ray_table
+from clip_seg_ros.pipeline.space.oriented_box import oriented_box
+from clip_seg_ros.pipeline.space.rays import ray_table
 from clip_seg_ros.types import CameraFrame, CameraIntrinsics, ObjectRegion, vector3
 
 MIN_VALID_SHARE = 0.05

@@ -3,9 +3,9 @@ import doctest
 
 import pytest
 
-from clip_seg_ros import commands
-from clip_seg_ros.command_words import FORMS
-from clip_seg_ros.commands import Command, CommandError, parse_command
+from clip_seg_ros.commands import parser as commands
+from clip_seg_ros.commands.parser import Command, CommandError, parse_command
+from clip_seg_ros.commands.words import FORMS
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.pipeline import postprocess
-from clip_seg_ros.pipeline.tracking import Tracker, best_pairs
+from clip_seg_ros.pipeline.stream.tracking import Tracker, best_pairs
 from clip_seg_ros.types import ObjectRegion, ProbabilityMaps
 
 FRAME_NS = 100_000_000

@@ -10,9 +10,9 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Sequence
 
-from clip_seg_ros.command_words import DETERMINERS, FETCHING, FORMS, VERBS
-from clip_seg_ros.commands import Command, CommandError, parse_command
-from clip_seg_ros.plurals import singulars
+from clip_seg_ros.commands.parser import Command, CommandError, parse_command
+from clip_seg_ros.commands.plurals import singulars
+from clip_seg_ros.commands.words import DETERMINERS, FETCHING, FORMS, VERBS
 
 HELP = (
     'type for example "segment the red cup", "find the boxes, not the white one", "where is the ball?", '
@@ -86,7 +86,7 @@ def correction(
         unknown_words: Returns the words of a phrase that the vocabulary lacks.
 
     Examples:
-        >>> from clip_seg_ros.commands import parse_command
+        >>> from clip_seg_ros.commands.parser import parse_command
         >>> words = ("red", "blue", "cup", "the")
         >>> lacking = lambda phrase: [word for word in phrase.split() if word not in words]
         >>> correction("segmnt the redcup", parse_command("segmnt the redcup"), words, lacking)

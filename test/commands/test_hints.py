@@ -3,9 +3,9 @@ import doctest
 
 import pytest
 
-from clip_seg_ros import command_hints, plurals
-from clip_seg_ros.command_hints import correction, doubt, relation_in, remarks
-from clip_seg_ros.commands import parse_command
+from clip_seg_ros.commands import hints, plurals
+from clip_seg_ros.commands.hints import correction, doubt, relation_in, remarks
+from clip_seg_ros.commands.parser import parse_command
 from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
 
 WORDS = (
@@ -136,7 +136,7 @@ def test_what_is_not_done_is_told(text, said):
     assert remarks(parse_command(text)) == said
 
 
-@pytest.mark.parametrize("module", [command_hints, plurals])
+@pytest.mark.parametrize("module", [hints, plurals])
 def test_the_examples_in_the_documentation_run(module):
     assert doctest.testmod(module).attempted >= 1
     assert doctest.testmod(module).failed == 0

@@ -5,8 +5,8 @@ import random
 import re
 from contextlib import suppress
 
-from clip_seg_ros.command_words import DETERMINERS, FORMS, GRAMMAR, RELATIONS, VERBS
-from clip_seg_ros.commands import MAX_CHARACTERS, MAX_CLASSES, MAX_PROMPTS, Command, CommandError, parse_command
+from clip_seg_ros.commands.parser import MAX_CHARACTERS, MAX_CLASSES, MAX_PROMPTS, Command, CommandError, parse_command
+from clip_seg_ros.commands.words import DETERMINERS, FORMS, GRAMMAR, RELATIONS, VERBS
 
 # What typing, speech recognition and hostility produce.
 NOUNS = ["cup", "red", "blue", "one", "ones", "Bowl", "box", "table", "captain's", "everything", "forget-me-not"]

@@ -3,7 +3,7 @@
 
 A command is a verb and its phrases, "find the red cup and the blue box"; a bare phrase is a ``segment``. Phrases are
 split at commas, semicolons, "&" and "and"; double quotes keep a phrase whole: find "salt and pepper". "not" and its
-like leave things out: "the cups, not the blue one". ``command_words`` holds the words; ``docs/commands.md`` explains
+like leave things out: "the cups, not the blue one". ``words`` holds the words; ``docs/commands.md`` explains
 them to users.
 """
 
@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from clip_seg_ros.command_words import DETERMINERS, FORMS, NUMBERS, OWN_THRESHOLD, RELATIONS, RESETTING, VERBS
-from clip_seg_ros.plurals import singulars
+from clip_seg_ros.commands.plurals import singulars
+from clip_seg_ros.commands.words import DETERMINERS, FORMS, NUMBERS, OWN_THRESHOLD, RELATIONS, RESETTING, VERBS
 
 Verb = Literal["segment", "find", "track", "use", "classes", "threshold", "stop", "clear", "describe", "help", "quit"]
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clip_seg_ros.pipeline import postprocess, smoothing
-from clip_seg_ros.pipeline.smoothing import TemporalSmoother
+from clip_seg_ros.pipeline import postprocess
+from clip_seg_ros.pipeline.stream import smoothing
+from clip_seg_ros.pipeline.stream.smoothing import TemporalSmoother
 from clip_seg_ros.types import MaskSet, ProbabilityMaps
 from nearness import assert_near
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from clip_seg_ros.pipeline.oriented_box import MIN_POINTS, oriented_box
+from clip_seg_ros.pipeline.space.oriented_box import MIN_POINTS, oriented_box
 
 SIZE = np.array([0.3, 0.12, 0.05])
 CENTER = np.array([0.1, -0.2, 0.9])

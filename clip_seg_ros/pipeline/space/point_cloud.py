@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clip_seg_ros.pipeline.localization import Measurement
+from clip_seg_ros.pipeline.space.localization import Measurement
 
 
 @dataclass(frozen=True)

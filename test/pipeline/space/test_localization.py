@@ -3,8 +3,8 @@ import cv2
 import numpy as np
 import pytest
 
-from clip_seg_ros.pipeline.localization import locate, measure, with_position
-from clip_seg_ros.pipeline.oriented_box import oriented_box
+from clip_seg_ros.pipeline.space.localization import locate, measure, with_position
+from clip_seg_ros.pipeline.space.oriented_box import oriented_box
 from clip_seg_ros.types import CameraFrame, CameraIntrinsics, ObjectRegion
 from nearness import assert_near
 

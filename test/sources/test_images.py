@@ -7,10 +7,10 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from clip_seg_ros.data.image_sources import BagPictures, FolderPictures, ScenePictures
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.data.tabletop import held_out_scene
 from clip_seg_ros.sim.renderer import SceneRenderer
+from clip_seg_ros.sources.images import BagPictures, FolderPictures, ScenePictures
 
 ROS = get_typestore(Stores.ROS2_HUMBLE)
 IMAGE, COMPRESSED, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "std_msgs/msg/String"

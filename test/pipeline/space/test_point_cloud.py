@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from clip_seg_ros.pipeline.localization import measure
-from clip_seg_ros.pipeline.point_cloud import point_cloud
+from clip_seg_ros.pipeline.space.localization import measure
+from clip_seg_ros.pipeline.space.point_cloud import point_cloud
 from clip_seg_ros.types import CameraFrame, CameraIntrinsics, ObjectRegion
 
 HEIGHT, WIDTH = 30, 40

@@ -3,7 +3,7 @@ import cv2
 import numpy as np
 import pytest
 
-from clip_seg_ros.pipeline.rays import ray_table
+from clip_seg_ros.pipeline.space.rays import ray_table
 from clip_seg_ros.types import CameraIntrinsics
 from nearness import assert_near
 

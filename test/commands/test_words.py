@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clip_seg_ros import commands
-from clip_seg_ros.command_words import FORMS, GRAMMAR, RESETTING, VERBS, grammar_table
-from clip_seg_ros.commands import MAX_CHARACTERS, MAX_CLASSES, MAX_PROMPTS, Command, CommandError, parse_command
+from clip_seg_ros.commands import parser as commands
+from clip_seg_ros.commands.parser import MAX_CHARACTERS, MAX_CLASSES, MAX_PROMPTS, Command, CommandError, parse_command
+from clip_seg_ros.commands.words import FORMS, GRAMMAR, RESETTING, VERBS, grammar_table
 
-PAGE = (Path(__file__).parents[1] / "docs" / "commands.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("rule", GRAMMAR, ids=lambda rule: rule.name)
