@@ -17,8 +17,8 @@ import torch
 from tqdm import tqdm
 
 from clip_seg_ros.data.samples import IGNORED
-from clip_seg_ros.evaluation.class_metrics import ClassScores, ConfusionMatrix
-from clip_seg_ros.evaluation.pictures import write_picture
+from clip_seg_ros.evaluation.metrics.classes import ClassScores, ConfusionMatrix
+from clip_seg_ros.evaluation.pages.pictures import write_picture
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clip.backbone import ModifiedResNet
 from clip_seg_ros.models.conversion.mapping import Converted
@@ -28,8 +28,8 @@ from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.runtime.devices import PRECISIONS, resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
 from clip_seg_ros.sources.images import BagPictures, FolderPictures, PictureSource, ScenePictures
-from clip_seg_ros.training.maskclip_plus import MaskCLIPPlus, TrainSettings
-from clip_seg_ros.training.pseudo_labels import (
+from clip_seg_ros.training.distillation.maskclip_plus import MaskCLIPPlus, TrainSettings
+from clip_seg_ros.training.distillation.pseudo_labels import (
     BACKGROUND_CLASS,
     LabelledPictures,
     Labeller,

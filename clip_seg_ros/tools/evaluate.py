@@ -12,10 +12,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from clip_seg_ros.data import tabletop
-from clip_seg_ros.evaluation.embedded_suite import PARTS, examiners, parts_there
-from clip_seg_ros.evaluation.pictures import write_picture
-from clip_seg_ros.evaluation.sequence_suite import run_sequences
-from clip_seg_ros.evaluation.suite import Examiner, Figure, run_suite
+from clip_seg_ros.evaluation.pages.pictures import write_picture
+from clip_seg_ros.evaluation.suites.embedded_suite import PARTS, examiners, parts_there
+from clip_seg_ros.evaluation.suites.sequences import run_sequences
+from clip_seg_ros.evaluation.suites.suite import Examiner, Figure, run_suite
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RendererUnavailable

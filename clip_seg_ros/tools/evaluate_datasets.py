@@ -16,8 +16,10 @@ from tqdm import tqdm
 
 from clip_seg_ros.data.catalog import open_dataset
 from clip_seg_ros.data.samples import DataError, ReferringDataset, SemanticDataset, SemanticSample
-from clip_seg_ros.evaluation import page, report
 from clip_seg_ros.evaluation.answers import MULTI_SCALES, LabelAnswers, PhraseAnswers
+from clip_seg_ros.evaluation.metrics.referring import MASK_THRESHOLD
+from clip_seg_ros.evaluation.pages import page, report
+from clip_seg_ros.evaluation.prefetch import spread
 from clip_seg_ros.evaluation.protocols import (
     PHRASE_THRESHOLD,
     SemanticEvaluation,
@@ -25,8 +27,6 @@ from clip_seg_ros.evaluation.protocols import (
     evaluate_referring,
     evaluate_semantic,
 )
-from clip_seg_ros.evaluation.reading import spread
-from clip_seg_ros.evaluation.referring_metrics import MASK_THRESHOLD
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.zoo.caution import in_options

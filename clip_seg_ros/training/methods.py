@@ -18,16 +18,16 @@ from clip_seg_ros.data.suggestions import did_you_mean
 from clip_seg_ros.data.tabletop import TabletopScenes
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.training import distributed
-from clip_seg_ros.training.clipseg_recipe import CLIPSegRecipe, CLIPSegSettings
-from clip_seg_ros.training.cris_pocket import CRISPocketSettings, cris_pocket
-from clip_seg_ros.training.cris_recipe import CRISRecipe, CRISSettings
-from clip_seg_ros.training.dataset_batches import LetterboxBatches, SemanticBatches
-from clip_seg_ros.training.denseclip_pocket import DenseCLIPPocketSettings, denseclip_pocket
-from clip_seg_ros.training.denseclip_recipe import DenseCLIPRecipe, DenseCLIPSettings
-from clip_seg_ros.training.pocket import PocketRecipe, PocketSettings
-from clip_seg_ros.training.recipe import Recipe
+from clip_seg_ros.training.pocket.clipseg import PocketRecipe, PocketSettings
+from clip_seg_ros.training.pocket.cris import CRISPocketSettings, cris_pocket
+from clip_seg_ros.training.pocket.denseclip import DenseCLIPPocketSettings, denseclip_pocket
+from clip_seg_ros.training.pocket.vit import ViTRecipe, ViTSettings
+from clip_seg_ros.training.recipes.clipseg import CLIPSegRecipe, CLIPSegSettings
+from clip_seg_ros.training.recipes.cris import CRISRecipe, CRISSettings
+from clip_seg_ros.training.recipes.dataset_batches import LetterboxBatches, SemanticBatches
+from clip_seg_ros.training.recipes.denseclip import DenseCLIPRecipe, DenseCLIPSettings
+from clip_seg_ros.training.recipes.recipe import Recipe
 from clip_seg_ros.training.settings import SettingsError, read_settings
-from clip_seg_ros.training.vit_pocket import ViTRecipe, ViTSettings
 from clip_seg_ros.zoo.factory import MODEL_KINDS, StoredModel, full_name, read_stored
 from clip_seg_ros.zoo.public_weights import is_name
 from clip_seg_ros.zoo.vocabulary import GrownModel, grow

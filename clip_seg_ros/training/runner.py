@@ -22,6 +22,7 @@ from torch import nn
 from tqdm import tqdm
 
 from clip_seg_ros.training import distributed
+from clip_seg_ros.training.curve import Curve, LossMeans
 from clip_seg_ros.training.optimizer import (
     MixedPrecision,
     Precision,
@@ -30,7 +31,6 @@ from clip_seg_ros.training.optimizer import (
     make_adamw,
     set_rates,
 )
-from clip_seg_ros.training.tracking import Curve, LossMeans
 
 _SAVE_EVERY_S = 60.0
 _REMEDY = "use another folder, or delete the file to start anew"
@@ -91,7 +91,7 @@ class Runner:
         state_file: written every minute and after each stage, atomically; read if it exists.
         seed: with it, the stage and the step, every random choice is fixed.
         recipe: what else the run depends on, in words; a run goes on only with the same.
-        log_dir: folder for the curve of the loss (``tracking.Curve``); none by default.
+        log_dir: folder for the curve of the loss (``curve.Curve``); none by default.
         log_every: steps that a point of the curve is the mean of.
 
     Raises:

@@ -29,7 +29,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header, String
 
-from clip_seg_ros.evaluation.metrics import mask_iou
+from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.qos import RELIABLE, camera_output
 from clip_seg_ros.pipeline.memory import REST_S

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage
 
-from clip_seg_ros.evaluation.metrics import mask_iou
+from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.msg import CommandStatus
 from ros_harness import NodeProcess, Talker, Watcher, messages_of, pixels_of, running_referring, stamp_ns, wait_until
 

@@ -14,7 +14,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import CompressedImage, Image
 
-from clip_seg_ros.evaluation.metrics import mask_iou
+from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import compressed_to_rgb, fill_image
 from clip_seg_ros.nodes.qos import RELIABLE

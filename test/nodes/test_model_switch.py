@@ -10,7 +10,7 @@ from rcl_interfaces.srv import GetParameters
 from sensor_msgs.msg import Image
 
 from clip_seg_ros import resources
-from clip_seg_ros.evaluation.metrics import mask_iou
+from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.models.checkpoints import update_sums
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image

@@ -10,7 +10,7 @@ import pytest
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from clip_seg_ros.evaluation.metrics import mask_iou
+from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.conversions import fill_image
 from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from clip_seg_ros.evaluation.metrics import mask_iou
+from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.models.clipseg.model import CLIPSeg
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
 from clip_seg_ros.pipeline.predictor import Predictor

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.data.tabletop import TEST_SEEDS
-from clip_seg_ros.evaluation.metrics import mask_iou
+from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene

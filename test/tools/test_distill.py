@@ -13,7 +13,7 @@ from clip_seg_ros.models.student.model import Student, StudentConfig, imagenet_i
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.tools.distill import agreement, class_map, example_grid, keep_the_better
-from clip_seg_ros.training.pseudo_labels import LabelledPictures
+from clip_seg_ros.training.distillation.pseudo_labels import LabelledPictures
 from clip_seg_ros.zoo.factory import build_segmenter
 
 CLASSES = ("cup", "book", "background")

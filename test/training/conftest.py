@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.data import tabletop
-from clip_seg_ros.training import pocket
-from clip_seg_ros.training.pocket import PocketRecipe, PocketSettings, StageSettings
+from clip_seg_ros.training.pocket import clipseg as pocket
+from clip_seg_ros.training.pocket.clipseg import PocketRecipe, PocketSettings, StageSettings
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from clip_seg_ros.training import distributed
+from clip_seg_ros.training.curve import CURVE_NAME, read_curve
 from clip_seg_ros.training.losses import text_to_pixel_loss
+from clip_seg_ros.training.recipes.sampling import EpochSampler, sample_rngs
 from clip_seg_ros.training.runner import Runner, Stage
-from clip_seg_ros.training.sampling import EpochSampler, sample_rngs
-from clip_seg_ros.training.tracking import CURVE_NAME, read_curve
 
 STEPS, BATCH, SAMPLES = 30, 8, 20
 

@@ -8,10 +8,10 @@ import torch
 import yaml
 
 from clip_seg_ros import resources
-from clip_seg_ros.training.clipseg_recipe import CLIPSegSettings
-from clip_seg_ros.training.cris_recipe import CRISSettings
-from clip_seg_ros.training.denseclip_recipe import DenseCLIPSettings
 from clip_seg_ros.training.methods import DATA_METHODS, POCKET_METHODS, TrainConfig, build_recipe
+from clip_seg_ros.training.recipes.clipseg import CLIPSegSettings
+from clip_seg_ros.training.recipes.cris import CRISSettings
+from clip_seg_ros.training.recipes.denseclip import DenseCLIPSettings
 from clip_seg_ros.training.settings import SettingsError
 
 RECIPES = sorted(resources.config_dir().glob("train_*.yaml"))

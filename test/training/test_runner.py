@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from clip_seg_ros.training import runner as runner_module
+from clip_seg_ros.training.curve import CURVE_NAME, read_curve
 from clip_seg_ros.training.optimizer import Schedule
 from clip_seg_ros.training.runner import Runner, Stage
-from clip_seg_ros.training.tracking import CURVE_NAME, read_curve
 from nearness import assert_near
 
 

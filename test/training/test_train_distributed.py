@@ -22,7 +22,7 @@ from clip_seg_ros.data import tabletop
 from clip_seg_ros.models.checkpoints import load_safetensors
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.training import runner
-from clip_seg_ros.training.tracking import CURVE_NAME, read_curve
+from clip_seg_ros.training.curve import CURVE_NAME, read_curve
 from clip_seg_ros.zoo.factory import build_segmenter
 
 STEPS = 4

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The boundary measure F of DAVIS (Perazzi et al., CVPR 2016, section 5): how well the outlines of masks agree.
+
+A pixel is on the boundary where it differs from its neighbour to the right, below, or both. With the tolerance r, which
+is 0.008 of the picture's diagonal, rounded up to whole pixels:
+
+    precision = share of the predicted boundary that lies within r of the true one
+    recall    = share of the true boundary that lies within r of the predicted one
+    F         = 2 precision recall / (precision + recall)
+
+IoU hardly notices a ragged edge of a large object or a lost handle; F does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from clip_seg_ros.evaluation.metrics.classes import IGNORE_LABEL
+
+TOLERANCE = 0.008
+"""Distance within which boundaries match, as a share of the picture's diagonal."""
+
+
+@dataclass(frozen=True)
+class BoundaryScore:
+    """How two boundaries agree."""
+
+    precision: float
+    """0..1; 1 where nothing is predicted."""
+    recall: float
+    """0..1; 1 where nothing is there."""
+
+    @property
+    def f(self) -> float:
+        """0..1; 0 where precision and recall both are."""
+        total = self.precision + self.recall
+        return 2 * self.precision * self.recall / total if total else 0.0
+
+
+def boundary_score(
+    predicted: np.ndarray, true: np.ndarray, tolerance: float = TOLERANCE, ignored: np.ndarray | None = None
+) -> BoundaryScore:
+    """Compares the boundaries of two masks.
+
+    Two masks without a boundary agree: both are empty, or both fill the picture. Where one alone has none, F is 0.
+
+    Args:
+        predicted: (H, W) bool.
+        true: (H, W) bool.
+        tolerance: a share of the diagonal.
+        ignored: (H, W) bool, pixels of which nobody knows what they are. A predicted boundary in there counts where it
+            matches, and does not count where it does not.
+
+    Raises:
+        ValueError: the shapes differ, or a mask is not bool.
+    """
+    if predicted.shape != true.shape or predicted.dtype != np.bool_ or true.dtype != np.bool_:
+        raise ValueError(
+            "masks must be bool and of one shape, "
+            f"got {predicted.shape} {predicted.dtype} and {true.shape} {true.dtype}"
+        )
+    radius = math.ceil(tolerance * math.hypot(*true.shape))
+    predicted_edge, true_edge = boundary(predicted), boundary(true)
+    matched = predicted_edge & _within(true_edge, radius)
+    found = true_edge & _within(predicted_edge, radius)
+    counted = predicted_edge if ignored is None else matched | (predicted_edge & ~ignored)
+    precision, recall = _share(matched, counted), _share(found, true_edge)
+    # Nothing predicted is never wrong, and nothing true never missed.
+    return BoundaryScore(1.0 if precision is None else precision, 1.0 if recall is None else recall)
+
+
+def class_boundary_f(predicted: np.ndarray, labels: np.ndarray, tolerance: float = TOLERANCE) -> dict[int, float]:
+    """F of every class that is in the labels of one picture; their mean is the picture's score.
+
+    Args:
+        predicted: (H, W) class indices.
+        labels: (H, W) class indices; 255 is no class.
+        tolerance: a share of the diagonal.
+
+    Returns:
+        class index -> F, 0..1; nothing where all pixels are ignored.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    ignored = labels == IGNORE_LABEL
+    classes = [int(label) for label in np.unique(labels) if label != IGNORE_LABEL]
+    return {label: boundary_score(predicted == label, labels == label, tolerance, ignored).f for label in classes}
+
+
+def boundary(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool: pixels that differ from the one to the right, below, or right below, where there is one."""
+    padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    right, below, diagonal = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    return (mask != right) | (mask != below) | (mask != diagonal)
+
+
+def _within(edge: np.ndarray, radius: int) -> np.ndarray:
+    """(H, W) bool: pixels at most ``radius`` pixels from the nearest one of ``edge``, none where that is empty."""
+    if not edge.any():
+        return np.zeros_like(edge)
+    distance = cv2.distanceTransform((~edge).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # Distances are roots of whole numbers: half of the gap to the next one is much wider than their rounding.
+    return distance <= radius + 1e-3
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> float | None:
+    count = np.count_nonzero(whole)
+    return np.count_nonzero(part) / count if count else None

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures prompts by example: an object is shown in another scene, and found in this one (CLIPSeg, table 1)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clip_seg_ros.data.tabletop import present_pairs
+from clip_seg_ros.evaluation.metrics.masks import mask_iou
+from clip_seg_ros.evaluation.suites.embedded import MIN_NAMED_SHARE
+from clip_seg_ros.evaluation.suites.suite import Examiner, Figure
+from clip_seg_ros.models.clipseg.visual_prompts import MARGIN, fade_background
+from clip_seg_ros.pipeline import postprocess
+from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
+from clip_seg_ros.sim.scene import Pair, Scene, sample_scene
+
+FIRST_EXAMPLE_SEED = 20_000
+"""The example for the scene of a seed comes from the scene of this seed plus that one: neither is trained on."""
+WAYS = ("blur_dark_crop", "crop", "blur_dark", "none")
+"""How the example is shown: the paper's best first, the image as it is last."""
+_PROMPT = "this"
+
+
+class ExampleExaminer(Examiner):
+    """Asks for one visible object a scene by an example of the same colour and kind.
+
+    Args:
+        predictor: of a CLIPSeg.
+        threshold: a pixel belongs to the answer above this probability.
+    """
+
+    def __init__(self, predictor: Predictor, threshold: float = 0.5) -> None:
+        self._predictor, self._threshold = predictor, threshold
+        self._renderer = SceneRenderer()
+        self._ious: dict[str, list[float]] = {way: [] for way in (*WAYS, "mixed", "text")}
+
+    def examine(self, scene: Scene, view: RenderedView) -> None:
+        pairs = [(item.color, item.kind) for item in view.objects]
+        visible = sorted(present_pairs(pairs, view.labels, MIN_NAMED_SHARE))
+        if not visible:
+            return
+        pair = visible[np.random.default_rng([scene.seed, 9]).integers(len(visible))]
+        example = self._renderer.render(sample_scene(FIRST_EXAMPLE_SEED + scene.seed, required=[pair]), depth=False)
+        shown, truth = example.mask_of(*pair), view.mask_of(*pair)
+        for way in WAYS:
+            self._ious[way].append(self._by_example(view.rgb, *_shown(way, example.rgb, shown), truth))
+        self._ious["mixed"].append(self._by_example(view.rgb, example.rgb, shown, truth, pair))
+        self._ious["text"].append(self._iou(view.rgb, " ".join(pair), truth))
+
+    def figures(self) -> list[Figure]:
+        figures = [
+            Figure(f"embedded.clipseg.example.{way}.mean_iou", round(float(np.mean(ious)), 4), "IoU")
+            for way, ious in self._ious.items()
+            if ious
+        ]
+        return [*figures, Figure("embedded.clipseg.example.count", len(self._ious["text"]), "objects")]
+
+    def _by_example(
+        self, rgb: np.ndarray, example: np.ndarray, mask: np.ndarray, truth: np.ndarray, pair: Pair | None = None
+    ) -> float:
+        self._predictor.add_image_prompt(_PROMPT, example, mask, text=" ".join(pair) if pair else None)
+        try:
+            return self._iou(rgb, _PROMPT, truth)
+        finally:
+            self._predictor.remove_image_prompt(_PROMPT)
+
+    def _iou(self, rgb: np.ndarray, prompt: str, truth: np.ndarray) -> float:
+        return mask_iou(postprocess.masks(self._predictor.predict(rgb, [prompt]), self._threshold).values[0], truth)
+
+
+def _shown(way: str, rgb: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The example image and mask that make ``add_image_prompt`` do only part of what it does.
+
+    Where the mask covers all of the image, nothing is blurred, darkened or cut away.
+    """
+    if way == "blur_dark_crop":
+        return rgb, mask
+    if way == "crop":
+        rgb = _cropped(rgb, mask)
+    elif way == "blur_dark":
+        rgb = fade_background(rgb, mask)
+    return rgb, np.ones(rgb.shape[:2], bool)
+
+
+def _cropped(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(rgb[_grown(mask.any(axis=1)), _grown(mask.any(axis=0))])
+
+
+def _grown(occupied: np.ndarray) -> slice:
+    """What ``crop_to_object`` takes of an axis of which the object occupies a part, (side,) bool."""
+    places = np.flatnonzero(occupied)
+    first, end = places[0], places[-1] + 1
+    spare = MARGIN * (end - first)
+    return slice(max(0, int(first - spare)), int(end + spare))

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The suite of the embedded weights: who is asked what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from clip_seg_ros import resources
+from clip_seg_ros.evaluation.suites.embedded import PhraseExaminer
+from clip_seg_ros.evaluation.suites.embedded_classes import ClassExaminer
+from clip_seg_ros.evaluation.suites.embedded_examples import ExampleExaminer
+from clip_seg_ros.evaluation.suites.embedded_relations import RelationExaminer
+from clip_seg_ros.evaluation.suites.suite import Examiner
+from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.zoo.factory import build_maskclip_pocket, embedded_models
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "phrases": ("clipseg-pocket",),
+    "examples": ("clipseg-pocket",),
+    "relations": ("cris-pocket", "clipseg-pocket"),
+    "classes": ("denseclip-pocket",),
+    "maskclip": ("maskclip-pocket",),
+    "maskclip_vit": ("maskclip-vit-pocket",),
+    "maskclip_plus": ("maskclip-plus-pocket",),
+}
+"""The models that each part asks."""
+KEY_SMOOTHING, PROMPT_DENOISING = 1.0, 0.5
+"""The thresholds of MaskCLIP's authors."""
+
+
+def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, threshold: float = 0.5) -> list[Examiner]:
+    """Makes the examiners of the chosen ``PARTS``, each with its models.
+
+    Args:
+        parts: ``phrases`` and ``examples`` ask CLIPSeg, ``relations`` CRIS and CLIPSeg, ``classes`` DenseCLIP,
+            ``maskclip`` and ``maskclip_vit`` MaskCLIP in all its variants, ``maskclip_plus`` the network that learnt
+            from it.
+        device: as ``resolve_device`` takes it.
+        weights_dir: folder of the weights; ``None`` for the shipped ones.
+        threshold: of CLIPSeg's answers.
+
+    Raises:
+        WeightsError: a weight file is missing or damaged.
+        ValueError: there is no such device.
+    """
+    folder = weights_dir or resources.weights_dir()
+
+    def predictor(name: str) -> Predictor:
+        return Predictor.from_name(name, device, folder)
+
+    makers: dict[str, Callable[[], Examiner]] = {
+        "phrases": lambda: PhraseExaminer(predictor("clipseg-pocket"), threshold),
+        "examples": lambda: ExampleExaminer(predictor("clipseg-pocket"), threshold),
+        "relations": lambda: RelationExaminer(
+            {
+                "cris": (cris := predictor("cris-pocket"), cris.spec.threshold),
+                "clipseg": (predictor("clipseg-pocket"), threshold),
+            }
+        ),
+        "classes": lambda: ClassExaminer({"denseclip": predictor("denseclip-pocket")}),
+        "maskclip": lambda: ClassExaminer(_maskclips(folder, "resnet", device)),
+        "maskclip_vit": lambda: ClassExaminer(_maskclips(folder, "vit", device)),
+        "maskclip_plus": lambda: ClassExaminer({"maskclip_plus": predictor("maskclip-plus-pocket")}),
+    }
+    return [makers[part]() for part in PARTS if part in parts]
+
+
+def parts_there(weights_dir: Path | None) -> list[str]:
+    """The ``PARTS`` whose models all have their weights in a folder; ``None`` for the shipped ones."""
+    there = embedded_models(weights_dir)
+    return [part for part, models in PARTS.items() if set(models) <= set(there)]
+
+
+def _maskclips(folder: Path, tower: Literal["resnet", "vit"], device: str) -> dict[str, Predictor]:
+    """MaskCLIP with its refinements one by one, and its successors."""
+    plain = {"pamr_iterations": 0}
+    smooth, denoised = {"key_smoothing": KEY_SMOOTHING}, {"prompt_denoising": PROMPT_DENOISING}
+    variants: dict[str, dict[str, Any]] = {
+        "plain": plain,
+        "key_smoothing": plain | smooth,
+        "prompt_denoising": plain | denoised,
+        "both": plain | smooth | denoised,
+        "pamr": {},
+        **{variant: plain | {"variant": variant} for variant in ("sclip", "clearclip", "naclip")},
+    }
+    return {
+        f"maskclip.{tower}.{name}": Predictor.from_model(build_maskclip_pocket(folder, tower, **options).eval(), device)
+        for name, options in variants.items()
+    }

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded CRIS: trained on rendered scenes and expressions that relate objects, from the embedded CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clip_seg_ros.data.expressions import expression_words
+from clip_seg_ros.data.tabletop import TabletopScenes
+from clip_seg_ros.models.cris.model import CRIS, CRISConfig
+from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from clip_seg_ros.training.pocket.batches import expression_batch
+from clip_seg_ros.training.pocket.clip import pocket_clip
+from clip_seg_ros.training.pocket.phrases import known_words
+from clip_seg_ros.training.recipes.batch import ExpressionBatch
+from clip_seg_ros.training.recipes.cris import CRISRecipe, CRISSettings
+from clip_seg_ros.training.settings import read_settings
+
+_CONTEXT_LENGTH = 16
+"""The longest expressions have twelve words and marks."""
+_STATE_SCALE = 0.1
+_FIRST_LOGIT = -3.0
+"""An object covers about a twentieth of a picture."""
+
+
+@dataclass(frozen=True)
+class CRISPocketSettings:
+    """The recipe of the embedded CRIS."""
+
+    scenes: int
+    train: CRISSettings
+    phrases: int = 3
+    """Asked of every picture."""
+    scene_px: tuple[int, int] = (192, 256)
+    """(height, width) of the window that is cut out of a scene; both multiples of 32."""
+    plain_share: float = 0.3
+    """Of the phrases, so many name a colour, a kind or both, and relate nothing."""
+    next_to_share: float = 0.0
+    """Of the expressions, so many more say "next to"."""
+    first_scene_px: tuple[int, int] = (128, 160)
+    first_plain_share: float = 0.8
+    fpn_out: tuple[int, int, int] = (96, 128, 256)
+    feed_forward: int = 512
+    detail_channels: int = 32
+    input_px: int = 256
+    """Short side of the pictures in use."""
+    seed: int = 0
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> CRISPocketSettings:
+        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        return read_settings(cls, values, "recipe")
+
+
+def cris_pocket(settings: CRISPocketSettings, scenes: TabletopScenes, clip_path: Path) -> CRISRecipe:
+    """Makes the recipe ready.
+
+    Args:
+        settings: of the recipe.
+        scenes: at least as many as the settings say are needed.
+        clip_path: ``clip_pocket.safetensors``, which the towers begin with.
+
+    Raises:
+        WeightsError: the towers' file is missing or damaged.
+    """
+    s = settings
+    torch.manual_seed(s.seed)
+    model, config = build_cris_pocket(s, clip_path)
+
+    def draw(rng: np.random.Generator) -> ExpressionBatch:
+        return expression_batch(
+            scenes, rng, s.train.batch, s.scene_px, s.phrases, s.plain_share, s.next_to_share
+        ).share()
+
+    def first_draw(rng: np.random.Generator) -> ExpressionBatch:
+        return expression_batch(scenes, rng, s.train.batch, s.first_scene_px, s.phrases, s.first_plain_share).share()
+
+    return CRISRecipe(s.train, model, config, draw, first_draw)
+
+
+def build_cris_pocket(settings: CRISPocketSettings, clip_path: Path) -> tuple[CRIS, dict[str, Any]]:
+    """Builds CRIS on the embedded CLIP, with everything beside it random.
+
+    Returns:
+        The model, and the configuration that ``factory.build_from_config`` builds it from.
+    """
+    words = (*known_words(), *expression_words())
+    clip, clip_config, tokenizer = pocket_clip(clip_path, words, _CONTEXT_LENGTH)
+    spec = InputSpec(settings.input_px, "short_side", 32, IMAGENET_MEAN, IMAGENET_STD)
+    own = CRISConfig(
+        settings.fpn_out,
+        spec,
+        n_layers=3,
+        n_heads=4,
+        feed_forward=settings.feed_forward,
+        dropout=0.0,
+        detail_channels=settings.detail_channels,
+    )
+    model = CRIS("cris_pocket", clip, own, tokenizer)
+    _calm(model)
+    config = {
+        "kind": "cris",
+        "cris": own.to_dict(),
+        "clip": clip_config.to_dict(),
+        "tokenizer": {
+            "kind": "compact",
+            "known_words": list(tokenizer.known_words),
+            "context_length": _CONTEXT_LENGTH,
+        },
+    }
+    return model, config
+
+
+def _calm(model: CRIS) -> None:
+    """Makes the first answers small and mostly "no".
+
+    The embedded CLIP's sentences are vectors of length 25, and every step moves the kernel that is made of them in
+    proportion. As they are, training never left the constant answer.
+    """
+    with torch.no_grad():
+        model.clip.text_projection.mul_(_STATE_SCALE)
+        model.proj.txt.weight.mul_(0.3)
+        model.proj.txt.bias.zero_()
+        model.proj.txt.bias[-1] = _FIRST_LOGIT

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded DenseCLIP: kinds of objects, the table and the floor, from the embedded CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes
+from clip_seg_ros.models.clip.backbone import TextConfig, build_text_tower
+from clip_seg_ros.models.denseclip.backbones import DenseResNet
+from clip_seg_ros.models.denseclip.model import DenseCLIP, DenseCLIPConfig
+from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from clip_seg_ros.training.pocket.batches import class_batch
+from clip_seg_ros.training.pocket.clip import pocket_clip
+from clip_seg_ros.training.recipes.batch import ClassBatch
+from clip_seg_ros.training.recipes.denseclip import DenseCLIPRecipe, DenseCLIPSettings
+from clip_seg_ros.training.settings import read_settings
+
+_NAME_LENGTH, _CONTEXTS = 4, 4
+
+
+@dataclass(frozen=True)
+class DenseCLIPPocketSettings:
+    """The recipe of the embedded DenseCLIP."""
+
+    scenes: int
+    train: DenseCLIPSettings
+    scene_px: tuple[int, int] = (192, 256)
+    """(height, width) of the window that is cut out of a scene; both multiples of 32."""
+    input_px: int = 256
+    """Short side of the pictures in use."""
+    context_aware: bool = True
+    score_map: bool = True
+    """Both as in ``DenseCLIPConfig``, to measure what they give."""
+    seed: int = 0
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> DenseCLIPPocketSettings:
+        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        return read_settings(cls, values, "recipe")
+
+
+def denseclip_pocket(settings: DenseCLIPPocketSettings, scenes: TabletopScenes, clip_path: Path) -> DenseCLIPRecipe:
+    """Makes the recipe ready.
+
+    Args:
+        settings: of the recipe.
+        scenes: at least as many as the settings say are needed.
+        clip_path: ``clip_pocket.safetensors``, which the towers begin with.
+
+    Raises:
+        WeightsError: the towers' file is missing or damaged.
+    """
+    torch.manual_seed(settings.seed)
+    model, config = build_denseclip_pocket(settings, clip_path)
+
+    def draw(rng: np.random.Generator) -> ClassBatch:
+        return class_batch(scenes, rng, settings.train.batch, settings.scene_px).share()
+
+    return DenseCLIPRecipe(settings.train, model, config, draw)
+
+
+def build_denseclip_pocket(settings: DenseCLIPPocketSettings, clip_path: Path) -> tuple[DenseCLIP, dict[str, Any]]:
+    """Builds DenseCLIP on the embedded CLIP, with everything beside it random.
+
+    Returns:
+        The model, and the configuration that ``factory.build_from_config`` builds it from.
+    """
+    length = _NAME_LENGTH + _CONTEXTS
+    clip, clip_config, tokenizer = pocket_clip(clip_path, (), length)
+    text_config = TextConfig(**{**asdict(clip_config.text), "context_length": length})
+    text = build_text_tower(text_config, clip_config.embed_dim, clip_config.quick_gelu)
+    state = {name: value for name, value in clip.state_dict().items() if name in text.state_dict()}
+    # The last places of the table go: contexts and names are shorter than sentences.
+    text.load_state_dict(state | {"positional_embedding": state["positional_embedding"][:length]})
+    spec = InputSpec(settings.input_px, "short_side", 32, IMAGENET_MEAN, IMAGENET_STD)
+    own = DenseCLIPConfig(
+        SEMANTIC_CLASSES,
+        spec,
+        _NAME_LENGTH,
+        _CONTEXTS,
+        context_width=64,
+        context_layers=2,
+        pyramid_channels=64,
+        head_channels=64,
+        context_aware=settings.context_aware,
+        score_map=settings.score_map,
+    )
+    model = DenseCLIP("denseclip_pocket", DenseResNet(clip.visual), text, own, tokenizer)
+    config = {
+        "kind": "denseclip",
+        "denseclip": own.to_dict(),
+        "embed_dim": clip_config.embed_dim,
+        "quick_gelu": clip_config.quick_gelu,
+        "vision": asdict(clip_config.vision),
+        "text": asdict(text_config),
+        "tokenizer": {"kind": "compact", "known_words": list(tokenizer.known_words), "context_length": length},
+    }
+    return model, config

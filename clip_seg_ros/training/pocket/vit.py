@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains a small CLIP with a ViT, whose last block MaskCLIP and its successors read in different ways.
+
+The text tower is that of the embedded CLIP and stays as it is. The image tower begins from nothing:
+
+* *crops*: the class token against phrases, as CLIP learns;
+* *regions*: every patch, read as MaskCLIP reads it, against phrases for what it shows;
+* *teacher*: the same embeddings towards those of the embedded CLIP's ResNet at the same place;
+* *linear*: a head that is thrown away afterwards names the class and colour of every patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes
+from clip_seg_ros.models.checkpoints import save_safetensors, update_sum
+from clip_seg_ros.models.clip import backbone
+from clip_seg_ros.models.clip.vision_taps import ResNetTaps, embed_patches
+from clip_seg_ros.models.maskclip.dense_attention import dense_last_block
+from clip_seg_ros.sim.scene import COLORS
+from clip_seg_ros.training import distributed
+from clip_seg_ros.training.pocket.batches import crop_batch, index_crops, scene_batch
+from clip_seg_ros.training.pocket.clip import pocket_clip
+from clip_seg_ros.training.pocket.contrast import PhraseBank, at_grid, cross_entropy_of_known, mostly_objects
+from clip_seg_ros.training.pocket.phrases import known_words
+from clip_seg_ros.training.recipes.recipe import Normaliser
+from clip_seg_ros.training.runner import Stage
+from clip_seg_ros.training.settings import read_settings
+from clip_seg_ros.zoo.factory import POCKET_SPECS
+
+
+@dataclass(frozen=True)
+class ViTSettings:
+    """The recipe."""
+
+    scenes: int
+    steps: int
+    batch: int = 12
+    crops: int = 24
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    width: int = 160
+    layers: int = 6
+    head_width: int = 32
+    patch: int = 8
+    scene_px: int = 128
+    crop_px: int = 64
+    seed: int = 0
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> ViTSettings:
+        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        return read_settings(cls, values, "recipe")
+
+
+class ViTRecipe(nn.Module):
+    """A CLIP with a new image tower, and the loss of a batch.
+
+    Args:
+        settings: the recipe.
+        scenes: what it learns from.
+        teacher: ``clip_pocket.safetensors``: the text tower, and the ResNet to learn from.
+    """
+
+    def __init__(self, settings: ViTSettings, scenes: TabletopScenes, teacher: Path) -> None:
+        super().__init__()
+        torch.manual_seed(settings.seed)
+        self.settings, self._scenes = settings, scenes
+        self._crops = index_crops(scenes)
+        words = known_words()
+        old, config, self.tokenizer = pocket_clip(teacher, words, 24, output_stride=16)
+        vision = backbone.VisionConfig(
+            settings.layers, settings.width, settings.scene_px, settings.patch, settings.head_width
+        )
+        self.config = replace(config, vision=vision)
+        self.clip = backbone.build_clip(self.config)
+        texts = {name: value for name, value in old.state_dict().items() if not name.startswith("visual.")}
+        self.clip.load_state_dict(texts, strict=False)
+        for name, parameter in self.clip.named_parameters():
+            parameter.requires_grad_(name.startswith("visual."))
+        # Not a module of ours: it is neither trained nor saved.
+        self._teacher = [ResNetTaps(old.visual.eval().requires_grad_(False), [4], grid_stride=16)]
+        self.bank = PhraseBank(self.clip, self.tokenizer)
+        self.linear = nn.Linear(settings.width, len(SEMANTIC_CLASSES) + len(COLORS))
+        self.normalised = Normaliser(POCKET_SPECS["vit"])
+
+    def stages(self) -> list[Stage]:
+        """The one part of the recipe, for a ``Runner``."""
+        s = self.settings
+        return [Stage("vit", s.steps, s.learning_rate, s.weight_decay, self, self.terms, warmup_steps=200)]
+
+    @property
+    def module(self) -> nn.Module:
+        """What the state file keeps."""
+        return self
+
+    def save(self, folder: Path) -> list[Path]:
+        """Writes both towers in half precision, with what ``factory`` builds them from."""
+        if distributed.rank() != 0:
+            return []
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "clip_vit_pocket.safetensors"
+        values = {"clip": self.config.to_dict(), "known_words": list(self.tokenizer.known_words)}
+        save_safetensors(path, self.clip.state_dict(), values, half=True)
+        update_sum(path)
+        return [path]
+
+    def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Draws a batch and returns the terms of its loss."""
+        s, device = self.settings, self.normalised.device
+        self.train()
+        with torch.no_grad():
+            bank = self.bank.draw(rng)
+        batch = scene_batch(self._scenes, rng, s.batch, (s.scene_px, s.scene_px), phrases=0)
+        batch = batch.share().to(device)
+        pixels = self.normalised(batch.pixels)
+        tokens, dense, grid = self._patches(pixels)
+        class_ids, color = at_grid(batch.class_map, grid).flatten(), at_grid(batch.color_map, grid).flatten()
+        kept = mostly_objects(class_ids)
+        terms = {"region": self.bank.loss(dense.flatten(0, 1)[kept], bank, color[kept], class_ids[kept])}
+        classes, colors = self.linear(tokens).flatten(0, 1).split([len(SEMANTIC_CLASSES), len(COLORS)], dim=1)
+        terms["linear"] = 0.5 * (cross_entropy_of_known(classes, class_ids) + cross_entropy_of_known(colors, color))
+        terms["teacher"] = self._teacher_loss(pixels, dense, grid, kept)
+        crops = crop_batch(self._scenes, self._crops, rng, s.crops, s.crop_px).share().to(device)
+        pooled = self._pooled(self.normalised(crops.pixels))
+        terms["crops"] = 0.5 * self.bank.loss(pooled, bank, crops.color, crops.kind)
+        return terms
+
+    def _tokens(self, pixels: torch.Tensor, blocks: int) -> tuple[torch.Tensor, tuple[int, int]]:
+        """Tokens (B, 1 + h * w, C) behind the first ``blocks`` blocks, and the grid."""
+        visual = self.clip.visual
+        grid = (pixels.shape[2] // self.settings.patch, pixels.shape[3] // self.settings.patch)
+        x = visual.ln_pre(embed_patches(visual, pixels, grid))
+        for block in visual.transformer.resblocks[:blocks]:
+            x = block(x)
+        return x, grid
+
+    def _pooled(self, pixels: torch.Tensor) -> torch.Tensor:
+        visual = self.clip.visual
+        return visual.ln_post(self._tokens(pixels, self.settings.layers)[0][:, 0]) @ visual.proj
+
+    def _patches(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int]]:
+        """Patches before the last block (B, h * w, C), their embeddings (B, h * w, D) as MaskCLIP reads them, grid."""
+        visual = self.clip.visual
+        x, grid = self._tokens(pixels, self.settings.layers - 1)
+        dense, _ = dense_last_block(visual.transformer.resblocks[-1], x, grid, "maskclip")
+        return x[:, 1:], visual.ln_post(dense) @ visual.proj, grid
+
+    def _teacher_loss(
+        self, pixels: torch.Tensor, dense: torch.Tensor, grid: tuple[int, int], kept: torch.Tensor
+    ) -> torch.Tensor:
+        """One minus the cosine to the ResNet's embedding of the same place."""
+        taps = self._teacher[0]
+        taps.visual.to(pixels.device)
+        with torch.no_grad():
+            wanted = taps.dense(taps.feature_maps(pixels, 4)[3])
+            wanted = F.interpolate(wanted, size=grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
+        return (1 - F.cosine_similarity(dense.flatten(0, 1)[kept], wanted.flatten(0, 1)[kept], dim=-1)).mean()

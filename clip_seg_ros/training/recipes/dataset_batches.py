@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches out of data sets on disk, for the recipes that also learn from rendered scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from clip_seg_ros.data.samples import ReferringDataset, ReferringSample, SemanticDataset, SemanticSample
+from clip_seg_ros.pipeline.letterbox import mask_to_square
+from clip_seg_ros.training.augment import letterboxed, semantic_view
+from clip_seg_ros.training.recipes.batch import ClassBatch, ExpressionBatch
+from clip_seg_ros.training.recipes.sampling import EpochSampler, SampleLoader
+
+
+class _Batches:
+    """Loads the samples of a batch ahead of the step that asks for it.
+
+    Args:
+        dataset: where they come from.
+        batch: samples a batch, over all processes.
+        side_px: of the squares that the network sees.
+        seed: of the order.
+        threads: that read and augment.
+    """
+
+    def __init__(
+        self, dataset: ReferringDataset | SemanticDataset, batch: int, side_px: int, seed: int, threads: int = 4
+    ) -> None:
+        self._dataset, self._batch, self._side_px, self._seed, self._threads = dataset, batch, side_px, seed, threads
+        self._loader: SampleLoader | None = None
+        self._samples: list = []
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def load(self, number: int) -> None:
+        """Gets batch ``number`` ready: for ``Stage.before_batch``."""
+        if self._loader is None:
+            self._loader = SampleLoader(self, EpochSampler(len(self), self._batch, self._seed), self._threads)
+        self._samples = self._loader.load(number)
+
+
+class LetterboxBatches(_Batches):
+    """Pictures and sentences as CRIS trains: every picture inside a square, nothing else changed."""
+
+    def draw(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[ReferringSample, np.ndarray, np.ndarray, np.ndarray | None]:
+        """Reads one sample: itself; its picture, its mask and what it ignores inside the square."""
+        sample = self._dataset[index]
+        # Whatever an ignored pixel has a part in is as little known.
+        ignored = None if sample.ignored is None else mask_to_square(sample.ignored, self._side_px) > 0
+        return (sample, *letterboxed(sample, self._side_px), ignored)
+
+    def __call__(self, rng: np.random.Generator) -> ExpressionBatch:
+        """This process's share of the batch that was loaded."""
+        samples, pictures, masks, ignored = zip(*self._samples, strict=True)
+        texts = tuple((sample.phrase,) for sample in samples)
+        there = None
+        if any(part is not None for part in ignored):
+            parts = [np.zeros(mask.shape, bool) if part is None else part for part, mask in zip(ignored, masks)]
+            there = torch.from_numpy(np.stack(parts))[:, None]
+        return ExpressionBatch(_pixels(pictures), texts, torch.from_numpy(np.stack(masks))[:, None], there)
+
+
+class SemanticBatches(_Batches):
+    """Labelled pictures as DenseCLIP trains: scaled, cropped, mirrored, recoloured."""
+
+    def draw(self, index: int, rng: np.random.Generator) -> SemanticSample:
+        """Reads and augments one sample."""
+        return semantic_view(self._dataset[index], rng, self._side_px, (4 * self._side_px, self._side_px))
+
+    def __call__(self, rng: np.random.Generator) -> ClassBatch:
+        """This process's share of the batch that was loaded."""
+        labels = torch.from_numpy(np.stack([sample.labels for sample in self._samples]).astype(np.int64))
+        return ClassBatch(_pixels([sample.rgb for sample in self._samples]), labels)
+
+
+def _pixels(pictures: Sequence[np.ndarray]) -> torch.Tensor:
+    """(H, W, 3) uint8 each, to (B, 3, H, W) float32 in 0..1."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded CRIS, DenseCLIP and ViT: what learns, what stays, and that the files are the trained models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from clip_seg_ros.data.expressions import expression_words
+from clip_seg_ros.training import distributed
+from clip_seg_ros.training.pocket.cris import CRISPocketSettings, cris_pocket
+from clip_seg_ros.training.pocket.denseclip import DenseCLIPPocketSettings, denseclip_pocket
+from clip_seg_ros.training.pocket.vit import ViTRecipe, ViTSettings
+from clip_seg_ros.training.recipes.recipe import Recipe
+from clip_seg_ros.training.runner import Runner
+from clip_seg_ros.zoo.factory import build_segmenter
+
+CRIS_VALUES = {
+    "scenes": 12,
+    "train": {"steps": 2, "batch": 2, "first_steps": 2, "dice_weight": 0.5},
+    "phrases": 2,
+    "scene_px": [64, 64],
+    "first_scene_px": [64, 64],
+    "fpn_out": [16, 32, 32],
+    "feed_forward": 32,
+    "input_px": 64,
+}
+DENSECLIP_VALUES = {
+    "scenes": 12,
+    "train": {"steps": 3, "batch": 2, "learning_rate": 1e-3},
+    "scene_px": [64, 64],
+    "input_px": 64,
+}
+VIT_VALUES = {
+    "scenes": 12,
+    "steps": 3,
+    "batch": 2,
+    "crops": 4,
+    "width": 32,
+    "layers": 2,
+    "head_width": 16,
+    "patch": 8,
+    "scene_px": 64,
+    "crop_px": 32,
+}
+
+
+def make(name: str, scenes, folder: Path, **changes) -> Recipe:
+    clip = folder / "clip_pocket.safetensors"
+    if name == "cris-pocket":
+        return cris_pocket(CRISPocketSettings.from_mapping({**CRIS_VALUES, **changes}), scenes, clip)
+    if name == "denseclip-pocket":
+        return denseclip_pocket(DenseCLIPPocketSettings.from_mapping({**DENSECLIP_VALUES, **changes}), scenes, clip)
+    return ViTRecipe(ViTSettings.from_mapping({**VIT_VALUES, **changes}), scenes, clip)
+
+
+def train(recipe: Recipe, folder: Path) -> set[str]:
+    """Trains, and returns the names of the parameters that did not change."""
+    before = {name: value.detach().clone() for name, value in recipe.module.named_parameters()}
+    runner = Runner(recipe.module, folder / "state.pt", 0)
+    for stage in recipe.stages():
+        runner.run(stage)
+    return {name for name, value in recipe.module.named_parameters() if torch.equal(value, before[name])}
+
+
+def answers(model, prompts: list[str]) -> torch.Tensor:
+    pixels = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return model.eval().decode(model.encode_image(pixels), model.encode_text(prompts))
+
+
+def test_cris_learns_in_all_its_parts(few_scenes, pocket_folder, tmp_path: Path) -> None:
+    recipe = make("cris-pocket", few_scenes, pocket_folder)
+    assert [stage.name for stage in recipe.stages()] == ["first", "end to end"]
+    # The temperature of CLIP's own training has no part in CRIS.
+    assert train(recipe, tmp_path) == {"model.clip.logit_scale"}
+    (path,) = recipe.save(tmp_path / "weights")
+    assert path.name == "cris_pocket.safetensors"
+    loaded = build_segmenter("cris-pocket", tmp_path / "weights")
+    prompts = ["the largest cup", "the red ball left of the box"]
+    assert torch.allclose(answers(loaded, prompts), answers(recipe.model, prompts), atol=0.02)
+    assert not any(loaded.unknown_words(word) for word in expression_words())
+
+
+def test_cris_begins_with_small_answers(few_scenes, pocket_folder) -> None:
+    model = make("cris-pocket", few_scenes, pocket_folder).model
+    assert answers(model, ["the cup"]).sigmoid().max() < 0.5
+
+
+@pytest.mark.parametrize("options", [{}, {"context_aware": False}, {"score_map": False}], ids=str)
+def test_denseclip_learns_all_but_its_texts(few_scenes, pocket_folder, tmp_path: Path, options: dict) -> None:
+    recipe = make("denseclip-pocket", few_scenes, pocket_folder, **options)
+    same = train(recipe, tmp_path)
+    texts = {f"model.text_encoder.{name}" for name, _ in recipe.model.text_encoder.named_parameters()}
+    # A bias ahead of a softmax over keys changes nothing.
+    assert texts <= same
+    assert {name for name in same - texts if not name.endswith("k_proj.bias")} == set()
+    (path,) = recipe.save(tmp_path / "weights")
+    loaded = build_segmenter("denseclip-pocket", tmp_path / "weights")
+    names = list(loaded.class_names)
+    assert path.name == "denseclip_pocket.safetensors"
+    assert names[-2:] == ["table", "floor"]
+    assert torch.allclose(answers(loaded, names), answers(recipe.model, names), atol=0.02)
+
+
+def test_the_vit_learns_and_the_texts_stay(few_scenes, pocket_folder, tmp_path: Path) -> None:
+    recipe = make("clip-vit-pocket", few_scenes, pocket_folder)
+    same = train(recipe, tmp_path)
+    assert same == {name for name, _ in recipe.named_parameters() if name.startswith("clip.") and "visual." not in name}
+    (path,) = recipe.save(tmp_path / "weights")
+    assert path.name == "clip_vit_pocket.safetensors"
+    loaded = build_segmenter("maskclip-vit-pocket", tmp_path / "weights")
+    assert answers(loaded, ["red cup", "table"]).isfinite().all()
+    visual = loaded.state_dict()["visual.conv1.weight"]
+    assert torch.allclose(visual, recipe.clip.visual.conv1.weight, atol=1e-3)
+
+
+def test_the_teacher_is_neither_saved_nor_trained(few_scenes, pocket_folder) -> None:
+    recipe = make("clip-vit-pocket", few_scenes, pocket_folder)
+    teacher = recipe._teacher[0].visual
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    own = {id(parameter) for parameter in recipe.parameters()}
+    assert not any(id(parameter) in own for parameter in teacher.parameters())
+
+
+@pytest.mark.parametrize("name", ["cris-pocket", "denseclip-pocket", "clip-vit-pocket"])
+def test_only_the_first_process_writes(few_scenes, pocket_folder, tmp_path: Path, monkeypatch, name: str) -> None:
+    recipe = make(name, few_scenes, pocket_folder)
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    assert recipe.save(tmp_path / "weights") == []
+    assert not (tmp_path / "weights").exists()
