@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before what takes long to import
-    from clip_seg_ros.nodes import early_signals
+    from clip_seg_ros.nodes.life import early_signals
 
     early_signals.end_quietly()
 
@@ -19,18 +19,18 @@ from rclpy.parameter import Parameter
 from clip_seg_ros.commands.hints import HELP, QUIT
 from clip_seg_ros.commands.parser import Command
 from clip_seg_ros.config import OWN, ReferringConfig
-from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
-from clip_seg_ros.nodes.command_notes import note_on, refusal
-from clip_seg_ros.nodes.command_router import example_command
-from clip_seg_ros.nodes.describer import Describer
-from clip_seg_ros.nodes.finder import MAX_SEARCHES, Finder, Search
-from clip_seg_ros.nodes.image_prompts import ImagePrompts
-from clip_seg_ros.nodes.outcome import Outcome
-from clip_seg_ros.nodes.process import run_node
-from clip_seg_ros.nodes.results import Result, ResultTopics, publish
-from clip_seg_ros.nodes.segment_service import SegmentService
+from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
+from clip_seg_ros.nodes.camera.target_frame import TargetFrame
+from clip_seg_ros.nodes.life.command_notes import note_on, refusal
+from clip_seg_ros.nodes.life.command_router import example_command
+from clip_seg_ros.nodes.life.process import run_node
+from clip_seg_ros.nodes.outputs.outcome import Outcome
+from clip_seg_ros.nodes.outputs.results import Result, ResultTopics, publish
 from clip_seg_ros.nodes.segmentation_node import THREADS, SegmentationNode
-from clip_seg_ros.nodes.target_frame import TargetFrame
+from clip_seg_ros.nodes.services.describer import Describer
+from clip_seg_ros.nodes.services.finder import MAX_SEARCHES, Finder, Search
+from clip_seg_ros.nodes.services.image_prompts import ImagePrompts
+from clip_seg_ros.nodes.services.segment_service import SegmentService
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
 from clip_seg_ros.pipeline.space.localization import measure
 from clip_seg_ros.types import ProbabilityMaps

@@ -17,20 +17,20 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from clip_seg_ros.commands.parser import Command
 from clip_seg_ros.config import SegmentationConfig
-from clip_seg_ros.nodes import image_decoding
-from clip_seg_ros.nodes.answering_services import OpenCalls
-from clip_seg_ros.nodes.camera_input import CameraInput, CameraJob
-from clip_seg_ros.nodes.command_router import CommandRouter
-from clip_seg_ros.nodes.faults import FaultLog
-from clip_seg_ros.nodes.health import Health, Spent
-from clip_seg_ros.nodes.input_watch import InputWatch
-from clip_seg_ros.nodes.log_limits import BoundedLogs
-from clip_seg_ros.nodes.model_switch import ModelSwitch
-from clip_seg_ros.nodes.parameters import ConfigParameters
-from clip_seg_ros.nodes.rate_limit import RateLimit
-from clip_seg_ros.nodes.rclpy_internals import guard_transitions
-from clip_seg_ros.nodes.statuses import StatusTopic
-from clip_seg_ros.nodes.subscription_thread import SubscriptionThread, own_thread_group
+from clip_seg_ros.nodes.camera import image_decoding
+from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
+from clip_seg_ros.nodes.camera.input_watch import InputWatch
+from clip_seg_ros.nodes.camera.rate_limit import RateLimit
+from clip_seg_ros.nodes.camera.subscription_thread import SubscriptionThread, own_thread_group
+from clip_seg_ros.nodes.life.command_router import CommandRouter
+from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.nodes.life.health import Health, Spent
+from clip_seg_ros.nodes.life.log_limits import BoundedLogs
+from clip_seg_ros.nodes.life.model_switch import ModelSwitch
+from clip_seg_ros.nodes.life.parameters import ConfigParameters
+from clip_seg_ros.nodes.life.rclpy_internals import guard_transitions
+from clip_seg_ros.nodes.outputs.statuses import StatusTopic
+from clip_seg_ros.nodes.services.answering_services import OpenCalls
 from clip_seg_ros.pipeline.latest_worker import LatestWorker
 from clip_seg_ros.pipeline.memory import SizeWatch
 

@@ -39,7 +39,7 @@ TRANSPORTS = {"shared_memory": "shared memory", "default": "Fast DDS's own"}
 WARM_UP_S = 2.0
 START_S = 180.0
 """How long the processes may take to start and to draw what the camera plays."""
-# What the node logs of each image (``nodes/health.py``).
+# What the node logs of each image (``nodes/life/health.py``).
 _LOGGED = re.compile(
     r"image (\d+): (\S+) ms to arrive, (\S+) ms waiting, (\S+) ms in the model, .* (\d+) images received"
 )
@@ -172,7 +172,7 @@ def measure(args: argparse.Namespace, names: Sequence[str], transport: str) -> t
         _start_node_and_camera(children, args, names)
         observer = children.start(
             "bench_observer",
-            "clip_seg_ros.nodes.bench_observer",
+            "clip_seg_ros.nodes.observers.bench_observer",
             ["--command", args.command, "--warm-up", str(WARM_UP_S), "--seconds", str(args.seconds)],
             talks=True,
         )
@@ -191,7 +191,7 @@ def _start_node_and_camera(children: ChildProcesses, args: argparse.Namespace, n
     camera = {"required": list(names) or [""], "rate_hz": args.rate}
     for name, module, file, values, more in (
         ("referring", "referring", "referring", node, ["--log-level", "clip_seg.referring:=debug"]),
-        ("bench_camera", "bench_camera", "sim_camera", camera, []),
+        ("bench_camera", "observers.bench_camera", "sim_camera", camera, []),
     ):
         arguments = ["--ros-args", "--params-file", str(config / f"{file}.yaml"), *more]
         for key, value in values.items():

@@ -140,7 +140,7 @@ class _Session:
             ["--ros-args", "--params-file", str(config / "referring.yaml")],
         )
         self._children.start("sim_camera", "clip_seg_ros.nodes.sim_camera", arguments)
-        self._observer = self._children.start("demo_observer", "clip_seg_ros.nodes.demo_observer", talks=True)
+        self._observer = self._children.start("demo_observer", "clip_seg_ros.nodes.observers.demo_observer", talks=True)
         threading.Thread(target=self._read, args=(self._observer.stdout,), daemon=True).start()
         self._reply("the processes to start")
 

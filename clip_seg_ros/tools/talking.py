@@ -57,7 +57,7 @@ def seconds(text: str) -> float:
 
 
 class Talk:
-    """The process ``nodes.talker`` for as long as a block lasts, and its events.
+    """The process ``nodes.observers.talker`` for as long as a block lasts, and its events.
 
     Args:
         what: The command that needs it, for the message where there is no ROS.
@@ -75,7 +75,7 @@ class Talk:
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def __enter__(self) -> Talk:
-        child = self._children.start("talker", "clip_seg_ros.nodes.talker", self._arguments, talks=True)
+        child = self._children.start("talker", "clip_seg_ros.nodes.observers.talker", self._arguments, talks=True)
         threading.Thread(target=self._read, args=(child.stdout,), daemon=True).start()
         return self
 

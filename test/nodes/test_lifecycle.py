@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image
 
 from clip_seg_ros import resources
 from clip_seg_ros.msg import CommandStatus
-from clip_seg_ros.nodes.conversions import fill_image
+from clip_seg_ros.nodes.camera.conversions import fill_image
 from ros_harness import Camera, NodeProcess, SemanticWatcher, wait_until
 
 TOPIC = "/managed/image"

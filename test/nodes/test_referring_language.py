@@ -6,7 +6,7 @@ import pytest
 from sensor_msgs.msg import Image
 
 from clip_seg_ros.msg import CommandStatus
-from clip_seg_ros.nodes.conversions import fill_image
+from clip_seg_ros.nodes.camera.conversions import fill_image
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
 from ros_harness import Camera, Stream, running_referring, wait_until

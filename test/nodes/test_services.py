@@ -12,7 +12,7 @@ from std_msgs.msg import Header
 
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.msg import CommandStatus
-from clip_seg_ros.nodes.conversions import fill_image
+from clip_seg_ros.nodes.camera.conversions import fill_image
 from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
 from ros_harness import Camera, NodeProcess, Stream, Watcher, pixels_of, wait_until
 

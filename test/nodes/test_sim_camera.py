@@ -8,8 +8,8 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
 
 from clip_seg_ros.msg import SegmentedObjectArray
-from clip_seg_ros.nodes.conversions import camera_info_to_intrinsics, depth_to_metres, image_to_rgb
-from clip_seg_ros.nodes.qos import COMPANION_INPUT, RELIABLE
+from clip_seg_ros.nodes.camera.conversions import camera_info_to_intrinsics, depth_to_metres, image_to_rgb
+from clip_seg_ros.nodes.camera.qos import COMPANION_INPUT, RELIABLE
 from ros_harness import NodeProcess, wait_until
 
 TOPICS = {

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One camera's topics: colour images, and the depth and the lens that belong to them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from rclpy.callback_groups import CallbackGroup
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from clip_seg_ros.config import CameraTopics
+from clip_seg_ros.nodes.camera.companions import StampedBuffer, is_near
+from clip_seg_ros.nodes.camera.conversions import (
+    ConversionError,
+    camera_info_to_intrinsics,
+    compressed_depth_to_metres,
+    compressed_to_rgb,
+    depth_to_metres,
+    image_to_rgb,
+)
+from clip_seg_ros.nodes.camera.qos import COMPANION_INPUT, IMAGE_INPUT
+from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.types import CameraFrame, CameraIntrinsics
+
+AnyImage: TypeAlias = Image | CompressedImage
+
+MAX_MESSAGE_BYTES = 2**27
+"""Of one image; several are kept until their depth comes."""
+MAX_KEPT_BYTES = 2**28
+"""Of the colour images that are kept, beside the newest."""
+SILENCE_S = 5.0
+"""A camera that sends nothing for so long is taken for dead."""
+
+
+@dataclass
+class CameraJob:
+    """One colour image, and its depth image once both are there."""
+
+    camera: CameraInput
+    image: AnyImage
+    depth: AnyImage | None = None
+    came_s: float = field(default_factory=time.monotonic)
+    """When it came, by the clock that only ever goes on."""
+
+    @property
+    def stamp_ns(self) -> int:
+        return stamp_ns(self.image.header)
+
+
+@dataclass(frozen=True)
+class Input:
+    """A subscription, and all that a person needs to hear if nothing comes."""
+
+    topic: str
+    kind: type
+    qos: QoSProfile
+    subscription: Subscription = field(repr=False)
+
+
+class CameraInput:
+    """Subscribes to a camera and makes a ``CameraJob`` of every image.
+
+    Callbacks only keep messages; ``frame`` decodes them, on the worker's thread.
+
+    Args:
+        node: Whose subscriptions they are.
+        topics: The camera's.
+        transport: "raw" or "compressed", of the colour images.
+        tolerance_s: Says how far the stamps of colour and depth may differ at the moment.
+        rectified: Says whether the images are rectified.
+        faults: Where what is wrong with the messages is told.
+        on_job: Called with every image, on the thread that serves the subscriptions.
+        group: Of the callbacks.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        topics: CameraTopics,
+        transport: str,
+        tolerance_s: Callable[[], float],
+        rectified: Callable[[], bool],
+        faults: FaultLog,
+        on_job: Callable[[CameraJob], None],
+        group: CallbackGroup | None = None,
+    ) -> None:
+        self.topics = topics
+        self.name = topics.name
+        self.arrived_s = -math.inf
+        """When the last image came, by ``time.monotonic``: a simulation's clock may stand still."""
+        self.received = 0
+        self._node, self._faults, self._tolerance_s, self._on_job = node, faults, tolerance_s, on_job
+        self._rectified = rectified
+        self._depth_images: StampedBuffer[AnyImage] = StampedBuffer()
+        # Images whose depth may come later; the one being worked on is among them for as long as that can take.
+        self._jobs: deque[CameraJob] = deque(maxlen=8)
+        self._camera_info: CameraInfo | None = None
+        self._group = group
+        self.inputs: list[Input] = []
+        compressed = transport == "compressed"
+        topic = topics.image + ("/compressed" if compressed and not topics.image.endswith("/compressed") else "")
+        kind = CompressedImage if compressed or topic.endswith("/compressed") else Image
+        self._subscribe(topic, kind, IMAGE_INPUT, self._on_image)
+        self.image_topic = self.inputs[0].topic
+        self._depth_topic = None
+        if topics.depth and topics.camera_info:
+            kind = CompressedImage if topics.depth.endswith("/compressedDepth") else Image
+            self._subscribe(topics.depth, kind, COMPANION_INPUT, self._on_depth)
+            self._depth_topic = self.inputs[-1].topic
+            self._subscribe(topics.camera_info, CameraInfo, COMPANION_INPUT, self._on_camera_info)
+
+    def _subscribe(self, topic: str, kind: type, qos: QoSProfile, callback: Callable) -> None:
+        subscription = self._node.create_subscription(
+            kind,
+            topic,
+            callback,
+            qos,
+            callback_group=self._group,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self.inputs.append(Input(subscription.topic_name, kind, subscription.qos_profile, subscription))
+
+    def close(self) -> None:
+        """Ends the subscriptions."""
+        for each in self.inputs:
+            self._node.destroy_subscription(each.subscription)
+        self.inputs = []
+        # Its images hold on to it and it to them: without this they would wait for Python's collector.
+        self._jobs.clear()
+        self._depth_images.clear()
+
+    def is_alive(self) -> bool:
+        """Whether an image came within the last ``SILENCE_S``."""
+        return time.monotonic() - self.arrived_s < SILENCE_S
+
+    def source(self, what: str) -> str:
+        """How faults call ``what`` of this camera."""
+        return f"{self.name} {what}" if self.name else what
+
+    # On the thread that serves the subscriptions.
+
+    def _on_image(self, message: AnyImage) -> None:
+        self.arrived_s = time.monotonic()
+        self.received += 1
+        if not self._is_bearable(message, "image"):
+            return
+        # Matched as they come and not after the inference, which can outlast any buffer.
+        job = CameraJob(self, message, self._depth_images.peek(stamp_ns(message.header), self._tolerance_s()))
+        self._jobs.append(job)
+        while len(self._jobs) > 1 and sum(len(each.image.data) for each in self._jobs) > MAX_KEPT_BYTES:
+            self._jobs.popleft()
+        self._on_job(job)
+
+    def _is_bearable(self, message: AnyImage, what: str) -> bool:
+        """Tells of a message that is too large to be kept, whatever it says it holds."""
+        got = len(message.data)
+        if got > MAX_MESSAGE_BYTES:
+            fault = f"a message of {got:,} bytes is too large, {MAX_MESSAGE_BYTES:,} are taken: send smaller images"
+            self._faults.report(self.source(what), "bytes", fault)
+        return got <= MAX_MESSAGE_BYTES
+
+    def _on_depth(self, message: AnyImage) -> None:
+        if not self._is_bearable(message, "depth"):
+            return
+        came_ns = stamp_ns(message.header)
+        self._depth_images.add(came_ns, message)
+        for job in list(self._jobs):
+            if not is_near(job.stamp_ns, came_ns, self._tolerance_s()):
+                continue
+            # A fast camera's neighbouring image may be within the tolerance too: the nearest one wins.
+            if job.depth is None or abs(came_ns - job.stamp_ns) < abs(stamp_ns(job.depth.header) - job.stamp_ns):
+                job.depth = message
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._camera_info = message
+
+    # On the worker's thread.
+
+    def rgb(self, job: CameraJob) -> np.ndarray | None:
+        """The image of a job, (H, W, 3) uint8; ``None`` where it cannot be read, which the faults then tell."""
+        read = compressed_to_rgb if isinstance(job.image, CompressedImage) else image_to_rgb
+        try:
+            return read(job.image)
+        except ConversionError as error:
+            self._faults.report(self.source("image"), error.fault, str(error))
+            return None
+
+    def frame(self, job: CameraJob, rgb: np.ndarray) -> CameraFrame:
+        """The image of a job with its depth and its lens, as far as they are there and fit."""
+        header, size = job.image.header, rgb.shape[:2]
+        depth_m = self._depth_of(job, size)
+        intrinsics = self._intrinsics_of(size) if depth_m is not None else None
+        return CameraFrame(rgb, job.stamp_ns, header.frame_id, depth_m=depth_m, intrinsics=intrinsics)
+
+    def _depth_of(self, job: CameraJob, size: tuple[int, int]) -> np.ndarray | None:
+        """(H, W) float32 metres that belong to the colour image, or ``None``."""
+        if self._depth_topic is None:
+            return None
+        source, tolerance_s = self.source("depth"), self._tolerance_s()
+        expected = self._node.count_publishers(self._depth_topic) > 0
+        match = job.depth or self._depth_images.nearest(job.stamp_ns, tolerance_s, expected)
+        if match is None:
+            if expected:
+                fault = f"no depth image within {tolerance_s:g} s of the colour image: no positions"
+                self._faults.report(source, "unmatched", fault)
+            return None
+        read = compressed_depth_to_metres if isinstance(match, CompressedImage) else depth_to_metres
+        try:
+            depth_m = read(match)
+        except ConversionError as error:
+            self._faults.report(source, error.fault, f"{error}: no positions")
+            return None
+        if depth_m.shape != size:
+            self._faults.report(source, "size", _size_fault("the depth image", depth_m.shape, size))
+            return None
+        self._faults.clear(source)
+        return depth_m
+
+    def _intrinsics_of(self, size: tuple[int, int]) -> CameraIntrinsics | None:
+        source, info = self.source("camera_info"), self._camera_info
+        if info is None:
+            self._faults.report(source, "none", "there is a depth camera, but no camera_info: no positions")
+            return None
+        try:
+            intrinsics = camera_info_to_intrinsics(info, self._rectified())
+        except ConversionError as error:
+            self._faults.report(source, error.fault, f"{error}: no positions")
+            return None
+        if (intrinsics.height, intrinsics.width) != size:
+            fault = _size_fault("camera_info", (intrinsics.height, intrinsics.width), size)
+            self._faults.report(source, "size", fault)
+            return None
+        self._faults.clear(source)
+        self._doubt_distortion(intrinsics)
+        return intrinsics
+
+    def _doubt_distortion(self, intrinsics: CameraIntrinsics) -> None:
+        """Tells where the name of an image that is taken for a raw one says that it is none."""
+        source = self.source("rectified")
+        if intrinsics.distortion and "/image_rect" in self.image_topic:
+            fault = (
+                f"{self.image_topic} sounds rectified, but the distortion in camera_info is undone: "
+                "set the parameter rectified if it is"
+            )
+            self._faults.report(source, "name", fault)
+        else:
+            self._faults.clear(source)
+
+
+def stamp_ns(header: Header) -> int:
+    """The stamp of a header in nanoseconds."""
+    return Time.from_msg(header.stamp).nanoseconds
+
+
+def _size_fault(what: str, size: tuple[int, int], wanted: tuple[int, int]) -> str:
+    return (
+        f"{what} is {size[1]}x{size[0]}, the colour image {wanted[1]}x{wanted[0]}; they must be aligned: no positions"
+    )

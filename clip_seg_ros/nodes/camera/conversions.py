@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between ``sensor_msgs`` fields and arrays.
+
+The functions read messages by their fields, so that they work on anything shaped like ``sensor_msgs/Image``,
+``sensor_msgs/CompressedImage`` and ``sensor_msgs/CameraInfo``.
+"""
+
+from __future__ import annotations
+
+import array
+import math
+import struct
+import sys
+from collections.abc import Collection
+from typing import Any
+
+import cv2
+import numpy as np
+
+from clip_seg_ros.nodes.camera.image_decoding import (
+    LIBRARY_ENCODINGS,
+    PLANAR_ENCODINGS,
+    ConversionError,
+    pixel_rows,
+    planar_to_rgb,
+    require_size,
+    samples,
+    samples_to_rgb,
+    to_8_bits,
+    with_library,
+)
+from clip_seg_ros.nodes.camera.picture_size import JPEG, PNG, picture_size
+from clip_seg_ros.types import CameraIntrinsics
+
+# encoding -> (channels, how OpenCV calls the way to RGB); those that name no colours have OpenCV's order
+_PLAIN_ENCODINGS: dict[str, tuple[int, int | None]] = {
+    "rgb8": (3, None),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "mono8": (1, cv2.COLOR_GRAY2RGB),
+    "8UC1": (1, cv2.COLOR_GRAY2RGB),
+    "8UC3": (3, cv2.COLOR_BGR2RGB),
+    "8UC4": (4, cv2.COLOR_BGRA2RGB),
+}
+COLOR_ENCODINGS = (*_PLAIN_ENCODINGS, *LIBRARY_ENCODINGS, *PLANAR_ENCODINGS)
+# encoding -> (numpy type without byte order, metres per unit)
+DEPTH_ENCODINGS: dict[str, tuple[str, float]] = {"16UC1": ("u2", 0.001), "32FC1": ("f4", 1.0)}
+
+# encoding -> numpy type of a channel, for what we publish
+_WRITTEN_TYPES = {"rgb8": "u1", "mono8": "u1", "8UC1": "u1", "16UC1": "u2", "32FC1": "f4"}
+
+# What compressed_depth_image_transport puts before the picture: a format and its quantisation's A and B.
+_DEPTH_HEADER = struct.Struct("<iff")
+_JPEG_QUALITY = 90
+_SCAN_START, _IMAGE_END = b"\xff\xda", b"\xff\xd9"
+
+# The models whose coefficients have the order of OpenCV, and how many of those there can be.
+_DISTORTION_MODELS = ("plumb_bob", "rational_polynomial")
+_DISTORTION_COUNTS = (4, 5, 8)
+_RECTIFY = "Positions need a rectified image then, and the parameter rectified"
+
+
+def image_to_rgb(message: Any) -> np.ndarray:
+    """Reads a colour or grey image as (H, W, 3) uint8 RGB, contiguous; it may share the message's memory.
+
+    16 bits become 8 by value * 255 / 65535, rounded. So 16UC1 is read as grey over the full range, and a depth image
+    in millimetres looks almost black. YUV is that of BT.601 with Y in 16..235; Bayer mosaics are interpolated
+    bilinearly.
+
+    Raises:
+        ConversionError: An encoding other than ``COLOR_ENCODINGS``, an empty image, a size that the encoding does not
+            allow, rows that do not fit the data, or a library that is missing.
+    """
+    encoding = message.encoding
+    _require_known(COLOR_ENCODINGS, encoding)
+    if encoding in PLANAR_ENCODINGS:
+        return planar_to_rgb(message)
+    if encoding in LIBRARY_ENCODINGS:
+        return with_library(message)
+    channels, conversion = _PLAIN_ENCODINGS[encoding]
+    pixels = pixel_rows(message, channels).reshape(message.height, message.width, channels)
+    # OpenCV steps over a padding itself, and is 20 times as fast as numpy, which moves byte by byte.
+    return np.ascontiguousarray(pixels) if conversion is None else cv2.cvtColor(pixels, conversion)
+
+
+def compressed_to_rgb(message: Any) -> np.ndarray:
+    """Reads a ``sensor_msgs/CompressedImage`` of JPEG or PNG as (H, W, 3) uint8 RGB; 16 bits as ``image_to_rgb`` does.
+
+    ``format`` is "jpeg", "png" or what compressed_image_transport writes, such as "rgb8; jpeg compressed bgr8". Only
+    the data say which of the two it is. A picture "compressed rgb8" has red and blue swapped, and one of a "bayer_..."
+    image with a single channel holds the mosaic. An orientation that EXIF names is not applied: pixels stay where
+    camera_info has them.
+
+    Raises:
+        ConversionError: A depth image, data that are no JPEG or PNG, or truncated or broken data.
+    """
+    original, _, compression = message.format.partition(";")
+    if "compressedDepth" in compression:
+        raise ConversionError(
+            f"format {message.format}",
+            f"a picture of format {message.format!r} holds depth, not colour: "
+            "use the compressed topic of a colour image",
+        )
+    pixels = _decoded(bytes(message.data), message.format)
+    original = original.strip()
+    if original.startswith("bayer_") and original in LIBRARY_ENCODINGS and pixels.ndim == 2:
+        bits = 8 * pixels.itemsize
+        return samples_to_rgb(pixels, f"{original.rstrip('0123456789')}{bits}")
+    if pixels.dtype == np.uint16:
+        pixels = to_8_bits(pixels)
+    if pixels.ndim == 2:
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    if "compressed rgb" in compression:
+        return np.ascontiguousarray(pixels[:, :, :3])
+    return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def depth_to_metres(message: Any) -> np.ndarray:
+    """Reads a depth image as (H, W) float32 metres, NaN where the sensor saw nothing (0, negative or not finite).
+
+    Raises:
+        ConversionError: An encoding other than ``DEPTH_ENCODINGS``, an empty image, or rows that do not fit the data.
+    """
+    _require_known(DEPTH_ENCODINGS, message.encoding)
+    kind, metres_per_unit = DEPTH_ENCODINGS[message.encoding]
+    # A sender's bits may be a signalling NaN, of which NumPy would warn; it is no distance like all others.
+    with np.errstate(invalid="ignore", over="ignore"):
+        depth_m = samples(message, kind).astype(np.float32)
+        depth_m *= np.float32(metres_per_unit)
+    return _without_absent(depth_m)
+
+
+def compressed_depth_to_metres(message: Any) -> np.ndarray:
+    """Reads what compressed_depth_image_transport publishes as (H, W) float32 metres, NaN where nothing was seen.
+
+    ``format`` is "16UC1; compressedDepth" or "32FC1; compressedDepth", with or without " png" behind it. 12 bytes come
+    before the PNG: an int32 and the floats A and B. The PNG of 16UC1 holds millimetres; that of 32FC1 holds v = A /
+    depth + B, cut to 16 bits, with 0 for no depth.
+
+    Raises:
+        ConversionError: Another format, such as "compressedDepth rvl", or truncated or broken data.
+    """
+    original, _, compression = (part.strip() for part in message.format.partition(";"))
+    if original not in DEPTH_ENCODINGS or compression not in ("compressedDepth", "compressedDepth png"):
+        raise ConversionError(
+            f"format {message.format}",
+            f"unknown format {message.format!r} of compressed depth; accepted: 16UC1; compressedDepth png, "
+            "32FC1; compressedDepth png",
+        )
+    data = bytes(message.data)
+    values = _decoded(data[_DEPTH_HEADER.size :], message.format)
+    if values.ndim != 2 or values.dtype != np.uint16:
+        raise ConversionError(
+            "data", f"compressed depth is a PNG of one channel with 16 bits, got {values.shape} {values.dtype}"
+        )
+    if original == "16UC1":
+        return _without_absent(values.astype(np.float32) * np.float32(0.001))
+    _, a, b = _DEPTH_HEADER.unpack_from(data)
+    if not (math.isfinite(a) and math.isfinite(b) and a > 0):
+        raise ConversionError(
+            "data", f"the quantisation of compressed depth has A > 0 and a finite B, got A={a}, B={b}"
+        )
+    with np.errstate(divide="ignore"):
+        depth_m = np.float32(a) / (values.astype(np.float32) - np.float32(b))
+    depth_m[values == 0] = np.nan
+    return _without_absent(depth_m)
+
+
+def camera_info_to_intrinsics(message: Any, rectified: bool = False) -> CameraIntrinsics:
+    """Reads the pinhole part and the distortion of the lens from a ``sensor_msgs/CameraInfo``.
+
+    A raw image has those of ``k`` and ``d``. A rectified image has those of the left 3x3 of ``p`` and no distortion,
+    whatever ``d`` says: image_proc publishes rectified images beside the camera_info of the raw ones.
+
+    ``k`` and ``p`` describe the camera at full resolution. An image of a region of interest begins at ``roi.x_offset``,
+    ``roi.y_offset``, so these are taken off cx and cy; then ``binning_x`` and ``binning_y`` divide fx and cx, fy and
+    cy, and the size, as in image_geometry. The returned width and height are those of the image.
+
+    Args:
+        message: The camera_info.
+        rectified: Whether the image that it is for is rectified.
+
+    Raises:
+        ConversionError: An uncalibrated camera (focal lengths of zero), a size of zero, or, of a raw image, a lens
+            whose distortion is neither plumb_bob nor rational_polynomial.
+    """
+    roi = message.roi
+    # (fx, cx, fy, cy) from 3 rows of 4 or of 3 columns.
+    fx, cx, fy, cy = (message.p[at] for at in (0, 2, 5, 6)) if rectified else (message.k[at] for at in (0, 2, 4, 5))
+    # In binning and in the size of the region, 0 stands for none.
+    binning_x, binning_y = max(1, int(message.binning_x)), max(1, int(message.binning_y))
+    distortion = () if rectified else _distortion(message)
+    try:
+        return CameraIntrinsics(
+            fx=fx / binning_x,
+            fy=fy / binning_y,
+            cx=(cx - roi.x_offset) / binning_x,
+            cy=(cy - roi.y_offset) / binning_y,
+            width=int(roi.width or message.width) // binning_x,
+            height=int(roi.height or message.height) // binning_y,
+            distortion=distortion,
+        )
+    except ValueError as error:
+        part = "P" if rectified else "K"
+        raise ConversionError("uncalibrated", f"{part} of camera_info describes no camera: {error}") from error
+
+
+def fill_image(message: Any, pixels: np.ndarray, encoding: str) -> Any:
+    """Writes ``pixels`` (H, W) or (H, W, C) into a ``sensor_msgs/Image`` and returns it; the header is left alone.
+
+    Raises:
+        ValueError: the type of ``pixels`` is not that of the encoding.
+    """
+    if pixels.dtype != np.dtype(_WRITTEN_TYPES[encoding]):
+        raise ValueError(f"an image of {encoding} cannot hold {pixels.dtype}")
+    message.height, message.width = pixels.shape[:2]
+    message.encoding = encoding
+    message.is_bigendian = sys.byteorder == "big"
+    message.step = pixels.nbytes // pixels.shape[0]
+    message.data = byte_array(pixels)
+    return message
+
+
+def fill_compressed(message: Any, pixels: np.ndarray, encoding: str) -> Any:
+    """Writes ``pixels`` into a ``sensor_msgs/CompressedImage`` and returns it; the header is left alone.
+
+    Its format is worded as image_transport words it, whose subscribers read it.
+
+    Args:
+        message: The message to fill.
+        pixels: (H, W, 3) uint8 RGB, which becomes a JPEG, or (H, W) uint8, which becomes a PNG.
+        encoding: "rgb8" or "mono8" accordingly.
+
+    Raises:
+        ValueError: Another encoding.
+    """
+    if encoding == "rgb8":
+        quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), quality)
+        message.format = "rgb8; jpeg compressed bgr8"
+    elif encoding == "mono8":
+        # A mask has few edges: the lowest level makes it small enough, and is the fastest.
+        _, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        message.format = "mono8; png compressed "
+    else:
+        raise ValueError(f"there is no compressed form of {encoding}: use rgb8 or mono8")
+    message.data = byte_array(data)
+    return message
+
+
+def byte_array(values: np.ndarray) -> array.array:
+    """The bytes of ``values``, of any shape and type, as the data of a message."""
+    # rclpy takes an array.array as it is, while it checks a list or a numpy array element by element. Filled like this
+    # the values are copied once; array.array("B", values.tobytes()) copies them twice and takes twenty times as long.
+    data = array.array("B")
+    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+    return data
+
+
+def metres_to_millimetres(depth_m: np.ndarray) -> np.ndarray:
+    """Turns metres into the units of 16UC1: (H, W) uint16 millimetres, 0 where absent or beyond 65.535 m."""
+    millimetres = np.rint(np.nan_to_num(depth_m, nan=0.0, posinf=0.0, neginf=0.0) * 1000.0)
+    millimetres[(millimetres < 0) | (millimetres > np.iinfo(np.uint16).max)] = 0
+    return millimetres.astype(np.uint16)
+
+
+def _require_known(encodings: Collection[str], encoding: str) -> None:
+    if encoding not in encodings:
+        accepted = ", ".join(encodings)
+        raise ConversionError(f"encoding {encoding}", f"unknown encoding {encoding!r}; accepted: {accepted}")
+
+
+def _without_absent(depth_m: np.ndarray) -> np.ndarray:
+    """Puts NaN, in place, where ``depth_m`` is no distance; returns it."""
+    depth_m[~(np.isfinite(depth_m) & (depth_m > 0))] = np.nan
+    return depth_m
+
+
+def _decoded(data: bytes, format: str) -> np.ndarray:
+    """(H, W), (H, W, 3) BGR or (H, W, 4) BGRA, uint8 or uint16, from a JPEG or PNG."""
+    if not data.startswith((JPEG, PNG)):
+        raise ConversionError("data", f"the data of a picture of format {format!r} are neither JPEG nor PNG")
+    size = picture_size(data)
+    if size is not None:
+        require_size(*size)
+    # Older OpenCVs make a grey half of a missing one. Within a scan these two bytes can only be the end of the image.
+    cut = data.startswith(JPEG) and data.rfind(_IMAGE_END) < data.rfind(_SCAN_START)
+    try:
+        pixels = None if cut else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # a size beyond all memory
+        pixels = None
+    if pixels is None:
+        raise ConversionError(
+            "data", f"the {len(data)} bytes of a picture of format {format!r} are truncated or broken"
+        )
+    return pixels
+
+
+def _distortion(message: Any) -> tuple[float, ...]:
+    """The coefficients in OpenCV's order, empty where the lens has none."""
+    model, coefficients = message.distortion_model, tuple(float(value) for value in message.d)
+    known = model in _DISTORTION_MODELS
+    if (known or not model) and not any(coefficients):
+        return ()
+    if not known:
+        raise ConversionError(
+            f"distortion {model}",
+            f"unknown distortion model {model!r}; accepted: {', '.join(_DISTORTION_MODELS)}. {_RECTIFY}",
+        )
+    # Some drivers send all 12 or 14 that OpenCV has places for; those of a thin prism and a tilted sensor are then 0.
+    most = max(_DISTORTION_COUNTS)
+    if not any(coefficients[most:]):
+        coefficients = coefficients[:most]
+    if len(coefficients) not in _DISTORTION_COUNTS:
+        raise ConversionError(
+            "distortion size",
+            f"a distortion of {model} has {', '.join(map(str, _DISTORTION_COUNTS))} coefficients, "
+            f"got {len(coefficients)}. {_RECTIFY}",
+        )
+    return coefficients

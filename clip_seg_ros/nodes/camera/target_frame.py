@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Positions in a frame of the user's choice, by tf2 at the stamp of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.time import Time
+from std_msgs.msg import Header
+
+from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.types import ObjectRegion, OrientedBox
+
+_PATIENCE_S = 0.05
+"""A transform is often a little later than the image."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Takes points of one frame to another."""
+
+    frame_id: str
+    """Where it takes them."""
+    rotation_xyzw: tuple[float, float, float, float]
+    translation_m: tuple[float, float, float]
+
+    def points(self, points_m: np.ndarray) -> np.ndarray:
+        """(N, 3) metres -> (N, 3) float32 metres."""
+        moved = points_m @ _matrix(self.rotation_xyzw).T + np.asarray(self.translation_m)
+        return moved.astype(np.float32)
+
+    def region(self, region: ObjectRegion) -> ObjectRegion:
+        """A region with its position and its box moved."""
+        if region.position_m is None:
+            return region
+        box = region.box_m
+        if box is not None:
+            turned = _product(self.rotation_xyzw, box.orientation_xyzw)
+            box = OrientedBox(self._point(box.center_m), box.size_m, turned)
+        return replace(region, position_m=self._point(region.position_m), box_m=box)
+
+    def _point(self, point_m: Sequence[float]) -> tuple[float, float, float]:
+        x, y, z = _matrix(self.rotation_xyzw) @ np.asarray(point_m) + np.asarray(self.translation_m)
+        return float(x), float(y), float(z)
+
+
+class TargetFrame:
+    """Looks up how the camera stands in the target frame.
+
+    Args:
+        node: Node that listens to tf.
+        name: Name of the frame; empty: positions stay in the camera's optical frame.
+        faults: Log of why there is no transform.
+    """
+
+    def __init__(self, node: Node, name: str, faults: FaultLog) -> None:
+        self._name, self._faults, self._feed, self._buffer = name, faults, None, None
+        if not name:
+            return
+        try:
+            import tf2_ros
+
+            from clip_seg_ros.nodes.camera.transform_feed import TransformFeed
+        except ImportError:
+            note = f"tf2_ros is not installed: positions stay in the camera's frame and are not in {name}"
+            faults.report("target_frame", "tf2_ros", note)
+            return
+        self._buffer = tf2_ros.Buffer()
+        self._feed = TransformFeed(node, self._buffer, faults)
+        self._unknown = tf2_ros.TransformException
+
+    def close(self) -> None:
+        """Stops listening."""
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = self._buffer = None
+
+    def of(self, header: Header) -> Motion | None:
+        """The motion from a header's frame at its stamp; ``None`` where positions stay in that frame."""
+        buffer, feed = self._buffer, self._feed
+        if buffer is None or feed is None or header.frame_id == self._name:
+            return None
+        feed.want(self._name, header.frame_id)
+        try:
+            found = buffer.lookup_transform(
+                self._name, header.frame_id, Time.from_msg(header.stamp), Duration(seconds=_PATIENCE_S)
+            ).transform
+        except self._unknown as error:
+            self._faults.report("target_frame", "lookup", f"{error}: positions stay in {header.frame_id}")
+            return None
+        self._faults.clear("target_frame")
+        rotation, shift = found.rotation, found.translation
+        return Motion(self._name, (rotation.x, rotation.y, rotation.z, rotation.w), (shift.x, shift.y, shift.z))
+
+
+def _matrix(xyzw: Sequence[float]) -> np.ndarray:
+    """(3, 3) rotation of a unit quaternion."""
+    x, y, z, w = xyzw
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def _product(first: Sequence[float], second: Sequence[float]) -> tuple[float, float, float, float]:
+    """The quaternion that turns as ``second`` and then as ``first`` does, with w >= 0; all (x, y, z, w)."""
+    (x1, y1, z1, w1), (x2, y2, z2, w2) = first, second
+    product = np.array(
+        [
+            w1 * x2 + x1 * w2 + y1 * z2 - z1 * y2,
+            w1 * y2 - x1 * z2 + y1 * w2 + z1 * x2,
+            w1 * z2 + x1 * y2 - y1 * x2 + z1 * w2,
+            w1 * w2 - x1 * x2 - y1 * y2 - z1 * z2,
+        ]
+    )
+    product /= np.linalg.norm(product)
+    x, y, z, w = product if product[3] >= 0 else -product
+    return float(x), float(y), float(z), float(w)

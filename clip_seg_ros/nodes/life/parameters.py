@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ROS parameters from the settings dataclasses of ``clip_seg_ros.config``: described, ranged, live where possible."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Generic, TypeVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from clip_seg_ros.config import Config, ReferringConfig, SemanticConfig, parameters
+from clip_seg_ros.nodes.life.rclpy_internals import given_parameters, on_set_parameters
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+_CLOSE = 0.6
+"""Ratio of ``difflib`` from which a name may be a slip: "model_name" and "model" have 0.67."""
+# What other packages call the images; by its letters alone "color_topic" is nearest to "command_topic".
+_COLOR = re.compile(r"^(?:colou?r|rgb|camera)(?=_topics?$)")
+# rclpy takes them without declaring them, or declares them later, or does not know them yet.
+_OF_RCLPY = ("use_sim_time", "start_type_description_service", "qos_overrides")
+
+
+def warn_of_unknown(node: Node) -> None:
+    """Warns of each parameter that the command line or a file gives a node which has none of that name.
+
+    To be called once the node has declared all of its parameters; rclpy ignores the others without a word.
+    """
+    declared = [name for name in node.get_parameters_by_prefix("") if name.split(".")[0] not in _OF_RCLPY]
+    # A file for all nodes ("/**:") holds what only some of them have.
+    of_others = {setting.name for kind in (ReferringConfig, SemanticConfig) for setting in parameters(kind)}
+    for name in given_parameters(node):
+        if name.split(".")[0] in _OF_RCLPY or name in declared:
+            continue
+        if name in of_others:
+            node.get_logger().info(f"the parameter {name} is another node's: it is ignored")
+            continue
+        close = difflib.get_close_matches(_COLOR.sub("image", name), declared, 1, _CLOSE)
+        told = f"did you mean {close[0]}? It is ignored" if close else "it is ignored"
+        node.get_logger().warning(f"there is no parameter {name}: {told} (ros2 param list and docs/nodes.md list all)")
+
+
+class ConfigParameters(Generic[ConfigT]):
+    """Declares every setting of a ``Config`` on a node and keeps the values that are in force.
+
+    Settings that are not live change only while the node is not configured. A wrong value is refused with the reason
+    that the configuration gives, and nothing of that request is applied.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        config_type: type[ConfigT],
+        check: Callable[[ConfigT, ConfigT], None] = lambda old, new: None,
+        on_change: Callable[[ConfigT, ConfigT], None] = lambda old, new: None,
+        all_may_change: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Declares them.
+
+        Args:
+            node: That has them.
+            config_type: That describes them.
+            check: Called with the values in force and those asked for; raises ValueError to refuse these.
+            on_change: Called likewise once a change is in force.
+            all_may_change: Says whether settings that are not live may change at the moment, too.
+
+        Raises:
+            ValueError: A value on the command line or in a file is wrong; rclpy raises exceptions of its own too.
+        """
+        values = {}
+        for setting in parameters(config_type):
+            # Static typing would refuse "threshold: 1", which a person means as 1.0.
+            descriptor = ParameterDescriptor(description=setting.description, dynamic_typing=setting.type is float)
+            if setting.type is float:
+                descriptor.floating_point_range = [FloatingPointRange(from_value=setting.low, to_value=setting.high)]
+            elif setting.type is int:
+                descriptor.integer_range = [IntegerRange(from_value=int(setting.low), to_value=int(setting.high))]
+            # An empty list has no type in ROS.
+            default = [*setting.default] or [""] if setting.type is tuple else setting.default
+            values[setting.name] = node.declare_parameter(setting.name, default, descriptor).value
+        warn_of_unknown(node)
+        self.config: ConfigT = config_type.from_mapping(values)
+        self._also_check, self._on_change, self._all_may_change = check, on_change, all_may_change
+        self._fixed = {setting.name for setting in parameters(config_type) if not setting.live}
+        self._lock = threading.Lock()
+        on_set_parameters(node, self._check, self._apply)
+
+    def _changed(self, changes: list[Parameter]) -> ConfigT:
+        # A node also has parameters of rclpy's own, such as use_sim_time.
+        ours = asdict(self.config)
+        ours.update({change.name: change.value for change in changes if change.name in ours})
+        return type(self.config).from_mapping(ours)
+
+    def _check(self, changes: list[Parameter]) -> SetParametersResult:
+        try:
+            new = self._changed(changes)
+            fixed = [name for name in self._fixed if getattr(new, name) != getattr(self.config, name)]
+            if fixed and not self._all_may_change():
+                names = ", ".join(sorted(fixed))
+                raise ValueError(f"{names} can change only before the node is configured: clean it up first")
+            self._also_check(self.config, new)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply(self, changes: list[Parameter]) -> None:
+        # Services and the thread that loads models change parameters, too.
+        with self._lock:
+            old, new = self.config, self._changed(changes)
+            self.config = new
+        self._on_change(old, new)

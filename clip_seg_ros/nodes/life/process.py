@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs one node as a process that starts, or says in one line why not, that lives on, and that ends quietly."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import rclpy
+from rclpy.exceptions import InvalidHandle, NameValidationException, ParameterException
+from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Task
+from rclpy.utilities import remove_ros_args
+
+from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.nodes.life.rclpy_internals import has_begun
+from clip_seg_ros.nodes.services.answering_services import answer_always
+from clip_seg_ros.zoo.caution import EmbeddedWeightsWarning
+
+NodeT = TypeVar("NodeT", bound=Node)
+
+_LONGEST_SLEEP_S = 0.2
+"""After which the executor sees that a signal has come."""
+_LONGEST_START_S = 0.01
+_NAP_S = 2e-5
+_LONGEST_INTERRUPT_S = 2.0
+"""For the way out of what is interrupted while the node starts."""
+_LONGEST_FINISH_S = 20.0
+"""For what is to be finished before the process ends; it bounds itself, unless something hangs."""
+_LONGEST_PAUSE_S = 0.1
+"""Between two errors of the executor, for the next one may come at once."""
+# What a user can bring about: wrong arguments and parameters, missing files, a device that is not there.
+_USER_ERRORS = (ValueError, OSError, RuntimeError, ParameterException, NameValidationException)
+
+
+class _Executor(MultiThreadedExecutor):
+    """Waits where rclpy gives up or does not wait at all.
+
+    It gives up where a callback on another thread destroys what it was about to wait for. And until the thread that a
+    callback was handed to has begun it, rclpy hands it over again and again, in a loop that keeps Python's lock from
+    that very thread: nine times a message, while it got milliseconds older.
+    """
+
+    _handed_over: Task | None = None
+
+    def wait_for_ready_callbacks(self, *args: Any, **kwargs: Any) -> tuple[Task, Any, Node]:
+        self._let_begin()
+        while True:
+            try:
+                ready = super().wait_for_ready_callbacks(*args, **kwargs)
+                self._handed_over = ready[0]
+                return ready
+            except InvalidHandle:
+                # By now the node does not list it any more; but what the end of rclpy destroyed never comes back.
+                if not self.context.ok():
+                    raise ExternalShutdownException from None
+
+    def _let_begin(self) -> None:
+        """Sleeps until a thread has begun the last callback, but not for long: all of them may be at work."""
+        task, deadline_s = self._handed_over, time.monotonic() + _LONGEST_START_S
+        while task is not None and not has_begun(task) and time.monotonic() < deadline_s:
+            time.sleep(_NAP_S)
+
+
+class _Signals:
+    """Takes note of SIGINT and SIGTERM, and interrupts what they find at work as long as ``interrupts`` is true."""
+
+    def __init__(self) -> None:
+        self.came, self.interrupts = False, True
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        # A terminal sends it to all processes, and launch then passes it on once more.
+        first, self.came = not self.came, True
+        if first and self.interrupts:
+            # Whoever is interrupted may complain of it, or go on: neither is of use any more.
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+            sys.unraisablehook = lambda _: None
+            way_out = threading.Timer(_LONGEST_INTERRUPT_S, os._exit, (0,))
+            way_out.daemon = True
+            way_out.start()
+            raise KeyboardInterrupt
+
+
+def run_node(
+    name: str,
+    create: Callable[[], NodeT],
+    threads: int = 1,
+    finish: Callable[[NodeT], None] | None = None,
+    about: str = "",
+) -> int:
+    """Creates the node, spins it until SIGINT or SIGTERM and returns the exit code of the process.
+
+    That is 0 where a signal ends the process, whenever it comes, and 1 where the node cannot start. "--help" prints
+    what the program is and ends it with 0, an argument outside ROS's ends it with 2. What a callback raises is told as
+    an error and ends nothing; the caller of a service gets an answer that says so.
+
+    Args:
+        name: Name of the program, for what it says on stderr.
+        create: Creates the node once signals are handled, so that what is slow to import belongs into it. What it
+            raises for the user's mistakes (``ValueError``, ``OSError``, ``RuntimeError`` and rclpy's own) becomes one
+            line on stderr.
+        threads: Number of threads; with several, callbacks of different groups run beside each other.
+        finish: Called after the signal on a thread of its own while callbacks still run; it must not take long.
+        about: What the node is, for "--help".
+    """
+    _read_arguments(name, about)
+    # Nodes say it in their log, and in the answers to commands.
+    warnings.simplefilter("ignore", EmbeddedWeightsWarning)
+    signals, node = _Signals(), None
+    try:
+        # rclpy's own handlers would end its context first, and with it the way to whoever waits for an answer.
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        node = create()
+        signals.interrupts = False
+        if not signals.came:
+            executor = SingleThreadedExecutor() if threads == 1 else _Executor(threads)
+            executor.add_node(node)
+            _spin(node, executor, signals, finish)
+    except _USER_ERRORS as error:
+        if node is not None:
+            raise
+        if not signals.came:
+            return _fail(name, error)
+    except BaseException:
+        # Libraries turn the interrupt into errors of their own.
+        if not signals.came:
+            raise
+    finally:
+        signals.interrupts = False
+        rclpy.try_shutdown()
+        if node is not None:
+            node.destroy_node()
+    _leave_threads()
+    return 0
+
+
+def _read_arguments(name: str, about: str) -> None:
+    """Ends the process for "--help" and for arguments that ROS does not take: rclpy ignores them without a word."""
+    parser = argparse.ArgumentParser(
+        name,
+        "%(prog)s [--help] [--ros-args [-p NAME:=VALUE] [--params-file FILE] [-r FROM:=TO] ...]",
+        " ".join(about.replace("``", "").split()),
+        f'Parameters, topics and services: docs/nodes.md, or "ros2 param list" while the node runs. For example:'
+        f" {name} --ros-args -p NAME:=VALUE -r __ns:=/my_robot",
+        allow_abbrev=False,
+    )
+    if "--help" in sys.argv:
+        parser.parse_args(["--help"])  # behind --ros-args, too
+    try:
+        words = remove_ros_args(sys.argv)[1:]
+    except RuntimeError as error:  # names them, and says no more of some
+        parser.error(f"ROS does not understand its arguments: {error}")
+    _, unknown = parser.parse_known_args(words)
+    if unknown:
+        parser.error(f"unknown argument {unknown[0]}: parameters and remappings follow --ros-args")
+
+
+def _spin(node: NodeT, executor: Executor, signals: _Signals, finish: Callable[[NodeT], None] | None) -> None:
+    """Spins until a signal has come and what is to be finished is finished."""
+    faults = FaultLog(node.get_logger().error)
+    answer_always(node, faults)
+    finisher, failed = None, 0
+    while rclpy.ok():
+        if signals.came and finisher is None:
+            if finish is None:
+                return
+            finisher = threading.Thread(target=finish, args=(node,), name="finish", daemon=True)
+            finisher.start()
+            deadline_s = time.monotonic() + _LONGEST_FINISH_S
+        if finisher is not None and (not finisher.is_alive() or time.monotonic() > deadline_s):
+            return
+        try:
+            executor.spin_once(_LONGEST_SLEEP_S if finisher is None else _LONGEST_SLEEP_S / 10)
+        except ExternalShutdownException:
+            return
+        except Exception as error:  # whatever it is, the next callback deserves its chance
+            if signals.came:
+                continue  # what is taken away may still be in use for a moment
+            failed += 1
+            faults.report("callback", repr(error), f"failed: {type(error).__name__}: {error}")
+            node.get_logger().debug("".join(traceback.format_exception(error)))
+            time.sleep(min(_LONGEST_PAUSE_S, 1e-3 * failed))
+        else:
+            failed = 0
+
+
+def _leave_threads() -> None:
+    """Ends the process here and now if other threads are left, for one may be at work on an answer that takes long.
+
+    Python would wait for it, or end by force what it does in C++, which then aborts.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if threading.active_count() > 1:
+        os._exit(0)
+
+
+def _fail(name: str, error: Exception) -> int:
+    print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    return 1

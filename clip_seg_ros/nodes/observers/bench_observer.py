@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stopwatch of ``clip-seg bench ros``: gives a command and notes when each mask arrives.
+
+It is a process of its own: ``python -m clip_seg_ros.nodes.observers.bench_observer --command TEXT``.
+When the time is up it writes one line of JSON to stdout: ``accepted`` and ``understood``, what the node said to the
+command; ``sent_ns``, the stamps of the camera's images; and ``masks_ns``, a pair for each mask: its image's stamp, and
+when it had arrived. Both clocks are this machine's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import String
+
+from clip_seg_ros.msg import CommandStatus
+from clip_seg_ros.nodes.camera.qos import COMPANION_INPUT, RELIABLE
+from clip_seg_ros.nodes.camera.subscription_thread import SubscriptionThread, own_thread_group
+from clip_seg_ros.nodes.life.rclpy_internals import publisher_count
+from clip_seg_ros.nodes.observers.observing import observing
+
+_POLL_S = 0.02
+
+
+class BenchObserver(Node):
+    """Hears the masks, the answers to commands and the camera's lens, which is small enough to always arrive.
+
+    Masks are taken as the bytes that arrived: what a listener makes of them is no part of what is measured.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("bench_observer", namespace="clip_seg")
+        self.masks_ns: list[tuple[int, int]] = []
+        """Stamp and arrival of each mask."""
+        self.sent_ns: list[int] = []
+        """The stamps of the camera's images."""
+        self.statuses: list[CommandStatus] = []
+        self._command = self.create_publisher(String, "command", RELIABLE)
+        group, lens = own_thread_group(), "/camera/color/camera_info"
+        timed = [
+            self.create_subscription(Image, "mask", self._on_mask, RELIABLE, callback_group=group, raw=True),
+            self.create_subscription(CameraInfo, lens, self._on_lens, COMPANION_INPUT, callback_group=group, raw=True),
+        ]
+        self._heard = [*timed, self.create_subscription(CommandStatus, "status", self.statuses.append, RELIABLE)]
+        self._thread = SubscriptionThread(timed, self.context, self._on_error)
+
+    def destroy_node(self) -> None:
+        self._thread.close()
+        super().destroy_node()
+
+    def _on_mask(self, data: bytes) -> None:
+        arrived_ns = self.get_clock().now().nanoseconds
+        self.masks_ns.append((_stamp_ns(data), arrived_ns))
+
+    def _on_lens(self, data: bytes) -> None:
+        self.sent_ns.append(_stamp_ns(data))
+
+    def _on_error(self, error: Exception) -> None:
+        self.get_logger().error(f"a message cannot be taken: {error}")
+
+    def is_connected(self) -> bool:
+        """Whether the camera runs, and the node listens to it and to commands and would be heard."""
+        return (
+            len(self.sent_ns) >= 3
+            and self.count_subscribers("/camera/color/image_raw") > 0
+            and self._command.get_subscription_count() > 0
+            and all(publisher_count(self, subscription) > 0 for subscription in self._heard)
+        )
+
+    def observe(self, command: str, patience_s: float, warm_up_s: float, seconds: float) -> dict[str, Any]:
+        """Gives the command and returns what arrived, as the module says.
+
+        Args:
+            command: What images are to be asked.
+            patience_s: A mask that has not come so long after the command never will.
+            warm_up_s: What arrives so soon after the first mask is left out.
+            seconds: How long to observe then.
+        """
+        _wait(self.is_connected)
+        self._command.publish(String(data=command))
+        _wait(lambda: self.statuses)
+        status = self.statuses[0]
+        result = {"accepted": status.state == CommandStatus.ACCEPTED, "understood": status.message}
+        if not result["accepted"] or not _wait(lambda: self.masks_ns, patience_s):
+            return result | {"sent_ns": self.sent_ns[:], "masks_ns": []}
+        time.sleep(warm_up_s)
+        start_ns = self.get_clock().now().nanoseconds
+        time.sleep(seconds)
+        end_ns = self.get_clock().now().nanoseconds
+        return result | {
+            "sent_ns": [sent for sent in self.sent_ns[:] if start_ns <= sent <= end_ns],
+            "masks_ns": [pair for pair in self.masks_ns[:] if start_ns <= pair[0] and pair[1] <= end_ns],
+        }
+
+
+def _stamp_ns(data: bytes) -> int:
+    """The stamp of a serialized message that begins with a header."""
+    # Four bytes say how it was written, the last bit of the second one in which order bytes are.
+    seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    return seconds * 10**9 + nanoseconds
+
+
+def _wait(happened: Callable[[], Any], patience_s: float = float("inf")) -> bool:
+    """Waits until ``happened()`` is true; returns whether it was in time."""
+    deadline_s = time.monotonic() + patience_s
+    while not happened():
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench_observer")
+    parser.add_argument("--command", required=True)
+    parser.add_argument("--patience", type=float, default=15.0, metavar="S")
+    parser.add_argument("--warm-up", type=float, default=2.0, metavar="S")
+    parser.add_argument("--seconds", type=float, default=20.0, metavar="S")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the observer as a process."""
+    args = _arguments(argv)
+    with observing(BenchObserver) as (observer, reply):
+        reply(observer.observe(args.command, args.patience, args.warm_up, args.seconds))
+        # The one who started it ends it: a process that is gone looks like one that died.
+        threading.Event().wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The result topics of one camera: what was found in one image, in every form that users rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from geometry_msgs.msg import PoseArray
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
+
+from clip_seg_ros.msg import SegmentedObjectArray
+from clip_seg_ros.nodes.camera.conversions import fill_compressed, fill_image
+from clip_seg_ros.nodes.camera.qos import RELIABLE
+from clip_seg_ros.nodes.camera.target_frame import Motion
+from clip_seg_ros.nodes.life.rclpy_internals import is_heard
+from clip_seg_ros.nodes.outputs import detections
+from clip_seg_ros.nodes.outputs.topics import (
+    OPTICAL_UP,
+    WORLD_UP,
+    centroids_message,
+    markers_message,
+    objects_message,
+    points_message,
+    union_mask,
+)
+from clip_seg_ros.pipeline.overlay import draw, prompt_colors
+from clip_seg_ros.pipeline.postprocess import label_image
+from clip_seg_ros.pipeline.space.localization import Measurement
+from clip_seg_ros.pipeline.space.point_cloud import PointCloud, point_cloud
+from clip_seg_ros.types import ProbabilityMaps
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found in one image."""
+
+    header: Header
+    """Of the image."""
+    rgb: np.ndarray
+    """(H, W, 3) uint8, the image."""
+    maps: ProbabilityMaps
+    """What was asked and how sure the model is; P = 0 empties every output."""
+    measured: Sequence[Measurement] = ()
+    """The objects, with positions and points in the camera's optical frame."""
+    motion: Motion | None = None
+    """To the frame of the positions; ``None`` = they stay."""
+    corner: str = ""
+    """A small line for the corner of the picture that people look at."""
+    threshold: float = 0.5
+    """The probability above which a pixel was counted, 0..1."""
+
+    @property
+    def position_header(self) -> Header:
+        """Of what is in metres."""
+        if self.motion is None:
+            return self.header
+        return Header(stamp=self.header.stamp, frame_id=self.motion.frame_id)
+
+    @property
+    def up(self) -> tuple[float, float, float]:
+        """Unit vector that points up in the frame of the positions."""
+        # The frame of an image is optical whatever its name is; of other frames only the name tells.
+        return OPTICAL_UP if self.motion is None or "optical" in self.motion.frame_id else WORLD_UP
+
+
+class ResultTopics:
+    """Publishes every result, all with the image's header.
+
+    Args:
+        node: Whose publishers they are.
+        camera: Put before the topics' names; empty where there is only one camera.
+    """
+
+    def __init__(self, node: Node, camera: str = "") -> None:
+        def publisher(kind: type, topic: str) -> Publisher:
+            return node.create_publisher(kind, f"{camera}/{topic}" if camera else topic, RELIABLE)
+
+        self._node, self._camera = node, camera
+        self._mask = publisher(Image, "mask")
+        self._mask_png = publisher(CompressedImage, "mask/compressed")
+        self._labels = publisher(Image, "labels")
+        self._confidence = publisher(Image, "confidence")
+        self._overlay = publisher(Image, "overlay")
+        self._overlay_jpeg = publisher(CompressedImage, "overlay/compressed")
+        self._objects = publisher(SegmentedObjectArray, "objects")
+        self._centroids = publisher(PoseArray, "centroids")
+        self._markers = publisher(MarkerArray, "markers")
+        self._points = publisher(PointCloud2, "points")
+        self._all = [
+            self._mask,
+            self._mask_png,
+            self._labels,
+            self._confidence,
+            self._overlay,
+            self._overlay_jpeg,
+            self._objects,
+            self._centroids,
+            self._markers,
+            self._points,
+        ]
+        self._detections = self._detections_3d = self._label_info = None
+        if detections.AVAILABLE:
+            self._detections = publisher(detections.Detection2DArray, "detections")
+            self._detections_3d = publisher(detections.Detection3DArray, "detections3d")
+            self._label_info = publisher(detections.LabelInfo, "label_info")
+            self._all += [self._detections, self._detections_3d, self._label_info]
+
+    def is_heard(self) -> bool:
+        """Whether anybody listens to any of them."""
+        return is_heard(self._all)
+
+    def close(self) -> None:
+        """Takes the topics away."""
+        for each in self._all:
+            self._node.destroy_publisher(each)
+
+    def prepare(self, result: Result, max_points: int) -> Iterator[tuple[Publisher, object]]:
+        """Makes the messages of one image for ``publish``, each in its turn; the mask first, for robots act on it.
+
+        What nobody listens to and costs time is left out.
+
+        Args:
+            result: Of the image.
+            max_points: Of one object in the point cloud.
+        """
+        header, rgb, prompts = result.header, result.rgb, result.maps.prompts
+        seen = [measurement.region for measurement in result.measured]
+        placed = [result.motion.region(region) for region in seen] if result.motion else seen
+        metric = result.position_header
+        labels = label_image(seen, rgb.shape[:2])
+        mask = union_mask(labels)
+        yield self._mask, _image(header, mask, "mono8")
+        colors = prompt_colors(prompts)
+        overlay = cache(lambda: draw(rgb, seen, prompts, corner=result.corner))
+        makers = {
+            self._mask_png: lambda: _compressed(header, mask, "mono8"),
+            self._labels: lambda: _image(header, labels, "8UC1"),
+            self._confidence: lambda: _image(header, result.maps.values.max(axis=0, initial=0.0), "32FC1"),
+            self._overlay: lambda: _image(header, overlay(), "rgb8"),
+            self._overlay_jpeg: lambda: _compressed(header, overlay(), "rgb8"),
+            self._centroids: lambda: centroids_message(metric, placed),
+            self._markers: lambda: markers_message(
+                metric, placed, [colors[region.prompt] for region in placed], result.up
+            ),
+            self._points: lambda: points_message(metric, _cloud(result, max_points)),
+            self._detections: lambda: detections.message(header, seen),
+            self._detections_3d: lambda: detections.message_3d(metric, placed),
+            self._label_info: lambda: detections.label_info(
+                header, {region.id: region.prompt for region in seen}, result.threshold
+            ),
+        }
+        yield self._objects, objects_message(header, prompts, placed, self._camera, metric.frame_id)
+        for topic, make in makers.items():
+            if topic is not None and topic.get_subscription_count() > 0:
+                yield topic, make()
+
+
+def _cloud(result: Result, max_points: int) -> PointCloud:
+    cloud = point_cloud(result.measured, result.rgb, max_points)
+    return replace(cloud, points_m=result.motion.points(cloud.points_m)) if result.motion else cloud
+
+
+def publish(messages: Iterable[tuple[Publisher, object]]) -> None:
+    """Sends what ``ResultTopics.prepare`` made."""
+    for topic, message in messages:
+        topic.publish(message)
+
+
+def _image(header: Header, pixels: np.ndarray, encoding: str) -> Image:
+    return fill_image(Image(header=header), pixels, encoding)
+
+
+def _compressed(header: Header, pixels: np.ndarray, encoding: str) -> CompressedImage:
+    return fill_compressed(CompressedImage(header=header), pixels, encoding)

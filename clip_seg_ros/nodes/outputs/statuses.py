@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The answers to commands: one at once, one when its outcome is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rclpy.node import Node
+from std_msgs.msg import Header
+
+from clip_seg_ros.msg import CommandStatus
+from clip_seg_ros.nodes.camera.qos import STATUS
+
+MAX_ECHO = 200
+"""Characters of a command that its status repeats."""
+
+
+class StatusTopic:
+    """Publishes and logs every ``CommandStatus`` of a node, and counts its commands, closed and open again or not."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._count = 0
+
+    def open(self) -> None:
+        """Offers the topic."""
+        self._publisher = self._node.create_publisher(CommandStatus, "status", STATUS)
+
+    def close(self) -> None:
+        """Takes the topic away."""
+        self._node.destroy_publisher(self._publisher)
+
+    def next_id(self) -> int:
+        """Counts a command that has just come."""
+        self._count += 1
+        return self._count
+
+    def accept(self, command_id: int, text: str, note: str, prompts: Sequence[str] = ()) -> None:
+        """Says that a command was understood and is being done."""
+        self._say(command_id, text, CommandStatus.ACCEPTED, note, prompts)
+
+    def reject(self, command_id: int, text: str, note: str) -> None:
+        """Says why a command was not understood or cannot be done."""
+        self._say(command_id, text, CommandStatus.REJECTED, note)
+
+    def done(self, command_id: int, text: str, note: str) -> None:
+        """Says that what took its time is done."""
+        self._say(command_id, text, CommandStatus.DONE, note)
+
+    def fail(self, command_id: int, text: str, note: str) -> None:
+        """Says why what took its time came to nothing."""
+        self._say(command_id, text, CommandStatus.FAILED, note)
+
+    def outcome(
+        self, command_id: int, text: str, header: Header, note: str, prompts: Sequence[str], found: Sequence[str]
+    ) -> None:
+        """Says what an image with this header held of the prompts."""
+        state = CommandStatus.FOUND if found else CommandStatus.NOT_FOUND
+        self._say(command_id, text, state, note, prompts, found, header)
+
+    def _say(
+        self,
+        command_id: int,
+        text: str,
+        state: int,
+        note: str,
+        prompts: Sequence[str] = (),
+        found: Sequence[str] = (),
+        header: Header | None = None,
+    ) -> None:
+        self._publisher.publish(
+            CommandStatus(
+                header=header or Header(stamp=self._node.get_clock().now().to_msg()),
+                command_id=command_id,
+                command=text[:MAX_ECHO],
+                state=state,
+                message=note,
+                prompts=list(prompts),
+                found=list(found),
+            )
+        )
+        self._node.get_logger().info(f"command {command_id} {text[:MAX_ECHO]!r}: {note}")

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results of the pipeline as messages. Every message carries the header of the image that it came from."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from geometry_msgs.msg import Point, Pose, PoseArray, Quaternion, Vector3
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from clip_seg_ros.msg import SegmentedObject, SegmentedObjectArray
+from clip_seg_ros.nodes.camera.conversions import byte_array
+from clip_seg_ros.pipeline.space.point_cloud import PointCloud
+from clip_seg_ros.types import ObjectRegion, OrientedBox
+
+_SPHERE_DIAMETER_M = 0.03
+_TEXT_HEIGHT_M = 0.025
+_WORD_SPACE = 0.4
+"""Width of the space between words, as a share of the text's height; RViz takes it from ``scale.x``."""
+OPTICAL_UP, WORLD_UP = (0.0, -1.0, 0.0), (0.0, 0.0, 1.0)
+"""Where "up" is in an optical frame, and in all others by ROS's convention (REP 103)."""
+_BOX_OPACITY = 0.25
+_THINNEST_M = 0.001
+"""RViz refuses a box without thickness."""
+
+
+def objects_message(
+    header: Header, prompts: Sequence[str], regions: Sequence[ObjectRegion], camera: str = "", position_frame: str = ""
+) -> SegmentedObjectArray:
+    """Lists the regions.
+
+    Args:
+        header: Of the image.
+        prompts: The phrases that were asked, found or not.
+        regions: With their positions in ``position_frame``.
+        camera: Its name, where there are several.
+        position_frame: By default the header's.
+    """
+    return SegmentedObjectArray(
+        header=header,
+        camera=camera,
+        prompts=list(prompts),
+        position_frame=position_frame or header.frame_id,
+        objects=[object_message(region) for region in regions],
+    )
+
+
+def object_message(region: ObjectRegion) -> SegmentedObject:
+    """One region; what it lacks is NaN."""
+    x_min, y_min, x_max, y_max = region.box_px
+    absent = (math.nan,) * 3
+    box = region.box_m
+    return SegmentedObject(
+        prompt=region.prompt,
+        id=region.id,
+        score=region.score,
+        x_min=x_min,
+        y_min=y_min,
+        x_max=x_max,
+        y_max=y_max,
+        area=region.area_px,
+        centroid_x=region.centroid_px[0],
+        centroid_y=region.centroid_px[1],
+        has_position=region.position_m is not None,
+        position=point(region.position_m or absent),
+        has_box=box is not None,
+        box_pose=box_pose(box) if box else Pose(position=point(absent)),
+        box_size=vector(box.size_m if box else absent),
+    )
+
+
+def no_object_message() -> SegmentedObject:
+    """No region at all: what could be taken for a place is NaN."""
+    absent = (math.nan,) * 3
+    return SegmentedObject(
+        centroid_x=math.nan,
+        centroid_y=math.nan,
+        position=point(absent),
+        box_pose=Pose(position=point(absent)),
+        box_size=vector(absent),
+    )
+
+
+def box_pose(box: OrientedBox) -> Pose:
+    """The centre and the orientation of a box."""
+    x, y, z, w = (float(value) for value in box.orientation_xyzw)
+    return Pose(position=point(box.center_m), orientation=Quaternion(x=x, y=y, z=z, w=w))
+
+
+def centroids_message(header: Header, regions: Sequence[ObjectRegion]) -> PoseArray:
+    """Positions in the optical frame of the regions that have one, without orientation."""
+    poses = []
+    for region in regions:
+        if region.position_m is not None:
+            poses.append(Pose(position=point(region.position_m)))
+            poses[-1].orientation.w = 1.0
+    return PoseArray(header=header, poses=poses)
+
+
+def markers_message(
+    header: Header,
+    regions: Sequence[ObjectRegion],
+    colors: Sequence[tuple[int, int, int]],
+    up: tuple[float, float, float] = OPTICAL_UP,
+) -> MarkerArray:
+    """A ball, a name and a box at each region that has a position, after the order to delete those of the image before.
+
+    Args:
+        header: Of the image, with the frame of the positions.
+        regions: With their positions in that frame.
+        colors: RGB 0..255 of each region.
+        up: Unit vector that points up in that frame; names stand there.
+    """
+    markers = [Marker(header=header, action=Marker.DELETEALL)]
+    for region, color in zip(regions, colors, strict=True):
+        if region.position_m is not None:
+            rgba = ColorRGBA(r=color[0] / 255, g=color[1] / 255, b=color[2] / 255, a=0.9)
+            markers += [_ball(header, region, rgba), _name(header, region, up)]
+            if region.box_m is not None:
+                markers.append(_box(header, region, rgba))
+    return MarkerArray(markers=markers)
+
+
+def _ball(header: Header, region: ObjectRegion, rgba: ColorRGBA) -> Marker:
+    size = _SPHERE_DIAMETER_M
+    marker = Marker(header=header, ns="objects", id=region.id, type=Marker.SPHERE, action=Marker.ADD, color=rgba)
+    marker.scale = Vector3(x=size, y=size, z=size)
+    marker.pose.position = point(region.position_m)
+    marker.pose.orientation.w = 1.0
+    return marker
+
+
+def _box(header: Header, region: ObjectRegion, rgba: ColorRGBA) -> Marker:
+    marker = Marker(header=header, ns="boxes", id=region.id, type=Marker.CUBE, action=Marker.ADD)
+    marker.color = ColorRGBA(r=rgba.r, g=rgba.g, b=rgba.b, a=_BOX_OPACITY)
+    marker.pose = box_pose(region.box_m)
+    marker.scale = vector([max(length, _THINNEST_M) for length in region.box_m.size_m])
+    return marker
+
+
+def _name(header: Header, region: ObjectRegion, up: tuple[float, float, float]) -> Marker:
+    marker = Marker(header=header, ns="names", id=region.id, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD)
+    marker.text = f"{region.prompt} {region.score:.2f}"
+    marker.color = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
+    marker.scale.x, marker.scale.z = _WORD_SPACE * _TEXT_HEIGHT_M, _TEXT_HEIGHT_M
+    position, direction = np.asarray(region.position_m), np.asarray(up)
+    # Above what is drawn of the object: the ball, and the box around it.
+    top_m, box = _SPHERE_DIAMETER_M / 2, region.box_m
+    if box is not None:
+        top_m = max(top_m, float((np.asarray(box.center_m) - position) @ direction) + box.reach_m(up))
+    marker.pose.position = point(position + (top_m + _TEXT_HEIGHT_M) * direction)
+    marker.pose.orientation.w = 1.0
+    return marker
+
+
+def union_mask(labels: np.ndarray) -> np.ndarray:
+    """(H, W) uint8, 255 where ``labels`` (H, W) holds any object, else 0."""
+    # A tenth of what np.where takes.
+    return cv2.threshold(labels, 0, 255, cv2.THRESH_BINARY)[1]
+
+
+def points_message(header: Header, cloud: PointCloud) -> PointCloud2:
+    """The objects' points: x, y, z in metres, rgb as RViz reads it, and the id of the object."""
+    packed = np.empty(len(cloud.ids), _POINT)
+    for axis, name in enumerate("xyz"):
+        packed[name] = cloud.points_m[:, axis]
+    red, green, blue = cloud.rgb.astype(np.uint32).T
+    packed["rgb"] = red << 16 | green << 8 | blue
+    packed["id"] = cloud.ids
+    fields = [
+        PointField(name=name, offset=_POINT.fields[name][1], datatype=datatype, count=1)
+        for name, datatype in _POINT_FIELDS.items()
+    ]
+    message = PointCloud2(
+        header=header,
+        height=1,
+        width=len(packed),
+        fields=fields,
+        is_bigendian=sys.byteorder == "big",
+        point_step=_POINT.itemsize,
+        row_step=packed.nbytes,
+        is_dense=True,
+    )
+    message.data = byte_array(packed)
+    return message
+
+
+# RViz takes the colour's bits out of a number that it calls a float.
+_POINT_FIELDS = {
+    "x": PointField.FLOAT32,
+    "y": PointField.FLOAT32,
+    "z": PointField.FLOAT32,
+    "rgb": PointField.FLOAT32,
+    "id": PointField.UINT32,
+}
+_POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("rgb", "u4"), ("id", "u4")])
+
+
+def vector(values: Sequence[float]) -> Vector3:
+    """Three numbers as a message."""
+    return Vector3(x=float(values[0]), y=float(values[1]), z=float(values[2]))
+
+
+def point(position_m: Sequence[float]) -> Point:
+    """A position in metres as a message."""
+    return Point(x=float(position_m[0]), y=float(position_m[1]), z=float(position_m[2]))

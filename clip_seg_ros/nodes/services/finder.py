@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The action ``find_object``: looks for a thing until it is seen, time is up or the goal is cancelled."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.duration import Duration
+from rclpy.exceptions import InvalidHandle
+from rclpy.task import Future
+from std_msgs.msg import Header
+
+from clip_seg_ros.action import FindObject
+from clip_seg_ros.nodes.camera.qos import ACTION
+from clip_seg_ros.nodes.outputs.topics import no_object_message, object_message
+from clip_seg_ros.nodes.services.image_prompts import as_commands_say
+from clip_seg_ros.types import ObjectRegion
+
+if TYPE_CHECKING:
+    from clip_seg_ros.nodes.camera.camera_input import CameraJob
+    from clip_seg_ros.nodes.segmentation_node import SegmentationNode
+
+DEFAULT_TIMEOUT_S = 10.0
+MAX_SEARCHES = 8
+"""Goals at once. Each takes a thread of the node's executor as long as it lasts."""
+_PERIOD_S = 0.05
+"""How often a goal looks whether it was cancelled."""
+_DEACTIVATED = "the node was deactivated"
+_RESULTS_KEPT_S = 60
+"""How long the result of a goal is kept for those who have yet to ask for it."""
+
+
+class Search:
+    """One goal: what it looks for and what it has seen. The worker's thread writes, the goal's thread reads."""
+
+    def __init__(self, phrase: str, camera: str) -> None:
+        self.phrase, self.camera = phrase, camera
+        self.images = 0
+        self.best_score = 0.0
+        self.seen: FindObject.Result | None = None
+        self.fault = ""
+        """Why it can never be found."""
+        self.news = threading.Event()
+
+    def look(self, job: CameraJob, best_score: float, best: ObjectRegion | None, frame_id: str) -> None:
+        """Takes in what one image holds.
+
+        Args:
+            job: The image.
+            best_score: The highest probability of a pixel, 0..1.
+            best: What was found; its position is in ``frame_id``.
+            frame_id: The image's own, or the target frame.
+        """
+        self.images += 1
+        self.best_score = max(self.best_score, best_score)
+        if best is not None:
+            where = f" by {job.camera.name}" if job.camera.name else ""
+            self.seen = FindObject.Result(
+                found=True,
+                message=f"{self.phrase}: found{where}, score {best.score:.2f}",
+                header=Header(stamp=job.image.header.stamp, frame_id=frame_id),
+                camera=job.camera.name,
+                object=object_message(best),
+            )
+        self.news.set()
+
+    def fail(self, why: str) -> None:
+        """Gives the goal up."""
+        self.fault = why
+        self.news.set()
+
+
+class _Server(ActionServer):
+    """An action server that knows whose results have yet to be sent.
+
+    rclpy has no public word for that. Where the names that are used here are gone, every result counts as unsent, and
+    closing the action takes as long as it may.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._sent: WeakSet[Future] = WeakSet()
+        super().__init__(*args, **options)
+
+    def unsent(self) -> int:
+        """Returns the number of goals whose result has not been sent to anybody."""
+        return sum(future not in self._sent for future in list(getattr(self, "_result_futures", {}).values()))
+
+    def _send_result_response(self, request_header: Any, future: Future) -> None:
+        with suppress(InvalidHandle):  # closed before a result could be sent in time
+            super()._send_result_response(request_header, future)
+        self._sent.add(future)
+
+
+class Finder:
+    """Runs the action's goals, each for itself, beside the commands."""
+
+    def __init__(self, node: SegmentationNode) -> None:
+        self._node = node
+        self._server: ActionServer | None = None
+        self._searches: list[Search] = []
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Offers the action."""
+        calls = self._node.calls
+        self._server = _Server(
+            self._node,
+            FindObject,
+            "find_object",
+            self._run,
+            callback_group=calls.group(reentrant=True),
+            cancel_callback=lambda goal: CancelResponse.ACCEPT,
+            result_timeout=_RESULTS_KEPT_S,
+            goal_service_qos_profile=ACTION,
+            result_service_qos_profile=ACTION,
+            cancel_service_qos_profile=ACTION,
+        )
+        calls.also_wait_for(self._server.unsent)
+
+    def close(self) -> None:
+        """Takes the action away."""
+        with self._lock:
+            self._searches = []
+        if self._server is not None:
+            self._server.destroy()
+            self._server = None
+
+    def is_looking(self) -> bool:
+        """Whether any goal is under way."""
+        return bool(self._searches)
+
+    def searches(self, camera: str) -> list[Search]:
+        """The goals that want to see this camera's images."""
+        with self._lock:
+            return [search for search in self._searches if search.camera in ("", camera) and search.seen is None]
+
+    def _begin(self, goal: FindObject.Goal) -> Search | str:
+        """A search that is under way, or why there is none."""
+        names = [camera.name for camera in self._node.cameras]
+        if self._node.calls.refusal:
+            return self._node.calls.refusal
+        if not self._node.active:
+            return "the node is not active: activate it first"
+        if Duration.from_msg(goal.timeout).nanoseconds < 0:
+            return f"the timeout must not be negative: 0 stands for {DEFAULT_TIMEOUT_S:g} s"
+        if not goal.phrase.strip():
+            return 'the phrase is empty: name what to look for, for example "red cup"'
+        if goal.camera and goal.camera not in names:
+            known = f"the cameras are {', '.join(names)}" if any(names) else "the only camera has no name"
+            return f'there is no camera "{goal.camera}": {known}; leave it empty for any'
+        search = Search(as_commands_say(goal.phrase), goal.camera)
+        with self._lock:
+            if len(self._searches) >= MAX_SEARCHES:
+                return f"{MAX_SEARCHES} goals are under way already: try again later"
+            self._searches.append(search)
+        return search
+
+    def _end(self, search: Search) -> None:
+        with self._lock:
+            if search in self._searches:
+                self._searches.remove(search)
+
+    def _run(self, goal: ServerGoalHandle) -> FindObject.Result:
+        """On a thread of the executor's, until the goal is over."""
+        try:
+            search = self._begin(goal.request)
+            if isinstance(search, str):
+                # Accepted and then aborted, because a refusal cannot say why.
+                goal.abort()
+                return _nothing_found(search)
+            try:
+                return self._watch(goal, search)
+            finally:
+                self._end(search)
+        except RuntimeError:  # which rclpy's errors are
+            if self._node.context.ok():
+                raise
+            # The process ends, and nobody can be told any more.
+            goal.destroy()
+            return _nothing_found("the node ended")
+
+    def _watch(self, goal: ServerGoalHandle, search: Search) -> FindObject.Result:
+        """Waits until a search comes to an end."""
+        timeout_s = Duration.from_msg(goal.request.timeout).nanoseconds * 1e-9 or DEFAULT_TIMEOUT_S
+        # In time that passes even where that of a simulation stands still.
+        deadline_s = time.monotonic() + timeout_s
+        why = f"not found within {timeout_s:g} s"
+        while time.monotonic() < deadline_s:
+            if search.news.wait(_PERIOD_S):
+                search.news.clear()
+                goal.publish_feedback(FindObject.Feedback(images=search.images, best_score=search.best_score))
+            if goal.is_cancel_requested:
+                goal.canceled()
+                return _nothing_found(f"{search.phrase}: cancelled after {search.images} images")
+            if search.seen is not None:
+                goal.succeed()
+                return search.seen
+            why_not = search.fault or self._node.calls.refusal or ("" if self._node.active else _DEACTIVATED)
+            if why_not:
+                why = why_not
+                break
+        goal.abort()
+        seen = f"{search.images} images, best score {search.best_score:.2f}"
+        return _nothing_found(f"{search.phrase}: {why}; {seen}")
+
+
+def _nothing_found(why: str) -> FindObject.Result:
+    return FindObject.Result(message=why, object=no_object_message())

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts by example, over services: ``set_image_prompt``, ``list_prompts`` and ``remove_prompt``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clip_seg_ros.commands.parser import CommandError, parse_command
+from clip_seg_ros.nodes.camera.conversions import ConversionError, image_to_rgb
+from clip_seg_ros.nodes.services.answering_services import AnsweringServices
+from clip_seg_ros.srv import ListPrompts, RemovePrompt, SetImagePrompt
+
+if TYPE_CHECKING:
+    from clip_seg_ros.nodes.segmentation_node import SegmentationNode
+    from clip_seg_ros.pipeline.predictor import Predictor
+
+MAX_EXAMPLES = 64
+MAX_BYTES = 2**28
+"""Of all examples together: they are kept, so that a model that comes later can learn them."""
+
+
+@dataclass(frozen=True)
+class _Example:
+    """What a prompt was taught by."""
+
+    rgb: np.ndarray
+    """(H, W, 3) uint8."""
+    mask: np.ndarray
+    """(H, W) bool."""
+    text: str | None
+    text_weight: float
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes to keep it."""
+        return self.rgb.nbytes + self.mask.nbytes
+
+    def teach(self, name: str, predictor: Predictor) -> None:
+        """Lets ``name`` mean this; raises ValueError where the model or the example is unfit."""
+        predictor.add_image_prompt(name, self.rgb, self.mask, self.text, self.text_weight)
+
+
+class ImagePrompts:
+    """Keeps the examples, so that a model that comes later learns them too.
+
+    Args:
+        node: Whose services they are.
+        on_change: Called with every name that has come to mean something else.
+    """
+
+    def __init__(self, node: SegmentationNode, on_change: Callable[[str], None]) -> None:
+        self._node, self._on_change = node, on_change
+        self._examples: dict[str, _Example] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._examples
+
+    def open(self) -> None:
+        """Offers the services."""
+        # Examples are taught one at a time, and commands need not wait for that.
+        self._services = AnsweringServices(self._node, self._node.calls, self._node.faults)
+        for kind, name, answer in (
+            (SetImagePrompt, "set_image_prompt", self._set),
+            (ListPrompts, "list_prompts", self._list),
+            (RemovePrompt, "remove_prompt", self._remove),
+        ):
+            self._services.offer(kind, name, answer)
+
+    def close(self) -> None:
+        """Takes the services away; the examples stay."""
+        self._services.close()
+
+    def teach(self, predictor: Predictor) -> None:
+        """Lets another model learn all examples; tells it as a fault where it cannot."""
+        with self._lock:
+            examples = dict(self._examples)
+        for name, example in examples.items():
+            try:
+                example.teach(name, predictor)
+            except ValueError as error:
+                note = f'"{name}" means its words now: {error}'
+                self._node.faults.report("image prompt", f"{predictor.spec.name} {name}", note)
+
+    def _set(self, request: SetImagePrompt.Request, response: SetImagePrompt.Response) -> SetImagePrompt.Response:
+        try:
+            name = _checked_name(request.name)
+            example = _read(request)
+            with self._lock:
+                if len(self._examples) >= MAX_EXAMPLES and name not in self._examples:
+                    raise ValueError(f"there are {MAX_EXAMPLES} image prompts already: remove one first")
+                kept = (other.size_bytes for named, other in self._examples.items() if named != name)
+                if sum(kept) + example.size_bytes > MAX_BYTES:
+                    most = f"{MAX_BYTES // 2**20} MiB"
+                    raise ValueError(f"the examples would take more than {most}: remove one or show a smaller image")
+                example.teach(name, self._node.host.predictor)
+                if self._node.calls.refusal:  # and the caller was or is told so
+                    raise RuntimeError(self._node.calls.refusal)
+                self._examples[name] = example
+            self._node.sizes.saw("example", example.rgb.shape)
+            self._on_change(name)
+        except (ValueError, RuntimeError) as error:
+            response.message = str(error)
+        else:
+            response.success, response.message = True, f'"{name}" now means what the example shows'
+        self._node.get_logger().info(f"set_image_prompt: {response.message}")
+        return response
+
+    def _list(self, request: ListPrompts.Request, response: ListPrompts.Response) -> ListPrompts.Response:
+        with self._lock:
+            response.names = list(self._examples)
+            response.texts = [example.text or "" for example in self._examples.values()]
+        return response
+
+    def _remove(self, request: RemovePrompt.Request, response: RemovePrompt.Response) -> RemovePrompt.Response:
+        name = as_commands_say(request.name)
+        with self._lock:
+            if name not in self._examples:
+                there = ", ".join(self._examples) or "none"
+                response.message = f'there is no image prompt "{name}"; there are: {there}'
+                return response
+            del self._examples[name]
+            with suppress(KeyError, RuntimeError):  # the present model never learnt it
+                self._node.host.predictor.remove_image_prompt(name)
+        self._on_change(name)
+        response.success, response.message = True, f'"{name}" means its words again'
+        return response
+
+
+def as_commands_say(phrase: str) -> str:
+    """A phrase as it would come out of a command: lower case and without articles.
+
+    One that a command would take apart is left whole. Examples are kept under such names.
+    """
+    try:
+        return _checked_name(phrase)
+    except ValueError:
+        return " ".join(phrase.lower().split())
+
+
+def _checked_name(name: str) -> str:
+    """The name as a command will say it. Raises ValueError where no command can."""
+    try:
+        command = parse_command(f"segment {name}")
+    except CommandError as error:
+        raise ValueError(f"no command could say the name {name!r}: {error}") from error
+    if len(command.prompts) != 1 or command.negatives or command.model or command.threshold is not None:
+        raise ValueError(f'a command would not take "{name}" for one phrase: choose a plain name such as "old mug"')
+    return command.prompts[0]
+
+
+def _read(request: SetImagePrompt.Request) -> _Example:
+    """Raises ValueError, which ConversionError is, where image or mask are wrong."""
+    try:
+        rgb = image_to_rgb(request.image)
+    except ConversionError as error:
+        raise ValueError(f"image: {error}") from error
+    mask = np.ones(rgb.shape[:2], np.bool_)
+    if request.mask.height or request.mask.width:
+        if request.mask.encoding not in ("mono8", "8UC1"):
+            raise ValueError(f"the mask must be mono8 or 8UC1, got {request.mask.encoding!r}")
+        try:
+            mask = image_to_rgb(request.mask)[:, :, 0] > 0
+        except ConversionError as error:
+            raise ValueError(f"mask: {error}") from error
+    if mask.shape != rgb.shape[:2]:
+        size, wanted = f"{mask.shape[1]}x{mask.shape[0]}", f"{rgb.shape[1]}x{rgb.shape[0]}"
+        raise ValueError(f"the mask is {size}, the image {wanted}: they must have the same size")
+    if not 0.0 <= request.text_weight <= 1.0:
+        raise ValueError(f"text_weight must lie in 0..1, got {request.text_weight:g}")
+    return _Example(rgb, mask, request.text.strip() or None, request.text_weight or 0.5)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service ``segment``: one image and its prompts in, masks and objects out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sensor_msgs.msg import Image
+
+from clip_seg_ros.commands.parser import MAX_CHARACTERS, MAX_PROMPTS
+from clip_seg_ros.nodes.camera.conversions import fill_image, image_to_rgb
+from clip_seg_ros.nodes.outputs.topics import object_message, union_mask
+from clip_seg_ros.nodes.services.answering_services import AnsweringServices
+from clip_seg_ros.nodes.services.image_prompts import as_commands_say
+from clip_seg_ros.pipeline.answering import Question, answer
+from clip_seg_ros.pipeline.postprocess import label_image
+from clip_seg_ros.srv import Segment
+
+if TYPE_CHECKING:
+    from clip_seg_ros.nodes.segmentation_node import SegmentationNode
+
+
+class SegmentService:
+    """Answers images beside the cameras', with the same model."""
+
+    def __init__(self, node: SegmentationNode) -> None:
+        self._node = node
+        # One call at a time, so that many callers cannot take all threads of the node.
+        self._services = AnsweringServices(node, node.calls, node.faults)
+        self._services.offer(Segment, "segment", self._answer)
+
+    def close(self) -> None:
+        """Takes the service away."""
+        self._services.close()
+
+    def _answer(self, request: Segment.Request, response: Segment.Response) -> Segment.Response:
+        try:
+            self._segment(request, response)
+        except (ValueError, RuntimeError) as error:  # ConversionError is a ValueError
+            response.success, response.message = False, str(error)
+        return response
+
+    def _segment(self, request: Segment.Request, response: Segment.Response) -> None:
+        if not self._node.active:
+            raise RuntimeError("the node is not active: activate it first")
+        config, predictor = self._node.settings.config, self._node.host.predictor
+        prompts = tuple(as_commands_say(phrase) for phrase in request.prompts)
+        negatives = tuple(as_commands_say(phrase) for phrase in request.negatives)
+        if not prompts or len(prompts) + len(negatives) > MAX_PROMPTS:
+            got = f"{len(prompts)} prompts and {len(negatives)} negatives"
+            raise ValueError(f"give 1 to {MAX_PROMPTS} phrases, at least one of them a prompt; got {got}")
+        longest = max(map(len, (*prompts, *negatives)))
+        if longest > MAX_CHARACTERS:
+            raise ValueError(f"a phrase has at most {MAX_CHARACTERS} characters, got one of {longest}")
+        rgb = image_to_rgb(request.image)
+        threshold = request.threshold or config.asked_threshold
+        question = Question(prompts, negatives, threshold, config.min_area_fraction)
+        result = answer(predictor, predictor.encode(rgb), question)
+        self._node.sizes.saw("segment", (rgb.shape, len(prompts)))
+        header, shape = request.image.header, rgb.shape[:2]
+        response.objects = [object_message(region) for region in result.regions]
+        response.masks = [
+            fill_image(
+                Image(header=header),
+                union_mask(label_image([region for region in result.regions if region.prompt == prompt], shape)),
+                "mono8",
+            )
+            for prompt in prompts
+        ]
+        response.labels = fill_image(Image(header=header), label_image(result.regions, shape), "8UC1")
+        response.success, response.message = True, f"{len(result.regions)} objects found"

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The executor that several threads share."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+
+from clip_seg_ros.nodes.life.process import _Executor
+
+
+@pytest.fixture
+def node(ros):
+    node = Node("process_test")
+    yield node
+    node.destroy_node()
+
+
+def spin(node: Node, seconds: float) -> list[object]:
+    """Spins for so long on two threads; returns the callback of every turn."""
+    executor = _Executor(2)
+    executor.add_node(node)
+    wait, handed_over = executor.wait_for_ready_callbacks, []
+
+    def noted(*args, **kwargs):
+        ready = wait(*args, **kwargs)
+        handed_over.append(ready[0])
+        return ready
+
+    executor.wait_for_ready_callbacks = noted
+    deadline_s = time.monotonic() + seconds
+    while time.monotonic() < deadline_s:
+        executor.spin_once(0.1)
+    executor.shutdown()
+    return handed_over
+
+
+def test_a_callback_is_handed_over_once(node):
+    calls = []
+    timer = node.create_timer(0.01, lambda: calls.append(1))
+    handed_over = spin(node, 1.0)
+    timer.destroy()
+    assert len(calls) >= 10
+    # A thread that is slow to begin because others have the processor may be offered its callback once more.
+    assert len(handed_over) <= 1.5 * len(calls)
+
+
+def test_callbacks_go_on_while_every_thread_was_busy(node):
+    calls = []
+
+    def slow():
+        calls.append(1)
+        time.sleep(0.1)
+
+    group = ReentrantCallbackGroup()
+    timers = [node.create_timer(0.03, slow, callback_group=group) for _ in range(3)]
+    handed_over = spin(node, 1.0)
+    for timer in timers:
+        timer.destroy()
+    assert len(calls) >= 6
+    # Three want to run where two can: the third is offered, but with pauses in between.
+    assert len(handed_over) <= len(calls) + 150
+
+
+BUSY_NODE = """
+import threading, torch
+from rclpy.node import Node
+from clip_seg_ros.nodes.life.process import run_node
+
+class Busy(Node):
+    def __init__(self):
+        super().__init__("busy")
+        threading.Thread(target=self.work, daemon=True).start()
+
+    def work(self):
+        image, kernel = torch.ones(1, 64, 256, 256), torch.ones(64, 64, 3, 3)
+        print("at work", flush=True)
+        while True:
+            torch.conv2d(image, kernel)
+
+raise SystemExit(run_node("busy", Busy))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "code", "words"),
+    [
+        ("referring", ["--help"], 0, ["usage: {}", "--ros-args", "NAME:=VALUE", "docs/nodes.md"]),
+        ("semantic", ["--help"], 0, ["usage: {}"]),
+        ("sim_camera", ["--ros-args", "--help"], 0, ["usage: {}"]),
+        ("sim_camera", ["--seed", "3"], 2, ["{}: error: unknown argument --seed", "follow --ros-args"]),
+        ("sim_camera", ["--ros-args", "--seed"], 2, ["{}: error: ROS does not understand", "--seed"]),
+    ],
+)
+def test_a_program_tells_its_usage_and_refuses_arguments_that_nobody_reads(name, arguments, code, words):
+    ended = subprocess.run(
+        [sys.executable, "-m", f"clip_seg_ros.nodes.{name}", *arguments], capture_output=True, text=True, timeout=300
+    )
+    said = ended.stdout if code == 0 else ended.stderr
+    assert ended.returncode == code
+    assert all(word.format(name) in said for word in words), said
+
+
+def test_a_process_ends_quietly_while_a_thread_is_at_work():
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY_NODE], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert process.stdout.readline() == "at work\n"
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0, said
+    assert said == "", said
