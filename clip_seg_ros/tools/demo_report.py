@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the demo says about its answers: a table for people, dictionaries for programs.
 
-A reply is what ``nodes.observers.demo_observer`` measured for one command: its entry ``measured`` holds one dictionary a prompt.
+A reply is what ``nodes.observers.demo_observer`` measured for one command: its entry ``measured`` holds one dictionary
+a prompt.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lines of `clip-seg say` and `clip-seg watch`, and what they refuse; test/nodes/observers/test_talker.py talks to nodes."""
+"""The lines of `clip-seg say` and `clip-seg watch`, and what they refuse; test_talker.py talks to nodes."""
 
 from __future__ import annotations
 
