@@ -7,9 +7,9 @@ import pytest
 
 from clip_seg_ros import resources
 from clip_seg_ros.data.tabletop import held_out_seeds
+from clip_seg_ros.evaluation.suite import run_suite
 from clip_seg_ros.evaluation.suites.embedded_classes import ClassExaminer
 from clip_seg_ros.evaluation.suites.embedded_suite import examiners, parts_there
-from clip_seg_ros.evaluation.suites.suite import run_suite
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.zoo.factory import EMBEDDED_MODELS, embedded_models
 

@@ -19,12 +19,11 @@ from clip_seg_ros.data.samples import DataError, ReferringDataset, ReferringSamp
 from clip_seg_ros.evaluation.answers import LabelAnswers, PhraseAnswers
 from clip_seg_ros.evaluation.metrics.boundary import boundary_score, class_boundary_f
 from clip_seg_ros.evaluation.metrics.classes import ConfusionMatrix, mean_over_classes
-from clip_seg_ros.evaluation.metrics.masks import mask_iou
+from clip_seg_ros.evaluation.metrics.masks import ANSWERED_SHARE, mask_iou
 from clip_seg_ros.evaluation.metrics.referring import MASK_THRESHOLD, ReferringIoU
 from clip_seg_ros.evaluation.metrics.thresholds import SweepScores, ThresholdSweep
 from clip_seg_ros.evaluation.prefetch import read_ahead
-from clip_seg_ros.evaluation.suites.embedded import ANSWERED_SHARE
-from clip_seg_ros.evaluation.suites.suite import Figure
+from clip_seg_ros.evaluation.suite import Figure
 
 PHRASE_THRESHOLD = 0.3
 """Where CLIPSeg's authors report PhraseCut."""

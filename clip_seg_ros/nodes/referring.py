@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before what takes long to import
-    from clip_seg_ros.nodes.life import early_signals
+    from clip_seg_ros.nodes.common import early_signals
 
     early_signals.end_quietly()
 
@@ -24,9 +24,9 @@ from clip_seg_ros.nodes.camera.target_frame import TargetFrame
 from clip_seg_ros.nodes.life.command_notes import note_on, refusal
 from clip_seg_ros.nodes.life.command_router import example_command
 from clip_seg_ros.nodes.life.process import run_node
+from clip_seg_ros.nodes.life.segmentation_node import THREADS, SegmentationNode
 from clip_seg_ros.nodes.outputs.outcome import Outcome
 from clip_seg_ros.nodes.outputs.results import Result, ResultTopics, publish
-from clip_seg_ros.nodes.segmentation_node import THREADS, SegmentationNode
 from clip_seg_ros.nodes.services.describer import Describer
 from clip_seg_ros.nodes.services.finder import MAX_SEARCHES, Finder, Search
 from clip_seg_ros.nodes.services.image_prompts import ImagePrompts

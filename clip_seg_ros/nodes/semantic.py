@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before what takes long to import
-    from clip_seg_ros.nodes.life import early_signals
+    from clip_seg_ros.nodes.common import early_signals
 
     early_signals.end_quietly()
 
@@ -25,12 +25,12 @@ from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.msg import LabelNames, SegmentedObjectArray
 from clip_seg_ros.nodes.camera.camera_input import CameraJob
 from clip_seg_ros.nodes.camera.conversions import fill_compressed, fill_image
-from clip_seg_ros.nodes.camera.qos import LATCHED, RELIABLE
+from clip_seg_ros.nodes.common.qos import LATCHED, RELIABLE
+from clip_seg_ros.nodes.common.rclpy_internals import is_heard
 from clip_seg_ros.nodes.life.process import run_node
-from clip_seg_ros.nodes.life.rclpy_internals import is_heard
+from clip_seg_ros.nodes.life.segmentation_node import THREADS, SegmentationNode
 from clip_seg_ros.nodes.outputs import detections
 from clip_seg_ros.nodes.outputs.topics import objects_message
-from clip_seg_ros.nodes.segmentation_node import THREADS, SegmentationNode
 from clip_seg_ros.pipeline.class_labels import (
     MAX_CLASSES,
     UNLABELLED,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before what takes long to import
-    from clip_seg_ros.nodes.life import early_signals
+    from clip_seg_ros.nodes.common import early_signals
 
     early_signals.end_quietly()
 
@@ -21,10 +21,10 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from clip_seg_ros.msg import SegmentedObjectArray
 from clip_seg_ros.nodes.camera.conversions import fill_image, metres_to_millimetres
-from clip_seg_ros.nodes.camera.qos import RELIABLE, camera_output
-from clip_seg_ros.nodes.life.parameters import warn_of_unknown
+from clip_seg_ros.nodes.common.parameters import warn_of_unknown
+from clip_seg_ros.nodes.common.qos import RELIABLE, camera_output
+from clip_seg_ros.nodes.common.rclpy_internals import on_set_parameters
 from clip_seg_ros.nodes.life.process import run_node
-from clip_seg_ros.nodes.life.rclpy_internals import on_set_parameters
 from clip_seg_ros.nodes.outputs.topics import objects_message
 from clip_seg_ros.pipeline.space.localization import locate
 from clip_seg_ros.sim.naming import pair_of

@@ -29,7 +29,7 @@ def prepare(folder: Path, config: str, size: str) -> dict[str, float]:
     """Writes a random CLIPSeg as transformers keeps it, the same converted, token ids and a random image."""
     # First, because it makes torchvision importable where it does not fit torch.
     from clip_seg_ros.models.clip.tokenizer import ClipTokenizer
-    from clip_seg_ros.models.conversion.formats import convert
+    from clip_seg_ros.zoo.formats import convert
 
     from transformers import CLIPSegConfig, CLIPSegForImageSegmentation  # isort: skip
 

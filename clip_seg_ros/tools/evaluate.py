@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from clip_seg_ros.data import tabletop
 from clip_seg_ros.evaluation.pages.pictures import write_picture
+from clip_seg_ros.evaluation.suite import Examiner, Figure, run_suite
 from clip_seg_ros.evaluation.suites.embedded_suite import PARTS, examiners, parts_there
 from clip_seg_ros.evaluation.suites.sequences import run_sequences
-from clip_seg_ros.evaluation.suites.suite import Examiner, Figure, run_suite
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RendererUnavailable

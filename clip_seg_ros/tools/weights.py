@@ -14,7 +14,6 @@ from typing import Any
 from clip_seg_ros import resources
 from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError, is_weight_file
-from clip_seg_ros.models.conversion.formats import convert, recognise
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.resources import class_list, class_list_names
 from clip_seg_ros.zoo.factory import (
@@ -26,6 +25,7 @@ from clip_seg_ros.zoo.factory import (
     embedded_models,
     embedded_name,
 )
+from clip_seg_ros.zoo.formats import convert, recognise
 from clip_seg_ros.zoo.public_weights import (
     MAX_NAME,
     PUBLIC_WEIGHTS,

@@ -33,10 +33,10 @@ from huggingface_hub.utils import (
 from clip_seg_ros.models.checkpoints import WeightsError, sha256
 from clip_seg_ros.models.clip.backbone import pretrained_clip
 from clip_seg_ros.models.clipseg import convert as clipseg
-from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.models.conversion.mapping import Converted
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.models.maskclip import convert as maskclip
+from clip_seg_ros.zoo.formats import convert
 from clip_seg_ros.zoo.public_weights import HUB, PUBLIC_WEIGHTS, HubFile, fetched_by_hand, open_clip_tag
 
 ANSWER_S = 10.0

@@ -14,7 +14,7 @@ from clip_seg_ros.data.samples import DataError, ReferringSample, SemanticSample
 from clip_seg_ros.evaluation.answers import LabelAnswers, PhraseAnswers
 from clip_seg_ros.evaluation.metrics.boundary import boundary_score, class_boundary_f
 from clip_seg_ros.evaluation.protocols import evaluate_phrases, evaluate_referring, evaluate_semantic
-from clip_seg_ros.evaluation.suites.suite import Figure
+from clip_seg_ros.evaluation.suite import Figure
 from clip_seg_ros.pipeline.predictor import Predictor
 
 CLASSES = ("background", "cup", "bowl", "ball", "box")

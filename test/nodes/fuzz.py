@@ -31,7 +31,7 @@ from std_msgs.msg import Header, String
 
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.msg import CommandStatus
-from clip_seg_ros.nodes.camera.qos import RELIABLE, camera_output
+from clip_seg_ros.nodes.common.qos import RELIABLE, camera_output
 from clip_seg_ros.pipeline.memory import REST_S
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene

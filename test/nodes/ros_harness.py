@@ -30,7 +30,7 @@ from visualization_msgs.msg import MarkerArray
 
 from clip_seg_ros.msg import CommandStatus, SegmentedObjectArray
 from clip_seg_ros.nodes.camera.conversions import fill_image
-from clip_seg_ros.nodes.camera.qos import RELIABLE, camera_output
+from clip_seg_ros.nodes.common.qos import RELIABLE, camera_output
 from clip_seg_ros.sim.renderer import RenderedView
 
 PATIENCE_S = 180.0

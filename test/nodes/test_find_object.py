@@ -23,7 +23,7 @@ from std_msgs.msg import Header
 
 from clip_seg_ros.action import FindObject
 from clip_seg_ros.msg import CommandStatus
-from clip_seg_ros.nodes.camera.qos import ACTION
+from clip_seg_ros.nodes.common.qos import ACTION
 from clip_seg_ros.nodes.services.finder import MAX_SEARCHES, Search
 from clip_seg_ros.pipeline.space.localization import locate
 from clip_seg_ros.types import ObjectRegion

@@ -17,7 +17,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.camera.conversions import compressed_to_rgb, fill_image
-from clip_seg_ros.nodes.camera.qos import RELIABLE
+from clip_seg_ros.nodes.common.qos import RELIABLE
 from ros_harness import Camera, NodeProcess, Stream, Watcher, pixels_of, wait_until
 
 TOPIC = "/load/image"

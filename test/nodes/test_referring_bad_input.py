@@ -10,8 +10,8 @@ from builtin_interfaces.msg import Time as Stamp
 from sensor_msgs.msg import CameraInfo, Image
 
 from clip_seg_ros.msg import CommandStatus
+from clip_seg_ros.nodes.common.faults import FIRST_REST_S
 from clip_seg_ros.nodes.life.command_router import example_command
-from clip_seg_ros.nodes.life.faults import FIRST_REST_S
 from ros_harness import Camera, NodeProcess, wait_until
 
 FRAMES = 6

@@ -10,7 +10,7 @@ from clip_seg_ros.data.samples import IGNORED
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, class_map
 from clip_seg_ros.msg import CommandStatus, LabelNames
 from clip_seg_ros.nodes.camera.conversions import fill_image
-from clip_seg_ros.nodes.camera.qos import LATCHED
+from clip_seg_ros.nodes.common.qos import LATCHED
 from clip_seg_ros.pipeline.class_labels import UNLABELLED, class_colors
 from clip_seg_ros.sim.scene import sample_scene
 from ros_harness import Camera, NodeProcess, SemanticWatcher, stamp_ns, wait_until

@@ -9,7 +9,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from clip_seg_ros.msg import SegmentedObjectArray
 from clip_seg_ros.nodes.camera.conversions import camera_info_to_intrinsics, depth_to_metres, image_to_rgb
-from clip_seg_ros.nodes.camera.qos import COMPANION_INPUT, RELIABLE
+from clip_seg_ros.nodes.common.qos import COMPANION_INPUT, RELIABLE
 from ros_harness import NodeProcess, wait_until
 
 TOPICS = {

@@ -16,7 +16,7 @@ from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
-from clip_seg_ros.nodes.camera.qos import RELIABLE
+from clip_seg_ros.nodes.common.qos import RELIABLE
 from ros_harness import NodeProcess, Talker, Watcher, messages_of, running_referring, stamp_ns, wait_until
 
 needs_tf2 = pytest.mark.skipif(

@@ -8,7 +8,7 @@ import pytest
 
 from clip_seg_ros import resources
 from clip_seg_ros.data import tabletop
-from clip_seg_ros.evaluation.suites import suite
+from clip_seg_ros.evaluation import suite
 from clip_seg_ros.evaluation.suites.embedded_suite import PARTS
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.tools import evaluate

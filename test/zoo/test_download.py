@@ -20,10 +20,10 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save
 
 from clip_seg_ros.models.clipseg.convert import _hugging_face_source
-from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.zoo.download import check_options, find
 from clip_seg_ros.zoo.factory import build_segmenter
+from clip_seg_ros.zoo.formats import convert
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 REPOSITORY = "CIDAS/clipseg-rd64"

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
+ANSWERED_SHARE = 0.005
+"""A phrase counts as answered when its mask covers more than this share of the picture."""
+
 
 def mask_iou(predicted: np.ndarray, true: np.ndarray) -> float:
     """Intersection over union of two bool masks, 0..1; NaN when both are empty, for there is nothing to find.

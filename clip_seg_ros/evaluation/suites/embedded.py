@@ -13,9 +13,9 @@ from functools import partial
 import numpy as np
 
 from clip_seg_ros.data.tabletop import is_unseen, present_pairs
-from clip_seg_ros.evaluation.metrics.masks import mask_iou
+from clip_seg_ros.evaluation.metrics.masks import ANSWERED_SHARE, mask_iou
 from clip_seg_ros.evaluation.pages.pictures import COLUMNS, Gallery, answer_cell, grid
-from clip_seg_ros.evaluation.suites.suite import Examiner, Figure
+from clip_seg_ros.evaluation.suite import Examiner, Figure
 from clip_seg_ros.pipeline import postprocess
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView
@@ -23,8 +23,6 @@ from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS, Pattern, Scene
 
 MIN_NAMED_SHARE = 0.001
 """An object is asked for when it covers at least this share of the picture: 307 pixels of 640x480."""
-ANSWERED_SHARE = 0.005
-"""A phrase counts as answered when its mask covers more than this share of the picture."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, class_map, is_unseen
 from clip_seg_ros.evaluation.metrics.classes import ConfusionMatrix
 from clip_seg_ros.evaluation.pages.panels import class_colors
 from clip_seg_ros.evaluation.pages.pictures import COLUMNS, Gallery, captioned, grid
-from clip_seg_ros.evaluation.suites.suite import Examiner, Figure
+from clip_seg_ros.evaluation.suite import Examiner, Figure
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView
 from clip_seg_ros.sim.scene import KINDS, Scene

@@ -7,8 +7,8 @@ import numpy as np
 
 from clip_seg_ros.data.tabletop import present_pairs
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
+from clip_seg_ros.evaluation.suite import Examiner, Figure
 from clip_seg_ros.evaluation.suites.embedded import MIN_NAMED_SHARE
-from clip_seg_ros.evaluation.suites.suite import Examiner, Figure
 from clip_seg_ros.models.clipseg.visual_prompts import MARGIN, fade_background
 from clip_seg_ros.pipeline import postprocess
 from clip_seg_ros.pipeline.predictor import Predictor

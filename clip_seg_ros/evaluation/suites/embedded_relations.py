@@ -12,7 +12,7 @@ from clip_seg_ros.data.expressions import Expression, ground_positions, sample_e
 from clip_seg_ros.data.tabletop import is_unseen
 from clip_seg_ros.evaluation.metrics.referring import ReferringIoU
 from clip_seg_ros.evaluation.pages.pictures import COLUMNS, Gallery, answer_cell, grid
-from clip_seg_ros.evaluation.suites.suite import Examiner, Figure
+from clip_seg_ros.evaluation.suite import Examiner, Figure
 from clip_seg_ros.pipeline import postprocess
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clip_seg_ros import resources
+from clip_seg_ros.evaluation.suite import Examiner
 from clip_seg_ros.evaluation.suites.embedded import PhraseExaminer
 from clip_seg_ros.evaluation.suites.embedded_classes import ClassExaminer
 from clip_seg_ros.evaluation.suites.embedded_examples import ExampleExaminer
 from clip_seg_ros.evaluation.suites.embedded_relations import RelationExaminer
-from clip_seg_ros.evaluation.suites.suite import Examiner
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.zoo.factory import build_maskclip_pocket, embedded_models
 

@@ -11,7 +11,7 @@ import numpy as np
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.evaluation.metrics.tracking import TrackingMeter, TrueObject
-from clip_seg_ros.evaluation.suites.suite import Figure
+from clip_seg_ros.evaluation.suite import Figure
 from clip_seg_ros.pipeline.answering import Question, Stream
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.pipeline.space.localization import with_position

@@ -30,8 +30,8 @@ from clip_seg_ros.nodes.camera.conversions import (
     depth_to_metres,
     image_to_rgb,
 )
-from clip_seg_ros.nodes.camera.qos import COMPANION_INPUT, IMAGE_INPUT
-from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.nodes.common.faults import FaultLog
+from clip_seg_ros.nodes.common.qos import COMPANION_INPUT, IMAGE_INPUT
 from clip_seg_ros.types import CameraFrame, CameraIntrinsics
 
 AnyImage: TypeAlias = Image | CompressedImage

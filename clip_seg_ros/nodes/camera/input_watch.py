@@ -14,9 +14,9 @@ from rclpy.subscription import Subscription
 from std_msgs.msg import String
 
 from clip_seg_ros.nodes.camera.camera_input import SILENCE_S, CameraInput, Input
-from clip_seg_ros.nodes.camera.qos import RELIABLE
-from clip_seg_ros.nodes.life.clock_watch import ClockWatch
-from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.nodes.camera.clock_watch import ClockWatch
+from clip_seg_ros.nodes.common.faults import FaultLog
+from clip_seg_ros.nodes.common.qos import RELIABLE
 
 _PERIOD_S = 1.0
 _NAME_TO_COME = "_NODE_NAME_UNKNOWN_"

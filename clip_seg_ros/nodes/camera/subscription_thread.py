@@ -16,7 +16,7 @@ from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
 from rclpy.context import Context
 from rclpy.subscription import Subscription
 
-from clip_seg_ros.nodes.life.rclpy_internals import HAS_WAIT_SETS, SubscriptionWait, take
+from clip_seg_ros.nodes.common.rclpy_internals import HAS_WAIT_SETS, SubscriptionWait, take
 
 _LONGEST_WAIT_NS = 500_000_000
 """After which it is seen that rclpy was shut down."""

@@ -12,7 +12,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 from std_msgs.msg import Header
 
-from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.types import ObjectRegion, OrientedBox
 
 _PATIENCE_S = 0.05

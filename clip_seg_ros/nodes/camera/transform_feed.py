@@ -15,10 +15,10 @@ from rclpy.node import Node
 from rclpy.time import Time
 from tf2_msgs.msg import TFMessage
 
-from clip_seg_ros.nodes.camera.qos import TRANSFORMS, TRANSFORMS_LATCHED
 from clip_seg_ros.nodes.camera.subscription_thread import SubscriptionThread, own_thread_group
 from clip_seg_ros.nodes.camera.transform_bytes import Entry, Layout, Layouts, bare, transforms_of
-from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.nodes.common.faults import FaultLog
+from clip_seg_ros.nodes.common.qos import TRANSFORMS, TRANSFORMS_LATCHED
 
 _PAUSE_S = 0.01
 """Between two looks for transforms: what came meanwhile is taken in one go, for waking up costs more than taking."""

@@ -13,7 +13,7 @@ from rclpy.publisher import Publisher
 from std_msgs.msg import String
 
 from clip_seg_ros.commands.parser import Command, CommandError, parse_command
-from clip_seg_ros.nodes.camera.qos import LATCHED, RELIABLE
+from clip_seg_ros.nodes.common.qos import LATCHED, RELIABLE
 from clip_seg_ros.nodes.outputs.statuses import StatusTopic
 
 KINDS = ("referring", "semantic")

@@ -16,8 +16,8 @@ from rclpy.clock import Clock, ClockType
 from rclpy.qos import QoSProfile
 
 from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
-from clip_seg_ros.nodes.life.faults import FaultLog
-from clip_seg_ros.nodes.life.log_limits import BoundedLogs
+from clip_seg_ros.nodes.common.faults import FaultLog
+from clip_seg_ros.nodes.common.log_limits import BoundedLogs
 from clip_seg_ros.pipeline.model_host import ModelHost
 from clip_seg_ros.zoo.caution import in_commands, in_corner
 

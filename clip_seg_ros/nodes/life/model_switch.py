@@ -13,7 +13,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from clip_seg_ros.config import SegmentationConfig
-from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.outputs.statuses import StatusTopic
 from clip_seg_ros.pipeline.model_host import ModelHost
 from clip_seg_ros.zoo.caution import in_commands

@@ -22,9 +22,9 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Task
 from rclpy.utilities import remove_ros_args
 
-from clip_seg_ros.nodes.life.faults import FaultLog
-from clip_seg_ros.nodes.life.rclpy_internals import has_begun
-from clip_seg_ros.nodes.services.answering_services import answer_always
+from clip_seg_ros.nodes.common.answering_services import answer_always
+from clip_seg_ros.nodes.common.faults import FaultLog
+from clip_seg_ros.nodes.common.rclpy_internals import has_begun
 from clip_seg_ros.zoo.caution import EmbeddedWeightsWarning
 
 NodeT = TypeVar("NodeT", bound=Node)

@@ -22,9 +22,9 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
 from clip_seg_ros.msg import CommandStatus
-from clip_seg_ros.nodes.camera.qos import COMPANION_INPUT, RELIABLE
 from clip_seg_ros.nodes.camera.subscription_thread import SubscriptionThread, own_thread_group
-from clip_seg_ros.nodes.life.rclpy_internals import publisher_count
+from clip_seg_ros.nodes.common.qos import COMPANION_INPUT, RELIABLE
+from clip_seg_ros.nodes.common.rclpy_internals import publisher_count
 from clip_seg_ros.nodes.observers.observing import observing
 
 _POLL_S = 0.02

@@ -28,8 +28,8 @@ from std_msgs.msg import String
 
 from clip_seg_ros.commands.parser import parse_command
 from clip_seg_ros.msg import CommandStatus, SegmentedObject, SegmentedObjectArray
-from clip_seg_ros.nodes.camera.qos import RELIABLE
-from clip_seg_ros.nodes.life.rclpy_internals import publisher_count
+from clip_seg_ros.nodes.common.qos import RELIABLE
+from clip_seg_ros.nodes.common.rclpy_internals import publisher_count
 from clip_seg_ros.nodes.observers.observing import observing
 from clip_seg_ros.sim.naming import matches, pair_of
 

@@ -19,7 +19,7 @@ from rclpy.node import Node
 from std_msgs.msg import String
 
 from clip_seg_ros.msg import CommandStatus, SegmentedObject, SegmentedObjectArray
-from clip_seg_ros.nodes.camera.qos import RELIABLE
+from clip_seg_ros.nodes.common.qos import RELIABLE
 from clip_seg_ros.nodes.observers.observing import observing
 from clip_seg_ros.nodes.outputs.statuses import MAX_ECHO
 

@@ -17,9 +17,9 @@ from visualization_msgs.msg import MarkerArray
 
 from clip_seg_ros.msg import SegmentedObjectArray
 from clip_seg_ros.nodes.camera.conversions import fill_compressed, fill_image
-from clip_seg_ros.nodes.camera.qos import RELIABLE
 from clip_seg_ros.nodes.camera.target_frame import Motion
-from clip_seg_ros.nodes.life.rclpy_internals import is_heard
+from clip_seg_ros.nodes.common.qos import RELIABLE
+from clip_seg_ros.nodes.common.rclpy_internals import is_heard
 from clip_seg_ros.nodes.outputs import detections
 from clip_seg_ros.nodes.outputs.topics import (
     OPTICAL_UP,

@@ -9,7 +9,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from clip_seg_ros.msg import CommandStatus
-from clip_seg_ros.nodes.camera.qos import STATUS
+from clip_seg_ros.nodes.common.qos import STATUS
 
 MAX_ECHO = 200
 """Characters of a command that its status repeats."""

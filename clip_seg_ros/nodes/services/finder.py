@@ -17,14 +17,14 @@ from rclpy.task import Future
 from std_msgs.msg import Header
 
 from clip_seg_ros.action import FindObject
-from clip_seg_ros.nodes.camera.qos import ACTION
+from clip_seg_ros.nodes.common.qos import ACTION
 from clip_seg_ros.nodes.outputs.topics import no_object_message, object_message
 from clip_seg_ros.nodes.services.image_prompts import as_commands_say
 from clip_seg_ros.types import ObjectRegion
 
 if TYPE_CHECKING:
     from clip_seg_ros.nodes.camera.camera_input import CameraJob
-    from clip_seg_ros.nodes.segmentation_node import SegmentationNode
+    from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
 
 DEFAULT_TIMEOUT_S = 10.0
 MAX_SEARCHES = 8

@@ -13,11 +13,11 @@ import numpy as np
 
 from clip_seg_ros.commands.parser import CommandError, parse_command
 from clip_seg_ros.nodes.camera.conversions import ConversionError, image_to_rgb
-from clip_seg_ros.nodes.services.answering_services import AnsweringServices
+from clip_seg_ros.nodes.common.answering_services import AnsweringServices
 from clip_seg_ros.srv import ListPrompts, RemovePrompt, SetImagePrompt
 
 if TYPE_CHECKING:
-    from clip_seg_ros.nodes.segmentation_node import SegmentationNode
+    from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
     from clip_seg_ros.pipeline.predictor import Predictor
 
 MAX_EXAMPLES = 64

@@ -9,15 +9,15 @@ from sensor_msgs.msg import Image
 
 from clip_seg_ros.commands.parser import MAX_CHARACTERS, MAX_PROMPTS
 from clip_seg_ros.nodes.camera.conversions import fill_image, image_to_rgb
+from clip_seg_ros.nodes.common.answering_services import AnsweringServices
 from clip_seg_ros.nodes.outputs.topics import object_message, union_mask
-from clip_seg_ros.nodes.services.answering_services import AnsweringServices
 from clip_seg_ros.nodes.services.image_prompts import as_commands_say
 from clip_seg_ros.pipeline.answering import Question, answer
 from clip_seg_ros.pipeline.postprocess import label_image
 from clip_seg_ros.srv import Segment
 
 if TYPE_CHECKING:
-    from clip_seg_ros.nodes.segmentation_node import SegmentationNode
+    from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
 
 
 class SegmentService:

@@ -13,7 +13,7 @@ from clip_seg_ros import resources
 from clip_seg_ros.evaluation.metrics.thresholds import ThresholdSweep
 from clip_seg_ros.evaluation.pages import report
 from clip_seg_ros.evaluation.protocols import ImageResult, PhraseEvaluation, PhraseResult, SemanticEvaluation
-from clip_seg_ros.evaluation.suites.suite import Figure
+from clip_seg_ros.evaluation.suite import Figure
 
 NAN = float("nan")
 

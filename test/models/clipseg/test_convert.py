@@ -12,9 +12,9 @@ from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConfig
 from clip_seg_ros.models.clip.tokenizer import tokenizer_config
 from clip_seg_ros.models.clipseg.model import CLIPSeg, CLIPSegConfig
-from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.zoo.factory import build_from_config
+from clip_seg_ros.zoo.formats import convert
 
 # After the models, which make torchvision importable where it does not fit torch.
 from transformers import CLIPSegConfig as TheirConfig  # isort: skip

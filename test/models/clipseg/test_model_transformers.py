@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from clip_seg_ros.models.clipseg.model import CLIPSeg
-from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.zoo.factory import build_from_config
+from clip_seg_ros.zoo.formats import convert
 from nearness import assert_near
 
 # After the models, which make torchvision importable where it does not fit torch.

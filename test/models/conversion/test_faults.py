@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.models.conversion.formats import convert
+from clip_seg_ros.zoo.formats import convert
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 CLIPSEG = {"extract_layers": (1, 2, 4), "vision_head_width": 12, "text_head_width": 8}

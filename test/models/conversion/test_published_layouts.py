@@ -13,11 +13,11 @@ import torch
 from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clip.tokenizer import ClipTokenizer
-from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.resources import class_list
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.zoo.factory import build_from_config
+from clip_seg_ros.zoo.formats import convert
 from published_layouts import published
 
 LAYOUTS = Path(__file__).parents[2] / "data" / "layouts"

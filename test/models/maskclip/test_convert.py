@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.models.conversion.formats import convert
 from clip_seg_ros.models.spec import CLIP_MEAN, IMAGENET_MEAN
 from clip_seg_ros.zoo.factory import build_from_config
+from clip_seg_ros.zoo.formats import convert
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 HEADS = {"vision_head_width": 12, "text_head_width": 8}

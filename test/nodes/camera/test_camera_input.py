@@ -18,7 +18,7 @@ from clip_seg_ros.config import CameraTopics
 from clip_seg_ros.nodes.camera import camera_input
 from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.camera.conversions import fill_image
-from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.types import CameraIntrinsics
 from ros_harness import Talker, wait_until
 

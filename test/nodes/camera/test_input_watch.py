@@ -13,8 +13,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from clip_seg_ros.nodes.camera.input_watch import InputWatch, type_name
-from clip_seg_ros.nodes.camera.qos import RELIABLE
-from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.nodes.common.faults import FaultLog
+from clip_seg_ros.nodes.common.qos import RELIABLE
 from ros_harness import NodeProcess, Talker, wait_until
 
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -12,7 +12,7 @@ import pytest
 from std_msgs.msg import Header
 
 from clip_seg_ros.nodes.camera.target_frame import Motion, TargetFrame
-from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.types import ObjectRegion, OrientedBox
 from ros_harness import NodeProcess, Talker, Watcher, running_referring
 

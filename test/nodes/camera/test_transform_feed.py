@@ -21,9 +21,9 @@ from ros_harness import Talker, running_referring, wait_until
 tf2_ros = pytest.importorskip("tf2_ros", reason="tf2_ros is not installed")
 from tf2_msgs.msg import TFMessage  # noqa: E402
 
-from clip_seg_ros.nodes.camera.qos import TRANSFORMS, TRANSFORMS_LATCHED  # noqa: E402
 from clip_seg_ros.nodes.camera.transform_feed import TransformFeed  # noqa: E402
-from clip_seg_ros.nodes.life.faults import FaultLog  # noqa: E402
+from clip_seg_ros.nodes.common.faults import FaultLog  # noqa: E402
+from clip_seg_ros.nodes.common.qos import TRANSFORMS, TRANSFORMS_LATCHED  # noqa: E402
 
 LONG_NS = 100 * 10**9
 

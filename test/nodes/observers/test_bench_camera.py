@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from sensor_msgs.msg import CameraInfo, Image
 
-from clip_seg_ros.nodes.camera.qos import camera_output
+from clip_seg_ros.nodes.common.qos import camera_output
 from clip_seg_ros.nodes.observers.bench_camera import VIEWS
 from ros_harness import NodeProcess, stamp_ns, wait_until
 

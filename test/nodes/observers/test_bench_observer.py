@@ -21,7 +21,7 @@ from std_msgs.msg import Header, String
 
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.camera.conversions import fill_image
-from clip_seg_ros.nodes.camera.qos import RELIABLE, camera_output
+from clip_seg_ros.nodes.common.qos import RELIABLE, camera_output
 from domains import reserve_domain
 from ros_harness import PATIENCE_S
 

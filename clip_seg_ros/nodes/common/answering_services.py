@@ -15,8 +15,8 @@ from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup,
 from rclpy.node import Node
 from rclpy.service import Service
 
-from clip_seg_ros.nodes.camera.qos import SERVICE
-from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.nodes.common.faults import FaultLog
+from clip_seg_ros.nodes.common.qos import SERVICE
 
 GRACE_S = 1.5
 """Answers that are being made when the services end are waited for so long, before their callers are refused."""

@@ -23,8 +23,8 @@ from std_msgs.msg import Int32
 
 from clip_seg_ros.nodes.camera import subscription_thread
 from clip_seg_ros.nodes.camera.subscription_thread import OwnThreadGroup, SubscriptionThread, own_thread_group
-from clip_seg_ros.nodes.life import rclpy_internals
-from clip_seg_ros.nodes.life.rclpy_internals import (
+from clip_seg_ros.nodes.common import rclpy_internals
+from clip_seg_ros.nodes.common.rclpy_internals import (
     HAS_WAIT_SETS,
     SubscriptionWait,
     given_parameters,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from rclpy.node import Node
 
 from clip_seg_ros.nodes.camera.camera_input import SILENCE_S
-from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.nodes.common.faults import FaultLog
 
 _SOURCE = "clock"
 

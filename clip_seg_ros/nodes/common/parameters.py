@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from clip_seg_ros.config import Config, ReferringConfig, SemanticConfig, parameters
-from clip_seg_ros.nodes.life.rclpy_internals import given_parameters, on_set_parameters
+from clip_seg_ros.nodes.common.rclpy_internals import given_parameters, on_set_parameters
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 

@@ -22,15 +22,15 @@ from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.camera.input_watch import InputWatch
 from clip_seg_ros.nodes.camera.rate_limit import RateLimit
 from clip_seg_ros.nodes.camera.subscription_thread import SubscriptionThread, own_thread_group
+from clip_seg_ros.nodes.common.answering_services import OpenCalls
+from clip_seg_ros.nodes.common.faults import FaultLog
+from clip_seg_ros.nodes.common.log_limits import BoundedLogs
+from clip_seg_ros.nodes.common.parameters import ConfigParameters
+from clip_seg_ros.nodes.common.rclpy_internals import guard_transitions
 from clip_seg_ros.nodes.life.command_router import CommandRouter
-from clip_seg_ros.nodes.life.faults import FaultLog
 from clip_seg_ros.nodes.life.health import Health, Spent
-from clip_seg_ros.nodes.life.log_limits import BoundedLogs
 from clip_seg_ros.nodes.life.model_switch import ModelSwitch
-from clip_seg_ros.nodes.life.parameters import ConfigParameters
-from clip_seg_ros.nodes.life.rclpy_internals import guard_transitions
 from clip_seg_ros.nodes.outputs.statuses import StatusTopic
-from clip_seg_ros.nodes.services.answering_services import OpenCalls
 from clip_seg_ros.pipeline.latest_worker import LatestWorker
 from clip_seg_ros.pipeline.memory import SizeWatch
 

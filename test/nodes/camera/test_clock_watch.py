@@ -11,8 +11,8 @@ from rclpy.time import Time
 from sensor_msgs.msg import Image
 
 from clip_seg_ros.nodes.camera.camera_input import SILENCE_S
-from clip_seg_ros.nodes.life.clock_watch import ClockWatch
-from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.nodes.camera.clock_watch import ClockWatch
+from clip_seg_ros.nodes.common.faults import FaultLog
 from ros_harness import Talker, messages_of, running_referring
 
 WARNING = "clock: use_sim_time is set, and /clock has stood still for 5 s; it has 0 publishers"

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clip_seg_ros.nodes.life.log_limits import LineCeiling, one_line
+from clip_seg_ros.nodes.common.log_limits import LineCeiling, one_line
 
 MAX_LINES = 10
 """Lines that one source logs in a minute; then one more says how many were held back."""

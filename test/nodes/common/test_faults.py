@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from clip_seg_ros.nodes.life.faults import FIRST_REST_S, LONGEST_REST_S, MAX_FAULTS, MAX_LINES, FaultLog
-from clip_seg_ros.nodes.life.log_limits import MAX_LINE, WINDOW_S
+from clip_seg_ros.nodes.common.faults import FIRST_REST_S, LONGEST_REST_S, MAX_FAULTS, MAX_LINES, FaultLog
+from clip_seg_ros.nodes.common.log_limits import MAX_LINE, WINDOW_S
 
 
 class Clock:

@@ -27,10 +27,10 @@ from sensor_msgs.msg import Image
 
 from clip_seg_ros.action import FindObject
 from clip_seg_ros.nodes.camera.conversions import fill_image
-from clip_seg_ros.nodes.life.faults import FaultLog
+from clip_seg_ros.nodes.common import answering_services
+from clip_seg_ros.nodes.common.answering_services import AnsweringServices, OpenCalls, answer_always, refuse
+from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.life.process import _Executor
-from clip_seg_ros.nodes.services import answering_services
-from clip_seg_ros.nodes.services.answering_services import AnsweringServices, OpenCalls, answer_always, refuse
 from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
 from ros_harness import NodeProcess, Watcher, wait_until
 

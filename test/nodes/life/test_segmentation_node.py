@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image
 
 from clip_seg_ros.config import SegmentationConfig
 from clip_seg_ros.nodes.camera.conversions import fill_image
-from clip_seg_ros.nodes.segmentation_node import SegmentationNode
+from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
 from clip_seg_ros.pipeline.memory import PAUSE_S, REST_S, SizeWatch
 from ros_harness import Camera, wait_until
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from clip_seg_ros.data.tabletop import held_out_scene
-from clip_seg_ros.evaluation.suites.suite import Examiner, Figure, run_suite
+from clip_seg_ros.evaluation.suite import Examiner, Figure, run_suite
 
 
 class Witness(Examiner):

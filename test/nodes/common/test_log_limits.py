@@ -4,7 +4,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
 
-from clip_seg_ros.nodes.life.log_limits import (
+from clip_seg_ros.nodes.common.log_limits import (
     LINES_A_MINUTE,
     MAX_LINE,
     WINDOW_S,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.models.conversion.formats import FORMATS, recognise
+from clip_seg_ros.zoo.formats import FORMATS, recognise
 from published_layouts import published
 
 TITLES = {
