@@ -159,7 +159,7 @@ def test_imports_point_one_way(path: Path) -> None:
     ("where", "source"),
     [
         ("models/clipseg/model.py", "from clip_seg_ros.pipeline.predictor import Predictor"),
-        ("models/clipseg/model.py", "def f():\n    from ..pipeline import predictor"),
+        ("models/clipseg/model.py", "def f():\n    from ...pipeline import predictor"),
         ("models/clipseg/model.py", "import open_clip.model"),
         ("pipeline/overlay.py", "from clip_seg_ros import nodes"),
         ("pipeline/overlay.py", "from sensor_msgs.msg import Image"),
