@@ -14,7 +14,7 @@ from std_msgs.msg import String
 
 from clip_seg_ros.commands.parser import Command, CommandError, parse_command
 from clip_seg_ros.nodes.common.qos import LATCHED, RELIABLE
-from clip_seg_ros.nodes.outputs.statuses import StatusTopic
+from clip_seg_ros.nodes.common.statuses import StatusTopic
 
 KINDS = ("referring", "semantic")
 """What may answer the commands of one topic."""

@@ -14,7 +14,7 @@ from rclpy.parameter import Parameter
 
 from clip_seg_ros.config import SegmentationConfig
 from clip_seg_ros.nodes.common.faults import FaultLog
-from clip_seg_ros.nodes.outputs.statuses import StatusTopic
+from clip_seg_ros.nodes.common.statuses import StatusTopic
 from clip_seg_ros.pipeline.model_host import ModelHost
 from clip_seg_ros.zoo.caution import in_commands
 

@@ -30,7 +30,7 @@ from clip_seg_ros.nodes.common.rclpy_internals import guard_transitions
 from clip_seg_ros.nodes.life.command_router import CommandRouter
 from clip_seg_ros.nodes.life.health import Health, Spent
 from clip_seg_ros.nodes.life.model_switch import ModelSwitch
-from clip_seg_ros.nodes.outputs.statuses import StatusTopic
+from clip_seg_ros.nodes.common.statuses import StatusTopic
 from clip_seg_ros.pipeline.latest_worker import LatestWorker
 from clip_seg_ros.pipeline.memory import SizeWatch
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from clip_seg_ros.commands.parser import MAX_CLASSES
 from clip_seg_ros.models.spec import ModelSpec
-from clip_seg_ros.nodes.outputs.statuses import StatusTopic
+from clip_seg_ros.nodes.common.statuses import StatusTopic
 from clip_seg_ros.pipeline.describing import Sighting, describe
 from clip_seg_ros.resources import class_list, class_list_names
 from clip_seg_ros.sim.scene import COLORS, KINDS
