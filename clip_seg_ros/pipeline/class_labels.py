@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -54,8 +55,9 @@ def class_regions(maps: ProbabilityMaps, labels: np.ndarray, min_area_px: int) -
     return regions(part, MaskSet(names, inside, 0.0), min_area_px)
 
 
+@lru_cache(maxsize=16)
 def class_colors(count: int) -> np.ndarray:
-    """(256, 3) uint8 RGB: a fixed colour for each of ``count`` ids, black for the others and for ``UNLABELLED``.
+    """(256, 3) uint8 RGB, read-only: a fixed colour for each of ``count`` ids, black for all others and ``UNLABELLED``.
 
     Up to seven classes have the colours of ``PALETTE``, which colour-blind people tell apart; up to 21 have those in
     three grades of light, which they tell apart as well.
@@ -68,6 +70,7 @@ def class_colors(count: int) -> np.ndarray:
         saturation, value = ((0.75, 0.95), (0.55, 0.70), (0.45, 1.0))[place % 3]
         hue = place * 0.618034 % 1.0
         colors[place] = [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, value)]
+    colors.setflags(write=False)
     return colors
 
 

@@ -16,6 +16,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.qos import QoSProfile
 
 from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
+from clip_seg_ros.nodes.camera.intake import Spent
 from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.common.log_limits import BoundedLogs
 from clip_seg_ros.pipeline.model_host import ModelHost
@@ -23,16 +24,6 @@ from clip_seg_ros.zoo.caution import in_commands, in_corner
 
 PERIOD_S = 1.0
 _KEPT = 200
-
-
-@dataclass(frozen=True)
-class Spent:
-    """Where the time that one image took went, seconds; what is left over is the node's own."""
-
-    waiting: float
-    """Until the worker had done the image before."""
-    model: float
-    """In the model, from the image's bytes to probabilities."""
 
 
 @dataclass

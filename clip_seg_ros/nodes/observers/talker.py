@@ -20,8 +20,8 @@ from std_msgs.msg import String
 
 from clip_seg_ros.msg import CommandStatus, SegmentedObject, SegmentedObjectArray
 from clip_seg_ros.nodes.common.qos import RELIABLE
-from clip_seg_ros.nodes.observers.observing import observing
 from clip_seg_ros.nodes.common.statuses import MAX_ECHO
+from clip_seg_ros.nodes.observers.observing import observing
 
 _STATES = {
     getattr(CommandStatus, name): name.lower().replace("_", " ")

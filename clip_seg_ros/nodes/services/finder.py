@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -17,6 +18,7 @@ from rclpy.task import Future
 from std_msgs.msg import Header
 
 from clip_seg_ros.action import FindObject
+from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.common.qos import ACTION
 from clip_seg_ros.nodes.outputs.topics import no_object_message, object_message
 from clip_seg_ros.nodes.services.image_prompts import as_commands_say
@@ -24,7 +26,6 @@ from clip_seg_ros.types import ObjectRegion
 
 if TYPE_CHECKING:
     from clip_seg_ros.nodes.camera.camera_input import CameraJob
-    from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
 
 DEFAULT_TIMEOUT_S = 10.0
 MAX_SEARCHES = 8
@@ -98,19 +99,24 @@ class _Server(ActionServer):
 
 
 class Finder:
-    """Runs the action's goals, each for itself, beside the commands."""
+    """Runs the action's goals, each for itself, beside the commands.
 
-    def __init__(self, node: SegmentationNode) -> None:
-        self._node = node
+    Args:
+        core: What the parts of the node share.
+        cameras: Returns the names of the cameras that are listened to at the moment.
+    """
+
+    def __init__(self, core: NodeCore, cameras: Callable[[], Sequence[str]]) -> None:
+        self._core, self._cameras = core, cameras
         self._server: ActionServer | None = None
         self._searches: list[Search] = []
         self._lock = threading.Lock()
 
     def open(self) -> None:
         """Offers the action."""
-        calls = self._node.calls
+        calls = self._core.calls
         self._server = _Server(
-            self._node,
+            self._core.node,
             FindObject,
             "find_object",
             self._run,
@@ -142,11 +148,9 @@ class Finder:
 
     def _begin(self, goal: FindObject.Goal) -> Search | str:
         """A search that is under way, or why there is none."""
-        names = [camera.name for camera in self._node.cameras]
-        if self._node.calls.refusal:
-            return self._node.calls.refusal
-        if not self._node.active:
-            return "the node is not active: activate it first"
+        names = self._cameras()
+        if refusal := self._core.refusal():
+            return refusal
         if Duration.from_msg(goal.timeout).nanoseconds < 0:
             return f"the timeout must not be negative: 0 stands for {DEFAULT_TIMEOUT_S:g} s"
         if not goal.phrase.strip():
@@ -179,7 +183,7 @@ class Finder:
             finally:
                 self._end(search)
         except RuntimeError:  # which rclpy's errors are
-            if self._node.context.ok():
+            if self._core.node.context.ok():
                 raise
             # The process ends, and nobody can be told any more.
             goal.destroy()
@@ -201,7 +205,7 @@ class Finder:
             if search.seen is not None:
                 goal.succeed()
                 return search.seen
-            why_not = search.fault or self._node.calls.refusal or ("" if self._node.active else _DEACTIVATED)
+            why_not = search.fault or self._core.calls.refusal or ("" if self._core.active else _DEACTIVATED)
             if why_not:
                 why = why_not
                 break

@@ -14,10 +14,11 @@ import numpy as np
 from clip_seg_ros.commands.parser import CommandError, parse_command
 from clip_seg_ros.nodes.camera.conversions import ConversionError, image_to_rgb
 from clip_seg_ros.nodes.common.answering_services import AnsweringServices
+from clip_seg_ros.nodes.common.core import NodeCore
+from clip_seg_ros.pipeline.model_host import ModelHost
 from clip_seg_ros.srv import ListPrompts, RemovePrompt, SetImagePrompt
 
 if TYPE_CHECKING:
-    from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
     from clip_seg_ros.pipeline.predictor import Predictor
 
 MAX_EXAMPLES = 64
@@ -50,12 +51,13 @@ class ImagePrompts:
     """Keeps the examples, so that a model that comes later learns them too.
 
     Args:
-        node: Whose services they are.
+        core: What the parts of the node share.
+        host: Holder of the model that serves, which learns an example at once.
         on_change: Called with every name that has come to mean something else.
     """
 
-    def __init__(self, node: SegmentationNode, on_change: Callable[[str], None]) -> None:
-        self._node, self._on_change = node, on_change
+    def __init__(self, core: NodeCore, host: ModelHost, on_change: Callable[[str], None]) -> None:
+        self._core, self._host, self._on_change = core, host, on_change
         self._examples: dict[str, _Example] = {}
         self._lock = threading.Lock()
 
@@ -65,7 +67,7 @@ class ImagePrompts:
     def open(self) -> None:
         """Offers the services."""
         # Examples are taught one at a time, and commands need not wait for that.
-        self._services = AnsweringServices(self._node, self._node.calls, self._node.faults)
+        self._services = AnsweringServices(self._core.node, self._core.calls, self._core.faults)
         for kind, name, answer in (
             (SetImagePrompt, "set_image_prompt", self._set),
             (ListPrompts, "list_prompts", self._list),
@@ -86,7 +88,7 @@ class ImagePrompts:
                 example.teach(name, predictor)
             except ValueError as error:
                 note = f'"{name}" means its words now: {error}'
-                self._node.faults.report("image prompt", f"{predictor.spec.name} {name}", note)
+                self._core.faults.report("image prompt", f"{predictor.spec.name} {name}", note)
 
     def _set(self, request: SetImagePrompt.Request, response: SetImagePrompt.Response) -> SetImagePrompt.Response:
         try:
@@ -99,17 +101,17 @@ class ImagePrompts:
                 if sum(kept) + example.size_bytes > MAX_BYTES:
                     most = f"{MAX_BYTES // 2**20} MiB"
                     raise ValueError(f"the examples would take more than {most}: remove one or show a smaller image")
-                example.teach(name, self._node.host.predictor)
-                if self._node.calls.refusal:  # and the caller was or is told so
-                    raise RuntimeError(self._node.calls.refusal)
+                example.teach(name, self._host.predictor)
+                if self._core.calls.refusal:  # and the caller was or is told so
+                    raise RuntimeError(self._core.calls.refusal)
                 self._examples[name] = example
-            self._node.sizes.saw("example", example.rgb.shape)
+            self._core.sizes.saw("example", example.rgb.shape)
             self._on_change(name)
         except (ValueError, RuntimeError) as error:
             response.message = str(error)
         else:
             response.success, response.message = True, f'"{name}" now means what the example shows'
-        self._node.get_logger().info(f"set_image_prompt: {response.message}")
+        self._core.node.get_logger().info(f"set_image_prompt: {response.message}")
         return response
 
     def _list(self, request: ListPrompts.Request, response: ListPrompts.Response) -> ListPrompts.Response:
@@ -127,7 +129,7 @@ class ImagePrompts:
                 return response
             del self._examples[name]
             with suppress(KeyError, RuntimeError):  # the present model never learnt it
-                self._node.host.predictor.remove_image_prompt(name)
+                self._host.predictor.remove_image_prompt(name)
         self._on_change(name)
         response.success, response.message = True, f'"{name}" means its words again'
         return response

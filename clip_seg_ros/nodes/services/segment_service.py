@@ -3,30 +3,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sensor_msgs.msg import Image
 
 from clip_seg_ros.commands.parser import MAX_CHARACTERS, MAX_PROMPTS
 from clip_seg_ros.nodes.camera.conversions import fill_image, image_to_rgb
 from clip_seg_ros.nodes.common.answering_services import AnsweringServices
+from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.outputs.topics import object_message, union_mask
 from clip_seg_ros.nodes.services.image_prompts import as_commands_say
 from clip_seg_ros.pipeline.answering import Question, answer
+from clip_seg_ros.pipeline.model_host import ModelHost
 from clip_seg_ros.pipeline.postprocess import label_image
 from clip_seg_ros.srv import Segment
 
-if TYPE_CHECKING:
-    from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
-
 
 class SegmentService:
-    """Answers images beside the cameras', with the same model."""
+    """Answers images beside the cameras', with the same model.
 
-    def __init__(self, node: SegmentationNode) -> None:
-        self._node = node
+    Args:
+        core: What the parts of the node share.
+        host: Holder of the model that serves.
+    """
+
+    def __init__(self, core: NodeCore, host: ModelHost) -> None:
+        self._core, self._host = core, host
         # One call at a time, so that many callers cannot take all threads of the node.
-        self._services = AnsweringServices(node, node.calls, node.faults)
+        self._services = AnsweringServices(core.node, core.calls, core.faults)
         self._services.offer(Segment, "segment", self._answer)
 
     def close(self) -> None:
@@ -41,9 +43,9 @@ class SegmentService:
         return response
 
     def _segment(self, request: Segment.Request, response: Segment.Response) -> None:
-        if not self._node.active:
+        if not self._core.active:
             raise RuntimeError("the node is not active: activate it first")
-        config, predictor = self._node.settings.config, self._node.host.predictor
+        config, predictor = self._core.config, self._host.predictor
         prompts = tuple(as_commands_say(phrase) for phrase in request.prompts)
         negatives = tuple(as_commands_say(phrase) for phrase in request.negatives)
         if not prompts or len(prompts) + len(negatives) > MAX_PROMPTS:
@@ -56,7 +58,7 @@ class SegmentService:
         threshold = request.threshold or config.asked_threshold
         question = Question(prompts, negatives, threshold, config.min_area_fraction)
         result = answer(predictor, predictor.encode(rgb), question)
-        self._node.sizes.saw("segment", (rgb.shape, len(prompts)))
+        self._core.sizes.saw("segment", (rgb.shape, len(prompts)))
         header, shape = request.image.header, rgb.shape[:2]
         response.objects = [object_message(region) for region in result.regions]
         response.masks = [

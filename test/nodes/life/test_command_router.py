@@ -12,8 +12,8 @@ from std_msgs.msg import String
 
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.common.qos import RELIABLE, STATUS
-from clip_seg_ros.nodes.life.command_router import CommandRouter, example_command
 from clip_seg_ros.nodes.common.statuses import StatusTopic
+from clip_seg_ros.nodes.life.command_router import CommandRouter, example_command
 from ros_harness import wait_until
 
 

@@ -12,24 +12,25 @@ from sensor_msgs.msg import Image
 from clip_seg_ros.config import SegmentationConfig
 from clip_seg_ros.nodes.camera.conversions import fill_image
 from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
+from clip_seg_ros.nodes.life.task import Task
 from clip_seg_ros.pipeline.memory import PAUSE_S, REST_S, SizeWatch
 from ros_harness import Camera, wait_until
 
 TOPIC = "/camera/color/image_raw"
 
 
-class SlowNode(SegmentationNode):
+class Slow(Task):
     """Works on an image until it is told to go on."""
 
-    def __init__(self) -> None:
-        super().__init__("slow", SegmentationConfig)
+    def __init__(self, node: SegmentationNode) -> None:
+        self.node = node
         self.begun, self.at_work, self.most_at_work, self.served = 0, 0, 0, []
         self.go_on = threading.Semaphore(0)
 
-    def create_outputs(self) -> None:
+    def open(self) -> None:
         pass
 
-    def destroy_outputs(self) -> None:
+    def close(self) -> None:
         pass
 
     def warm_up(self, predictor) -> None:
@@ -44,22 +45,22 @@ class SlowNode(SegmentationNode):
     def obey(self, command_id, text, command) -> None:
         raise AssertionError("no command is for this node")
 
-    def work(self, job, rgb, predictor) -> bool:
+    def answer(self, job, rgb, predictor) -> bool:
         self.begun += 1
         self.at_work += 1
         self.most_at_work = max(self.most_at_work, self.at_work)
         self.go_on.acquire()
         self.at_work -= 1
-        self.served.append(self.serves(job.camera))
+        self.served.append(self.node.intake.serves(job.camera))
         return True
 
 
 @pytest.fixture
 def node(ros):
-    node = SlowNode()
+    node = SegmentationNode("slow", SegmentationConfig, Slow)
     yield node
     for _ in range(10):
-        node.go_on.release()
+        node.task.go_on.release()
     node.destroy_node()
 
 
@@ -69,30 +70,30 @@ def test_an_answer_that_outlasts_deactivate_is_dropped_and_the_next_one_waits_fo
     node.trigger_activate()
     with Camera(depth=False, topic=TOPIC) as camera:
         camera.send(image)
-        wait_until(lambda: node.begun == 1, "the first image to be worked on")
+        wait_until(lambda: node.task.begun == 1, "the first image to be worked on")
         node.trigger_deactivate()
         node.trigger_activate()
     with Camera(depth=False, topic=TOPIC) as camera:
         camera.send(image)
-        wait_until(lambda: node.cameras[0].received, "the second image")
-        node.go_on.release()
-        wait_until(lambda: node.begun == 2, "the second image to be worked on")
-        node.go_on.release()
-        wait_until(lambda: len(node.served) == 2, "both")
-    assert node.served == [False, True]
-    assert node.most_at_work == 1
+        wait_until(lambda: node.intake.cameras[0].received, "the second image")
+        node.task.go_on.release()
+        wait_until(lambda: node.task.begun == 2, "the second image to be worked on")
+        node.task.go_on.release()
+        wait_until(lambda: len(node.task.served) == 2, "both")
+    assert node.task.served == [False, True]
+    assert node.task.most_at_work == 1
 
 
 def test_memory_is_given_back_when_a_camera_changes_its_size(node):
     given_back = []
     # From image to image more than the pause, but less than it takes until sizes count as at rest.
     step_s = int(PAUSE_S + REST_S) // 2
-    node.sizes = SizeWatch(lambda: given_back.append(node.begun), iter(range(0, 1000, step_s)).__next__)
+    node.core.sizes = SizeWatch(lambda: given_back.append(node.task.begun), iter(range(0, 1000, step_s)).__next__)
     node.trigger_configure()
     node.trigger_activate()
     with Camera(depth=False, topic=TOPIC) as camera:
         for number, width in enumerate((8, 8, 12, 12, 16), start=1):
-            node.go_on.release()
+            node.task.go_on.release()
             camera.send(fill_image(Image(), np.zeros((8, width, 3), np.uint8), "rgb8"))
-            wait_until(lambda n=number: len(node.served) == n, "the image to be worked on")
+            wait_until(lambda n=number: len(node.task.served) == n, "the image to be worked on")
         wait_until(lambda: given_back == [3, 5], f"memory to be given back, which it was after images {given_back}")

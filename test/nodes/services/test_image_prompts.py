@@ -9,27 +9,28 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 
+from clip_seg_ros.nodes import referring
 from clip_seg_ros.nodes.camera.conversions import fill_image
-from clip_seg_ros.nodes.referring import ReferringNode
+from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
 from clip_seg_ros.nodes.services import image_prompts
 from clip_seg_ros.pipeline.memory import SizeWatch
 from clip_seg_ros.srv import ListPrompts, SetImagePrompt
 
 
 @pytest.fixture(scope="module")
-def configured(ros: None) -> Iterator[ReferringNode]:
-    node = ReferringNode()
+def configured(ros: None) -> Iterator[SegmentationNode]:
+    node = referring.create()
     node.trigger_configure()
     yield node
     node.destroy_node()
 
 
 @pytest.fixture
-def prompts(configured: ReferringNode) -> Iterator[image_prompts.ImagePrompts]:
+def prompts(configured: SegmentationNode) -> Iterator[image_prompts.ImagePrompts]:
     """Those of the node; it forgets at the end what it was taught."""
-    yield configured.image_prompts
-    for name in names(configured.image_prompts):
-        configured.image_prompts._remove(SetImagePrompt.Request(name=name), SetImagePrompt.Response())
+    yield configured.task.image_prompts
+    for name in names(configured.task.image_prompts):
+        configured.task.image_prompts._remove(SetImagePrompt.Request(name=name), SetImagePrompt.Response())
 
 
 def names(prompts: image_prompts.ImagePrompts) -> list[str]:
@@ -69,7 +70,7 @@ def test_examples_are_bounded_in_number(prompts, monkeypatch):
 def test_memory_is_given_back_when_examples_change_their_size(configured, prompts, monkeypatch):
     given_back = []
     clock = iter(range(0, 1000, 10)).__next__
-    monkeypatch.setattr(configured, "sizes", SizeWatch(lambda: given_back.append(names(prompts)), clock))
+    monkeypatch.setattr(configured.core, "sizes", SizeWatch(lambda: given_back.append(names(prompts)), clock))
     for side in (10, 10, 12):
         assert teach(prompts, "thing", side).success
     assert len(given_back) == 1

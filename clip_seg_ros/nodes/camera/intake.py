@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of images through a node: taken from all cameras on one thread, the newest answered on another."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import rclpy
+from rclpy.subscription import Subscription
+
+from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
+from clip_seg_ros.nodes.camera.input_watch import InputWatch
+from clip_seg_ros.nodes.camera.rate_limit import RateLimit
+from clip_seg_ros.nodes.camera.subscription_thread import SubscriptionThread, own_thread_group
+from clip_seg_ros.nodes.common.core import NodeCore
+from clip_seg_ros.pipeline.latest_worker import LatestWorker
+
+if TYPE_CHECKING:
+    from clip_seg_ros.pipeline.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Where the time that one image took went, in seconds; the rest of it is the node's own."""
+
+    waiting: float
+    """Until the worker had done the image before."""
+    model: float
+    """In the model, from the image's bytes to probabilities."""
+
+
+class ImageTask(Protocol):
+    """What is done with images."""
+
+    def idle_because(self, camera: str) -> str:
+        """Returns why an image of a camera is not answered at the moment; empty where it is."""
+
+    def image_came(self) -> None:
+        """Takes note of an image, on the thread that takes them, whether it will be answered or not."""
+
+    def answer(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
+        """Answers one image (H, W, 3) on the worker's thread; returns whether anything was published."""
+
+    def depth_tolerance_s(self) -> float:
+        """Returns how far the stamps of colour and depth may differ, in seconds."""
+
+    def is_rectified(self) -> bool:
+        """Returns whether the cameras' images are rectified."""
+
+
+class ImageCounts(Protocol):
+    """What is told of the images' fate."""
+
+    def dropped(self, camera: CameraInput) -> None:
+        """Notes that a newer image took an unanswered one's place."""
+
+    def answered(self, job: CameraJob, spent: Spent) -> None:
+        """Notes that the answers to an image were published just now."""
+
+
+class Intake:
+    """Listens to the cameras and has the newest image of each answered.
+
+    Args:
+        core: What the parts of the node share.
+        predictor: Returns the predictor that serves at the moment.
+    """
+
+    def __init__(self, core: NodeCore, predictor: Callable[[], Predictor]) -> None:
+        self._core, self._predictor = core, predictor
+        self.cameras: tuple[CameraInput, ...] = ()
+        """The cameras that are listened to at the moment."""
+        self._listener: SubscriptionThread | None = None
+        self._worker: LatestWorker[CameraJob] | None = None
+        self._watch: InputWatch | None = None
+        self._rate = RateLimit(lambda: core.config.max_rate_hz)
+        self._free_s = 0.0
+        """When the worker was done with its last image, by the clock of ``CameraJob.came_s``."""
+        # Held while an image is answered: one that outlasts the end is done before the first one after the next start.
+        self._working = threading.Lock()
+
+    def start(self, task: ImageTask, counts: ImageCounts, commands: Subscription) -> None:
+        """Begins to listen to the cameras that the settings name.
+
+        Args:
+            task: What is done with the images.
+            counts: Is told of their fate.
+            commands: Subscription to commands; where nothing reaches it, that is told like the silence of a camera.
+        """
+        core, config = self._core, self._core.config
+        self._task, self._counts = task, counts
+        self._worker = LatestWorker(self._work, self._on_work_error)
+        group = own_thread_group()
+        self.cameras = tuple(
+            CameraInput(
+                core.node,
+                topics,
+                config.image_transport,
+                task.depth_tolerance_s,
+                task.is_rectified,
+                core.faults,
+                self._on_job,
+                group,
+            )
+            for topics in config.cameras()
+        )
+        inputs = [each.subscription for camera in self.cameras for each in camera.inputs]
+        self._listener = SubscriptionThread(inputs, core.node.context, self._on_input_error)
+        self._watch = InputWatch(core.node, core.faults, self.cameras, commands, self._wants_images)
+
+    def stop(self) -> None:
+        """Listens no more; an answer that is still being made will not be published."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        for camera in self.cameras:
+            camera.close()
+        self.cameras = ()
+        if self._worker is not None:
+            if not self._worker.close():
+                note = "an image is still being answered; its answer will not be published"
+                self._core.node.get_logger().warning(note)
+            self._worker = None
+
+    def serves(self, camera: CameraInput) -> bool:
+        """Whether answers to this camera's images are wanted; not those to what came before the last start."""
+        return self._core.active and camera in self.cameras
+
+    def _wants_images(self) -> bool:
+        return any(not self._task.idle_because(camera.name) for camera in self.cameras)
+
+    def _on_job(self, job: CameraJob) -> None:
+        self._task.image_came()
+        self._core.faults.clear("input")
+        worker, camera = self._worker, job.camera
+        if worker is None or self._task.idle_because(camera.name) or not self._rate.lets_pass(camera.name, job.came_s):
+            return
+        if worker.put(job, camera):
+            self._counts.dropped(camera)
+
+    def _work(self, job: CameraJob) -> None:
+        with self._working:
+            if self.serves(job.camera):
+                self._answer(job)
+
+    def _answer(self, job: CameraJob) -> None:
+        waited_s = max(0.0, self._free_s - job.came_s)
+        predictor = self._predictor()
+        before_s, rgb = predictor.seconds, None
+        try:
+            rgb = job.camera.rgb(job)
+            if rgb is not None and self._task.answer(job, rgb, predictor):
+                self._counts.answered(job, Spent(waited_s, predictor.seconds - before_s))
+                self._core.faults.clear("inference")
+        finally:
+            self._free_s = time.monotonic()
+            if rgb is not None:
+                self._core.sizes.saw(job.camera.name, rgb.shape)
+
+    def _on_input_error(self, error: Exception) -> None:
+        note = f"a message cannot be taken: {type(error).__name__}: {error}"
+        self._core.faults.report("input", repr(error), note)
+
+    def _on_work_error(self, error: Exception) -> None:
+        # While the process ends, publishing fails, and rightly so.
+        if rclpy.ok() and self._core.active:
+            self._core.faults.report("inference", repr(error), f"failed: {type(error).__name__}: {error}")
+            self._core.node.get_logger().debug("".join(traceback.format_exception(error)))

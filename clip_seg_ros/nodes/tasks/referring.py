@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the ``referring`` node does with commands and images: it looks for what the last command named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rclpy.parameter import Parameter
+
+from clip_seg_ros.commands.hints import HELP, QUIT
+from clip_seg_ros.commands.parser import Command
+from clip_seg_ros.config import OWN
+from clip_seg_ros.nodes.camera.camera_input import CameraJob
+from clip_seg_ros.nodes.life.command_notes import note_on, refusal
+from clip_seg_ros.nodes.life.command_router import example_command
+from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
+from clip_seg_ros.nodes.life.task import Task
+from clip_seg_ros.nodes.outputs.outcome import Outcome
+from clip_seg_ros.nodes.services.describer import Describer
+from clip_seg_ros.nodes.services.finder import Finder
+from clip_seg_ros.nodes.services.image_prompts import ImagePrompts
+from clip_seg_ros.nodes.services.segment_service import SegmentService
+from clip_seg_ros.nodes.tasks.referring_images import ReferringImages, Request
+
+if TYPE_CHECKING:
+    from clip_seg_ros.pipeline.predictor import Predictor
+
+
+class Referring(Task):
+    """Answers commands and offers the services; ``ReferringImages`` answers the images.
+
+    Args:
+        node: Node whose task it is.
+    """
+
+    def __init__(self, node: SegmentationNode) -> None:
+        self._node, self._core, self._models = node, node.core, node.models
+        self._host = node.models.host
+        self._was_commanded = False
+        self.finder = Finder(self._core, lambda: [camera.name for camera in node.intake.cameras])
+        self._images = ReferringImages(
+            self._core, node.intake, self.finder, lambda: self._host.wanted == self._host.name
+        )
+        self.image_prompts = ImagePrompts(self._core, self._host, self._images.forget_past_of)
+        self._describer = Describer(self._core.status)
+
+    # Life.
+
+    def open(self) -> None:
+        self._images.open()
+        self._segment = SegmentService(self._core, self._host)
+        self.image_prompts.open()
+        self.finder.open()
+
+    def close(self) -> None:
+        self._describer.give_up("the node was cleaned up before an image came")
+        self.finder.close()
+        self.image_prompts.close()
+        self._segment.close()
+        self._images.close()
+
+    def warm_up(self, predictor: Predictor) -> None:
+        predictor.predict(np.zeros((480, 640, 3), np.uint8), predictor.spec.class_names or ("object",))
+        self.image_prompts.teach(predictor)
+
+    # Commands.
+
+    def is_mine(self, command: Command | None) -> bool:
+        """All but lists of classes, where an active semantic node answers those."""
+        if command is None or command.verb != "classes":
+            return True
+        return not self._node.commands.runs_beside("semantic")
+
+    def obey(self, command_id: int, text: str, command: Command) -> None:
+        self._was_commanded = True
+        self._core.faults.clear("command")
+        if fault := self._refusal(text, command):
+            self._core.status.reject(command_id, text, fault)
+        elif command.verb == "describe":
+            self._describer.ask(command_id, text, self._host.predictor.spec, self._core.config.things)
+        elif command.verb == "use":
+            self._set_threshold(command)
+            self._models.obey(command_id, text, command.model)
+        else:
+            self._do(command_id, text, command)
+
+    def _refusal(self, text: str, command: Command) -> str:
+        """Returns why a command is not for this node, or is probably misspelt; empty for all others."""
+        if command.verb == "classes":
+            return "lists of classes are for a semantic node, and none is active: start one, or name what to look for"
+        if command.verb == "quit":
+            return QUIT
+        return refusal(text, command, self._host.predictor.spec, self.image_prompts) if command.prompts else ""
+
+    def _do(self, command_id: int, text: str, command: Command) -> None:
+        self._set_threshold(command)
+        # The answer goes out before the command takes effect: nothing can be found before it was accepted.
+        self._core.status.accept(command_id, text, self._note_on(text, command), command.prompts)
+        if command.model is not None:
+            self._models.use(command_id, text, command.model)
+        if command.prompts:
+            outcome, names_model = Outcome(command.prompts), command.model is not None
+            self._images.ask(Request(command_id, text, command.prompts, command.negatives, outcome, names_model))
+        elif command.verb in ("stop", "clear"):
+            self._describer.give_up(f'"{command.verb}" came before an image')
+            self._images.forget(publish_empty=command.verb == "clear")
+
+    def _set_threshold(self, command: Command) -> None:
+        if command.threshold is not None or command.verb == "threshold":
+            value = OWN if command.threshold is None else command.threshold
+            self._node.set_parameters([Parameter("threshold", value=value)])
+
+    def _note_on(self, text: str, command: Command) -> str:
+        spec = self._host.predictor.spec
+        if command.prompts:
+            note = note_on(command, spec, self.image_prompts, text)
+            caution = self._models.caution()
+            return f"{note}; {caution}" if caution else note
+        if command.verb == "threshold":
+            if command.threshold is None:
+                return f"each model's own threshold is in force, which for {spec.name} is {spec.threshold:g}"
+            return f"threshold set to {command.threshold:g}"
+        return {"stop": "stopped", "clear": "cleared", "help": HELP}[command.verb]
+
+    # Images.
+
+    def idle_because(self, camera: str) -> str:
+        if self.finder.searches(camera) or self._describer.is_asked:
+            return ""
+        return self._images.idle_because(camera)
+
+    def image_came(self) -> None:
+        """Says once what to type where images arrive and nobody has ever given a command."""
+        is_asked = self._images.request is not None or self.finder.is_looking() or self._describer.is_asked
+        if not self._was_commanded and not is_asked:
+            topic = self._node.resolve_topic_name(self._core.config.command_topic)
+            example = example_command(self._node.get_namespace(), topic)
+            note = f"images arrive, but nothing says what to look for. Type: {example}"
+            self._core.faults.report("command", "none", note)
+
+    def answer(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
+        self._describer.look(job, rgb, predictor, self._core.config)
+        return self._images.answer(job, rgb, predictor)
+
+    def depth_tolerance_s(self) -> float:
+        return self._core.config.depth_tolerance_s
+
+    def is_rectified(self) -> bool:
+        return self._core.config.rectified

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers each image with the masks and positions of what the standing command and the goals under way name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clip_seg_ros.config import ReferringConfig
+from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
+from clip_seg_ros.nodes.camera.intake import Intake
+from clip_seg_ros.nodes.camera.target_frame import TargetFrame
+from clip_seg_ros.nodes.common.core import NodeCore
+from clip_seg_ros.nodes.outputs.outcome import Outcome
+from clip_seg_ros.nodes.outputs.results import Result, ResultTopics, publish
+from clip_seg_ros.nodes.services.finder import Finder, Search
+from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
+from clip_seg_ros.pipeline.space.localization import measure
+from clip_seg_ros.types import ProbabilityMaps
+from clip_seg_ros.zoo.caution import in_corner
+
+if TYPE_CHECKING:
+    from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
+
+
+@dataclass
+class Request:
+    """What images are asked for at the moment."""
+
+    command_id: int
+    text: str
+    prompts: tuple[str, ...]
+    negatives: tuple[str, ...]
+    outcome: Outcome
+    """What was found so far."""
+    names_model: bool = False
+    """Whether the command asks another model, which may still be on its way."""
+    told: bool = False
+    """Whether the outcome was."""
+
+
+@dataclass
+class _View:
+    """One camera's outputs, and what is remembered of its images."""
+
+    topics: ResultTopics
+    stream: Stream
+    settings: tuple[float, float, float]
+    """That ``stream`` was made with."""
+    last: Result | None = None
+
+
+class ReferringImages:
+    """Answers images and publishes the results.
+
+    Args:
+        core: What the parts of the node share.
+        intake: Source of the images.
+        finder: Goals that want to see images, beside the command.
+        is_there: Says whether the model that was asked for last serves already.
+    """
+
+    def __init__(
+        self, core: NodeCore[ReferringConfig], intake: Intake, finder: Finder, is_there: Callable[[], bool]
+    ) -> None:
+        self._core, self._intake, self._finder, self._is_there = core, intake, finder, is_there
+        self._views: dict[str, _View] = {}
+        self.request: Request | None = None
+        """What images are asked for; ``None`` for nothing."""
+
+    def open(self) -> None:
+        """Creates the outputs of every camera."""
+        node, config = self._core.node, self._core.config
+        for camera in config.cameras():
+            settings = _stream_settings(config)
+            self._views[camera.name] = _View(ResultTopics(node, camera.name), Stream(*settings), settings)
+        self._target_frame = TargetFrame(node, config.target_frame, self._core.faults)
+
+    def close(self) -> None:
+        """Takes the outputs away and forgets the request."""
+        self._target_frame.close()
+        for view in self._views.values():
+            view.topics.close()
+        self._views.clear()
+        self.request = None
+
+    def ask(self, request: Request) -> None:
+        """Asks images for something else from now on."""
+        with self._core.lock:
+            self.request = request
+
+    def forget(self, publish_empty: bool) -> None:
+        """Asks images for nothing any more; with ``publish_empty``, every output says once that nothing is there."""
+        with self._core.lock:
+            self.request = None
+            for view in self._views.values() if publish_empty else ():
+                if view.last is not None:
+                    rgb = view.last.rgb
+                    nothing = ProbabilityMaps((), np.zeros((0, *rgb.shape[:2]), np.float32))
+                    corner = view.last.corner
+                    publish(view.topics.prepare(Result(view.last.header, rgb, nothing, corner=corner), 1))
+
+    def forget_past_of(self, prompt: str) -> None:
+        """Lets the next answers about a phrase stand alone, for it has come to mean something else."""
+        for view in list(self._views.values()):
+            view.stream.forget(prompt)
+
+    def idle_because(self, camera: str) -> str:
+        """Returns why the request needs no image of a camera; empty where it does."""
+        request, view = self.request, self._views.get(camera)
+        if request is None:
+            return "nothing to look for"
+        # Until the outcome is told, status is waited for by whoever gave the command.
+        return "nobody listens" if request.told and view is not None and not view.topics.is_heard() else ""
+
+    def answer(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
+        """Answers one image (H, W, 3) for the request and the goals; returns whether anything was published."""
+        request, camera, searches = self.request, job.camera, self._finder.searches(job.camera.name)
+        if request is None and not searches:
+            return False
+        try:
+            encoded = predictor.encode(rgb)
+        except ValueError as error:
+            self._core.faults.report(camera.source("image"), "shape", str(error))
+            return False
+        self._core.faults.clear(camera.source("image"))
+        found = None if request is None else self._answer(request, job, rgb, encoded, predictor)
+        looks = self._look_for(searches, encoded, predictor)
+        # Only now, since depth often comes a little later than its image.
+        frame = camera.frame(job, rgb)
+        motion = self._target_frame.of(job.image.header) if frame.depth_m is not None else None
+        for search, seen in looks:
+            if seen is not None:
+                best = measure(seen.regions[0], frame).region if seen.regions else None
+                moved = motion.region(best) if motion and best else best
+                search.look(job, seen.best_score(), moved, motion.frame_id if motion else job.image.header.frame_id)
+        if found is None:
+            return bool(looks)
+        measured = [measure(region, frame) for region in found.regions]
+        result = Result(
+            job.image.header, rgb, found.maps, measured, motion, in_corner(predictor.spec), self._threshold(predictor)
+        )
+        return self._publish(request, camera, result)
+
+    def _answer(
+        self, request: Request, job: CameraJob, rgb: np.ndarray, encoded: EncodedImage, predictor: Predictor
+    ) -> Answer | None:
+        """Answers the command; ``None`` where the model cannot, which the status then tells."""
+        core, config, view = self._core, self._core.config, self._views[job.camera.name]
+        if view.settings != _stream_settings(config):
+            view.settings = _stream_settings(config)
+            view.stream = Stream(*view.settings)
+        question = Question(request.prompts, request.negatives, config.asked_threshold, config.min_area_fraction)
+        try:
+            found = view.stream.answer(predictor, encoded, question, rgb, job.stamp_ns)
+        except ValueError as error:
+            with core.lock:
+                if self.request is request and not request.told:
+                    request.told = True
+                    core.status.fail(request.command_id, request.text, str(error))
+            # Its status may have been told long ago, when another model served.
+            core.faults.report("command", str(error), f"{request.text!r} cannot be answered: {error}")
+            return None
+        core.faults.clear("command")
+        return found
+
+    def _threshold(self, predictor: Predictor) -> float:
+        asked = self._core.config.asked_threshold
+        return predictor.spec.threshold if asked is None else asked
+
+    def _look_for(
+        self, searches: Sequence[Search], encoded: EncodedImage, predictor: Predictor
+    ) -> list[tuple[Search, Answer | None]]:
+        """Asks for each goal's phrase by itself, so that no command or other goal has a say in what is found."""
+        config, answers = self._core.config, {}
+        for phrase in {search.phrase for search in searches}:
+            question = Question((phrase,), (), config.asked_threshold, config.min_area_fraction)
+            try:
+                answers[phrase] = answer(predictor, encoded, question)
+            except ValueError as error:
+                answers[phrase] = None
+                for search in searches:
+                    if search.phrase == phrase:
+                        search.fail(str(error))
+        return [(search, answers[search.phrase]) for search in searches]
+
+    def _publish(self, request: Request, camera: CameraInput, result: Result) -> bool:
+        view = self._views[camera.name]
+        messages = view.topics.prepare(result, self._core.config.max_points)
+        with self._core.lock:
+            if self.request is not request or not self._intake.serves(camera):
+                return False  # stopped or asked for something else meanwhile
+            publish(messages)
+            view.last = result
+            self._tell_outcome(request, camera.name, result)
+        return True
+
+    def _tell_outcome(self, request: Request, camera: str, result: Result) -> None:
+        """Says once whether there is what a command names: as soon as cameras show it all, or when they do not."""
+        if request.told or (request.names_model and not self._is_there()):
+            return
+        outcome = request.outcome
+        outcome.add(camera, result.header, (measurement.region for measurement in result.measured), result.maps)
+        if outcome.is_complete(self._intake.cameras):
+            request.told = True
+            self._core.status.outcome(
+                request.command_id, request.text, outcome.header, outcome.note(), request.prompts, outcome.found
+            )
+
+
+def _stream_settings(config: ReferringConfig) -> tuple[float, float, float]:
+    return config.smoothing, config.hysteresis, config.track_age_s

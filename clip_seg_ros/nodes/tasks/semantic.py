@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the ``semantic`` node does with commands and images: it gives every pixel a class out of a list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from std_msgs.msg import Header
+
+from clip_seg_ros.commands.parser import Command
+from clip_seg_ros.config import SemanticConfig
+from clip_seg_ros.models.spec import ModelSpec
+from clip_seg_ros.msg import LabelNames
+from clip_seg_ros.nodes.camera.camera_input import CameraJob
+from clip_seg_ros.nodes.common.core import NodeCore
+from clip_seg_ros.nodes.common.qos import LATCHED
+from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
+from clip_seg_ros.nodes.life.task import Task
+from clip_seg_ros.nodes.outputs import detections
+from clip_seg_ros.nodes.outputs.class_results import ClassResult, ClassTopics
+from clip_seg_ros.nodes.outputs.results import publish
+from clip_seg_ros.pipeline.class_labels import MAX_CLASSES, UNLABELLED, class_colors, label_classes
+from clip_seg_ros.resources import class_list, class_list_names
+from clip_seg_ros.types import ProbabilityMaps
+from clip_seg_ros.zoo.caution import in_corner
+
+if TYPE_CHECKING:
+    from clip_seg_ros.pipeline.predictor import Predictor
+
+_EXAMPLE = '"classes: cup, table, floor"'
+
+
+class Semantic(Task):
+    """Labels images with DenseCLIP, MaskCLIP or a distilled network.
+
+    Args:
+        node: Node whose task it is.
+    """
+
+    def __init__(self, node: SegmentationNode) -> None:
+        self._node, self._models, self._intake = node, node.models, node.intake
+        self._core: NodeCore[SemanticConfig] = node.core
+        self._topics: dict[str, ClassTopics] = {}
+        self._classes: tuple[str, ...] | None = None
+        """What pixels are told apart by at the moment."""
+        self._wished: tuple[str, ...] = ()
+        """Classes that a command asked for."""
+
+    # Life.
+
+    def open(self) -> None:
+        node = self._node
+        for camera in self._core.config.cameras():
+            self._topics[camera.name] = ClassTopics(node, camera.name)
+        self._names = node.create_publisher(LabelNames, "semantic/label_names", LATCHED)
+        self._info = None
+        if detections.AVAILABLE:
+            self._info = node.create_publisher(detections.LabelInfo, "semantic/label_info", LATCHED)
+        self._choose(self._names_for(self._models.host.predictor.spec))
+
+    def close(self) -> None:
+        for topics in self._topics.values():
+            topics.close()
+        self._topics.clear()
+        self._node.destroy_publisher(self._names)
+        if self._info is not None:
+            self._node.destroy_publisher(self._info)
+        self._classes, self._wished = None, ()
+
+    def warm_up(self, predictor: Predictor) -> None:
+        spec = predictor.spec
+        predictor.predict(np.zeros((480, 640, 3), np.uint8), self._asked(spec, self._names_for(spec)))
+
+    # Classes.
+
+    def _names_for(self, spec: ModelSpec) -> tuple[str, ...]:
+        """The classes that a model is to tell apart. Raises ValueError where it cannot, or nobody says which."""
+        config = self._core.config
+        names = self._wished or config.classes or (class_list(config.class_list) if config.class_list else ())
+        names = names or spec.class_names or ()
+        if not names:
+            raise ValueError(f"{spec.name} takes any phrase for a class: set the parameter classes or class_list")
+        if len(names) > MAX_CLASSES:
+            raise ValueError(f"a label image tells {MAX_CLASSES} classes apart, got {len(names)}")
+        unknown = [name for name in names if spec.class_names is not None and name not in spec.class_names]
+        if unknown:
+            raise ValueError(f"{spec.name} has no class {', '.join(unknown)}; it has {', '.join(spec.class_names)}")
+        return names
+
+    @staticmethod
+    def _asked(spec: ModelSpec, names: tuple[str, ...]) -> tuple[str, ...]:
+        """What the model is asked for: all its own classes, or some would be given to pixels of the others."""
+        return spec.class_names or names
+
+    def _choose(self, names: tuple[str, ...]) -> None:
+        """Tells classes apart from now on, and says their names to whoever listens or will."""
+        header = Header(stamp=self._node.get_clock().now().to_msg())
+        colors = class_colors(len(names))[: len(names)].ravel().tolist()
+        self._core.faults.clear("classes")
+        with self._core.lock:
+            self._classes = names
+            self._names.publish(LabelNames(header=header, names=list(names), colors=colors))
+            if self._info is not None:
+                threshold = self._core.config.min_confidence
+                self._info.publish(detections.label_info(header, dict(enumerate(names)), threshold))
+
+    def on_model_ready(self) -> None:
+        try:
+            self._choose(self._names_for(self._models.host.predictor.spec))
+        except ValueError as error:  # a command has asked for other classes while the model was being loaded
+            self._core.faults.report("classes", str(error), str(error))
+
+    # Commands: the same topic as the referring node's; beside that one, only lists of classes are for this node.
+
+    def is_mine(self, command: Command | None) -> bool:
+        if command is not None and command.verb == "classes":
+            return True
+        return not self._node.commands.runs_beside("referring")
+
+    def obey(self, command_id: int, text: str, command: Command) -> None:
+        if command.verb == "use":
+            self._models.obey(command_id, text, command.model)
+            return
+        if command.verb != "classes":
+            note = f"this is for a referring node, and none is active: start one, or type {_EXAMPLE}"
+            self._core.status.reject(command_id, text, note)
+            return
+        names = command.classes
+        if len(names) == 1 and names[0] in class_list_names():
+            names = class_list(names[0])
+        spec, before = self._models.host.predictor.spec, self._wished
+        self._wished = names
+        try:
+            if command.model is not None or command.threshold is not None:
+                raise ValueError("with a list of classes, set the parameters model and min_confidence instead")
+            names = self._names_for(spec)
+        except ValueError as error:
+            self._wished = before
+            self._core.status.reject(command_id, text, str(error))
+            return
+        unknown = [word for name in names for word in spec.unknown_words(name)]
+        words = ", ".join(f"'{word}'" for word in dict.fromkeys(unknown))
+        note = f"; the weights of {self._models.host.name} do not know {words}: do not rely on those" if words else ""
+        if caution := self._models.caution():
+            note += f"; {caution}"
+        self._core.status.accept(command_id, text, f"telling apart {', '.join(names)}{note}", names)
+        self._choose(names)
+
+    # Images.
+
+    def idle_because(self, camera: str) -> str:
+        topics = self._topics.get(camera)
+        return "" if topics is not None and topics.is_heard() else "nobody listens"
+
+    def answer(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
+        names, config = self._classes, self._core.config
+        asked = self._asked(predictor.spec, names)
+        if not set(names) <= set(asked):
+            return False  # another model has just begun to serve, and its classes are still to be chosen
+        source = job.camera.source("image")
+        try:
+            encoded = predictor.encode(rgb)
+        except ValueError as error:
+            self._core.faults.report(source, "shape", str(error))
+            return False
+        self._core.faults.clear(source)
+        maps = predictor.ask(encoded, asked)
+        rest_competes = bool(predictor.spec.background_prompts) and predictor.spec.class_names is None
+        labels = label_classes(maps, config.min_confidence, rest_competes)
+        if asked != names:
+            maps, labels = _only(names, maps, labels)
+        result = ClassResult(job.image.header, rgb, maps, labels, class_colors(len(names)), in_corner(predictor.spec))
+        messages = list(self._topics[job.camera.name].prepare(result, config.min_area_fraction))
+        with self._core.lock:
+            if not self._intake.serves(job.camera) or self._classes is not names:
+                return False
+            publish(messages)
+        return True
+
+
+def _only(names: tuple[str, ...], maps: ProbabilityMaps, labels: np.ndarray) -> tuple[ProbabilityMaps, np.ndarray]:
+    """Returns maps and labels of some classes alone; pixels of all others are unlabelled."""
+    place = {name: index for index, name in enumerate(names)}
+    table = np.full(256, UNLABELLED, np.uint8)
+    table[: len(maps.prompts)] = [place.get(name, UNLABELLED) for name in maps.prompts]
+    values = maps.values[[maps.prompts.index(name) for name in names]]
+    return ProbabilityMaps(names, values), table[labels]
