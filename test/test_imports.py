@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).parents[1] / "docs" / "tools"))
+
+import draw_imports
+
 PACKAGE = Path(__file__).parents[1] / "clip_seg_ros"
 # What each part may import, itself included. A part is a folder or a top-level module of the package.
 CORE = {
@@ -170,6 +174,36 @@ def test_imports_point_one_way(path: Path) -> None:
 )
 def test_a_wrong_import_is_noticed(where: str, source: str) -> None:
     assert faults(PACKAGE / where, source)
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    assert not draw_imports.circles(draw_imports.module_graph())
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent.parent.name for path in PACKAGE.glob("*/*/__init__.py")}))
+def test_rooms_of_one_folder_import_one_way(folder: str) -> None:
+    rooms = draw_imports.room_graph(draw_imports.module_graph(), folder)
+
+    assert rooms
+    assert not draw_imports.circles(rooms)
+
+
+@pytest.mark.parametrize("how", ["import package.b.two", "if TYPE_CHECKING:\n    from package.b import two"])
+def test_a_circle_is_noticed(tmp_path: Path, how: str) -> None:
+    package = tmp_path / "package"
+    for folder in ("a", "b"):
+        (package / folder).mkdir(parents=True)
+        (package / folder / "__init__.py").touch()
+    (package / "a" / "one.py").write_text(how)
+    (package / "b" / "two.py").write_text("from package.a.one import something")
+
+    assert draw_imports.circles(draw_imports.module_graph(package)) == [["a.one", "b.two"]]
+
+
+def test_the_picture_of_the_imports_is_up_to_date() -> None:
+    shown, now = draw_imports.DRAWING.read_text(), draw_imports.draw(draw_imports.module_graph())
+
+    assert shown == now, "the folders or their imports have changed: run python docs/tools/draw_imports.py"
 
 
 def test_all_of_ros_that_the_nodes_import_is_known_as_ros() -> None:

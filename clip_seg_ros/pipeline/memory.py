@@ -14,7 +14,7 @@ from functools import lru_cache
 KERNELS = 256
 """Kernels that torch and oneDNN keep, each made for one shape; left alone both keep 1,024, which came to 90 MB here. A
 model needs 50 to 100 for each size of image that it sees."""
-HEAPS = 2
+HEAPS = 1
 """Heaps that glibc shares between a process's threads; left alone it makes one for nearly every thread that ever asks
 for memory, and in each of them lie gaps."""
 _M_ARENA_MAX = -8
