@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The public face of the package: what a program needs to find things in images, in one place.
+"""The public interface of the package: everything that a program needs to find objects in images.
 
-``rgb`` is a (H, W, 3) uint8 image. The probabilities, masks and objects that come back have its size.
+``rgb`` is an (H, W, 3) uint8 image. The probabilities, masks and objects that are returned have its size.
 
-Everything here works without ROS and keeps its name; the modules that it comes from may change. The nodes take commands
-and answer images with these same functions.
+Everything here works without ROS and keeps its name; the modules in which it is defined may change. The nodes use these
+same functions.
 
 Examples:
     >>> predictor = Predictor.from_name("clipseg-pocket")

@@ -21,7 +21,7 @@ def _require(condition: bool, message: str) -> None:
 
 
 def vector3(values: Iterable[float]) -> tuple[float, float, float]:
-    """Returns three numbers of any kind, as the plain floats of a point, a direction or a colour."""
+    """Returns three numbers of any kind as plain floats, for a point, a direction or a colour."""
     x, y, z = values
     return float(x), float(y), float(z)
 
@@ -58,7 +58,7 @@ class CameraIntrinsics:
 
 @dataclass(frozen=True)
 class CameraFrame:
-    """One colour image as it came from a camera, with its depth and lens where the camera gives them."""
+    """One colour image of a camera, with its depth and its intrinsics where the camera gives them."""
 
     rgb: np.ndarray
     """(H, W, 3) uint8, RGB."""
@@ -85,7 +85,7 @@ class CameraFrame:
 
 @dataclass(frozen=True)
 class ProbabilityMaps:
-    """What a model believes, one map a prompt, at the size of the camera's image."""
+    """The probabilities that a model gives: one map for each prompt, at the size of the camera's image."""
 
     prompts: tuple[str, ...]
     values: np.ndarray
@@ -100,13 +100,13 @@ class ProbabilityMaps:
 
 @dataclass(frozen=True)
 class MaskSet:
-    """Decisions made from ``ProbabilityMaps``, and the threshold that made them."""
+    """Masks made from ``ProbabilityMaps``, and the threshold that made them."""
 
     prompts: tuple[str, ...]
     values: np.ndarray
     """(P, H, W) bool."""
     threshold: float
-    """A pixel belongs to a prompt when its probability is strictly greater than this, 0..1."""
+    """A pixel belongs to a prompt where its probability is strictly greater than this, 0..1."""
 
     def __post_init__(self) -> None:
         _require(
@@ -119,7 +119,7 @@ class MaskSet:
 class OrientedBox:
     """A box around the visible part of an object, in the camera's optical frame.
 
-    A camera sees one side of a thing: along the line of sight the box ends at the deepest visible point.
+    A camera sees only one side of an object: along the line of sight the box ends at the farthest visible point.
     """
 
     center_m: tuple[float, float, float]
@@ -141,7 +141,7 @@ class OrientedBox:
         _require(abs(norm - 1.0) < 1e-3, f"the orientation must be a unit quaternion, its length is {norm}")
 
     def reach_m(self, direction: tuple[float, float, float]) -> float:
-        """How far the box reaches from its centre along a unit vector of the frame that it stands in, metres."""
+        """Returns how far the box reaches from its centre along a unit vector of the optical frame, in metres."""
         x, y, z, w = self.orientation_xyzw
         vector, toward = np.array((x, y, z)), np.asarray(direction, np.float64)
         # The direction as the box's own axes see it: turned by the inverse of the box's orientation.
@@ -152,11 +152,11 @@ class OrientedBox:
 
 @dataclass(frozen=True)
 class ObjectRegion:
-    """One connected thing that a prompt names in one image."""
+    """One connected part of a prompt's mask in one image."""
 
     prompt: str
     id: int
-    """1..255, unique in its image; 0 is kept for "no object" in label images."""
+    """1..255, unique in its image; 0 stands for "no object" in label images."""
     score: float
     """Mean probability over the mask, 0..1."""
     mask: np.ndarray
@@ -169,7 +169,7 @@ class ObjectRegion:
     position_m: tuple[float, float, float] | None = None
     """(x, y, z) of the middle of the visible surface, in the optical frame; ``None`` without depth or intrinsics."""
     box_m: OrientedBox | None = None
-    """Around the visible part; ``None`` without depth or intrinsics, and for parts too small to have axes."""
+    """The box around the visible part; ``None`` without depth or intrinsics, and for parts too small to have axes."""
 
     def __post_init__(self) -> None:
         _require(1 <= self.id <= 255, f"an object id lies in 1..255, got {self.id}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract that every model keeps: encode an image once, ask about many prompts.
+"""The interface of every model: encode an image once, then decode many prompts.
 
-A model is a ``torch.nn.Module`` whose constructor only builds. It never opens a file or picks a device; that is the
-work of ``zoo.factory`` and ``models.checkpoints``.
+A model is a ``torch.nn.Module`` whose constructor only builds its layers. It never opens a file or chooses a device;
+``zoo.factory`` and ``models.checkpoints`` do that.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What a model keeps of one batch of images; each model's own subclass says what.
+    """The features of one batch of images; each model defines a subclass with its fields.
 
-    Every tensor's first axis is the batch. Fields are tensors, tuples of tensors, ``None``, or plain values of the
-    whole batch.
+    A field is a tensor, a tuple of tensors, ``None``, or a plain value for the whole batch. The first axis of every
+    tensor is the batch.
     """
 
     def rows(self, first: int, end: int) -> Self:
@@ -34,7 +34,7 @@ class ImageFeatures:
         return self.mapped(lambda tensor: tensor[first:end])
 
     def mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
-        """Returns the same features with every tensor changed."""
+        """Returns the same features with ``change`` applied to every tensor."""
         return replace(self, **{item.name: _mapped(getattr(self, item.name), change) for item in fields(self)})
 
 
@@ -48,12 +48,12 @@ def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """What a model keeps of P prompts."""
+    """The features of P prompts."""
 
     pooled: torch.Tensor
-    """(P, D) text embedding, not normalised."""
+    """(P, D) text embeddings, not normalised."""
     tokens: torch.Tensor | None = None
-    """(P, L, C) word features, for models that attend to words."""
+    """(P, L, C) features of the tokens, for models that attend to words."""
     padding_mask: torch.Tensor | None = None
     """(P, L) bool, True where a token is padding."""
 
@@ -62,39 +62,39 @@ FeaturesT = TypeVar("FeaturesT", bound=ImageFeatures)
 
 
 class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
-    """An image encoder, a text encoder and a decoder that brings them together."""
+    """An image encoder, a text encoder, and a decoder that combines them."""
 
     name: str
     input_spec: InputSpec
     competition: Literal["sigmoid", "softmax"]
     """``sigmoid``: each prompt is decided alone. ``softmax``: prompts compete for a pixel."""
     class_names: tuple[str, ...] | None = None
-    """The only prompts there are, where the class list is baked into the weights; all of them must be decoded together,
-    in this order. ``None``: any phrase will do."""
+    """The fixed list of classes, if the weights have one: only these may be prompts, and all of them must be decoded
+    together, in this order. ``None``: any phrase may be a prompt."""
     background_prompts: tuple[str, ...] = ()
-    """Phrases that compete with those asked about, where prompts compete and a pixel may belong to none of them."""
+    """Phrases that compete with the prompts, for a model whose prompts compete and may all be absent from a pixel."""
     threshold: float = 0.5
-    """The probability above which a pixel counts where nobody says another, 0..1: the authors', unless the weights'
-    makers measured theirs with another."""
+    """The default threshold on probabilities, 0..1: that of the paper's authors, unless the figures of the weights were
+    measured with another one."""
     for_real_pictures: str | None = None
-    """The name of published weights to take for real pictures, where the model's own weights come with the package and
-    know the simulated table alone; ``None`` for all other weights, also for those that a user trained."""
+    """For embedded weights, which know only the simulated table: the name of published weights for real images.
+    ``None`` for all other weights, including those that a user trained."""
     understands_relations: bool = False
-    """Whether phrases may relate one thing to others: "the cup left of the box", "the largest ball"."""
+    """Whether phrases may relate one object to others: "the cup left of the box", "the largest ball"."""
 
     @property
     def open_vocabulary(self) -> bool:
-        """Whether any phrase can be asked about."""
+        """Whether any phrase may be a prompt."""
         return self.class_names is None
 
     takes_examples: bool = False
     """Whether ``encode_example`` makes prompts of example images."""
     example_px: int | None = None
-    """Side of the square that an example image is brought to; ``None``: the size of the images in use."""
+    """Side of the square to which an example image is resized; ``None``: the size of all other images."""
 
     @property
     def spec(self) -> ModelSpec:
-        """What whoever asks the model must know of it, as it is now."""
+        """The present properties of the model that its users must know."""
         return ModelSpec(
             name=self.name,
             input=self.input_spec,
@@ -116,9 +116,9 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
 
     @abstractmethod
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
-        """Encodes P prompts; each row depends on its own prompt only, and all calls pad to the same length.
+        """Encodes P prompts; each row depends only on its own prompt, and all calls pad to the same length.
 
-        Prompts are taken verbatim, unless templates are part of the model's method.
+        Prompts are encoded verbatim, unless templates are part of the model's method.
         """
 
     @abstractmethod
@@ -126,24 +126,24 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
         """Returns logits (B, P, h, w) for every prompt on every image, in one pass."""
 
     def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:
-        """Makes a prompt of an example image, where ``takes_examples`` says that the model can.
+        """Makes a prompt of an example image, for a model with ``takes_examples``.
 
         Args:
-            pixels: (1, 3, h, w), normalised, with everything but the object subdued.
+            pixels: (1, 3, h, w), normalised, with the background subdued.
             text: A phrase to mix in, or ``None`` for the example alone.
-            text_weight: Its share, 0..1.
+            text_weight: The share of the phrase, 0..1.
         """
         raise NotImplementedError
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Turns logits (B, P, h, w) of ``decode``, resized or not, into probabilities 0..1 of the same shape."""
+        """Converts logits (B, P, h, w) of ``decode``, resized or not, to probabilities 0..1 of the same shape."""
         return logits.softmax(dim=1) if self.competition == "softmax" else logits.sigmoid()
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
-        """Words of ``prompt`` that these weights never learnt; empty for models with an open vocabulary."""
+        """Returns the words of ``prompt`` that these weights never learnt; empty for an open vocabulary."""
         return ()
 
     @property
     def known_words(self) -> tuple[str, ...]:
-        """All words that these weights learnt; empty for models with an open vocabulary."""
+        """All words that these weights learnt; empty for a model with an open vocabulary."""
         return getattr(getattr(self, "tokenizer", None), "known_words", ())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weight files: safetensors with their configuration inside and their SHA-256 beside them.
 
-A file is either exactly what ``SHA256SUMS`` in its folder says or it is refused, and a module takes either every key
-or none. Each refusal is a ``WeightsError`` with one sentence that says what is wrong and what to do.
+A file whose checksum does not match ``SHA256SUMS`` in its folder is refused, and a module loads either all keys or
+none. Each refusal is a ``WeightsError`` with one sentence that says what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def load_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any
     """Reads a weight file after checking it against ``SHA256SUMS`` beside it.
 
     Returns:
-        The tensors on the CPU, floating ones as float32 whatever they were stored as, and the configuration.
+        The tensors on the CPU, with all floating-point tensors as float32, and the configuration.
 
     Raises:
-        WeightsError: The file is missing, not listed, damaged, or not of this package's format.
+        WeightsError: The file is missing, not listed, damaged, or in another format.
     """
     if not path.is_file():
         raise WeightsError(f"the weight file {path} does not exist: {_REMEDY}")
@@ -60,7 +60,9 @@ def load_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any
 
 
 def is_weight_file(path: Path) -> bool:
-    """Whether this package wrote the file ``path``, whole or damaged: it says so, or ``SHA256SUMS`` beside it does.
+    """Returns whether this package wrote the file ``path``, by its metadata or by ``SHA256SUMS`` beside it.
+
+    A damaged file counts, too.
 
     Raises:
         WeightsError: There is a ``SHA256SUMS`` that cannot be read.
@@ -78,16 +80,16 @@ def is_weight_file(path: Path) -> bool:
 
 
 def load_strict(module: nn.Module, tensors: Mapping[str, torch.Tensor], origin: str, assign: bool = False) -> None:
-    """Puts ``tensors`` into ``module``, all keys or none.
+    """Loads ``tensors`` into ``module``, all keys or none.
 
     Args:
-        module: Receives the weights.
-        tensors: Its ``state_dict``, key by key.
-        origin: Where they come from, for the message.
-        assign: Whether the module takes the tensors themselves, instead of a copy of them.
+        module: The module that receives the weights.
+        tensors: The complete ``state_dict`` of the module.
+        origin: Where the tensors come from, for the error message.
+        assign: Whether the module takes the tensors themselves instead of copies.
 
     Raises:
-        WeightsError: Keys are missing, unexpected or of another shape; the message lists every one.
+        WeightsError: Keys are missing, unexpected or of another shape; the message lists all of them.
     """
     wanted = module.state_dict()
     faults = [f"{key} is missing" for key in wanted if key not in tensors]
@@ -105,19 +107,19 @@ def load_strict(module: nn.Module, tensors: Mapping[str, torch.Tensor], origin: 
 def save_safetensors(
     path: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any], half: bool = True
 ) -> None:
-    """Writes a weight file in one step: readers see the old file or the new one, never a part.
+    """Writes a weight file atomically: a reader sees the old file or the new one, never a part.
 
-    Call ``update_sums`` on the folder when all its files are written, or ``update_sum`` on this one.
+    Call ``update_sums`` on the folder when all its files are written, or ``update_sum`` on this file.
 
     Args:
-        path: The folder is made if need be.
+        path: Path of the file; its folder is created if necessary.
         tensors: A ``state_dict``.
-        config: Plain values for JSON.
-        half: Whether to store matrices and kernels as float16. Vectors and scalars, among them the variances of batch
-            norms that float16 would round to nothing, stay as they are.
+        config: The configuration, as plain values for JSON.
+        half: Whether to store matrices and kernels as float16. Vectors and scalars keep their type; among them are the
+            variances of batch norms, which float16 would round to 0.
 
     Raises:
-        ValueError: A tensor holds NaN or infinity, as it is or as float16.
+        ValueError: A tensor holds NaN or infinity, or does so as float16.
     """
     stored = {}
     for key, value in tensors.items():
@@ -130,7 +132,7 @@ def save_safetensors(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        # Not save_file, which makes files that only their owner may read.
+        # save_file would make a file that only its owner may read.
         content = save(stored, metadata={"format": FORMAT, "config": json.dumps(config)})
         with partial.open("wb") as file:
             file.writelines(_in_order(content))
@@ -140,12 +142,13 @@ def save_safetensors(
 
 
 def _in_order(content: bytes) -> tuple[bytes, memoryview]:
-    """Sorts the metadata in a safetensors file's header, which come in another order at every run.
+    """Sorts the metadata in the header of a safetensors file, whose order differs from run to run.
 
-    The same weights then have the same checksum. Offsets count from the end of the header, so it may change its length.
+    The same weights then have the same checksum. Offsets count from the end of the header, so that its length may
+    change.
 
     Returns:
-        The header, and the rest as it was, which may be gigabytes and is not copied.
+        The new header, and the unchanged rest, which may be gigabytes and is not copied.
     """
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
@@ -156,7 +159,7 @@ def _in_order(content: bytes) -> tuple[bytes, memoryview]:
 
 
 def update_sums(folder: Path) -> None:
-    """Writes ``SHA256SUMS`` for all weight files of ``folder``, as ``sha256sum`` would."""
+    """Writes ``SHA256SUMS`` for all weight files in ``folder``, in the format of ``sha256sum``."""
     _write_sums(folder, {path.name: sha256(path) for path in folder.glob("*.safetensors")})
 
 
@@ -182,7 +185,7 @@ def _read_sums(sums_path: Path) -> dict[str, str]:
         lines = sums_path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise WeightsError(f"{sums_path}, which proves the weights, cannot be read: {_REMEDY}") from error
-    # "<digest>  <name>", or "<digest> *<name>" where sha256sum read in binary mode.
+    # A line is "<digest>  <name>", or "<digest> *<name>" if sha256sum read in binary mode.
     return {name.strip().lstrip("*"): digest for digest, _, name in (line.partition(" ") for line in lines)}
 
 

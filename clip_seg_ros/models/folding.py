@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batch normalisation folded into the convolutions before it, for inference: a pass over memory less for each."""
+"""Folds batch normalisation into the convolutions before it: inference then saves a pass over memory for each."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fold_batch_norms(model: nn.Module) -> int:
-    """Folds in place every ``BatchNorm2d`` that is registered right behind a ``Conv2d``, as all models here have them.
+    """Folds in place every ``BatchNorm2d`` that is registered directly after a ``Conv2d``, as in all models here.
 
-    Outputs stay the same but for rounding. The model is for inference alone afterwards, and its weights are not those
-    of its file any more.
+    The outputs stay the same up to rounding. Afterwards the model is for inference only, and its weights are no longer
+    those of its file.
 
     Args:
-        model: In evaluation mode, in single precision.
+        model: A model in evaluation mode and single precision.
 
     Returns:
-        How many were folded.
+        The number of folded layers.
     """
     count, before = 0, ("", None)
     for name, child in list(model.named_children()):
-        # Not its subclasses: timm has one that is an activation too.
+        # Subclasses are left alone: timm has one that is also an activation.
         if type(child) is nn.BatchNorm2d and type(before[1]) is nn.Conv2d:
             setattr(model, before[0], fuse_conv_bn_eval(before[1], child))
             setattr(model, name, nn.Identity())

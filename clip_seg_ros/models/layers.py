@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Blocks that more than one model uses. Parameter names and shapes are those of torch's own layers."""
+"""Layers that several models use. The names and shapes of their parameters are those of torch's own layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 class SelfAttention(nn.MultiheadAttention):
-    """Multi-head self-attention with the weights of ``nn.MultiheadAttention``, always by the fused kernel."""
+    """Multi-head self-attention with the weights of ``nn.MultiheadAttention`` that always uses the fused kernel."""
 
     def __init__(self, width: int, n_heads: int, dropout: float) -> None:
         super().__init__(width, n_heads, dropout=dropout, batch_first=True)
@@ -22,10 +22,10 @@ class SelfAttention(nn.MultiheadAttention):
 
 
 def attend_within(attention: nn.MultiheadAttention, x: torch.Tensor) -> torch.Tensor:
-    """Does the self-attention of ``attention`` by the fused kernel, for any layer that is batch first.
+    """Computes the self-attention of ``attention`` with the fused kernel.
 
     Args:
-        attention: Holds the weights; its keys and values are as wide as its queries.
+        attention: A layer with ``batch_first`` whose keys and values are as wide as its queries.
         x: (B, N, C).
 
     Returns:
@@ -40,7 +40,7 @@ def attend_within(attention: nn.MultiheadAttention, x: torch.Tensor) -> torch.Te
 
 
 class CrossAttention(nn.MultiheadAttention):
-    """Multi-head attention with the weights of ``nn.MultiheadAttention``, always by the fused kernel."""
+    """Multi-head attention with the weights of ``nn.MultiheadAttention`` that always uses the fused kernel."""
 
     def __init__(self, width: int, n_heads: int, dropout: float) -> None:
         super().__init__(width, n_heads, dropout=dropout, batch_first=True)
@@ -51,7 +51,7 @@ class CrossAttention(nn.MultiheadAttention):
         """Attends from ``query`` (B, N, C) to ``key`` and ``value`` (B, M, C); returns (B, N, C).
 
         Args:
-            padding_mask: (B, M) bool, True where a key is not to be seen.
+            padding_mask: (B, M) bool, True where a key is padding and gets no attention.
         """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         query, key, value = (
@@ -70,14 +70,17 @@ def split_heads(x: torch.Tensor, n_heads: int) -> torch.Tensor:
 
 
 def sine_code(length: int, width: int) -> torch.Tensor:
-    """Returns the position code (length, width) of "Attention is all you need", section 3.5: even channels sine."""
+    """Returns the position code (length, width) of "Attention is all you need", section 3.5; even channels are sine."""
     positions = torch.arange(length, dtype=torch.float32)[:, None]
     rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float32) * (-math.log(10000.0) / width))
     return torch.stack([torch.sin(positions * rates), torch.cos(positions * rates)], dim=2).flatten(1)
 
 
 class PostNormBlock(nn.Module):
-    """A transformer encoder layer, norm after each residual sum, ReLU. Keys as in ``nn.TransformerEncoderLayer``."""
+    """A transformer encoder layer with ReLU and a norm after each residual sum.
+
+    Its keys are those of ``nn.TransformerEncoderLayer``.
+    """
 
     def __init__(self, width: int, n_heads: int, feed_forward: int, dropout: float) -> None:
         super().__init__()
@@ -96,9 +99,9 @@ class PostNormBlock(nn.Module):
 
 
 class PatchUpsample(nn.ConvTranspose2d):
-    """A transposed convolution whose kernel equals its stride, computed as a matrix product.
+    """A transposed convolution whose kernel size equals its stride, computed as a matrix product.
 
-    Every input position then writes a patch of its own and no two patches overlap, so one linear map and a reordering
+    Every input position writes a patch of its own and no two patches overlap, so that one linear map and a reordering
     give the same result. torch's general algorithm is many times slower on a CPU.
     """
 

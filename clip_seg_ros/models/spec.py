@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What whoever asks a model must know of it, in plain values: nothing here needs torch."""
+"""The properties of a model that its users must know, as plain values: nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SlidingWindow:
     crop: int
     """Side of a window in pixels of the prepared image."""
     stride: int
-    """Pixels from one window to the next; less than ``crop``."""
+    """Distance from one window to the next in pixels, 1..``crop``."""
 
     def __post_init__(self) -> None:
         if not 0 < self.stride <= self.crop:
@@ -27,14 +27,14 @@ class SlidingWindow:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a model wants its image prepared.
+    """How an image must be prepared for a model.
 
-    ``resize="squash"`` makes it ``size`` x ``size`` whatever its shape, as CLIPSeg's authors do.
-    ``resize="short_side"`` keeps the aspect ratio: the short side becomes ``size`` and both sides are rounded to a
-    multiple of ``multiple``; a long side above ``long_side_limit`` shrinks both.
+    ``resize="squash"`` resizes it to ``size`` x ``size`` whatever its shape, as CLIPSeg's authors do.
+    ``resize="short_side"`` keeps the aspect ratio: the short side becomes ``size``, and both sides are rounded to a
+    multiple of ``multiple``; if the long side exceeds ``long_side_limit``, both sides shrink.
     ``resize="letterbox"`` keeps the aspect ratio inside a square of ``size`` whose rest has the colour ``mean``, as
     CRIS's authors do.
-    ``mean`` and ``std`` are per RGB channel, for values in 0..1.
+    ``mean`` and ``std`` have one value for each RGB channel, for pixels in 0..1.
     """
 
     size: int
@@ -44,11 +44,11 @@ class InputSpec:
     std: tuple[float, float, float]
     long_side_limit: int | None = None
     window: SlidingWindow | None = None
-    """Whether the model sees the image through overlapping windows instead of whole."""
+    """The sliding windows of a model that sees an image through them; ``None`` if it sees the whole image."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> InputSpec:
-        """Reads what ``dataclasses.asdict`` and JSON made of one. Raises TypeError on unknown or missing names."""
+        """Makes a spec from its ``dataclasses.asdict`` after JSON. Raises TypeError on unknown or missing names."""
         window = values.get("window")
         nested = {"mean": tuple(values["mean"]), "std": tuple(values["std"])}
         return cls(**{**values, **nested, "window": SlidingWindow(**window) if window else None})
@@ -60,28 +60,28 @@ def _no_words(prompt: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model as it is asked, whatever runs it."""
+    """The properties of a model, whichever engine runs it."""
 
     name: str
     input: InputSpec
     competition: Literal["sigmoid", "softmax"]
     """``sigmoid``: each prompt is decided alone. ``softmax``: prompts compete for a pixel."""
     threshold: float = 0.5
-    """The probability above which a pixel counts where nobody says another, 0..1."""
+    """The default threshold on probabilities, 0..1."""
     class_names: tuple[str, ...] | None = None
-    """The only prompts there are, all decoded together in this order; ``None``: any phrase will do."""
+    """The fixed list of classes, which are all decoded together in this order; ``None``: any phrase may be a prompt."""
     background_prompts: tuple[str, ...] = ()
-    """Phrases that compete with those asked about, where prompts compete and a pixel may belong to none of them."""
+    """Phrases that compete with the prompts, for a model whose prompts compete and may all be absent from a pixel."""
     understands_relations: bool = False
-    """Whether phrases may relate one thing to others: "the cup left of the box", "the largest ball"."""
+    """Whether phrases may relate one object to others: "the cup left of the box", "the largest ball"."""
     takes_examples: bool = False
     """Whether an example image can be a prompt."""
     example_px: int | None = None
-    """Side of the square that an example image is brought to; ``None``: the size of the images in use."""
+    """Side of the square to which an example image is resized; ``None``: the size of all other images."""
     known_words: tuple[str, ...] = ()
-    """All words that the weights learnt; empty where any word will do."""
+    """All words that the weights learnt; empty for an open vocabulary."""
     unknown_words: Callable[[str], tuple[str, ...]] = field(default=_no_words, repr=False, compare=False)
     """Returns the words of a phrase that the weights never learnt, in order, each once."""
     for_real_pictures: str | None = None
-    """The name of published weights to take for real pictures, where the model's own weights come with the package and
-    know the simulated table alone; ``None`` for all other weights, also for those that a user trained."""
+    """For embedded weights, which know only the simulated table: the name of published weights for real images.
+    ``None`` for all other weights, including those that a user trained."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From one image and a question to objects: the steps that every node, service and action takes in the same order."""
+"""From an encoded image and a question to objects: the same steps for every node, service and action."""
 
 from __future__ import annotations
 
@@ -22,37 +22,36 @@ if TYPE_CHECKING:  # torch takes seconds to import, and nodes import this before
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of an image."""
+    """What to look for in an image."""
 
     prompts: tuple[str, ...]
     negatives: tuple[str, ...] = ()
     """Phrases whose objects are left out."""
     threshold: float | None = None
-    """A pixel belongs to a prompt above this probability, 0..1; ``None`` for the threshold of the model that is
-    asked."""
+    """A pixel belongs to a prompt above this probability, 0..1; ``None`` stands for the model's own threshold."""
     min_area_fraction: float = 0.0
-    """Smallest object, as a share of the image's pixels, 0..1."""
+    """The area of the smallest object, as a share of the image's pixels, 0..1."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an image holds of what was asked."""
+    """What was found in an image for a ``Question``."""
 
     maps: ProbabilityMaps
-    """Of the prompts, each once, without the negatives."""
+    """The probabilities of the prompts, each once, without the negatives."""
     regions: tuple[ObjectRegion, ...]
-    """The best first."""
+    """The objects, the one with the best score first."""
 
     def best_score(self) -> float:
-        """The highest probability of any pixel for any prompt, 0..1; 0 where nothing was asked."""
+        """Returns the highest probability of any pixel for any prompt, 0..1; 0 if there were no prompts."""
         return float(self.maps.values.max(initial=0.0))
 
 
 def answer(predictor: Predictor, encoded: EncodedImage, question: Question) -> Answer:
-    """Answers a question about one image by itself.
+    """Answers a question about one image, without regard to other images.
 
     Raises:
-        ValueError: What ``Predictor.ask`` raises.
+        ValueError: ``Predictor.ask`` refuses the prompts.
     """
     threshold = _threshold(question, predictor)
     maps = predictor.ask(encoded, _all_phrases(question))
@@ -60,26 +59,27 @@ def answer(predictor: Predictor, encoded: EncodedImage, question: Question) -> A
 
 
 class Stream:
-    """Answers the images of one camera in their order, with steady masks and ids that stay.
+    """Answers questions about the images of one camera in their order, with steady masks and lasting ids.
 
     Args:
-        smoothing: Strength of ``TemporalSmoother``; 0 = every image by itself.
-        margin: Its hysteresis.
-        track_age_s: How long ``Tracker`` keeps the id of what is out of sight; 0 = ids count the objects of each image.
+        smoothing: Strength of the ``TemporalSmoother``; with 0 every image is answered by itself.
+        margin: Hysteresis of the ``TemporalSmoother``, as a distance from the threshold.
+        track_age_s: How many seconds the ``Tracker`` keeps the id of an object that is out of sight; with 0 there is no
+            tracker, and ids count the objects of each image.
     """
 
     def __init__(self, smoothing: float, margin: float, track_age_s: float) -> None:
         self._smoother = TemporalSmoother(smoothing, margin)
         self._forgotten: set[str] = set()
-        # The image is compared with those before while the model answers, on a GPU or on another core. The thread
-        # ends with this object.
+        # The image is compared with the earlier ones while the model runs on a GPU or on another core. The thread ends
+        # with this object.
         self._beside = ThreadPoolExecutor(1, "smoothing")
         self._tracker = Tracker(track_age_s) if track_age_s > 0 else None
-        # Weak, since a model that was replaced must not stay in memory until the next image.
+        # A weak reference, because a model that was replaced must not stay in memory until the next image.
         self._asked: weakref.ref[Predictor] | None = None
 
     def forget(self, prompt: str) -> None:
-        """Lets what was answered to a prompt have no say in what will be; safe to call from any thread."""
+        """Forgets the past answers and objects of a prompt; it is safe to call from any thread."""
         self._forgotten.add(prompt)
 
     def answer(
@@ -88,19 +88,20 @@ class Stream:
         """Answers a question about the next image.
 
         Args:
-            predictor: The model. The answers of another one are not averaged with its own.
+            predictor: The model. Its answers are not averaged with those of another model.
             encoded: The image, as ``predictor`` encoded it.
-            question: May differ from image to image; what was asked of the one before goes on.
+            question: The question. It may differ from image to image; prompts that stay keep their past.
             rgb: (H, W, 3) uint8, the image.
-            stamp_ns: When it was taken, nanoseconds.
+            stamp_ns: When the image was taken, in nanoseconds.
 
         Raises:
-            ValueError: What ``Predictor.ask`` raises.
+            ValueError: ``Predictor.ask`` refuses the prompts.
         """
         if self._asked is None or self._asked() is not predictor:
             self._smoother.reset()
             self._asked = weakref.ref(predictor)
-        # Before the model is asked: what is forgotten meanwhile may be in this answer, and has to go with the next.
+        # This comes before the model is asked: a prompt that is forgotten meanwhile may still be in this answer, and
+        # has to be forgotten again before the next one.
         while self._forgotten:
             prompt = self._forgotten.pop()
             self._smoother.forget(prompt)
@@ -110,7 +111,7 @@ class Stream:
         try:
             maps = predictor.ask(encoded, _all_phrases(question))
         except Exception:
-            # The smoother has seen an image that will have no answer. Only once it is done with it, it can be reset.
+            # The smoother has seen an image that will have no answer. It can be reset once it is done with that image.
             looking.exception()
             self._smoother.reset()
             raise
@@ -126,12 +127,12 @@ def _threshold(question: Question, predictor: Predictor) -> float:
 
 
 def _all_phrases(question: Question) -> tuple[str, ...]:
-    """Prompts, then negatives, each phrase once."""
+    """Returns the prompts and then the negatives, each phrase once."""
     return tuple(dict.fromkeys((*question.prompts, *question.negatives)))
 
 
 def _answered(question: Question, maps: ProbabilityMaps, mask_set: MaskSet) -> Answer:
-    """Takes the objects of the prompts and leaves out those that a negative names."""
+    """Makes objects of the prompts' masks and leaves out those that a negative names."""
     prompts = tuple(dict.fromkeys(question.prompts))
     positive = ProbabilityMaps(prompts, maps.values[: len(prompts)])
     inside = MaskSet(prompts, mask_set.values[: len(prompts)], mask_set.threshold)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Probabilities of classes -> one class a pixel, its objects, and its colour."""
+"""Probabilities of classes -> one class for each pixel, the objects of each class, and their colours."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def label_classes(maps: ProbabilityMaps, min_confidence: float, rest_competes: b
     """Gives every pixel its most probable class.
 
     Args:
-        maps: At most ``MAX_CLASSES`` classes.
-        min_confidence: A pixel stays unlabelled where no class is as probable as this, 0..1.
-        rest_competes: A pixel stays unlabelled, too, where what the probabilities lack to 1, which went to the model's
-            own background phrases, is more than the best class has.
+        maps: The probabilities of 1 to ``MAX_CLASSES`` classes.
+        min_confidence: A pixel stays unlabelled where no class has at least this probability, 0..1.
+        rest_competes: Whether a pixel also stays unlabelled where the model's own background phrases, to which the
+            probability that is missing to 1 belongs, have more than the best class.
 
     Returns:
         (H, W) uint8: index into ``maps.prompts``, or ``UNLABELLED``.
@@ -47,7 +47,13 @@ def label_classes(maps: ProbabilityMaps, min_confidence: float, rest_competes: b
 
 
 def class_regions(maps: ProbabilityMaps, labels: np.ndarray, min_area_px: int) -> list[ObjectRegion]:
-    """The connected objects of every class that ``labels`` (H, W) of ``label_classes`` holds; as ``regions`` does."""
+    """Returns the connected objects of every class in ``labels``, as ``postprocess.regions`` does for prompts.
+
+    Args:
+        maps: The probabilities that ``labels`` were made of; they give the scores.
+        labels: (H, W) uint8, from ``label_classes``.
+        min_area_px: Smaller objects are left out.
+    """
     present = [int(index) for index in np.unique(labels) if index != UNLABELLED]
     names = tuple(maps.prompts[index] for index in present)
     part = ProbabilityMaps(names, maps.values[present])
@@ -57,16 +63,16 @@ def class_regions(maps: ProbabilityMaps, labels: np.ndarray, min_area_px: int) -
 
 @lru_cache(maxsize=16)
 def class_colors(count: int) -> np.ndarray:
-    """(256, 3) uint8 RGB, read-only: a fixed colour for each of ``count`` ids, black for all others and ``UNLABELLED``.
+    """Returns (256, 3) uint8 RGB, read-only: a fixed colour for each of ``count`` ids, and black for all others.
 
-    Up to seven classes have the colours of ``PALETTE``, which colour-blind people tell apart; up to 21 have those in
-    three grades of light, which they tell apart as well.
+    Up to seven classes have the colours of ``PALETTE``, which colour-blind people can tell apart. Up to 21 classes have
+    these colours in three degrees of lightness, which they can tell apart as well.
     """
     colors = np.full((256, 3), _OTHERS, np.uint8)
     darker, lighter = ([_mixed(color, to) for color in PALETTE] for to in ((0, 0, 0), (255, 255, 255)))
     colors[: min(count, 21)] = [*PALETTE, *darker, *lighter][:count]
     for place in range(21, count):
-        # Steps of the golden ratio never come back to a hue; three grades of light tell close ones apart.
+        # Steps of the golden ratio never repeat a hue; three degrees of lightness tell similar hues apart.
         saturation, value = ((0.75, 0.95), (0.55, 0.70), (0.45, 1.0))[place % 3]
         hue = place * 0.618034 % 1.0
         colors[place] = [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, value)]
@@ -79,14 +85,14 @@ def _mixed(color: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
 
 
 def paint(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: every label (H, W) in its colour, of ``class_colors``."""
+    """Returns (H, W, 3) uint8: every label (H, W) in its colour of ``class_colors``."""
     return colors[labels]
 
 
 def draw_classes(
     rgb: np.ndarray, labels: np.ndarray, names: Sequence[str], colors: np.ndarray, corner: str = ""
 ) -> np.ndarray:
-    """Tints an image (H, W, 3) with its labels (H, W) and lists the classes that it holds, the largest first.
+    """Tints an image (H, W, 3) with its labels (H, W) and lists the classes that it shows, the largest first.
 
     ``corner`` is a small line for the lower left corner.
     """

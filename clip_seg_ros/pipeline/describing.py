@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is there? Asks one image about many names and keeps, of several that fit one thing, the one that fits best."""
+"""Describes an image: asks about many names, and keeps the best name where several fit one object."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ if TYPE_CHECKING:  # torch takes seconds to import, and nodes import this before
     from clip_seg_ros.pipeline.predictor import Predictor
 
 PHRASES_AT_ONCE = 16
-"""Phrases that are asked together, where they do not compete: their maps and no more are in memory."""
+"""How many phrases are asked together if phrases do not compete. It bounds the memory, which holds a map for each."""
 LONGEST_SIDE_PX = 640
-"""Larger images are made smaller, for names need no sharp edges."""
+"""Larger images are made smaller, because names need no sharp edges."""
 _SAME_SHARE = 0.5
-"""Of the smaller of two regions: where they share more of it, they are one thing under two names."""
+"""Two regions that share more than this part of the smaller one are one object under two names."""
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """A name that fits something in an image."""
+    """A name that fits at least one object in an image."""
 
     phrase: str
     count: int
-    """How many things it fits best."""
+    """The number of objects that this name fits best."""
     score: float
-    """The mean probability over the surest of them, 0..1."""
+    """The best score of these objects: the mean probability over its mask, 0..1."""
 
 
 def describe(
     predictor: Predictor, rgb: np.ndarray, phrases: Sequence[str], threshold: float | None, min_area_fraction: float
 ) -> list[Sighting]:
-    """Names the things in an image.
+    """Names the objects in an image.
 
     Args:
         predictor: The model that is asked.
         rgb: (H, W, 3) uint8, the image.
         phrases: The names to choose from, at least one.
         threshold: A pixel belongs to a name above this probability, 0..1; ``None`` for the model's own.
-        min_area_fraction: Smallest thing, as a share of the image's pixels, 0..1.
+        min_area_fraction: The area of the smallest object, as a share of the image's pixels, 0..1.
 
     Returns:
-        The names that fit, the surest first.
+        The names that fit, the one with the best score first.
 
     Raises:
-        ValueError: What ``Predictor.encode`` and ``Predictor.ask`` raise.
+        ValueError: ``Predictor.encode`` refuses the image, or ``Predictor.ask`` the phrases.
     """
     threshold = predictor.spec.threshold if threshold is None else threshold
     encoded = predictor.encode(_shrunk(rgb))
-    # Names that compete must be asked together.
+    # Phrases that compete must be asked together.
     step = len(phrases) if predictor.spec.competition == "softmax" else PHRASES_AT_ONCE
     found: list[ObjectRegion] = []
     for first in range(0, len(phrases), step):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A slot a source and a thread: work on each source's newest item only, drop what it replaces."""
+"""A worker thread with one slot for each source: it works on the newest item of each, and drops the older ones."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class LatestWorker(Generic[ItemT]):
-    """Runs slow work away from the threads that deliver its items.
+    """Does slow work on a thread of its own, apart from the threads that deliver its items.
 
-    While one item is worked on, at most one of each source waits; a newer one takes its place. Sources take turns: the
-    one that was served longest ago is next. An exception in the work goes to ``on_error`` and the thread lives on.
+    While one item is worked on, at most one item of each source waits; a newer one takes its place. Sources take turns:
+    the source that was served longest ago is next. If the work raises, ``on_error`` is called and the thread lives on.
 
     Args:
         work: Called with one item at a time, on the worker's thread.
@@ -27,6 +27,7 @@ class LatestWorker(Generic[ItemT]):
         >>> seen = []
         >>> worker = LatestWorker(seen.append, on_error=print)
         >>> worker.put("frame")
+        False
         >>> worker.close()
         True
     """
@@ -46,14 +47,14 @@ class LatestWorker(Generic[ItemT]):
 
     @property
     def dropped(self) -> int:
-        """Items that were put and will never be worked on."""
+        """The number of items that were put and will never be worked on."""
         return self._dropped
 
     def put(self, item: ItemT, source: Hashable = None) -> bool:
-        """Hands over an item of a source and returns at once; ignored after ``close``.
+        """Hands over an item of a source and returns at once; after ``close`` the item is ignored.
 
         Returns:
-            Whether an older item of the source was dropped for it.
+            Whether the item replaced an older one of the same source.
         """
         with self._changed:
             if self._closed:
@@ -65,10 +66,13 @@ class LatestWorker(Generic[ItemT]):
             return replaced
 
     def close(self, timeout_s: float = 2.0) -> bool:
-        """Drops what waits and ends the thread; safe to call again, from any thread and from ``work``.
+        """Drops the waiting items and ends the thread.
+
+        It is safe to call again, from any thread and from ``work``.
 
         Returns:
-            False when the work in progress did not end within ``timeout_s``; the thread then ends after it.
+            Whether the thread has ended. It has not if the work in progress takes longer than ``timeout_s``, or calls
+            this itself; the thread then ends after this work.
         """
         with self._changed:
             self._closed = True
@@ -97,7 +101,7 @@ class LatestWorker(Generic[ItemT]):
                 self._work(taken[0])
             except Exception as error:  # whatever it is, the next frame deserves its chance
                 self._report(error)
-            # An item holds images: let go of it before the wait for the next one.
+            # An item holds images, so it is released before the wait for the next one.
             del taken
 
     def _report(self, error: Exception) -> None:

@@ -13,20 +13,20 @@ from clip_seg_ros.pipeline.postprocess import window_of
 from clip_seg_ros.types import ObjectRegion
 
 _DOUBTFUL_SHARE = 0.4
-"""Of the threshold: a pixel above it belongs to the negative where it hangs together with one above the threshold. The
-shaded side of a white box is hardly white to a model, and would stay as a scrap."""
+"""A pixel above this share of the threshold belongs to the negative if it is connected with one above the threshold.
+The shaded side of a white box, for example, has a low probability of "white" and would stay as a scrap."""
 _CUT_SHARE, _LEFT_OUT_SHARE = 0.1, 0.5
-"""Of a region's pixels. Where the negative has less than the first, the region stays as it is; with more than the
-second it goes; between them it is two things in one mask, and the negative's is cut away."""
+"""Shares of a region's pixels. If the negative has at most the first, the region stays as it is. If it has more than
+the second, the region is left out. In between, the mask holds two objects, and the negative's part is cut away."""
 
 
 def leave_out(regions: Sequence[ObjectRegion], unwanted: np.ndarray, threshold: float) -> list[ObjectRegion]:
     """Returns the regions, in their order and with their ids, without what a negative names.
 
     Args:
-        regions: Of one image.
+        regions: The regions of one image.
         unwanted: (H, W) probabilities of the negative, 0..1.
-        threshold: A pixel is surely the negative's above this probability.
+        threshold: A pixel belongs to the negative above this probability.
     """
     named = _named(unwanted, threshold)
     kept = []
@@ -44,7 +44,7 @@ def leave_out(regions: Sequence[ObjectRegion], unwanted: np.ndarray, threshold: 
 
 
 def _named(unwanted: np.ndarray, threshold: float) -> np.ndarray | None:
-    """Returns (H, W) bool, the negative's pixels by two thresholds; ``None`` where there are none."""
+    """Returns (H, W) bool, the pixels of the negative by two thresholds; ``None`` if there are none."""
     sure = unwanted > threshold
     if not sure.any():
         return None
@@ -56,7 +56,7 @@ def _named(unwanted: np.ndarray, threshold: float) -> np.ndarray | None:
 
 
 def _largest_part(region: ObjectRegion, inside: np.ndarray) -> ObjectRegion:
-    """Returns the region with no more than the largest connected part of ``inside`` (h, w), a mask in its box."""
+    """Returns the region reduced to the largest connected part of ``inside`` (h, w), a mask in its box."""
     _, labels, stats, centroids = cv2.connectedComponentsWithStats(
         np.ascontiguousarray(inside).view(np.uint8), connectivity=8
     )

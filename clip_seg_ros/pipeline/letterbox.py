@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image inside a square, its aspect ratio kept, and the way back: CRIS's preparation (Wang et al., CVPR 2022).
+"""Fits an image into a square, keeping its aspect ratio, and maps the results back to the image.
 
-One affine map from the image to the square does all of it. Results equal those of CRIS's authors, cubic resampling and
-the square's ``align_corners`` included, so that their weights see what they were trained on.
+This is the preparation of CRIS (Wang et al., CVPR 2022), done by one affine map from the image to the square. The
+results equal those of CRIS's authors, with their cubic resampling and ``align_corners``, because their weights were
+trained on such images.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 
 
 def letterbox_affine(source_size: tuple[int, int], size: int) -> np.ndarray:
-    """Returns the (2, 3) float64 map from pixels (x, y) of an image of ``source_size`` (H, W) to the square's."""
+    """Returns the (2, 3) float64 affine map from pixels (x, y) of an image of ``source_size`` (H, W) to the square."""
     height, width = source_size
     scale = min(size / height, size / width)
     x, y = (size - width * scale) / 2, (size - height * scale) / 2
@@ -26,21 +27,21 @@ def letterbox_affine(source_size: tuple[int, int], size: int) -> np.ndarray:
 
 
 def to_square(rgb: np.ndarray, size: int, mean: Sequence[float]) -> np.ndarray:
-    """Scales an RGB image (H, W, 3) uint8, cubic, into a square (size, size, 3) of the colour ``mean``, 0..1."""
+    """Scales an RGB image (H, W, 3) uint8 into a square (size, size, 3) whose rest has the colour ``mean``, 0..1."""
     affine = letterbox_affine(rgb.shape[:2], size)
     border = [255 * channel for channel in mean]
     return cv2.warpAffine(rgb, affine, (size, size), flags=cv2.INTER_CUBIC, borderValue=border)
 
 
 def mask_to_square(mask: np.ndarray, size: int) -> np.ndarray:
-    """Puts a mask (H, W) bool into a square (size, size) float32 of 0..1, bilinear in steps of 1/255; outside is 0."""
+    """Scales a mask (H, W) bool bilinearly into a square (size, size) float32, 0..1 in steps of 1/255; outside is 0."""
     affine = letterbox_affine(mask.shape, size)
     levels = mask.astype(np.uint8) * 255
     return cv2.warpAffine(levels, affine, (size, size), flags=cv2.INTER_LINEAR, borderValue=0) / np.float32(255)
 
 
 def from_square(maps: np.ndarray, size: int, source_size: tuple[int, int]) -> np.ndarray:
-    """Brings maps of the square back to the image.
+    """Maps probability maps of the square back to the image.
 
     Args:
         maps: (P, h, w) float32 over the whole square, at any resolution.
@@ -48,7 +49,7 @@ def from_square(maps: np.ndarray, size: int, source_size: tuple[int, int]) -> np
         source_size: (H, W) of the image.
 
     Returns:
-        (P, H, W) float32. Both steps are cubic, so values pass the range of ``maps`` a little.
+        (P, H, W) float32. Both steps are cubic, so that values may lie a little outside the range of ``maps``.
     """
     square = F.interpolate(torch.from_numpy(maps)[None], size=(size, size), mode="bicubic", align_corners=True)[0]
     back = cv2.invertAffineTransform(letterbox_affine(source_size, size))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the memory of a process that runs for months flat, whatever sizes of images come."""
+"""Keeps the memory of a process that runs for months from growing, whatever the sizes of its images are."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from collections.abc import Callable, Hashable
 from functools import lru_cache
 
 KERNELS = 256
-"""Kernels that torch and oneDNN keep, each made for one shape; left alone both keep 1,024, which came to 90 MB here. A
-model needs 50 to 100 for each size of image that it sees."""
+"""The number of kernels that torch and oneDNN each keep; a kernel is made for one shape. By default both keep 1,024,
+which took 90 MB when measured. A model needs 50 to 100 for each size of image that it sees."""
 HEAPS = 1
-"""Heaps that glibc shares between a process's threads; left alone it makes one for nearly every thread that ever asks
-for memory, and in each of them lie gaps."""
+"""The number of heaps that glibc shares between the threads of a process. By default it makes one for nearly every
+thread that asks for memory, and each of them has gaps."""
 _M_ARENA_MAX = -8
+"""The number of glibc's option for ``mallopt`` that limits the heaps."""
 PAUSE_S = 2.0
-"""Between two times that memory is given back: the pages that are in use again have to be fetched anew."""
+"""The shortest time between two releases of memory, because pages that are used again must be fetched again."""
 REST_S = 4.0
-"""After which sizes that stay count as at rest."""
+"""The time without a change after which the sizes count as settled."""
 
 
 def limit_caches() -> None:
-    """Bounds what torch and MKL keep, unless the user did; it takes effect before the process's first convolution.
+    """Limits the caches of torch and MKL, unless the user set them; call it before the process's first convolution.
 
-    MKL would keep buffers of 10 to 40 MB for every thread that ever ran a model, without being any faster for it.
+    By default MKL keeps buffers of 10 to 40 MB for every thread that ever ran a model, without being any faster.
     """
     for variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(variable, str(KERNELS))
@@ -35,7 +36,7 @@ def limit_caches() -> None:
 
 
 def limit_heaps() -> None:
-    """Lets threads that come later share ``HEAPS`` heaps, unless the user says how many, where glibc keeps them."""
+    """Makes threads that start later share ``HEAPS`` heaps, unless the user set their number; only glibc has this."""
     if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
@@ -44,26 +45,27 @@ def limit_heaps() -> None:
 
 @lru_cache(maxsize=1)
 def _trim() -> Callable[[int], int] | None:
-    # glibc alone has it.
+    # Only glibc has this function.
     return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def give_back() -> None:
-    """Returns to the system, and to the GPU, what was freed and is still kept for what may come."""
-    torch = sys.modules.get("torch")  # it takes seconds to import, and without it there is nothing on a GPU
+    """Returns to the system and to the GPU the memory that was freed, but kept for later use."""
+    torch = sys.modules.get("torch")  # torch takes seconds to import, and without it nothing is on a GPU
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
     trim = _trim()
     if trim is not None:
-        # glibc keeps the gaps between what is in use, and a heap for each thread.
+        # glibc keeps the gaps between the blocks in use, and a heap for each thread.
         trim(0)
 
 
 class SizeWatch:
-    """Gives memory back while what is worked on changes its size, and once more when sizes have come to rest.
+    """Gives memory back while the sizes of the images change, and once more when they have settled.
 
-    Blocks of ever new sizes do not fit into the gaps that those before them left, and the gaps add up to as much as the
-    models take. Where sizes stay, as of cameras, gaps fit, and nothing is done. It is safe to use from any thread.
+    Blocks of new sizes do not fit into the gaps that earlier blocks left, and these gaps can take as much memory as the
+    models. If the sizes stay the same, as those of cameras do, the gaps fit and nothing is done. It is safe to use
+    from any thread.
 
     Args:
         act: Called to give memory back.
@@ -78,7 +80,12 @@ class SizeWatch:
         self._lock = threading.Lock()
 
     def saw(self, source: str, size: Hashable) -> None:
-        """Notes the size of what ``source``, a name of the program's own, has just brought and what was done with."""
+        """Notes the size of an image that was just worked on.
+
+        Args:
+            source: Where the image came from. It must be one of the program's own names, because all are remembered.
+            size: Size of the image.
+        """
         now_s = self._clock()
         with self._lock:
             if self._sizes.get(source, size) != size:

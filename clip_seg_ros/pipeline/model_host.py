@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps one model serving, and gets another ready beside it without a pause."""
+"""Keeps one model in service, and loads another beside it without a pause."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class ModelHost:
-    """The predictor that answers now. Safe to use from several threads.
+    """Holds the predictor that is in service. It is safe to use from several threads.
 
     Args:
-        load: Builds the predictor of a name, ready to answer at full speed; slow, and raises where it cannot.
-        on_ready: Called with the new predictor's name just after it began to serve, on the loader's thread.
-        on_failed: Called with a name and what ``load`` raised, on the loader's thread; the old predictor serves on.
-            Not called where a newer request came meanwhile, for the same name or another: its end will be told.
+        load: Builds the predictor of a name, ready to answer at full speed. It may be slow, and raises if it fails.
+        on_ready: Called with the new predictor's name just after it went into service, on the loader's thread.
+        on_failed: Called with a name and the exception that ``load`` raised, on the loader's thread; the old predictor
+            stays in service. It is not called if there is a newer request, for the same name or another: the outcome of
+            that one is reported instead.
     """
 
     def __init__(
@@ -41,16 +42,16 @@ class ModelHost:
         self._serving: tuple[str, Predictor] | None = None
         self._wanted: str | None = None
         self._loader: LatestWorker[tuple[int, str]] | None = None
-        # Requests are counted, for a name may be asked for again: its first load must not speak for the second.
+        # Requests are numbered because a name may be requested again: its first load must not stand for the second.
         self._newest = 0
         self._given_up = 0
 
     @property
     def predictor(self) -> Predictor:
-        """The one that serves now.
+        """The predictor that is in service.
 
         Raises:
-            RuntimeError: There is none.
+            RuntimeError: No model is loaded.
         """
         serving = self._serving
         if serving is None:
@@ -59,17 +60,17 @@ class ModelHost:
 
     @property
     def name(self) -> str | None:
-        """Of the predictor that serves now; ``None`` where there is none."""
+        """The name of the predictor that is in service; ``None`` if there is none."""
         serving = self._serving
         return serving[0] if serving else None
 
     @property
     def wanted(self) -> str | None:
-        """The name that was asked for last: of the predictor that serves, or that is being got ready."""
+        """The name that was requested last: that of the predictor in service, or of the one that is being loaded."""
         return self._wanted
 
     def start(self, name: str) -> None:
-        """Loads the first predictor, in the caller's thread; raises what ``load`` raises and then holds none."""
+        """Loads the first predictor on the caller's thread; raises what ``load`` raises, and then holds none."""
         self.unload()
         predictor = self._load(name)
         with self._lock:
@@ -77,7 +78,11 @@ class ModelHost:
             self._loader = LatestWorker(self._replace, self._on_error)
 
     def switch(self, name: str) -> None:
-        """Gets another predictor ready on a thread and then lets it serve; the last name asked for wins."""
+        """Loads another predictor on a thread and then puts it into service; of several requests the last one wins.
+
+        Raises:
+            RuntimeError: No model is loaded.
+        """
         with self._lock:
             if self._loader is None:
                 raise RuntimeError("no model is loaded: there is nothing to switch from")
@@ -86,7 +91,7 @@ class ModelHost:
             self._loader.put((self._newest, name))
 
     def unload(self) -> None:
-        """Lets go of the predictor and of the memory that it held; a predictor still being loaded will not serve."""
+        """Releases the predictor and its memory; a predictor that is still being loaded will not go into service."""
         with self._lock:
             loader, self._loader = self._loader, None
             self._serving = self._wanted = None
@@ -103,7 +108,7 @@ class ModelHost:
         if name != self.name:
             try:
                 predictor = self._load(name)
-            except Exception as error:  # whatever it is, the old one serves on and a person hears why
+            except Exception as error:  # whatever it is, the old one stays in service and a person is told why
                 if self._settle_failure(number):
                     self._on_failed(name, error)
                 return
@@ -115,7 +120,7 @@ class ModelHost:
             self._on_ready(name)
 
     def _settle(self, number: int, name: str, predictor: Predictor | None) -> bool:
-        """Lets ``predictor`` serve, ``None`` for the present one, if ``name`` is still wanted; returns whether."""
+        """Puts ``predictor`` (``None``: the present one) into service if ``name`` is still wanted; returns whether."""
         with self._lock:
             if number <= self._given_up or self._wanted != name:
                 return False  # unloaded, or something else was asked for meanwhile
@@ -124,7 +129,7 @@ class ModelHost:
             return True
 
     def _settle_failure(self, number: int) -> bool:
-        """Goes on with what serves, unless ``number`` is not the newest request; returns whether it is."""
+        """Wants the present predictor again if ``number`` is the newest request; returns whether it is."""
         with self._lock:
             if number <= self._given_up or number != self._newest:
                 return False

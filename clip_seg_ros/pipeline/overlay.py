@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws regions over a camera's image: the picture that people look at."""
+"""Draws regions over a camera's image, for people to look at."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ PALETTE: tuple[Color, ...] = (
 )
 _DARK: Color = (20, 20, 24)
 _LIGHT: Color = (255, 255, 255)
-_STROKE = 0.6  # share of the colour in the pattern's strokes; between them an object keeps its own colour
-_BAR = 0.65  # share of the dark in the caption's bar
-_SMALL = 0.8  # size of the corner's letters, as a share of the others
+_STROKE = 0.6  # opacity of the pattern's strokes; between them an object keeps its own colour
+_BAR = 0.65  # opacity of the dark bar behind the caption
+_SMALL = 0.8  # size of the letters in the corner, as a share of the size of all others
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -60,7 +60,7 @@ class _Style:
 
 
 def prompt_colors(prompts: Sequence[str]) -> dict[str, Color]:
-    """Gives each prompt an RGB colour by its place in ``prompts``; after ``PALETTE`` is used up it starts again."""
+    """Gives each prompt an RGB colour by its place in ``prompts``; after the end of ``PALETTE`` colours repeat."""
     return {prompt: PALETTE[i % len(PALETTE)] for i, prompt in enumerate(dict.fromkeys(prompts))}
 
 
@@ -75,10 +75,10 @@ def draw(
 
     Args:
         rgb: (H, W, 3) uint8 of any size; it is not changed.
-        regions: Of that image, in any number; the first lie on top.
-        prompts: All prompts asked, found or not. Their order fixes the colours, so that a prompt keeps its colour from
-            frame to frame; without them the order of the regions does.
-        caption: A line for the bottom of the picture, for example "red cup: not found".
+        regions: The regions of that image; the first ones lie on top.
+        prompts: All prompts that were asked, found or not. Their order fixes the colours, so that a prompt keeps its
+            colour from image to image. Without them, the order of the regions fixes the colours.
+        caption: A line for the bottom of the image, for example "red cup: not found".
         corner: A small line for the lower left corner, above the caption.
 
     Returns:
@@ -118,14 +118,15 @@ def draw_corner(canvas: np.ndarray, text: str) -> int:
 
 
 def _hatch(canvas: np.ndarray, region: ObjectRegion, color: Color, style: _Style) -> None:
-    """Draws slanted strokes within a mask. What is hardly larger than the space between them has its outline alone."""
+    """Draws slanted strokes within a mask. A region that is hardly larger than their spacing gets none."""
     x_min, y_min, x_max, y_max = region.box_px
     if min(x_max - x_min, y_max - y_min) < 2 * style.spacing:
         return
     window = window_of(region.box_px)
     patch = canvas[window]
     strokes = _strokes(style.spacing, style.stroke, max(canvas.shape[:2]))
-    # Every row is the one above it, one pixel further: a view, and the same place in the image whatever the box.
+    # Every row is the one above it, shifted by one pixel, so that a view is enough. The start depends on the place in
+    # the image, so that the pattern stays where it is when the box changes.
     start = (x_min + y_min) % style.spacing
     rows, columns = patch.shape[:2]
     step = strokes.strides[0]
@@ -138,12 +139,12 @@ def _hatch(canvas: np.ndarray, region: ObjectRegion, color: Color, style: _Style
 
 @lru_cache(maxsize=8)
 def _strokes(spacing: int, stroke: int, side: int) -> np.ndarray:
-    """(N,) bool: one row of the pattern, long enough for any box of an image whose longer side is ``side``."""
+    """Returns (N,) bool: one row of the pattern, long enough for any box of an image whose longer side is ``side``."""
     return np.arange(2 * side + spacing) % spacing < stroke
 
 
 def _outline(canvas: np.ndarray, region: ObjectRegion, color: Color, style: _Style) -> None:
-    """Draws contour and centroid: the colour over a wider dark line, to stand out on any background."""
+    """Draws contour and centroid in the region's colour over a wider dark line, to stand out on any background."""
     crop = np.ascontiguousarray(region.mask[window_of(region.box_px)]).view(np.uint8)
     contours, _ = cv2.findContours(crop, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=region.box_px[:2])
     center = (round(region.centroid_px[0]), round(region.centroid_px[1]))
@@ -184,7 +185,7 @@ def _draw_tag(canvas: np.ndarray, text: str, box: tuple[int, int, int, int], col
 
 
 def _draw_caption(canvas: np.ndarray, caption: str, style: _Style) -> int:
-    """Writes a line on a dark bar at the bottom; returns the bar's height, 0 where there is no room for it."""
+    """Writes a line on a dark bar at the bottom; returns the bar's height, 0 if there is no room for it."""
     height, width = canvas.shape[:2]
     bar_height = _line_height(style) + style.pad
     text = _fit(caption, width - 4 * style.pad, style)
@@ -197,7 +198,7 @@ def _draw_caption(canvas: np.ndarray, caption: str, style: _Style) -> int:
 
 
 def _fit(text: str, width: int, style: _Style) -> str:
-    """Shortens ``text`` with "..." until it is at most ``width`` pixels wide; empty where not even that fits."""
+    """Shortens ``text`` with "..." until it is at most ``width`` pixels wide; empty if not even "..." fits."""
     text = " ".join(text.split())
     if _text_width(text, style) <= width:
         return text

@@ -12,13 +12,13 @@ import numpy as np
 from clip_seg_ros.types import MaskSet, ObjectRegion, ProbabilityMaps
 
 MAX_REGIONS = 255
-"""Ids must fit the label image: 1..255, 0 for no object."""
+"""Ids must fit the label image: 1..255, and 0 for no object."""
 
 
 SCRAP_SHARE = 0.02
-"""Of the largest object of a prompt: what is smaller is a scrap of its mask and no object."""
+"""A part of a mask that is smaller than this share of the prompt's largest object is a scrap and no object."""
 HOLE_SHARE = 0.02
-"""Of an object's pixels: a smaller hole in its mask is filled. The hole of a cup's handle is larger."""
+"""A hole that is smaller than this share of the object is filled. The hole of a cup's handle is larger."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class _Component:
 
 
 def masks(maps: ProbabilityMaps, threshold: float) -> MaskSet:
-    """Decides for every prompt and pixel: inside where the probability is strictly greater than ``threshold``, 0..1.
+    """Makes masks: a pixel is inside where its probability is strictly greater than ``threshold``, 0..1.
 
-    NaN is outside.
+    A pixel whose probability is NaN is outside.
 
     Raises:
         ValueError: The threshold is out of range.
@@ -52,19 +52,19 @@ def masks(maps: ProbabilityMaps, threshold: float) -> MaskSet:
 
 
 def regions(maps: ProbabilityMaps, mask_set: MaskSet, min_area_px: int = 1, tidy: bool = False) -> list[ObjectRegion]:
-    """Takes each prompt's mask apart into connected objects (8-neighbours: touching at a corner is one object).
+    """Splits each prompt's mask into connected objects; parts that touch at a corner are one object.
 
     Args:
-        maps: Gives the scores: the mean probability over a region's mask.
-        mask_set: Made from ``maps``.
+        maps: The probabilities. A region's score is their mean over its mask.
+        mask_set: The masks that were made from ``maps``.
         min_area_px: Smaller regions are left out.
-        tidy: Also leave out the scraps of a prompt's mask and fill small holes in its objects, ``SCRAP_SHARE`` and
-            ``HOLE_SHARE``; the scores are those of the pixels that were there before.
+        tidy: Whether to leave out the scraps of a prompt's mask (``SCRAP_SHARE``) and to fill the small holes of its
+            objects (``HOLE_SHARE``). Filled pixels do not change the scores.
 
     Returns:
-        At most 255 regions, the best score first, with ids 1, 2, ... in that order; equal scores keep the order of
-        the prompts. Of more than 255, those with the lowest scores are left out. Regions of different prompts may
-        share pixels.
+        At most 255 regions, the one with the best score first, with ids 1, 2, ... in that order; equal scores keep the
+        order of the prompts. Of more than 255, those with the lowest scores are left out. Regions of different prompts
+        may share pixels.
 
     Raises:
         ValueError: ``maps`` and ``mask_set`` do not belong together.
@@ -86,7 +86,7 @@ def regions(maps: ProbabilityMaps, mask_set: MaskSet, min_area_px: int = 1, tidy
 
 
 def tidied(maps: ProbabilityMaps, mask_set: MaskSet) -> MaskSet:
-    """Returns the masks without scraps and small holes, as ``regions`` makes them of ``maps`` where it is to tidy."""
+    """Returns the masks without scraps and small holes, as ``regions`` makes them with ``tidy``."""
     values = np.zeros_like(mask_set.values)
     for region in regions(maps, mask_set, tidy=True):
         window = window_of(region.box_px)
@@ -95,12 +95,12 @@ def tidied(maps: ProbabilityMaps, mask_set: MaskSet) -> MaskSet:
 
 
 def label_image(regions: Sequence[ObjectRegion], shape: tuple[int, int]) -> np.ndarray:
-    """Paints ids into an image.
+    """Draws the ids of regions into a label image.
 
-    Where regions share a pixel, the one with the higher score owns it; with equal scores, the lower id.
+    A pixel that several regions share gets the id with the highest score; with equal scores, the lowest id.
 
     Args:
-        regions: Of one image.
+        regions: The regions of one image.
         shape: (H, W) of that image.
 
     Returns:
@@ -119,7 +119,7 @@ def label_image(regions: Sequence[ObjectRegion], shape: tuple[int, int]) -> np.n
 
 
 def window_of(box_px: tuple[int, int, int, int]) -> tuple[slice, slice]:
-    """Returns the (rows, columns) that a box (x_min, y_min, x_max, y_max) with exclusive maxima cuts out."""
+    """Returns the (rows, columns) of a box (x_min, y_min, x_max, y_max) whose maxima are exclusive."""
     x_min, y_min, x_max, y_max = box_px
     return slice(y_min, y_max), slice(x_min, x_max)
 
@@ -127,7 +127,7 @@ def window_of(box_px: tuple[int, int, int, int]) -> tuple[slice, slice]:
 def _components(
     prompt: str, mask: np.ndarray, probabilities: np.ndarray, min_area_px: int, scrap_share: float
 ) -> list[_Component]:
-    """Finds the connected parts of one (H, W) mask; no step looks at the whole image once a component."""
+    """Finds the connected parts of one (H, W) mask, without a pass over the whole image for each of them."""
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     if width == 0:
         return []
@@ -136,11 +136,11 @@ def _components(
     inside = np.ascontiguousarray(mask[window])
     count, labels, stats, centroids = cv2.connectedComponentsWithStats(inside.view(np.uint8), connectivity=8)
     sums = np.bincount(labels[inside], weights=probabilities[window][inside], minlength=count)
-    # Label 0 is what lies between the objects; it may hold no pixel at all.
+    # Label 0 is the space between the objects; it may hold no pixel at all.
     areas = stats[1:, cv2.CC_STAT_AREA]
     objects = 1 + np.flatnonzero(areas >= max(min_area_px, scrap_share * areas.max()))
     scores = sums[objects] / stats[objects, cv2.CC_STAT_AREA]
-    # No prompt can keep more than all together: with a noisy mask this saves making thousands in vain.
+    # No prompt keeps more than all together may: with a noisy mask this saves thousands of useless components.
     best = np.argsort(-scores, kind="stable")[:MAX_REGIONS]
     return [
         _Component(prompt, float(score), labels, int(label), (x, y), stats[label], centroids[label])
@@ -180,8 +180,8 @@ def _to_region(component: _Component, id: int, shape: tuple[int, int], hole_shar
 def _small_holes(inside: np.ndarray, limit_px: float) -> np.ndarray | None:
     """Returns (h, w) bool, the holes of at most ``limit_px`` pixels in one object; ``None`` where there are none."""
     contours, hierarchy = cv2.findContours(inside.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    # The fourth of a contour's links is its parent: only those of holes have one. They run through the object's pixels,
-    # so that they enclose a little more than the hole.
+    # The fourth of a contour's links is its parent, and only contours of holes have one. They run through the object's
+    # pixels, so that they enclose a little more than the hole.
     holes = [contour for contour, links in zip(contours, hierarchy[0]) if links[3] >= 0]
     filled = np.zeros(inside.shape, np.uint8)
     for contour in holes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one public entry to the models: encode an image once, ask about many prompts."""
+"""The public entry to all models: encode an image once, then ask about many prompts."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ from clip_seg_ros.zoo.caution import EmbeddedWeightsWarning, in_programs
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An image as the model remembers it; made by ``Predictor.encode`` for ``Predictor.ask``."""
+    """The features of an image; ``Predictor.encode`` makes them for ``Predictor.ask``."""
 
     features: ImageFeatures
-    """A batch of one, or of all the image's windows."""
+    """A batch of one, or of all windows of the image."""
     geometry: Geometry
     windows: tuple[Box, ...] | None = None
-    """Where the windows lie, for a model that sees an image through them."""
+    """The boxes of the windows, for a model that sees an image through sliding windows."""
 
 
 _warned = threading.Event()
 
 
 def _warn_once(words: str) -> None:
-    """Warns the caller of ``Predictor.from_name``, the first time in this process."""
+    """Warns the caller of ``Predictor.from_name``, once in a process."""
     if not _warned.is_set():
         _warned.set()
         warnings.warn(words, EmbeddedWeightsWarning, stacklevel=3)
 
 
 class _Stopwatch(threading.local):
-    """What the model took, for each thread by itself."""
+    """The time that the model took, counted separately for each thread."""
 
     seconds = 0.0
 
@@ -71,13 +71,13 @@ def _timed(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Predictor:
-    """Finds what phrases name in images.
+    """Segments the objects that phrases name in images.
 
-    It holds no image: ``encode`` returns what was understood of one, and ``ask`` takes that back with the prompts, as
-    often as there are questions. Text features are cached. Safe to use from several threads.
+    A predictor holds no image: ``encode`` returns the features of an image, and ``ask`` takes them with the prompts, as
+    often as there are questions. Text features are cached. It is safe to use from several threads.
 
     Args:
-        engine: What runs the model; ``from_model`` and ``from_name`` make one.
+        engine: Runs the model; ``from_model`` and ``from_name`` make one.
 
     Examples:
         >>> predictor = Predictor.from_name("clipseg-pocket")
@@ -97,30 +97,30 @@ class Predictor:
 
     @classmethod
     def from_model(cls, model: PromptableSegmenter, device: str = "auto", precision: str = "float32") -> Predictor:
-        """Runs a model that is built and has its weights; the arguments and errors are ``EagerEngine``'s."""
+        """Makes a predictor of a model with loaded weights; the arguments and errors are those of ``EagerEngine``."""
         return cls(EagerEngine(model, device, precision))
 
     @property
     def spec(self) -> ModelSpec:
-        """What there is to know of the model."""
+        """The properties of the model that its users must know."""
         return self.engine.spec
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
+        """The device that the model runs on."""
         return self.engine.device
 
     @property
     def precision(self) -> str:
-        """What the model computes in, a key of ``runtime.devices.PRECISIONS``."""
+        """The precision of the model's computations, a key of ``runtime.devices.PRECISIONS``."""
         return self.engine.precision
 
     @property
     def seconds(self) -> float:
-        """How long the calling thread has been encoding and asking so far, from an image's bytes to probabilities.
+        """The total time that the calling thread has spent in encoding and asking so far, in seconds.
 
-        What an image took is the difference between before and after. On a GPU that is so only for both steps
-        together: encoding goes on while ``encode`` has returned, and asking waits for it.
+        The time of one image is the difference between before and after. On a GPU this holds only for both steps
+        together, because ``encode`` returns while the GPU still works, and ``ask`` waits for the GPU.
         """
         return self._stopwatch.seconds
 
@@ -132,13 +132,23 @@ class Predictor:
         weights_dir: Path | None = None,
         precision: str = "float32",
     ) -> Predictor:
-        """Builds the model called ``name`` with its weights, from ``weights_dir`` or the shipped ones.
+        """Builds the model ``name`` with its weights.
 
-        It is made for inference alone: its batch normalisation is folded. To train it on, use ``build_segmenter``.
-        Weights that come with the package know the simulated table alone: an ``EmbeddedWeightsWarning`` says so, once
-        in a process.
+        The model is for inference only, because its batch normalisation is folded. To train a model further, build it
+        with ``zoo.factory.build_segmenter``. The embedded weights know only the simulated table: an
+        ``EmbeddedWeightsWarning`` says so, once in a process.
+
+        Args:
+            name: A name such as "clipseg-pocket", or the path of a weight file.
+            device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+            weights_dir: The folder with the weights; ``None`` stands for the embedded and the downloaded weights.
+            precision: "float32", "bfloat16" or "float16".
+
+        Raises:
+            ValueError: The name, the device or the precision is unknown, or the device is not available.
+            WeightsError: The weights are missing, damaged or do not fit the model.
         """
-        # Here and not above: a model handed over ready needs neither the builders nor what they import.
+        # It is imported here because a program that brings its own model needs neither the builders nor their imports.
         from clip_seg_ros.zoo.factory import build_segmenter
 
         model = build_segmenter(name, weights_dir).eval()
@@ -152,20 +162,20 @@ class Predictor:
         """Encodes ``rgb``, (H, W, 3) uint8, once for any number of questions.
 
         Raises:
-            ValueError: Not such an array, empty, or too narrow for the model.
+            ValueError: ``rgb`` is not such an array, empty, or too narrow for the model.
         """
         return self.encode_batch([rgb])[0]
 
     @_timed
     @torch.inference_mode()
     def encode_batch(self, images: Sequence[np.ndarray]) -> list[EncodedImage]:
-        """Encodes several images; those that the model sees at the same size go through it together.
+        """Encodes several images; those that the model sees at the same size are encoded in one batch.
 
         Args:
-            images: Each (H, W, 3) uint8, of any sizes.
+            images: Arrays (H, W, 3) uint8, of any sizes.
 
         Raises:
-            ValueError: One of them is no such array, empty, or too narrow for the model.
+            ValueError: One of them is not such an array, empty, or too narrow for the model.
         """
         prepared = [self._preprocess(rgb) for rgb in images]
         by_size: dict[tuple[int, int], list[int]] = {}
@@ -177,7 +187,7 @@ class Predictor:
             boxes = None
             if self.spec.input.window is not None:
                 boxes = tuple(window_boxes(size, self.spec.input.window))
-                # (B * W, 3, crop, crop), the windows of one image behind one another
+                # (B * W, 3, crop, crop); the windows of one image follow one another
                 crops = [pixels[:, :, top:bottom, left:right] for top, left, bottom, right in boxes]
                 pixels = torch.stack(crops, dim=1).flatten(0, 1)
             features = self.engine.encode_image(pixels)
@@ -190,21 +200,22 @@ class Predictor:
     @_timed
     @torch.inference_mode()
     def ask(self, encoded: EncodedImage, prompts: Sequence[str]) -> ProbabilityMaps:
-        """Answers all prompts in one pass.
+        """Returns the probabilities of all prompts, computed in one pass.
 
-        Where the model's prompts compete, a pixel's probabilities sum to 1 over the prompts and the model's background
-        phrases, which are asked along but not answered; with a fixed list of classes, over all of that list.
+        If the prompts of the model compete, the probabilities of a pixel sum to 1 over the prompts and the model's
+        background phrases, which are decoded too, but not returned. For a model with a fixed list of classes, they sum
+        to 1 over this list.
 
         Args:
-            encoded: From ``encode`` of this predictor.
-            prompts: P >= 1 phrases; of a model with a fixed list of classes, some of those.
+            encoded: An image from ``encode`` of this predictor.
+            prompts: P >= 1 phrases; for a model with a fixed list of classes, some of these classes.
 
         Returns:
             (P, H, W) probabilities at the size of the image that was encoded.
 
         Raises:
-            ValueError: No prompt, an empty one, one text where a list of prompts belongs, or one that is not among the
-                classes of the model.
+            ValueError: ``prompts`` is empty or one text instead of a list, or a prompt is empty or not a class of the
+                model.
         """
         prompts = self._checked(prompts)
         asked = self._competitors(prompts)
@@ -212,7 +223,7 @@ class Predictor:
         geometry = encoded.geometry
         if encoded.windows is not None:
             logits = merge_windows(logits, encoded.windows, geometry.model_size)[None]
-        # Prompts that compete are compared pixel by pixel, after the resize, as the authors of such models do.
+        # Competing prompts are compared after the resize, pixel by pixel, as the authors of such models do.
         early = self.spec.competition == "softmax" and not geometry.letterbox
         if early:
             for size in (geometry.model_size, geometry.source_size):
@@ -225,12 +236,12 @@ class Predictor:
         return ProbabilityMaps(prompts, values if early else geometry.restore(values))
 
     def predict(self, rgb: np.ndarray, prompts: Sequence[str]) -> ProbabilityMaps:
-        """``encode`` and ``ask`` in one call; raises what they raise."""
+        """Does ``encode`` and ``ask`` in one call; raises what they raise."""
         return self.predict_batch([rgb], prompts)[0]
 
     def predict_batch(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> list[ProbabilityMaps]:
         """Asks the same prompts about several images, each (H, W, 3) uint8; raises what ``predict`` raises."""
-        # Before the expensive part.
+        # The prompts are checked before the expensive part.
         prompts = self._checked(prompts)
         return [self.ask(encoded, prompts) for encoded in self.encode_batch(images)]
 
@@ -238,16 +249,16 @@ class Predictor:
     def add_image_prompt(
         self, name: str, rgb: np.ndarray, mask: np.ndarray, text: str | None = None, text_weight: float = 0.5
     ) -> None:
-        """Teaches a prompt by example: afterwards ``name`` asks for what the mask shows, until it is removed.
+        """Adds a prompt that is an example image: ``name`` then means the object in the mask, until it is removed.
 
-        The background is blurred, darkened and cut away first, as the CLIPSeg paper found best (table 1).
+        The background is first blurred, darkened and cut away, which the CLIPSeg paper found best (table 1).
 
         Args:
-            name: The prompt to be; an earlier example of that name is replaced.
-            rgb: (H, W, 3) uint8, an image that holds the object.
-            mask: (H, W) bool, where the object is.
+            name: The new prompt; it replaces an earlier example of the same name.
+            rgb: (H, W, 3) uint8, an image that shows the object.
+            mask: (H, W) bool, True where the object is.
             text: A phrase to mix in, or ``None`` for the example alone.
-            text_weight: Its share, 0..1.
+            text_weight: The share of the phrase, 0..1.
 
         Raises:
             ValueError: The model takes no example images, the mask is empty or of another size, or an argument is out
@@ -270,7 +281,7 @@ class Predictor:
         self._text_features.pin(name, self.engine.encode_example(example, text, text_weight))
 
     def remove_image_prompt(self, name: str) -> None:
-        """Lets ``name`` be its words again. Raises KeyError where no example of that name was added."""
+        """Removes an image prompt: ``name`` means its words again. Raises KeyError if there is no such example."""
         self._text_features.unpin(name)
 
     def _competitors(self, prompts: tuple[str, ...]) -> tuple[str, ...]:

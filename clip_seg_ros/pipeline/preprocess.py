@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RGB image -> normalised pixels on the device, and the way back to the size of the image."""
+"""RGB image -> normalised pixels on the device, and the results resized back to the image."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch.nn import functional
 from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.pipeline.letterbox import from_square, to_square
 
-# With ``short_side`` the long side, and with it the work, grows with the aspect ratio: a 1 x 10000 image must be
-# refused and not turned into gigabytes. The widest panoramic cameras stay below 6.
+# With ``short_side`` the long side, and with it the cost, grows with the aspect ratio: a 1 x 10000 image must be
+# refused and not resized to gigabytes. The widest panoramic cameras stay below 6.
 MAX_ASPECT_RATIO = 8.0
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How an image was resized: both axes from edge to edge, or, in a letterbox, into the middle of a square."""
+    """How an image was resized: to the model's size, or, with a letterbox, into the middle of a square."""
 
     source_size: tuple[int, int]
     """(H, W) of the camera's image."""
@@ -30,10 +30,10 @@ class Geometry:
 
     @classmethod
     def fit(cls, source_size: tuple[int, int], spec: InputSpec) -> Geometry:
-        """Finds the model's size for an image of ``source_size`` (H, W).
+        """Computes the model's size for an image of ``source_size`` (H, W).
 
         Raises:
-            ValueError: A side is zero, or the aspect ratio is kept and exceeds ``MAX_ASPECT_RATIO``.
+            ValueError: A side is zero, or the model keeps the aspect ratio and it exceeds ``MAX_ASPECT_RATIO``.
         """
         height, width = source_size
         if height < 1 or width < 1:
@@ -55,9 +55,9 @@ class Geometry:
         return cls(source_size, (model_height, model_width), spec.resize == "letterbox")
 
     def restore(self, maps: np.ndarray) -> np.ndarray:
-        """Brings maps of any resolution back to the camera's image: bilinearly, or by a letterbox's cubic way back.
+        """Resizes maps of any resolution to the camera's image: bilinearly, or cubically with a letterbox.
 
-        One cv2.resize a map took 0.2 ms for four maps of 192x256 at 640x480, torch's interpolate 0.9 ms.
+        For four maps of 192x256 at 640x480, one cv2.resize for each map took 0.2 ms, and torch's interpolate 0.9 ms.
 
         Args:
             maps: (P, h', w') float32, each covering the whole image.
@@ -66,7 +66,7 @@ class Geometry:
             (P, H, W) float32, within 0..1 where ``maps`` are.
         """
         if self.letterbox:
-            # Cubic curves overshoot.
+            # Cubic interpolation overshoots.
             return from_square(maps, self.model_size[0], self.source_size).clip(0.0, 1.0)
         height, width = self.source_size
         restored = np.empty((len(maps), height, width), np.float32)
@@ -77,7 +77,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class ModelInput:
-    """One image as a model wants it."""
+    """One image, prepared for a model."""
 
     pixels: torch.Tensor
     """(1, 3, h, w) float32, normalised, on the model's device."""
@@ -88,8 +88,8 @@ class Preprocessor:
     """Prepares images for one model on one device.
 
     Args:
-        spec: How the model wants its image.
-        device: Where the pixels shall be.
+        spec: The size and the normalisation that the model needs.
+        device: The device on which to put the pixels.
     """
 
     def __init__(self, spec: InputSpec, device: torch.device) -> None:
@@ -105,16 +105,16 @@ class Preprocessor:
     def __call__(self, rgb: np.ndarray) -> ModelInput:
         """Resizes and normalises one image.
 
-        Resizing is bilinear, anti-aliased where it shrinks. Median of 640x480 -> 256x192 with the normalisation on a
-        CPU: 0.3 ms for torch on uint8, 0.8 ms for torch on float32, 1.3 ms for cv2's INTER_AREA; the three differ by
-        about one grey level in 255. On other devices, where torch has no such kernel for uint8, it works on float32;
-        the bytes are sent as uint8 all the same.
+        Resizing is bilinear, with anti-aliasing where it shrinks. From 640x480 to 256x192 with the normalisation, the
+        median on a CPU was 0.3 ms for torch on uint8, 0.8 ms for torch on float32, and 1.3 ms for cv2's INTER_AREA; the
+        three differ by about one grey level of 255. Other devices, on which torch has no such kernel for uint8, resize
+        in float32; the bytes are still sent as uint8.
 
         Args:
             rgb: (H, W, 3) uint8 of any size from one pixel.
 
         Raises:
-            ValueError: Not such an array, or too narrow for a model that keeps the aspect ratio.
+            ValueError: ``rgb`` is not such an array, or too narrow for a model that keeps the aspect ratio.
         """
         if not isinstance(rgb, np.ndarray) or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             found = f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
@@ -122,7 +122,7 @@ class Preprocessor:
         geometry = Geometry.fit(rgb.shape[:2], self._spec)
         if geometry.letterbox:
             rgb = to_square(rgb, self._spec.size, self._spec.mean)
-        # torch wants memory that is contiguous and writable; images straight from messages are read-only.
+        # torch needs contiguous and writable memory, but images that come directly from messages are read-only.
         pixels = torch.from_numpy(np.require(rgb, requirements="CW")).to(self._device)
         pixels = pixels.permute(2, 0, 1).unsqueeze(0)  # (1, 3, H, W)
         if self._device.type != "cpu":

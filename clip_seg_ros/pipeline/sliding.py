@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Overlapping windows over an image, and their answers put together (sliding inference of semantic segmentation)."""
+"""Sliding-window inference of semantic segmentation: overlapping windows over an image, and their mean logits."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def window_boxes(size: tuple[int, int], window: SlidingWindow) -> list[Box]:
     """Covers an image with windows of one size, row by row.
 
     Args:
-        size: (H, W) of the prepared image. A side shorter than ``window.crop`` makes windows as short.
-        window: Their side and stride. Those that would pass the border are moved back inside.
+        size: (H, W) of the prepared image. Along a side that is shorter than ``window.crop``, windows are as short.
+        window: The side and the stride of the windows. A window that would pass the border is moved back inside.
     """
     rows, columns = (_spans(side, window) for side in size)
     return [(top, left, bottom, right) for top, bottom in rows for left, right in columns]
 
 
 def merge_windows(logits: torch.Tensor, boxes: Sequence[Box], size: tuple[int, int]) -> torch.Tensor:
-    """Averages the answers of all windows at every pixel.
+    """Averages the logits of all windows at every pixel.
 
     Args:
-        logits: (W, P, h, w) of W windows at any resolution; each is resized to its window, bilinearly.
-        boxes: From ``window_boxes``.
+        logits: (W, P, h, w) of W windows at any resolution; each is resized bilinearly to its window.
+        boxes: The W boxes from ``window_boxes``.
         size: (H, W) of the prepared image.
 
     Returns:

@@ -13,11 +13,11 @@ from clip_seg_ros.models.base import TextFeatures
 
 
 class TextCache:
-    """Keeps the features of the prompts used last. Safe to use from several threads.
+    """Keeps the text features of the prompts that were used last. It is safe to use from several threads.
 
     Args:
-        encode: P prompts -> their features; pads all prompts to one length, the same in every call.
-        capacity: Prompts kept, at least 1; the one unused for longest goes first.
+        encode: Returns the features of P prompts, all padded to one length, which is the same in every call.
+        capacity: The number of prompts that are kept, at least 1; the least recently used one is dropped first.
     """
 
     def __init__(self, encode: Callable[[Sequence[str]], TextFeatures], capacity: int = 256) -> None:
@@ -25,12 +25,13 @@ class TextCache:
             raise ValueError(f"a text cache keeps at least one prompt, got a capacity of {capacity}")
         self._encode = encode
         self._capacity = capacity
-        self._kept: OrderedDict[str, TextFeatures] = OrderedDict()  # each of one prompt, the last used at the end
-        self._pinned: dict[str, TextFeatures] = {}  # each of one prompt, until it is unpinned
+        # Each entry has the features of one prompt; the prompt that was used last is at the end.
+        self._kept: OrderedDict[str, TextFeatures] = OrderedDict()
+        self._pinned: dict[str, TextFeatures] = {}
         self._lock = threading.Lock()
 
     def __call__(self, prompts: Sequence[str]) -> TextFeatures:
-        """Returns the features of ``prompts`` (at least one) in their order; encodes the missing ones in one call."""
+        """Returns the features of at least one prompt, in their order; the missing ones are encoded in one call."""
         with self._lock:
             unpinned = [prompt for prompt in prompts if prompt not in self._pinned]
             missing = [prompt for prompt in dict.fromkeys(unpinned) if prompt not in self._kept]
@@ -44,18 +45,18 @@ class TextCache:
             return features
 
     def pin(self, prompt: str, features: TextFeatures) -> None:
-        """Gives ``prompt`` the features (1, ...) that it shall have, whatever its words; it is never dropped."""
+        """Gives ``prompt`` these features (1, ...) instead of those of its words, until ``unpin``."""
         with self._lock:
             self._pinned[prompt] = features
 
     def unpin(self, prompt: str) -> None:
-        """Lets ``prompt`` be its words again. Raises KeyError where it was not pinned."""
+        """Removes the pinned features: ``prompt`` means its words again. Raises KeyError if it was not pinned."""
         with self._lock:
             del self._pinned[prompt]
 
 
 def _split(features: TextFeatures) -> list[TextFeatures]:
-    """Takes the features of P prompts apart into P features of one prompt; copies, so that no batch is kept alive."""
+    """Splits the features of P prompts into copies for each prompt, so that no batch is kept alive."""
 
     def row(tensor: torch.Tensor | None, index: int) -> torch.Tensor | None:
         return None if tensor is None else tensor[index : index + 1].clone()
@@ -67,7 +68,7 @@ def _split(features: TextFeatures) -> list[TextFeatures]:
 
 
 def _join(parts: Sequence[TextFeatures]) -> TextFeatures:
-    """Stacks features along the prompts."""
+    """Concatenates features along the prompts."""
 
     def stack(tensors: list[torch.Tensor | None]) -> torch.Tensor | None:
         return None if tensors[0] is None else torch.cat(tensors)

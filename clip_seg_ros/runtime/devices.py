@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What models compute on, and in which precision."""
+"""The devices that models run on, and the precisions that they compute in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 def require_precision(name: str) -> torch.dtype:
-    """Returns the type of numbers that ``name`` stands for. Raises ValueError where it is none of ``PRECISIONS``."""
+    """Returns the torch dtype of the precision ``name``. Raises ValueError if it is not one of ``PRECISIONS``."""
     if name not in PRECISIONS:
         raise ValueError(f'unknown precision "{name}": use {" or ".join(PRECISIONS)}')
     return PRECISIONS[name]
@@ -21,7 +21,7 @@ def resolve_device(name: str) -> torch.device:
     """Returns the device that ``name`` ("auto", "cpu", "cuda" or "cuda:N") stands for on this machine.
 
     Raises:
-        ValueError: The name is unknown, or torch sees no such device here.
+        ValueError: The name is unknown, or torch sees no such device on this machine.
     """
     cuda_count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":

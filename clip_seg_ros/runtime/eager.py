@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models run by torch as they are written."""
+"""The engine that runs models in torch's eager mode."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class EagerEngine(Engine):
     """Runs a ``PromptableSegmenter`` operation by operation, on any device that torch knows.
 
     Args:
-        model: Its weights are loaded. It is moved to the device and set to evaluation.
+        model: A model with loaded weights. It is moved to the device and set to evaluation mode.
         device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
-        precision: "float32", "bfloat16" or "float16". The halves need half the memory and are faster on a GPU; on most
-            CPUs they are slower.
+        precision: "float32", "bfloat16" or "float16". The 16-bit precisions need half the memory and are faster on a
+            GPU; on most CPUs they are slower.
 
     Raises:
         ValueError: The device or the precision is unknown, or the device is not available.
@@ -33,7 +33,7 @@ class EagerEngine(Engine):
         self.spec = model.spec
 
     def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
-        # The format that convolutions are fast in.
+        # Convolutions are fastest in this memory format.
         return self.model.encode_image(pixels.to(self._dtype).contiguous(memory_format=torch.channels_last))
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract of whatever runs a model: torch itself, or a file that was exported for another program."""
+"""The interface of an engine, which runs a model: by torch itself, or from a file exported for another runtime."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from clip_seg_ros.models.spec import ModelSpec
 
 
 class Engine(ABC):
-    """Runs one model: encodes an image once and decodes many prompts. Safe to use from several threads.
+    """Runs one model: encodes an image once and decodes many prompts. It is safe to use from several threads.
 
-    What it returns it alone must understand: features go back into ``decode`` as they came out.
+    Only the engine itself needs to understand its features: they are passed to its ``decode`` unchanged.
     """
 
     spec: ModelSpec
     device: torch.device
-    """Where pixels are wanted and where logits lie."""
+    """The device of the pixels that it takes and of the logits that it returns."""
     precision: str
-    """What it computes in, a key of ``devices.PRECISIONS``."""
+    """The precision of its computations, a key of ``devices.PRECISIONS``."""
 
     @abstractmethod
     def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
@@ -30,7 +30,7 @@ class Engine(ABC):
 
     @abstractmethod
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
-        """Encodes P prompts; each row depends on its own prompt only, and all calls pad to the same length."""
+        """Encodes P prompts; each row depends only on its own prompt, and all calls pad to the same length."""
 
     @abstractmethod
     def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
@@ -38,18 +38,18 @@ class Engine(ABC):
 
     @abstractmethod
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Turns logits (B, P, h, w) of ``decode``, resized or not, into probabilities 0..1 of the same shape."""
+        """Converts logits (B, P, h, w) of ``decode``, resized or not, to probabilities 0..1 of the same shape."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Returns 16 hexadecimal digits that other weights, under the same name too, do not share."""
+        """Returns 16 hexadecimal digits that identify the weights, also among weights of the same name."""
 
     def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:
-        """Makes a prompt of an example image, where the spec says that the model can.
+        """Makes a prompt of an example image, for a model whose spec has ``takes_examples``.
 
         Args:
-            pixels: (1, 3, h, w), normalised float32, with everything but the object subdued.
+            pixels: (1, 3, h, w), normalised float32, with the background subdued.
             text: A phrase to mix in, or ``None`` for the example alone.
-            text_weight: Its share, 0..1.
+            text_weight: The share of the phrase, 0..1.
         """
         raise NotImplementedError

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Region + depth + intrinsics -> where the object is, how large, and its points, in the camera's optical frame."""
+"""Region, depth and intrinsics -> the position, box and points of an object, in the camera's optical frame."""
 
 from __future__ import annotations
 
@@ -14,59 +14,60 @@ from clip_seg_ros.pipeline.space.rays import ray_table
 from clip_seg_ros.types import CameraFrame, CameraIntrinsics, ObjectRegion, vector3
 
 MIN_VALID_SHARE = 0.05
-"""Of the mask's pixels; with less valid depth, what is left are mostly the rims of other things."""
+"""Share of the mask's pixels that must have valid depth. With less, the valid pixels are mostly rims of other objects.
+"""
 RIM_PX = 2
-"""Width of the mask's rim, whose depth often belongs to what is behind or lies in between."""
+"""Width of the mask's rim in pixels. Its depth often belongs to the background, or lies between it and the object."""
 REACH_PX = 8
-"""How far around the mask the depth is looked at."""
+"""Distance in pixels up to which the depth around the mask is considered."""
 MIN_CORE_SHARE = 0.5
-"""Of the mask; a mask that loses more with its rim is thin, and its rim is the object."""
+"""Share of the mask that must be left without its rim. Otherwise the mask is thin, and its rim is the object."""
 EDGE = 0.05
-"""Of the depth; where it differs by more around a pixel, there is an edge, and mixed pixels along it."""
+"""A relative difference of depth around a pixel. Where it is larger, there is an edge, with mixed pixels along it."""
 MIN_NEAR_SHARE = 0.2
-"""Of the core; a smaller surface is noise, or something that reaches into the mask."""
+"""Share of the core that a surface must have. A smaller one is noise, or something that reaches into the mask."""
 MIN_DENSITY = 0.01
-"""Of the core's depths, how many a stretch as long as the window must hold to be part of a surface."""
+"""Share of the core's depths that a stretch as long as the window must hold to be part of a surface."""
 WINDOW = 0.01
-"""Length of that window, of the depth: what lies closer together is never taken apart."""
+"""Length of that window as a share of the depth; depths that are closer together are never separated."""
 WINDOW_SPREAD = 0.05
-"""Least length of that window, of the spread of all depths: a floor that runs far is thinly populated everywhere."""
+"""Least length of that window as a share of the spread of all depths, because a long floor is sparse everywhere."""
 MAX_SAMPLES = 4096
-"""Depths that the statistics look at; more change nothing that can be measured."""
+"""The number of depths that the statistics use; more make no measurable difference."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the depth image says about one region."""
+    """What was measured of one region in the depth image."""
 
     region: ObjectRegion
-    """With its position and box, or as it was where there is no depth to trust."""
+    """The region with its position and box, or unchanged if there is too little valid depth."""
     points_m: np.ndarray
-    """(N, 3) float32: the visible surface in the optical frame, one point a pixel, row by row; N may be 0."""
+    """(N, 3) float32: the visible surface in the optical frame, one point for each pixel, row by row; N may be 0."""
     pixels: np.ndarray
     """(N,) int64: the pixel of every point, as an index into the flattened image."""
 
 
 def measure(region: ObjectRegion, frame: CameraFrame) -> Measurement:
-    """Finds position, box and points of a region in one go.
+    """Measures the position, box and points of a region.
 
-    Of the mask's pixels those count whose depth is valid (finite, greater than 0) and belongs to the object. Surfaces
-    show as stretches of densely populated depths; what lies thinly between and around them (mixed pixels at edges,
-    speckle) is left out. Where the mask spills over the object's edge and there are several such stretches, the
-    nearest one of a good size is the object, together with what lies behind it unless that goes on outside the mask: a
-    bowl's far wall ends with the mask, a table does not. The mask's rim and edges of the depth have no say in this; of
-    them only pixels that continue the object's surface are kept.
+    It uses those pixels of the mask whose depth is valid (finite, greater than 0) and belongs to the object. A surface
+    is a dense stretch of depths; the sparse depths between and around surfaces (mixed pixels at edges, speckle) are
+    left out. If the mask reaches beyond the object and there are several surfaces, the nearest one that is large enough
+    is the object, together with the surfaces behind it, unless these continue outside the mask: the far wall of a bowl
+    ends with the mask, a table does not. The rim of the mask and edges of the depth do not count in this decision; of
+    their pixels, only those that continue the surface of the object are kept.
 
-    The position is the median of these points in x, y and z, each on its own. It is a point on the visible surface
-    and not the middle of the body: on a flat face it lies in the face, on a curved or edged one somewhat below the
-    surface (0.3 radii below the foremost point of a ball).
+    The position is the median of these points, separately in x, y and z. It lies on or near the visible surface and is
+    not the centre of the body: it lies in a flat face, and somewhat below a curved or edged surface (0.3 radii below
+    the foremost point of a ball).
 
     Args:
-        region: Of the frame's image.
-        frame: Without depth or intrinsics nothing is measured.
+        region: A region of the frame's image.
+        frame: The frame. Without depth or intrinsics nothing is measured.
 
     Returns:
-        The region with its position and box. Position and box stay absent and there are no points when less than
+        The region with its position and box, and its points. There are no position, box and points if less than
         ``MIN_VALID_SHARE`` of the mask has valid depth.
 
     Raises:
@@ -118,7 +119,7 @@ def _no_points() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _surface(region: ObjectRegion, depth_m: np.ndarray, intrinsics: CameraIntrinsics) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the points (N, 3) of a region's visible surface and their pixels (N,), as ``Measurement`` has them."""
+    """Returns the points (N, 3) of a region's visible surface and their pixels (N,), as in ``Measurement``."""
     if not depth_m.shape == region.mask.shape == (intrinsics.height, intrinsics.width):
         raise ValueError(
             f"sizes (H, W) differ: mask {region.mask.shape}, depth {depth_m.shape}, "
@@ -134,20 +135,20 @@ def _surface(region: ObjectRegion, depth_m: np.ndarray, intrinsics: CameraIntrin
     nearest, farthest = _depth_range(depth[core])
     behind = core & (depth > farthest)
     much_behind = np.count_nonzero(behind) >= MIN_NEAR_SHARE * np.count_nonzero(core)
-    # A bowl's far wall, seen over its near one, ends with the mask; a table behind would go on.
+    # The far wall of a bowl, seen over its near one, ends with the mask; a table in the background would continue.
     if much_behind and not _goes_on(depth, behind, mask):
         farthest = np.inf
     kept = valid & (depth >= nearest) & (depth <= farthest)
     kept &= core | _continues(depth, kept & core)
     y, x = np.nonzero(kept)
-    points = np.empty((3, len(y)), np.float32)  # a row a coordinate, which is how the statistics read them
+    points = np.empty((3, len(y)), np.float32)  # one row for each coordinate, as the statistics need them
     points[2] = depth[kept]
     np.multiply(rays[kept].T, points[2], out=points[:2])
     return points.T, (y + rows.start) * intrinsics.width + (x + columns.start)
 
 
 def _widened(box_px: tuple[int, int, int, int], shape: tuple[int, int]) -> tuple[slice, slice]:
-    """The region's window with a rim around it, except where the image ends: there the mask has no rim."""
+    """Returns the region's window, widened by ``REACH_PX`` as far as the image goes."""
     rows, columns = window_of(box_px)
     return (
         slice(max(0, int(rows.start) - REACH_PX), min(shape[0], int(rows.stop) + REACH_PX)),
@@ -156,9 +157,9 @@ def _widened(box_px: tuple[int, int, int, int], shape: tuple[int, int]) -> tuple
 
 
 def _core(mask: np.ndarray, valid: np.ndarray, depth_m: np.ndarray) -> np.ndarray:
-    """The ``valid`` pixels (h, w) that neither lie in the rim of the mask nor at an edge of the depth.
+    """Returns the ``valid`` pixels (h, w) that lie neither in the rim of the mask nor at an edge of the depth.
 
-    The rim is as wide as leaves enough of the mask. Of a region that is edges all over, edges stay in.
+    The rim is as wide as possible while enough of the mask is left. Edges are kept if most of the region is edges.
     """
     area = np.count_nonzero(mask)
     core = valid
@@ -173,13 +174,13 @@ def _core(mask: np.ndarray, valid: np.ndarray, depth_m: np.ndarray) -> np.ndarra
 
 
 def _continues(depth_m: np.ndarray, surface: np.ndarray) -> np.ndarray:
-    """Where the (h, w) depth lies within the depths of the ``surface`` (h, w) close by."""
+    """Returns (h, w) bool, True where the depth lies within the depths of the nearby ``surface`` (h, w)."""
     nearest, farthest = _depths_around(depth_m, surface, RIM_PX)
     return (depth_m >= nearest * (1 - WINDOW)) & (depth_m <= farthest * (1 + WINDOW))
 
 
 def _goes_on(depth_m: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> bool:
-    """Whether a ``surface`` (h, w) in the ``mask`` (h, w) mostly continues around the mask, or nothing tells."""
+    """Returns whether a ``surface`` (h, w) in the ``mask`` (h, w) mostly continues around it; true if unknown."""
     nearest, farthest = _depths_around(depth_m, surface, REACH_PX)
     outside = (farthest > 0) & ~cv2.dilate(mask.view(np.uint8), _square(RIM_PX)).view(np.bool_) & (depth_m > 0)
     continued = outside & (depth_m >= nearest * (1 - EDGE)) & (depth_m <= farthest * (1 + EDGE))
@@ -187,7 +188,7 @@ def _goes_on(depth_m: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> bool
 
 
 def _depths_around(depth_m: np.ndarray, of: np.ndarray, radius_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the greatest depth (h, w) among the pixels ``of`` (h, w) around each pixel; inf, 0 for none."""
+    """Returns the least and the greatest depth of the pixels ``of`` (h, w) around each pixel; inf and 0 without any."""
     square = _square(radius_px)
     nearest = cv2.erode(np.where(of, depth_m, np.float32(np.inf)), square)
     farthest = cv2.dilate(np.where(of, depth_m, np.float32(0)), square)
@@ -199,12 +200,12 @@ def _square(radius_px: int) -> np.ndarray:
 
 
 def _depth_range(depths_m: np.ndarray) -> tuple[float, float]:
-    """Finds the range of depths that belong to the object, of (N,) valid ones with N > 0."""
+    """Finds the range of depths that belong to the object, from N > 0 valid depths (N,)."""
     stride = -(-len(depths_m) // MAX_SAMPLES)
-    # Inverse depths, since those of a plane are evenly spread, however far it runs.
+    # Inverse depths are used because those of a plane are evenly spread, however far it extends.
     inverse = np.sort(1 / depths_m[stride // 2 :: stride])
     count = len(inverse)
-    # The standard deviation of normally spread values, from the median of the absolute deviations.
+    # The standard deviation of normally distributed values, from the median of their absolute deviations.
     spread = 1.4826 * np.median(np.abs(inverse - inverse[count // 2]))
     window = np.maximum(WINDOW * inverse, WINDOW_SPREAD * spread)
     # A stretch of ``members`` + 1 values within a window is dense; dense stretches that overlap are one surface.
@@ -215,7 +216,7 @@ def _depth_range(depths_m: np.ndarray) -> tuple[float, float]:
     last = starts[np.append(breaks, -1)] + members if len(starts) else starts
     large = np.flatnonzero(last - first + 1 >= MIN_NEAR_SHARE * count)
     if len(large) == 0:
-        return 0.0, np.inf  # no surface to tell from the rest
+        return 0.0, np.inf  # there is no surface to separate from the rest
     first, last = first[large[-1]], last[large[-1]]
     farthest = inverse[first] - window[first] / 2
     return 1 / (inverse[last] + window[last] / 2), 1 / farthest if farthest > 0 else np.inf

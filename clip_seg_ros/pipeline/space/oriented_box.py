@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points -> an oriented box around them, by their principal axes."""
+"""Points -> an oriented box around them along their principal axes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 from clip_seg_ros.types import OrientedBox, vector3
 
 MIN_POINTS = 16
-"""Fewer have no axes worth the name."""
+"""The least number of points; the axes of fewer points are meaningless."""
 TRIM = 0.01
-"""Share of the points that may stick out at either end of an axis, so that no single pixel sets a size."""
-# No rule for signs is free of a place where they jump. Seen from this direction, that place is far from the axes of
-# level and upright things, which a rule such as "x is positive" would flip with every bit of noise.
+"""Share of the points that may lie outside at either end of an axis, so that no single pixel determines a size."""
+# Every rule for the signs of axes has directions at which the signs jump. With this direction they are far from the
+# axes of level and upright objects, which a rule such as "x is positive" would flip with every bit of noise.
 _FRONT = np.array([0.6, 0.78, 0.18])
 
 
@@ -20,8 +20,8 @@ def oriented_box(points_m: np.ndarray) -> OrientedBox | None:
     """Fits a box to points along their principal axes.
 
     The longest side comes first. The same points give the same box: the first two axes point to the side of a fixed
-    direction, the third makes them right-handed. Where two sides are about equally long (a ball, a square seen from
-    the front) their axes are arbitrary within their plane.
+    direction, and the third makes the axes right-handed. If two sides are about equally long (a ball, a square seen
+    from the front), their axes are arbitrary within their plane.
 
     Args:
         points_m: (N, 3) float32, finite.
@@ -31,7 +31,7 @@ def oriented_box(points_m: np.ndarray) -> OrientedBox | None:
     """
     if len(points_m) < MIN_POINTS:
         return None
-    rows = np.ascontiguousarray(points_m.T)  # (3, N): what is summed and sorted lies together
+    rows = np.ascontiguousarray(points_m.T)  # (3, N): values that are summed and sorted together are contiguous
     middle = rows.mean(axis=1)
     rows = rows - middle[:, None]
     _, axes = np.linalg.eigh((rows @ rows.T).astype(np.float64))  # columns
@@ -50,15 +50,15 @@ def oriented_box(points_m: np.ndarray) -> OrientedBox | None:
 
 
 def _right_handed(axes: np.ndarray) -> np.ndarray:
-    """Settles the signs of the columns of ``axes`` (3, 3), so that it is a rotation."""
+    """Chooses the signs of the columns of ``axes`` (3, 3), so that it is a rotation."""
     first, second = (axis if axis @ _FRONT >= 0 else -axis for axis in axes.T[:2])
     return np.stack([first, second, np.cross(first, second)], axis=1)
 
 
 def _quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
-    """Turns a rotation matrix (3, 3) into (x, y, z, w) of length 1 with w >= 0."""
+    """Converts a rotation matrix (3, 3) to a unit quaternion (x, y, z, w) with w >= 0."""
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation
-    # Row i is 4 * q[i] * q, of q = (x, y, z, w). The longest row loses no digits, whatever the angle.
+    # Row i is 4 * q[i] * q for q = (x, y, z, w). The longest row loses no digits at any angle.
     rows = np.array(
         [
             [1 + xx - yy - zz, xy + yx, xz + zx, zy - yz],

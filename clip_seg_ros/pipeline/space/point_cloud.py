@@ -26,12 +26,13 @@ class PointCloud:
 def point_cloud(measurements: Sequence[Measurement], rgb: np.ndarray, max_points: int) -> PointCloud:
     """Joins the points of all regions, in the order of ``measurements``.
 
-    A pixel that two regions share appears once for each.
+    A pixel that two regions share appears once for each of them.
 
     Args:
-        measurements: Of one frame.
-        rgb: (H, W, 3) uint8, that frame's picture.
-        max_points: Of a region that has more, this many are taken, evenly spread over its pixels; at least 1.
+        measurements: The measurements of one frame.
+        rgb: (H, W, 3) uint8, the image of that frame.
+        max_points: The largest number of points of a region, at least 1. Of more points, this many are taken, evenly
+            spread over the region's pixels.
 
     Raises:
         ValueError: ``max_points`` is less than 1.
@@ -50,7 +51,7 @@ def point_cloud(measurements: Sequence[Measurement], rgb: np.ndarray, max_points
 
 
 def _evenly(count: int, most: int) -> slice | np.ndarray:
-    """Chooses at most ``most`` of ``count`` things: the middles of equal stretches."""
+    """Chooses at most ``most`` of ``count`` points: the middles of equal intervals."""
     if count <= most:
         return slice(None)
     return (2 * np.arange(most) + 1) * count // (2 * most)

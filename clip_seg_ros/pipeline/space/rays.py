@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Intrinsics -> where every pixel looks."""
+"""Intrinsics -> the ray of every pixel."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import numpy as np
 from clip_seg_ros.types import CameraIntrinsics
 
 TOLERANCE_PX = 0.01
-"""How far from its pixel a ray may come out when the lens distorts it again."""
+"""The largest distance between a pixel and its ray after the lens distorts the ray again."""
 MAX_ROUNDS = 20
 
 
 @lru_cache(maxsize=2)
 def ray_table(intrinsics: CameraIntrinsics) -> np.ndarray:
-    """Finds the ray through the centre of every pixel, with the distortion of the lens undone.
+    """Computes the ray through the centre of every pixel, with the distortion of the lens undone.
 
-    The point at depth z (metres along the optical axis) of a pixel is ``(x * z, y * z, z)``. The table is computed
-    once for a camera and shared: some milliseconds for a pinhole, a few hundred with distortion.
+    The point of a pixel at depth z (metres along the optical axis) is ``(x * z, y * z, z)``. The table is computed once
+    for a camera and shared: it takes some milliseconds for a pinhole camera, and a few hundred with distortion.
 
     Args:
-        intrinsics: Of the camera.
+        intrinsics: The intrinsics of the camera.
 
     Returns:
-        (H, W, 2) float32, read-only: x and y of the ray where it meets the plane z = 1. NaN where no ray leads to the
-        pixel, which happens beyond the range in which the coefficients describe the lens.
+        (H, W, 2) float32, read-only: x and y of the ray where it meets the plane z = 1. It is NaN where no ray leads to
+        the pixel, which happens outside the range in which the coefficients describe the lens.
     """
     columns = (np.arange(intrinsics.width) - intrinsics.cx) / intrinsics.fx
     rows = (np.arange(intrinsics.height) - intrinsics.cy) / intrinsics.fy
-    seen = np.stack(np.meshgrid(columns, rows), axis=-1)  # (H, W, 2), as the lens has bent them
+    seen = np.stack(np.meshgrid(columns, rows), axis=-1)  # (H, W, 2), the rays as the lens has bent them
     if any(intrinsics.distortion):
         seen = _undistorted(seen.reshape(-1, 2), intrinsics).reshape(seen.shape)
     rays = seen.astype(np.float32)
@@ -40,10 +40,10 @@ def ray_table(intrinsics: CameraIntrinsics) -> np.ndarray:
 
 
 def _undistorted(seen: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
-    """Turns bent rays (N, 2) float64 into straight ones, NaN where there is none."""
+    """Converts bent rays (N, 2) float64 to straight ones; NaN where there is none."""
     coefficients = np.array(intrinsics.distortion)
     rays = cv2.undistortPoints(seen[:, None], np.eye(3), coefficients).reshape(-1, 2)
-    # OpenCV stops after five rounds, which leaves pixels of error in the corners of a wide lens.
+    # OpenCV stops after five iterations, which leaves errors of several pixels in the corners of a wide lens.
     tolerance = TOLERANCE_PX / max(intrinsics.fx, intrinsics.fy)
     open_ = np.arange(len(rays))
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):

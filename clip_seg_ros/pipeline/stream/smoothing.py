@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steadies a model's answers over time: strongly where the picture stands still, not at all where it changed.
+"""Smooths probabilities over time: strongly where the image stays the same, not at all where it changed.
 
-Whether a place changed is tested as in Aach, Kaup and Mester (Statistical model-based change detection in moving
-video, Signal Processing 31, 1993, section 2). With the difference d of two pictures, the noise's variance s² in it and
-a window of N values,
+The test for a change is that of Aach, Kaup and Mester (Statistical model-based change detection in moving video, Signal
+Processing 31, 1993, section 2). With the difference d of two images, the variance s² of its noise, and a window of N
+values,
 
     E = 1 / (N s²) * sum of d² over the window
 
-is about 1 where there is only noise, and far more where anything moved. The earlier picture is here not the last
-one but the average of all since the last change, weighted as the answers are: what moves so slowly that no two pictures
-differ still leaves that average behind in the end.
+is about 1 where there is only noise, and far larger where something moved. Here the earlier image is not the last one,
+but the average of all images since the last change, with the same weights as the probabilities. An object that moves so
+slowly that no two successive images differ will therefore differ from this average in the end.
 
-Where nothing changed, the answers of n + 1 pictures are averaged as a0 = x0, an = an-1 + (xn - an-1) w with the weight
-w = max(1 / (n + 1), 1 - strength): a plain mean at first and an exponential one later.
+Where nothing changed, the probabilities of n + 1 images are averaged as a0 = x0, an = an-1 + (xn - an-1) w with the
+weight w = max(1 / (n + 1), 1 - strength): a plain mean at first and an exponential one later.
 """
 
 from __future__ import annotations
@@ -27,61 +27,66 @@ from clip_seg_ros.pipeline import postprocess
 from clip_seg_ros.types import MaskSet, ProbabilityMaps
 
 REDUCED_SIDE_PX = 160
-"""Changes are looked for in a picture that is halved until no side is longer; its pixels are cells of the full one."""
+"""Longest side of the reduced image in which changes are found. The image is halved until no side is longer; a pixel of
+the reduced image is called a cell."""
 WINDOW_CELLS = 5
-"""Side of the test's window; with three colours N = 75, and E of pure noise has a standard deviation of 0.16."""
+"""Side of the test's window in cells. With three colours N = 75, and E of pure noise has a standard deviation of 0.16.
+"""
 CHANGED_ENERGY = 3.0
-"""E above which a place has changed. Far beyond the noise, for that of real cameras is neither the same everywhere nor
-independent from pixel to pixel; what moves mostly reaches 10 to 1,000."""
+"""The value of E above which a place has changed. It is far above pure noise, because the noise of real cameras is
+neither the same everywhere nor independent between pixels; where something moves, E is mostly 10 to 1,000."""
 QUIET_SHARE = 0.3
-"""The noise is what this share of the places shows at most, so that up to 0.7 of the picture may move."""
+"""The noise is estimated as this quantile of the differences over the image, so that up to 0.7 of it may move."""
 NOISE_RISE = 1.1
-"""How fast the noise's variance may rise from one picture to the next; a moving camera must not pass for noise."""
+"""The largest factor by which the noise's variance may rise from one image to the next, because the motion of a camera
+must not be taken for noise."""
 DARK = 8.0
-"""Grey levels up to which a cell says nothing about brightness."""
+"""The grey level up to which a cell is too dark to measure a change of brightness."""
 NOISE_VARIANCE = (0.02, 16.0)
-"""Smallest and largest of one cell's values, in squared grey levels: rounding alone, and the worst of cameras."""
+"""The smallest and the largest variance of a cell's noise, in squared grey levels: that of rounding alone, and that of
+very poor cameras."""
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """The last answer to one prompt."""
+    """The last result for one prompt. Its arrays were returned to the caller, so they are never written to again."""
 
     probabilities: np.ndarray
-    """(H, W) float32; handed out, so never written to again."""
+    """(H, W) float32."""
     mask: np.ndarray
-    """(H, W) bool, the same."""
+    """(H, W) bool."""
 
 
 @dataclass(frozen=True)
 class Steadiness:
-    """How far one picture is as those before it were."""
+    """Where an image is the same as the images before it."""
 
     shape: tuple[int, int]
-    """(H, W) of the picture."""
+    """(H, W) of the image."""
     weight: np.ndarray | None = None
-    """(H, W) float32, 0..1, of the new answer in the average; ``None`` where there was no picture before."""
+    """(H, W) float32, 0..1: the weight of the new probabilities in the average; ``None`` for the first image."""
     steady: np.ndarray | None = None
-    """(H, W) bool, where nothing changed; the same."""
+    """(H, W) bool, True where nothing changed; ``None`` for the first image."""
 
 
 class TemporalSmoother:
-    """Averages probabilities over time where the camera's picture stands still, and decides with hysteresis.
+    """Averages probabilities over time where the camera's image stays the same, and makes masks with hysteresis.
 
-    Where the picture changed by more than its noise, the new answer is taken as it is, so that nothing trails behind a
-    moving object. A change of brightness of the whole picture is no change.
+    Where the image changed by more than its noise, the new probabilities are taken unchanged, so that nothing trails
+    behind a moving object. A change of brightness of the whole image does not count as a change.
 
-    ``look`` needs the image alone, so that it can go on beside the model, and ``smooth`` what the model answered.
+    ``look`` needs only the image, so that it can run beside the model; ``smooth`` needs the model's probabilities.
 
-    It holds a state: one smoother a camera, frames in the order of their stamps. The state of each prompt is its own,
-    so that prompts may come and go. It starts anew with another size of image, a stamp before the last one, and a gap.
+    A smoother has state: use one for each camera, with its images in the order of their stamps. Each prompt has a state
+    of its own, so that prompts may come and go. The smoother starts anew with an image of another size, with a stamp
+    before the last one, and after a gap.
 
     Args:
-        strength: 0 to below 1, the weight that the past comes to have where nothing moves: 0.9 averages the last 19
-            frames or so. 0 switches everything off, hysteresis included: the output is exactly the input.
-        margin: A pixel enters a mask above ``threshold + margin`` and leaves it below ``threshold - margin``. Where
-            the picture changed, the threshold alone decides.
-        max_gap_s: Seconds between two frames after which the past is forgotten.
+        strength: The final weight of the past where nothing moves, 0 to below 1: 0.9 averages about the last 19 images.
+            With 0 there is neither smoothing nor hysteresis: the output is exactly the input.
+        margin: A pixel enters a mask above ``threshold + margin`` and leaves it below ``threshold - margin``. Where the
+            image changed, only the threshold counts.
+        max_gap_s: Time between two images in seconds after which the past is forgotten.
 
     Raises:
         ValueError: An argument is out of range.
@@ -106,28 +111,30 @@ class TemporalSmoother:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets everything; the next frame is the first."""
+        """Forgets everything; the next image is the first."""
         self._answers: dict[str, _Answer] = {}
         self._picture: _SteadyPicture | None = None
         self._stamp_ns = 0
         self._threshold = math.nan
 
     def forget(self, prompt: str) -> None:
-        """Forgets the answers to one prompt; its next one is the first."""
+        """Forgets the past of one prompt; its next probabilities are the first."""
         self._answers.pop(prompt, None)
 
     def look(self, rgb: np.ndarray, stamp_ns: int) -> Steadiness:
-        """Compares the next frame's picture with those before.
+        """Compares the next image with those before it.
+
+        Call ``smooth`` with the result before the next ``look``, or ``reset`` if this image gets no probabilities.
 
         Args:
             rgb: (H, W, 3) uint8, the image.
-            stamp_ns: When it was taken.
+            stamp_ns: When the image was taken, in nanoseconds.
 
         Returns:
-            For ``smooth``, which must come before the next look; after a frame without an answer, ``reset``.
+            Where the image stayed the same.
 
         Raises:
-            ValueError: ``rgb`` is no such image.
+            ValueError: ``rgb`` is not such an array.
         """
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise ValueError(f"rgb must be a (H, W, 3) uint8 array, got {rgb.shape} {rgb.dtype}")
@@ -143,14 +150,15 @@ class TemporalSmoother:
         return picture.at_full_size()
 
     def smooth(self, maps: ProbabilityMaps, picture: Steadiness, threshold: float) -> tuple[ProbabilityMaps, MaskSet]:
-        """Takes one frame's answers and returns steadier ones, and the masks that they give.
+        """Returns the smoothed probabilities of one image, and their masks.
 
         Prompts that are not in ``maps`` are forgotten.
 
         Args:
-            maps: (P, H, W), the model's answers. NaN counts as 0.
-            picture: What ``look`` made of the image that they are about.
-            threshold: 0..1, as of ``postprocess.masks``. After a change of it the first masks have no hysteresis.
+            maps: (P, H, W), the model's probabilities. NaN counts as 0.
+            picture: What ``look`` returned for the same image.
+            threshold: The threshold of ``postprocess.masks``, 0..1. The first masks after a change of it have no
+                hysteresis.
 
         Raises:
             ValueError: The image was not of the size of ``maps``, or the threshold is out of range.
@@ -181,7 +189,7 @@ class TemporalSmoother:
 
 
 class _SteadyPicture:
-    """What the camera saw since the last change, at each place, and how much the next picture counts there."""
+    """The average of the images since the last change, at each place, and the weight of the next image there."""
 
     def __init__(self, rgb: np.ndarray) -> None:
         self.shape = rgb.shape
@@ -191,12 +199,12 @@ class _SteadyPicture:
         self._variance: float | None = None
 
     def compare(self, rgb: np.ndarray, least_weight: float) -> None:
-        """Takes the next picture in; a place that changed starts anew with it."""
+        """Adds the next image to the average; a place that changed starts anew with it."""
         cells = _cells(rgb)
         self._mean *= _gain(cells, self._mean)
         difference = cells - self._mean
         squares = cv2.boxFilter(cv2.multiply(difference, difference), -1, (WINDOW_CELLS, WINDOW_CELLS))
-        # The mean of n pictures has a variance too, 1 / n of one picture's.
+        # The mean of n images has a variance, too: 1 / n of that of one image.
         energy = cv2.transform(squares, np.full((1, 3), 1 / 3, np.float32)) / (1.0 + self._weight)
         self._count[energy > CHANGED_ENERGY * self._noise(energy)] = 0.0
         self._count += 1.0
@@ -204,7 +212,7 @@ class _SteadyPicture:
         self._mean += cv2.multiply(difference, cv2.merge([self._weight] * 3))
 
     def at_full_size(self) -> Steadiness:
-        """What the last comparison came to, for every pixel."""
+        """Returns the result of the last comparison for every pixel."""
         size = (self.shape[1], self.shape[0])
         steady = (self._weight < 1.0).view(np.uint8)
         return Steadiness(
@@ -214,10 +222,10 @@ class _SteadyPicture:
         )
 
     def _noise(self, energy: np.ndarray) -> float:
-        """The variance of one value of a cell, from that of the places that differ least."""
+        """Returns the variance of a cell's noise, estimated where the images differ least."""
         place = int(QUIET_SHARE * energy.size)
         measured = float(np.partition(energy, place, axis=None)[place])
-        # Drivers repeat pictures; two equal ones say nothing about the noise.
+        # Some drivers repeat images; two equal ones say nothing about the noise.
         if measured > 0.0 or self._variance is None:
             allowed = math.inf if self._variance is None else NOISE_RISE * self._variance
             self._variance = min(max(min(measured, allowed), NOISE_VARIANCE[0]), NOISE_VARIANCE[1])
@@ -225,15 +233,15 @@ class _SteadyPicture:
 
 
 def _cells(rgb: np.ndarray) -> np.ndarray:
-    """(h, w, 3) float32, means over cells of 1, 2, 4 .. pixels' side."""
-    # By halves, for which OpenCV has a path that is four times as fast.
+    """Returns (h, w, 3) float32, the means over square cells whose side is 1, 2, 4 .. pixels."""
+    # The image is halved repeatedly, because OpenCV has a path for this that is four times as fast.
     while max(rgb.shape[:2]) > REDUCED_SIDE_PX and min(rgb.shape[:2]) > 1:
         rgb = cv2.resize(rgb, (rgb.shape[1] // 2, rgb.shape[0] // 2), interpolation=cv2.INTER_AREA)
     return rgb.astype(np.float32)
 
 
 def _gain(cells: np.ndarray, mean: np.ndarray) -> float:
-    """How much brighter the picture became as a whole: the median ratio, which what moves hardly shifts."""
+    """Returns the change of brightness of the whole image: the median ratio, on which motion has little influence."""
     new, old = cells[::2, ::2, 1], mean[::2, ::2, 1]
     known = old > DARK
     return float(np.median(new[known] / old[known])) if known.any() else 1.0
@@ -242,12 +250,12 @@ def _gain(cells: np.ndarray, mean: np.ndarray) -> float:
 def _decide(
     values: np.ndarray, before: np.ndarray, steady: np.ndarray, threshold: float, margin: float, out: np.ndarray
 ) -> None:
-    """Writes the mask (H, W) bool to ``out``: with hysteresis about the last one where the picture was steady."""
+    """Writes the mask (H, W) bool to ``out``, with hysteresis around the mask ``before`` where the image was steady."""
     level, width = np.float32(threshold), np.float32(margin)
     np.greater(values, level, out=out)
     if margin == 0.0:
         return
-    # Few pixels lie between the levels: where none does, the threshold has decided.
+    # Only the few pixels between the two levels keep their last state.
     undecided = values > level - width
     undecided &= values <= level + width
     undecided &= steady
@@ -255,11 +263,11 @@ def _decide(
 
 
 def _blend(before: np.ndarray, new: np.ndarray, weight: np.ndarray, out: np.ndarray) -> None:
-    """Writes ``before + (new - before) * weight`` to ``out``, all (H, W) float32; 0 where that is NaN."""
-    # Here and not above: it takes seconds to import, and nodes import this before they can end cleanly.
+    """Writes ``before + (new - before) * weight`` to ``out``, all (H, W) float32; NaN becomes 0."""
+    # torch is imported here because it takes seconds, and nodes import this module before they can end cleanly.
     import torch
 
-    # One pass where OpenCV needs three, and exactly the new answer where its weight is 1.
+    # torch needs one pass where OpenCV needs three, and gives exactly the new values where their weight is 1.
     start, end, share = (torch.from_numpy(np.ascontiguousarray(array)) for array in (before, new, weight))
     torch.lerp(start, end, share, out=torch.from_numpy(out))
     cv2.patchNaNs(out, 0.0)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps the ids of objects from image to image.
 
-Objects of one prompt are matched with what that prompt's tracks predict, so that the sum of all costs is least. The
-cost of a pair lies in 0..1 and is a weighted mean of three:
+The objects of a prompt are assigned to the tracks of this prompt so that the sum of all costs is least. The cost of a
+pair lies in 0..1 and is a weighted mean of three:
 
-    shape    1 - IoU of the mask with the track's last mask, moved on with the track's velocity
-    place    distance of the centroids, in sizes (the square root of the mask's area), 1 from ``reach`` on
+    shape    1 - IoU of the mask with the track's last mask, which is moved on with the track's velocity
+    place    distance of the centroids as a share of the reach, which is given in sizes (the root of the mask's area)
     looks    Hellinger distance of the colour histograms
 
-A track that finds no object is kept for a while: a hidden object returns with its id.
+A track without an object is kept for a while, so that a hidden object returns with its id.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from clip_seg_ros.types import ObjectRegion
 
 SHAPE_WEIGHT, PLACE_WEIGHT, LOOKS_WEIGHT = 0.35, 0.25, 0.4
 MAX_COST = 0.75
-"""A pair that costs more is no match. An object that just moved by its size costs 0.5 with its own colour and more
-than 0.8 with another."""
+"""The cost from which a pair is no match. An object that moved by its size costs 0.5 if its colour is the same, and
+more than 0.8 if it differs."""
 REACH_SIZES = 2.0
-"""An object is looked for within this many of its sizes around the predicted place .."""
+"""Radius around the predicted place within which an object is searched, in sizes of the object."""
 REACH_SIZES_PER_S = 2.0
-"""... and so many more for every second that it was not seen."""
+"""Growth of this radius for every second that the object was not seen, in sizes of the object."""
 HISTOGRAM_BINS = (8, 3, 3)
-"""Of hue, saturation and value."""
+"""The number of bins for hue, saturation and value."""
 LOOKS_GAIN = 0.1
 VELOCITY_GAIN = 0.4
 USUAL_GROWTH = 1.5
-"""A mask whose area differs from the usual one by more is part of an object, or more than one: it moves the track, but
-teaches it neither looks nor velocity."""
+"""If the area of a mask differs from the usual one by a larger factor, it shows a part of an object or several objects:
+it moves the track, but does not update its looks and velocity."""
 
 
 @dataclass(frozen=True)
 class _Look:
-    """What a track compares: one object in one image."""
+    """One object in one image, as tracks compare it."""
 
     mask: np.ndarray
     """(h, w) bool, cut to ``box_px``."""
@@ -52,7 +52,7 @@ class _Look:
     """(2,) float64: x, y."""
     area_px: float
     histogram: np.ndarray
-    """Colours, sums to 1."""
+    """Colour histogram, which sums to 1."""
 
     @property
     def size_px(self) -> float:
@@ -68,19 +68,20 @@ class _Track:
     score: float
     seen_ns: int
     last: _Look
-    """``area_px`` and ``histogram`` are means over time, the rest is from the last image that showed it."""
+    """``area_px`` and ``histogram`` are means over time; the rest is from the last image that showed the object."""
     velocity_px_s: np.ndarray
     """(2,) float64: x, y."""
 
 
 class Tracker:
-    """Gives objects the ids of their tracks: 1..255, the same as long as the object is seen or briefly hidden.
+    """Gives objects the ids of their tracks, 1..255, which stay while an object is seen or briefly hidden.
 
-    It holds a state: one tracker a camera, images in the order of their stamps. A stamp before the last one starts
-    anew, and so does an image of another size. A freed id waits until all that were freed earlier have been used.
+    A tracker has state: use one for each camera, with its images in the order of their stamps. It starts anew with a
+    stamp before the last one, and with an image of another size. A freed id is used again only after all ids that were
+    freed earlier.
 
     Args:
-        max_age_s: Seconds after which an object that is not seen is given up.
+        max_age_s: Time in seconds after which an object that is not seen is given up.
 
     Raises:
         ValueError: ``max_age_s`` is not positive.
@@ -107,15 +108,15 @@ class Tracker:
         """Recognises the objects of one image.
 
         Args:
-            regions: As ``postprocess.regions`` found them; those of one prompt share no pixel.
-            rgb: (H, W, 3) uint8, the image that they are in.
-            stamp_ns: When it was taken.
+            regions: The regions from ``postprocess.regions``; those of one prompt share no pixel.
+            rgb: (H, W, 3) uint8, the image of the regions.
+            stamp_ns: When the image was taken, in nanoseconds.
 
         Returns:
             The same regions in the same order with lasting ids; of more than 255, the 255 with the best scores.
 
         Raises:
-            ValueError: ``rgb`` is not uint8, or a region is from an image of another size.
+            ValueError: ``rgb`` is not such an array, or a region is from an image of another size.
         """
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise ValueError(f"rgb must be a (H, W, 3) uint8 array, got {rgb.shape} {rgb.dtype}")
@@ -150,7 +151,7 @@ class Tracker:
         return track
 
     def _make_room(self, wanted: int) -> None:
-        """Gives up the objects that were not seen for longest, until ``wanted`` ids are free."""
+        """Gives up the objects that have been hidden longest, until ``wanted`` ids are free."""
         missing = wanted - len(self._free_ids)
         if missing > 0:
             hidden = [track for track in self._tracks if track.seen_ns < self._stamp_ns]
@@ -165,19 +166,19 @@ class Tracker:
 
 
 def best_pairs(costs: np.ndarray, max_cost: float) -> list[tuple[int, int]]:
-    """Solves the assignment problem: the pairs whose costs, with ``max_cost`` for each row left over, sum to the least.
+    """Solves the assignment problem: finds the pairs with the least sum of costs.
 
-    Successive shortest paths (Jonker and Volgenant, Computing 38, 1987), one for each row: O(N² (N + M)).
+    It uses successive shortest paths (Jonker and Volgenant, Computing 38, 1987), one for each row: O(N² (N + M)).
 
     Args:
-        costs: (N, M), finite or infinite; pairs of ``max_cost`` or more are never taken.
-        max_cost: What it costs to leave a row without a column.
+        costs: (N, M), finite or infinite; pairs that cost ``max_cost`` or more are never chosen.
+        max_cost: The cost of a row without a column, which is part of the sum.
 
     Returns:
         (row, column) pairs, each row and each column at most once, in the order of rows.
     """
     count, width = costs.shape
-    # Every row has, besides, a column of its own that stands for "none".
+    # Every row also has a column of its own that stands for "none".
     none = np.where(np.eye(count, dtype=bool), max_cost, np.inf)
     padded = np.concatenate([np.where(costs < max_cost, costs, np.inf), none], axis=1)
     row_of = np.full(width + count, -1)
@@ -187,7 +188,7 @@ def best_pairs(costs: np.ndarray, max_cost: float) -> list[tuple[int, int]]:
         distance, came_from = np.full(width + count, np.inf), np.full(width + count, -1)
         reached, column = 0.0, -1
         while row >= 0:
-            # Costs less prices are never negative, so that the nearest column is final, as in Dijkstra's algorithm.
+            # Costs minus prices are never negative, so that the nearest column is final, as in Dijkstra's algorithm.
             through = reached + padded[row] - row_price[row] - column_price
             nearer = ~done & (through < distance)
             distance[nearer], came_from[nearer] = through[nearer], column
@@ -217,7 +218,7 @@ def _look(region: ObjectRegion, rgb: np.ndarray) -> _Look:
 
 
 def _costs(tracks: Sequence[_Track], looks: Sequence[_Look], stamp_ns: int) -> np.ndarray:
-    """What it costs to take each look for the object of each track: (N, M) in 0..1, infinite out of reach."""
+    """Returns the cost of assigning each look to each track: (N, M) in 0..1, infinite out of reach."""
     costs = np.full((len(tracks), len(looks)), np.inf)
     if costs.size == 0:
         return costs
@@ -240,7 +241,7 @@ def _costs(tracks: Sequence[_Track], looks: Sequence[_Look], stamp_ns: int) -> n
 
 
 def _shifted_iou(before: _Look, now: _Look, shift: np.ndarray) -> float:
-    """IoU of two masks when the first is moved by whole pixels nearest to ``shift`` (x, y)."""
+    """Returns the IoU of two masks after the first is moved by ``shift`` (x, y), rounded to whole pixels."""
     dx, dy = (round(float(value)) for value in shift)
     x0, y0, x1, y1 = before.box_px
     moved = (x0 + dx, y0 + dy, x1 + dx, y1 + dy)
@@ -255,7 +256,7 @@ def _shifted_iou(before: _Look, now: _Look, shift: np.ndarray) -> float:
 
 
 def _follow(track: _Track, look: _Look, score: float, stamp_ns: int) -> None:
-    """Moves ``track`` on to what was recognised as its object."""
+    """Updates ``track`` with the object that was assigned to it."""
     growth = look.area_px / track.last.area_px
     seconds = (stamp_ns - track.seen_ns) * 1e-9
     histogram = track.last.histogram
