@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera's topics: colour images, and the depth and the lens that belong to them."""
+"""The topics of one camera: colour images, and the depth images and camera_info that belong to them."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ from clip_seg_ros.types import CameraFrame, CameraIntrinsics
 AnyImage: TypeAlias = Image | CompressedImage
 
 MAX_MESSAGE_BYTES = 2**27
-"""Of one image; several are kept until their depth comes."""
+"""The largest size of one image message; several are kept until their depth images arrive."""
 MAX_KEPT_BYTES = 2**28
-"""Of the colour images that are kept, beside the newest."""
+"""The largest size of all kept colour images together; the newest one is always kept."""
 SILENCE_S = 5.0
-"""A camera that sends nothing for so long is taken for dead."""
+"""A camera that sends nothing for this many seconds counts as silent."""
 
 
 @dataclass
 class CameraJob:
-    """One colour image, and its depth image once both are there."""
+    """One colour image, and its depth image once both have arrived."""
 
     camera: CameraInput
     image: AnyImage
     depth: AnyImage | None = None
     came_s: float = field(default_factory=time.monotonic)
-    """When it came, by the clock that only ever goes on."""
+    """Monotonic time of arrival in seconds."""
 
     @property
     def stamp_ns(self) -> int:
@@ -61,7 +61,7 @@ class CameraJob:
 
 @dataclass(frozen=True)
 class Input:
-    """A subscription, and all that a person needs to hear if nothing comes."""
+    """A subscription with its topic, type and QoS, which a warning names if nothing arrives."""
 
     topic: str
     kind: type
@@ -72,17 +72,17 @@ class Input:
 class CameraInput:
     """Subscribes to a camera and makes a ``CameraJob`` of every image.
 
-    Callbacks only keep messages; ``frame`` decodes them, on the worker's thread.
+    The callbacks only keep messages; ``rgb`` and ``frame`` decode them on the worker's thread.
 
     Args:
-        node: Whose subscriptions they are.
-        topics: The camera's.
-        transport: "raw" or "compressed", of the colour images.
-        tolerance_s: Says how far the stamps of colour and depth may differ at the moment.
-        rectified: Says whether the images are rectified.
-        faults: Where what is wrong with the messages is told.
+        node: Node of the subscriptions.
+        topics: Topics of the camera.
+        transport: Transport of the colour images, "raw" or "compressed".
+        tolerance_s: Returns how far the stamps of colour and depth may differ, in seconds.
+        rectified: Returns whether the images are rectified.
+        faults: Log of what is wrong with the messages.
         on_job: Called with every image, on the thread that serves the subscriptions.
-        group: Of the callbacks.
+        group: Callback group of the subscriptions.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class CameraInput:
         self.topics = topics
         self.name = topics.name
         self.arrived_s = -math.inf
-        """When the last image came, by ``time.monotonic``: a simulation's clock may stand still."""
+        """When the last image arrived, by ``time.monotonic``, because a simulation's clock may stand still."""
         self.received = 0
         self._node, self._faults, self._tolerance_s, self._on_job = node, faults, tolerance_s, on_job
         self._rectified = rectified
         self._depth_images: StampedBuffer[AnyImage] = StampedBuffer()
-        # Images whose depth may come later; the one being worked on is among them for as long as that can take.
+        # Images whose depth may arrive later, including the one that is being processed.
         self._jobs: deque[CameraJob] = deque(maxlen=8)
         self._camera_info: CameraInfo | None = None
         self._group = group
@@ -137,16 +137,16 @@ class CameraInput:
         for each in self.inputs:
             self._node.destroy_subscription(each.subscription)
         self.inputs = []
-        # Its images hold on to it and it to them: without this they would wait for Python's collector.
+        # Jobs and camera refer to each other: without this they would wait for Python's garbage collector.
         self._jobs.clear()
         self._depth_images.clear()
 
     def is_alive(self) -> bool:
-        """Whether an image came within the last ``SILENCE_S``."""
+        """Returns whether an image arrived within the last ``SILENCE_S``."""
         return time.monotonic() - self.arrived_s < SILENCE_S
 
     def source(self, what: str) -> str:
-        """How faults call ``what`` of this camera."""
+        """Returns the name of the source ``what`` of this camera in the log of faults."""
         return f"{self.name} {what}" if self.name else what
 
     # On the thread that serves the subscriptions.
@@ -156,7 +156,7 @@ class CameraInput:
         self.received += 1
         if not self._is_bearable(message, "image"):
             return
-        # Matched as they come and not after the inference, which can outlast any buffer.
+        # Images are matched when they arrive and not after the inference, which may take longer than any buffer lasts.
         job = CameraJob(self, message, self._depth_images.peek(stamp_ns(message.header), self._tolerance_s()))
         self._jobs.append(job)
         while len(self._jobs) > 1 and sum(len(each.image.data) for each in self._jobs) > MAX_KEPT_BYTES:
@@ -164,10 +164,10 @@ class CameraInput:
         self._on_job(job)
 
     def _is_bearable(self, message: AnyImage, what: str) -> bool:
-        """Tells of a message that is too large to be kept, whatever it says it holds."""
+        """Returns whether a message is small enough to be kept; reports it if it is not."""
         got = len(message.data)
         if got > MAX_MESSAGE_BYTES:
-            fault = f"a message of {got:,} bytes is too large, {MAX_MESSAGE_BYTES:,} are taken: send smaller images"
+            fault = f"a message of {got:,} bytes is too large, the limit is {MAX_MESSAGE_BYTES:,}: send smaller images"
             self._faults.report(self.source(what), "bytes", fault)
         return got <= MAX_MESSAGE_BYTES
 
@@ -179,7 +179,7 @@ class CameraInput:
         for job in list(self._jobs):
             if not is_near(job.stamp_ns, came_ns, self._tolerance_s()):
                 continue
-            # A fast camera's neighbouring image may be within the tolerance too: the nearest one wins.
+            # The next image of a fast camera may be within the tolerance, too: the nearest depth wins.
             if job.depth is None or abs(came_ns - job.stamp_ns) < abs(stamp_ns(job.depth.header) - job.stamp_ns):
                 job.depth = message
 
@@ -189,7 +189,7 @@ class CameraInput:
     # On the worker's thread.
 
     def rgb(self, job: CameraJob) -> np.ndarray | None:
-        """The image of a job, (H, W, 3) uint8; ``None`` where it cannot be read, which the faults then tell."""
+        """Returns the image of a job, (H, W, 3) uint8; ``None`` and a reported fault if it cannot be read."""
         read = compressed_to_rgb if isinstance(job.image, CompressedImage) else image_to_rgb
         try:
             return read(job.image)
@@ -198,14 +198,14 @@ class CameraInput:
             return None
 
     def frame(self, job: CameraJob, rgb: np.ndarray) -> CameraFrame:
-        """The image of a job with its depth and its lens, as far as they are there and fit."""
+        """Returns the image of a job with its depth and its intrinsics, if they have arrived and fit the image."""
         header, size = job.image.header, rgb.shape[:2]
         depth_m = self._depth_of(job, size)
         intrinsics = self._intrinsics_of(size) if depth_m is not None else None
         return CameraFrame(rgb, job.stamp_ns, header.frame_id, depth_m=depth_m, intrinsics=intrinsics)
 
     def _depth_of(self, job: CameraJob, size: tuple[int, int]) -> np.ndarray | None:
-        """(H, W) float32 metres that belong to the colour image, or ``None``."""
+        """Returns the depth of the colour image, (H, W) float32 metres, or ``None``."""
         if self._depth_topic is None:
             return None
         source, tolerance_s = self.source("depth"), self._tolerance_s()
@@ -247,7 +247,7 @@ class CameraInput:
         return intrinsics
 
     def _doubt_distortion(self, intrinsics: CameraIntrinsics) -> None:
-        """Tells where the name of an image that is taken for a raw one says that it is none."""
+        """Reports an image that is treated as raw although the name of its topic says that it is rectified."""
         source = self.source("rectified")
         if intrinsics.distortion and "/image_rect" in self.image_topic:
             fault = (
@@ -260,7 +260,7 @@ class CameraInput:
 
 
 def stamp_ns(header: Header) -> int:
-    """The stamp of a header in nanoseconds."""
+    """Returns the stamp of a header in nanoseconds."""
     return Time.from_msg(header.stamp).nanoseconds
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says when a node waits for a simulation's time that does not come."""
+"""Reports when a node waits for simulated time that does not advance."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _SOURCE = "clock"
 
 
 class ClockWatch:
-    """Compares the node's clock with one that always goes on.
+    """Compares the node's clock with a monotonic clock.
 
     Args:
         node: Node of the clock.
-        faults: Log of what is wrong with it.
+        faults: Log of the clock's faults.
     """
 
     def __init__(self, node: Node, faults: FaultLog) -> None:
@@ -25,7 +25,7 @@ class ClockWatch:
         self._since_s = 0.0
 
     def look(self, now_s: float) -> None:
-        """Looks at the node's clock; ``now_s`` is ``time.monotonic``."""
+        """Checks the node's clock; ``now_s`` is ``time.monotonic()``."""
         clock = self._node.get_clock()
         now_ns = clock.now().nanoseconds
         if now_ns != self._seen_ns or not clock.ros_time_is_active:

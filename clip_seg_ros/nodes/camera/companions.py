@@ -13,12 +13,12 @@ _NANOSECONDS = 1_000_000_000
 
 
 class StampedBuffer(Generic[MessageT]):
-    """The last few messages of one topic, asked for by stamp. One thread adds, another asks.
+    """The last few messages of one topic, found by their stamps. One thread adds messages, another one finds them.
 
     Args:
-        size: How many messages to keep.
-        wait_s: A companion that is still on its way is given this long, once; a topic that let that pass is not waited
-            for again until it has been in time.
+        size: The number of messages to keep.
+        wait_s: How many seconds to wait for a message that has not arrived yet. After a message did not arrive in this
+            time, there is no waiting until one has been in time again.
     """
 
     def __init__(self, size: int = 8, wait_s: float = 0.2) -> None:
@@ -28,20 +28,20 @@ class StampedBuffer(Generic[MessageT]):
         self._arrived = threading.Condition()
 
     def add(self, stamp_ns: int, message: MessageT) -> None:
-        """Keeps ``message``; the oldest makes room for it."""
+        """Keeps ``message``, and drops the oldest one if the buffer is full."""
         with self._arrived:
             self._messages.append((stamp_ns, message))
             self._arrived.notify_all()
 
     def clear(self) -> None:
-        """Lets go of all messages."""
+        """Drops all messages."""
         with self._arrived:
             self._messages.clear()
 
     def nearest(self, stamp_ns: int, tolerance_s: float, expected: bool) -> MessageT | None:
         """Returns the message stamped nearest to ``stamp_ns``, at most ``tolerance_s`` away, or ``None``.
 
-        Waits for one that is still to come, but only where one is ``expected``.
+        It waits for a message that has not arrived yet, but only if one is ``expected``.
         """
         tolerance_ns = round(tolerance_s * _NANOSECONDS)
 
@@ -57,7 +57,7 @@ class StampedBuffer(Generic[MessageT]):
             return found
 
     def peek(self, stamp_ns: int, tolerance_s: float) -> MessageT | None:
-        """Returns what ``nearest`` would, of what has come already; never waits."""
+        """Returns what ``nearest`` would return among the messages that have arrived; it never waits."""
         with self._arrived:
             return self._match(stamp_ns, tolerance_s)
 
@@ -67,5 +67,5 @@ class StampedBuffer(Generic[MessageT]):
 
 
 def is_near(stamp_ns: int, other_ns: int, tolerance_s: float) -> bool:
-    """Whether two stamps (nanoseconds) are at most ``tolerance_s`` apart."""
+    """Returns whether two stamps in nanoseconds are at most ``tolerance_s`` seconds apart."""
     return abs(stamp_ns - other_ns) <= round(tolerance_s * _NANOSECONDS)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between ``sensor_msgs`` fields and arrays.
+"""Conversions between ``sensor_msgs`` messages and arrays.
 
-The functions read messages by their fields, so that they work on anything shaped like ``sensor_msgs/Image``,
-``sensor_msgs/CompressedImage`` and ``sensor_msgs/CameraInfo``.
+The functions use only the fields of a message, so that they work with any object that has the fields of
+``sensor_msgs/Image``, ``sensor_msgs/CompressedImage`` or ``sensor_msgs/CameraInfo``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from clip_seg_ros.nodes.camera.image_decoding import (
 from clip_seg_ros.nodes.camera.picture_size import JPEG, PNG, picture_size
 from clip_seg_ros.types import CameraIntrinsics
 
-# encoding -> (channels, how OpenCV calls the way to RGB); those that name no colours have OpenCV's order
+# encoding -> (channels, OpenCV's conversion to RGB); encodings that name no colours have OpenCV's order
 _PLAIN_ENCODINGS: dict[str, tuple[int, int | None]] = {
     "rgb8": (3, None),
     "bgr8": (3, cv2.COLOR_BGR2RGB),
@@ -47,15 +47,15 @@ COLOR_ENCODINGS = (*_PLAIN_ENCODINGS, *LIBRARY_ENCODINGS, *PLANAR_ENCODINGS)
 # encoding -> (numpy type without byte order, metres per unit)
 DEPTH_ENCODINGS: dict[str, tuple[str, float]] = {"16UC1": ("u2", 0.001), "32FC1": ("f4", 1.0)}
 
-# encoding -> numpy type of a channel, for what we publish
+# encoding -> numpy type of a channel, for the encodings that are published
 _WRITTEN_TYPES = {"rgb8": "u1", "mono8": "u1", "8UC1": "u1", "16UC1": "u2", "32FC1": "f4"}
 
-# What compressed_depth_image_transport puts before the picture: a format and its quantisation's A and B.
+# The header that compressed_depth_image_transport puts before the PNG: a format, and A and B of the quantisation.
 _DEPTH_HEADER = struct.Struct("<iff")
 _JPEG_QUALITY = 90
 _SCAN_START, _IMAGE_END = b"\xff\xda", b"\xff\xd9"
 
-# The models whose coefficients have the order of OpenCV, and how many of those there can be.
+# The distortion models whose coefficients have OpenCV's order, and the possible numbers of coefficients.
 _DISTORTION_MODELS = ("plumb_bob", "rational_polynomial")
 _DISTORTION_COUNTS = (4, 5, 8)
 _RECTIFY = "Positions need a rectified image then, and the parameter rectified"
@@ -64,13 +64,13 @@ _RECTIFY = "Positions need a rectified image then, and the parameter rectified"
 def image_to_rgb(message: Any) -> np.ndarray:
     """Reads a colour or grey image as (H, W, 3) uint8 RGB, contiguous; it may share the message's memory.
 
-    16 bits become 8 by value * 255 / 65535, rounded. So 16UC1 is read as grey over the full range, and a depth image
-    in millimetres looks almost black. YUV is that of BT.601 with Y in 16..235; Bayer mosaics are interpolated
-    bilinearly.
+    16 bits are scaled to 8 by value * 255 / 65535, rounded. 16UC1 is therefore read as grey over the full range, and a
+    depth image in millimetres looks almost black. YUV is that of BT.601 with Y in 16..235; Bayer mosaics are
+    interpolated bilinearly.
 
     Raises:
-        ConversionError: An encoding other than ``COLOR_ENCODINGS``, an empty image, a size that the encoding does not
-            allow, rows that do not fit the data, or a library that is missing.
+        ConversionError: The encoding is not one of ``COLOR_ENCODINGS``, the image is empty, the encoding does not allow
+            its size, its rows do not fit the data, or a library is missing.
     """
     encoding = message.encoding
     _require_known(COLOR_ENCODINGS, encoding)
@@ -80,20 +80,20 @@ def image_to_rgb(message: Any) -> np.ndarray:
         return with_library(message)
     channels, conversion = _PLAIN_ENCODINGS[encoding]
     pixels = pixel_rows(message, channels).reshape(message.height, message.width, channels)
-    # OpenCV steps over a padding itself, and is 20 times as fast as numpy, which moves byte by byte.
+    # OpenCV skips the padding itself, and is 20 times as fast as NumPy, which copies byte by byte.
     return np.ascontiguousarray(pixels) if conversion is None else cv2.cvtColor(pixels, conversion)
 
 
 def compressed_to_rgb(message: Any) -> np.ndarray:
-    """Reads a ``sensor_msgs/CompressedImage`` of JPEG or PNG as (H, W, 3) uint8 RGB; 16 bits as ``image_to_rgb`` does.
+    """Reads a ``sensor_msgs/CompressedImage`` with a JPEG or PNG as (H, W, 3) uint8 RGB.
 
-    ``format`` is "jpeg", "png" or what compressed_image_transport writes, such as "rgb8; jpeg compressed bgr8". Only
-    the data say which of the two it is. A picture "compressed rgb8" has red and blue swapped, and one of a "bayer_..."
-    image with a single channel holds the mosaic. An orientation that EXIF names is not applied: pixels stay where
-    camera_info has them.
+    16 bits are scaled as in ``image_to_rgb``. ``format`` is "jpeg", "png" or what compressed_image_transport writes,
+    such as "rgb8; jpeg compressed bgr8"; only the data decide between JPEG and PNG. If ``format`` says "compressed
+    rgb8", red and blue are swapped in the data. If it says "bayer_..." and the data have one channel, they are the
+    mosaic. An orientation in EXIF is ignored, so that pixels stay where camera_info expects them.
 
     Raises:
-        ConversionError: A depth image, data that are no JPEG or PNG, or truncated or broken data.
+        ConversionError: It is a depth image, or the data are neither JPEG nor PNG, truncated or broken.
     """
     original, _, compression = message.format.partition(";")
     if "compressedDepth" in compression:
@@ -117,14 +117,15 @@ def compressed_to_rgb(message: Any) -> np.ndarray:
 
 
 def depth_to_metres(message: Any) -> np.ndarray:
-    """Reads a depth image as (H, W) float32 metres, NaN where the sensor saw nothing (0, negative or not finite).
+    """Reads a depth image as (H, W) float32 metres, with NaN for 0, negative and infinite values.
 
     Raises:
-        ConversionError: An encoding other than ``DEPTH_ENCODINGS``, an empty image, or rows that do not fit the data.
+        ConversionError: The encoding is not one of ``DEPTH_ENCODINGS``, the image is empty, or its rows do not fit the
+            data.
     """
     _require_known(DEPTH_ENCODINGS, message.encoding)
     kind, metres_per_unit = DEPTH_ENCODINGS[message.encoding]
-    # A sender's bits may be a signalling NaN, of which NumPy would warn; it is no distance like all others.
+    # The data may hold signalling NaNs, of which NumPy would warn; like all NaNs they are no distances.
     with np.errstate(invalid="ignore", over="ignore"):
         depth_m = samples(message, kind).astype(np.float32)
         depth_m *= np.float32(metres_per_unit)
@@ -132,14 +133,14 @@ def depth_to_metres(message: Any) -> np.ndarray:
 
 
 def compressed_depth_to_metres(message: Any) -> np.ndarray:
-    """Reads what compressed_depth_image_transport publishes as (H, W) float32 metres, NaN where nothing was seen.
+    """Reads an image of compressed_depth_image_transport as (H, W) float32 metres, with NaN where there is no depth.
 
-    ``format`` is "16UC1; compressedDepth" or "32FC1; compressedDepth", with or without " png" behind it. 12 bytes come
+    ``format`` is "16UC1; compressedDepth" or "32FC1; compressedDepth", with or without " png" at the end. 12 bytes come
     before the PNG: an int32 and the floats A and B. The PNG of 16UC1 holds millimetres; that of 32FC1 holds v = A /
     depth + B, cut to 16 bits, with 0 for no depth.
 
     Raises:
-        ConversionError: Another format, such as "compressedDepth rvl", or truncated or broken data.
+        ConversionError: The format is another one, such as "compressedDepth rvl", or the data are truncated or broken.
     """
     original, _, compression = (part.strip() for part in message.format.partition(";"))
     if original not in DEPTH_ENCODINGS or compression not in ("compressedDepth", "compressedDepth png"):
@@ -168,27 +169,29 @@ def compressed_depth_to_metres(message: Any) -> np.ndarray:
 
 
 def camera_info_to_intrinsics(message: Any, rectified: bool = False) -> CameraIntrinsics:
-    """Reads the pinhole part and the distortion of the lens from a ``sensor_msgs/CameraInfo``.
+    """Reads the intrinsics and the distortion of a camera from a ``sensor_msgs/CameraInfo``.
 
-    A raw image has those of ``k`` and ``d``. A rectified image has those of the left 3x3 of ``p`` and no distortion,
-    whatever ``d`` says: image_proc publishes rectified images beside the camera_info of the raw ones.
+    For a raw image they come from ``k`` and ``d``. For a rectified image they come from the left 3x3 part of ``p``, and
+    there is no distortion whatever ``d`` says, because image_proc publishes rectified images beside the camera_info of
+    the raw ones.
 
     ``k`` and ``p`` describe the camera at full resolution. An image of a region of interest begins at ``roi.x_offset``,
-    ``roi.y_offset``, so these are taken off cx and cy; then ``binning_x`` and ``binning_y`` divide fx and cx, fy and
-    cy, and the size, as in image_geometry. The returned width and height are those of the image.
+    ``roi.y_offset``, which are subtracted from cx and cy. Then ``binning_x`` divides fx, cx and the width, and
+    ``binning_y`` divides fy, cy and the height, as in image_geometry. The returned width and height are those of the
+    image.
 
     Args:
         message: The camera_info.
-        rectified: Whether the image that it is for is rectified.
+        rectified: Whether the image is rectified.
 
     Raises:
-        ConversionError: An uncalibrated camera (focal lengths of zero), a size of zero, or, of a raw image, a lens
-            whose distortion is neither plumb_bob nor rational_polynomial.
+        ConversionError: The camera is not calibrated (focal lengths of zero), a side is zero, or the distortion of a
+            raw image is neither plumb_bob nor rational_polynomial.
     """
     roi = message.roi
     # (fx, cx, fy, cy) from 3 rows of 4 or of 3 columns.
     fx, cx, fy, cy = (message.p[at] for at in (0, 2, 5, 6)) if rectified else (message.k[at] for at in (0, 2, 4, 5))
-    # In binning and in the size of the region, 0 stands for none.
+    # 0 stands for no binning, and for no region of interest.
     binning_x, binning_y = max(1, int(message.binning_x)), max(1, int(message.binning_y))
     distortion = () if rectified else _distortion(message)
     try:
@@ -207,10 +210,10 @@ def camera_info_to_intrinsics(message: Any, rectified: bool = False) -> CameraIn
 
 
 def fill_image(message: Any, pixels: np.ndarray, encoding: str) -> Any:
-    """Writes ``pixels`` (H, W) or (H, W, C) into a ``sensor_msgs/Image`` and returns it; the header is left alone.
+    """Writes ``pixels`` (H, W) or (H, W, C) to a ``sensor_msgs/Image`` and returns it; the header does not change.
 
     Raises:
-        ValueError: the type of ``pixels`` is not that of the encoding.
+        ValueError: The type of ``pixels`` is not that of the encoding.
     """
     if pixels.dtype != np.dtype(_WRITTEN_TYPES[encoding]):
         raise ValueError(f"an image of {encoding} cannot hold {pixels.dtype}")
@@ -223,24 +226,24 @@ def fill_image(message: Any, pixels: np.ndarray, encoding: str) -> Any:
 
 
 def fill_compressed(message: Any, pixels: np.ndarray, encoding: str) -> Any:
-    """Writes ``pixels`` into a ``sensor_msgs/CompressedImage`` and returns it; the header is left alone.
+    """Writes ``pixels`` to a ``sensor_msgs/CompressedImage`` and returns it; the header does not change.
 
-    Its format is worded as image_transport words it, whose subscribers read it.
+    Its format is that of image_transport, whose subscribers read it.
 
     Args:
         message: The message to fill.
         pixels: (H, W, 3) uint8 RGB, which becomes a JPEG, or (H, W) uint8, which becomes a PNG.
-        encoding: "rgb8" or "mono8" accordingly.
+        encoding: "rgb8" or "mono8", respectively.
 
     Raises:
-        ValueError: Another encoding.
+        ValueError: The encoding is another one.
     """
     if encoding == "rgb8":
         quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
         _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), quality)
         message.format = "rgb8; jpeg compressed bgr8"
     elif encoding == "mono8":
-        # A mask has few edges: the lowest level makes it small enough, and is the fastest.
+        # A mask has few edges, so that the lowest and fastest level of compression makes it small enough.
         _, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         message.format = "mono8; png compressed "
     else:
@@ -250,16 +253,16 @@ def fill_compressed(message: Any, pixels: np.ndarray, encoding: str) -> Any:
 
 
 def byte_array(values: np.ndarray) -> array.array:
-    """The bytes of ``values``, of any shape and type, as the data of a message."""
-    # rclpy takes an array.array as it is, while it checks a list or a numpy array element by element. Filled like this
-    # the values are copied once; array.array("B", values.tobytes()) copies them twice and takes twenty times as long.
+    """Returns the bytes of ``values``, of any shape and type, as the data of a message."""
+    # rclpy takes an array.array unchanged, while it checks a list or a NumPy array element by element. Filled like
+    # this, the values are copied once; array.array("B", values.tobytes()) copies them twice and is twenty times slower.
     data = array.array("B")
     data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
     return data
 
 
 def metres_to_millimetres(depth_m: np.ndarray) -> np.ndarray:
-    """Turns metres into the units of 16UC1: (H, W) uint16 millimetres, 0 where absent or beyond 65.535 m."""
+    """Converts metres to the unit of 16UC1: (H, W) uint16 millimetres, 0 if absent or beyond 65.535 m."""
     millimetres = np.rint(np.nan_to_num(depth_m, nan=0.0, posinf=0.0, neginf=0.0) * 1000.0)
     millimetres[(millimetres < 0) | (millimetres > np.iinfo(np.uint16).max)] = 0
     return millimetres.astype(np.uint16)
@@ -272,19 +275,20 @@ def _require_known(encodings: Collection[str], encoding: str) -> None:
 
 
 def _without_absent(depth_m: np.ndarray) -> np.ndarray:
-    """Puts NaN, in place, where ``depth_m`` is no distance; returns it."""
+    """Replaces values that are no distance with NaN in place, and returns ``depth_m``."""
     depth_m[~(np.isfinite(depth_m) & (depth_m > 0))] = np.nan
     return depth_m
 
 
 def _decoded(data: bytes, format: str) -> np.ndarray:
-    """(H, W), (H, W, 3) BGR or (H, W, 4) BGRA, uint8 or uint16, from a JPEG or PNG."""
+    """Decodes a JPEG or PNG to (H, W), (H, W, 3) BGR or (H, W, 4) BGRA, uint8 or uint16."""
     if not data.startswith((JPEG, PNG)):
         raise ConversionError("data", f"the data of a picture of format {format!r} are neither JPEG nor PNG")
     size = picture_size(data)
     if size is not None:
         require_size(*size)
-    # Older OpenCVs make a grey half of a missing one. Within a scan these two bytes can only be the end of the image.
+    # Older releases of OpenCV fill missing data with grey. Within a scan, these two bytes can only be the end of the
+    # image.
     cut = data.startswith(JPEG) and data.rfind(_IMAGE_END) < data.rfind(_SCAN_START)
     try:
         pixels = None if cut else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -298,7 +302,7 @@ def _decoded(data: bytes, format: str) -> np.ndarray:
 
 
 def _distortion(message: Any) -> tuple[float, ...]:
-    """The coefficients in OpenCV's order, empty where the lens has none."""
+    """Returns the coefficients in OpenCV's order; empty if the lens has no distortion."""
     model, coefficients = message.distortion_model, tuple(float(value) for value in message.d)
     known = model in _DISTORTION_MODELS
     if (known or not model) and not any(coefficients):
@@ -308,7 +312,7 @@ def _distortion(message: Any) -> tuple[float, ...]:
             f"distortion {model}",
             f"unknown distortion model {model!r}; accepted: {', '.join(_DISTORTION_MODELS)}. {_RECTIFY}",
         )
-    # Some drivers send all 12 or 14 that OpenCV has places for; those of a thin prism and a tilted sensor are then 0.
+    # Some drivers send all 12 or 14 coefficients of OpenCV; those of a thin prism and a tilted sensor are then 0.
     most = max(_DISTORTION_COUNTS)
     if not any(coefficients[most:]):
         coefficients = coefficients[:most]

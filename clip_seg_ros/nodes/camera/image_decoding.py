@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bytes of ``sensor_msgs/Image``: rows without their padding, and encodings that need more than numpy.
+"""Decodes the bytes of ``sensor_msgs/Image``: removes the padding of rows, and reads encodings that need a library.
 
-16 bits, Bayer mosaics and packed YUV go through cv_bridge where a ROS installation brings one that works, else through
-rosbags-image. Both see the image with its padding cut off and its bytes in this machine's order: rosbags-image ignores
+16 bits, Bayer mosaics and packed YUV are decoded by cv_bridge if the ROS installation has one that works, else by
+rosbags-image. Both get the image without padding and in this machine's byte order, because rosbags-image ignores
 ``step``, and cv_bridge swaps bytes with a method that NumPy 2 no longer has. Both name the conversions as ROS does;
 OpenCV names a Bayer pattern after its second row and column, so that its "BG" is ROS's "rggb".
 """
@@ -41,17 +41,17 @@ LIBRARY_ENCODINGS: dict[str, tuple[str, int, str]] = {
 }
 PLANAR_ENCODINGS = ("nv21", "nv24")
 MAX_PIXELS = 2**25
-"""Of an image: 8K video. A model's answers take 4 bytes for each pixel and prompt."""
+"""The largest number of pixels of an image: 8K video. Probabilities take 4 bytes for each pixel and prompt."""
 _SMALLEST_MOSAIC = 3
-"""Pixels a side; from less, OpenCV makes a black image without a word."""
+"""The least side of a Bayer mosaic in pixels; of a smaller one, OpenCV makes a black image without an error."""
 
 
 Convert = Callable[[Any, str], np.ndarray]
-"""Called with an image message and the encoding to turn it to; returns its pixels."""
+"""A function that takes an image message and the wanted encoding, and returns the pixels."""
 
 
 class ConversionError(ValueError):
-    """A message that cannot be read. ``fault`` names the kind of fault; messages with the same fault share it."""
+    """A message cannot be read. ``fault`` names the kind of fault, which messages with the same problem share."""
 
     def __init__(self, fault: str, message: str) -> None:
         super().__init__(message)
@@ -59,22 +59,22 @@ class ConversionError(ValueError):
 
 
 def pixel_rows(message: Any, bytes_per_pixel: int, count: int | None = None) -> np.ndarray:
-    """Reads ``count`` rows, by default the image's height: (count, width * bytes_per_pixel) uint8, a view.
+    """Returns a view of ``count`` rows, by default all of the image: (count, width * bytes_per_pixel) uint8.
 
     Raises:
-        ConversionError: An empty image, or rows that do not fit ``step`` or the data.
+        ConversionError: The image is empty, or its rows do not fit ``step`` or the data.
     """
     return _padded_rows(message, bytes_per_pixel, count)[:, : int(message.width) * bytes_per_pixel]
 
 
 def samples(message: Any, kind: str, channels: int = 1) -> np.ndarray:
-    """Reads samples of the numpy type ``kind``, such as "u2", into this machine's byte order.
+    """Reads samples of the NumPy type ``kind``, such as "u2", in this machine's byte order.
 
     Returns:
-        (H, W, C), or (H, W) of one channel, contiguous; it may share the message's memory.
+        (H, W, C), or (H, W) for one channel, contiguous; it may share the message's memory.
 
     Raises:
-        ConversionError: As ``pixel_rows``.
+        ConversionError: The image is empty, or its rows do not fit ``step`` or the data.
     """
     stored = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
     rows = np.ascontiguousarray(pixel_rows(message, stored.itemsize * channels)).view(stored)
@@ -86,7 +86,8 @@ def with_library(message: Any) -> np.ndarray:
     """Reads an image of ``LIBRARY_ENCODINGS`` as (H, W, 3) uint8 RGB.
 
     Raises:
-        ConversionError: As ``samples``; a size that the encoding does not allow; or neither library is installed.
+        ConversionError: The image is empty, its rows do not fit ``step`` or the data, the encoding does not allow its
+            size, or neither library is installed.
     """
     kind, channels, name = LIBRARY_ENCODINGS[message.encoding]
     pixels = samples(message, kind, channels)
@@ -96,7 +97,7 @@ def with_library(message: Any) -> np.ndarray:
 
 
 def samples_to_rgb(pixels: np.ndarray, encoding: str) -> np.ndarray:
-    """Turns samples (H, W) or (H, W, C) to (H, W, 3) uint8 RGB; ``encoding`` is a name that the libraries know.
+    """Converts samples (H, W) or (H, W, C) to (H, W, 3) uint8 RGB; ``encoding`` is a name that the libraries know.
 
     Raises:
         ConversionError: The image is too small for its mosaic, or neither library is installed.
@@ -126,16 +127,16 @@ def _converted(convert: Convert, pixels: np.ndarray, encoding: str) -> np.ndarra
     )
     if pixels.dtype == np.uint8:
         return convert(plain, "rgb8")
-    # Left to themselves cv_bridge rounds and rosbags-image truncates.
+    # By themselves, cv_bridge would round and rosbags-image would truncate.
     return to_8_bits(convert(plain, "rgb16"))
 
 
 @cache
 def library() -> tuple[Convert | None, str]:
-    """The library that works here, or ``None``, and what is wrong with those that are installed and do not.
+    """Returns the library that works here, or ``None``, and what is wrong with an installed one that does not work.
 
-    Both are tried, once. An import proves little: cv_bridge loads its compiled half with the first image that needs
-    it, and fails there when that half was built for another NumPy than the one that is found.
+    Each library is tried once on small images. An import alone proves little: cv_bridge loads its compiled part only
+    with the first image that needs it, and fails then if that part was built for another NumPy.
     """
     faults = []
     for name, get in (("cv_bridge", _cv_bridge), ("rosbags-image", _rosbags_image)):
@@ -146,7 +147,7 @@ def library() -> tuple[Convert | None, str]:
             if error.name not in ("cv_bridge", "rosbags", "rosbags.image"):
                 faults.append(f"{name} does not work here ({error})")
             continue
-        except Exception as error:  # whatever a library that does not fit raises when it is loaded or used
+        except Exception as error:  # an incompatible library may raise anything when it is loaded or used
             fault = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         if fault:
             faults.append(f"{name} does not work here ({fault})")
@@ -168,7 +169,7 @@ def _rosbags_image() -> Convert:
 
 
 def _fault_of(convert: Convert) -> str:
-    """Says what a library makes of a tiny image of each kind, where that is no RGB image; empty where it is."""
+    """Returns what is wrong with a library's conversion of a tiny image of each kind; empty if nothing is."""
     for kind, channels, encoding in (("u1", 1, "bayer_rggb8"), ("u2", 1, "mono16"), ("u1", 2, "yuv422")):
         shape = (4, 4, channels)[: 2 if channels == 1 else 3]
         got = _converted(convert, np.zeros(shape, kind), encoding)
@@ -178,18 +179,18 @@ def _fault_of(convert: Convert) -> str:
 
 
 def to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """Scales uint16 to uint8 so that 65535 becomes 255: value * 255 / 65535, rounded."""
+    """Scales uint16 to uint8: value * 255 / 65535, rounded."""
     return cv2.convertScaleAbs(pixels, alpha=255 / 65535)
 
 
 def planar_to_rgb(message: Any) -> np.ndarray:
-    """Reads an image of ``PLANAR_ENCODINGS`` as (H, W, 3) uint8 RGB; neither library looks beyond the first plane.
+    """Reads an image of ``PLANAR_ENCODINGS`` as (H, W, 3) uint8 RGB; both libraries read only the first plane.
 
-    The planes lie behind one another: (H, W) of Y with rows of ``step`` bytes; then, in nv21, (H / 2, W / 2) pairs of
-    V, U with rows of ``step`` bytes; in nv24, (H, W) pairs of U, V with rows of 2 * ``step`` bytes.
+    The planes follow one another: (H, W) of Y with rows of ``step`` bytes; then, in nv21, (H / 2, W / 2) pairs of V, U
+    with rows of ``step`` bytes; in nv24, (H, W) pairs of U, V with rows of 2 * ``step`` bytes.
 
     Raises:
-        ConversionError: An empty image, an odd size of nv21, or rows that do not fit ``step`` or the data.
+        ConversionError: The image is empty, the size of an nv21 image is odd, or rows do not fit ``step`` or the data.
     """
     height, width = int(message.height), int(message.width)
     if message.encoding == "nv21":
@@ -198,7 +199,7 @@ def planar_to_rgb(message: Any) -> np.ndarray:
         return cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_NV21)
     rows = _padded_rows(message, 1, height * 3)
     pairs = rows[height:].reshape(height, -1)[:, : 2 * width].reshape(height, width, 2)
-    # OpenCV has no conversion for nv24. As UYVY each pair serves two pixels, here twice the same one.
+    # OpenCV has no conversion for nv24. In UYVY each pair belongs to two pixels; here these are twice the same pixel.
     packed = np.empty((height, width, 4), np.uint8)
     packed[:, :, 0::2] = pairs
     packed[:, :, 1::2] = rows[:height, :width, None]
@@ -207,7 +208,7 @@ def planar_to_rgb(message: Any) -> np.ndarray:
 
 
 def require_size(height: int, width: int) -> None:
-    """Raises ConversionError where an image has no pixel or more than ``MAX_PIXELS``; asked before memory is taken."""
+    """Raises ConversionError if an image has no pixel or more than ``MAX_PIXELS``, before memory is allocated."""
     if height == 0 or width == 0:
         raise ConversionError("empty", f"the image is empty: {width}x{height} pixels")
     if height * width > MAX_PIXELS:
@@ -225,7 +226,7 @@ def _require_even(message: Any, *sides: str) -> None:
 
 
 def _padded_rows(message: Any, bytes_per_pixel: int, count: int | None = None) -> np.ndarray:
-    """(count, step) uint8 view of the message's first rows."""
+    """Returns a (count, step) uint8 view of the message's first rows."""
     height, width, step = int(message.height), int(message.width), int(message.step)
     require_size(height, width)
     if step < width * bytes_per_pixel:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says why nothing comes: nobody publishes, another type, or a quality of service that does not fit."""
+"""Reports why no messages arrive: no publisher, another type, or an incompatible quality of service."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from clip_seg_ros.nodes.common.qos import RELIABLE
 _PERIOD_S = 1.0
 _NAME_TO_COME = "_NODE_NAME_UNKNOWN_"
 _NAMELESS_LOOKS = 3
-"""How often a publisher is seen without its node's name before it is told of without."""
+"""How often a publisher is seen without the name of its node before it is reported without it."""
 
 
 class InputWatch:
-    """Looks at the inputs once a second.
+    """Checks the inputs of a node once a second.
 
     Args:
         node: Node of the inputs.
-        faults: Log of what is wrong with them.
-        cameras: With their topics.
-        commands: The subscription to commands.
-        wanted: Says whether images are wanted at the moment.
+        faults: Log of the inputs' faults.
+        cameras: Cameras whose topics are checked.
+        commands: Subscription to commands.
+        wanted: Returns whether images are needed at the moment.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class InputWatch:
         self._commands = Input(commands.topic_name, String, RELIABLE, commands)
         self._since_s = time.monotonic()
         self._seen: Counter[bytes] = Counter()
-        """How often each publisher that does not fit, and is still there, was seen before this look .."""
+        """How often each incompatible publisher that still exists was seen before the present check."""
         self._present: Counter[bytes] = Counter()
-        """... and with it."""
+        """How often each incompatible publisher was seen, including the present check."""
         self._clock = ClockWatch(node, faults)
-        # In time that passes even where that of a simulation stands still.
+        # The timer runs in steady time, because simulated time may stand still.
         self._timer = node.create_timer(_PERIOD_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class InputWatch:
         self._node.destroy_timer(self._timer)
 
     def _look(self) -> None:
-        # Those that went away are forgotten, or whoever comes and goes all day would fill the memory.
+        # Publishers that left are forgotten, because those that come and go all day would fill the memory.
         self._seen, self._present = self._present, Counter()
         self._tell("command topic", self._commands)
         now_s = time.monotonic()
@@ -86,7 +86,7 @@ class InputWatch:
             self._faults.report(source, misfit, misfit)
 
     def _misfits(self, wanted: Input) -> list[str]:
-        """What the publishers of a topic do that keeps their messages from arriving, a line each."""
+        """Returns one line for each publisher of a topic whose messages cannot arrive."""
         lines = []
         name = type_name(wanted.kind)
         for other in self._node.get_publishers_info_by_topic(wanted.topic):
@@ -99,7 +99,7 @@ class InputWatch:
             else:
                 continue
             endpoint = bytes(other.endpoint_gid)
-            # The name of its node comes a little later than a publisher itself.
+            # The name of its node becomes known a little later than a publisher itself.
             if other.node_name != _NAME_TO_COME or self._seen[endpoint] >= _NAMELESS_LOOKS:
                 lines.append(line)
             self._present[endpoint] = self._seen[endpoint] + 1
@@ -107,7 +107,7 @@ class InputWatch:
 
 
 def _as_offered(qos: QoSProfile) -> QoSProfile:
-    """What a publisher was found to offer, with a history, which it does not tell and which does not matter."""
+    """Returns the QoS that a publisher offers, with a history, which is not known and does not matter here."""
     return QoSProfile(
         depth=1,
         reliability=qos.reliability,
@@ -119,5 +119,5 @@ def _as_offered(qos: QoSProfile) -> QoSProfile:
 
 
 def type_name(kind: type) -> str:
-    """Returns the name of a message type, such as "sensor_msgs/msg/Image" of the class ``Image``."""
+    """Returns the name of a message type, such as "sensor_msgs/msg/Image" for the class ``Image``."""
     return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of images through a node: taken from all cameras on one thread, the newest answered on another."""
+"""The way of images through a node: one thread takes them from all cameras, another one processes the newest."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Spent:
-    """Where the time that one image took went, in seconds; the rest of it is the node's own."""
+    """The parts of the time that one image took, in seconds; the rest of it is spent by the node itself."""
 
     waiting: float
-    """Until the worker had done the image before."""
+    """Waiting until the worker had finished the image before."""
     model: float
-    """In the model, from the image's bytes to probabilities."""
+    """Running the model, from the image's bytes to probabilities."""
 
 
 class ImageTask(Protocol):
-    """What is done with images."""
+    """The task of a node: it defines how an image is processed."""
 
     def idle_because(self, camera: str) -> str:
-        """Returns why an image of a camera is not answered at the moment; empty where it is."""
+        """Returns why images of a camera are not processed at the moment; empty if they are."""
 
     def image_came(self) -> None:
-        """Takes note of an image, on the thread that takes them, whether it will be answered or not."""
+        """Notes an arrived image on the thread that takes images, whether it will be processed or not."""
 
     def answer(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
-        """Answers one image (H, W, 3) on the worker's thread; returns whether anything was published."""
+        """Processes one image (H, W, 3) on the worker's thread; returns whether results were published."""
 
     def depth_tolerance_s(self) -> float:
         """Returns how far the stamps of colour and depth may differ, in seconds."""
@@ -55,43 +55,45 @@ class ImageTask(Protocol):
 
 
 class ImageCounts(Protocol):
-    """What is told of the images' fate."""
+    """Counts the images that were dropped and processed."""
 
     def dropped(self, camera: CameraInput) -> None:
-        """Notes that a newer image took an unanswered one's place."""
+        """Notes that a newer image replaced one that was still waiting."""
 
     def answered(self, job: CameraJob, spent: Spent) -> None:
-        """Notes that the answers to an image were published just now."""
+        """Notes that the results of an image were published just now."""
 
 
 class Intake:
-    """Listens to the cameras and has the newest image of each answered.
+    """Subscribes to the cameras and has the newest image of each processed.
 
     Args:
-        core: What the parts of the node share.
-        predictor: Returns the predictor that serves at the moment.
+        core: The objects that the parts of the node share.
+        predictor: Returns the predictor that is in service.
     """
 
     def __init__(self, core: NodeCore, predictor: Callable[[], Predictor]) -> None:
         self._core, self._predictor = core, predictor
         self.cameras: tuple[CameraInput, ...] = ()
-        """The cameras that are listened to at the moment."""
+        """The cameras that the node subscribes to at the moment."""
         self._listener: SubscriptionThread | None = None
         self._worker: LatestWorker[CameraJob] | None = None
         self._watch: InputWatch | None = None
         self._rate = RateLimit(lambda: core.config.max_rate_hz)
         self._free_s = 0.0
-        """When the worker was done with its last image, by the clock of ``CameraJob.came_s``."""
-        # Held while an image is answered: one that outlasts the end is done before the first one after the next start.
+        """When the worker finished its last image, by the clock of ``CameraJob.came_s``."""
+        # It is held while an image is processed: an image that is still in progress after ``stop`` is finished before
+        # the first one after the next ``start``.
         self._working = threading.Lock()
 
     def start(self, task: ImageTask, counts: ImageCounts, commands: Subscription) -> None:
-        """Begins to listen to the cameras that the settings name.
+        """Subscribes to the cameras that the settings name.
 
         Args:
-            task: What is done with the images.
-            counts: Is told of their fate.
-            commands: Subscription to commands; where nothing reaches it, that is told like the silence of a camera.
+            task: Processes the images.
+            counts: Counts the images that were dropped and processed.
+            commands: Subscription to commands. It is watched like those of the cameras, and a publisher that cannot
+                reach it is reported.
         """
         core, config = self._core, self._core.config
         self._task, self._counts = task, counts
@@ -115,7 +117,7 @@ class Intake:
         self._watch = InputWatch(core.node, core.faults, self.cameras, commands, self._wants_images)
 
     def stop(self) -> None:
-        """Listens no more; an answer that is still being made will not be published."""
+        """Ends the subscriptions; results of an image that is still being processed will not be published."""
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -132,7 +134,7 @@ class Intake:
             self._worker = None
 
     def serves(self, camera: CameraInput) -> bool:
-        """Whether answers to this camera's images are wanted; not those to what came before the last start."""
+        """Returns whether results of this camera are to be published; not for a camera from before the last start."""
         return self._core.active and camera in self.cameras
 
     def _wants_images(self) -> bool:
@@ -171,7 +173,7 @@ class Intake:
         self._core.faults.report("input", repr(error), note)
 
     def _on_work_error(self, error: Exception) -> None:
-        # While the process ends, publishing fails, and rightly so.
+        # While the process ends, publishing fails as expected.
         if rclpy.ok() and self._core.active:
             self._core.faults.report("inference", repr(error), f"failed: {type(error).__name__}: {error}")
             self._core.node.get_logger().debug("".join(traceback.format_exception(error)))

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The size that a JPEG or PNG says it has, read before anything is decoded: a few bytes can claim a billion pixels."""
+"""Reads the size of a JPEG or PNG from its header before decoding, because a few bytes may claim a billion pixels."""
 
 from __future__ import annotations
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-# Start of frame, in all its kinds; C4, C8 and CC among them mean other things.
+# The markers "start of frame"; C4, C8 and CC in this range have other meanings.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xDA)))
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:
-    """Returns (height, width) of a JPEG or PNG in pixels; ``None`` where its beginning does not tell."""
+    """Returns (height, width) of a JPEG or PNG in pixels; ``None`` if they cannot be read from its header."""
     if data.startswith(PNG):
-        # Signature, length and name of the first chunk, then its content.
+        # The signature is followed by the length and the name of the first chunk, and then by its content.
         return (int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")) if len(data) >= 24 else None
     at = 2
     while at + 9 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
-        if marker == 0xFF:  # fills
+        if marker == 0xFF:  # a fill byte
             at += 1
         elif marker in _FRAMES:
             return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")

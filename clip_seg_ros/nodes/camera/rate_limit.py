@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lets a limited number of images a second through."""
+"""Limits the number of images in a second."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 
 class RateLimit:
-    """Keeps the images of each camera to a rate. To be used from one thread.
+    """Limits the rate of each camera's images. It must be used from one thread only.
 
-    On the average the rate is met also where the camera's own is no multiple of it: what comes a little late does not
-    put off what follows.
+    The average rate is met even if the camera's own rate is not a multiple of it, because an image that is a little
+    late does not delay the following ones.
 
     Args:
-        max_rate_hz: Returns the rate in images a second; 0 for no limit.
+        max_rate_hz: Returns the largest rate in images per second; 0 for no limit.
     """
 
     def __init__(self, max_rate_hz: Callable[[], float]) -> None:
@@ -21,20 +21,20 @@ class RateLimit:
         self._due_s: dict[str, float] = {}
 
     def lets_pass(self, camera: str, came_s: float) -> bool:
-        """Whether an image may be answered.
+        """Returns whether an image may be processed.
 
         Args:
-            camera: Name of its camera.
-            came_s: When it came, by ``time.monotonic``.
+            camera: Name of the image's camera.
+            came_s: When the image arrived, by ``time.monotonic``.
         """
         rate_hz = self._max_rate_hz()
         if rate_hz <= 0:
             self._due_s.clear()
             return True
         period_s = 1.0 / rate_hz
-        # After a pause nothing is made up for.
+        # Missed images are not made up for after a pause.
         due_s = max(self._due_s.get(camera, came_s), came_s - period_s)
-        if due_s > came_s + period_s:  # that of a lower rate, which is no longer in force
+        if due_s > came_s + period_s:  # it is left from a lower rate, which is no longer in force
             due_s = came_s
         if came_s < due_s:
             return False

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Subscriptions that are served on a thread of their own.
+"""Serves subscriptions on a thread of their own.
 
-Whenever anything happens, rclpy's executors ask every entity of a node in Python whether it has work. With a node's
-services, timers and parameters that makes an image a millisecond or two older, and keeps Python's lock from the thread
+Whenever anything happens, rclpy's executors check in Python every entity of a node for work. With the services, timers
+and parameters of a node this delays an image by a millisecond or two, and takes Python's global lock from the thread
 that runs the model.
 """
 
@@ -19,9 +19,9 @@ from rclpy.subscription import Subscription
 from clip_seg_ros.nodes.common.rclpy_internals import HAS_WAIT_SETS, SubscriptionWait, take
 
 _LONGEST_WAIT_NS = 500_000_000
-"""After which it is seen that rclpy was shut down."""
+"""The longest wait, after which the thread checks whether rclpy was shut down."""
 _PAUSE_S = 0.1
-"""After a wait that failed, for the next one may fail at once."""
+"""Pause after a failed wait, because the next one may fail at once."""
 
 
 class OwnThreadGroup(CallbackGroup):
@@ -40,21 +40,21 @@ class OwnThreadGroup(CallbackGroup):
 
 
 def own_thread_group() -> CallbackGroup:
-    """A group for subscriptions that a ``SubscriptionThread`` serves; the executor's where that cannot be."""
+    """Returns a group for subscriptions of a ``SubscriptionThread``; without wait sets, a group for the executor."""
     return OwnThreadGroup() if HAS_WAIT_SETS else MutuallyExclusiveCallbackGroup()
 
 
 class SubscriptionThread:
     """Takes the messages of some subscriptions and calls their callbacks, one at a time, until it is closed.
 
-    Where rclpy lets nobody wait beside its executors, it does nothing and leaves the subscriptions to their node's.
+    If rclpy's wait sets are not available, it does nothing, and the node's executor serves the subscriptions.
 
     Args:
-        subscriptions: At least one, each in a group of ``own_thread_group``; they must outlast the thread.
-        context: Of their node.
-        on_error: Called with whatever goes wrong, in a callback or ahead of it; the thread lives on.
-        pause_s: Rest after messages were taken, seconds: for topics with many small messages, which are then taken in
-            one go. Without, each message is taken at once.
+        subscriptions: At least one subscription, each in a group of ``own_thread_group``; they must outlast the thread.
+        context: Context of their node.
+        on_error: Called with every exception, in a callback or before it; the thread lives on.
+        pause_s: Pause in seconds after messages were taken, for topics with many small messages, which are then taken
+            together. With 0, each message is taken at once.
     """
 
     def __init__(
@@ -73,10 +73,12 @@ class SubscriptionThread:
             self._thread.start()
 
     def close(self, timeout_s: float = 2.0) -> bool:
-        """Ends the thread, before its subscriptions are destroyed; safe to call again, but not from a callback.
+        """Ends the thread; call it before the subscriptions are destroyed.
+
+        It is safe to call again, but not from a callback.
 
         Returns:
-            False when a callback did not end within ``timeout_s``; the thread then ends after it.
+            Whether the thread has ended. If a callback takes longer than ``timeout_s``, the thread ends after it.
         """
         self._closed.set()
         if self._wait is None:
@@ -94,14 +96,14 @@ class SubscriptionThread:
                 time.sleep(_PAUSE_S)
                 continue
             for subscription in ready:
-                # Without a pause the next wait sees what else there is.
+                # Without a pause, the next wait finds further messages.
                 while self._take(subscription) and self._pause_s > 0 and not self._closed.is_set():
                     pass
             if self._pause_s > 0:
                 self._closed.wait(self._pause_s)
 
     def _take(self, subscription: Subscription) -> bool:
-        """Takes a message and calls back; returns whether there was one."""
+        """Takes a message and calls its callback; returns whether there was a message."""
         try:
             message = take(subscription)
         except Exception as error:  # such as a message that does not fit its type
@@ -116,6 +118,6 @@ class SubscriptionThread:
         return True
 
     def _tell(self, error: Exception) -> None:
-        # While rclpy ends, everything fails, and rightly so.
+        # While rclpy shuts down, everything fails as expected.
         if self._context.ok() and not self._closed.is_set():
             self._on_error(error)

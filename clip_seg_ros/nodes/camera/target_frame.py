@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Positions in a frame of the user's choice, by tf2 at the stamp of the image."""
+"""Transforms positions to a frame of the user's choice, by tf2 at the stamp of the image."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.types import ObjectRegion, OrientedBox
 
 _PATIENCE_S = 0.05
-"""A transform is often a little later than the image."""
+"""Time in seconds to wait for a transform, which often arrives a little later than the image."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Takes points of one frame to another."""
+    """A rigid transform of points from one frame to another."""
 
     frame_id: str
-    """Where it takes them."""
+    """The frame that points are transformed to."""
     rotation_xyzw: tuple[float, float, float, float]
     translation_m: tuple[float, float, float]
 
     def points(self, points_m: np.ndarray) -> np.ndarray:
-        """(N, 3) metres -> (N, 3) float32 metres."""
+        """Transforms points (N, 3) in metres; returns (N, 3) float32."""
         moved = points_m @ _matrix(self.rotation_xyzw).T + np.asarray(self.translation_m)
         return moved.astype(np.float32)
 
     def region(self, region: ObjectRegion) -> ObjectRegion:
-        """A region with its position and its box moved."""
+        """Returns a region with its position and its box transformed."""
         if region.position_m is None:
             return region
         box = region.box_m
@@ -49,12 +49,12 @@ class Motion:
 
 
 class TargetFrame:
-    """Looks up how the camera stands in the target frame.
+    """Looks up the transform from the camera to the target frame.
 
     Args:
         node: Node that listens to tf.
-        name: Name of the frame; empty: positions stay in the camera's optical frame.
-        faults: Log of why there is no transform.
+        name: Name of the target frame; if it is empty, positions stay in the camera's optical frame.
+        faults: Log of missing transforms.
     """
 
     def __init__(self, node: Node, name: str, faults: FaultLog) -> None:
@@ -74,13 +74,13 @@ class TargetFrame:
         self._unknown = tf2_ros.TransformException
 
     def close(self) -> None:
-        """Stops listening."""
+        """Stops listening to tf."""
         if self._feed is not None:
             self._feed.close()
             self._feed = self._buffer = None
 
     def of(self, header: Header) -> Motion | None:
-        """The motion from a header's frame at its stamp; ``None`` where positions stay in that frame."""
+        """Returns the transform from a header's frame at its stamp; ``None`` if positions stay in that frame."""
         buffer, feed = self._buffer, self._feed
         if buffer is None or feed is None or header.frame_id == self._name:
             return None
@@ -98,7 +98,7 @@ class TargetFrame:
 
 
 def _matrix(xyzw: Sequence[float]) -> np.ndarray:
-    """(3, 3) rotation of a unit quaternion."""
+    """Returns the rotation matrix (3, 3) of a unit quaternion."""
     x, y, z, w = xyzw
     return np.array(
         [
@@ -110,7 +110,7 @@ def _matrix(xyzw: Sequence[float]) -> np.ndarray:
 
 
 def _product(first: Sequence[float], second: Sequence[float]) -> tuple[float, float, float, float]:
-    """The quaternion that turns as ``second`` and then as ``first`` does, with w >= 0; all (x, y, z, w)."""
+    """Returns the quaternion of the rotation ``second`` followed by ``first``, with w >= 0; all are (x, y, z, w)."""
     (x1, y1, z1, w1), (x2, y2, z2, w2) = first, second
     product = np.array(
         [

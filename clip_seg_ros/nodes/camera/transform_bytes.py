@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the bytes of a tf message say, without making a message of them.
+"""Reads transforms directly from the bytes of a tf message, without deserializing it.
 
-A robot's state comes as dozens of transforms fifty times a second, of which a camera needs a few. To make Python's
-messages of all of them costs a hundred times what it takes to see that the names are those of the last time.
+A robot's state arrives as dozens of transforms fifty times a second, of which a camera needs a few. Making Python
+messages of all of them costs a hundred times as much as checking that the names are those of the last message.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from tf2_msgs.msg import TFMessage
 
 _LITTLE_ENDIAN_CDR = b"\x00\x01"
 _HEADER_BYTES = 4
-"""Of the encapsulation, in front of the data; alignment counts from behind it."""
+"""Size of the encapsulation header in front of the data; alignment is relative to its end."""
 _FIRST = 8
-"""Where the first transform begins, with its stamp, behind the number of transforms."""
+"""Offset of the first transform, which begins with its stamp, after the number of transforms."""
 _COUNT, _STAMP, _NUMBERS = struct.Struct("<I"), struct.Struct("<iI"), struct.Struct("<7d")
 _MOST_LAYOUTS = 512
-"""A robot has a few; forgotten where names come without end."""
+"""The largest number of layouts that are remembered. A robot has a few; with endless new names, all are forgotten."""
 
 
 class Entry:
-    """One transform of a layout: its names, and where its stamp and its numbers are."""
+    """One transform of a layout: its frames, and the offsets of its stamp and its numbers."""
 
     def __init__(self, parent: str, child: str, stamp_at: int, numbers_at: int) -> None:
         self.parent, self.child = bare(parent), bare(child)
         self._stamp_at, self._numbers_at = stamp_at, numbers_at
-        # Filled anew each time: a message is dear to make.
+        # The message is reused, because making one is expensive.
         self._message = TransformStamped(child_frame_id=child)
         self._message.header.frame_id = parent
 
     def stamp_ns(self, raw: bytes) -> int:
-        """When the transform held."""
+        """Returns the stamp of the transform in nanoseconds."""
         seconds, nanoseconds = _STAMP.unpack_from(raw, self._stamp_at)
         return seconds * 1_000_000_000 + nanoseconds
 
     def read(self, raw: bytes) -> TransformStamped:
-        """The transform in a message of this layout; it is good until the next call."""
+        """Returns the transform in a message of this layout; it is valid until the next call."""
         message = self._message
         stamp, transform = message.header.stamp, message.transform
         shift, turn = transform.translation, transform.rotation
@@ -50,13 +50,13 @@ class Entry:
 
 
 class Layout:
-    """Messages with the same names at the same places; stamps and numbers differ.
+    """The layout of messages with the same frames at the same offsets; only their stamps and numbers differ.
 
     Args:
-        raw: Bytes of one of them.
+        raw: The bytes of one such message.
 
     Raises:
-        ValueError: They are not those of a tf message in little-endian CDR.
+        ValueError: The bytes are not those of a tf message in little-endian CDR.
     """
 
     def __init__(self, raw: bytes) -> None:
@@ -71,28 +71,28 @@ class Layout:
         self._names_of = itemgetter(*fixed)
         self._names = self._names_of(raw)
         self.wanted: list[Entry] = []
-        """Those entries that are of interest, as of ``wanted_at``."""
+        """The entries that are needed, as of the version ``wanted_at``."""
         self.wanted_at = -1
 
     def fits(self, raw: bytes) -> bool:
-        """Whether a message as long as the layout's own is of this layout."""
+        """Returns whether a message of the layout's length has this layout."""
         return self._names_of(raw) == self._names
 
 
 class Layouts:
-    """The layouts that were met."""
+    """Remembers the layouts of earlier messages."""
 
     def __init__(self) -> None:
         self._known: dict[object, Layout] = {}
 
     def of(self, raw: bytes) -> tuple[Layout, bool]:
-        """A message's layout, and whether it is new.
+        """Returns a message's layout, and whether it is new.
 
         Raises:
             ValueError: The bytes are not those of a tf message, or not in little-endian CDR.
         """
-        # Of a single transform the bytes between stamp and numbers are its names. Of several the length and the first
-        # names tell senders apart.
+        # In a message with a single transform, the bytes between stamp and numbers are its frames. With several
+        # transforms, the length and the first frames tell senders apart.
         single = raw[_HEADER_BYTES:_FIRST] == b"\x01\x00\x00\x00"
         key = raw[16 : -_NUMBERS.size] if single else (len(raw), raw[16:48])
         layout = self._known.get(key)
@@ -106,12 +106,12 @@ class Layouts:
 
 
 def bare(frame: str) -> str:
-    """A frame's name as tf2 keeps it, which drops a slash in front."""
+    """Returns a frame's name as tf2 stores it, without a slash in front."""
     return frame.removeprefix("/")
 
 
 def transforms_of(raw: bytes) -> list[TransformStamped]:
-    """The transforms of a message in whatever encoding the middleware reads.
+    """Returns the transforms of a message in any encoding that the middleware can read.
 
     Raises:
         Exception: The middleware cannot read it.
@@ -120,7 +120,7 @@ def transforms_of(raw: bytes) -> list[TransformStamped]:
 
 
 def _walk(raw: bytes) -> tuple[list[Entry], list[slice], int]:
-    """The transforms of a message, the pieces that do not change, and where they end."""
+    """Returns the transforms of a message, the constant slices of its bytes, and the end of the last transform."""
     (count,) = _COUNT.unpack_from(raw, _HEADER_BYTES)
     entries, fixed, at = [], [slice(0, _FIRST)], _FIRST
     for _ in range(count):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feeds tf2's buffer on a thread of its own, so that a robot that moves a lot does not slow the node down."""
+"""Fills tf2's buffer on a thread of its own, so that a robot with many transforms does not slow the node down."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.common.qos import TRANSFORMS, TRANSFORMS_LATCHED
 
 _PAUSE_S = 0.01
-"""Between two looks for transforms: what came meanwhile is taken in one go, for waking up costs more than taking."""
+"""Pause between two checks for transforms, which are then taken together, because waking up costs more than taking."""
 _KEPT_NS = 10_000_000_000
-"""For so long tf2 keeps transforms; older ones than that it throws away."""
+"""Time for which tf2 keeps transforms, in nanoseconds."""
 _HISTORY_BYTES = 16 * 2**20
-"""Of messages that are kept for as long as that, for a frame that is asked for later."""
+"""The largest size of the messages that are kept for this time, for frames that are needed later."""
 _MOST_FRAMES = 64
-"""Of cameras; forgotten where names come without end, and learned anew with the next image."""
+"""The largest number of wanted frames. With endless new names all are forgotten, and learnt again at the next image."""
 _AUTHORITY = "clip_seg_ros"
 
 
 class TransformFeed:
-    """Listens to /tf and /tf_static, remapped or not, and fills a buffer with what comes.
+    """Subscribes to /tf and /tf_static, remapped or not, and fills a buffer.
 
-    Of /tf the buffer gets those transforms alone that link the frames which ``want`` was called for to the roots of
-    their trees, and each other one the first time that it comes, so that tf2 knows the frames. The messages of the
-    last seconds are kept as bytes: where a frame is wanted later, or joins the way by a new link, the buffer gets what
-    came before, too, and answers as if it had heard everything.
+    From /tf, the buffer gets only the transforms between the frames of ``want`` and the roots of their trees, and every
+    other transform once, so that tf2 knows the frames. The messages of the last seconds are kept as bytes. If a frame
+    is wanted later, or is linked to a wanted frame later, the buffer also gets its earlier transforms, and then works
+    as if it had received everything.
 
-    Where time jumps back, as it does when a bag begins anew, the moving transforms are forgotten: tf2 would refuse all
-    that come until the time before the jump is reached again. A jump shows in the node's clock where that is a
-    simulation's, and otherwise in the stamps of a transform.
+    If time jumps back, for example when a bag starts again, the moving transforms are forgotten, because tf2 would
+    refuse all transforms until the time before the jump is reached again. A jump is detected in the node's clock if it
+    is simulated, and otherwise in the stamps of a transform.
 
     Args:
         node: Node of the subscriptions.
         buffer: Buffer to fill.
-        faults: Log of messages that cannot be taken.
+        faults: Log of messages that cannot be read.
     """
 
     def __init__(self, node: Node, buffer: tf2_ros.Buffer, faults: FaultLog) -> None:
         self._node, self._buffer, self._faults = node, buffer, faults
         self._lock = threading.Lock()
-        """Held to change any of the following."""
+        """Guards all of the following fields."""
         self._newest_ns: dict[str, int] = {}
         """Stamp of the newest transform of each frame that moves."""
         self._parents: dict[str, set[str]] = {}
-        """All parents that a frame ever had: times before a change of the tree are asked for, too."""
+        """All parents that a frame ever had, because lookups may be for times before a change of the tree."""
         self._frames: set[str] = set()
         self._way: set[str] = set()
-        """The wanted frames and all that lies above them."""
+        """The wanted frames and all their ancestors."""
         self._way_version = 0
         self._layouts = Layouts()
         self._history: deque[tuple[float, bytes, Layout, bool]] = deque()
-        """When it came, the message, its layout, and whether all of it is in the buffer already."""
+        """For each message: its time of arrival, its bytes, its layout, and whether the buffer has all of it."""
         self._history_bytes = 0
         group = own_thread_group()
         self._subscriptions = [
@@ -77,14 +77,14 @@ class TransformFeed:
         self._jumps = node.get_clock().create_jump_callback(threshold, post_callback=self._on_jump)
 
     def close(self) -> None:
-        """Stops listening."""
+        """Ends the subscriptions."""
         self._jumps.unregister()
         self._thread.close()
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
 
     def want(self, *frames: str) -> None:
-        """Has the buffer hold what it takes to look these frames up; to be called before each look."""
+        """Makes the buffer hold all transforms that lookups of these frames need; call it before each lookup."""
         if self._frames.issuperset(frames):
             return
         with self._lock:
@@ -98,7 +98,7 @@ class TransformFeed:
             try:
                 layout, new = self._layouts.of(raw)
             except ValueError:
-                # Another encoding, or broken, which the middleware knows to tell.
+                # The message has another encoding, or it is broken, which the middleware then reports.
                 for transform in transforms_of(raw):
                     self._heed(transform.child_frame_id, Time.from_msg(transform.header.stamp).nanoseconds)
                     self._buffer.set_transform(transform, _AUTHORITY)
@@ -122,7 +122,7 @@ class TransformFeed:
                 self._find_way()
 
     def _heed(self, frame: str, stamp_ns: int) -> None:
-        """Notes the stamp of a transform; begins anew where time has jumped back."""
+        """Notes the stamp of a transform; begins anew if time has jumped back."""
         newest_ns = self._newest_ns.get(frame, stamp_ns)
         if stamp_ns < newest_ns - _KEPT_NS:
             self._begin_anew()
@@ -171,7 +171,7 @@ class TransformFeed:
             self._begin_anew()
 
     def _begin_anew(self) -> None:
-        # Static transforms outlast this.
+        # The buffer keeps static transforms.
         self._buffer.clear()
         self._newest_ns.clear()
         self._history.clear()

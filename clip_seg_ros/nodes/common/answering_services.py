@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Services whose callers get an answer: where a callback fails, where the node ends, and where the model is slow."""
+"""Services that always respond: also when a callback fails, when the node ends, and when the model is slow."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.common.qos import SERVICE
 
 GRACE_S = 1.5
-"""Answers that are being made when the services end are waited for so long, before their callers are refused."""
+"""Time in seconds that calls in progress get when the services end, before they are refused."""
 LINGER_S = 2.0
-"""How long callers are then waited for, such as those who have yet to ask for the result of an action's goal."""
+"""Time in seconds that callers then get to fetch what they still need, such as the result of an action's goal."""
 _NAP_S = 0.01
 
 
 def answer_always(node: Node, faults: FaultLog) -> None:
-    """Lets the services that a node has now answer where their callbacks raise, rclpy's own for parameters included.
+    """Makes the present services of a node respond with a refusal if their callbacks raise.
+
+    This includes rclpy's own services for parameters.
 
     Args:
         node: Node of the services.
-        faults: Log of what was raised.
+        faults: Log of the exceptions.
     """
 
     def answering(service: Service) -> Callable[[Any, Any], Any]:
@@ -39,7 +41,7 @@ def answer_always(node: Node, faults: FaultLog) -> None:
         def answer(request: Any, response: Any) -> Any:
             try:
                 return callback(request, response)
-            except Exception as error:  # whatever it is, the caller waits for an answer
+            except Exception as error:  # whatever it is, the caller waits for a response
                 faults.report(f"service {name}", repr(error), f"a call failed: {type(error).__name__}: {error}")
                 node.get_logger().debug(traceback.format_exc())
                 return refuse(request, response, str(error) or type(error).__name__)
@@ -51,7 +53,7 @@ def answer_always(node: Node, faults: FaultLog) -> None:
 
 
 def refuse(request: Any, response: Any, why: str) -> Any:
-    """Returns the response of any service with as much of a refusal as its type can tell."""
+    """Returns the response of any service, filled with as much of a refusal as its type can express."""
     if hasattr(response, "success"):
         response.success = False
     if hasattr(response, "message"):
@@ -66,9 +68,9 @@ def refuse(request: Any, response: Any, why: str) -> Any:
 
 
 class OpenCalls:
-    """Knows the calls of services and actions that are under way, and waits until everybody has an answer.
+    """Counts the calls of services and actions in progress, and waits until every caller has a response.
 
-    It is open at first. Once closed, whoever answers calls is to refuse them for the reason ``refusal``.
+    It is open at first. Once it is closed, services and actions must refuse calls for the reason ``refusal``.
 
     Args:
         node: Node of the services and actions.
@@ -82,27 +84,27 @@ class OpenCalls:
         self.open()
 
     def open(self) -> None:
-        """Lets calls be answered, from now on or again."""
+        """Allows calls, from now on or again."""
         self.refusal = ""
         self.given_up: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._pending = []
 
     def group(self, reentrant: bool = False) -> CallbackGroup:
-        """Returns a callback group whose callbacks are waited for, response included; one at a time or reentrant."""
+        """Returns a callback group, mutually exclusive or reentrant, whose callbacks and responses are waited for."""
         return _CountedReentrant(self) if reentrant else _Counted(self)
 
     def also_wait_for(self, pending: Callable[[], int]) -> None:
-        """Waits, when closed, for more than the callbacks: until ``pending()`` is 0."""
+        """Makes ``close`` wait for more than the callbacks: also until ``pending()`` is 0."""
         self._pending.append(pending)
 
     def close(self, why: str) -> bool:
-        """Refuses new calls for a reason, and waits until those that have come were answered.
+        """Refuses new calls for a reason, and waits until all earlier ones have their responses.
 
-        An answer that takes longer than ``GRACE_S`` is given up for a refusal, so that this never takes much longer
-        than ``GRACE_S`` and ``LINGER_S`` together. It must not be called from a callback of the groups.
+        A call that takes longer than ``GRACE_S`` is refused as well, so that this never takes much longer than
+        ``GRACE_S`` and ``LINGER_S`` together. It must not be called from a callback of the groups.
 
         Returns:
-            Whether everybody was answered.
+            Whether every caller has a response.
         """
         self.refusal = why
         if self._settle(GRACE_S, linger=False):
@@ -123,11 +125,11 @@ class OpenCalls:
             self._running -= 1
 
     def _settle(self, longest_s: float, linger: bool) -> bool:
-        """Waits until nothing is under way, and the executor has looked and found nothing that has yet to begin."""
+        """Waits until no call is in progress and the executor has no call left to begin."""
         deadline_s = time.monotonic() + longest_s
         while time.monotonic() < deadline_s:
             before = self._begun
-            # One turn may have begun too early to see what had come already.
+            # One turn may have begun too early to see all calls that had already arrived.
             turned = all(self._turn(deadline_s) for _ in range(2))
             waiting = self._running + (sum(count() for count in self._pending) if linger else 0)
             if turned and not waiting and self._begun == before:
@@ -136,10 +138,10 @@ class OpenCalls:
         return False
 
     def _turn(self, deadline_s: float) -> bool:
-        """Waits for the node's executor to begin all that is ready; returns whether it did in time."""
+        """Waits until the node's executor has begun all ready callbacks; returns whether it did so in time."""
         executor = self._node.executor
         if executor is None or not self._node.context.ok():
-            return True  # nothing ever begins
+            return True  # no callback ever begins
         turned = threading.Event()
         executor.create_task(turned.set)
         return turned.wait(max(0.0, deadline_s - time.monotonic()))
@@ -175,12 +177,12 @@ class _CountedReentrant(ReentrantCallbackGroup):
 
 
 class AnsweringServices:
-    """Some services of a node that share one thread, on which the answers are made one at a time.
+    """Services of a node that share one thread, on which their responses are made one at a time.
 
     Args:
         node: Node of the services.
-        calls: What knows the calls that are under way.
-        faults: Log of what an answer raises that it should not.
+        calls: Counter of the calls in progress.
+        faults: Log of unexpected exceptions.
     """
 
     def __init__(self, node: Node, calls: OpenCalls, faults: FaultLog) -> None:
@@ -190,7 +192,7 @@ class AnsweringServices:
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "services")
 
     def offer(self, kind: type, name: str, answer: Callable[[Any, Any], Any]) -> None:
-        """Offers a service; ``answer`` fills in and returns a response, as rclpy's callbacks do."""
+        """Offers a service; ``answer`` fills a response and returns it, as rclpy's callbacks do."""
 
         def on_call(request: Any, response: Any) -> Any:
             return self._answer(name, answer, request, response)
@@ -200,7 +202,7 @@ class AnsweringServices:
         )
 
     def close(self) -> None:
-        """Takes the services away."""
+        """Destroys the services."""
         for service in self._services:
             self._node.destroy_service(service)
         self._services = []
@@ -210,14 +212,14 @@ class AnsweringServices:
         calls = self._calls
         if calls.refusal:
             return refuse(request, response, calls.refusal)
-        # One of its own: an answer that was given up goes on writing into it.
+        # The call gets a response of its own, because a call that was given up still writes to it.
         answering = self._thread.submit(answer, request, type(response)())
         concurrent.futures.wait([answering, calls.given_up], return_when=concurrent.futures.FIRST_COMPLETED)
         if not answering.done():
             return refuse(request, response, f"{calls.refusal} before the answer was ready")
         try:
             return answering.result()
-        except Exception as error:  # whatever it is, the caller waits for an answer
+        except Exception as error:  # whatever it is, the caller waits for a response
             self._faults.report(f"service {name}", repr(error), f"a call failed: {type(error).__name__}: {error}")
             self._node.get_logger().debug("".join(traceback.format_exception(error)))
             return refuse(request, response, str(error) or type(error).__name__)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all parts of one node share."""
+"""The objects that all parts of one node share."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ ConfigT = TypeVar("ConfigT", bound=SegmentationConfig)
 
 @dataclass
 class NodeCore(Generic[ConfigT]):
-    """A node's settings, its ways to speak, and its state, which every part of the node is given."""
+    """The settings, logs, shared topics and state of a node; every part of the node gets them."""
 
     node: BoundedLogs
-    """The node itself, which makes publishers, subscriptions, services and timers."""
+    """The node itself, which creates publishers, subscriptions, services and timers."""
     settings: ConfigParameters[ConfigT]
-    """Its parameters."""
+    """The parameters of the node."""
     faults: FaultLog
-    """Log of what is wrong at the moment."""
+    """Log of the present faults."""
     calls: OpenCalls
-    """The callers who have yet to get an answer."""
+    """Counter of the calls of services and actions in progress."""
     status: StatusTopic
-    """Topic of the answers to commands."""
+    """Topic of the responses to commands."""
     sizes: SizeWatch = field(default_factory=SizeWatch)
     """Gives memory back when images change their size."""
     lock: threading.RLock = field(default_factory=threading.RLock)
-    """Guards what callbacks and the worker share, and lets "forget it" and "publish it" exclude each other."""
+    """Guards the state that callbacks and the worker share, so that no forgotten result is published."""
     active: bool = False
     """Whether the lifecycle node is in the state "active"."""
 
@@ -45,5 +45,5 @@ class NodeCore(Generic[ConfigT]):
         return self.settings.config
 
     def refusal(self) -> str:
-        """Returns why nothing can be asked of the node at the moment; empty where it can."""
+        """Returns why the node cannot respond to calls at the moment; empty if it can."""
         return self.calls.refusal or ("" if self.active else "the node is not active: activate it first")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lets signals end a program quietly from its first moment, while it still imports what it needs.
+"""Makes signals end a program quietly from its first moment, while it is still importing modules.
 
-A program calls ``end_quietly`` before any other import: until ``run_node`` knows better, there is nothing to clean up.
-Without it, Python would raise KeyboardInterrupt in the middle of whatever is being imported. The installed programs
-start with the signals blocked, so that one which comes while Python itself starts waits until then.
+A program calls ``end_quietly`` before any other import: until ``run_node`` takes over, there is nothing to clean up.
+Without it, Python would raise KeyboardInterrupt in the middle of an import. The installed programs start with the
+signals blocked, so that a signal that arrives while Python itself starts is handled here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 
 
 def end_quietly() -> None:
-    """Makes SIGINT and SIGTERM end the process at once, with exit code 0, from now on or because one waits already."""
+    """Makes SIGINT and SIGTERM end the process at once with exit code 0, including one that is already pending."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:
         signal.signal(number, lambda *_: os._exit(0))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says what is wrong once, not once a frame, and not once for every way in which a hostile message can be wrong."""
+"""Logs a fault once, instead of once for each image, and bounds the log even if messages are hostile."""
 
 from __future__ import annotations
 
@@ -12,39 +12,40 @@ from dataclasses import dataclass
 from clip_seg_ros.nodes.common.log_limits import LineCeiling, one_line
 
 MAX_LINES = 10
-"""Lines that one source logs in a minute; then one more says how many were held back."""
+"""The number of lines that one source may log in a minute; one more line says how many were held back."""
 MAX_FAULTS = 16
-"""Different faults of one source that are remembered and listed; beyond them, how many there were is counted."""
+"""The number of different faults of one source that are remembered and listed; further ones are only counted."""
 MAX_KEY = 100
-"""Characters by which two faults are told apart."""
+"""The number of characters by which two faults are told apart."""
 FIRST_REST_S = 2.0
-"""A fault that clears and comes back is logged again if it was gone for so long; each time twice as long is asked for,
-so that what comes and goes all day says so a few times and no more."""
+"""Time in seconds that a fault must have been gone to be logged again. It doubles each time, so that a fault that comes
+and goes all day is logged only a few times."""
 LONGEST_REST_S = 600.0
+"""The longest such time in seconds."""
 
 
 @dataclass
 class _Fault:
-    """One thing that was wrong."""
+    """One fault of a source."""
 
     message: str
     rest_s: float = FIRST_REST_S
-    """How long it must have been gone to be logged again."""
+    """Time in seconds that the fault must have been gone to be logged again."""
     cleared_s: float | None = None
-    """When it first cleared since it was last reported; ``None`` as long as it stands."""
+    """When the fault first cleared since its last report; ``None`` as long as it stands."""
 
 
 class _Source:
-    """What is known of one source."""
+    """The faults of one source."""
 
     def __init__(self) -> None:
         self.faults: OrderedDict[str, _Fault] = OrderedDict()
-        """By their keys; the one reported last is at the end."""
+        """The faults by their keys; the one that was reported last is at the end."""
         self.unlisted = 0
-        """Reports of faults that still stand and had to make room, as far as that is known."""
+        """The known number of faults that still stand, but had to make room for others."""
 
     def note(self, key: str, message: str, now_s: float) -> bool:
-        """Takes in a report; returns whether it is worth a line."""
+        """Notes a report; returns whether it is worth a line in the log."""
         fault = self.faults.pop(key, None)
         if fault is None:
             fault, is_news = _Fault(message), True
@@ -74,8 +75,8 @@ class _Source:
 class FaultLog:
     """Logs a fault when it appears, and again only after it was gone for a while. It is safe to use from any thread.
 
-    A source logs at most ``MAX_LINES`` lines a minute; a line at the minute's end says how many more there were. What
-    is remembered is bounded whatever is reported, as long as sources are the program's own names.
+    A source logs at most ``MAX_LINES`` lines in a minute; a line at the end of the minute says how many more there
+    were. Memory is bounded whatever is reported, as long as sources are the program's own names.
 
     Args:
         log: Called with each line.
@@ -92,10 +93,10 @@ class FaultLog:
         """Notes that ``source`` shows ``fault`` and logs ``message`` where that is news.
 
         Args:
-            source: What is at fault, a name of the program's own.
-            fault: The kind of fault; messages of the same kind are one fault.
+            source: The part that shows the fault; it must be one of the program's own names.
+            fault: The kind of the fault; messages of the same kind are one fault.
             message: What is wrong and what to do about it.
-            always: Whether it is news each time: somebody asked for what failed.
+            always: Whether to log the message each time, for example because a user requested what failed.
         """
         line = one_line(f"{source}: {message}")
         with self._lock:
@@ -113,7 +114,7 @@ class FaultLog:
     def standing(self) -> list[str]:
         """Returns the messages of all faults that have not cleared, at most ``MAX_FAULTS`` of a source.
 
-        It also tells of lines that were held back, so that somebody should ask now and then.
+        It also logs how many lines were held back, so that it should be called now and then.
         """
         self._catch_up()
         lines = []

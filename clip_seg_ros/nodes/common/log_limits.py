@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ceilings on what a node writes to its log, so that nobody who sends it messages can fill a disk."""
+"""Limits on the lines that a node logs, so that nobody can fill a disk by sending it messages."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ except ImportError:  # Humble
 
 WINDOW_S = 60.0
 MAX_LINE = 500
-"""Characters of one line of the log; what a message quotes may be a megabyte long."""
+"""The largest number of characters in one line of the log, because a quoted message may be a megabyte long."""
 LINES_A_MINUTE = 60
-"""Lines of one severity that a node logs in a minute, faults and answers to commands included."""
+"""The number of lines of one severity that a node may log in a minute, including faults and responses to commands."""
 
 
 def one_line(text: str, limit: int = MAX_LINE) -> str:
-    """Returns ``text`` cut to ``limit`` characters, with what cannot be printed written as escapes such as ``\\x1b``.
+    """Returns ``text`` cut to ``limit`` characters, with escapes such as ``\\x1b`` for unprintable characters.
 
-    Others decide what a message quotes, and must neither forge lines of the log nor steer a terminal.
+    Quoted text comes from others, who must be able neither to forge lines of the log nor to control a terminal.
     """
     if len(text) > limit:
         text = f"{text[:limit]} ... ({len(text)} characters)"
@@ -39,7 +39,7 @@ def one_line(text: str, limit: int = MAX_LINE) -> str:
 
 @dataclass
 class _Window:
-    """What one source has logged since ``began_s``."""
+    """The number of lines that one source has logged since ``began_s``."""
 
     began_s: float
     lines: int = 0
@@ -47,10 +47,10 @@ class _Window:
 
 
 class LineCeiling:
-    """Lets each source log a number of lines a minute and counts the rest. It is safe to use from any thread.
+    """Limits the lines that each source logs in a minute, and counts the rest. It is safe to use from any thread.
 
     Args:
-        most: Lines of a source in a minute.
+        most: The number of lines that a source may log in a minute.
         clock: Monotonic time in seconds.
     """
 
@@ -60,9 +60,9 @@ class LineCeiling:
         self._lock = threading.Lock()
 
     def admits(self, source: str) -> bool:
-        """Returns whether ``source`` may log a line now; counts the line either way.
+        """Returns whether ``source`` may log a line now, and counts the line.
 
-        Call ``overdue`` first: a window that has ended takes its count of held back lines along.
+        Call ``overdue`` first, because it ends the windows whose minute is over.
         """
         now_s = self._clock()
         with self._lock:
@@ -74,7 +74,7 @@ class LineCeiling:
             return False
 
     def overdue(self) -> dict[str, int]:
-        """Ends the windows whose minute is over; returns how many lines each source was not allowed to log in them."""
+        """Ends the windows whose minute is over; returns how many lines of each source were held back in them."""
         now_s = self._clock()
         with self._lock:
             ended = {source: each for source, each in self._windows.items() if now_s - each.began_s >= WINDOW_S}
@@ -84,15 +84,15 @@ class LineCeiling:
 
 
 class BoundedLogger:
-    """A logger of rclpy's that logs at most ``LINES_A_MINUTE`` of each severity, then how many more there were.
+    """Wraps a logger of rclpy: it logs at most ``LINES_A_MINUTE`` of each severity, then how many more there were.
 
-    Debug lines are not limited: whoever switches them on wants them all.
+    Debug lines are not limited, because a user who switches them on needs all of them.
     """
 
     def __init__(self, logger: RcutilsLogger, ceiling: LineCeiling | None = None) -> None:
         self._logger = logger
         self._ceiling = LineCeiling(LINES_A_MINUTE) if ceiling is None else ceiling
-        # A place in the code that calls rclpy's logger must always do so with one severity.
+        # rclpy requires that each place in the code always logs with the same severity.
         self._severities: dict[str, Callable[[str], object]] = {
             "info": lambda line: logger.info(line),
             "warning": lambda line: logger.warning(line),
@@ -104,29 +104,29 @@ class BoundedLogger:
         return getattr(self._logger, name)
 
     def get_child(self, name: str) -> BoundedLogger:
-        """Returns a logger below this one; it shares the ceiling."""
+        """Returns a child of this logger, which shares its limit."""
         return BoundedLogger(self._logger.get_child(name), self._ceiling)
 
     def info(self, message: str) -> None:
-        """Logs what goes well."""
+        """Logs a normal event."""
         self._log("info", message)
 
     def warning(self, message: str) -> None:
-        """Logs what goes wrong and is got over."""
+        """Logs a problem that the node can handle."""
         self._log("warning", message)
 
     warn = warning
 
     def error(self, message: str) -> None:
-        """Logs what failed."""
+        """Logs a failure."""
         self._log("error", message)
 
     def fatal(self, message: str) -> None:
-        """Logs what ends the node."""
+        """Logs a failure that ends the node."""
         self._log("fatal", message)
 
     def catch_up(self) -> None:
-        """Tells of lines that were held back, once their minute is over; to be called now and then."""
+        """Logs how many lines were held back, once their minute is over; it should be called now and then."""
         for severity, count in self._ceiling.overdue().items():
             self._severities[severity](f"and {count} more lines of this severity in the last minute")
 
@@ -137,32 +137,32 @@ class BoundedLogger:
 
 
 class BoundedLogs(Node):
-    """A base of nodes whose log has a ceiling, also for the lines that rclpy itself writes for the node.
+    """A base class of nodes whose log is limited, including the lines that rclpy itself logs for the node.
 
-    It stands before the other bases of a node.
+    It must come before the other base classes of a node.
     """
 
     _bounded_logger: BoundedLogger | None = None
 
     def get_logger(self) -> BoundedLogger:
-        """Returns the node's logger, with its ceiling."""
-        # Not in a constructor: that of rclpy's node needs the logger already.
+        """Returns the node's limited logger."""
+        # It is not made in a constructor, because the constructor of rclpy's node already needs it.
         if self._bounded_logger is None:
             self._bounded_logger = BoundedLogger(super().get_logger())
         return self._bounded_logger
 
     def create_publisher(self, msg_type: type, topic: str, *args: Any, **kwargs: Any) -> Publisher:
-        """Creates a publisher as rclpy does; a subscriber that does not fit is told of under the ceiling."""
+        """Creates a publisher as rclpy does; the warning about an incompatible subscription is limited, too."""
         made = PublisherEventCallbacks(incompatible_qos=self._misfit_told("subscription", "requests", topic))
         return super().create_publisher(msg_type, topic, *args, **{"event_callbacks": made, **kwargs})
 
     def create_subscription(self, msg_type: type, topic: str, *args: Any, **kwargs: Any) -> Subscription:
-        """Creates a subscription as rclpy does; a publisher that does not fit is told of under the ceiling."""
+        """Creates a subscription as rclpy does; the warning about an incompatible publisher is limited, too."""
         made = SubscriptionEventCallbacks(incompatible_qos=self._misfit_told("publisher", "offers", topic))
         return super().create_subscription(msg_type, topic, *args, **{"event_callbacks": made, **kwargs})
 
     def _misfit_told(self, who: str, does: str, topic: str) -> Callable[[Any], None]:
-        """Makes the callback that stands in for rclpy's own, which would log a line for every such endpoint."""
+        """Makes a callback that replaces rclpy's own one, which would log a line for every such endpoint."""
 
         def tell(event: Any) -> None:
             policy = qos_policy_name_from_kind(event.last_policy_kind)

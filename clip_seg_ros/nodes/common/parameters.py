@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS parameters from the settings dataclasses of ``clip_seg_ros.config``: described, ranged, live where possible."""
+"""ROS parameters made from the dataclasses of ``clip_seg_ros.config``, with descriptions and ranges."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from clip_seg_ros.nodes.common.rclpy_internals import given_parameters, on_set_p
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 _CLOSE = 0.6
-"""Ratio of ``difflib`` from which a name may be a slip: "model_name" and "model" have 0.67."""
-# What other packages call the images; by its letters alone "color_topic" is nearest to "command_topic".
+"""Ratio of ``difflib`` from which a name may be a typing error: "model_name" and "model" have 0.67."""
+# Names that other packages give the image topic; by its letters alone "color_topic" is nearest to "command_topic".
 _COLOR = re.compile(r"^(?:colou?r|rgb|camera)(?=_topics?$)")
-# rclpy takes them without declaring them, or declares them later, or does not know them yet.
+# Parameters of rclpy itself, which it may use undeclared, declare later, or not know in older releases.
 _OF_RCLPY = ("use_sim_time", "start_type_description_service", "qos_overrides")
 
 
 def warn_of_unknown(node: Node) -> None:
-    """Warns of each parameter that the command line or a file gives a node which has none of that name.
+    """Warns of each parameter on the command line or in a file that the node does not have.
 
-    To be called once the node has declared all of its parameters; rclpy ignores the others without a word.
+    Call it after the node has declared all of its parameters. rclpy ignores unknown ones without a warning.
     """
     declared = [name for name in node.get_parameters_by_prefix("") if name.split(".")[0] not in _OF_RCLPY]
     # A file for all nodes ("/**:") holds what only some of them have.
@@ -61,21 +61,21 @@ class ConfigParameters(Generic[ConfigT]):
         on_change: Callable[[ConfigT, ConfigT], None] = lambda old, new: None,
         all_may_change: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Declares them.
+        """Declares the parameters.
 
         Args:
-            node: That has them.
-            config_type: That describes them.
-            check: Called with the values in force and those asked for; raises ValueError to refuse these.
-            on_change: Called likewise once a change is in force.
-            all_may_change: Says whether settings that are not live may change at the moment, too.
+            node: Node that declares the parameters.
+            config_type: Dataclass that describes the parameters.
+            check: Called with the values in force and the requested ones; raises ValueError to refuse these.
+            on_change: Called with the old and the new values once a change is in force.
+            all_may_change: Returns whether settings that are not live may change at the moment, too.
 
         Raises:
-            ValueError: A value on the command line or in a file is wrong; rclpy raises exceptions of its own too.
+            ValueError: A value on the command line or in a file is wrong; rclpy also raises exceptions of its own.
         """
         values = {}
         for setting in parameters(config_type):
-            # Static typing would refuse "threshold: 1", which a person means as 1.0.
+            # Static typing would refuse "threshold: 1", by which a user means 1.0.
             descriptor = ParameterDescriptor(description=setting.description, dynamic_typing=setting.type is float)
             if setting.type is float:
                 descriptor.floating_point_range = [FloatingPointRange(from_value=setting.low, to_value=setting.high)]
@@ -92,7 +92,7 @@ class ConfigParameters(Generic[ConfigT]):
         on_set_parameters(node, self._check, self._apply)
 
     def _changed(self, changes: list[Parameter]) -> ConfigT:
-        # A node also has parameters of rclpy's own, such as use_sim_time.
+        # A node also has parameters of rclpy itself, such as use_sim_time.
         ours = asdict(self.config)
         ours.update({change.name: change.value for change in changes if change.name in ours})
         return type(self.config).from_mapping(ours)
@@ -110,7 +110,7 @@ class ConfigParameters(Generic[ConfigT]):
         return SetParametersResult(successful=True)
 
     def _apply(self, changes: list[Parameter]) -> None:
-        # Services and the thread that loads models change parameters, too.
+        # Services and the thread that loads models also change parameters.
         with self._lock:
             old, new = self.config, self._changed(changes)
             self.config = new

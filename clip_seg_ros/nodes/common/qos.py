@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Qualities of service, one place for all nodes."""
+"""The QoS profiles of all nodes."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ def _profile(
     )
 
 
-# A best-effort subscription hears both reliable and best-effort cameras; only the newest image is of interest.
+# A best-effort subscription connects to reliable and to best-effort cameras; only the newest image is needed.
 IMAGE_INPUT = _profile(ReliabilityPolicy.BEST_EFFORT, 1)
-# Depth is matched to an image by its stamp, so that a few are kept.
+# Depth images are matched with colour images by their stamps, so that a few are kept.
 COMPANION_INPUT = _profile(ReliabilityPolicy.BEST_EFFORT, 5)
-# Commands, their answers and the results.
+# Commands and results.
 RELIABLE = _profile(ReliabilityPolicy.RELIABLE, 10)
-# The answers to commands, for those who come a little later, too: whoever asks for volatile ones still gets the new.
+# Statuses, also for subscribers that join a little later; volatile subscribers get the new ones.
 STATUS = _profile(ReliabilityPolicy.RELIABLE, 10, DurabilityPolicy.TRANSIENT_LOCAL)
-# Calls of services, most of them with an image; ROS's default of ten loses callers who come at once, without a word.
+# Calls of services, most of them with an image; with ROS's default of ten, simultaneous calls get lost silently.
 SERVICE = _profile(ReliabilityPolicy.RELIABLE, 32)
-# Goals of actions are small, and may come by the hundred.
+# Goals of actions are small, and hundreds may arrive at once.
 ACTION = _profile(ReliabilityPolicy.RELIABLE, 1000)
-# What stays true until it is said anew, for those who come later.
+# Messages that hold until the next one, also for subscribers that join later.
 LATCHED = _profile(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.TRANSIENT_LOCAL)
-# As tf2 sends and hears them.
+# The profiles that tf2 uses.
 TRANSFORMS = _profile(ReliabilityPolicy.RELIABLE, 100)
 TRANSFORMS_LATCHED = _profile(ReliabilityPolicy.RELIABLE, 100, DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def camera_output(reliability: str) -> QoSProfile:
-    """The profile of a camera's publishers; ``reliability`` is "best_effort", as of real cameras, or "reliable"."""
+    """Returns the profile of a camera's publishers; ``reliability`` is "best_effort", as usual, or "reliable"."""
     policy = ReliabilityPolicy.RELIABLE if reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
     return _profile(policy, 5)

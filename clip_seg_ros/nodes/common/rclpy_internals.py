@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that this package needs of rclpy beyond its public names in every release, with what is done where it is missing.
+"""Everything of rclpy that this package uses, but that is not public in every release, with a fallback for each.
 
-rclpy 3.3 (Humble) lacks some public names of later releases, and a few things can only be had by private ones, which a
-release may change without a word.
+rclpy 3.3 (Humble) lacks some public names of later releases. A few features are available only through private names,
+which any release may change.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ except ImportError:
     _rclpy = None
 
 HAS_WAIT_SETS = hasattr(_rclpy, "WaitSet") and hasattr(_rclpy, "GuardCondition")
-"""Whether ``SubscriptionWait`` works; without it a node's executor has to serve all of its subscriptions."""
+"""Whether ``SubscriptionWait`` works; otherwise a node's executor must serve all of its subscriptions."""
 
 
 def on_set_parameters(
     node: Node, check: Callable[[list[Parameter]], SetParametersResult], apply: Callable[[list[Parameter]], None]
 ) -> None:
-    """Has parameters checked before they change, and what was accepted applied after they did.
+    """Registers callbacks that check changes of parameters beforehand, and apply the accepted ones afterwards.
 
-    rclpy 3.3 tells of accepted changes only beforehand: there they are applied at the end of the check.
+    rclpy 3.3 has no callback after a change: there the changes are applied at the end of the check.
 
     Args:
         node: Node of the parameters.
@@ -60,11 +60,11 @@ def on_set_parameters(
 
 
 def publisher_count(node: Node, subscription: Subscription) -> int:
-    """How many publishers a subscription is connected to; in rclpy 3.3 how many its topic has.
+    """Returns the number of publishers that a subscription is connected to; in rclpy 3.3 the number on its topic.
 
     Args:
         node: Node of the subscription.
-        subscription: Subscription of interest.
+        subscription: The subscription.
     """
     if hasattr(subscription, "get_publisher_count"):
         return subscription.get_publisher_count()
@@ -72,7 +72,7 @@ def publisher_count(node: Node, subscription: Subscription) -> int:
 
 
 def is_heard(publishers: Iterable[Publisher]) -> bool:
-    """Whether anybody listens to any of them; nobody does to one that another thread has destroyed."""
+    """Returns whether any publisher has a subscriber; one that another thread has destroyed counts as none."""
     try:
         return any(publisher.get_subscription_count() > 0 for publisher in publishers)
     except InvalidHandle:
@@ -80,21 +80,21 @@ def is_heard(publishers: Iterable[Publisher]) -> bool:
 
 
 def given_parameters(node: Node) -> tuple[str, ...]:
-    """Lists the parameters that the command line and files give a node, declared or not, sorted.
+    """Returns the sorted names of the parameters that a node gets on the command line and in files, declared or not.
 
-    The list is empty where rclpy keeps them elsewhere.
+    The list is empty if rclpy keeps them elsewhere.
     """
     return tuple(sorted(getattr(node, "_parameter_overrides", ())))
 
 
 def guard_transitions(node: LifecycleNode, refused: Callable[[RuntimeError], None]) -> None:
-    """Answers a request for a transition that the present state does not have with "no success".
+    """Refuses a request for a transition that the present state does not have.
 
-    Left to rclpy such a request ends the process. Where rclpy calls the service by other names, it is left to rclpy.
+    Without this, such a request ends the process in rclpy. If rclpy names its service differently, nothing is changed.
 
     Args:
-        node: Node whose state is changed.
-        refused: Called with what rclpy says of the request.
+        node: Lifecycle node whose transitions are guarded.
+        refused: Called with the exception that rclpy raised for the request.
     """
     service = getattr(node, "_service_change_state", None)
     change_state = getattr(service, "callback", None)
@@ -113,18 +113,18 @@ def guard_transitions(node: LifecycleNode, refused: Callable[[RuntimeError], Non
 
 
 def has_begun(task: Task) -> bool:
-    """Whether a thread has begun or ended a task; true where rclpy does not tell, so that nobody waits for it."""
+    """Returns whether a task has begun or ended; true if rclpy does not say, so that nobody waits for it."""
     executing = getattr(task, "executing", None)
     return executing is None or executing() or task.done()
 
 
 class SubscriptionWait:
-    """Waits for the messages of some subscriptions, apart from all else that their node waits for.
+    """Waits for the messages of some subscriptions, separately from everything else that their node waits for.
 
-    Only where ``HAS_WAIT_SETS``.
+    It works only with ``HAS_WAIT_SETS``.
 
     Args:
-        subscriptions: At least one; they must not be destroyed before the last wait is over.
+        subscriptions: At least one subscription; none may be destroyed before the last wait is over.
         context: Context of their node.
     """
 
@@ -138,14 +138,14 @@ class SubscriptionWait:
         self._wake.trigger_guard_condition()
 
     def ready(self, longest_ns: int) -> list[Subscription]:
-        """Waits for messages, nanoseconds at most; returns the subscriptions that have one.
+        """Waits for messages for at most ``longest_ns`` nanoseconds; returns the subscriptions that have one.
 
         Raises:
-            RuntimeError: A subscription was destroyed, or rclpy was shut down; rclpy's errors are of this type.
+            RuntimeError: A subscription was destroyed, or rclpy was shut down.
         """
         self._wait_set.clear_entities()
         self._wait_set.add_guard_condition(self._wake)
-        # Held, so that one that is destroyed meanwhile lives until the wait is over.
+        # The handles are held, so that a subscription that is destroyed meanwhile lives until the wait is over.
         with ExitStack() as held:
             for subscription in self._subscriptions:
                 held.enter_context(subscription.handle)
@@ -156,7 +156,7 @@ class SubscriptionWait:
 
 
 def take(subscription: Subscription) -> Any | None:
-    """Takes the oldest message that waits in a subscription, or its bytes where it is raw; ``None`` where none does."""
+    """Takes the oldest waiting message of a subscription, or its bytes if it is raw; ``None`` if there is none."""
     with subscription.handle:
         taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
     _forgetter()()
@@ -165,11 +165,11 @@ def take(subscription: Subscription) -> Any | None:
 
 @lru_cache(maxsize=1)
 def _forgetter() -> Callable[[], None]:
-    """What forgets the error that a broken message left in this thread, whether or not a good one was taken behind it.
+    """Returns a function that resets the error state that a broken message leaves in a thread.
 
-    rclpy leaves it there, and then the next broken message has rcutils write a dozen lines about the first.
+    rclpy does not reset it, so that rcutils would write a dozen lines about it at the next broken message.
     """
-    # Loaded already, as a part of rclpy; where it goes by another name, the lines remain.
+    # The library is already loaded as a part of rclpy. If it has another name, these lines are written.
     try:
         return ctypes.CDLL("librcutils.so").rcutils_reset_error
     except (OSError, AttributeError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The answers to commands: one at once, one when its outcome is known."""
+"""The statuses of commands: one status follows at once, and one when the outcome is known."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.common.qos import STATUS
 
 MAX_ECHO = 200
-"""Characters of a command that its status repeats."""
+"""The number of characters of a command that its status repeats."""
 
 
 class StatusTopic:
-    """Publishes and logs every ``CommandStatus`` of a node, and counts its commands, closed and open again or not."""
+    """Publishes and logs every ``CommandStatus`` of a node, and counts its commands, also after it was reopened."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._count = 0
 
     def open(self) -> None:
-        """Offers the topic."""
+        """Creates the publisher."""
         self._publisher = self._node.create_publisher(CommandStatus, "status", STATUS)
 
     def close(self) -> None:
-        """Takes the topic away."""
+        """Destroys the publisher."""
         self._node.destroy_publisher(self._publisher)
 
     def next_id(self) -> int:
-        """Counts a command that has just come."""
+        """Counts a command that has just arrived, and returns its id."""
         self._count += 1
         return self._count
 
     def accept(self, command_id: int, text: str, note: str, prompts: Sequence[str] = ()) -> None:
-        """Says that a command was understood and is being done."""
+        """Publishes that a command was understood and is being carried out."""
         self._say(command_id, text, CommandStatus.ACCEPTED, note, prompts)
 
     def reject(self, command_id: int, text: str, note: str) -> None:
-        """Says why a command was not understood or cannot be done."""
+        """Publishes why a command was not understood or cannot be carried out."""
         self._say(command_id, text, CommandStatus.REJECTED, note)
 
     def done(self, command_id: int, text: str, note: str) -> None:
-        """Says that what took its time is done."""
+        """Publishes that a command which took some time is done."""
         self._say(command_id, text, CommandStatus.DONE, note)
 
     def fail(self, command_id: int, text: str, note: str) -> None:
-        """Says why what took its time came to nothing."""
+        """Publishes why a command which took some time failed."""
         self._say(command_id, text, CommandStatus.FAILED, note)
 
     def outcome(
         self, command_id: int, text: str, header: Header, note: str, prompts: Sequence[str], found: Sequence[str]
     ) -> None:
-        """Says what an image with this header held of the prompts."""
+        """Publishes which prompts were found in the image with this header."""
         state = CommandStatus.FOUND if found else CommandStatus.NOT_FOUND
         self._say(command_id, text, state, note, prompts, found, header)
 

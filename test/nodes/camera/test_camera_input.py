@@ -136,7 +136,7 @@ def test_a_message_that_is_too_large_is_told_and_not_kept(silent: Listener, monk
     before = silent.jobs[-1].depth
     assert silent.faults.standing() == []
     silent.hear(what, 1001)
-    told = {"color": "image: ", "depth": "depth: "}[what] + "a message of 1,001 bytes is too large, 1,000 are taken"
+    told = {"color": "image: ", "depth": "depth: "}[what] + "a message of 1,001 bytes is too large, the limit is 1,000"
     assert [fault.startswith(told) for fault in silent.faults.standing()] == [True]
     assert len(silent.jobs) == 1
     assert silent.jobs[-1].depth is before
