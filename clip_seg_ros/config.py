@@ -1,138 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings as frozen dataclasses: each name, type, default, description and range in one place, checked when made.
+"""The settings of the nodes, which are their ROS parameters: ``parameters(ReferringConfig)`` lists them.
 
-A node declares its ROS parameters from ``parameters(ReferringConfig)`` and reads them back with ``from_mapping``.
+This is the only place where a parameter is described. ``make params`` writes the comments of ``config/*.yaml`` and the
+tables of ``docs/nodes.md`` from here, and the launch files describe their arguments with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-ConfigT = TypeVar("ConfigT", bound="Config")
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """All that a ROS parameter or a table in the documentation needs to know of one setting."""
-
-    name: str
-    type: type
-    """``str``, ``float``, ``int``, ``bool``, or ``tuple`` for a list of texts."""
-    default: str | float | int | bool | tuple[str, ...]
-    description: str
-    low: float | None
-    """Smallest value allowed, itself included; ``None`` where there is no range."""
-    high: float | None
-    """Largest value allowed, itself included; ``None`` where there is no range."""
-    live: bool
-    """True where the value may change while the node runs."""
-
-
-def _text(
-    default: str, description: str, *, required: bool = False, live: bool = False, choices: tuple[str, ...] = ()
-) -> Any:
-    """A text setting; ``required`` refuses the empty text, ``choices`` all others."""
-    metadata = {"description": description, "required": required, "live": live, "choices": choices}
-    return field(default=default, metadata=metadata)
-
-
-def _texts(description: str, *, blanks: bool = False, live: bool = False) -> Any:
-    """A list of texts that is empty by default; an empty text in it counts for nothing, unless ``blanks`` keeps it."""
-    return field(default=(), metadata={"description": description, "live": live, "blanks": blanks})
-
-
-def _switch(default: bool, description: str, *, live: bool = True) -> Any:
-    return field(default=default, metadata={"description": description, "live": live})
-
-
-OWN = -1.0
-"""Stands for the value that the model brings, where a setting has one."""
-
-
-def _number(default: float, low: float, high: float, description: str, *, own: bool = False) -> Any:
-    """A number from ``low`` to ``high``, both allowed, that may change while the node runs; whole where they are.
-
-    With ``own``, ``OWN`` below that range is allowed too.
-    """
-    metadata = {"description": description, "low": low, "high": high, "live": True, "own": own}
-    return field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True)
-class Config:
-    """What all settings share: checks on construction, and construction from a mapping."""
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            _check(item, getattr(self, item.name))
-
-    @classmethod
-    def from_mapping(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
-        """Builds from names and values, as YAML or ROS parameters give them; what is not named keeps its default.
-
-        Raises:
-            ValueError: A name is unknown, or a value has the wrong type or lies out of range.
-        """
-        known = {item.name: item for item in fields(cls)}
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ValueError(f"unknown settings: {', '.join(unknown)}; the known ones are {', '.join(sorted(known))}")
-        return cls(**{name: _widened(value, known[name]) for name, value in values.items()})
-
-
-def parameters(config: type[Config]) -> tuple[Parameter, ...]:
-    """Returns every setting of ``config`` in the order of its definition."""
-    return tuple(
-        Parameter(
-            name=item.name,
-            type=type(item.default),
-            default=item.default,
-            description=item.metadata["description"],
-            low=OWN if item.metadata.get("own") else item.metadata.get("low"),
-            high=item.metadata.get("high"),
-            live=item.metadata["live"],
-        )
-        for item in fields(config)
-    )
-
-
-def _widened(value: Any, item: Field) -> Any:
-    """Makes a number of an integer where one belongs, as YAML reads "threshold: 1", and a tuple of a list.
-
-    ROS knows no type of an empty list, so that a list of one empty text stands for it.
-    """
-    if type(value) is int and type(item.default) is float:
-        return float(value)
-    if type(item.default) is tuple and isinstance(value, (list, tuple)):
-        if item.metadata["blanks"] and len(value) > 1:
-            return tuple(value)
-        return tuple(text for text in value if text != "")
-    return value
-
-
-def _check(item: Field, value: Any) -> None:
-    expected, metadata = type(item.default), item.metadata
-    if type(value) is not expected:
-        raise ValueError(f"{item.name} must be a {_TYPE_NAMES.get(expected, expected.__name__)}, got {value!r}")
-    if expected in (float, int):
-        low, high = metadata["low"], metadata["high"]
-        own = metadata["own"]
-        if not low <= value <= high and not (own and value == OWN):  # also refuses NaN
-            or_own = f", or be {OWN:g} for the model's own" if own else ""
-            raise ValueError(f"{item.name} must lie in {low:g}..{high:g}{or_own}, got {value!r}")
-    elif expected is tuple:
-        if not all(isinstance(text, str) for text in value):
-            raise ValueError(f"{item.name} must be a list of texts, got {value!r}")
-    elif expected is str:
-        if metadata["required"] and not value.strip():
-            raise ValueError(f"{item.name} must not be empty")
-        if metadata["choices"] and value not in metadata["choices"]:
-            raise ValueError(f"{item.name} must be {' or '.join(metadata['choices'])}, got {value!r}")
-
-
-_TYPE_NAMES = {tuple: "list of texts", int: "whole number"}
+from clip_seg_ros.settings import OWN, Config, number, switch, text, texts
 
 
 @dataclass(frozen=True)
@@ -146,36 +24,68 @@ class CameraTopics:
     camera_info: str = ""
 
 
+_SMALLEST_OBJECT = "The smallest object that is reported, as a share of the image's pixels."
+
+
+def _model(default: str, what: str) -> Any:
+    way = "by its name or by the path of a weight file. While a new one is loaded, the old one goes on."
+    return text(default, f"{what}, {way}", required=True, live=True)
+
+
 @dataclass(frozen=True)
 class SegmentationConfig(Config):
     """Settings that both nodes have."""
 
-    model: str = _text(
-        "clipseg-pocket",
-        "Name of the model that segments; a new one is loaded beside the old.",
+    model: str = _model("clipseg-pocket", "The model that segments")
+    device: str = text(
+        "auto",
+        "The device on which the model runs: auto, cpu, cuda or cuda:N. With auto it is CUDA where there is any, and "
+        "the CPU elsewhere.",
         required=True,
-        live=True,
     )
-    device: str = _text("auto", "Where the model runs: auto (CUDA if there is any), cpu, cuda, cuda:N.", required=True)
-    precision: str = _text(
-        "float32", "What the model computes in; the halves are for GPUs.", choices=("float32", "bfloat16", "float16")
+    precision: str = text(
+        "float32",
+        "The type of the numbers that the model computes with. The halves, bfloat16 and float16, are for GPUs.",
+        choices=("float32", "bfloat16", "float16"),
     )
-    weights_dir: str = _text("", "Folder of the weight files; empty for the ones shipped with the package.")
-    allow_model_paths: bool = _switch(
-        False, "Whether the parameter model may change to a weight file outside the folders of weights.", live=False
+    weights_dir: str = text(
+        "",
+        "The folder of the weight files. If it is empty, the weights that came with the package and those that were "
+        "downloaded or converted are used.",
     )
-    image_topic: str = _text("/camera/color/image_raw", "Colour image to segment.", required=True)
-    image_topics: tuple[str, ...] = _texts("Colour images of several cameras, instead of image_topic.")
-    camera_names: tuple[str, ...] = _texts(
-        "Names of the cameras of image_topics, for their outputs; by default from the topics."
+    allow_model_paths: bool = switch(
+        False,
+        "Whether the parameter model may change to any weight file of this machine. If false, it may change only to "
+        "files in the folders of weights.",
+        live=False,
     )
-    image_transport: str = _text(
-        "raw", "How images are sent: raw, or compressed on TOPIC/compressed.", choices=("raw", "compressed")
+    image_topic: str = text(
+        "/camera/color/image_raw", "The colour images to segment, sensor_msgs/Image.", required=True
     )
-    command_topic: str = _text("command", "Text commands, std_msgs/String.", required=True)
-    initial_command: str = _text("", 'Command to start with, for example "segment the red cup"; empty for none.')
-    max_rate_hz: float = _number(0.0, 0.0, 1000.0, "Most images a second of each camera that are answered; 0 for all.")
-    autostart: bool = _switch(True, "Configure and activate at once, without a lifecycle manager.", live=False)
+    image_topics: tuple[str, ...] = texts(
+        "The colour images of several cameras, such as /left/image_raw and /right/image_raw. They replace image_topic."
+    )
+    camera_names: tuple[str, ...] = texts(
+        "The names of the cameras of image_topics, with which their outputs begin. If the list is empty, each name is "
+        "the first part of the topic, such as left of /left/image_raw."
+    )
+    image_transport: str = text(
+        "raw",
+        "How the images are sent. If it is compressed, they are read from TOPIC/compressed.",
+        choices=("raw", "compressed"),
+    )
+    command_topic: str = text("command", "The text commands, std_msgs/String.", required=True)
+    initial_command: str = text(
+        "", 'The command to start with, such as "segment the red cup". If it is empty, there is none.'
+    )
+    max_rate_hz: float = number(
+        0.0, 0.0, 1000.0, "The most images a second that are answered of each camera. With 0, all of them are."
+    )
+    autostart: bool = switch(
+        True,
+        "Whether the node configures and activates itself at once. If false, it waits for a lifecycle manager.",
+        live=False,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -211,47 +121,72 @@ def _camera_name(topic: str) -> str:
 class ReferringConfig(SegmentationConfig):
     """Settings of the ``referring`` node: one mask a phrase."""
 
-    threshold: float = _number(
+    model: str = _model("clipseg-pocket", "The model that segments what commands name")
+    threshold: float = number(
         OWN,
         0.0,
         1.0,
-        "A pixel belongs to a phrase when its probability is greater than this, 0..1; -1 for the model's own value.",
+        "A pixel belongs to a phrase when its probability is greater than this. -1 stands for the threshold that the "
+        "model brings.",
         own=True,
     )
-    min_area_fraction: float = _number(0.002, 0.0, 1.0, "Smallest object, as a share of the image's pixels.")
-    depth_topic: str = _text(
-        "/camera/depth/image_raw", "Depth image aligned with the colour image; empty to do without positions."
+    min_area_fraction: float = number(0.002, 0.0, 1.0, _SMALLEST_OBJECT)
+    depth_topic: str = text(
+        "/camera/depth/image_raw",
+        "The depth images, aligned with the colour images, sensor_msgs/Image. If it is empty, objects have no "
+        "positions.",
     )
-    depth_topics: tuple[str, ...] = _texts(
-        "Depth images of the cameras of image_topics, in the same order; an empty one for a camera without.",
+    depth_topics: tuple[str, ...] = texts(
+        "The depth images of the cameras of image_topics, in the same order. An empty text stands for a camera "
+        "without depth.",
         blanks=True,
     )
-    camera_info_topic: str = _text(
-        "/camera/color/camera_info", "Intrinsics of the colour camera; empty to do without positions."
+    camera_info_topic: str = text(
+        "/camera/color/camera_info",
+        "The intrinsics of the colour camera, sensor_msgs/CameraInfo. If it is empty, objects have no positions.",
     )
-    camera_info_topics: tuple[str, ...] = _texts(
-        "Intrinsics of the cameras of image_topics, in the same order; an empty one for a camera without.",
+    camera_info_topics: tuple[str, ...] = texts(
+        "The intrinsics of the cameras of image_topics, in the same order. An empty text stands for a camera without "
+        "intrinsics.",
         blanks=True,
     )
-    rectified: bool = _switch(
-        False, "The images are rectified already: camera_info's P describes them, without distortion, and not K and D."
+    rectified: bool = switch(
+        False,
+        "Whether the images are rectified already, as image_rect is. If true, P of the camera_info describes them, "
+        "without distortion, and if false, K and D do.",
     )
-    depth_tolerance_s: float = _number(
-        0.02, 0.0, 10.0, "Largest difference in seconds between the stamps of a colour image and its depth."
+    depth_tolerance_s: float = number(
+        0.02, 0.0, 10.0, "The largest difference in seconds between the stamps of a colour image and its depth image."
     )
-    target_frame: str = _text("", "Frame of the positions, by tf2; empty for the camera's optical frame.")
-    max_points: int = _number(20000, 1, 1000000, "Most points of one object in the point cloud.")
-    smoothing: float = _number(
-        0.9, 0.0, 0.99, "How much of the past a mask keeps where the picture is still; 0 = none."
+    target_frame: str = text(
+        "", "The frame of the positions, by tf2. If it is empty, they are in the optical frame of the camera."
     )
-    hysteresis: float = _number(
-        0.05, 0.0, 0.5, "A pixel enters a mask this much above the threshold and leaves it this much below."
+    max_points: int = number(20000, 1, 1000000, "The most points that one object has in the point cloud.")
+    smoothing: float = number(
+        0.9,
+        0.0,
+        0.99,
+        "How much of the past a mask keeps where the image stands still. With 0, each image is answered by itself, "
+        "without hysteresis.",
     )
-    track_age_s: float = _number(
-        2.0, 0.0, 60.0, "An object out of sight keeps its id for so long; 0 = ids count an image's objects."
+    hysteresis: float = number(
+        0.05,
+        0.0,
+        0.5,
+        "A pixel enters a mask when its probability is this much above the threshold, and leaves it when it is this "
+        "much below.",
     )
-    things: tuple[str, ...] = _texts(
-        "What \"what do you see?\" asks about, or a class list's name; empty for the model's own words.", live=True
+    track_age_s: float = number(
+        2.0,
+        0.0,
+        60.0,
+        "How many seconds an object keeps its id while it is out of sight. With 0, ids only count the objects of each "
+        "image.",
+    )
+    things: tuple[str, ...] = texts(
+        'The names that the command "what do you see?" asks about, or the name of one class list. If the list is '
+        "empty, they are the model's own words.",
+        live=True,
     )
 
     @property
@@ -277,15 +212,44 @@ class ReferringConfig(SegmentationConfig):
 class SemanticConfig(SegmentationConfig):
     """Settings of the ``semantic`` node: one class a pixel."""
 
-    model: str = _text(
-        "denseclip-pocket",
-        "Name of the model that segments; a new one is loaded beside the old.",
-        required=True,
-        live=True,
+    model: str = _model("denseclip-pocket", "The model that gives every pixel a class")
+    initial_command: str = text(
+        "", 'The command to start with, such as "classes: cup, table, floor". If it is empty, there is none.'
     )
-    classes: tuple[str, ...] = _texts("Classes to tell apart; empty for the model's own or those of class_list.")
-    class_list: str = _text("", "A shipped list of classes, such as ade20k, for models without a list of their own.")
-    min_confidence: float = _number(
+    classes: tuple[str, ...] = texts(
+        "The classes to tell apart. If the list is empty, they are those of class_list, or else the model's own."
+    )
+    class_list: str = text(
+        "",
+        "The name of a list of classes that comes with the package: ade20k, cityscapes19, coco_stuff171, "
+        "pascal_context59 or voc20. It counts where classes is empty.",
+    )
+    min_confidence: float = number(
         0.0, 0.0, 1.0, "A pixel stays unlabelled (255) where no class is as probable as this."
     )
-    min_area_fraction: float = _number(0.002, 0.0, 1.0, "Smallest object, as a share of the image's pixels.")
+    min_area_fraction: float = number(0.002, 0.0, 1.0, _SMALLEST_OBJECT)
+
+
+@dataclass(frozen=True)
+class SimCameraConfig(Config):
+    """Settings of the ``sim_camera`` node: a rendered table seen by a depth camera."""
+
+    seed: int = number(0, 0, 2**31 - 1, "The number of the scene to draw.")
+    required: tuple[str, ...] = texts('The objects that must be in the scene, such as "red cup" or "box".', live=True)
+    forbidden: tuple[str, ...] = texts(
+        'The objects that must not be in the scene, such as "red cup" or "white".', live=True
+    )
+    rate_hz: float = number(10.0, 0.1, 120.0, "How many images a second are published.", live=False)
+    width: int = number(640, 16, 4096, "The width of the images in pixels.", live=False)
+    height: int = number(480, 16, 4096, "The height of the images in pixels.", live=False)
+    depth_encoding: str = text(
+        "32FC1",
+        "The encoding of the depth images. 32FC1 is in metres, 16UC1 in millimetres.",
+        choices=("32FC1", "16UC1"),
+    )
+    reliability: str = text(
+        "best_effort",
+        "The reliability of the camera's topics. Real cameras publish with best_effort.",
+        choices=("best_effort", "reliable"),
+    )
+    motion: str = text("none", "The motion of the camera. With orbit it circles the table.", choices=("none", "orbit"))

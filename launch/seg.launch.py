@@ -18,11 +18,12 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
-from clip_seg_ros.config import CameraTopics, ReferringConfig, SemanticConfig, parameters
+from clip_seg_ros.config import CameraTopics, ReferringConfig, SemanticConfig
 from clip_seg_ros.dds import variables_for_images
 from clip_seg_ros.parameter_file import parameters_of, sections
 from clip_seg_ros.resources import config_dir
 from clip_seg_ros.rviz_layout import Shown, layout
+from clip_seg_ros.settings import parameters
 
 FROM_FILE = "<params_file>"
 """Default of the arguments below: the parameter keeps the value that the parameter file gives it."""

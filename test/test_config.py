@@ -4,7 +4,8 @@ from dataclasses import FrozenInstanceError, asdict, fields
 
 import pytest
 
-from clip_seg_ros.config import CameraTopics, ReferringConfig, SemanticConfig, parameters
+from clip_seg_ros.config import CameraTopics, ReferringConfig, SemanticConfig
+from clip_seg_ros.settings import parameters
 
 
 def test_defaults_are_valid():
@@ -111,7 +112,7 @@ def test_some_cameras_may_have_no_depth(depth):
         ),
         ({"image_topics": "/a/x"}, "image_topics must be a list of texts, got '/a/x'"),
         ({"image_topics": [1]}, r"image_topics must be a list of texts, got \(1,\)"),
-        ({"precision": "double"}, "precision must be float32 or bfloat16 or float16, got 'double'"),
+        ({"precision": "double"}, "precision must be float32, bfloat16 or float16, got 'double'"),
         ({"autostart": 1}, "autostart must be a bool, got 1"),
         ({"max_points": 2.5}, "max_points must be a whole number, got 2.5"),
         ({"max_points": 0}, r"max_points must lie in 1\.\."),

@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "clip_seg_ros"
 # What each part may import, itself included. A part is a folder or a top-level module of the package.
 CORE = {
     "types",
+    "settings",
     "config",
     "commands",
     "resources",
@@ -35,6 +36,7 @@ TRAINING = EVALUATION | {"training"}
 ALLOWED = {
     "types": set(),
     "api": PIPELINE,
+    "settings": set(),
     "config": CORE,
     "commands": CORE,
     "resources": CORE,

@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from clip_seg_ros import dds
-from clip_seg_ros.config import ReferringConfig, SemanticConfig, parameters
+from clip_seg_ros.config import ReferringConfig, SemanticConfig
 from clip_seg_ros.resources import config_dir
+from clip_seg_ros.settings import parameters
 
 CLONE = Path(__file__).parents[1]
 HAS_LAUNCH = all(importlib.util.find_spec(name) for name in ("launch_ros", "osrf_pycommon"))

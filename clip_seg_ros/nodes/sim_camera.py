@@ -9,21 +9,19 @@ if __name__ == "__main__":  # before what takes long to import
     early_signals.end_quietly()
 
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from rcl_interfaces.msg import IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
 
+from clip_seg_ros.config import SimCameraConfig
 from clip_seg_ros.msg import SegmentedObjectArray
 from clip_seg_ros.nodes.camera.conversions import fill_image, metres_to_millimetres
-from clip_seg_ros.nodes.common.parameters import warn_of_unknown
+from clip_seg_ros.nodes.common.parameters import ConfigParameters
 from clip_seg_ros.nodes.common.qos import RELIABLE, camera_output
-from clip_seg_ros.nodes.common.rclpy_internals import on_set_parameters
 from clip_seg_ros.nodes.life.process import run_node
 from clip_seg_ros.nodes.outputs.topics import objects_message
 from clip_seg_ros.pipeline.space.localization import locate
@@ -35,13 +33,6 @@ from clip_seg_ros.types import CameraIntrinsics, ObjectRegion, vector3
 FRAME_ID = "camera_color_optical_frame"
 ORBIT_PERIOD_S = 30.0
 
-# name -> (description, values; the first is the default)
-_CHOICES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "depth_encoding": ("Depth in metres (32FC1) or in millimetres (16UC1).", ("32FC1", "16UC1")),
-    "reliability": ("Of the camera topics; real cameras publish with best effort.", ("best_effort", "reliable")),
-    "motion": ("Whether the camera stands still or circles the table.", ("none", "orbit")),
-}
-
 
 class SimCameraNode(Node):
     """Publishes a rendered tabletop like a depth camera would, at ``rate_hz``.
@@ -52,14 +43,14 @@ class SimCameraNode(Node):
 
     def __init__(self) -> None:
         super().__init__("sim_camera")
-        value = self._declare()
-        self._depth_encoding = value["depth_encoding"]
-        self._orbits = value["motion"] == "orbit"
-        self._scene = _scene_of(value["seed"], value["required"], value["forbidden"])
-        self._renderer = SceneRenderer(value["width"], value["height"])
+        config = ConfigParameters(self, SimCameraConfig, self._check_scene, self._change_scene).config
+        self._depth_encoding = config.depth_encoding
+        self._orbits = config.motion == "orbit"
+        self._scene = _scene_of(config)
+        self._renderer = SceneRenderer(config.width, config.height)
         self._messages: ViewMessages | None = None
         self._started_ns = self.get_clock().now().nanoseconds
-        qos = camera_output(value["reliability"])
+        qos = camera_output(config.reliability)
         self._color = self.create_publisher(Image, "camera/color/image_raw", qos)
         self._info = self.create_publisher(CameraInfo, "camera/color/camera_info", qos)
         self._depth = self.create_publisher(Image, "camera/depth/image_raw", qos)
@@ -67,8 +58,7 @@ class SimCameraNode(Node):
         self._depth_info = self.create_publisher(CameraInfo, "camera/depth/camera_info", qos)
         self._true_labels = self.create_publisher(Image, "camera/ground_truth/labels", RELIABLE)
         self._true_objects = self.create_publisher(SegmentedObjectArray, "camera/ground_truth/objects", RELIABLE)
-        on_set_parameters(self, self._check_scene, self._change_scene)
-        self.timer = self.create_timer(1.0 / value["rate_hz"], self._tick)
+        self.timer = self.create_timer(1.0 / config.rate_hz, self._tick)
         names = ", ".join(item.name for item in self._scene.objects)
         self.get_logger().info(f"scene of seed {self._scene.seed}: {names}")
 
@@ -76,48 +66,13 @@ class SimCameraNode(Node):
         self._renderer.close()
         super().destroy_node()
 
-    def _declare(self) -> dict[str, Any]:
-        """Declares all parameters and returns their values; raises ``ValueError`` for a wrong one."""
-        value = {}
+    def _check_scene(self, old: SimCameraConfig, new: SimCameraConfig) -> None:
+        """Raises ValueError where the simulated world has no such scene."""
+        _scene_of(new)
 
-        def declare(name: str, default: object, description: str, *, live: bool = False, **more: object) -> None:
-            descriptor = ParameterDescriptor(description=description, read_only=not live, **more)
-            value[name] = self.declare_parameter(name, default, descriptor).value
-
-        sizes = [IntegerRange(from_value=16, to_value=4096)]
-        seeds = [IntegerRange(from_value=0, to_value=2**31 - 1)]
-        declare("seed", 0, "Which scene to draw.", live=True, integer_range=seeds)
-        # rclpy takes an empty list for bytes, so that "no names" is the empty name.
-        declare("required", [""], 'Objects that must be there, e.g. ["red cup", "box"].', live=True)
-        declare("forbidden", [""], 'Objects that must not be there, e.g. ["red cup", "white"].', live=True)
-        declare("width", 640, "Width of the images in pixels.", integer_range=sizes)
-        declare("height", 480, "Height of the images in pixels.", integer_range=sizes)
-        # Static typing would refuse "rate_hz: 5", which a person means as 5.0.
-        declare("rate_hz", 10.0, "Images a second, 0.1 to 120.", dynamic_typing=True)
-        if type(value["rate_hz"]) not in (int, float) or not 0.1 <= value["rate_hz"] <= 120:
-            raise ValueError(f"rate_hz must be a number from 0.1 to 120; got {value['rate_hz']!r}")
-        for name, (description, choices) in _CHOICES.items():
-            declare(name, choices[0], description, additional_constraints=f"one of {', '.join(choices)}")
-            if value[name] not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value[name]!r}")
-        warn_of_unknown(self)
-        return value
-
-    def _check_scene(self, changes: list[Parameter]) -> SetParametersResult:
-        try:
-            self._scene_after(changes)
-        except ValueError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        return SetParametersResult(successful=True)
-
-    def _change_scene(self, changes: list[Parameter]) -> None:
-        self._scene = self._scene_after(changes)
+    def _change_scene(self, old: SimCameraConfig, new: SimCameraConfig) -> None:
+        self._scene = _scene_of(new)
         self._messages = None
-
-    def _scene_after(self, changes: list[Parameter]) -> Scene:
-        value = {name: self.get_parameter(name).value for name in ("seed", "required", "forbidden")}
-        value.update({change.name: change.value for change in changes if change.name in value})
-        return _scene_of(value["seed"], value["required"], value["forbidden"])
 
     def messages_at(self, turns: float) -> ViewMessages:
         """Draws the scene from its camera, carried so many times around the table."""
@@ -182,14 +137,13 @@ def true_regions(view: RenderedView) -> list[ObjectRegion]:
     return regions
 
 
-def _scene_of(seed: int, required: list[str] | None, forbidden: list[str] | None) -> Scene:
-    # rclpy reads an empty list in a file as a parameter without a value.
-    return sample_scene(seed, required=_pairs(required), forbidden=_pairs(forbidden))
+def _scene_of(config: SimCameraConfig) -> Scene:
+    return sample_scene(config.seed, required=_pairs(config.required), forbidden=_pairs(config.forbidden))
 
 
-def _pairs(names: list[str] | None) -> list[tuple[str | None, str | None]]:
+def _pairs(names: Iterable[str]) -> list[tuple[str | None, str | None]]:
     pairs = []
-    for name in filter(None, names or ()):
+    for name in names:
         pair = pair_of(name)
         if pair is None:
             raise ValueError(f"the simulated world has no {name!r}; name a colour and a kind, e.g. 'red cup'")

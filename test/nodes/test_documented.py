@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from clip_seg_ros import resources
-from clip_seg_ros.config import ReferringConfig, SemanticConfig, parameters
+from clip_seg_ros.config import ReferringConfig, SemanticConfig
 from clip_seg_ros.nodes.outputs import detections
+from clip_seg_ros.settings import parameters
 from ros_harness import NodeProcess, Watcher, wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "nodes.md"

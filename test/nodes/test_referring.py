@@ -14,10 +14,11 @@ from sensor_msgs.msg import CameraInfo, Image
 from visualization_msgs.msg import Marker
 
 from clip_seg_ros import resources
-from clip_seg_ros.config import ReferringConfig, parameters
+from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.camera.conversions import fill_image, metres_to_millimetres
 from clip_seg_ros.pipeline.space.localization import locate, measure
+from clip_seg_ros.settings import parameters
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
 from clip_seg_ros.types import CameraFrame, ObjectRegion

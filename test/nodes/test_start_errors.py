@@ -75,7 +75,7 @@ def test_one_clear_line_and_an_exit_code(failed_starts, name):
     ("parameter", "words"),
     [
         ("required:=[giraffe]", ["giraffe", "red cup"]),
-        ("motion:=fly", ["motion", "none, orbit"]),
+        ("motion:=fly", ["motion", "none or orbit"]),
         ("seed:=-1", ["seed", "-1"]),
         ("rate_hz:=0", ["rate_hz", "0.1"]),
     ],

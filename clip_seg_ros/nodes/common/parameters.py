@@ -14,8 +14,9 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from clip_seg_ros.config import Config, ReferringConfig, SemanticConfig, parameters
+from clip_seg_ros.config import ReferringConfig, SemanticConfig
 from clip_seg_ros.nodes.common.rclpy_internals import given_parameters, on_set_parameters
+from clip_seg_ros.settings import OWN, Config, parameters
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -49,7 +50,7 @@ def warn_of_unknown(node: Node) -> None:
 class ConfigParameters(Generic[ConfigT]):
     """Declares every setting of a ``Config`` on a node and keeps the values that are in force.
 
-    Settings that are not live change only while the node is not configured. A wrong value is refused with the reason
+    Settings that are not live change only while ``all_may_change`` says so. A wrong value is refused with the reason
     that the configuration gives, and nothing of that request is applied.
     """
 
@@ -59,7 +60,7 @@ class ConfigParameters(Generic[ConfigT]):
         config_type: type[ConfigT],
         check: Callable[[ConfigT, ConfigT], None] = lambda old, new: None,
         on_change: Callable[[ConfigT, ConfigT], None] = lambda old, new: None,
-        all_may_change: Callable[[], bool] = lambda: False,
+        all_may_change: Callable[[], bool] | None = None,
     ) -> None:
         """Declares the parameters.
 
@@ -68,7 +69,8 @@ class ConfigParameters(Generic[ConfigT]):
             config_type: Dataclass that describes the parameters.
             check: Called with the values in force and the requested ones; raises ValueError to refuse these.
             on_change: Called with the old and the new values once a change is in force.
-            all_may_change: Returns whether settings that are not live may change at the moment, too.
+            all_may_change: Returns whether settings that are not live may change at the moment, too, as they may before
+                a lifecycle node is configured. By default they are read-only.
 
         Raises:
             ValueError: A value on the command line or in a file is wrong; rclpy also raises exceptions of its own.
@@ -76,7 +78,13 @@ class ConfigParameters(Generic[ConfigT]):
         values = {}
         for setting in parameters(config_type):
             # Static typing would refuse "threshold: 1", by which a user means 1.0.
-            descriptor = ParameterDescriptor(description=setting.description, dynamic_typing=setting.type is float)
+            descriptor = ParameterDescriptor(
+                description=setting.description,
+                # The ranges below say it of the other numbers.
+                additional_constraints=setting.allowed if setting.low in (None, OWN) else "",
+                read_only=all_may_change is None and not setting.live,
+                dynamic_typing=setting.type is float,
+            )
             if setting.type is float:
                 descriptor.floating_point_range = [FloatingPointRange(from_value=setting.low, to_value=setting.high)]
             elif setting.type is int:
@@ -101,7 +109,7 @@ class ConfigParameters(Generic[ConfigT]):
         try:
             new = self._changed(changes)
             fixed = [name for name in self._fixed if getattr(new, name) != getattr(self.config, name)]
-            if fixed and not self._all_may_change():
+            if fixed and not (self._all_may_change and self._all_may_change()):
                 names = ", ".join(sorted(fixed))
                 raise ValueError(f"{names} can change only before the node is configured: clean it up first")
             self._also_check(self.config, new)
