@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ARGS ?=
 
-.PHONY: help demo test check env docs
+.PHONY: help demo test check env docs params
 
 help: ## Show this list
 	@echo "make TARGET [ARGS=\"...\"]"
@@ -29,3 +29,6 @@ env: ## Print the file to source to work in the built environment
 
 docs: ## Build the documentation as a site in site/ (ARGS go to mkdocs build)
 	@env/docs.sh $(ARGS)
+
+params: ## Write the parameter files and tables of the nodes from clip_seg_ros/config.py
+	@setup="$$(env/setup.sh)" && source "$$setup" && exec python docs/tools/write_parameters.py

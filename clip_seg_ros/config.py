@@ -79,7 +79,10 @@ class SegmentationConfig(Config):
         "", 'The command to start with, such as "segment the red cup". If it is empty, there is none.'
     )
     max_rate_hz: float = number(
-        0.0, 0.0, 1000.0, "The most images a second that are answered of each camera. With 0, all of them are."
+        0.0,
+        0.0,
+        1000.0,
+        "The largest number of images a second that are answered of each camera. 0 stands for no limit.",
     )
     autostart: bool = switch(
         True,
@@ -161,7 +164,7 @@ class ReferringConfig(SegmentationConfig):
     target_frame: str = text(
         "", "The frame of the positions, by tf2. If it is empty, they are in the optical frame of the camera."
     )
-    max_points: int = number(20000, 1, 1000000, "The most points that one object has in the point cloud.")
+    max_points: int = number(20000, 1, 1000000, "The largest number of points that one object has in the point cloud.")
     smoothing: float = number(
         0.9,
         0.0,

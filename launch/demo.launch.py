@@ -13,13 +13,16 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from clip_seg_ros.config import SimCameraConfig
 from clip_seg_ros.dds import variables_for_images
 from clip_seg_ros.resources import config_dir, share_dir
+from clip_seg_ros.settings import parameters
 from clip_seg_ros.sim.naming import pair_of
 
 
 def generate_launch_description() -> LaunchDescription:
     """Declares the arguments and starts the nodes."""
+    camera = {parameter.name: parameter for parameter in parameters(SimCameraConfig)}
     segmentation = PythonLaunchDescriptionSource(str(share_dir() / "launch" / "seg.launch.py"))
     return LaunchDescription(
         [
@@ -27,14 +30,18 @@ def generate_launch_description() -> LaunchDescription:
                 scoped=True,
                 actions=[
                     DeclareLaunchArgument(
-                        "seed", default_value="0", description="which scene the simulated camera sees"
+                        "seed",
+                        default_value="0",
+                        description=f"{camera['seed'].description} ({camera['seed'].allowed})",
                     ),
                     DeclareLaunchArgument(
                         "required",
                         default_value="red cup",
-                        description="objects that the scene must hold, with commas between: red cup, blue box",
+                        description=f"{camera['required'].description} (with commas between)",
                     ),
-                    DeclareLaunchArgument("rviz", default_value="true", description="show it in RViz"),
+                    DeclareLaunchArgument(
+                        "rviz", default_value="true", description="Whether RViz shows the results. (true or false)"
+                    ),
                     # What is wrong with the scene is told before anything runs.
                     OpaqueFunction(function=_check),
                     IncludeLaunchDescription(

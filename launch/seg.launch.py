@@ -27,45 +27,51 @@ from clip_seg_ros.settings import parameters
 
 FROM_FILE = "<params_file>"
 """Default of the arguments below: the parameter keeps the value that the parameter file gives it."""
-SHARED = {
-    "image_topic": "colour images to segment, sensor_msgs/Image",
-    "image_topics": "those of several cameras instead, with commas between: /left/image_raw,/right/image_raw",
-    "camera_names": "the cameras' names, with commas between, for their outputs; by default from the topics",
-    "image_transport": "how images are sent: raw, or compressed on TOPIC/compressed",
-    "command_topic": "text commands, std_msgs/String",
-    "device": "where the models run: auto, cpu, cuda or cuda:N",
-    "precision": "what they compute in: float32, bfloat16 or float16; the halves are for GPUs",
-    "allow_model_paths": "true: the parameter model may change to any weight file of this machine",
-    "autostart": "configure and activate at once; false: a lifecycle manager does",
-}
+SHARED = (
+    "image_topic",
+    "image_topics",
+    "camera_names",
+    "image_transport",
+    "command_topic",
+    "device",
+    "precision",
+    "allow_model_paths",
+    "autostart",
+)
 """Parameters of both nodes."""
-REFERRING = {
-    "model": "name of the model that segments what commands name",
-    "depth_topic": "depth images aligned with the colour images, sensor_msgs/Image; empty: no positions",
-    "depth_topics": "those of several cameras, with commas between",
-    "camera_info_topic": "the colour camera's sensor_msgs/CameraInfo; empty: no positions",
-    "camera_info_topics": "those of several cameras, with commas between",
-    "rectified": "true where the images are rectified already, as image_rect is",
-    "threshold": "probability above which a pixel belongs to a phrase, 0..1; -1: the model's own",
-    "target_frame": "frame of the positions, by tf2; empty: the camera's optical frame",
-    "initial_command": 'command to start with, such as "segment the red cup"',
-}
-SEMANTIC = {
-    "semantic_model": "name of the model that gives every pixel a class",
-    "classes": "the classes, with commas between; empty: the model's own or those of class_list",
-    "class_list": "a shipped list of classes, such as ade20k",
-}
+REFERRING = (
+    "model",
+    "depth_topic",
+    "depth_topics",
+    "camera_info_topic",
+    "camera_info_topics",
+    "rectified",
+    "threshold",
+    "target_frame",
+    "initial_command",
+)
+SEMANTIC = ("semantic_model", "classes", "class_list")
 """Parameters of one node; ``semantic_model`` is its ``model``."""
-OVERRIDES = {**SHARED, **REFERRING, **SEMANTIC}
+OVERRIDES = (*SHARED, *REFERRING, *SEMANTIC)
+"""Arguments that are parameters of the nodes, which ``clip_seg_ros/config.py`` describes."""
 OWN = {
-    "namespace": ("clip_seg", "where the nodes' topics are, below the namespace that a launch file has pushed"),
-    "nodes": ("referring", "which to start: referring, semantic or both"),
-    "params_file": (str(config_dir() / "referring.yaml"), "parameters of referring"),
-    "semantic_params_file": (str(config_dir() / "semantic.yaml"), "those of semantic"),
-    "use_sim_time": (FROM_FILE, "true: nodes and RViz take the time from /clock, of a bag or a simulation"),
-    "rviz": ("false", "true: show it in RViz"),
-    "rviz_fixed_frame": ("", "frame of RViz's 3D view; empty: target_frame, else the frame in rviz/seg.rviz"),
-    "log_level": ("info", "how much the nodes say: debug, info, warn, error or fatal"),
+    "namespace": ("clip_seg", "The namespace of the nodes, below the one that a launch file has pushed."),
+    "nodes": ("referring", "The nodes to start: referring, semantic or both."),
+    "params_file": (
+        str(config_dir() / "referring.yaml"),
+        "The parameter file of referring, whose values hold where no argument is given.",
+    ),
+    "semantic_params_file": (str(config_dir() / "semantic.yaml"), "The parameter file of semantic, likewise."),
+    "use_sim_time": (
+        FROM_FILE,
+        "Whether the nodes and RViz take the time from /clock, of a recording or a simulation. (true or false)",
+    ),
+    "rviz": ("false", "Whether RViz shows the results. (true or false)"),
+    "rviz_fixed_frame": (
+        "",
+        "The frame of RViz's 3D view. If it is empty, it is target_frame, or else the frame in rviz/seg.rviz.",
+    ),
+    "log_level": ("info", "The least severity that the nodes log: debug, info, warn, error or fatal."),
 }
 """Arguments that are no parameters of a node: name -> default, description."""
 CHOICES = {
@@ -83,12 +89,25 @@ def generate_launch_description() -> LaunchDescription:
         for name, (default, description) in OWN.items()
     ]
     overrides = [
-        DeclareLaunchArgument(name, default_value=FROM_FILE, description=description)
-        for name, description in OVERRIDES.items()
+        DeclareLaunchArgument(name, default_value=FROM_FILE, description=described(name)) for name in OVERRIDES
     ]
     # The group keeps the defaults from the launch file that includes this one: other packages have arguments of the
     # same names.
     return LaunchDescription([GroupAction([*own, *overrides, OpaqueFunction(function=start)], scoped=True)])
+
+
+def described(argument: str) -> str:
+    """Returns the description of the parameter that an argument sets, and how the argument is written."""
+    node = "semantic" if argument in SEMANTIC else "referring"
+    (parameter,) = (each for each in parameters(CONFIGS[node]) if each.name == parameter_of(argument))
+    written = {bool: "true or false", tuple: "with commas between"}.get(parameter.type, parameter.allowed)
+    notes = [*([] if argument in SHARED else [f"for {node}"]), *filter(None, [written])]
+    return " ".join([parameter.description, *([f"({'; '.join(notes)})"] if notes else [])])
+
+
+def parameter_of(argument: str) -> str:
+    """Returns the name of the parameter that an argument sets."""
+    return "model" if argument == "semantic_model" else argument
 
 
 def start(context: LaunchContext) -> list[Node | LogInfo]:
@@ -218,7 +237,7 @@ def overriding_parameters(node: str, arguments: dict[str, str]) -> dict[str, str
     changed = {}
     for argument in (*SHARED, *own):
         if arguments[argument] != FROM_FILE:
-            name = "model" if argument == "semantic_model" else argument
+            name = parameter_of(argument)
             changed[name] = _read(argument, arguments[argument], types[name])
     return changed
 

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
+import re
 from dataclasses import FrozenInstanceError, asdict, fields
 
 import pytest
 
-from clip_seg_ros.config import CameraTopics, ReferringConfig, SemanticConfig
+from clip_seg_ros.config import CameraTopics, ReferringConfig, SemanticConfig, SimCameraConfig
+from clip_seg_ros.resources import class_list_names
 from clip_seg_ros.settings import parameters
+
+CONFIGS = [ReferringConfig, SemanticConfig, SimCameraConfig]
 
 
 def test_defaults_are_valid():
@@ -49,18 +53,48 @@ def test_a_wrong_value_is_refused_by_name(name, value, message):
         ReferringConfig.from_mapping({name: value})
 
 
-@pytest.mark.parametrize("config", [ReferringConfig, SemanticConfig])
+@pytest.mark.parametrize("config", CONFIGS)
 def test_every_setting_describes_itself(config):
     listed = parameters(config)
     assert [setting.name for setting in listed] == [item.name for item in fields(config)]
     for setting in listed:
-        assert setting.description.endswith(".")
+        assert re.fullmatch(r"[A-Z].+\.", setting.description), "a plain sentence, or two"
+        assert len(setting.description) <= 200, "it is read in a terminal and in a table"
         assert type(setting.default) is setting.type
         if setting.type in (float, int):
             assert setting.low <= setting.default <= setting.high
         else:
             assert setting.low is None
             assert setting.high is None
+
+
+def test_the_class_lists_that_are_described_are_those_that_there_are():
+    (described,) = (each.description for each in parameters(SemanticConfig) if each.name == "class_list")
+    assert sorted(re.findall(r"[a-z_]+[0-9]+k?", described)) == sorted(class_list_names())
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "allowed"),
+    [
+        (ReferringConfig, "threshold", "-1, or 0 to 1"),
+        (ReferringConfig, "max_points", "1 to 1000000"),
+        (ReferringConfig, "precision", "float32, bfloat16 or float16"),
+        (ReferringConfig, "image_transport", "raw or compressed"),
+        (ReferringConfig, "target_frame", ""),
+        (ReferringConfig, "image_topics", ""),
+        (ReferringConfig, "rectified", ""),
+        (SimCameraConfig, "rate_hz", "0.1 to 120"),
+    ],
+)
+def test_what_is_allowed_is_told_in_words(config, name, allowed):
+    assert [each.allowed for each in parameters(config) if each.name == name] == [allowed]
+
+
+def test_no_value_is_the_empty_list():
+    """As rclpy reads "image_topics: []" in a file."""
+    assert ReferringConfig.from_mapping({"image_topics": None}) == ReferringConfig()
+    with pytest.raises(ValueError, match="device must be a str, got None"):
+        ReferringConfig.from_mapping({"device": None})
 
 
 def test_one_camera_has_no_name_and_all_topics():
@@ -123,10 +157,12 @@ def test_lists_choices_and_switches_are_checked(values, message):
         ReferringConfig.from_mapping(values)
 
 
-def test_the_range_told_is_the_range_checked():
-    for setting in parameters(ReferringConfig):
-        if setting.type is float:
-            ReferringConfig.from_mapping({setting.name: setting.low})
-            ReferringConfig.from_mapping({setting.name: setting.high})
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_range_told_is_the_range_checked(config):
+    for setting in parameters(config):
+        if setting.type in (float, int):
+            config.from_mapping({setting.name: setting.low})
+            config.from_mapping({setting.name: setting.high})
+            above = math.nextafter(setting.high, math.inf) if setting.type is float else setting.high + 1
             with pytest.raises(ValueError, match=setting.name):
-                ReferringConfig.from_mapping({setting.name: math.nextafter(setting.high, math.inf)})
+                config.from_mapping({setting.name: above})

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from clip_seg_ros import resources
-from clip_seg_ros.config import ReferringConfig, SemanticConfig
 from clip_seg_ros.nodes.outputs import detections
-from clip_seg_ros.settings import parameters
 from ros_harness import NodeProcess, Watcher, wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "nodes.md"
@@ -59,10 +57,21 @@ def semantic(ros: None, tmp_path_factory: pytest.TempPathFactory):
     node.end()
 
 
-@pytest.mark.parametrize("node", ["referring", "semantic"])
-def test_topics_services_and_actions_are_those_of_the_page(node: str, watcher: Watcher, request) -> None:
+@pytest.fixture(scope="module")
+def sim_camera(ros: None, tmp_path_factory: pytest.TempPathFactory):
+    node = NodeProcess("sim_camera", tmp_path_factory.mktemp("sim_camera") / "log", ["rate_hz:=1"])
+    yield node
+    node.end()
+
+
+@pytest.mark.parametrize(
+    ("node", "namespace"), [("referring", "/clip_seg"), ("semantic", "/clip_seg"), ("sim_camera", "/")]
+)
+def test_topics_services_and_actions_are_those_of_the_page(
+    node: str, namespace: str, watcher: Watcher, request
+) -> None:
     request.getfixturevalue(node)
-    where = (node, "/clip_seg")
+    where = (node, namespace)
     wait_until(lambda: where in watcher.get_node_names_and_namespaces(), node)
     topics = {name: kind.format("msg") for name, kind in documented(node, "topic").items()}
 
@@ -82,15 +91,3 @@ def test_topics_services_and_actions_are_those_of_the_page(node: str, watcher: W
         assert services["/clip_seg/find_object"].format("action") == "clip_seg_ros/action/FindObject"
         actions = [name for name, _ in watcher.get_service_names_and_types_by_node(*where) if "/_action/" in name]
         assert {name.split("/_action/")[0] for name in actions} == {"/clip_seg/find_object"}
-
-
-@pytest.mark.parametrize(("node", "config"), [("referring", ReferringConfig), ("semantic", SemanticConfig)])
-def test_parameters_are_those_of_the_page(node: str, config: type) -> None:
-    listed = {name.strip("`"): (default, what) for name, default, what in rows(node, "parameter")}
-    for setting in parameters(config):
-        default, what = listed.pop(setting.name)
-        assert what == setting.description + (" (live)" if setting.live else "")
-        shown = "" if default == "(empty)" else default
-        values = {str: str, float: float, int: int, bool: lambda text: text == "true", tuple: lambda text: ()}
-        assert values[setting.type](shown) == setting.default
-    assert listed == {}, "the page lists what no node has"
