@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera of ``clip-seg bench ros``: plays views that were drawn beforehand, so that it costs next to nothing."""
+"""The camera of ``clip-seg bench ros``: it plays images that were rendered beforehand, which takes little time."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from clip_seg_ros.nodes.life.process import run_node
 from clip_seg_ros.nodes.sim_camera import SimCameraNode
 
 VIEWS = 20
-"""Half a second and more of a moving camera; each takes a tenth of a second and more to draw."""
+"""The number of rendered images: more than half a second of a moving camera. Rendering one takes a tenth of a second or
+more."""
 TURN_PER_VIEW = 1 / 900
-"""Of the circle around the table: at 30 images a second, twelve degrees a second."""
+"""The part of the circle around the table between two images: twelve degrees a second at 30 images a second."""
 
 
 class BenchCamera(SimCameraNode):
-    """A ``sim_camera`` that sways around the table; its parameters are those, but nothing changes while it runs."""
+    """A ``sim_camera`` that swings around the table. It has the same parameters, which are fixed while it runs."""
 
     def __init__(self) -> None:
         super().__init__()
         recorded = [self.messages_at(index * TURN_PER_VIEW) for index in range(VIEWS)]
-        # There and back: no two images that follow one another are far apart.
+        # The images play forwards and backwards, so that two successive ones are never far apart.
         self._recorded = itertools.cycle(recorded + recorded[-2:0:-1])
-        # An executor would take as long after each image as the image itself, on a core that its readers wait for.
+        # An executor would need as much time after each image as the image itself, on a core that the node needs.
         self._period_s = self.timer.timer_period_ns * 1e-9
         self.destroy_timer(self.timer)
         self._ended = threading.Event()
@@ -43,7 +44,7 @@ class BenchCamera(SimCameraNode):
             try:
                 self._tick()
             except RuntimeError:
-                # While rclpy ends, publishing fails, and rightly so.
+                # While rclpy shuts down, publishing fails as expected.
                 if self.context.ok():
                     raise
             due_s += self._period_s
@@ -51,7 +52,7 @@ class BenchCamera(SimCameraNode):
     def _tick(self) -> None:
         messages = next(self._recorded)
         messages.stamp(self.get_clock().now().to_msg())
-        # The colour first: its way is what is measured.
+        # The colour image is first, because its latency is measured.
         self._color.publish(messages.color)
         for publisher, message in ((self._info, messages.info), (self._depth, messages.depth)):
             if publisher.get_subscription_count() > 0:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stopwatch of ``clip-seg bench ros``: gives a command and notes when each mask arrives.
+"""The observer of ``clip-seg bench ros``: it gives a command and notes when each mask arrives.
 
 It is a process of its own: ``python -m clip_seg_ros.nodes.observers.bench_observer --command TEXT``.
-When the time is up it writes one line of JSON to stdout: ``accepted`` and ``understood``, what the node said to the
-command; ``sent_ns``, the stamps of the camera's images; and ``masks_ns``, a pair for each mask: its image's stamp, and
-when it had arrived. Both clocks are this machine's.
+When the time is up, it writes one line of JSON to stdout: ``accepted`` and ``understood``, the node's response to the
+command; ``sent_ns``, the stamps of the camera's images; and ``masks_ns``, a pair for each mask: the stamp of its image
+and its time of arrival. Both are read from this machine's clock.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _POLL_S = 0.02
 
 
 class BenchObserver(Node):
-    """Hears the masks, the answers to commands and the camera's lens, which is small enough to always arrive.
+    """Subscribes to masks, statuses and camera_info, which is small enough to always arrive.
 
-    Masks are taken as the bytes that arrived: what a listener makes of them is no part of what is measured.
+    Masks are taken as raw bytes, because the time to deserialize them is not part of the measurement.
     """
 
     def __init__(self) -> None:
         super().__init__("bench_observer", namespace="clip_seg")
         self.masks_ns: list[tuple[int, int]] = []
-        """Stamp and arrival of each mask."""
+        """The stamp and the time of arrival of each mask."""
         self.sent_ns: list[int] = []
         """The stamps of the camera's images."""
         self.statuses: list[CommandStatus] = []
@@ -67,7 +67,7 @@ class BenchObserver(Node):
         self.get_logger().error(f"a message cannot be taken: {error}")
 
     def is_connected(self) -> bool:
-        """Whether the camera runs, and the node listens to it and to commands and would be heard."""
+        """Returns whether the camera runs, and all topics between camera, node and observer are connected."""
         return (
             len(self.sent_ns) >= 3
             and self.count_subscribers("/camera/color/image_raw") > 0
@@ -76,13 +76,13 @@ class BenchObserver(Node):
         )
 
     def observe(self, command: str, patience_s: float, warm_up_s: float, seconds: float) -> dict[str, Any]:
-        """Gives the command and returns what arrived, as the module says.
+        """Gives the command and returns what arrived, in the form that the module describes.
 
         Args:
-            command: What images are to be asked.
-            patience_s: A mask that has not come so long after the command never will.
-            warm_up_s: What arrives so soon after the first mask is left out.
-            seconds: How long to observe then.
+            command: The command.
+            patience_s: The longest time from the command to the first mask, in seconds.
+            warm_up_s: Time after the first mask that is left out, in seconds.
+            seconds: How long to observe after that.
         """
         _wait(self.is_connected)
         self._command.publish(String(data=command))
@@ -102,8 +102,8 @@ class BenchObserver(Node):
 
 
 def _stamp_ns(data: bytes) -> int:
-    """The stamp of a serialized message that begins with a header."""
-    # Four bytes say how it was written, the last bit of the second one in which order bytes are.
+    """Returns the stamp of a serialized message that begins with a header."""
+    # The first four bytes describe the encoding; the last bit of the second one is the byte order.
     seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
     return seconds * 10**9 + nanoseconds
 
@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _arguments(argv)
     with observing(BenchObserver) as (observer, reply):
         reply(observer.observe(args.command, args.patience, args.warm_up, args.seconds))
-        # The one who started it ends it: a process that is gone looks like one that died.
+        # The process that started this one ends it, because an exit would look like a crash.
         threading.Event().wait()
     return 0
 

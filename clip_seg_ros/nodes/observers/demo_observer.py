@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's eyes: publishes commands and measures what comes back against the simulated camera's ground truth.
+"""The observer of the demo: it publishes commands and compares the results with the simulated camera's ground truth.
 
-It is a process of its own and talks in lines of JSON: requests on stdin, answers on stdout.
+It is a process of its own that reads requests from stdin and writes replies to stdout, as lines of JSON.
 Request: ``{"command": text, "scene": {"seed", "required", "forbidden"} or null, "overlay": file or null}``.
 """
 
@@ -41,12 +41,12 @@ _RESULTS = ("mask", "labels", "overlay", "objects", "true_labels", "true_objects
 
 
 class DemoObserver(Node):
-    """Collects what belongs to the same image, and waits for it."""
+    """Collects the messages that belong to the same image, and waits for them."""
 
     def __init__(self) -> None:
         super().__init__("demo_observer", namespace="clip_seg")
         self._changed = threading.Condition()
-        # stamp of an image -> what came with it: each of _RESULTS, and mask_ns, when the mask came.
+        # stamp of an image -> its messages by the names in _RESULTS, and mask_ns, the mask's time of arrival
         self._images: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._statuses: list[CommandStatus] = []
         self._command = self.create_publisher(String, "command", RELIABLE)
@@ -83,16 +83,16 @@ class DemoObserver(Node):
             self._changed.notify_all()
 
     def now_ns(self) -> int:
-        """The clock that stamps images, nanoseconds."""
+        """Returns the time of the clock that stamps images, in nanoseconds."""
         return self.get_clock().now().nanoseconds
 
     def wait_until_connected(self) -> None:
-        """Returns when the camera sends images and the node listens, to depth and lens too, and would be heard."""
+        """Waits until the camera sends images, and all topics between camera, node and observer are connected."""
         companions = ("/camera/depth/image_raw", "/camera/color/camera_info")
         while not all(self.count_subscribers(topic) for topic in companions):
             time.sleep(0.05)
         with self._changed:
-            # Known to exist is not yet connected: a few images later it is.
+            # A publisher that is known may not be connected yet; after a few images it is.
             self._images.clear()
             while len(self._images) < 3:
                 self._changed.wait(0.05)
@@ -104,10 +104,13 @@ class DemoObserver(Node):
                 self._changed.wait(0.05)
 
     def change_scene(self, scene: dict[str, Any]) -> int:
-        """Shows another scene; every image stamped at or after the returned time (nanoseconds) is of it.
+        """Shows another scene.
+
+        Returns:
+            A time in nanoseconds; every image stamped at this time or later shows the new scene.
 
         Raises:
-            ValueError: the camera refuses; the message is its reason.
+            ValueError: The camera refuses; the message is its reason.
         """
         done = threading.Event()
         parameters = [
@@ -122,12 +125,12 @@ class DemoObserver(Node):
         return self.now_ns()
 
     def ask(self, command: str, since_ns: int) -> tuple[CommandStatus, CommandStatus | None, dict[str, Any] | None]:
-        """Gives a command and waits for its answer on an image stamped at ``since_ns`` or later.
+        """Gives a command and waits for its outcome on an image stamped at ``since_ns`` or later.
 
         Returns:
-            The first status of the command; the last one, which says what was found or that a model serves, ``None``
-            for a command that is done at once; and what belongs to the image of that answer, ``None`` where no phrase
-            was looked for.
+            The first status of the command; the last one, which says what was found or that a model is in service, or
+            ``None`` for a command that is done at once; and the messages of the image of that outcome, or ``None`` if
+            no phrase was looked for.
         """
         while True:
             first = self._send(command)
@@ -147,7 +150,7 @@ class DemoObserver(Node):
             stamp_ns = Time.from_msg(outcome.header.stamp).nanoseconds
             if stamp_ns >= since_ns:
                 return first, outcome, self._wait_for(partial(self._complete_image, stamp_ns, first.prompts))
-            # An image of the scene before was still on its way.
+            # The outcome was that of an image of the scene before.
 
     def _send(self, command: str) -> CommandStatus:
         with self._changed:
@@ -179,7 +182,7 @@ class DemoObserver(Node):
 
 
 def answer(observer: DemoObserver, request: dict[str, Any]) -> dict[str, Any]:
-    """Does what one request asks and measures the answer."""
+    """Carries out one request and measures the result."""
     since_ns = 0
     if request["scene"] is not None:
         since_ns = observer.change_scene(request["scene"])
@@ -218,17 +221,19 @@ def compare(
     true: Sequence[SegmentedObject],
     true_labels: np.ndarray,
 ) -> dict[str, Any]:
-    """Measures the answer to one prompt.
+    """Measures the result for one prompt.
 
     Args:
-        prompt: the phrase.
-        found: all objects of the answer, best score first, and ``labels``, their ids a pixel.
-        true: all objects of the scene, and ``true_labels``, their ids a pixel, as many pixels as ``labels``.
+        prompt: The phrase.
+        found: All objects that were found, the one with the best score first.
+        labels: The ids of these objects, one for each pixel.
+        true: All objects of the scene.
+        true_labels: The ids of these objects, one for each pixel, as many pixels as in ``labels``.
 
     Returns:
-        How many objects were found and how many are there, ``None`` where the phrase is beyond what the truth tells;
-        IoU of their masks, ``None`` unless both exist and no other prompt took pixels of them; and for the best one the
-        error of its centroid in pixels and of its position in metres against the true object next to it.
+        The number of objects that were found, and of those that are present (``None`` if the ground truth cannot tell);
+        the IoU of their masks (``None`` unless both exist and no other prompt took pixels of them); and the errors of
+        the best object's centroid in pixels and of its position in metres, against the nearest true object.
     """
     pair = pair_of(prompt)
     found = [item for item in found if item.prompt == prompt]
@@ -250,7 +255,7 @@ def compare(
     if found and true:
         mask = np.isin(labels, [item.id for item in found])
         true_mask = np.isin(true_labels, [item.id for item in true])
-        # In the label image a pixel that two prompts claim ("cup, red cup") belongs to one of them.
+        # A pixel of two prompts ("cup, red cup") belongs to only one of them in the label image.
         if mask.sum() == sum(item.area for item in found):
             result["iou"] = float((mask & true_mask).sum() / (mask | true_mask).sum())
         distances = [math.hypot(best.centroid_x - item.centroid_x, best.centroid_y - item.centroid_y) for item in true]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that watch the nodes for ``clip-seg`` and answer it in lines of JSON."""
+"""Processes that observe the nodes for ``clip-seg`` and report to it in lines of JSON."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from rclpy.signals import SignalHandlerOptions
 
 @contextmanager
 def observing(create: Callable[[], Node]) -> Iterator[tuple[Any, Callable[[Any], None]]]:
-    """Spins a node on a thread of its own until the block is left or SIGINT comes, which leaves it quietly.
+    """Spins a node on a thread of its own until the block is left; SIGINT leaves the block quietly.
 
     Args:
-        create: Makes the node, once rclpy runs.
+        create: Makes the node, after rclpy was initialized.
 
     Yields:
-        The node, and what writes a value as one line of JSON.
+        The node, and a function that writes a value as one line of JSON.
     """
-    # Fast DDS writes its complaints to the standard output: answers get a copy of it, everything else goes to stderr.
+    # Fast DDS writes warnings to the standard output: reports get a copy of it, everything else goes to stderr.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    # Python's own handlers: a signal interrupts the main thread wherever it waits.
+    # With Python's own handlers, a signal interrupts the main thread wherever it waits.
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = create()
     executor = SingleThreadedExecutor()
@@ -42,7 +42,7 @@ def observing(create: Callable[[], Node]) -> Iterator[tuple[Any, Callable[[Any],
     except KeyboardInterrupt:
         pass
     finally:
-        # In this order: a participant that is not destroyed leaves its shared memory behind.
+        # The order matters: a participant that is not destroyed leaves its shared memory behind.
         executor.shutdown()
         spinner.join()
         node.destroy_node()

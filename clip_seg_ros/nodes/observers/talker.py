@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gives the nodes a command and tells what they say, for ``clip-seg say`` and ``clip-seg watch``, in lines of JSON.
+"""Gives the nodes a command and reports their messages, for ``clip-seg say`` and ``clip-seg watch``.
 
-Each line is one event: ``{"event": "connected"}``, ``{"event": "nobody", "others": [topics]}``, or what
-``status_event`` and ``objects_event`` return. It goes on until SIGINT.
+Each report is one line of JSON: ``{"event": "connected"}``, ``{"event": "nobody", "topic": topic, "others":
+[topics]}``, or what ``status_event`` and ``objects_event`` return. It goes on until SIGINT.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _STATES = {
     for name in ("ACCEPTED", "REJECTED", "FOUND", "NOT_FOUND", "DONE", "FAILED")
 }
 _SETTLE_S = 0.3
-"""Between the moment that two sides know of each other and the moment that a message surely arrives."""
+"""Time in seconds after two sides have discovered each other until messages are sure to arrive."""
 _AGAIN_S = 5.0
-"""Without an answer for so long, the command is given again: it got lost while the two sides met."""
+"""Time in seconds without a status after which the command is given again, because it got lost during discovery."""
 _SCAN_S = 0.5
 
 
 class Talker(Node):
-    """Publishes a command and passes on what comes back.
+    """Publishes a command and reports what the nodes publish.
 
     Args:
         namespace: Namespace of the nodes to talk to.
@@ -53,11 +53,11 @@ class Talker(Node):
         self._heard: set[str] = set()
 
     def is_connected(self) -> bool:
-        """Whether a node would hear a command, and would be heard."""
+        """Returns whether a node subscribes to commands and publishes their statuses."""
         return self._command.get_subscription_count() > 0 and self._status.get_publisher_count() > 0
 
     def others(self) -> list[str]:
-        """Topics on which other nodes of this package answer commands."""
+        """Returns the topics on which other nodes of this package publish statuses of commands."""
         kind = "clip_seg_ros/msg/CommandStatus"
         return sorted(
             name
@@ -67,16 +67,16 @@ class Talker(Node):
 
     @property
     def status_topic(self) -> str:
-        """Full name of the topic of the answers."""
+        """The full name of the topic of statuses."""
         return self._status.topic_name
 
     def say(self, text: str) -> None:
-        """Gives a command; only its own answers are passed on from then on."""
+        """Gives a command; from then on, only its own statuses are reported."""
         self._text = text
         self._command.publish(String(data=text))
 
     def watch(self) -> None:
-        """Passes the objects of every node in the namespace on, also of those that come later."""
+        """Reports the objects of every node in the namespace, also of nodes that start later."""
         self._scan()
         self.create_timer(_SCAN_S, self._scan)
 
@@ -100,7 +100,7 @@ class Talker(Node):
 
 
 def status_event(status: CommandStatus) -> dict[str, Any]:
-    """Returns what became of a command as plain values; ``state`` is the constant's name in small letters."""
+    """Returns the status of a command as plain values; ``state`` is the name of the constant in lower case."""
     return {
         "event": "status",
         "id": status.command_id,
@@ -113,7 +113,7 @@ def status_event(status: CommandStatus) -> dict[str, Any]:
 
 
 def objects_event(message: SegmentedObjectArray) -> dict[str, Any]:
-    """Returns the objects of one image as plain values: pixels, and metres in ``frame`` or ``None``."""
+    """Returns the objects of one image as plain values, in pixels, and in metres in ``frame`` or ``None``."""
     stamp = message.header.stamp
     return {
         "event": "objects",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The result topics of one camera of a ``semantic`` node: a class for every pixel, in every form that users rely on."""
+"""The result topics of one camera of a ``semantic`` node: a class for every pixel, in several forms."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from clip_seg_ros.types import ProbabilityMaps
 
 @dataclass(frozen=True)
 class ClassResult:
-    """What one image was labelled with."""
+    """The classes of one image."""
 
     header: Header
-    """Of the image."""
+    """The header of the image."""
     rgb: np.ndarray
     """(H, W, 3) uint8, the image."""
     maps: ProbabilityMaps
-    """Probability of each class at every pixel."""
+    """The probability of each class at every pixel."""
     labels: np.ndarray
-    """(H, W) uint8, the index of each pixel's class, or 255 where it has none."""
+    """(H, W) uint8, the index of each pixel's class, or 255 if it has none."""
     colors: np.ndarray
     """(256, 3) uint8 RGB, the colour of each label."""
     corner: str = ""
@@ -44,8 +44,8 @@ class ClassTopics:
     """Publishes every result, all with the image's header.
 
     Args:
-        node: Node that makes the publishers.
-        camera: Put before the topics' names; empty where there is only one camera.
+        node: Node of the publishers.
+        camera: Name of the camera, with which the topics begin; empty if there is only one camera.
     """
 
     def __init__(self, node: Node, camera: str) -> None:
@@ -69,22 +69,22 @@ class ClassTopics:
         )
 
     def is_heard(self) -> bool:
-        """Whether anybody listens to any of them."""
+        """Returns whether any of the topics has a subscriber."""
         return is_heard(self._all)
 
     def close(self) -> None:
-        """Takes the topics away."""
+        """Destroys the publishers."""
         for each in self._all:
             self._node.destroy_publisher(each)
 
     def prepare(self, result: ClassResult, min_area_fraction: float) -> Iterator[tuple[Publisher, object]]:
-        """Makes the messages of one image for ``results.publish``; the labels first.
+        """Makes the messages of one image for ``results.publish``, the labels first.
 
-        What nobody listens to and costs time is left out.
+        A message that takes time to make is left out if its topic has no subscriber.
 
         Args:
-            result: Result for the image.
-            min_area_fraction: Smallest object, as a share of the image's pixels.
+            result: The classes of the image.
+            min_area_fraction: The area of the smallest object, as a share of the image's pixels, 0..1.
         """
         header, names = result.header, result.maps.prompts
 

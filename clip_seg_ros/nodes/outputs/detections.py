@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same results as ``vision_msgs``, where that package is installed."""
+"""Results as messages of ``vision_msgs``, if that package is installed."""
 
 from __future__ import annotations
 
@@ -30,26 +30,27 @@ else:
 
 
 def message(header: Header, regions: Sequence[ObjectRegion]) -> Detection2DArray:
-    """The boxes and centroids of regions; ``class_id`` is the phrase, ``id`` the object's."""
+    """Returns the boxes of regions; ``class_id`` is the phrase, and ``id`` is the id of the object."""
     return Detection2DArray(header=header, detections=[_detection(header, region) for region in regions])
 
 
 def _detection(header: Header, region: ObjectRegion) -> Detection2D:
     x_min, y_min, x_max, y_max = region.box_px
     box = BoundingBox2D(size_x=float(x_max - x_min), size_y=float(y_max - y_min))
-    # Pixel centres are whole numbers: the box reaches half a pixel beyond its outermost ones.
+    # Pixel centres are whole numbers: the box reaches half a pixel beyond its outermost pixel centres.
     box.center.position.x, box.center.position.y = (x_min + x_max - 1) / 2, (y_min + y_max - 1) / 2
     return Detection2D(header=header, id=str(region.id), bbox=box, results=[_hypothesis(region)])
 
 
 def message_3d(header: Header, regions: Sequence[ObjectRegion]) -> Detection3DArray:
-    """The oriented boxes of the regions that have a position; ``class_id`` is the phrase, ``id`` the object's.
+    """Returns the oriented boxes of the regions that have a position.
 
-    A region too small for a box has one of size 0 at its position.
+    ``class_id`` is the phrase, and ``id`` is the id of the object. A region that is too small for a box gets one of
+    size 0 at its position.
 
     Args:
-        header: Of the image, with the frame of the positions.
-        regions: With their positions in that frame.
+        header: Stamp of the image and frame of the positions.
+        regions: The regions, with positions in that frame.
     """
     placed = [region for region in regions if region.position_m is not None]
     return Detection3DArray(header=header, detections=[_detection_3d(header, region) for region in placed])
@@ -72,6 +73,6 @@ def _hypothesis(region: ObjectRegion) -> ObjectHypothesisWithPose:
 
 
 def label_info(header: Header, names: Mapping[int, str], threshold: float) -> LabelInfo:
-    """What the values of a label image mean, value -> name, and the probability above which a pixel has one, 0..1."""
+    """Returns the meaning of a label image: the names of its values, and the threshold on probabilities, 0..1."""
     classes = [VisionClass(class_id=value, class_name=name) for value, name in names.items()]
     return LabelInfo(header=header, class_map=classes, threshold=threshold)

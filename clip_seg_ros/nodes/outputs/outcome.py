@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all cameras together have shown of what a command names, until that is told."""
+"""The outcome of a command over all cameras, until it is reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clip_seg_ros.types import ObjectRegion, ProbabilityMaps
 
 @dataclass(frozen=True)
 class _Sight:
-    """The best that was seen of one phrase."""
+    """The best image of one phrase: its camera, and the number and best score of the objects in it."""
 
     camera: str
     count: int
@@ -23,13 +23,13 @@ class _Sight:
 
 
 class Outcome:
-    """Gathers what images hold of a command's phrases.
+    """Collects which phrases of a command were found in the images of all cameras.
 
-    It is complete when every phrase was found by some camera, or every camera has answered. A camera that stays silent
-    is not waited for long.
+    It is complete when every phrase was found by some camera, or an image of every camera was processed. A silent
+    camera is not waited for long.
 
     Args:
-        prompts: The command's phrases.
+        prompts: The phrases of the command.
     """
 
     def __init__(self, prompts: Sequence[str]) -> None:
@@ -39,18 +39,18 @@ class Outcome:
         self._sights: dict[str, _Sight] = {}
         self._best: dict[str, float] = {}
         self.header = Header()
-        """Header of the last image that showed a phrase for the first time; where none did, of the last image."""
+        """Header of the last image in which a phrase was found for the first time; without any, of the last image."""
 
     def add(
         self, camera: str, header: Header, regions: Iterable[ObjectRegion], maps: ProbabilityMaps | None = None
     ) -> None:
-        """Takes in what one image showed.
+        """Adds the result of one image.
 
         Args:
-            camera: Name of its camera; empty where there is only one.
-            header: Of the image.
-            regions: What was found in it.
-            maps: How sure the model is of each phrase, at every pixel; the best of it is told of what was not found.
+            camera: Name of the image's camera; empty if there is only one.
+            header: Header of the image.
+            regions: The objects that were found.
+            maps: The probabilities of the phrases; for a phrase that was not found, the highest one is reported.
         """
         self._answered.add(camera)
         for prompt, values in zip(maps.prompts, maps.values) if maps is not None else ():
@@ -62,14 +62,14 @@ class Outcome:
             self.header = header
         for prompt, values in scores.items():
             sight = _Sight(camera, len(values), max(values))
-            # Of several cameras that show a phrase, the one that is surest of it is named.
+            # If several cameras show a phrase, the one with the best score is named.
             self._sights[prompt] = max(self._sights.get(prompt, sight), sight, key=lambda each: each.score)
 
     def is_complete(self, cameras: Iterable[CameraInput]) -> bool:
-        """Whether it can be told.
+        """Returns whether the outcome can be reported.
 
         Args:
-            cameras: All that there are.
+            cameras: All cameras of the node.
         """
         if len(self.found) == len(self._prompts):
             return True
@@ -83,7 +83,7 @@ class Outcome:
         return [prompt for prompt in self._prompts if prompt in self._sights]
 
     def note(self) -> str:
-        """What was found of each phrase, and by which camera where they have names."""
+        """Returns what was found for each phrase, and by which camera if cameras have names."""
         return "; ".join(f"{prompt}: {self._note_on(prompt)}" for prompt in self._prompts)
 
     def _note_on(self, prompt: str) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The result topics of one camera: what was found in one image, in every form that users rely on."""
+"""The result topics of one camera: the objects that were found in one image, in several forms."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ from clip_seg_ros.types import ProbabilityMaps
 
 @dataclass(frozen=True)
 class Result:
-    """What was found in one image."""
+    """The objects that were found in one image."""
 
     header: Header
-    """Of the image."""
+    """The header of the image."""
     rgb: np.ndarray
     """(H, W, 3) uint8, the image."""
     maps: ProbabilityMaps
-    """What was asked and how sure the model is; P = 0 empties every output."""
+    """The prompts and their probabilities; with P = 0 every output is empty."""
     measured: Sequence[Measurement] = ()
     """The objects, with positions and points in the camera's optical frame."""
     motion: Motion | None = None
-    """To the frame of the positions; ``None`` = they stay."""
+    """The transform to the frame of the positions; ``None``: they stay in the optical frame."""
     corner: str = ""
-    """A small line for the corner of the picture that people look at."""
+    """A small line for the corner of the overlay."""
     threshold: float = 0.5
-    """The probability above which a pixel was counted, 0..1."""
+    """The probability above which a pixel belongs to a prompt, 0..1."""
 
     @property
     def position_header(self) -> Header:
-        """Of what is in metres."""
+        """The header of messages with positions in metres."""
         if self.motion is None:
             return self.header
         return Header(stamp=self.header.stamp, frame_id=self.motion.frame_id)
@@ -66,7 +66,7 @@ class Result:
     @property
     def up(self) -> tuple[float, float, float]:
         """Unit vector that points up in the frame of the positions."""
-        # The frame of an image is optical whatever its name is; of other frames only the name tells.
+        # The frame of an image is optical whatever its name is; for other frames, only the name tells.
         return OPTICAL_UP if self.motion is None or "optical" in self.motion.frame_id else WORLD_UP
 
 
@@ -74,8 +74,8 @@ class ResultTopics:
     """Publishes every result, all with the image's header.
 
     Args:
-        node: Whose publishers they are.
-        camera: Put before the topics' names; empty where there is only one camera.
+        node: Node of the publishers.
+        camera: Name of the camera, with which the topics begin; empty if there is only one camera.
     """
 
     def __init__(self, node: Node, camera: str = "") -> None:
@@ -113,22 +113,22 @@ class ResultTopics:
             self._all += [self._detections, self._detections_3d, self._label_info]
 
     def is_heard(self) -> bool:
-        """Whether anybody listens to any of them."""
+        """Returns whether any of the topics has a subscriber."""
         return is_heard(self._all)
 
     def close(self) -> None:
-        """Takes the topics away."""
+        """Destroys the publishers."""
         for each in self._all:
             self._node.destroy_publisher(each)
 
     def prepare(self, result: Result, max_points: int) -> Iterator[tuple[Publisher, object]]:
-        """Makes the messages of one image for ``publish``, each in its turn; the mask first, for robots act on it.
+        """Makes the messages of one image for ``publish``, one after the other; the mask is first, as robots act on it.
 
-        What nobody listens to and costs time is left out.
+        A message that takes time to make is left out if its topic has no subscriber.
 
         Args:
-            result: Of the image.
-            max_points: Of one object in the point cloud.
+            result: The result of the image.
+            max_points: The largest number of points of one object in the point cloud.
         """
         header, rgb, prompts = result.header, result.rgb, result.maps.prompts
         seen = [measurement.region for measurement in result.measured]
@@ -168,7 +168,7 @@ def _cloud(result: Result, max_points: int) -> PointCloud:
 
 
 def publish(messages: Iterable[tuple[Publisher, object]]) -> None:
-    """Sends what ``ResultTopics.prepare`` made."""
+    """Publishes the messages that ``prepare`` made."""
     for topic, message in messages:
         topic.publish(message)
 

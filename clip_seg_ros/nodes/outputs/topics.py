@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of the pipeline as messages. Every message carries the header of the image that it came from."""
+"""Converts results of the pipeline to messages. Every message has the stamp of its image."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _TEXT_HEIGHT_M = 0.025
 _WORD_SPACE = 0.4
 """Width of the space between words, as a share of the text's height; RViz takes it from ``scale.x``."""
 OPTICAL_UP, WORLD_UP = (0.0, -1.0, 0.0), (0.0, 0.0, 1.0)
-"""Where "up" is in an optical frame, and in all others by ROS's convention (REP 103)."""
+"""The direction that points up in an optical frame, and in all other frames by ROS's convention (REP 103)."""
 _BOX_OPACITY = 0.25
 _THINNEST_M = 0.001
-"""RViz refuses a box without thickness."""
+"""The least thickness of a box, because RViz refuses a box without any."""
 
 
 def objects_message(
     header: Header, prompts: Sequence[str], regions: Sequence[ObjectRegion], camera: str = "", position_frame: str = ""
 ) -> SegmentedObjectArray:
-    """Lists the regions.
+    """Returns the list of the regions.
 
     Args:
-        header: Of the image.
+        header: Header of the image.
         prompts: The phrases that were asked, found or not.
-        regions: With their positions in ``position_frame``.
-        camera: Its name, where there are several.
-        position_frame: By default the header's.
+        regions: The regions, with positions in ``position_frame``.
+        camera: Name of the camera, if there are several.
+        position_frame: Frame of the positions; by default the frame of the header.
     """
     return SegmentedObjectArray(
         header=header,
@@ -52,7 +52,7 @@ def objects_message(
 
 
 def object_message(region: ObjectRegion) -> SegmentedObject:
-    """One region; what it lacks is NaN."""
+    """Returns one region; absent positions are NaN."""
     x_min, y_min, x_max, y_max = region.box_px
     absent = (math.nan,) * 3
     box = region.box_m
@@ -76,7 +76,7 @@ def object_message(region: ObjectRegion) -> SegmentedObject:
 
 
 def no_object_message() -> SegmentedObject:
-    """No region at all: what could be taken for a place is NaN."""
+    """Returns the message for no region: everything that could be taken for a place is NaN."""
     absent = (math.nan,) * 3
     return SegmentedObject(
         centroid_x=math.nan,
@@ -88,13 +88,13 @@ def no_object_message() -> SegmentedObject:
 
 
 def box_pose(box: OrientedBox) -> Pose:
-    """The centre and the orientation of a box."""
+    """Returns the centre and the orientation of a box."""
     x, y, z, w = (float(value) for value in box.orientation_xyzw)
     return Pose(position=point(box.center_m), orientation=Quaternion(x=x, y=y, z=z, w=w))
 
 
 def centroids_message(header: Header, regions: Sequence[ObjectRegion]) -> PoseArray:
-    """Positions in the optical frame of the regions that have one, without orientation."""
+    """Returns the positions of the regions that have one, without orientation."""
     poses = []
     for region in regions:
         if region.position_m is not None:
@@ -109,13 +109,13 @@ def markers_message(
     colors: Sequence[tuple[int, int, int]],
     up: tuple[float, float, float] = OPTICAL_UP,
 ) -> MarkerArray:
-    """A ball, a name and a box at each region that has a position, after the order to delete those of the image before.
+    """Returns a ball, a name and a box for each region that has a position, after deleting all earlier markers.
 
     Args:
-        header: Of the image, with the frame of the positions.
-        regions: With their positions in that frame.
-        colors: RGB 0..255 of each region.
-        up: Unit vector that points up in that frame; names stand there.
+        header: Stamp of the image and frame of the positions.
+        regions: The regions, with positions in that frame.
+        colors: RGB colour of each region, 0..255.
+        up: Unit vector that points up in that frame; names are placed in this direction.
     """
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for region, color in zip(regions, colors, strict=True):
@@ -150,7 +150,7 @@ def _name(header: Header, region: ObjectRegion, up: tuple[float, float, float]) 
     marker.color = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
     marker.scale.x, marker.scale.z = _WORD_SPACE * _TEXT_HEIGHT_M, _TEXT_HEIGHT_M
     position, direction = np.asarray(region.position_m), np.asarray(up)
-    # Above what is drawn of the object: the ball, and the box around it.
+    # The name is placed above the ball and the box.
     top_m, box = _SPHERE_DIAMETER_M / 2, region.box_m
     if box is not None:
         top_m = max(top_m, float((np.asarray(box.center_m) - position) @ direction) + box.reach_m(up))
@@ -160,13 +160,13 @@ def _name(header: Header, region: ObjectRegion, up: tuple[float, float, float]) 
 
 
 def union_mask(labels: np.ndarray) -> np.ndarray:
-    """(H, W) uint8, 255 where ``labels`` (H, W) holds any object, else 0."""
-    # A tenth of what np.where takes.
+    """Returns (H, W) uint8, 255 where ``labels`` (H, W) has any object, else 0."""
+    # This takes a tenth of the time of np.where.
     return cv2.threshold(labels, 0, 255, cv2.THRESH_BINARY)[1]
 
 
 def points_message(header: Header, cloud: PointCloud) -> PointCloud2:
-    """The objects' points: x, y, z in metres, rgb as RViz reads it, and the id of the object."""
+    """Returns the objects' points: x, y, z in metres, rgb as RViz reads it, and the id of the object."""
     packed = np.empty(len(cloud.ids), _POINT)
     for axis, name in enumerate("xyz"):
         packed[name] = cloud.points_m[:, axis]
@@ -191,7 +191,7 @@ def points_message(header: Header, cloud: PointCloud) -> PointCloud2:
     return message
 
 
-# RViz takes the colour's bits out of a number that it calls a float.
+# RViz reads the bits of the colour from a field that is declared as float.
 _POINT_FIELDS = {
     "x": PointField.FLOAT32,
     "y": PointField.FLOAT32,
@@ -203,10 +203,10 @@ _POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("rgb", "u4"), ("id", 
 
 
 def vector(values: Sequence[float]) -> Vector3:
-    """Three numbers as a message."""
+    """Returns three numbers as a message."""
     return Vector3(x=float(values[0]), y=float(values[1]), z=float(values[2]))
 
 
 def point(position_m: Sequence[float]) -> Point:
-    """A position in metres as a message."""
+    """Returns a position in metres as a message."""
     return Point(x=float(position_m[0]), y=float(position_m[1]), z=float(position_m[2]))

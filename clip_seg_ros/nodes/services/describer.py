@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command "what do you see?": one image is asked about all things that the model has names for."""
+"""The command "what do you see?", which asks one image about all names that the model has."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class _Survey:
 
 
 def names_for(spec: ModelSpec, things: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the names that a model is asked about; empty where it knows any word and nobody has chosen some.
+    """Returns the names that a model is asked about; empty if it knows any word and the user has chosen none.
 
     Args:
-        spec: Of the model.
-        things: The parameter of that name: phrases, or the name of one class list.
+        spec: The model's spec.
+        things: The parameter ``things``: phrases, or the name of one class list.
 
     Raises:
         ValueError: There are too many names.
@@ -56,10 +56,10 @@ def names_for(spec: ModelSpec, things: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Describer:
-    """Answers one command at a time from the first image after it.
+    """Carries out one command at a time on the first image after it.
 
     Args:
-        status: Topic of the answers.
+        status: Topic of the responses to commands.
     """
 
     def __init__(self, status: StatusTopic) -> None:
@@ -69,11 +69,11 @@ class Describer:
 
     @property
     def is_asked(self) -> bool:
-        """Whether an image is waited for."""
+        """Whether a command waits for an image."""
         return self._survey is not None
 
     def ask(self, command_id: int, text: str, spec: ModelSpec, things: tuple[str, ...]) -> None:
-        """Accepts the command, or rejects it where there are no names to ask about."""
+        """Accepts the command, or rejects it if there are no names to ask about."""
         try:
             names = names_for(spec, things)
         except ValueError as error:
@@ -92,13 +92,13 @@ class Describer:
         self._fail(earlier, "it was asked once more before an image came")
 
     def give_up(self, why: str) -> None:
-        """Ends a command that waits for an image."""
+        """Ends the command that waits for an image, if there is one."""
         with self._lock:
             survey, self._survey = self._survey, None
         self._fail(survey, why)
 
     def look(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor, config: ReferringConfig) -> None:
-        """Answers the command that waits, if there is one, from an image (H, W, 3) uint8."""
+        """Carries out the waiting command, if there is one, on an image (H, W, 3) uint8."""
         with self._lock:
             survey, self._survey = self._survey, None
         if survey is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The action ``find_object``: looks for a thing until it is seen, time is up or the goal is cancelled."""
+"""The action ``find_object``: looks for an object until it is seen, the time is up or the goal is cancelled."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT_S = 10.0
 MAX_SEARCHES = 8
-"""Goals at once. Each takes a thread of the node's executor as long as it lasts."""
+"""The largest number of goals at once. Each occupies a thread of the node's executor as long as it lasts."""
 _PERIOD_S = 0.05
-"""How often a goal looks whether it was cancelled."""
+"""Period in seconds at which a goal checks whether it was cancelled."""
 _DEACTIVATED = "the node was deactivated"
 _RESULTS_KEPT_S = 60
-"""How long the result of a goal is kept for those who have yet to ask for it."""
+"""Time in seconds for which the result of a goal is kept for clients that have not requested it yet."""
 
 
 class Search:
-    """One goal: what it looks for and what it has seen. The worker's thread writes, the goal's thread reads."""
+    """The state of one goal. The worker's thread writes it, and the goal's thread reads it."""
 
     def __init__(self, phrase: str, camera: str) -> None:
         self.phrase, self.camera = phrase, camera
@@ -46,17 +46,17 @@ class Search:
         self.best_score = 0.0
         self.seen: FindObject.Result | None = None
         self.fault = ""
-        """Why it can never be found."""
+        """Why the phrase can never be found; empty if it can."""
         self.news = threading.Event()
 
     def look(self, job: CameraJob, best_score: float, best: ObjectRegion | None, frame_id: str) -> None:
-        """Takes in what one image holds.
+        """Notes the result of one image.
 
         Args:
             job: The image.
             best_score: The highest probability of a pixel, 0..1.
-            best: What was found; its position is in ``frame_id``.
-            frame_id: The image's own, or the target frame.
+            best: The best object, with its position in ``frame_id``; ``None`` if nothing was found.
+            frame_id: The frame of the image, or the target frame.
         """
         self.images += 1
         self.best_score = max(self.best_score, best_score)
@@ -72,16 +72,16 @@ class Search:
         self.news.set()
 
     def fail(self, why: str) -> None:
-        """Gives the goal up."""
+        """Gives up the goal."""
         self.fault = why
         self.news.set()
 
 
 class _Server(ActionServer):
-    """An action server that knows whose results have yet to be sent.
+    """An action server that knows which results have not been sent yet.
 
-    rclpy has no public word for that. Where the names that are used here are gone, every result counts as unsent, and
-    closing the action takes as long as it may.
+    rclpy has no public interface for this. If the private names that are used here are missing, every result counts as
+    unsent, and closing the action takes the longest time that it may.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -93,17 +93,17 @@ class _Server(ActionServer):
         return sum(future not in self._sent for future in list(getattr(self, "_result_futures", {}).values()))
 
     def _send_result_response(self, request_header: Any, future: Future) -> None:
-        with suppress(InvalidHandle):  # closed before a result could be sent in time
+        with suppress(InvalidHandle):  # the server was closed before the result could be sent
             super()._send_result_response(request_header, future)
         self._sent.add(future)
 
 
 class Finder:
-    """Runs the action's goals, each for itself, beside the commands.
+    """Runs the goals of the action, independently of each other and of commands.
 
     Args:
-        core: What the parts of the node share.
-        cameras: Returns the names of the cameras that are listened to at the moment.
+        core: The objects that the parts of the node share.
+        cameras: Returns the names of the present cameras.
     """
 
     def __init__(self, core: NodeCore, cameras: Callable[[], Sequence[str]]) -> None:
@@ -113,7 +113,7 @@ class Finder:
         self._lock = threading.Lock()
 
     def open(self) -> None:
-        """Offers the action."""
+        """Creates the action server."""
         calls = self._core.calls
         self._server = _Server(
             self._core.node,
@@ -130,7 +130,7 @@ class Finder:
         calls.also_wait_for(self._server.unsent)
 
     def close(self) -> None:
-        """Takes the action away."""
+        """Destroys the action server."""
         with self._lock:
             self._searches = []
         if self._server is not None:
@@ -138,16 +138,16 @@ class Finder:
             self._server = None
 
     def is_looking(self) -> bool:
-        """Whether any goal is under way."""
+        """Returns whether any goal is in progress."""
         return bool(self._searches)
 
     def searches(self, camera: str) -> list[Search]:
-        """The goals that want to see this camera's images."""
+        """Returns the goals that need images of this camera."""
         with self._lock:
             return [search for search in self._searches if search.camera in ("", camera) and search.seen is None]
 
     def _begin(self, goal: FindObject.Goal) -> Search | str:
-        """A search that is under way, or why there is none."""
+        """Starts a search and returns it, or why there is none."""
         names = self._cameras()
         if refusal := self._core.refusal():
             return refusal
@@ -171,28 +171,28 @@ class Finder:
                 self._searches.remove(search)
 
     def _run(self, goal: ServerGoalHandle) -> FindObject.Result:
-        """On a thread of the executor's, until the goal is over."""
+        """Runs a goal to its end, on a thread of the executor."""
         try:
             search = self._begin(goal.request)
             if isinstance(search, str):
-                # Accepted and then aborted, because a refusal cannot say why.
+                # The goal is accepted and then aborted, because a refusal cannot say why.
                 goal.abort()
                 return _nothing_found(search)
             try:
                 return self._watch(goal, search)
             finally:
                 self._end(search)
-        except RuntimeError:  # which rclpy's errors are
+        except RuntimeError:  # the type of rclpy's errors
             if self._core.node.context.ok():
                 raise
-            # The process ends, and nobody can be told any more.
+            # The process ends, and nobody can be informed any more.
             goal.destroy()
             return _nothing_found("the node ended")
 
     def _watch(self, goal: ServerGoalHandle, search: Search) -> FindObject.Result:
-        """Waits until a search comes to an end."""
+        """Waits until a search ends."""
         timeout_s = Duration.from_msg(goal.request.timeout).nanoseconds * 1e-9 or DEFAULT_TIMEOUT_S
-        # In time that passes even where that of a simulation stands still.
+        # The deadline is in monotonic time, because simulated time may stand still.
         deadline_s = time.monotonic() + timeout_s
         why = f"not found within {timeout_s:g} s"
         while time.monotonic() < deadline_s:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts by example, over services: ``set_image_prompt``, ``list_prompts`` and ``remove_prompt``."""
+"""Example images as prompts, by the services ``set_image_prompt``, ``list_prompts`` and ``remove_prompt``."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 MAX_EXAMPLES = 64
 MAX_BYTES = 2**28
-"""Of all examples together: they are kept, so that a model that comes later can learn them."""
+"""The largest size of all examples together, which are kept for models that are loaded later."""
 
 
 @dataclass(frozen=True)
 class _Example:
-    """What a prompt was taught by."""
+    """The example of one prompt."""
 
     rgb: np.ndarray
     """(H, W, 3) uint8."""
@@ -39,21 +39,21 @@ class _Example:
 
     @property
     def size_bytes(self) -> int:
-        """What it takes to keep it."""
+        """The memory that the example occupies, in bytes."""
         return self.rgb.nbytes + self.mask.nbytes
 
     def teach(self, name: str, predictor: Predictor) -> None:
-        """Lets ``name`` mean this; raises ValueError where the model or the example is unfit."""
+        """Makes ``name`` mean this example; raises ValueError if the model or the example is unsuitable."""
         predictor.add_image_prompt(name, self.rgb, self.mask, self.text, self.text_weight)
 
 
 class ImagePrompts:
-    """Keeps the examples, so that a model that comes later learns them too.
+    """Keeps the examples, so that a model that is loaded later learns them, too.
 
     Args:
-        core: What the parts of the node share.
-        host: Holder of the model that serves, which learns an example at once.
-        on_change: Called with every name that has come to mean something else.
+        core: The objects that the parts of the node share.
+        host: Holder of the model in service, which learns an example at once.
+        on_change: Called with every name whose meaning has changed.
     """
 
     def __init__(self, core: NodeCore, host: ModelHost, on_change: Callable[[str], None]) -> None:
@@ -65,8 +65,8 @@ class ImagePrompts:
         return name in self._examples
 
     def open(self) -> None:
-        """Offers the services."""
-        # Examples are taught one at a time, and commands need not wait for that.
+        """Creates the services."""
+        # Examples are taught one at a time, and commands do not wait for that.
         self._services = AnsweringServices(self._core.node, self._core.calls, self._core.faults)
         for kind, name, answer in (
             (SetImagePrompt, "set_image_prompt", self._set),
@@ -76,11 +76,11 @@ class ImagePrompts:
             self._services.offer(kind, name, answer)
 
     def close(self) -> None:
-        """Takes the services away; the examples stay."""
+        """Destroys the services; the examples stay."""
         self._services.close()
 
     def teach(self, predictor: Predictor) -> None:
-        """Lets another model learn all examples; tells it as a fault where it cannot."""
+        """Teaches another model all examples; reports a fault for each one that it cannot learn."""
         with self._lock:
             examples = dict(self._examples)
         for name, example in examples.items():
@@ -102,7 +102,7 @@ class ImagePrompts:
                     most = f"{MAX_BYTES // 2**20} MiB"
                     raise ValueError(f"the examples would take more than {most}: remove one or show a smaller image")
                 example.teach(name, self._host.predictor)
-                if self._core.calls.refusal:  # and the caller was or is told so
+                if self._core.calls.refusal:  # the caller already has this refusal, or gets it now
                     raise RuntimeError(self._core.calls.refusal)
                 self._examples[name] = example
             self._core.sizes.saw("example", example.rgb.shape)
@@ -136,9 +136,9 @@ class ImagePrompts:
 
 
 def as_commands_say(phrase: str) -> str:
-    """A phrase as it would come out of a command: lower case and without articles.
+    """Returns a phrase as the parser of commands would return it: in lower case and without articles.
 
-    One that a command would take apart is left whole. Examples are kept under such names.
+    A phrase that the parser would split stays whole. Examples are kept under such names.
     """
     try:
         return _checked_name(phrase)
@@ -147,7 +147,7 @@ def as_commands_say(phrase: str) -> str:
 
 
 def _checked_name(name: str) -> str:
-    """The name as a command will say it. Raises ValueError where no command can."""
+    """Returns the name as the parser of commands returns it. Raises ValueError if no command can contain it."""
     try:
         command = parse_command(f"segment {name}")
     except CommandError as error:
@@ -158,7 +158,7 @@ def _checked_name(name: str) -> str:
 
 
 def _read(request: SetImagePrompt.Request) -> _Example:
-    """Raises ValueError, which ConversionError is, where image or mask are wrong."""
+    """Reads the example of a request. Raises ValueError if the image, the mask or the weight is wrong."""
     try:
         rgb = image_to_rgb(request.image)
     except ConversionError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The service ``segment``: one image and its prompts in, masks and objects out."""
+"""The service ``segment``, which returns the masks and objects of one image for its prompts."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from clip_seg_ros.srv import Segment
 
 
 class SegmentService:
-    """Answers images beside the cameras', with the same model.
+    """Segments single images beside those of the cameras, with the same model.
 
     Args:
-        core: What the parts of the node share.
-        host: Holder of the model that serves.
+        core: The objects that the parts of the node share.
+        host: Holder of the model in service.
     """
 
     def __init__(self, core: NodeCore, host: ModelHost) -> None:
         self._core, self._host = core, host
-        # One call at a time, so that many callers cannot take all threads of the node.
+        # There is one call at a time, so that many callers cannot occupy all threads of the node.
         self._services = AnsweringServices(core.node, core.calls, core.faults)
         self._services.offer(Segment, "segment", self._answer)
 
     def close(self) -> None:
-        """Takes the service away."""
+        """Destroys the service."""
         self._services.close()
 
     def _answer(self, request: Segment.Request, response: Segment.Response) -> Segment.Response:
