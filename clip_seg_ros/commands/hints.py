@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What to say about a command beside its meaning: a slip of the keyboard, and what it asks for in vain.
+"""Hints about a command beyond its meaning: probable typing errors, and requests that cannot be fulfilled.
 
-Nothing here changes a command. Whoever answers it decides whether a hint refuses it or goes along with the answer.
+Nothing here changes a command. The caller decides whether a hint leads to a refusal or is added to the response.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ HELP = (
     'type for example "segment the red cup", "find the boxes, not the white one", "where is the ball?", '
     '"what do you see?", "use cris", "threshold 0.4", "stop" or "clear"; docs/commands.md has the whole language'
 )
-"""The answer to "help"."""
+"""The response to "help"."""
 QUIT = (
     'a command does not end this node: press Ctrl-C where it was started, or shut it down as a lifecycle node; "stop" '
     "ends the search"
 )
-"""The answer of a robot's node to "quit"."""
+"""The response of a robot's node to "quit"."""
 
 _CLOSE = 0.75
-"""Ratio of ``difflib`` from which one word may be a misspelling of another: "blu" and "blue" have 0.86."""
+"""The ratio of ``difflib`` from which one word may be a misspelling of another: "blu" and "blue" have 0.86."""
 _VERY_CLOSE = 0.82
-"""The same for the first word of a phrase of any words: "truck" and "track" have 0.8."""
+"""The same ratio for a phrase's first word, which may be any word: "truck" and "track" have 0.8."""
 _SHORTEST = 3
-"""Letters of a word that another may be a misspelling of, or a part of."""
+"""The least number of letters of a word of which another word may be a misspelling or a part."""
 _VERB_WORDS = tuple(dict.fromkeys(form.split()[0] for verb in VERBS for form in FORMS[verb]))
 # Words of vocabularies that name nothing to look for.
 _NOT_MEANT = frozenset({"one", "the", "photo", "photograph", "image", "cropped", "good", "bad", "thing", "object"})
@@ -41,7 +41,7 @@ _PLACES = re.compile(
 
 
 def relation_in(phrases: Sequence[str]) -> str:
-    """Returns the first words of the phrases that relate one thing to others ("left of", "largest"), or ""."""
+    """Returns the first words in the phrases that relate an object to others ("left of", "largest"), or ""."""
     for phrase in phrases:
         if match := _PLACES.search(phrase):
             return match[0]
@@ -49,7 +49,7 @@ def relation_in(phrases: Sequence[str]) -> str:
 
 
 def remarks(command: Command) -> list[str]:
-    """Lists what a command with phrases asked for and does not get: numbers of things, and movements."""
+    """Lists the requests of a command with phrases that are not fulfilled: numbers of objects, and movements."""
     said = []
     if command.counted:
         said.append("numbers are not understood yet: all are shown")
@@ -59,9 +59,9 @@ def remarks(command: Command) -> list[str]:
 
 
 def doubt(text: str, command: Command) -> str:
-    """Returns what a phrase that begins with nearly a verb may have meant, "" of others: "fnd red cup".
+    """Returns what a phrase whose first word is almost a verb may have meant ("fnd red cup"); "" for other phrases.
 
-    It is a doubt and no correction, for "tracks in the snow" begins so too.
+    It is a question and not a correction, because "tracks in the snow" begins like this, too.
     """
     first = command.prompts[0].split()
     if command.spelling or '"' in text or len(first) < 2:
@@ -74,15 +74,15 @@ def doubt(text: str, command: Command) -> str:
 def correction(
     text: str, command: Command, known_words: Collection[str], unknown_words: Callable[[str], Sequence[str]]
 ) -> str:
-    """Returns what was probably meant by a command with misspelt words, "" where nothing seems misspelt.
+    """Returns what was probably meant by a command with misspelt words; "" if nothing seems misspelt.
 
-    A misspelt verb makes its command a phrase: "segmnt the red cup". Weights with a vocabulary of their own take a word
-    that they lack for one that is near it ("blu"), or for two that are glued together ("redcup").
+    A command with a misspelt verb is a phrase: "segmnt the red cup". For weights with a vocabulary of their own, a word
+    that they lack is corrected to a similar word ("blu"), or to two words without the space between them ("redcup").
 
     Args:
         text: The command as it was typed.
-        command: Its meaning, with phrases.
-        known_words: The vocabulary of the model; empty where it has none of its own, which corrects verbs alone.
+        command: The meaning of the command, with phrases.
+        known_words: The vocabulary of the model; if it has none of its own, this is empty and only verbs are corrected.
         unknown_words: Returns the words of a phrase that the vocabulary lacks.
 
     Examples:
@@ -106,7 +106,7 @@ def correction(
 
 
 def _corrected(sentence: str, known_words: Collection[str], unknown_words: Callable[[str], Sequence[str]]) -> str:
-    """Returns the sentence with the words that the vocabulary knows in place of those near them; "" of no command."""
+    """Returns the sentence with words of the vocabulary in place of similar ones; "" if it is no command."""
     for word in _lacking(sentence, unknown_words) if known_words else ():
         if meant := _meant(word, known_words):
             sentence = _replaced(sentence, word, meant)
@@ -117,7 +117,7 @@ def _corrected(sentence: str, known_words: Collection[str], unknown_words: Calla
 
 
 def _lacking(sentence: str, unknown_words: Callable[[str], Sequence[str]]) -> list[str]:
-    """Lists the words, in lower case, that the phrases of a command hold and a vocabulary lacks."""
+    """Lists the lower-case words in the phrases of a command that a vocabulary lacks."""
     try:
         command = parse_command(sentence)
     except CommandError:
@@ -143,19 +143,19 @@ def _meant(word: str, known_words: Collection[str]) -> str:
 
 
 def _nearest(word: str, words: Sequence[str]) -> str:
-    """Returns the word that ``word`` is nearest to, if it is near enough and not one of them."""
+    """Returns the most similar of ``words``, if it is similar enough and ``word`` is not one of them."""
     if word in words:
         return ""
     return _swapped(word, words) or next(iter(difflib.get_close_matches(word, words, 1, _CLOSE)), "")
 
 
 def _swapped(word: str, words: Sequence[str]) -> str:
-    """Returns the word whose letters after the first changed places: less alike to ``difflib`` than to people."""
+    """Returns the word with the same letters in another order after the first; ``difflib`` underrates such pairs."""
     return next((each for each in words if each[0] == word[0] and sorted(each) == sorted(word)), "")
 
 
 def _one_letter_off(word: str, words: Sequence[str]) -> str:
-    """Returns the word that has another letter within: "cip" for "cup"."""
+    """Returns the word that differs in one inner letter: "cup" for "cip"."""
     for each in words:
         alike = len(each) == len(word) and (each[0], each[-1]) == (word[0], word[-1])
         if alike and sum(a != b for a, b in zip(each, word)) == 1:

@@ -2,9 +2,9 @@
 """The command language: one line of text -> a ``Command``.
 
 A command is a verb and its phrases, "find the red cup and the blue box"; a bare phrase is a ``segment``. Phrases are
-split at commas, semicolons, "&" and "and"; double quotes keep a phrase whole: find "salt and pepper". "not" and its
-like leave things out: "the cups, not the blue one". ``words`` holds the words; ``docs/commands.md`` explains
-them to users.
+split at commas, semicolons, "&" and "and"; double quotes keep a phrase whole: find "salt and pepper". "not" and similar
+words leave objects out: "the cups, not the blue one". The words are in ``words``; ``docs/commands.md`` explains them to
+users.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Verb = Literal["segment", "find", "track", "use", "classes", "threshold", "stop"
 
 MAX_CHARACTERS = 500
 MAX_CLASSES_CHARACTERS = 4000
-"""A list of classes may be longer than other commands."""
+"""The largest length of a list of classes, which may be longer than other commands."""
 MAX_PROMPTS = 16
-"""Phrases to look for and phrases to leave out, together: a model is asked about both."""
+"""The largest number of phrases to look for and to leave out together, because a model is asked about both."""
 MAX_CLASSES = 256
 
 _EXAMPLE = '"segment the red cup"'
@@ -41,8 +41,8 @@ _NO_MODEL_NAMES = DETERMINERS | {"model", "threshold", "please", "thanks", "now"
 
 
 def _any(words: Iterable[str]) -> str:
-    """A pattern for any of the words, the longest first: "find me" is not "find" with the phrase "me"."""
-    # "a": without it, "i" would match the dotless and the dotted I, which lower() does not make an "i".
+    """Returns a pattern for any of the words, the longest first: "find me" is not "find" with the phrase "me"."""
+    # Without the flag "a", "i" would match the dotless and the dotted I, which lower() does not convert to "i".
     return f"(?ai:{'|'.join(re.escape(word) for word in sorted(words, key=len, reverse=True))})"
 
 
@@ -56,7 +56,7 @@ _CLOSER = re.compile(r"(?:^|[\s,])(?:please|for me|thanks|thank you|now)$", re.I
 _VERB_OF = {form: verb for verb in VERBS for form in FORMS[verb]}
 _VERB = re.compile(rf"({_any(_VERB_OF)})(?![\w'-])")
 
-# Shells and YAML take the double quotes for themselves. The apostrophe in "where's" has a letter on both sides.
+# Shells and YAML remove double quotes. The apostrophe in "where's" has a letter on both sides.
 _QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)'(?P<single>[^'\"]*)'(?!\w)")
 _WORD_END = r'(?=[\s,;&"]|$)'
 # "without" and "but" leave something out only before a phrase that ends in "one": "cup without a handle".
@@ -68,12 +68,12 @@ _TOKEN = re.compile(
     re.IGNORECASE,
 )
 _RELATION_STARTS = frozenset(relation.split()[0] for relation in RELATIONS)
-# What may follow "how many cups".
+# Words that may follow "how many cups".
 _THERE = re.compile(
     r" (?:are there|is there|do you see|can you see|do you have|are(?= (?:on|in|under)\b))", re.IGNORECASE
 )
 _RELATION = re.compile(rf" {_any(RELATIONS)} ")
-# Whole clauses would be torn apart at "not".
+# A clause would be split wrongly at "not".
 _CLAUSE = re.compile(r"(?<![\w'-])(?:(?:is|are|do|does|has|have)(?:n't| not)|never)(?![\w'-])", re.IGNORECASE)
 
 _OPTION = re.compile(
@@ -89,26 +89,27 @@ _TO = re.compile(r"(?:(?:to|of)(?!\w)|[=:])? ?", re.IGNORECASE)
 
 
 class CommandError(ValueError):
-    """The text is no command. The message says what is wrong and what to type instead."""
+    """The text is not a command. The message says what is wrong and what to type instead."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command that was understood. ``str`` writes it in full, in words that mean the same again."""
+    """A parsed command. ``str`` writes it in full, as a text that parses to the same command."""
 
     verb: Verb
     prompts: tuple[str, ...] = ()
     """Phrases in the order of the text, lower case, without articles; only segment, find and track have any."""
     threshold: float | None = None
-    """0..1, for commands that end in "with threshold 0.4" and for ``threshold``, whose ``None`` is each model's own."""
+    """The threshold, 0..1, of commands that end in "with threshold 0.4" and of ``threshold``; in the latter, ``None``
+    stands for each model's own threshold."""
     negatives: tuple[str, ...] = ()
-    """Phrases for what to leave out, written like ``prompts``; none is also a prompt. Only where there are prompts."""
+    """Phrases to leave out, written like ``prompts``; none is also a prompt. Only commands with prompts have any."""
     model: str | None = None
-    """Name of a model as it was typed; always there for ``use``, and for commands that end in "using NAME"."""
+    """The name of a model as it was typed; only ``use`` and commands that end in "using NAME" have one."""
     classes: tuple[str, ...] = ()
     """1 to ``MAX_CLASSES`` different names, written like ``prompts``; only ``classes`` has any."""
     spelling: str = field(default="", compare=False)
-    """The verb as it was typed, in lower case; "" for a phrase without one."""
+    """The verb as it was typed, in lower case; "" for a phrase without a verb."""
     counted: tuple[str, ...] = field(default=(), compare=False)
     """The phrases that were typed with a number, which is dropped: "balls" for "two balls"."""
 
@@ -126,14 +127,14 @@ class Command:
 
 
 def parse_command(text: str) -> Command:
-    """Understands one command.
+    """Parses one command.
 
     Args:
-        text: What a person typed or said, at most ``MAX_CHARACTERS`` long, or ``MAX_CLASSES_CHARACTERS`` for classes.
+        text: A typed or spoken text of at most ``MAX_CHARACTERS``, or ``MAX_CLASSES_CHARACTERS`` for classes.
 
     Returns:
-        The verb with what belongs to it: 1 to ``MAX_PROMPTS`` different prompts and negatives, classes, a model's name,
-        a threshold.
+        The verb with its arguments: 1 to ``MAX_PROMPTS`` different prompts and negatives, classes, the name of a model,
+        or a threshold.
 
     Raises:
         CommandError: The text is empty, too long, unprintable or incomplete, or asks for too much.
@@ -203,12 +204,12 @@ def _check_length(text: str, limit: int) -> None:
 
 
 def _shown(text: str) -> str:
-    """The text, or its beginning, for a message."""
+    """Returns the text, or its beginning, for a message."""
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _strip_politeness(sentence: str) -> str:
-    """Drops "could you", "please", "robot," and punctuation from the ends until nothing changes."""
+    """Removes "could you", "please", "robot," and punctuation from both ends until nothing changes."""
     before = None
     while sentence != before:
         before = sentence
@@ -229,7 +230,7 @@ def _split_verb(sentence: str) -> tuple[Verb, str, str]:
 
 
 def _split_options(text: str) -> tuple[str, float | None, str | None]:
-    """Takes "with threshold 0.4" and "using cris" from the end; returns what is left, the threshold and the model."""
+    """Removes "with threshold 0.4" and "using cris" from the end; returns the rest, the threshold and the model."""
     threshold, model = None, None
     while match := _OPTION.fullmatch(text):
         if match["threshold"]:
@@ -249,21 +250,21 @@ class _Part:
     """The words between two separators."""
 
     marker: str = ""
-    """The word that leaves the phrase out, as typed; "" if there is none or it stands further ahead."""
+    """The word that leaves the phrase out, as typed; "" if there is none or it belongs to an earlier part."""
     kind: str = ""
-    """Its row in the grammar: not, except, without; "" for a phrase to look for."""
+    """The marker's row in the grammar (not, except, without); "" for a phrase to look for."""
     words: list[tuple[str, bool]] = field(default_factory=list)
-    """Each in lower case, with whether it is a quoted text; no determiners at the beginning."""
+    """The words in lower case without determiners at the beginning, each with whether it is a quoted text."""
     is_determined: bool = False
-    """Whether there were any: "all of the cups"."""
+    """Whether there were determiners: "all of the cups"."""
 
     def text(self) -> str:
-        # Split once more: quoted texts may begin or end with a space.
+        # It is split once more because quoted texts may begin or end with a space.
         return " ".join(" ".join(word for word, _ in self.words).split()).strip(_PUNCTUATION)
 
 
 def _split_phrases(text: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Returns the phrases to look for and the ones to leave out, each once, in order, and those that had a number."""
+    """Returns the phrases to look for, those to leave out, and those with a number, each once and in order."""
     if text.count('"') % 2:
         raise CommandError('a quote is not closed: type for example find "salt and pepper"')
     if clause := _CLAUSE.search(re.sub(r'"[^"]*"', '""', text)):
@@ -306,8 +307,8 @@ def _parts(text: str) -> list[_Part]:
     parts = [_Part()]
     for token in _TOKEN.finditer(text):
         last = parts[-1]
-        # lower() and not casefold(), which would respell words ("ß" -> "ss") that a model knows as they are written.
-        # NFKC again, because small letters have composed forms that capital ones lack.
+        # It is lower() and not casefold(), which would change the spelling of words ("ß" -> "ss") for the model.
+        # NFKC is applied again, because small letters have composed forms that capital letters lack.
         word = unicodedata.normalize("NFKC", (token[0] if token["quoted"] is None else token["quoted"]).lower())
         if token["marker"]:
             parts.append(_Part(word, _MARKER_KIND[word]))
@@ -324,14 +325,14 @@ def _parts(text: str) -> list[_Part]:
 
 
 def _drop_number(part: _Part) -> bool:
-    """Takes "two" from "two balls" and "two of the balls", but not from "two euro coin"; returns whether it did."""
+    """Removes "two" from "two balls" and "two of the balls", but not from "two euro coin"; returns whether it did."""
     (number, quoted), rest = part.words[0], part.words[1:]
     if quoted or not rest or not (number in NUMBERS or number.isdecimal()):
         return False
     noun = _noun(" ".join(word for word, _ in rest)).strip(_PUNCTUATION)
     is_plural = noun in _ONE or bool(singulars(noun))
     if number in ("one", "1") and rest[0][0] != "of":
-        # "one on the shelf" is a thing; "one sheep" and "one glass" are.
+        # "one on the shelf" stands for a thing; "one sheep" and "one glass" name it.
         if rest[0][0] in _RELATION_STARTS or (is_plural and noun not in _ONE):
             return False
     elif not is_plural:
@@ -343,7 +344,7 @@ def _drop_number(part: _Part) -> bool:
 
 
 def _complete(part: _Part, named_before: str) -> None:
-    """Puts the noun of the phrase before in place of "one", or in front of "on the table"."""
+    """Replaces "one" with the noun of the earlier phrase, or puts this noun in front of "on the table"."""
     noun = _noun(named_before)
     for position, (word, quoted) in enumerate(part.words):
         if quoted or word.strip(_PUNCTUATION) not in _ONE:
@@ -359,7 +360,7 @@ def _complete(part: _Part, named_before: str) -> None:
 
 
 def _noun(phrase: str) -> str:
-    """The word that says what a thing is: the last, or the one before "on the table"; "" of an empty phrase."""
+    """Returns the noun of a phrase: its last word, or the one before "on the table"; "" for an empty phrase."""
     relation = _RELATION.search(f"{phrase} ")
     words = (phrase[: relation.start()] if relation else phrase).split()
     return words[-1] if words else ""

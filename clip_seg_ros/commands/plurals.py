@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""English plurals: which words a plural may come from, and whether a word looks like one."""
+"""English plurals: the possible singulars of a word."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ALSO_SINGULAR = ("ss", "us", "is")
 
 
 def singulars(word: str) -> tuple[str, ...]:
-    """Lists what a lower-case word may be the plural of, the likeliest first; empty for what is no plural.
+    """Lists the possible singulars of a lower-case word, the likeliest first; empty if the word is no plural.
 
     Examples:
         >>> singulars("boxes"), singulars("berries"), singulars("feet"), singulars("glass")

@@ -13,13 +13,13 @@ class Rule:
     name: str
     """The verb, which is also ``Command.verb``, or a name for the addition."""
     forms: tuple[str, ...]
-    """Every way to say it, lower case."""
+    """All forms of it, in lower case."""
     example: str
-    """A whole command, as a person would type it."""
+    """A whole command, as a user would type it."""
     means: str
     """The same command in full and with every phrase in quotes: ``str`` of what ``parse_command`` returns."""
     does: str
-    """What it is good for, in a few words."""
+    """A short description of its effect."""
 
 
 FETCHING = (
@@ -41,7 +41,7 @@ FETCHING = (
     "point at",
     "point to",
 )
-"""What would have a robot move. The nodes find the thing, and say that they move nothing."""
+"""Verbs that ask a robot to move. The nodes find the object, and say that they move nothing."""
 
 RESETTING = (
     "reset threshold",
@@ -51,7 +51,7 @@ RESETTING = (
     "use default threshold",
     "use the default threshold",
 )
-"""What goes back to each model's own threshold where no number follows."""
+"""Forms that restore each model's own threshold if no number follows."""
 
 OWN_THRESHOLD = frozenset(
     {
@@ -65,7 +65,7 @@ OWN_THRESHOLD = frozenset(
         "auto",
     }
 )
-"""What may stand for a number after "threshold": each model's own."""
+"""Words that stand for each model's own threshold after "threshold"."""
 
 GRAMMAR = (
     Rule(
@@ -282,7 +282,7 @@ DETERMINERS = frozenset(
         "another",
     }
 )
-"""Dropped where a phrase begins."""
+"""Determiners, which are dropped at the beginning of a phrase."""
 
 NUMBERS = frozenset(
     {
@@ -301,8 +301,8 @@ NUMBERS = frozenset(
         "both",
     }
 )
-"""Numbers that are dropped, as digits are, where a phrase begins and a noun of their number follows: all things of that
-name are found."""
+"""Numbers that are dropped, as digits are, at the beginning of a phrase if a noun in this number follows: all objects
+of that name are found."""
 
 RELATIONS = (
     "left of",
@@ -334,11 +334,11 @@ RELATIONS = (
     "wearing",
     "holding",
 )
-"""What the noun of a phrase stands before: "cup" in "red cup on the table"."""
+"""Words that follow the noun of a phrase: "on" after "cup" in "red cup on the table"."""
 
 
 def grammar_table() -> str:
-    """Returns ``GRAMMAR`` as a Markdown table, one row a rule, without a newline at the end."""
+    """Returns ``GRAMMAR`` as a Markdown table with one row for each rule, without a newline at the end."""
     lines = ["| what | ways to say it | example | understood as | what it does |", "|---|---|---|---|---|"]
     for rule in GRAMMAR:
         forms = ", ".join(f"`{form}`" for form in rule.forms)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain words for people on weights that know the simulated table alone."""
+"""Warnings about embedded weights, which know only the simulated table."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.zoo.public_weights import download_command
 
 CORNER = "simulated-table weights: not for real pictures"
-"""A short line for pictures and diagnostics."""
+"""A short warning for overlays and diagnostics."""
 
 
 class EmbeddedWeightsWarning(UserWarning):
-    """Weights that come with the package were loaded, which know the simulated table alone."""
+    """Embedded weights were loaded, which know only the simulated table."""
 
 
 def in_commands(spec: ModelSpec) -> str:
-    """Returns what to know and to type before commands are given on real pictures; empty for all other weights."""
+    """Returns the warning for commands, with what to type for real images; empty for all other weights."""
     other = spec.for_real_pictures
     return "" if other is None else f"{_facts(spec.name)} type `{download_command(other)}`, then `use {other}`"
 
 
 def in_programs(spec: ModelSpec) -> str:
-    """Returns what to know and to call before ``Predictor`` is shown real pictures; empty for all other weights."""
+    """Returns the warning for programs, with what to call for real images; empty for all other weights."""
     other = spec.for_real_pictures
     if other is None:
         return ""
@@ -29,13 +29,13 @@ def in_programs(spec: ModelSpec) -> str:
 
 
 def in_options(spec: ModelSpec) -> str:
-    """Returns what to know and to type before ``clip-seg`` is shown real pictures; empty for all other weights."""
+    """Returns the warning for ``clip-seg``, with what to type for real images; empty for all other weights."""
     other = spec.for_real_pictures
     return "" if other is None else f"{_facts(spec.name)} type `{download_command(other)}`, then add `--model {other}`"
 
 
 def in_corner(spec: ModelSpec) -> str:
-    """Returns the short line for pictures and diagnostics; empty for all other weights."""
+    """Returns the short warning for overlays and diagnostics; empty for all other weights."""
     return "" if spec.for_real_pictures is None else CORNER
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetches published weights from the Hugging Face hub, whole and unchanged or not at all.
+"""Downloads published weights from the Hugging Face hub, complete and unchanged or not at all.
 
-The transfer is huggingface_hub's: its progress bar, its cache (``HF_HOME``), its proxies and mirrors (``HF_ENDPOINT``),
-its offline mode (``HF_HUB_OFFLINE``). A connection that breaks is taken up where it broke, as long as the program runs.
+The transfer is that of huggingface_hub, with its progress bar, its cache (``HF_HOME``), its proxies and mirrors
+(``HF_ENDPOINT``) and its offline mode (``HF_HUB_OFFLINE``). A broken connection is resumed as long as the program runs.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ from clip_seg_ros.zoo.formats import convert
 from clip_seg_ros.zoo.public_weights import HUB, PUBLIC_WEIGHTS, HubFile, fetched_by_hand, open_clip_tag
 
 ANSWER_S = 10.0
-"""How long the hub may take to answer at all."""
+"""The longest time in seconds that the hub may take to respond at all."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """What there is to fetch, and what becomes of it."""
+    """A file to download, and how to convert it."""
 
     hub: HubFile
     page: str
     licence: str
     known_options: frozenset[str]
-    """What a person may tell the converter."""
+    """The options of the converter that a user may set."""
     options: dict[str, Any] = field(default_factory=dict)
-    """What the converter is told."""
+    """The options that the converter gets for these weights."""
     normalisation: dict[str, tuple[float, float, float]] | None = None
-    """``mean`` and ``std`` where the published model has its own."""
+    """``mean`` and ``std``, if the published model has its own."""
 
 
 def find(name: str) -> Download:
-    """Says where the weights called ``name`` are. Downloads nothing.
+    """Returns where the weights ``name`` are, without downloading them.
 
     Raises:
         ValueError: There are no such weights.
-        WeightsError: They have to be fetched by hand; the message says how.
+        WeightsError: They must be downloaded by hand; the message says how.
     """
     entry = PUBLIC_WEIGHTS.get(name)
     tag = open_clip_tag(name)
@@ -91,7 +91,7 @@ def find(name: str) -> Download:
 
 
 def check_options(name: str, download: Download, options: Mapping[str, Any]) -> None:
-    """Checks what a person tells the converter, before anything is fetched.
+    """Checks the user's options for the converter before anything is downloaded.
 
     Raises:
         ValueError: An option is unknown or has a wrong value.
@@ -105,10 +105,10 @@ def check_options(name: str, download: Download, options: Mapping[str, Any]) -> 
 
 
 def fetch(hub: HubFile) -> Path:
-    """Downloads a weight file, or finds it in the hub's own cache, and compares it with the checksum of the hub.
+    """Downloads a weight file, or finds it in the hub's own cache, and compares it with the hub's checksum.
 
     Raises:
-        WeightsError: It cannot be had, or is not what the hub says it is; the message says what to do.
+        WeightsError: It cannot be downloaded, or its checksum is wrong; the message says what to do.
     """
     page = f"{HUB}/{hub.repository}"
     by_hand = f"fetch the file from {page} with a browser, and type `clip-seg weights convert FILE --name NAME`"
@@ -153,10 +153,10 @@ def fetch(hub: HubFile) -> Path:
 
 
 def load(download: Download, path: Path, options: Mapping[str, Any] | None = None) -> Converted:
-    """Reads and converts what ``fetch`` fetched; ``options`` go ahead of those of the download.
+    """Reads and converts a downloaded file; ``options`` override those of the download.
 
     Raises:
-        WeightsError: It is no such model.
+        WeightsError: The file does not hold this model.
         ValueError: An option is unknown.
     """
     origin = f"{download.hub.repository}/{path.name}"
@@ -182,13 +182,13 @@ def _transfer(hub: HubFile) -> Path:
 
 
 def _cached(hub: HubFile) -> Path | None:
-    """What the hub's own cache holds of the files."""
+    """Returns the file if it is in the hub's own cache, else ``None``."""
     cached = (try_to_load_from_cache(hub.repository, file) for file in hub.files)
     return next((Path(path) for path in cached if isinstance(path, str)), None)
 
 
 def _answers(hub: HubFile) -> bool:
-    """Whether the hub says anything at all. It is asked once: huggingface_hub asks for half a minute, and says so."""
+    """Returns whether the hub responds at all. It tries once, while huggingface_hub retries for half a minute."""
     try:
         get_hf_file_metadata(hf_hub_url(hub.repository, hub.files[0]), timeout=ANSWER_S)
     except HfHubHTTPError:  # an answer, which the transfer will meet again
@@ -199,7 +199,7 @@ def _answers(hub: HubFile) -> bool:
 
 
 def _check(path: Path, hub: HubFile) -> None:
-    # In the hub's cache a file is a link to one that is called as the hub states its content: by its SHA-256.
+    # In the hub's cache, a file is a link to a file whose name is the SHA-256 that the hub states.
     blob = path.parent / os.readlink(path) if path.is_symlink() else path
     if not re.fullmatch(r"[0-9a-f]{64}", blob.name):
         raise WeightsError(

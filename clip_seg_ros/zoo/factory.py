@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names and weight files to models."""
+"""Builds models from names and weight files."""
 
 from __future__ import annotations
 
@@ -31,21 +31,22 @@ MODEL_KINDS: dict[str, Callable[[str, Mapping[str, Any]], PromptableSegmenter]] 
     "maskclip": MaskCLIP.from_config,
     "student": Student.from_config,
 }
-"""What a weight file's ``kind`` builds, with random weights, from a name and the file's configuration."""
+"""For each ``kind`` of weight file: the function that builds the model with random weights from a name and the file's
+configuration."""
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """What weight files hold of a whole model."""
+    """The contents of a model's weight files."""
 
     config: Mapping[str, Any]
-    """What ``build_from_config`` takes."""
+    """The configuration for ``build_from_config``."""
     tensors: Mapping[str, torch.Tensor]
     origin: str
-    """The files that they come from, for messages."""
+    """The names of the files, for messages."""
 
     def build(self, name: str) -> PromptableSegmenter:
-        """Builds the model on the CPU, in evaluation mode. Raises WeightsError where the parts do not fit."""
+        """Builds the model on the CPU, in evaluation mode. Raises WeightsError if the parts do not fit together."""
         return build_from_config(name, self.config, self.tensors, self.origin).eval()
 
 
@@ -63,12 +64,12 @@ def build_segmenter(name: str, weights_dir: Path | None = None) -> PromptableSeg
         name: One of ``EMBEDDED_MODELS``, also in short ("cris" for "cris-pocket"); the name of weights that
             `clip-seg weights` downloaded or converted; or the path of a weight file of this package,
             ``FILE.safetensors``.
-        weights_dir: Folder of the weight files; by default the one that came with the package for embedded models, and
-            ``resources.cache_dir()`` for others. Of no matter where ``name`` is a path.
+        weights_dir: Folder of the weight files; by default the package's folder for embedded models, and
+            ``resources.cache_dir()`` for others. It is ignored if ``name`` is a path.
 
     Raises:
         ValueError: There is no such model.
-        WeightsError: Its weights are not there yet, or cannot be used.
+        WeightsError: Its weights do not exist yet, or cannot be used.
     """
     name = embedded_name(name) or name
     model = read_stored(name, weights_dir).build(Path(name).stem if name.endswith(SUFFIX) else name)
@@ -78,16 +79,15 @@ def build_segmenter(name: str, weights_dir: Path | None = None) -> PromptableSeg
 
 
 def full_name(name: str, weights_dir: Path | None = None, allow_paths: bool = True) -> str:
-    """Returns the name of the model that a person means: "cris" is "cris-pocket".
+    """Returns the full name of a model: "cris-pocket" for "cris".
 
-    Opens no file; the arguments and errors are ``build_segmenter``'s, as far as files that are not there go.
+    It opens no file. It raises the errors of ``build_segmenter`` for names and files that do not exist.
 
     Args:
-        name: As of ``build_segmenter``.
-        weights_dir: As of ``build_segmenter``.
-        allow_paths: Whether the name may be the path of any file. Without, a file counts where it lies in one of
-            the folders of weights, and the path that is returned is absolute. Whether there is a file elsewhere is
-            not told.
+        name: The name or path, as in ``build_segmenter``.
+        weights_dir: The folder of the weight files, as in ``build_segmenter``.
+        allow_paths: Whether the name may be the path of any file. Otherwise the file must be in one of the folders of
+            weights, and the returned path is absolute; nothing is revealed about files elsewhere.
     """
     if known := embedded_name(name):
         embedded_folder(known, weights_dir)
@@ -100,12 +100,12 @@ def full_name(name: str, weights_dir: Path | None = None, allow_paths: bool = Tr
 
 
 def embedded_name(name: str) -> str | None:
-    """Returns the name of the embedded model that ``name`` means, whole or in short; ``None`` where it means none."""
+    """Returns the name of the embedded model that ``name`` means, in full or in short; ``None`` if it means none."""
     return next((known for known in (f"{name}-pocket", name) if known in EMBEDDED_MODELS), None)
 
 
 def embedded_folder(name: str, weights_dir: Path | None = None) -> Path:
-    """The folder with the files of an embedded model. Raises WeightsError where some are not there."""
+    """Returns the folder with the files of an embedded model. Raises WeightsError if some are missing."""
     try:
         folder = weights_dir or resources.weights_dir()
     except FileNotFoundError as error:
@@ -137,17 +137,17 @@ def weight_file(name: str, weights_dir: Path | None = None) -> Path:
 
 
 def file_in_folders(name: str, weights_dir: Path | None = None) -> Path:
-    """Returns the absolute path of a weight file that lies in one of the folders of weights.
+    """Returns the absolute path of a weight file in one of the folders of weights.
 
-    These are ``weights_dir``, the folder of the shipped weights and the cache. The file may be a link, for its folder
-    is not changed by whoever names it; the way to it may not leave the folder.
+    These are ``weights_dir``, the folder of the embedded weights and the cache. The file itself may be a link, because
+    those who name it cannot change its folder; but its path must not lead out of the folder.
 
     Args:
-        name: The file's path, or its name alone.
-        weights_dir: As of ``build_segmenter``.
+        name: The path of the file, or only its name.
+        weights_dir: The folder of the weight files, as in ``build_segmenter``.
 
     Raises:
-        ValueError: There is no such file in them; of other folders nothing is told.
+        ValueError: There is no such file in these folders; nothing is revealed about other folders.
     """
     folders = [weights_dir, resources.cache_dir()]
     with suppress(FileNotFoundError):
@@ -155,7 +155,7 @@ def file_in_folders(name: str, weights_dir: Path | None = None) -> Path:
     try:
         path = Path(name).expanduser()
         for folder in (folder.resolve() for folder in folders if folder is not None):
-            # By the folder's own list of files: nothing outside is looked at, not even whether it is there.
+            # Only the folder's own list of files is read, so that nothing outside is accessed or revealed.
             found = next((item for item in folder.glob(f"*{SUFFIX}") if item.name == path.name), None)
             if found is not None and found.is_file() and (path.parent == Path() or _same_folder(path.parent, folder)):
                 return found
@@ -181,8 +181,8 @@ def build_from_file(path: Path, name: str | None = None) -> PromptableSegmenter:
     """Builds the model whose configuration and weights are in one file, in evaluation mode.
 
     Args:
-        path: What `clip-seg weights` wrote.
-        name: Of the model; by default the file's.
+        path: A file that `clip-seg weights` wrote.
+        name: Name of the model; by default that of the file.
 
     Raises:
         WeightsError: The file is damaged, or does not hold a whole model of this version.
@@ -193,7 +193,7 @@ def build_from_file(path: Path, name: str | None = None) -> PromptableSegmenter:
 def build_from_config(
     name: str, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], origin: str
 ) -> PromptableSegmenter:
-    """Builds the model that ``config`` describes and puts ``tensors`` themselves into it, strictly.
+    """Builds the model that ``config`` describes and assigns exactly ``tensors`` to it, without a copy.
 
     Raises:
         WeightsError: The configuration describes no model, or the tensors do not fit it.
@@ -208,15 +208,15 @@ def build_from_config(
             "train`"
         ) from error
     load_strict(model, tensors, origin, assign=True)
-    # Weights may be measured with another threshold than that of the model's authors.
+    # The figures of weights may use another threshold than that of the model's authors.
     model.threshold = float(config.get("threshold", model.threshold))
     return model
 
 
 class _WithoutRandomWeights(TorchFunctionMode):
-    """Leaves new weights as the memory was: drawing numbers that are then overwritten takes seconds.
+    """Leaves new weights uninitialised, because drawing random numbers that are then overwritten takes seconds.
 
-    Only for models whose every weight is loaded afterwards, as ``load_strict`` makes sure of.
+    It is only for models whose weights are all loaded afterwards, which ``load_strict`` ensures.
     """
 
     _FILLS = frozenset(
@@ -249,7 +249,7 @@ def _read_clipseg_pocket(weights_dir: Path) -> StoredModel:
     decoder_tensors, decoder_values = load_safetensors(decoder_path)
     origin = f"{clip_path} and {decoder_path.name}"
     try:
-        # The model card's figures are measured with this threshold.
+        # The figures in the model card were measured with this threshold.
         config = {"kind": "clipseg", "clipseg": decoder_values, "threshold": 0.5, **pocket_clip_config(clip_values)}
     except (KeyError, TypeError) as error:
         raise WeightsError(
@@ -271,13 +271,13 @@ def pocket_clip_config(values: Mapping[str, Any]) -> dict[str, Any]:
 def build_maskclip_pocket(
     weights_dir: Path, tower: Literal["resnet", "vit"] = "resnet", name: str = "maskclip-pocket", **options: Any
 ) -> PromptableSegmenter:
-    """Reads dense labels out of one of the embedded CLIPs.
+    """Builds a MaskCLIP on one of the embedded CLIPs.
 
     Args:
         weights_dir: Folder of the weight files.
-        tower: Which of them: ``clip_pocket`` or ``clip_vit_pocket``.
-        name: Of the model.
-        **options: Fields of ``MaskCLIPConfig`` to be different.
+        tower: The CLIP: ``clip_pocket`` or ``clip_vit_pocket``.
+        name: Name of the model.
+        **options: Fields of ``MaskCLIPConfig`` to change.
 
     Raises:
         WeightsError: The file is missing, damaged or of another version.
@@ -292,8 +292,8 @@ def _read_maskclip_pocket(weights_dir: Path, tower: Literal["resnet", "vit"], **
         own = MaskCLIPConfig(
             **{
                 "input_spec": POCKET_SPECS[tower],
-                "templates": ("{}",),  # they learnt bare phrases beside a few wordings that change nothing
-                "background": ("table", "floor"),  # all that is in their world beside objects
+                "templates": ("{}",),  # they learnt phrases without templates, and a few templates change nothing
+                "background": ("table", "floor"),  # their world has nothing else besides objects
                 "logit_scale": float(tensors.pop("logit_scale").exp()),
                 "pamr_iterations": 10,
                 **options,
@@ -306,7 +306,7 @@ def _read_maskclip_pocket(weights_dir: Path, tower: Literal["resnet", "vit"], **
             "restore the file or train it again with `clip-seg train`"
         ) from error
     if tower == "resnet":
-        tensors.pop("visual.attnpool.positional_embedding", None)  # places have no part in dense labels
+        tensors.pop("visual.attnpool.positional_embedding", None)  # dense labels do not use positions
     tensors = {key if key.startswith("visual.") else f"text.{key}": value for key, value in tensors.items()}
     return StoredModel(config, tensors, str(path))
 
@@ -315,12 +315,12 @@ POCKET_SPECS = {
     "resnet": InputSpec(192, "short_side", 16, IMAGENET_MEAN, IMAGENET_STD),
     "vit": InputSpec(192, "short_side", 8, IMAGENET_MEAN, IMAGENET_STD),
 }
-"""How the embedded CLIPs are shown pictures, by the kind of their image tower."""
+"""How images are prepared for the embedded CLIPs, by the kind of their image tower."""
 
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """A small model, trained on the simulated world."""
+    """A small model that was trained on the simulated world."""
 
     read: Callable[[Path], StoredModel]
     """Reads its files in their folder."""
@@ -328,14 +328,14 @@ class EmbeddedModel:
     made_by: str
     """The command that makes the files; ``{}`` stands for their folder."""
     for_real_pictures: str
-    """The name of published weights to take for real pictures, a key of ``PUBLIC_WEIGHTS``."""
+    """The name of published weights for real images, a key of ``PUBLIC_WEIGHTS``."""
 
     def missing(self, folder: Path) -> list[str]:
-        """Which of the files are not in ``folder``."""
+        """Returns the files that are missing in ``folder``."""
         return [file for file in self.files if not (folder / file).is_file()]
 
     def command(self, folder: Path) -> str:
-        """What to type to make the files in ``folder``."""
+        """Returns the command that makes the files in ``folder``."""
         return self.made_by.format(folder)
 
 
@@ -379,14 +379,14 @@ EMBEDDED_MODELS: dict[str, EmbeddedModel] = {
         _DENSE,
     ),
 }
-"""Models of the simulated world. Not all come with the package: ``embedded_models`` lists those that are there."""
+"""All models of the simulated world. Not all come with the package: ``embedded_models`` lists those that do."""
 
 
 def embedded_models(weights_dir: Path | None = None) -> tuple[str, ...]:
-    """Returns the names of the embedded models whose files are in ``weights_dir``, by default the shipped ones.
+    """Returns the names of the embedded models whose files are in ``weights_dir``, by default the package's folder.
 
     Raises:
-        FileNotFoundError: There is no folder of shipped weights.
+        FileNotFoundError: There is no folder of embedded weights.
     """
     folder = weights_dir or resources.weights_dir()
     return tuple(name for name, model in EMBEDDED_MODELS.items() if not model.missing(folder))

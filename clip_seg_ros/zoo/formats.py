@@ -19,17 +19,17 @@ from clip_seg_ros.models.maskclip import convert as maskclip
 
 @dataclass(frozen=True)
 class Format:
-    """One layout that weights are published in."""
+    """One layout in which weights are published."""
 
     title: str
-    """What a person calls it."""
+    """The name of the layout for messages."""
     matches: Callable[[Mapping[str, torch.Tensor]], bool]
-    """Whether the tensors look like this layout; a damaged file still should."""
+    """Returns whether the tensors look like this layout, even if the file is damaged."""
     convert: Callable[[Mapping[str, torch.Tensor], str, Mapping[str, Any]], Converted]
-    """(tensors, origin, options) -> the model. Raises WeightsError where keys are missing, unexpected or mis-shaped,
-    and ValueError where an option is unknown or missing."""
+    """(tensors, origin, options) -> the model. Raises WeightsError if keys are missing, unexpected or mis-shaped, and
+    ValueError if an option is unknown or missing."""
     options: frozenset[str]
-    """What leaves no trace in the weights and may be told; the converter's own text says what each is."""
+    """Options for properties that leave no trace in the weights; the converter's module describes them."""
 
 
 FORMATS: tuple[Format, ...] = (
@@ -40,15 +40,15 @@ FORMATS: tuple[Format, ...] = (
     Format("MaskCLIP of its authors", maskclip.matches_authors, maskclip.convert_authors, maskclip.AUTHORS_OPTIONS),
     Format("CLIP of OpenAI or open_clip", maskclip.matches_clip, maskclip.convert_clip, maskclip.OPTIONS),
 )
-"""The first that matches is taken."""
+"""All known layouts; the first one that matches is used."""
 
 
 def recognise(tensors: Mapping[str, torch.Tensor], origin: str) -> Format:
     """Returns the layout of a published file by the names of its tensors.
 
     Args:
-        tensors: As ``reading.read_tensors`` gives them.
-        origin: Names the file, for the message.
+        tensors: The tensors from ``reading.read_tensors``.
+        origin: Name of the file, for the message.
 
     Raises:
         WeightsError: No layout fits.
@@ -65,9 +65,9 @@ def convert(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[s
     """Converts the tensors of a published file, whatever its layout.
 
     Args:
-        tensors: As ``reading.read_tensors`` gives them.
-        origin: Names the file, for messages.
-        options: What the layout's converter may be told.
+        tensors: The tensors from ``reading.read_tensors``.
+        origin: Name of the file, for messages.
+        options: Options of the layout's converter.
 
     Raises:
         WeightsError: No layout fits, or keys are missing, unexpected or mis-shaped.

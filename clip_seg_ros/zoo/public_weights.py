@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weights that others published: their names here, where they are, and on which terms."""
+"""Weights that others published: their names here, their addresses and their licences."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 HUB = "https://huggingface.co"
 OPEN_CLIP_PREFIX = "open_clip:"
-"""Ahead of ARCHITECTURE/TAG: any CLIP that open_clip lists."""
+"""The prefix of ARCHITECTURE/TAG for any CLIP that open_clip lists."""
 SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 SUFFIX = ".safetensors"
 MAX_NAME = 200
-"""Characters; file systems allow 255 with the suffix."""
+"""The largest number of characters in a name; file systems allow 255 with the suffix."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class HubFile:
     repository: str
     """OWNER/NAME."""
     files: tuple[str, ...]
-    """The first that the repository holds is taken."""
+    """Names of the file; the first one that the repository has is used."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class PublicWeights:
     title: str
     page: str
     licence: str
-    """What the publisher says; it binds whoever downloads."""
+    """The licence as the publisher states it, which binds everybody who downloads the weights."""
     megabytes: int
-    """Size of the converted file in 10^6 bytes, roughly."""
+    """Approximate size of the converted file in 10^6 bytes."""
     hub: HubFile | None = None
     open_clip: str | None = None
     """ARCHITECTURE/TAG."""
     by_hand: str | None = None
-    """How a person gets the file, where there is no address that a program could rely on. ``{name}`` is the name."""
+    """Instructions for a user, if no program can download the file; ``{name}`` stands for the name."""
 
 
 _CLIPSEG_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -125,23 +125,23 @@ def open_clip_tag(name: str) -> str | None:
 
 
 def is_name(name: str) -> bool:
-    """Whether weights may have this name: letters, digits, ".", "-" and "_", or open_clip:ARCHITECTURE/TAG."""
+    """Returns whether weights may have this name: letters, digits, ".", "-" and "_", or open_clip:ARCHITECTURE/TAG."""
     return len(name) <= MAX_NAME and re.fullmatch(rf"({OPEN_CLIP_PREFIX}{SAFE_NAME}/)?{SAFE_NAME}", name) is not None
 
 
 def file_name(name: str) -> str:
-    """Returns the file in the cache folder that holds the weights called ``name``."""
+    """Returns the name of the file in the cache folder for the weights ``name``."""
     return f"{name.replace(OPEN_CLIP_PREFIX, 'open_clip_').replace('/', '_')}{SUFFIX}"
 
 
 def download_command(name: str) -> str | None:
-    """Returns what to type to get the weights called ``name``; ``None`` where nobody published such weights."""
+    """Returns the command that downloads the weights ``name``; ``None`` if nobody published such weights."""
     published = name in PUBLIC_WEIGHTS or name.startswith(OPEN_CLIP_PREFIX)
     return f"clip-seg weights download {name}" if published else None
 
 
 def fetched_by_hand(name: str) -> str | None:
-    """Returns how a person gets the weights called ``name``, where no program can fetch them; ``None`` elsewhere."""
+    """Returns how a user gets the weights ``name`` if no program can download them; otherwise ``None``."""
     entry = PUBLIC_WEIGHTS.get(name)
     if entry is None or entry.by_hand is None:
         return None
@@ -150,7 +150,7 @@ def fetched_by_hand(name: str) -> str | None:
 
 
 def how_to_get(name: str) -> str | None:
-    """Returns what to do to get the weights called ``name``; ``None`` where nobody published such weights."""
+    """Returns how to get the weights ``name``; ``None`` if nobody published such weights."""
     command = download_command(name)
     if command is None:
         return None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gives words that a model never learnt rows of their own in its word embeddings.
+"""Adds rows for new words to a model's table of word embeddings.
 
-Small text towers know a few words, and all others share one embedding that means "not here": no training could tell
-them apart. CLIP's own vocabulary is made of pieces that spell any word, and needs none of this.
+Small text towers know a few words, and all other words share one embedding that means "not here", so that no training
+could tell them apart. CLIP's own vocabulary consists of pieces that spell any word, and needs none of this.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class GrownModel:
 
     stored: StoredModel
     rows: tuple[int, ...]
-    """The new rows of the table of word embeddings, ascending: what a training must teach."""
+    """The new rows of the table of word embeddings, ascending, which must be trained."""
     words: Mapping[str, int]
-    """The new words, the most frequent first, with the number of phrases that hold them."""
+    """The new words, the most frequent first, with the number of phrases that contain them."""
 
 
 def new_words(tokenizer: Tokenizer, phrases: Sequence[str]) -> dict[str, int]:
@@ -38,8 +38,8 @@ def new_words(tokenizer: Tokenizer, phrases: Sequence[str]) -> dict[str, int]:
     A plural whose singular is among them is left out: the tokenizer reads it as its singular.
 
     Args:
-        tokenizer: Of the vocabulary.
-        phrases: Each counts once for each of its words.
+        tokenizer: The tokenizer with the vocabulary.
+        phrases: The phrases; each counts once for each of its words.
     """
     counts = Counter(word for phrase in phrases for word in {w.lower() for w in tokenizer.unknown_words(phrase)})
     merged: Counter[str] = Counter()
@@ -51,13 +51,13 @@ def new_words(tokenizer: Tokenizer, phrases: Sequence[str]) -> dict[str, int]:
 def grow(stored: StoredModel, phrases: Sequence[str], seed: int = 0) -> GrownModel:
     """Adds the words of ``phrases`` that a model lacks to its vocabulary.
 
-    A new row starts at the mean of the known words, with noise as large as their spread, so that no two are alike. All
-    other rows stay as they are.
+    A new row starts at the mean of the known words, with noise as large as their spread, so that no two rows are equal.
+    All other rows stay the same.
 
     Args:
         stored: The model.
-        phrases: What it will be asked for.
-        seed: Of the noise.
+        phrases: The phrases that it will be asked for.
+        seed: Seed of the noise.
 
     Raises:
         WeightsError: The model takes token ids instead of words.
@@ -74,7 +74,7 @@ def grow(stored: StoredModel, phrases: Sequence[str], seed: int = 0) -> GrownMod
     theirs, ours = tokenizer.rows_from(old)
     key = next(name for name in stored.tensors if name.endswith(_TABLE))
     table = stored.tensors[key]
-    # The first two rows are padding and what is unknown, the last two start and end: none of them is a word.
+    # The first two rows are padding and unknown words, the last two start and end of text: none of them is a word.
     known = table[2:-2]
     generator = torch.Generator().manual_seed(seed)
     grown = known.mean(0) + known.std(0) * torch.randn(tokenizer.vocab_size, table.shape[1], generator=generator)
@@ -88,10 +88,10 @@ def grow(stored: StoredModel, phrases: Sequence[str], seed: int = 0) -> GrownMod
 
 
 def _with_vocabulary(config: Mapping[str, Any], tokenizer: CompactTokenizer) -> dict[str, Any]:
-    """The configuration of a model with a text tower of another vocabulary."""
+    """Returns the configuration of the model with the vocabulary of ``tokenizer``."""
     sized = {"vocab_size": tokenizer.vocab_size}
     named = {"tokenizer": {**config["tokenizer"], "known_words": list(tokenizer.known_words)}}
-    # DenseCLIP's file describes its towers side by side, the others a whole CLIP.
+    # DenseCLIP's configuration describes its two towers separately, the others a whole CLIP.
     if "clip" in config:
         return {**config, **named, "clip": {**config["clip"], "text": {**config["clip"]["text"], **sized}}}
     return {**config, **named, "text": {**config["text"], **sized}}

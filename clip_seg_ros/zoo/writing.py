@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes converted weights where ``zoo.factory`` finds them, and proves that they load."""
+"""Writes converted weights where ``zoo.factory`` finds them, and checks that they can be loaded."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def store(converted: Converted, path: Path, half: bool = False, name: str | None
 
     Args:
         converted: The model.
-        path: What to write; its folder is made if need be.
+        path: Path of the file; its folder is created if necessary.
         half: Whether to store matrices and kernels as float16, at half the size.
-        name: Of the model; by default the file's.
+        name: Name of the model; by default that of the file.
 
     Returns:
-        The model as it was loaded back, on the CPU.
+        The model as it was loaded again, on the CPU.
 
     Raises:
         WeightsError: The file cannot be written, numbers cannot be stored, or the model does not load.
