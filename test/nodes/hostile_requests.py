@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from builtin_interfaces.msg import Duration
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterValue
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
-from rclpy.action import ActionClient
 from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -21,7 +19,7 @@ from sensor_msgs.msg import Image
 from clip_seg_ros.action import FindObject
 from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
 from hostile_messages import HostileMessages
-from ros_harness import wait_until
+from ros_harness import GoalClient, wait_until
 
 UNDER_WAY = 16
 """Calls at once; what more would come is left out."""
@@ -58,7 +56,7 @@ class HostileRequests:
                 (node.create_client(RemovePrompt, "remove_prompt"), lambda: RemovePrompt.Request(name=self._text())),
                 (node.create_client(ListPrompts, "list_prompts"), ListPrompts.Request),
             ]
-            self._action = ActionClient(node, FindObject, "find_object")
+            self._action = GoalClient(node, FindObject, "find_object")
 
     def send(self) -> None:
         """Sends one request, unless too many are under way."""
@@ -67,9 +65,7 @@ class HostileRequests:
             self._futures.pop(0).cancel()
         if self._action is not None and self._random.random() < 0.2:
             if self._action.server_is_ready():
-                # rclpy forgets a goal twice if its answer comes while the goal is still being sent.
-                with suppress(ValueError):
-                    self._futures.append(self._action.send_goal_async(self._goal()))
+                self._futures.append(self._action.send_goal_async(self._goal()))
             return
         client, request = self._random.choice(self._clients)
         if client.service_is_ready():

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Time
-from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
 from rclpy.duration import Duration
 from std_msgs.msg import Header
@@ -27,7 +26,7 @@ from clip_seg_ros.nodes.common.qos import ACTION
 from clip_seg_ros.nodes.services.finder import MAX_SEARCHES, Search
 from clip_seg_ros.pipeline.space.localization import locate
 from clip_seg_ros.types import ObjectRegion
-from ros_harness import NodeProcess, Talker, Watcher, running_referring, stamp_ns, wait_until
+from ros_harness import GoalClient, NodeProcess, Talker, Watcher, running_referring, stamp_ns, wait_until
 
 LONG_S = 3600.0
 """Of goals: whoever waits for the end of one that is not ended gives up long before."""
@@ -62,7 +61,7 @@ Finder = Callable[..., Goal]
 
 
 def finder_of(watcher: Watcher) -> tuple[Finder, list[Goal]]:
-    client = ActionClient(watcher, FindObject, "find_object")
+    client = GoalClient(watcher, FindObject, "find_object")
     assert client.wait_for_server(180.0)
     goals: list[Goal] = []
 
@@ -165,7 +164,7 @@ def test_time_is_up_where_a_simulations_clock_stands_still(ros, log):
 
 
 def test_hundreds_of_goals_and_cancels_at_once_each_get_a_result(referring, watcher):
-    client = ActionClient(
+    client = GoalClient(
         watcher,
         FindObject,
         "find_object",

@@ -17,7 +17,6 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterValue, SetParametersResult
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
-from rclpy.action import ActionClient
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -32,7 +31,7 @@ from clip_seg_ros.nodes.common.answering_services import AnsweringServices, Open
 from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.life.process import _Executor
 from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
-from ros_harness import NodeProcess, Watcher, wait_until
+from ros_harness import GoalClient, NodeProcess, Watcher, wait_until
 
 ENDINGS = int(os.environ.get("CLIP_SEG_ENDINGS", "4"))
 """How many cleanups and ends of processes are tried: set CLIP_SEG_ENDINGS=50 for the figures of the documentation."""
@@ -55,7 +54,7 @@ class Callers:
         self._segment = client(Segment, "segment")
         self._set, self._list = client(SetImagePrompt, "set_image_prompt"), client(ListPrompts, "list_prompts")
         self._remove = client(RemovePrompt, "remove_prompt")
-        self._finder = ActionClient(
+        self._finder = GoalClient(
             watcher, FindObject, "find_object", goal_service_qos_profile=qos, result_service_qos_profile=qos
         )
 
