@@ -4,33 +4,28 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from clip_seg_ros.data.samples import IGNORED
-from clip_seg_ros.evaluation.metrics.classes import ClassScores, ConfusionMatrix
+from clip_seg_ros.evaluation.metrics.classes import ClassScores
 from clip_seg_ros.evaluation.pages.pictures import write_picture
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clip.backbone import ModifiedResNet
 from clip_seg_ros.models.conversion.mapping import Converted
 from clip_seg_ros.models.student.model import Student, StudentConfig, imagenet_input, known_networks
-from clip_seg_ros.pipeline.class_labels import class_colors
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.runtime.devices import PRECISIONS, resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
 from clip_seg_ros.sources.images import BagPictures, FolderPictures, PictureSource, ScenePictures
+from clip_seg_ros.training.distillation.agreement import agreement, keep_the_better, median_ms
+from clip_seg_ros.training.distillation.examples import example_grid
 from clip_seg_ros.training.distillation.maskclip_plus import MaskCLIPPlus, TrainSettings
 from clip_seg_ros.training.distillation.pseudo_labels import (
-    BACKGROUND_CLASS,
     LabelledPictures,
     Labeller,
     LabelSettings,
@@ -44,10 +39,6 @@ TEACHER_NETWORK = "teacher"
 _SMALLEST_SIZE = 64
 _TIMED_PICTURES = 20
 _EXAMPLES = 6
-_CELL = (320, 240)
-_TOLERATED = 0.97
-"""Self-training may change the agreement with the teacher by this factor: it is meant to correct the teacher."""
-_UNKNOWN_RGB = (40, 40, 40)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -251,48 +242,6 @@ def _say_what_was_labelled(pictures: LabelledPictures, labeller: Labeller) -> No
         )
 
 
-def keep_the_better(
-    student: Student,
-    guided: dict[str, torch.Tensor] | None,
-    device: str,
-    pictures: LabelledPictures,
-    held_out: Sequence[int],
-) -> None:
-    """Puts the weights from before self-training back where that made the student forget what it was taught.
-
-    Args:
-        student: After both phases.
-        guided: Its weights from between the phases; ``None`` where there was no second one.
-        device: Where to ask it.
-        pictures, held_out: What to ask it about.
-    """
-    if guided is None:
-        return
-    own = {key: value.clone() for key, value in student.state_dict().items()}
-    after = agreement(Predictor.from_model(student, device), pictures, held_out).mean_iou
-    student.load_state_dict(guided)
-    before = agreement(Predictor.from_model(student, device), pictures, held_out).mean_iou
-    told = f"mean IoU with the teacher's labels {before:.3f} before self-training, {after:.3f} after"
-    if after < _TOLERATED * before:
-        print(f"{told}: the network from before is kept. It needs more --steps or pictures, or --self-share 0")
-        return
-    student.load_state_dict(own)
-    print(told)
-
-
-def class_map(predictor: Predictor, rgb: np.ndarray) -> np.ndarray:
-    """Returns the likeliest class of every pixel of (H, W, 3) uint8: (H, W) uint8 index into the model's classes."""
-    return predictor.predict(rgb, predictor.spec.class_names).values.argmax(axis=0).astype(np.uint8)
-
-
-def agreement(predictor: Predictor, pictures: LabelledPictures, indices: Sequence[int]) -> ClassScores:
-    """Compares a student with its teacher's labels, where those are not ignored."""
-    matrix = ConfusionMatrix(len(predictor.spec.class_names))
-    for index in indices:
-        matrix.add(class_map(predictor, pictures.rgb(index)), pictures.labels(index))
-    return matrix.scores()
-
-
 def _say_agreement(scores: ClassScores, class_names: Sequence[str]) -> None:
     print(
         f"agreement with the teacher where it is sure: {100 * scores.pixel_accuracy:.1f} % of the pixels, "
@@ -309,74 +258,3 @@ def _say_speed(labeller: Labeller, student: Predictor, pictures: LabelledPicture
         f"an image, on {student.device}: teacher {teacher_ms:.0f} ms, student {student_ms:.0f} ms "
         f"({teacher_ms / student_ms:.1f} times as fast)"
     )
-
-
-def median_ms(
-    predictor: Predictor, prompts: Sequence[str], pictures: LabelledPictures, indices: Sequence[int]
-) -> float:
-    """Times whole answers, from the image to the probabilities at its size; the first picture goes ahead untimed."""
-    taken = []
-    for index in (indices[0], *indices):
-        rgb = pictures.rgb(index)
-        start = time.perf_counter()
-        predictor.predict(rgb, prompts)
-        taken.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(taken[1:])
-
-
-def example_grid(predictor: Predictor, pictures: LabelledPictures, indices: Sequence[int]) -> np.ndarray:
-    """Draws a row a picture: as it is, with the teacher's labels, and with the student's; a legend below.
-
-    Returns:
-        (rows * 240 + legend, 960, 3) uint8, RGB. Pixels that the teacher is not sure of are dark grey.
-    """
-    names = predictor.spec.class_names
-    colors = _class_colors(names)
-    rows = []
-    for index in indices:
-        rgb = pictures.rgb(index)
-        cells = (rgb, _tinted(rgb, pictures.labels(index), colors), _tinted(rgb, class_map(predictor, rgb), colors))
-        rows.append(np.concatenate([_cell(cell) for cell in cells], axis=1))
-    titles = [_titled(rows[0].shape[1], ("image", "teacher", "student"))]
-    return np.concatenate([*titles, *rows, _legend(rows[0].shape[1], names, colors)])
-
-
-def _class_colors(names: Sequence[str]) -> np.ndarray:
-    """Returns (256, 3) uint8 RGB: a colour a class, black for a background that was added, and that of ``IGNORED``."""
-    things = [index for index, name in enumerate(names) if name != BACKGROUND_CLASS]
-    colors = np.zeros((256, 3), np.uint8)
-    colors[things] = class_colors(len(things))[: len(things)]
-    colors[IGNORED] = _UNKNOWN_RGB
-    return colors
-
-
-def _tinted(rgb: np.ndarray, labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    tinted = cv2.addWeighted(rgb, 0.35, colors[labels], 0.65, 0)
-    return np.where((colors[labels] == 0).all(axis=2, keepdims=True), rgb, tinted)
-
-
-def _cell(rgb: np.ndarray) -> np.ndarray:
-    """Brings a picture into a cell, its shape kept, black around it."""
-    scale = min(_CELL[0] / rgb.shape[1], _CELL[1] / rgb.shape[0])
-    width, height = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
-    small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
-    cell = np.zeros((_CELL[1], _CELL[0], 3), np.uint8)
-    cell[:height, :width] = small
-    return cell
-
-
-def _titled(width: int, titles: Sequence[str]) -> np.ndarray:
-    bar = np.zeros((22, width, 3), np.uint8)
-    for column, title in enumerate(titles):
-        cv2.putText(bar, title, (column * _CELL[0] + 5, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255,) * 3, 1, cv2.LINE_AA)
-    return bar
-
-
-def _legend(width: int, names: Sequence[str], colors: np.ndarray, columns: int = 6) -> np.ndarray:
-    entries = [*((name, colors[index]) for index, name in enumerate(names)), ("(ignored)", colors[IGNORED])]
-    bar = np.zeros((22 * -(-len(entries) // columns), width, 3), np.uint8)
-    for place, (name, color) in enumerate(entries):
-        left, top = place % columns * (width // columns), place // columns * 22
-        cv2.rectangle(bar, (left + 4, top + 4), (left + 18, top + 17), tuple(int(v) for v in color), cv2.FILLED)
-        cv2.putText(bar, name[:16], (left + 24, top + 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255,) * 3, 1, cv2.LINE_AA)
-    return bar

@@ -18,8 +18,9 @@ from sensor_msgs.msg import Image
 
 from clip_seg_ros.action import FindObject
 from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
+from goal_client import GoalClient
 from hostile_messages import HostileMessages
-from ros_harness import GoalClient, wait_until
+from ros_harness import wait_until
 
 UNDER_WAY = 16
 """Calls at once; what more would come is left out."""

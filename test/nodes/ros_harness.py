@@ -18,13 +18,11 @@ from builtin_interfaces.msg import Time as Stamp
 from geometry_msgs.msg import PoseArray
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import GetParameters, SetParameters
-from rclpy.action import ActionClient
 from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from rclpy.task import Future
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header, String
@@ -89,35 +87,6 @@ def wait_until(happened: Callable[[], Any], what: str, patience_s: float = PATIE
         assert time.monotonic() < deadline, f"waited {patience_s:g} s in vain for {what}"
         time.sleep(0.01)
     return result
-
-
-class GoalClient(ActionClient):
-    """An action client that may ask on one thread while another thread spins its node.
-
-    rclpy notes a request only after it was sent. An answer that another thread takes before that is thrown away, and
-    its caller waits for ever.
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        self._asking = threading.RLock()
-        super().__init__(*args, **options)
-
-    def send_goal_async(self, *args: Any, **options: Any) -> Future:
-        with self._asking:
-            return super().send_goal_async(*args, **options)
-
-    def _cancel_goal_async(self, *args: Any) -> Future:
-        with self._asking:
-            return super()._cancel_goal_async(*args)
-
-    def _get_result_async(self, *args: Any) -> Future:
-        with self._asking:
-            return super()._get_result_async(*args)
-
-    async def execute(self, taken_data: Any) -> None:
-        with self._asking:
-            pass  # what is being sent is noted now
-        await super().execute(taken_data)
 
 
 class Watcher(Node):

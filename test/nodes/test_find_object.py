@@ -26,7 +26,8 @@ from clip_seg_ros.nodes.common.qos import ACTION
 from clip_seg_ros.nodes.services.finder import MAX_SEARCHES, Search
 from clip_seg_ros.pipeline.space.localization import locate
 from clip_seg_ros.types import ObjectRegion
-from ros_harness import GoalClient, NodeProcess, Talker, Watcher, running_referring, stamp_ns, wait_until
+from goal_client import GoalClient
+from ros_harness import NodeProcess, Talker, Watcher, running_referring, stamp_ns, wait_until
 
 LONG_S = 3600.0
 """Of goals: whoever waits for the end of one that is not ended gives up long before."""

@@ -1,39 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-import copy
-import shutil
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from clip_seg_ros.data.samples import read_rgb
-from clip_seg_ros.models.checkpoints import save_safetensors, update_sum
-from clip_seg_ros.models.student.model import Student, StudentConfig, imagenet_input
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.tools.cli import main
-from clip_seg_ros.tools.distill import agreement, class_map, example_grid, keep_the_better
-from clip_seg_ros.training.distillation.pseudo_labels import LabelledPictures
 from clip_seg_ros.zoo.factory import build_segmenter
-
-CLASSES = ("cup", "book", "background")
-SMALL = "timm:mobilenetv3_small_050"
-
-
-def save_teacher(path, never=None, sureness=5):
-    """Writes a model that says something, if nothing sensible, and returns the path."""
-    torch.manual_seed(0)
-    model = Student(path.stem, StudentConfig(SMALL, CLASSES, imagenet_input(64))).eval()
-    last = model.network.head.conv_seg
-    with torch.inference_mode():
-        logits = model.encode_image(torch.randn(1, 3, 64, 64)).logits
-        last.weight.mul_(sureness / logits.std())
-        last.bias.sub_(logits.mean(dim=(0, 2, 3)) * sureness / logits.std())
-        if never is not None:
-            last.bias[never] = -1e4
-    save_safetensors(path, model.state_dict(), model.file_config(), half=False)
-    update_sum(path)
-    return path
+from small_teacher import CLASSES, SMALL, save_teacher, write_pictures
 
 
 @pytest.fixture
@@ -43,12 +18,7 @@ def teacher(tmp_path):
 
 @pytest.fixture
 def pictures(tmp_path):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for index in range(3):
-        small = np.random.default_rng(index).integers(0, 255, (3, 4, 3), np.uint8)
-        cv2.imwrite(str(folder / f"{index}.png"), cv2.resize(small, (88, 64), interpolation=cv2.INTER_CUBIC))
-    return folder
+    return write_pictures(tmp_path / "pictures", 3)
 
 
 @pytest.fixture
@@ -211,40 +181,3 @@ def test_classes_that_are_never_a_label_are_named(call, tmp_path, capsys):
 def test_a_teacher_that_is_sure_of_nothing_teaches_nothing(call, tmp_path, capsys):
     assert call("--teacher", save_teacher(tmp_path / "vague.safetensors", sureness=0.01)) == 2
     assert "vague is sure of no class anywhere: lower --confidence" in capsys.readouterr().err
-
-
-@pytest.fixture
-def labelled(teacher, pictures, tmp_path):
-    """One picture, labelled by the teacher without a doubt."""
-    found = LabelledPictures(tmp_path / "work", (0,), ())
-    found.write_labels(0, "labels", class_map(Predictor.from_name(str(teacher), "cpu"), read_rgb(pictures / "0.png")))
-    (tmp_path / "work" / "pictures").mkdir()
-    shutil.copy(pictures / "0.png", tmp_path / "work" / "pictures" / "000000.png")
-    return found
-
-
-def test_agreement_counts_sure_pixels_alone(teacher, labelled):
-    predictor = Predictor.from_name(str(teacher), "cpu")
-    labels = labelled.labels(0)
-    labels[16:] = (labels[16:] + 1) % 3
-    labels[32:] = 255
-    labelled.write_labels(0, "labels", labels)
-    assert agreement(predictor, labelled, [0]).pixel_accuracy == 0.5
-    grid = example_grid(predictor, labelled, [0])
-    assert grid.shape == (284, 960, 3)
-    # Ignored pixels are dark.
-    assert (grid[22 + 200, 320 + 100] <= 0.35 * grid[22 + 200, 100] + 0.65 * 40 + 3).all()
-
-
-def test_self_training_that_forgets_is_undone(teacher, labelled, capsys):
-    good = build_segmenter(str(teacher))
-    bad = build_segmenter(str(teacher))
-    bad.network.head.conv_seg.bias.data[:] = torch.tensor([0.0, 0.0, 1e4])
-    for student, guided, kept in ((bad, good, good), (good, bad, good), (good, None, good)):
-        student, wanted = copy.deepcopy(student), kept.network.head.conv_seg.bias.clone()
-        keep_the_better(student, guided and guided.state_dict(), "cpu", labelled, [0])
-        assert student.network.head.conv_seg.bias.equal(wanted)
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 2
-    assert "the network from before is kept" in said[0]
-    assert "kept" not in said[1]

@@ -31,7 +31,8 @@ from clip_seg_ros.nodes.common.answering_services import AnsweringServices, Open
 from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.life.process import _Executor
 from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
-from ros_harness import GoalClient, NodeProcess, Watcher, wait_until
+from goal_client import GoalClient
+from ros_harness import NodeProcess, Watcher, wait_until
 
 ENDINGS = int(os.environ.get("CLIP_SEG_ENDINGS", "4"))
 """How many cleanups and ends of processes are tried: set CLIP_SEG_ENDINGS=50 for the figures of the documentation."""
