@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLIP towers as the segmentation models build them. The only file that imports open_clip.
+"""Builds the CLIP towers of the segmentation models. This is the only file that imports open_clip.
 
-Towers are open_clip's own modules with their own weights. How models look inside them is in ``vision_taps`` and
-``text_tower``.
+The towers are open_clip's own modules. ``vision_taps`` and ``text_tower`` read activations from inside them.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from torch import nn
 
 
 def _define_missing_operators() -> torch.library.Library | None:
-    """Makes torchvision importable beside a torch that it was not built for.
+    """Makes torchvision importable with a torch for which it was not built.
 
-    Such a pair (common on robots: a vendor's torch, the index's torchvision) fails at import because two compiled
-    operators have no schema. Nothing here calls them, so declaring the schemas is enough.
+    Such a pair (common on robots: a vendor's torch with the package index's torchvision) fails at import because two
+    compiled operators have no schema. Nothing here calls them, so that declaring the schemas is enough.
 
     Returns:
-        The library that holds the schemas, to be kept alive, or ``None`` where torchvision imports as it is.
+        The library with the schemas, which must be kept alive, or ``None`` if torchvision can be imported without it.
     """
     try:
         importlib.import_module("torchvision")
@@ -67,18 +66,18 @@ from open_clip.transformer import TextTransformer, VisionTransformer  # noqa: E4
 
 VisionTower: TypeAlias = VisionTransformer | ModifiedResNet
 TextTower: TypeAlias = CLIP | TextTransformer
-"""Whatever holds ``token_embedding``, ``positional_embedding``, ``transformer``, ``ln_final``, ``text_projection`` and
+"""A module with ``token_embedding``, ``positional_embedding``, ``transformer``, ``ln_final``, ``text_projection`` and
 ``attn_mask``: open_clip's CLIP keeps its text side flat, and its TextTransformer apart."""
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """An image tower: a ViT where ``layers`` is a number of blocks, a ModifiedResNet where it is one number a stage."""
+    """An image tower: a ViT if ``layers`` is a number of blocks, a ModifiedResNet if it has a number for each stage."""
 
     layers: int | tuple[int, ...]
     width: int
     image_size: int
-    """Side in pixels of the square input that the position table was made for."""
+    """Side in pixels of the square input for which the position table was made."""
     patch_size: int = 16
     """Side of a patch in pixels; ViT only."""
     head_width: int = 64
@@ -106,12 +105,12 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Everything that the shape of a CLIP depends on."""
+    """Everything that determines the shapes of a CLIP's weights."""
 
     embed_dim: int
     vision: VisionConfig
     text: TextConfig | None
-    """``None`` for an image tower that goes without."""
+    """The text tower; ``None`` for an image tower alone."""
     quick_gelu: bool = False
     """True for towers trained by OpenAI."""
 
@@ -121,7 +120,7 @@ class ClipConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ClipConfig:
-        """Reads what ``to_dict`` wrote. Raises TypeError on unknown or missing names."""
+        """Makes a configuration from the values of ``to_dict``. Raises TypeError on unknown or missing names."""
         text = values["text"]
         nested = {"vision": VisionConfig(**values["vision"]), "text": None if text is None else TextConfig(**text)}
         return cls(**{**values, **nested})
@@ -157,8 +156,8 @@ def build_open_clip(name: str) -> CLIP:
     Nothing is downloaded.
 
     Raises:
-        ValueError: The name is unknown, or it is not a CLIP that can be looked into: a ViT or ModifiedResNet for
-            images, and a causal transformer that reads its end token for text.
+        ValueError: The name is unknown, or it is not a plain CLIP: a ViT or ModifiedResNet for images, and a causal
+            transformer that reads its end token for text.
     """
     if get_model_config(name) is None:
         raise ValueError(f'open_clip knows no architecture "{name}"; it knows {", ".join(list_models())}')
@@ -171,7 +170,7 @@ def build_open_clip(name: str) -> CLIP:
     return clip
 
 
-# What open_clip writes of a CLIP of which nothing is out of the ordinary.
+# The fields in open_clip's configuration of a plain CLIP.
 _PLAIN = {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"}
 _PLAIN_VISION = {"image_size", "layers", "width", "patch_size", "head_width"}
 _PLAIN_TEXT = {"context_length", "vocab_size", "width", "heads", "layers"}
@@ -179,25 +178,25 @@ _PLAIN_TEXT = {"context_length", "vocab_size", "width", "heads", "layers"}
 
 @dataclass(frozen=True)
 class PretrainedClip:
-    """Weights that open_clip lists on the Hugging Face hub, and what they do not tell of themselves."""
+    """Weights that open_clip lists on the Hugging Face hub, and the properties that they do not contain."""
 
     repository: str
     """OWNER/NAME."""
     files: tuple[str, ...]
-    """The first that the repository holds is taken."""
+    """Names of the file; the first one that the repository has is used."""
     quick_gelu: bool
     vision_head_width: int
     text_head_width: int
     mean: tuple[float, float, float]
-    """What images are normalised with, RGB in 0..1."""
+    """The mean with which images are normalised, RGB in 0..1."""
     std: tuple[float, float, float]
 
 
 def pretrained_clip(name: str) -> PretrainedClip:
-    """Looks up weights by open_clip's names, ARCHITECTURE/TAG such as "ViT-B-16-quickgelu/openai". Downloads nothing.
+    """Looks up weights by open_clip's names, ARCHITECTURE/TAG such as "ViT-B-16-quickgelu/openai".
 
     Raises:
-        ValueError: open_clip lists no such weights, or not on the hub, or they are of no plain CLIP.
+        ValueError: open_clip lists no such weights, or not on the hub, or they are not those of a plain CLIP.
     """
     architecture, _, tag = name.partition("/")
     model = get_model_config(architecture)
@@ -223,7 +222,7 @@ def pretrained_clip(name: str) -> PretrainedClip:
     return PretrainedClip(
         repository=repository,
         files=(file,) if safe is None else (safe, file),
-        # OpenAI's weights want it whichever of its two architectures is named.
+        # OpenAI's weights need QuickGELU whichever of the two architectures is named.
         quick_gelu=found.get("quick_gelu", False) or model.get("quick_gelu", False),
         vision_head_width=vision.get("head_width", 64),
         text_head_width=text["width"] // text["heads"],
@@ -243,9 +242,9 @@ def _vision_cfg(vision: VisionConfig) -> CLIPVisionCfg:
 
 
 def _apply_output_stride(visual: VisionTower, config: VisionConfig) -> None:
-    """Keeps a ResNet's last stage at stride 16 where the configuration says so.
+    """Keeps a ResNet's last stage at stride 16 if the configuration says so.
 
-    A ModifiedResNet strides by average pools, which hold no weights: keys and shapes stay the same.
+    The strides of a ModifiedResNet are average pools, which have no weights: keys and shapes stay the same.
     """
     if isinstance(visual, ModifiedResNet) and config.output_stride == 16:
         block = visual.layer4[0]

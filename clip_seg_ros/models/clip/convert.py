@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLIP as OpenAI and open_clip publish it, whose keys are those of open_clip's modules."""
+"""Reads CLIP as OpenAI and open_clip publish it; its keys are those of open_clip's modules."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from clip_seg_ros.models.conversion.mapping import count_blocks, require
 HEAD_WIDTH = 64
 """Channels of one attention head in every CLIP that OpenAI published."""
 BOOKKEEPING = frozenset({"input_resolution", "context_length", "vocab_size"})
-"""Scalars in OpenAI's archives that are no weights."""
+"""Scalars in OpenAI's archives that are not weights."""
 
 
 def vision_config(
     tensors: Mapping[str, torch.Tensor], origin: str, prefix: str = "visual.", head_width: int = HEAD_WIDTH
 ) -> VisionConfig:
-    """Reads an image tower's size off its weights, ViT or ModifiedResNet; heads leave no trace and are told.
+    """Reads the size of an image tower, ViT or ModifiedResNet, from its weights, except for the width of its heads.
 
     Raises:
-        WeightsError: A tensor that tells the size is missing.
+        WeightsError: A tensor that determines the size is missing.
     """
     if f"{prefix}layer1.0.conv1.weight" in tensors:
         table = require(tensors, f"{prefix}attnpool.positional_embedding", origin)
@@ -46,10 +46,10 @@ def vision_config(
 def text_config(
     tensors: Mapping[str, torch.Tensor], origin: str, prefix: str = "", head_width: int = HEAD_WIDTH
 ) -> TextConfig:
-    """Reads a text tower's size off its weights; heads leave no trace and are told.
+    """Reads the size of a text tower from its weights, except for the width of its heads.
 
     Raises:
-        WeightsError: A tensor that tells the size is missing.
+        WeightsError: A tensor that determines the size is missing.
     """
     vocab_size, width = require(tensors, f"{prefix}token_embedding.weight", origin).shape
     return TextConfig(
@@ -70,18 +70,18 @@ def clip_config(
     vision_head_width: int = HEAD_WIDTH,
     text_head_width: int = HEAD_WIDTH,
 ) -> ClipConfig:
-    """Reads a whole CLIP's size off its weights.
+    """Reads the size of a whole CLIP from its weights.
 
     Args:
-        tensors: In OpenAI's layout, which is open_clip's too.
-        origin: Names the file, for the message.
-        prefix: Ahead of every key of the CLIP.
-        quick_gelu: Which activation leaves no trace either: True for towers trained by OpenAI.
+        tensors: The tensors in OpenAI's layout, which is also open_clip's.
+        origin: Name of the file, for the message.
+        prefix: Prefix of every key of the CLIP.
+        quick_gelu: Whether the activation is QuickGELU, which weights do not show: True for towers trained by OpenAI.
         vision_head_width: Channels of an image tower's attention head.
         text_head_width: Channels of a text tower's attention head.
 
     Raises:
-        WeightsError: A tensor that tells the size is missing.
+        WeightsError: A tensor that determines the size is missing.
     """
     return ClipConfig(
         embed_dim=require(tensors, f"{prefix}text_projection", origin).shape[1],

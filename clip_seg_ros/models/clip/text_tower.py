@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLIP's text tower on prompts of any length up to its context."""
+"""Runs CLIP's text tower on prompts of any length up to its context."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from clip_seg_ros.models.clip.backbone import TextTower
 def encode_text(tower: TextTower, token_ids: torch.Tensor, whole: bool = False) -> TextFeatures:
     """Encodes tokenised prompts.
 
-    Columns behind the last end token of all rows are cut off first, unless ``whole``. Attention is causal, so nothing
-    ahead of them changes, and short prompts cost a fraction of the full context.
+    Columns after the last end token of all rows are cut off first, unless ``whole``. Because attention is causal, this
+    does not change the columns before them, and short prompts cost a fraction of the full context.
 
     Args:
-        tower: A CLIP, of which only the text side is used, or its text tower alone.
-        token_ids: (P, context) int64; the end token is the largest id of a row, padding is 0. Fewer columns than the
-            tower's context are fine.
+        tower: A CLIP, of which only the text tower is used, or a text tower alone.
+        token_ids: (P, context) int64; the end token is the largest id of a row, padding is 0. There may be
+            fewer columns than in the tower's context.
         whole: Whether to keep columns that are padding in all rows, for models that attend to words: their features
             then have the same length in every call.
 

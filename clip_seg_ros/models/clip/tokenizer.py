@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts to token ids."""
+"""Converts prompts to token ids."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ _COLORS = frozenset(
     }
 )
 _NOUN = "object"
-"""What stands for a thing of any kind, where the known words hold it."""
+"""The word for an object of any kind, if it is among the known words."""
 _FOR_ANY_NOUN = frozenset({"one", "ones", "item", "items", "stuff"})
 _BEFORE_COLOR = frozenset({"something", "anything", "things", "everything"})
 
 
 class Tokenizer(ABC):
-    """Turns prompts into rows of ids: start of text, pieces, end of text (the largest id), padding 0."""
+    """Converts prompts to rows of ids: start of text, pieces, end of text (the largest id), padding 0."""
 
     vocab_size: int
     context_length: int
 
     @abstractmethod
     def __call__(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Returns (P, context_length) int64 on the CPU. Too long a prompt is cut, its end token kept."""
+        """Returns (P, context_length) int64 on the CPU. A prompt that is too long is cut, but keeps its end token."""
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         """Returns the words of ``prompt`` that the vocabulary lacks, in order, each once."""
@@ -67,7 +67,7 @@ class ClipTokenizer(Tokenizer):
 
 
 class IdTokenizer(Tokenizer):
-    """Prompts that are token ids already, such as "126 5 9 127": for towers whose vocabulary is not at hand."""
+    """Reads prompts that are already token ids, such as "126 5 9 127", for towers whose vocabulary is not available."""
 
     def __init__(self, vocab_size: int, context_length: int) -> None:
         self.vocab_size = vocab_size
@@ -87,14 +87,15 @@ class IdTokenizer(Tokenizer):
 class CompactTokenizer(Tokenizer):
     """CLIP's byte-pair pieces of a few known words, numbered densely.
 
-    A small text tower trained on a small language would otherwise carry 49,408 rows of which it learnt a hundred.
-    Such a tower learnt colours before a noun alone, so that a bare colour is completed: "red", "something red" and "the
-    red one" are read as "red object". Plurals are read as their singulars, which ask for all things of a name anyway.
+    With all of CLIP's pieces, a text tower for a small language would have 49,408 rows, of which it learns a hundred.
+    Such a tower learnt colours only before a noun, so that a single colour is completed: "red", "something
+    red" and "the red one" are read as "red object". Plurals are read as their singulars, which ask for all objects
+    of a name anyway.
     Ids: 0 padding, 1 any unknown piece, from 2 the known pieces in CLIP's order, then start of text, end of text.
     """
 
     def __init__(self, known_words: Sequence[str], context_length: int) -> None:
-        """Knows every piece of ``known_words``, punctuation marks included where they are listed."""
+        """Takes every piece of ``known_words``, including punctuation marks if they are listed."""
         if not known_words:
             raise ValueError("a tokenizer needs at least one known word")
         pieces = sorted({piece for word in known_words for piece in bpe_tokenizer().encode(word)})
@@ -117,11 +118,11 @@ class CompactTokenizer(Tokenizer):
         return tuple(dict.fromkeys(word for word in words if _UNKNOWN in self._encode(word)))
 
     def rows_from(self, older: CompactTokenizer) -> tuple[list[int], list[int]]:
-        """Where the rows of an older vocabulary's embedding table belong in that of this one.
+        """Returns where the rows of an older vocabulary's embedding table belong in the table of this one.
 
         Returns:
-            Ids of ``older``, and the ids of the same pieces here, in the same order; pieces that either lacks are left
-            out.
+            The ids of ``older``, and the ids of the same pieces here, in the same order; pieces that one of them lacks
+            are left out.
         """
         shared = [piece for piece in older._ids if piece in self._ids]
         rows = [(_PADDING, _PADDING), (_UNKNOWN, _UNKNOWN), *((older._ids[p], self._ids[p]) for p in shared)]
@@ -133,7 +134,7 @@ class CompactTokenizer(Tokenizer):
         return [self._ids.get(piece, _UNKNOWN) for piece in bpe_tokenizer().encode(text)]
 
     def _completed(self, text: str) -> str:
-        """Returns ``text``, or the phrase with a noun that a phrase of colours alone means."""
+        """Returns ``text``, with a noun added if it consists of colours only."""
         words = text.lower().strip(string.punctuation + " ").split()
         if _NOUN not in self.known_words or not any(word in _COLORS for word in words[-2:]):
             return text
@@ -145,23 +146,23 @@ class CompactTokenizer(Tokenizer):
         return text
 
     def _singular(self, word: str) -> str:
-        """Returns ``word``, or the known word that it is the plural of: "cups" asks for every cup anyway."""
+        """Returns ``word``, or the known word of which it is the plural, because "cup" asks for every cup anyway."""
         return word if word in self.known_words else singular_of(word, self.known_words) or word
 
 
 def singular_of(word: str, known: Container[str]) -> str | None:
-    """Returns the word of ``known`` that ``word`` is the plural of; ``None`` where it is none."""
+    """Returns the word of ``known`` of which ``word`` is the plural; ``None`` if it is no plural."""
     return next((single for single in singulars(word) if single in known), None)
 
 
 def tokenizer_config(vocab_size: int, context_length: int) -> dict[str, Any]:
-    """Returns the configuration of the tokenizer for a text tower of that size: CLIP's own where it fits."""
+    """Returns the configuration of a tokenizer for a text tower of this size: CLIP's own if it fits."""
     kind = "clip" if vocab_size == bpe_tokenizer().vocab_size else "ids"
     return {"kind": kind, "vocab_size": vocab_size, "context_length": context_length}
 
 
 def build_tokenizer(values: Mapping[str, Any]) -> Tokenizer:
-    """Builds what a weight file's configuration describes. Raises KeyError or ValueError where it describes nothing."""
+    """Builds the tokenizer in a weight file's configuration. Raises KeyError or ValueError if there is none."""
     if values["kind"] == "clip":
         return ClipTokenizer(values["context_length"])
     if values["kind"] == "ids":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A look inside CLIP's image towers: activations of chosen layers, dense embeddings, input of any size."""
+"""Reads activations of chosen layers and dense embeddings from CLIP's image towers, for images of any size."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def resize_position_table(
     grid: tuple[int, int],
     mode: Literal["bicubic", "bilinear"] = "bicubic",
 ) -> torch.Tensor:
-    """Fits a position table to another grid, ``align_corners=False``, the first row kept.
+    """Interpolates a position table to another grid, with ``align_corners=False``; the first row is kept.
 
     Args:
         table: (1 + h0 * w0, C); row 0 belongs to the class or mean token.
         native_grid: (h0, w0) of the table.
-        grid: (h, w) wanted.
-        mode: How the grid part is interpolated.
+        grid: (h, w) of the result.
+        mode: Mode of the interpolation.
 
     Returns:
-        (1 + h * w, C); ``table`` itself where the grids are equal.
+        (1 + h * w, C); ``table`` itself if the grids are equal.
     """
     if grid == native_grid:
         return table
@@ -43,12 +43,12 @@ def resize_position_table(
 
 
 def embed_patches(visual: VisionTransformer, pixels: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Returns a ViT's tokens (B, 1 + h * w, C) ahead of ``ln_pre``: class token first, positions added.
+    """Returns a ViT's tokens (B, 1 + h * w, C) before ``ln_pre``: the class token is first, and positions are added.
 
     Args:
         visual: The tower.
         pixels: (B, 3, H, W).
-        grid: (h, w), the patches of ``pixels``; the position table is fitted to it, bicubic.
+        grid: (h, w), the number of patches of ``pixels``, to which the position table is interpolated bicubically.
     """
     x = visual.conv1(pixels).flatten(2).transpose(1, 2)  # (B, h * w, C)
     cls = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
@@ -57,12 +57,12 @@ def embed_patches(visual: VisionTransformer, pixels: torch.Tensor, grid: tuple[i
 
 
 def run_block(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Does what a ViT's block does to tokens (B, N, C), faster where no gradient is asked for.
+    """Runs a ViT's block on tokens (B, N, C); it is faster if no gradient is needed.
 
-    The attention then is the fused kernel, and QuickGELU a single pass over the tower's largest tensor, in place:
-    x * sigmoid(1.702 x) = silu(1.702 x) / 1.702, and both factors go into the matrix products around it.
+    The attention then uses the fused kernel, and QuickGELU is a single pass in place over the tower's largest tensor:
+    x * sigmoid(1.702 x) = silu(1.702 x) / 1.702, and both factors are part of the matrix products around it.
     """
-    # Other kinds of blocks do more in their attention, such as norms of queries and keys.
+    # The attention of other kinds of blocks does more, such as norms of queries and keys.
     if torch.is_grad_enabled() or type(block) is not ResidualAttentionBlock:
         return block(x)
     x = x + block.ls_1(attend_within(block.attn, block.ln_1(x)))
@@ -77,30 +77,30 @@ def run_block(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class TapFeatures(ImageFeatures):
-    """Tokens out of the depth of an image tower."""
+    """Tokens of chosen layers of an image tower."""
 
     taps: tuple[torch.Tensor, ...]
-    """Shallowest first; each (B, prefix + h * w, C_i) in row-major order, or coarser as ``ResNetTaps`` says."""
+    """The taps, shallowest first: each (B, prefix + h * w, C_i) in row-major order, or coarser as in ``ResNetTaps``."""
     grid_size: tuple[int, int]
     """(h, w) of the token grid."""
     pooled: torch.Tensor | None = None
-    """(B, D) image embedding, not normalised; ``None`` where nobody wanted it."""
+    """(B, D) image embedding, not normalised; ``None`` if it was not requested."""
 
 
 class VisionTaps(ABC):
     """Reads activations from inside an image tower.
 
-    It borrows the tower and owns no weights, so the tower stays registered in one place only.
+    It refers to the tower and has no weights of its own, so that the tower is registered in one place only.
     """
 
     widths: tuple[int, ...]
-    """Channels of each tap."""
+    """The number of channels of each tap."""
     stride: int
-    """Pixels from one token of the grid to the next."""
+    """Distance between neighbouring tokens of the grid in pixels."""
     multiple: int
-    """Both sides of the input must be multiples of this."""
+    """Both sides of the input must be multiples of this number."""
     prefix_tokens: int
-    """Tokens ahead of the grid: 1 where there is a class token, else 0."""
+    """The number of tokens before the grid: 1 if there is a class token, else 0."""
 
     @abstractmethod
     def __call__(self, pixels: torch.Tensor, want_pooled: bool = False) -> TapFeatures:
@@ -108,10 +108,10 @@ class VisionTaps(ABC):
 
         Args:
             pixels: (B, 3, H, W); H and W multiples of ``multiple``.
-            want_pooled: Whether to compute the image embedding too; without it, the tower stops at the last tap.
+            want_pooled: Whether to compute the image embedding, too; otherwise the tower stops at the last tap.
 
         Raises:
-            ValueError: H or W does not fit.
+            ValueError: H or W is not a multiple of ``multiple``.
         """
 
     def _grid(self, pixels: torch.Tensor, stride: int) -> tuple[int, int]:
@@ -122,7 +122,7 @@ class VisionTaps(ABC):
 
 
 class ViTTaps(VisionTaps):
-    """Outputs of chosen transformer blocks, class token included: each (B, 1 + h * w, C)."""
+    """Reads the outputs of chosen transformer blocks, including the class token: each (B, 1 + h * w, C)."""
 
     prefix_tokens = 1
 
@@ -193,11 +193,11 @@ class ViTTaps(VisionTaps):
 
 
 class ResNetTaps(VisionTaps):
-    """Stages of a ModifiedResNet as tokens, no class token: each (B, h * w, C_i), or on its own, coarser grid.
+    """Reads stages of a ModifiedResNet as tokens without a class token: each (B, h * w, C_i), or on a coarser grid.
 
-    Whoever maps tokens linearly does better to do so before he brings them to a finer grid than after.
+    A linear map of tokens is cheaper before they are interpolated to a finer grid than after.
 
-    Its parts are callable one by one, because training wants taps, dense embeddings and the pooled embedding out of a
+    Its steps can be called one by one, because training needs taps, dense embeddings and the pooled embedding from a
     single pass: ``maps = taps.feature_maps(pixels, 4)``, then ``to_tokens``, ``dense`` and ``pool``.
     """
 
@@ -235,9 +235,9 @@ class ResNetTaps(VisionTaps):
     def to_tokens(
         self, maps: tuple[torch.Tensor, ...], grid: tuple[int, int], upsample: bool = True
     ) -> tuple[torch.Tensor, ...]:
-        """Brings the tapped ones of ``maps`` to ``grid`` (h, w) and flattens them to (B, h * w, C_i).
+        """Interpolates the tapped maps to ``grid`` (h, w) and flattens them to (B, h * w, C_i).
 
-        Without ``upsample`` those that are coarser than ``grid`` keep their own.
+        Without ``upsample``, maps that are coarser than ``grid`` keep their own grid.
         """
         tokens = []
         for stage in self.stages:
@@ -251,7 +251,7 @@ class ResNetTaps(VisionTaps):
         return tuple(tokens)
 
     def dense(self, layer4_map: torch.Tensor) -> torch.Tensor:
-        """Embeds every position by the pool's value path, without attention or positions.
+        """Embeds every place by the value path of the attention pool, without attention and positions.
 
         Args:
             layer4_map: (B, C, h, w).
@@ -269,7 +269,7 @@ class ResNetTaps(VisionTaps):
         positions = resize_position_table(pool.positional_embedding, (side, side), tuple(layer4_map.shape[-2:]))
         x = layer4_map.flatten(2).transpose(1, 2)  # (B, h * w, C)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + positions.to(x.dtype)
-        # Only the mean token's output is kept, so it is the only query: (B, heads, tokens, C / heads).
+        # Only the output of the mean token is used, so that it is the only query: (B, heads, tokens, C / heads).
         query, key, value = (
             projected.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
             for projected in (pool.q_proj(x[:, :1]), pool.k_proj(x), pool.v_proj(x))
@@ -285,15 +285,16 @@ def _require_ascending(what: str, indices: Sequence[int], lowest: int, highest: 
 
 
 def build_taps(visual: nn.Module, layers: Sequence[int], stride: int) -> VisionTaps:
-    """Taps either kind of tower.
+    """Makes the taps of a ViT or a ResNet.
 
     Args:
         visual: ``clip.visual``.
         layers: 0-based blocks of a ViT, or stages 1..4 of a ResNet; ascending.
-        stride: Pixels from token to token. A ViT's patch size fixes it; a ResNet's maps are brought to it.
+        stride: Distance between tokens in pixels: the patch size of a ViT, or any stride to which a ResNet's maps are
+            interpolated.
 
     Raises:
-        ValueError: The tower cannot be tapped so.
+        ValueError: The tower has no such layers or stride.
     """
     if isinstance(visual, ModifiedResNet):
         return ResNetTaps(visual, layers, stride)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLIPSeg's published weights: Hugging Face's whole models, and the authors' decoders, which need a CLIP beside them.
+"""Converts CLIPSeg's published weights: whole models of Hugging Face, and the authors' decoders, which need a CLIP.
 
 Options: ``clip`` (tensors of the CLIP that the authors' decoder was trained on), ``extract_layers`` (default 3, 6, 9),
 ``cond_layer`` (0), ``n_heads`` of the decoder (4), ``vision_head_width`` and ``text_head_width`` of CLIP (64).
@@ -26,12 +26,12 @@ _QKV = ("q_proj", "k_proj", "v_proj")
 
 
 def matches_hugging_face(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether these are the tensors of a Hugging Face CLIPSeg."""
+    """Returns whether these are the tensors of a Hugging Face CLIPSeg."""
     return any(key.startswith("clip.vision_model.") for key in tensors)
 
 
 def matches_authors(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether these are the tensors of the authors' decoder, with or without their CLIP."""
+    """Returns whether these are the tensors of the authors' decoder, with or without their CLIP."""
     return any(key.startswith("film_") for key in tensors)
 
 
@@ -50,7 +50,7 @@ def convert_hugging_face(tensors: Mapping[str, torch.Tensor], origin: str, optio
 def convert_authors(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[str, Any]) -> Converted:
     """Converts the authors' decoder together with the CLIP that it was trained on.
 
-    The CLIP comes from the file itself where it holds one, else from ``options["clip"]``.
+    The CLIP is taken from the file itself if it has one, else from ``options["clip"]``.
 
     Raises:
         WeightsError: There is no CLIP, or keys are missing, unexpected or mis-shaped.
@@ -62,7 +62,7 @@ def convert_authors(tensors: Mapping[str, torch.Tensor], origin: str, options: M
                 f"{origin} holds the decoder alone and needs the CLIP it was trained on, OpenAI's ViT-B/16: add "
                 "--clip FILE, with OpenAI's ViT-B-16.pt or the file that open_clip downloads for ViT-B-16-quickgelu"
             )
-        # Under their own names, so that a fault is said in the words of the file that it is in.
+        # They keep their own names, so that a message names the tensors as in their file.
         prefix = ""
         tensors = {**tensors, **{key: value for key, value in options["clip"].items() if key not in BOOKKEEPING}}
     clip = clip_config(
@@ -77,7 +77,7 @@ def convert_authors(tensors: Mapping[str, torch.Tensor], origin: str, options: M
         part, _, name = key.partition(".")
         return Source((prefix + name if part == "clip" else name,))
 
-    # "reduce" is in the authors' files but no part of the computation; "model" is the image tower a second time.
+    # "reduce" is in the authors' files, but is not used; "model" is the image tower a second time.
     return _convert(tensors, origin, options, clip, "", source, lambda key: key.startswith(("reduce.", "model.")))
 
 
@@ -90,7 +90,7 @@ def _convert(
     source: Callable[[str], Source],
     ignored: Callable[[str], bool],
 ) -> Converted:
-    """Does what both layouts share; ``prefix`` is ahead of the decoder's keys in the file."""
+    """Does the steps that both layouts share; ``prefix`` is the prefix of the decoder's keys in the file."""
     layers = tuple(options.get("extract_layers", (3, 6, 9)))
     blocks = "layers." if prefix else "blocks."
     feed_forward = "mlp.fc1.weight" if prefix else "linear1.weight"

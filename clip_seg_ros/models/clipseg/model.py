@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLIPSeg (Lueddecke and Ecker, CVPR 2022): a light transformer decoder that a phrase or an example image steers.
+"""CLIPSeg (Lueddecke and Ecker, CVPR 2022): a light transformer decoder, conditioned on a phrase or example image.
 
 pixels -> CLIP image tower -> taps, deepest first:   tap 3      tap 2      tap 1
                                                    reduce     reduce     reduce
@@ -28,29 +28,29 @@ from clip_seg_ros.models.spec import InputSpec
 
 @dataclass(frozen=True)
 class CLIPSegConfig:
-    """Everything that the decoder's shape and its way of reading a tower depend on."""
+    """Everything that determines the decoder's shapes and its taps of the tower."""
 
     embed_dim: int
-    """Width of the conditional, CLIP's embedding."""
+    """Width of the conditional, which is CLIP's embedding."""
     extract_layers: tuple[int, ...]
     """0-based blocks of a ViT, or stages 1..4 of a ResNet; ascending. The decoder consumes them deepest first."""
     tap_widths: tuple[int, ...]
-    """Channels of each tap, in the order of ``extract_layers``."""
+    """The number of channels of each tap, in the order of ``extract_layers``."""
     stride: int
-    """Pixels from token to token, and the factor of the upsampling: a ViT's patch size, or the grid of a ResNet."""
+    """Distance between tokens in pixels, and the factor of the upsampling: a ViT's patch size, or a ResNet's grid."""
     prefix_tokens: int
-    """1 for a ViT, whose class token walks along; 0 for a ResNet."""
+    """The number of tokens before the grid: 1 for a ViT, whose class token is kept, and 0 for a ResNet."""
     input_spec: InputSpec
     reduce_dim: int = 64
     n_heads: int = 4
     feed_forward: int = 2048
     cond_layer: int = 0
-    """The decoder stage that FiLM acts on."""
+    """The decoder stage at which FiLM is applied."""
     complex_trans_conv: bool = False
-    """The three-layer ("refined") upsampling instead of one transposed convolution."""
+    """Whether the upsampling has three layers ("refined") instead of one transposed convolution."""
     dropout: float = 0.1
     image_prompt_px: int | None = None
-    """Side of the square that an example image is brought to; ``None``: the size of the images in use."""
+    """Side of the square to which an example image is resized; ``None``: the size of all other images."""
 
     def __post_init__(self) -> None:
         if len(self.extract_layers) != len(self.tap_widths):
@@ -67,7 +67,7 @@ class CLIPSegConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CLIPSegConfig:
-        """Reads what ``to_dict`` wrote. Raises TypeError on unknown or missing names."""
+        """Makes a configuration from the values of ``to_dict``. Raises TypeError on unknown or missing names."""
         nested = {
             "input_spec": InputSpec.from_dict(values["input_spec"]),
             "extract_layers": tuple(values["extract_layers"]),
@@ -77,7 +77,7 @@ class CLIPSegConfig:
 
 
 class CLIPSegDecoder(nn.Module):
-    """The trained part. Parameter names are those of the authors' files."""
+    """The trained part of CLIPSeg. The names of its parameters are those of the authors' files."""
 
     def __init__(self, config: CLIPSegConfig) -> None:
         super().__init__()
@@ -103,12 +103,12 @@ class CLIPSegDecoder(nn.Module):
     def forward(
         self, taps: Sequence[torch.Tensor], grid_size: tuple[int, int], conditional: torch.Tensor
     ) -> torch.Tensor:
-        """Decodes one prompt an image.
+        """Decodes one prompt for each image.
 
         Args:
-            taps: Shallowest first; each (B, prefix + h * w, C_i).
+            taps: The taps, shallowest first; each (B, prefix + h * w, C_i).
             grid_size: (h, w).
-            conditional: (B, D) raw CLIP embeddings, one an image.
+            conditional: (B, D) raw CLIP embeddings, one for each image.
 
         Returns:
             Logits (B, h * stride, w * stride).
@@ -118,11 +118,11 @@ class CLIPSegDecoder(nn.Module):
     def decode_prompts(
         self, taps: Sequence[torch.Tensor], grid_size: tuple[int, int], conditionals: torch.Tensor
     ) -> torch.Tensor:
-        """Decodes P prompts an image in one pass; what does not depend on the prompt is computed once an image.
+        """Decodes P prompts for each image in one pass; everything before FiLM is computed once for each image.
 
         Args:
-            taps: Shallowest first; each (B, prefix + h * w, C_i), or without prefix on a grid that is coarser by a
-                whole number.
+            taps: The taps, shallowest first; each (B, prefix + h * w, C_i), or without prefix on a grid that is coarser
+                by a whole number.
             grid_size: (h, w).
             conditionals: (B, P, D) raw CLIP embeddings.
 
@@ -143,7 +143,7 @@ class CLIPSegDecoder(nn.Module):
 
 
 def _at_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Brings tokens (B, N, C) of a coarser grid to ``grid`` (h, w), bilinear; others are returned as they are."""
+    """Interpolates tokens (B, N, C) of a coarser grid bilinearly to ``grid`` (h, w); others are returned unchanged."""
     count = tokens.shape[1]
     if count >= grid[0] * grid[1]:
         return tokens
@@ -158,10 +158,10 @@ class CLIPSeg(PromptableSegmenter[TapFeatures]):
     competition = "sigmoid"
     takes_examples = True
     threshold = 0.3
-    """At which the authors report PhraseCut, with their published weights."""
+    """The threshold at which the authors report PhraseCut with their published weights."""
 
     def __init__(self, name: str, clip: CLIP, config: CLIPSegConfig, tokenizer: Tokenizer) -> None:
-        """Puts the parts together, with the decoder's weights random.
+        """Combines the parts; the weights of the decoder are random.
 
         Raises:
             ValueError: The tower, the decoder and the tokenizer do not fit each other.
@@ -202,20 +202,20 @@ class CLIPSeg(PromptableSegmenter[TapFeatures]):
     ) -> torch.Tensor:
         """Embeds example images, to be used as prompts: ``TextFeatures(pooled=...)``, or through ``mix_prompts``.
 
-        The paper found it best to show the object through ``visual_prompts.visual_prompt``. ``masks`` offers what it
-        compares that with, hiding all but the object inside CLIP's attention (section 3.3).
+        The paper found ``visual_prompts.visual_prompt`` to be best. ``masks`` is the alternative in the paper:
+        everything but the object is hidden inside CLIP's attention (section 3.3).
 
         Args:
             pixels: (N, 3, H, W), normalised.
-            masks: (N, H, W), where the object is; ``None``: the whole image is meant.
-            masked_layers: The blocks in which the rest is hidden; ``None``: all.
-            masked_queries: Whom it is hidden from: the class token alone, or every token.
+            masks: (N, H, W), 1 where the object is; ``None`` stands for the whole image.
+            masked_layers: The blocks in which the background is hidden; ``None``: all.
+            masked_queries: The tokens from which it is hidden: the class token alone, or every token.
 
         Returns:
             Raw image embeddings (N, D).
 
         Raises:
-            ValueError: The image tower is no ViT, which masks need, or the masks or layers do not fit it.
+            ValueError: Masks are given, but the tower is not a ViT; or the masks or layers do not fit the tower.
         """
         if masks is None:
             return self.taps(pixels, want_pooled=True).pooled
@@ -231,7 +231,7 @@ class CLIPSeg(PromptableSegmenter[TapFeatures]):
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         token_ids = self.tokenizer(prompts).to(self.clip.positional_embedding.device)
-        # The decoder never looks at single words; without them, features of any two prompts stack.
+        # The decoder does not use single words; without them, the features of any two prompts can be stacked.
         return TextFeatures(pooled=encode_text(self.clip, token_ids).pooled)
 
     @staticmethod
@@ -241,7 +241,7 @@ class CLIPSeg(PromptableSegmenter[TapFeatures]):
         Args:
             text: (N, D).
             image: (N, D).
-            text_weight: 0..1, one for all or (N,) one a prompt; 1 is the phrase alone.
+            text_weight: The share of the phrases, 0..1, one for all or (N,) for each prompt; 1 is the phrase alone.
         """
         if isinstance(text_weight, torch.Tensor):
             text_weight = text_weight.to(text)[..., None]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Example images as prompts: how to show CLIP which object of an image is meant (CLIPSeg, section 3.3 and table 1).
+"""Example images as prompts: shows CLIP which object of an image is meant (CLIPSeg, section 3.3 and table 1).
 
-CLIP embeds a whole image. Its embedding becomes that of one object when the rest of the image is blurred, darkened and
-cut away; the paper found all three together to work best, which is what ``visual_prompt`` does.
-Everything here acts on normalised images, as the authors do: darkening then fades the background to the data's mean
-colour, not to black.
+CLIP embeds a whole image. The embedding becomes that of one object if the rest of the image is blurred, darkened and
+cut away. ``visual_prompt`` does all three, which the paper found best.
+Everything here works on normalised images, as the authors do: darkening then fades the background to the mean colour of
+the data, not to black.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INTENSITY = 0.1
 MARGIN = 0.1
 _BLUR_RADIUS = 7
 MEAN_RGB = np.array([123.675, 116.28, 103.53], dtype=np.float32)
-"""What normalising makes 0, 0..255."""
+"""The mean colour, which normalisation maps to 0, in 0..255."""
 
 
 def visual_prompt(
@@ -31,11 +31,11 @@ def visual_prompt(
     intensity: float = INTENSITY,
     margin: float = MARGIN,
 ) -> torch.Tensor:
-    """Blurs and darkens the background, then crops to the object; made for ``CLIPSeg.encode_image_prompt``.
+    """Blurs and darkens the background, then crops to the object, for ``CLIPSeg.encode_image_prompt``.
 
     Args:
         pixels: (N, 3, H, W), normalised.
-        masks: (N, H, W), bool or 0..1; what is not 0 is the object.
+        masks: (N, H, W), bool or 0..1; pixels that are not 0 are the object.
         size: Side in pixels of the result.
         blur_sigma: As in ``emphasise``.
         intensity: As in ``emphasise``.
@@ -54,13 +54,13 @@ def visual_prompt(
 def emphasise(
     pixels: torch.Tensor, masks: torch.Tensor, *, blur_sigma: float = BLUR_SIGMA, intensity: float = INTENSITY
 ) -> torch.Tensor:
-    """Blurs and darkens what is not the object.
+    """Blurs and darkens the background.
 
     Args:
         pixels: (N, 3, H, W), normalised.
-        masks: (N, H, W), bool or 0..1; values between mix object and background.
+        masks: (N, H, W), bool or 0..1; values in between mix object and background.
         blur_sigma: Standard deviation in pixels of the Gaussian (15 x 15) over the background; 0 leaves it sharp.
-        intensity: What the background is multiplied with, 0..1; 1 leaves it as bright as it is.
+        intensity: Factor on the background, 0..1; 1 leaves its brightness unchanged.
 
     Returns:
         (N, 3, H, W).
@@ -75,13 +75,13 @@ def emphasise(
 
 
 def crop_to_object(pixels: torch.Tensor, masks: torch.Tensor, size: int, *, margin: float = MARGIN) -> torch.Tensor:
-    """Cuts out each object's bounding box, pads it to a square with zeros, the mean colour, and resizes it by nearest.
+    """Cuts out each object's bounding box, pads it to a square with zeros (the mean colour), and resizes it.
 
     Args:
         pixels: (N, 3, H, W), normalised.
-        masks: (N, H, W), bool or 0..1; what is not 0 is the object.
-        size: Side in pixels of the result.
-        margin: How much of its own side the box grows by on each side, as far as the image goes.
+        masks: (N, H, W), bool or 0..1; pixels that are not 0 are the object.
+        size: Side in pixels of the result, which is resized to it by nearest pixels.
+        margin: Share of its own side by which the box grows on each side, as far as the image goes.
 
     Returns:
         (N, 3, size, size).
@@ -105,7 +105,7 @@ def crop_to_object(pixels: torch.Tensor, masks: torch.Tensor, size: int, *, marg
 
 
 def _bounds(occupied: torch.Tensor, margin: float) -> tuple[int, int]:
-    """Returns the first index and the one behind the last of ``occupied`` (side,) bool, grown by ``margin``."""
+    """Returns the first index of ``occupied`` (side,) bool and the one after the last, grown by ``margin``."""
     indices = occupied.nonzero()
     first, end = int(indices[0]), int(indices[-1]) + 1
     grown = margin * (end - first)
@@ -129,11 +129,11 @@ def _require_same_size(pixels: torch.Tensor, masks: torch.Tensor) -> None:
 
 
 def fade_background(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Does to an RGB image what ``emphasise`` does to normalised pixels, up to rounding.
+    """Blurs and darkens the background of an RGB image, as ``emphasise`` does for normalised pixels, up to rounding.
 
     Args:
         rgb: (H, W, 3) uint8.
-        mask: (H, W) bool, where the object is.
+        mask: (H, W) bool, True where the object is.
 
     Returns:
         (H, W, 3) uint8.

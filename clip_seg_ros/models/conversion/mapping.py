@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the tensors of a published file to the ``state_dict`` of a model of ours, all of them or none.
+"""Converts the tensors of a published file to the ``state_dict`` of a model of this package, all of them or none.
 
-A converter states for every tensor of ours where it comes from (``Source``). From the same statement follow the
-conversion and the list of everything that a file lacks, has too much, or has in another shape, in the file's own words.
+A converter states the ``Source`` of every tensor of the model. Both the conversion and the list of tensors that a file
+lacks, has in addition, or has in another shape, in the file's own names, are derived from it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from clip_seg_ros.models.checkpoints import WeightsError
 
 @dataclass(frozen=True)
 class Source:
-    """Where one of our tensors comes from: the keys of the file, joined along the first axis."""
+    """The source of one of our tensors: the keys of the file, joined along the first axis."""
 
     keys: tuple[str, ...]
     transposed: bool = False
-    """Whether the file holds the matrix the other way round."""
+    """Whether the file has the transposed matrix."""
     unit_axes: bool = False
-    """Whether the file may have axes of length 1 more, as 1x1 convolutions have that are matrices here."""
+    """Whether the file may have additional axes of length 1, such as 1x1 convolutions that are matrices here."""
 
     def fits(self, found: Sequence[int], wanted: Sequence[int]) -> bool:
-        """Whether each of ``keys`` may have the shape ``found`` for a tensor of ours of shape ``wanted``."""
+        """Returns whether each of ``keys`` may have the shape ``found`` for our tensor of shape ``wanted``."""
         if self.unit_axes or self.transposed:
             found = [side for side in found if side != 1]
             return found == [side for side in self.shape(wanted) if side != 1]
@@ -51,12 +51,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Converted:
-    """A published file in our form; ``zoo.factory`` builds the model from ``config`` and loads ``tensors``."""
+    """A converted file; ``zoo.factory`` builds the model from ``config`` and loads ``tensors``."""
 
     config: dict[str, Any]
     """Plain values for JSON; ``config["kind"]`` names the builder."""
     tensors: dict[str, torch.Tensor]
-    """The model's whole ``state_dict``."""
+    """The complete ``state_dict`` of the model."""
 
 
 def assemble(
@@ -70,13 +70,13 @@ def assemble(
 
     Args:
         wanted: Our keys and their shapes.
-        source_of: Says for each of our keys where it comes from.
-        tensors: The file's.
-        origin: Names the file and its layout, for the message.
-        ignored: Whether a key of the file is known and not needed.
+        source_of: Returns the source of each of our keys.
+        tensors: The tensors of the file.
+        origin: Name of the file and its layout, for the message.
+        ignored: Returns whether a key of the file is known, but not needed.
 
     Raises:
-        WeightsError: Keys of the file are missing, unexpected or of another shape; the message lists every one.
+        WeightsError: Keys of the file are missing, unexpected or of another shape; the message lists all of them.
     """
     sources = {key: source_of(key) for key in wanted}
     expected = {name: key for key, source in sources.items() for name in source.keys}
@@ -90,15 +90,15 @@ def assemble(
     if faults:
         raise WeightsError(f"{origin} is not whole: {'; '.join(faults)}")
     built = {key: source.build(tensors, wanted[key]) for key, source in sources.items()}
-    # Published files hold half precision in places; ours is decided when it is written.
+    # Published files partly have half precision; the precision of our files is chosen when they are written.
     return {key: value.float() if value.is_floating_point() else value for key, value in built.items()}
 
 
 def require(tensors: Mapping[str, torch.Tensor], key: str, origin: str) -> torch.Tensor:
-    """Returns a tensor whose shape tells a model's size.
+    """Returns a tensor whose shape determines a model's size.
 
     Raises:
-        WeightsError: It is missing.
+        WeightsError: The tensor is missing.
     """
     if key not in tensors:
         raise WeightsError(f"{origin} is not whole: {key} is missing")
@@ -112,6 +112,6 @@ def count_blocks(tensors: Mapping[str, torch.Tensor], prefix: str) -> int:
 
 
 def shapes_of(build: Callable[[], nn.Module]) -> dict[str, torch.Size]:
-    """Returns the keys and shapes of the ``state_dict`` of what ``build`` makes, without memory for its weights."""
+    """Returns the keys and shapes in the ``state_dict`` of ``build()``, without memory for its weights."""
     with torch.device("meta"):
         return {key: value.shape for key, value in build().state_dict().items()}

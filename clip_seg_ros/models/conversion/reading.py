@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads weight files as people publish them: safetensors, PyTorch's pickles and OpenAI's TorchScript archives."""
+"""Reads published weight files: safetensors, PyTorch's pickles and OpenAI's TorchScript archives."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from safetensors.torch import load_file
 from clip_seg_ros.models.checkpoints import WeightsError
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Where training programs keep the weights beside their own records."""
+"""The keys under which training programs store the weights beside their own records."""
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Reads every tensor of a weight file on the CPU, by name.
 
-    Containers are unwrapped: ``{"state_dict": ...}``, the "module." that data-parallel training puts ahead of every
-    key, and groups of tensors, whose names are joined with a slash ("proj/weight").
-    Pickles are read with ``weights_only=True`` alone, so that a file can hold data but no program. Beside PyTorch's own
-    kinds of data NumPy's scalars pass, which training programs record their scores as.
+    Containers are unwrapped: ``{"state_dict": ...}``, the prefix "module." that data-parallel training adds to
+    every key, and groups of tensors, whose names are joined with a slash ("proj/weight").
+    Pickles are read only with ``weights_only=True``, so that a file can contain data but no program. Besides PyTorch's
+    own types, NumPy's scalars are allowed, because training programs store their scores as such.
 
     Raises:
-        WeightsError: There is no such file, or it is not a weight file that can be read safely.
+        WeightsError: There is no such file, or it cannot be read safely as a weight file.
     """
     if not path.is_file():
         raise WeightsError(f"there is no weight file {path}")
@@ -71,7 +71,7 @@ def _read(path: Path) -> Any:
 
 
 def _numpy_scalars_allowed() -> AbstractContextManager:
-    # PyTorch before 2.6 cannot be told the name that NumPy before 2 wrote, and refuses such a file.
+    # PyTorch before 2.6 cannot be given the name that NumPy before 2 wrote, and refuses such a file.
     if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
         return nullcontext()
     scalar = np.float64(0).__reduce__()[0]

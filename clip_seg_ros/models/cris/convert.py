@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CRIS's published checkpoints.
+"""Converts CRIS's published checkpoints.
 
 Options: ``word_length`` (17; 22 for G-Ref), ``n_heads`` of the decoder (8), ``text_head_width`` and
 ``vision_head_width`` of CLIP (64).
@@ -25,7 +25,7 @@ _CONNECT = "backbone.visual.attnpool.connect."
 
 
 def matches(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether these are the tensors of a CRIS."""
+    """Returns whether these are the tensors of a CRIS."""
     return any(key.startswith(("neck.f1_v_proj.", "neck.coordconv.")) for key in tensors)
 
 

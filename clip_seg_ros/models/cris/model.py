@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CRIS (Wang et al., CVPR 2022): CLIP's words attend to CLIP's pixels, and the sentence becomes the last kernel.
+"""CRIS (Wang et al., CVPR 2022): CLIP's pixels attend to CLIP's words, and the sentence becomes the last kernel.
 
     pixels -> ResNet stages C3, C4 and attention pool C5 -> neck (with the sentence) -> F at stride 16
     words  -> text tower -> word features, sentence state
     F attends itself and the words (decoder) -> projector: two upsamplings, and a 3x3 kernel made of the state -> logits
 
-Beyond the paper, and only where the configuration asks: the projector also sees the tower's first stage.
+Beyond the paper, and only if the configuration says so, the projector also gets the tower's first stage.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ from clip_seg_ros.models.spec import InputSpec
 
 @dataclass(frozen=True)
 class CRISConfig:
-    """Everything that the shape of CRIS depends on beside its CLIP."""
+    """Everything besides its CLIP that determines the shapes of CRIS."""
 
     fpn_out: tuple[int, int, int]
-    """Channels of the neck's three levels, finest first. The second is the width of the decoder and of the words."""
+    """The number of channels of the neck's three levels, finest first. The second one is also the width of the decoder
+    and of the words."""
     input_spec: InputSpec
     n_layers: int = 3
     n_heads: int = 8
     feed_forward: int = 2048
     dropout: float = 0.1
     detail_channels: int = 0
-    """Beyond the paper: so many channels of the tower's first stage, at stride 4, sharpen the pixels that the
-    sentence's kernel is correlated with. 0 = the paper, whose finest features have stride 8 and are pooled to 16."""
+    """The number of channels of the tower's first stage, at stride 4, that sharpen the pixels before the sentence's
+    kernel is applied. The paper has none: its finest features have stride 8 and are pooled to 16."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
@@ -49,39 +50,39 @@ class CRISConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CRISConfig:
-        """Reads what ``to_dict`` wrote. Raises TypeError on unknown or missing names."""
+        """Makes a configuration from the values of ``to_dict``. Raises TypeError on unknown or missing names."""
         nested = {"fpn_out": tuple(values["fpn_out"]), "input_spec": InputSpec.from_dict(values["input_spec"])}
         return cls(**{**values, **nested})
 
 
 @dataclass(frozen=True)
 class CRISFeatures(ImageFeatures):
-    """An image as far as no sentence changes it."""
+    """The features of an image that do not depend on a sentence."""
 
     levels: tuple[torch.Tensor, ...]
-    """The neck's three levels, each (B, C_i, h_i, w_i), coarsest first."""
+    """The three levels of the neck, each (B, C_i, h_i, w_i), coarsest first."""
     detail: torch.Tensor | None
-    """(B, C, H / 4, W / 4) for the projector; ``None`` in the paper's network, which has none."""
+    """(B, C, H / 4, W / 4) for the projector; ``None`` in the paper's network."""
 
 
 class CRIS(PromptableSegmenter[CRISFeatures]):
-    """Referring segmentation: one sentence, one mask."""
+    """Referring segmentation: one mask for each sentence."""
 
     competition = "sigmoid"
     threshold = 0.35
     understands_relations = True
 
     def __init__(self, name: str, clip: CLIP, config: CRISConfig, tokenizer: Tokenizer) -> None:
-        """Puts the parts together, with everything but CLIP random.
+        """Combines the parts; all weights but those of CLIP are random.
 
         Args:
-            name: Of the model.
-            clip: With a ModifiedResNet as its image tower.
-            config: Of the rest.
-            tokenizer: Its context length is the number of words that the decoder sees: 17 or 22 in the paper.
+            name: Name of the model.
+            clip: A CLIP with a ModifiedResNet as its image tower.
+            config: Configuration of all other parts.
+            tokenizer: The tokenizer. Its context length is the number of words for the decoder: 17 or 22 in the paper.
 
         Raises:
-            ValueError: The parts do not fit each other.
+            ValueError: The parts do not fit together.
         """
         super().__init__()
         if not isinstance(clip.visual, ModifiedResNet):
@@ -104,7 +105,7 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
         self.taps = ResNetTaps(clip.visual, [1, 2, 3, 4], grid_stride=32)
         embed_dim, width = clip.text_projection.shape[1], config.fpn_out[1]
         first, *stages = self.taps.widths
-        # Beside the attention pool, for what its pre-training on whole images does not say about places (eq. 1).
+        # It complements the attention pool, whose pre-training on whole images says nothing about places (eq. 1).
         self.connect = nn.Sequential(nn.Conv2d(stages[2], embed_dim, 1, bias=False), nn.BatchNorm2d(embed_dim))
         self.neck = CRISNeck((stages[0], stages[1], embed_dim), config.fpn_out, embed_dim)
         self.decoder = VisionLanguageDecoder(
@@ -124,13 +125,13 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
         return cls(name, clip, CRISConfig.from_dict(config["cris"]), build_tokenizer(config["tokenizer"]))
 
     def encode_image(self, pixels: torch.Tensor) -> CRISFeatures:
-        """Computes all that no sentence changes: the tower and the neck's first convolutions.
+        """Computes everything that does not depend on a sentence: the tower and the neck's first convolutions.
 
         Args:
             pixels: (B, 3, H, W); H and W multiples of 32.
 
         Returns:
-            What the neck and the projector go on with.
+            The input of the rest of the neck and of the projector.
         """
         c2, c3, c4, layer4 = self.taps.feature_maps(pixels, 4)
         c5 = F.relu(self._attention_pool(layer4) + self.connect(layer4))
@@ -143,14 +144,14 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
     def decode(self, image: CRISFeatures, text: TextFeatures) -> torch.Tensor:
         """Returns logits (B, P, H / 4, W / 4)."""
         batch, prompts = len(image.levels[0]), len(text.pooled)
-        # Every image with every sentence, as pairs (B * P).
+        # Every image is paired with every sentence (B * P).
         images = image.mapped(lambda tensor: tensor.repeat_interleave(prompts, dim=0))
         every = TextFeatures(*(part.repeat(batch, *[1] * (part.ndim - 1)) for part in _parts(text)))
         pairs = self._decode_pairs(images, every)
         return pairs.unflatten(0, (batch, prompts))
 
     def forward(self, pixels: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
-        """Answers P sentences an image, each image its own, as training asks.
+        """Returns the logits of P sentences for each image, as training needs them; each image has its own sentences.
 
         Args:
             pixels: (B, 3, H, W).
@@ -177,7 +178,7 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
         return self.proj(x, text.pooled, *(() if image.detail is None else (image.detail,)))
 
     def _attention_pool(self, layer4: torch.Tensor) -> torch.Tensor:
-        """CLIP's attention pool at every position: (B, C, h, w) -> (B, D, h, w). There is no mean token."""
+        """Applies CLIP's attention pool at every position, without a mean token: (B, C, h, w) -> (B, D, h, w)."""
         pool = self.clip.visual.attnpool
         side, grid = self.clip.visual.image_size // 32, tuple(layer4.shape[-2:])
         positions = resize_position_table(pool.positional_embedding, (side, side), grid)[1:]

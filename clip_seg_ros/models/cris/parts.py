@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CRIS's neck, decoder and projector (Wang et al., CVPR 2022, sections 3.1 to 3.3). Keys are those of the authors."""
+"""CRIS's neck, decoder and projector (Wang et al., CVPR 2022, sections 3.1 to 3.3), with the authors' keys."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import nn
 from clip_seg_ros.models.layers import CrossAttention, sine_code
 
 MAX_GRID_SIDE = 256
-"""Largest side of the decoder's grid: 4096 pixels."""
+"""The largest side of the decoder's grid, for images of 4096 pixels."""
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution without bias, BatchNorm, ReLU; same size."""
+    """A convolution without bias, BatchNorm and ReLU; the size stays the same."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
@@ -22,7 +22,7 @@ class ConvBlock(nn.Sequential):
 
 
 class CoordConv(nn.Module):
-    """A convolution that is told where it stands: x and y, each -1 to 1, as two more channels."""
+    """A convolution with the coordinates x and y, each from -1 to 1, as two additional channels."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class CoordConv(nn.Module):
 
 
 class CRISNeck(nn.Module):
-    """Brings three levels and the sentence together at stride 16 (section 3.1, equations 1 to 4)."""
+    """Combines three levels and the sentence at stride 16 (section 3.1, equations 1 to 4)."""
 
     def __init__(self, channels: tuple[int, int, int], out: tuple[int, int, int], state_width: int) -> None:
         super().__init__()
@@ -55,11 +55,11 @@ class CRISNeck(nn.Module):
         self.coordconv = nn.Sequential(CoordConv(out[1], out[1]), ConvBlock(out[1], out[1], 3))
 
     def project(self, c3: torch.Tensor, c4: torch.Tensor, c5: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Does what no sentence changes; returns the three levels, coarsest first: strides 32, 16 and 16."""
+        """Computes what does not depend on a sentence: the three levels, coarsest first, at strides 32, 16 and 16."""
         return self.f1_v_proj(c5), self.f2_v_proj(c4), F.avg_pool2d(self.f3_v_proj(c3), 2)
 
     def forward(self, levels: tuple[torch.Tensor, ...], state: torch.Tensor) -> torch.Tensor:
-        """Joins ``levels`` of ``project`` and sentence states (N, D) to (N, C, H / 16, W / 16)."""
+        """Combines ``levels`` of ``project`` and sentence states (N, D) to (N, C, H / 16, W / 16)."""
         v5, v4, v3 = levels
         f5 = self.norm_layer(v5 * self.txt_proj(state)[:, :, None, None])
         f4 = self.f2_cat(torch.cat([v4, _upsample(f5)], dim=1))
@@ -69,9 +69,9 @@ class CRISNeck(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Pixels attend to pixels, then to words, then pass a feed-forward net (section 3.2, equations 5 to 7).
+    """Pixels attend to pixels and then to words, followed by a feed-forward net (section 3.2, equations 5 to 7).
 
-    Norms come first, and both attentions are normed again ahead of their sum.
+    Norms come first, and the output of both attentions is normed again before the residual sum.
     """
 
     def __init__(self, width: int, n_heads: int, feed_forward: int, dropout: float) -> None:
@@ -106,7 +106,7 @@ class DecoderLayer(nn.Module):
             x: (N, h * w, C).
             position: (h * w, C), added to queries and keys, never to values.
             words: (N, L, C), the values.
-            placed_words: (N, L, C), the keys: words and their places in the sentence.
+            placed_words: (N, L, C), the keys: words with their positions in the sentence.
             padding_mask: (N, L) bool, True where a word is padding.
         """
         normed = self.norm1(x)
@@ -118,7 +118,7 @@ class DecoderLayer(nn.Module):
 
 
 class VisionLanguageDecoder(nn.Module):
-    """The layers, the codes of places in the image and in the sentence, and the last norm."""
+    """The decoder layers, the position codes of the image and of the sentence, and the last norm."""
 
     def __init__(
         self, width: int, n_layers: int, n_heads: int, feed_forward: int, dropout: float, word_length: int
@@ -130,7 +130,7 @@ class VisionLanguageDecoder(nn.Module):
         self.register_buffer("axis_position", sine_code(MAX_GRID_SIDE, width // 2), persistent=False)
 
     def grid_position(self, height: int, width: int) -> torch.Tensor:
-        """Returns (h * w, C): the first half of the channels tells the column, the second half the row.
+        """Returns (h * w, C): the first half of the channels encodes the column, the second half the row.
 
         Raises:
             ValueError: A side exceeds ``MAX_GRID_SIDE``.
@@ -142,7 +142,7 @@ class VisionLanguageDecoder(nn.Module):
         return torch.cat([columns, rows], dim=2).flatten(0, 1)
 
     def forward(self, x: torch.Tensor, words: torch.Tensor, padding_mask: torch.Tensor) -> torch.Tensor:
-        """Transforms pixels (N, C, h, w) by words (N, L, C), where ``padding_mask`` (N, L) is False."""
+        """Transforms pixels (N, C, h, w) by those words (N, L, C) whose ``padding_mask`` (N, L) is False."""
         grid = x.shape[2:]
         position = self.grid_position(*grid)
         placed_words = words + self.word_position
@@ -155,8 +155,8 @@ class VisionLanguageDecoder(nn.Module):
 class Projector(nn.Module):
     """Upsamples the pixels four times and correlates them with a 3x3 kernel made of the sentence (section 3.3).
 
-    With ``detail_channels``, which the paper has not, features of the image at the mask's own stride correct the
-    upsampled pixels. The correction begins at zero, so that trained weights of the paper's network stay what they are.
+    With ``detail_channels``, which the paper does not have, features of the image at the mask's own stride correct the
+    upsampled pixels. The correction begins at zero, so that trained weights of the paper's network give equal output.
     """
 
     def __init__(self, state_width: int, width: int, detail_channels: int = 0) -> None:
@@ -176,21 +176,21 @@ class Projector(nn.Module):
             nn.init.zeros_(correction.weight)
             nn.init.zeros_(correction.bias)
             self.sharpen = nn.Sequential(ConvBlock(self.channels + detail_channels, self.channels, 3), correction)
-        # Channel i holds what the kernel's place i answers to each pixel; this brings it to the pixel that asks.
+        # Channel i has the product of the kernel's element i with each pixel; this moves it to the pixel it is for.
         self.register_buffer("shifts", torch.eye(9).reshape(1, 9, 3, 3), persistent=False)
 
     def forward(self, x: torch.Tensor, state: torch.Tensor, detail: torch.Tensor | None = None) -> torch.Tensor:
         """Returns logits (N, 4 h, 4 w) for pixels (N, C, h, w) and states (N, D): equation 8 at every place.
 
-        ``detail``, (N, detail_channels, 4 h, 4 w), is wanted where the projector was built for it.
+        ``detail`` (N, detail_channels, 4 h, 4 w) is needed if the projector was built with it.
         """
         x = self.vis(x)  # (N, C / 2, 4 h, 4 w)
         if self.sharpen is not None:
             x = x + self.sharpen(torch.cat([x, detail], dim=1))
         kernel = self.txt(state)
         weight = kernel[:, :-1].unflatten(1, (self.channels, 9)).transpose(1, 2)
-        # One matrix product a pair, then one small convolution for all: a convolution with a group for each pair gives
-        # the same and is ten times slower on a CPU.
+        # This is one matrix product for each pair and one small convolution for all. A convolution with a group for
+        # each pair gives the same result and is ten times slower on a CPU.
         answers = (weight @ x.flatten(2)).unflatten(2, x.shape[2:])  # (N, 9, 4 h, 4 w)
         return F.conv2d(answers, self.shifts, padding=1)[:, 0] + kernel[:, -1, None, None]
 
