@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 ConfigT = TypeVar("ConfigT", bound="Config")
 
@@ -86,7 +86,8 @@ def parameters(config: type[Config]) -> tuple[Parameter, ...]:
         Parameter(
             name=item.name,
             type=type(item.default),
-            default=item.default,
+            # Every field of a Config has one.
+            default=cast(Any, item.default),
             description=item.metadata["description"],
             low=OWN if item.metadata.get("own") else item.metadata.get("low"),
             high=item.metadata.get("high"),
@@ -132,8 +133,8 @@ def _widened(value: Any, item: Field) -> Any:
 
 
 def _check(item: Field, value: Any) -> None:
-    expected, metadata = type(item.default), item.metadata
-    if type(value) is not expected:
+    expected, given, metadata = type(item.default), type(value), item.metadata
+    if given is not expected:
         raise ValueError(f"{item.name} must be a {_TYPE_NAMES.get(expected, expected.__name__)}, got {value!r}")
     if expected in (float, int):
         low, high = metadata["low"], metadata["high"]

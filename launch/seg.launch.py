@@ -78,7 +78,12 @@ CHOICES = {
     "nodes": ("referring", "semantic", "both"),
     "log_level": ("debug", "info", "warn", "error", "fatal"),
 }
-CONFIGS = {"referring": ReferringConfig, "semantic": SemanticConfig}
+CONFIGS: dict[str, type[ReferringConfig] | type[SemanticConfig]] = {
+    "referring": ReferringConfig,
+    "semantic": SemanticConfig,
+}
+WRITTEN: dict[type, str] = {bool: "true or false", tuple: "with commas between"}
+"""How an argument of a type is written, where its range does not say it."""
 FILES = {"referring": "params_file", "semantic": "semantic_params_file"}
 
 
@@ -100,7 +105,7 @@ def described(argument: str) -> str:
     """Returns the description of the parameter that an argument sets, and how the argument is written."""
     node = "semantic" if argument in SEMANTIC else "referring"
     (parameter,) = (each for each in parameters(CONFIGS[node]) if each.name == parameter_of(argument))
-    written = {bool: "true or false", tuple: "with commas between"}.get(parameter.type, parameter.allowed)
+    written = WRITTEN.get(parameter.type, parameter.allowed)
     notes = [*([] if argument in SHARED else [f"for {node}"]), *filter(None, [written])]
     return " ".join([parameter.description, *([f"({'; '.join(notes)})"] if notes else [])])
 

@@ -18,7 +18,10 @@ CYCLE = 2 * (VIEWS - 1)
 @pytest.fixture
 def camera(ros, log):
     node = NodeProcess(
-        "bench_camera", log, ["width:=64", "height:=48", "rate_hz:=30", "reliability:=reliable"], namespace="bench"
+        "observers.bench_camera",
+        log,
+        ["width:=64", "height:=48", "rate_hz:=30", "reliability:=reliable"],
+        namespace="bench",
     )
     yield node
     assert node.end() == 0
