@@ -28,11 +28,11 @@ class Ade20k(LabelledPictures):
         """Lists the files.
 
         Args:
-            root: the folder ``ADEChallengeData2016``.
+            root: The folder ``ADEChallengeData2016``.
             split: "training" or "validation".
 
         Raises:
-            DataError: there is no such split, or a folder or a file is missing.
+            DataError: There is no such split, or a folder or a file is missing.
         """
         check_choice("split", split, SPLITS)
         pictures = root / "images" / split

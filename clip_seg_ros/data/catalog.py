@@ -44,8 +44,8 @@ def open_dataset(values: Mapping[str, Any]) -> ReferringDataset | SemanticDatase
     Folders and files are text; "~" stands for the home folder.
 
     Raises:
-        DataError: the kind or an option is unknown or missing, or a value has the wrong type.
-        ValueError: the data set refuses what it is given; a DataError, where files are missing or wrong.
+        DataError: The kind or an option is unknown or missing, or a value has the wrong type.
+        ValueError: The data set refuses what it is given; a DataError, where files are missing or wrong.
     """
     if not isinstance(values, Mapping) or "kind" not in values:
         raise DataError(f"a data set needs a kind: {', '.join(BUILDERS)}")

@@ -24,13 +24,13 @@ def read_json(path: Path, advice: str, object_hook: Callable[[dict], Any] | None
     """Reads a JSON file of annotations.
 
     Args:
-        path: the file.
-        advice: what to do when it is missing or broken, as the end of a sentence: "download the annotations again".
-        object_hook: turns each JSON object into what is kept of it while the file is read. These files hold hundreds of
+        path: The file.
+        advice: What to do when it is missing or broken, as the end of a sentence: "download the annotations again".
+        object_hook: Turns each JSON object into what is kept of it while the file is read. These files hold hundreds of
             megabytes of points, which as Python lists would take ten times that.
 
     Raises:
-        DataError: there is no such file, or it is no JSON; a download that broke off looks so.
+        DataError: There is no such file, or it is no JSON; a download that broke off looks so.
     """
     if not path.is_file():
         raise DataError(f"{path} is missing: {advice}")
@@ -45,12 +45,12 @@ def decode_segmentation(segmentation: list | dict, height: int, width: int) -> n
     """The mask (height, width) bool of the ``segmentation`` field of a COCO annotation.
 
     Args:
-        segmentation: a list of polygons, each a flat list x, y, x, y, ... in pixels, or run lengths as
+        segmentation: A list of polygons, each a flat list x, y, x, y, ... in pixels, or run lengths as
             {"size": [height, width], "counts": numbers or COCO's compressed string}. Polygons are joined.
-        height, width: the size of the picture in pixels.
+        height, width: The size of the picture in pixels.
 
     Raises:
-        DataError: it is neither, or made for a picture of another size.
+        DataError: It is neither, or made for a picture of another size.
     """
     if isinstance(segmentation, dict):
         if list(segmentation.get("size", ())) != [height, width]:
@@ -66,7 +66,7 @@ def decode_runs(counts: Sequence[int] | str | bytes, height: int, width: int) ->
     """The mask (height, width) bool of run lengths: outside, inside, outside, ..., column by column.
 
     Raises:
-        DataError: the runs do not fill the picture, or the string is broken.
+        DataError: The runs do not fill the picture, or the string is broken.
     """
     runs = _decompress(counts) if isinstance(counts, str | bytes) else counts
     lengths = np.asarray(runs, np.int64)
@@ -106,10 +106,10 @@ def decode_polygon(polygon: Sequence[float] | np.ndarray, height: int, width: in
     Args:
         polygon: x, y, x, y, ... in pixels, float64; (0, 0) is the outer corner of the first pixel. Parts outside the
             picture are cut off.
-        height, width: the size of the picture in pixels.
+        height, width: The size of the picture in pixels.
 
     Raises:
-        DataError: a coordinate is missing.
+        DataError: A coordinate is missing.
     """
     numbers = np.asarray(polygon, np.float64)
     if numbers.ndim != 1 or len(numbers) % 2 or not np.isfinite(numbers).all():

@@ -44,11 +44,11 @@ class CocoStuff164k(LabelledPictures):
         """Lists the files. The published labels are taken where both forms are there.
 
         Args:
-            root: the folder that holds ``images`` and ``annotations``.
+            root: The folder that holds ``images`` and ``annotations``.
             split: "train2017" or "val2017".
 
         Raises:
-            DataError: there is no such split, or a folder or a file is missing.
+            DataError: There is no such split, or a folder or a file is missing.
         """
         check_choice("split", split, ("train2017", "val2017"))
         pictures, labels = root / "images" / split, root / "annotations" / split
@@ -70,11 +70,11 @@ class CocoStuff10k(LabelledPictures):
         """Lists the files.
 
         Args:
-            root: the folder that holds ``images`` and ``annotations``.
+            root: The folder that holds ``images`` and ``annotations``.
             split: "train" or "test".
 
         Raises:
-            DataError: there is no such split, a folder or a file is missing, or the labels are MATLAB files.
+            DataError: There is no such split, a folder or a file is missing, or the labels are MATLAB files.
         """
         check_choice("split", split, ("train", "test"))
         pictures, labels = root / "images" / f"{split}2014", root / "annotations" / f"{split}2014"

@@ -91,7 +91,7 @@ def seen_objects(
         labels: (H, W) uint8: 0 = no object, otherwise 1 + index in ``pairs``.
         pairs: (colour, kind) of each object.
         ground: (N, 2) of ``ground_positions``; where the picture is mirrored, so is its first column.
-        min_share: of the picture's pixels.
+        min_share: Of the picture's pixels.
     """
     count = len(pairs) + 1
     areas = np.bincount(labels.ravel(), minlength=count)

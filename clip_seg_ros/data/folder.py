@@ -48,7 +48,7 @@ class PhraseFolder:
         """Reads the table and checks that all files are there and that masks are as large as their pictures.
 
         Raises:
-            DataError: the folder or its table is missing, or rows are wrong; the message names the rows, up to ten at
+            DataError: The folder or its table is missing, or rows are wrong; the message names the rows, up to ten at
                 once, so that they can be mended in one go.
         """
         self._root = Path(root)
@@ -79,7 +79,7 @@ class PhraseFolder:
         """Reads a sample, named "images/desk.jpg:2" for the row on line 2.
 
         Raises:
-            DataError: the picture or the mask cannot be read, or they differ in size; the message names the row.
+            DataError: The picture or the mask cannot be read, or they differ in size; the message names the row.
         """
         row = self._rows[index]
         try:

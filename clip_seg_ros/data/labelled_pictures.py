@@ -34,9 +34,9 @@ class LabelledPictures:
         """Keeps the list of files.
 
         Args:
-            files: in the order of the data set.
-            class_names: what the labels stand for.
-            numbers: for each number that label files store, the index into ``class_names``, or ``IGNORED``.
+            files: In the order of the data set.
+            class_names: What the labels stand for.
+            numbers: For each number that label files store, the index into ``class_names``, or ``IGNORED``.
                 255 is always ignored.
         """
         self.class_names = tuple(class_names)
@@ -55,7 +55,7 @@ class LabelledPictures:
         """Reads a picture and its labels.
 
         Raises:
-            DataError: a file cannot be read, the two differ in size, or the labels hold a number without a meaning.
+            DataError: A file cannot be read, the two differ in size, or the labels hold a number without a meaning.
         """
         files = self._files[index]
         rgb, labels = read_rgb(files.picture), self.labels(index)
@@ -94,7 +94,7 @@ def names_in(folder: Path, suffix: str, layout: str) -> list[str]:
     """Lists the files in ``folder`` that end in ``suffix``, sorted and without it. Hidden files do not count.
 
     Raises:
-        DataError: there is no such folder or no such file; the message goes on with ``layout``, what is expected.
+        DataError: There is no such folder or no such file; the message goes on with ``layout``, what is expected.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}. {layout}")
@@ -112,7 +112,7 @@ def names_listed(path: Path, layout: str) -> list[str]:
     (``/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png``); both are published.
 
     Raises:
-        DataError: the file is missing or empty; the message names the lists beside it.
+        DataError: The file is missing or empty; the message names the lists beside it.
     """
     if not path.is_file():
         beside = ", ".join(sorted(other.name for other in path.parent.glob("*.txt"))) or "none"
@@ -134,15 +134,15 @@ def paired(
     """Finds the picture (``*.jpg``) and the labels of every name.
 
     Args:
-        names: file names without suffix.
-        pictures: the folder of pictures.
-        label_folders: where labels may be; the first folder that has a picture's labels counts.
-        label_suffix: what follows a name in the names of label files.
-        split: the first part of the names in reports.
-        layout: what is expected, for the messages of errors.
+        names: File names without suffix.
+        pictures: The folder of pictures.
+        label_folders: Where labels may be; the first folder that has a picture's labels counts.
+        label_suffix: What follows a name in the names of label files.
+        split: The first part of the names in reports.
+        layout: What is expected, for the messages of errors.
 
     Raises:
-        DataError: a folder or a file is missing.
+        DataError: A folder or a file is missing.
     """
     have_picture = set(names_in(pictures, ".jpg", layout))
     have_labels = [(folder, set(names_in(folder, label_suffix, layout))) for folder in label_folders]

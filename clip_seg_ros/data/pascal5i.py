@@ -54,14 +54,14 @@ class Pascal5i:
         """Lists the pictures that show a class of this split.
 
         Args:
-            root: the folder ``VOCdevkit/VOC2012``.
+            root: The folder ``VOCdevkit/VOC2012``.
             fold: 0..3.
             split: "val" for the unseen classes; "train", or "trainaug" with the labels of SBD, for the seen ones.
-            seed: decides which classes are asked for in validation, and which pictures are the examples.
-            one_shot: whether samples have a ``support``. It is None also for a class that no other picture shows.
+            seed: Decides which classes are asked for in validation, and which pictures are the examples.
+            one_shot: Whether samples have a ``support``. It is None also for a class that no other picture shows.
 
         Raises:
-            DataError: there is no such fold or split, files are missing, or no picture shows a class of this split.
+            DataError: There is no such fold or split, files are missing, or no picture shows a class of this split.
         """
         check_choice("fold", fold, FOLDS)
         check_choice("split", split, ("train", "trainaug", "val"))
@@ -85,7 +85,7 @@ class Pascal5i:
         """Reads a picture and, for one-shot, the example.
 
         Raises:
-            DataError: a file cannot be read.
+            DataError: A file cannot be read.
         """
         episode = self._episodes[index]
         sample = self._voc[episode.picture]

@@ -26,12 +26,12 @@ class PascalContext(LabelledPictures):
         """Lists the files.
 
         Args:
-            root: the folder ``VOCdevkit/VOC2010``.
-            split: the name of a list in ``ImageSets/SegmentationContext``: "train" or "val".
-            background: whether 0 is a class, the first of 60; otherwise it is ignored and there are 59.
+            root: The folder ``VOCdevkit/VOC2010``.
+            split: The name of a list in ``ImageSets/SegmentationContext``: "train" or "val".
+            background: Whether 0 is a class, the first of 60; otherwise it is ignored and there are 59.
 
         Raises:
-            DataError: there is no such list, or a folder or a file is missing.
+            DataError: There is no such list, or a folder or a file is missing.
         """
         names = names_listed(root / "ImageSets" / "SegmentationContext" / f"{split}.txt", LAYOUT)
         files = paired(names, root / "JPEGImages", [root / "SegmentationClassContext"], ".png", split, LAYOUT)

@@ -91,11 +91,11 @@ class PhraseCut:
         """Indexes the annotations.
 
         Args:
-            root: the folder VGPhraseCut_v0.
+            root: The folder VGPhraseCut_v0.
             split: "train", "val", "test" or "miniv" (20 pictures of the validation split).
 
         Raises:
-            DataError: there is no such split, a file or the folder of pictures is missing, or a file is broken.
+            DataError: There is no such split, a file or the folder of pictures is missing, or a file is broken.
         """
         if split not in SPLITS:
             raise DataError(f"PhraseCut has no split {split!r}, only {', '.join(SPLITS)}")
@@ -119,7 +119,7 @@ class PhraseCut:
         """Reads a sample.
 
         Raises:
-            DataError: its picture is missing, no picture, or of another size than the annotations say.
+            DataError: Its picture is missing, no picture, or of another size than the annotations say.
         """
         task = self._tasks[index]
         path = self._images / f"{task.image_id}.jpg"

@@ -56,9 +56,9 @@ class PhraseCutPlus:
         """Indexes the phrases; reads no picture.
 
         Args:
-            dataset: where samples come from.
-            size_px: the side of the square that pictures, masks and example images are scaled to.
-            negative_probability: how often, 0..1, a phrase is replaced by one that the data set has for other pictures
+            dataset: Where samples come from.
+            size_px: The side of the square that pictures, masks and example images are scaled to.
+            negative_probability: How often, 0..1, a phrase is replaced by one that the data set has for other pictures
                 and not for this one, with an empty mask.
         """
         if size_px < 1:
@@ -82,7 +82,7 @@ class PhraseCutPlus:
         """Draws one training sample from sample ``index``.
 
         Returns:
-            rgb (size_px, size_px, 3), mask and ignored pixels (size_px, size_px), the phrase inside one of
+            Rgb (size_px, size_px, 3), mask and ignored pixels (size_px, size_px), the phrase inside one of
             ``TEMPLATES``. ``support`` is another sample of the same phrase, cut and scaled alike, or ``None`` where
             there is none or nothing to see in it: the authors then train on the phrase alone. The support of a negative
             shows what its phrase means.
@@ -143,7 +143,7 @@ def square_crop(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int, i
 
     Args:
         mask: (H, W) bool.
-        rng: where the choice comes from.
+        rng: Where the choice comes from.
 
     Returns:
         Top, left and side in pixels.

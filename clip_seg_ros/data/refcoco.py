@@ -53,15 +53,15 @@ class RefCOCO:
         """Indexes the annotations; the objects of other splits are let go.
 
         Args:
-            root: the folder that holds the folder ``name`` with refs(``split_by``).p and instances.json.
-            name: which of the three.
+            root: The folder that holds the folder ``name`` with refs(``split_by``).p and instances.json.
+            name: Which of the three.
             split: "train", "val", and "testA" (people) and "testB" (other objects), or "test" for G-Ref.
-            split_by: who made the split: "unc" for RefCOCO and RefCOCO+, "umd" or "google" for G-Ref; the first of them
+            split_by: Who made the split: "unc" for RefCOCO and RefCOCO+, "umd" or "google" for G-Ref; the first of them
                 when not given.
             images: COCO's folder train2014; ``root``/images/train2014 when not given.
 
         Raises:
-            DataError: there is no such data set or split, a file or the folder of pictures is missing, or a file is
+            DataError: There is no such data set or split, a file or the folder of pictures is missing, or a file is
                 broken or holds what it should not.
         """
         root = Path(root)
@@ -98,7 +98,7 @@ class RefCOCO:
         """Reads a sample, named "refcoco/val/ref_<ref_id>/sent_<sent_id>".
 
         Raises:
-            DataError: its picture is missing, no picture, or of another size than the annotations say; or its mask is
+            DataError: Its picture is missing, no picture, or of another size than the annotations say; or its mask is
                 no COCO mask.
         """
         sentence = self._sentences[index]

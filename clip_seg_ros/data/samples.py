@@ -76,7 +76,7 @@ def read_rgb(path: Path) -> np.ndarray:
     """Reads a picture as (H, W, 3) uint8 RGB, grey ones too, turned as its EXIF data say.
 
     Raises:
-        DataError: there is no such file, or it is no picture.
+        DataError: There is no such file, or it is no picture.
     """
     if not path.is_file():
         raise DataError(f"{path} is missing")
@@ -92,7 +92,7 @@ def read_labels(path: Path) -> np.ndarray:
     OpenCV would turn a palette into colours.
 
     Raises:
-        DataError: there is no such file, it is no picture, or it has several channels.
+        DataError: There is no such file, it is no picture, or it has several channels.
     """
     if not path.is_file():
         raise DataError(f"{path} is missing")
@@ -107,7 +107,7 @@ def rgb_size(path: Path) -> tuple[int, int]:
     """Returns the (width, height) of what ``read_rgb`` gives, from the file's header alone.
 
     Raises:
-        DataError: it is no picture.
+        DataError: It is no picture.
     """
     with _opened(path) as image:
         return image.size[::-1] if image.getexif().get(_ORIENTATION) in _TURNED else image.size
@@ -117,7 +117,7 @@ def labels_size(path: Path) -> tuple[int, int]:
     """Returns the (width, height) of what ``read_labels`` gives, from the file's header alone.
 
     Raises:
-        DataError: it is no picture, or it has several channels.
+        DataError: It is no picture, or it has several channels.
     """
     with _opened(path) as image:
         if len(image.getbands()) > 1:

@@ -196,8 +196,8 @@ def load_training_scenes(folder: Path, scenes: int) -> TabletopScenes:
     """Reads the first ``scenes`` training scenes (rounded up to whole shards) into memory.
 
     Raises:
-        FileNotFoundError: a shard is missing; ``render_training_scenes`` makes it.
-        ValueError: the shards were rendered at different sizes.
+        FileNotFoundError: A shard is missing; ``render_training_scenes`` makes it.
+        ValueError: The shards were rendered at different sizes.
     """
     shards = -(-scenes // SHARD_SCENES)
     rgb = labels = None

@@ -25,13 +25,13 @@ class Voc2012(LabelledPictures):
         """Lists the files.
 
         Args:
-            root: the folder ``VOCdevkit/VOC2012``.
-            split: the name of a list in ``ImageSets/Segmentation``: "train", "val", "trainval", "trainaug" or "aug".
+            root: The folder ``VOCdevkit/VOC2012``.
+            split: The name of a list in ``ImageSets/Segmentation``: "train", "val", "trainval", "trainaug" or "aug".
                 In the last two VOC's own labels win over those of SBD.
-            background: whether the background is a class, the first of 21; otherwise it is ignored and there are 20.
+            background: Whether the background is a class, the first of 21; otherwise it is ignored and there are 20.
 
         Raises:
-            DataError: there is no such list, or a folder or a file is missing.
+            DataError: There is no such list, or a folder or a file is missing.
         """
         names = names_listed(root / "ImageSets" / "Segmentation" / f"{split}.txt", LAYOUT)
         label_folders = [root / "SegmentationClass"]

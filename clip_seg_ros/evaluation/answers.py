@@ -43,8 +43,8 @@ class PhraseAnswers:
         """(H, W) float32, 0..1, at the size of the sample's image.
 
         Raises:
-            DataError: an example image is needed and the sample has none.
-            ValueError: the model cannot be asked this.
+            DataError: An example image is needed and the sample has none.
+            ValueError: The model cannot be asked this.
         """
         encoded = self._encode(sample.rgb)
         if self.prompt == "text":

@@ -49,12 +49,12 @@ def run_suite(
     """Shows the held-out scenes of ``seeds`` to every examiner, as pictures of 640x480.
 
     Args:
-        examiners: each with its model.
-        seeds: of ``data.tabletop.TEST_SEEDS``.
-        progress: wraps the seeds, for a progress bar.
+        examiners: Each with its model.
+        seeds: Of ``data.tabletop.TEST_SEEDS``.
+        progress: Wraps the seeds, for a progress bar.
 
     Raises:
-        RendererUnavailable: there is no way to draw without a screen.
+        RendererUnavailable: There is no way to draw without a screen.
     """
     with SceneRenderer() as renderer:
         for seed in progress(seeds):

@@ -103,10 +103,10 @@ class SceneRenderer:
     """Draws scenes at one image size. Use it as a context manager, from one thread.
 
     Args:
-        width, height: pixels.
+        width, height: Pixels.
 
     Raises:
-        RendererUnavailable: neither EGL nor OSMesa works.
+        RendererUnavailable: Neither EGL nor OSMesa works.
     """
 
     def __init__(self, width: int = 640, height: int = 480) -> None:

@@ -150,16 +150,16 @@ def sample_scene(
     """Draws the scene of ``seed``.
 
     Args:
-        seed: any integer >= 0; with the same other arguments it always gives the same scene.
+        seed: Any integer >= 0; with the same other arguments it always gives the same scene.
         required: (colour, kind) pairs that must be there with nothing else in front of them; ``None`` stands for any.
         forbidden: (colour, kind) pairs that must not be there; ``None`` stands for any.
-        objects: smallest and largest number of objects, required ones included.
-        unseen: draws, each with an even chance, the camera, the lamps and the table's texture from outside the ranges
+        objects: Smallest and largest number of objects, required ones included.
+        unseen: Draws, each with an even chance, the camera, the lamps and the table's texture from outside the ranges
             of all other scenes, and half of the shapes from outside those of their sizes. No training scene is such.
-        workshop: lets the things of ``WORKSHOP_KINDS`` stand among the others; not together with ``unseen``.
+        workshop: Lets the things of ``WORKSHOP_KINDS`` stand among the others; not together with ``unseen``.
 
     Raises:
-        ValueError: an unknown colour or kind, or demands that no scene can meet.
+        ValueError: An unknown colour or kind, or demands that no scene can meet.
     """
     if unseen and workshop:
         raise ValueError("a scene is drawn with unseen or with workshop, not with both")

@@ -20,10 +20,10 @@ def table_texture(name: str, rng: np.random.Generator) -> np.ndarray:
 
     Args:
         name: ``plain``, ``wood``, ``checks``, ``stripes``, ``speckle``, ``cloth``, ``tiles``, ``dots`` or ``waves``.
-        rng: where the details come from.
+        rng: Where the details come from.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: An unknown name.
     """
     rows, columns = np.mgrid[0:SIZE, 0:SIZE]
     if name == "plain":

@@ -18,7 +18,7 @@ def extrude(outline: np.ndarray, low: float, high: float, rgba: Rgba | None = No
 
     Args:
         outline: (N, 2) metres, counter-clockwise; every point must be visible from the origin.
-        low, high: z of its bottom and of its top, metres.
+        low, high: Z of its bottom and of its top, metres.
         rgba: A fixed colour, or ``None`` for the colour that the object is named by.
     """
     rings = [np.zeros_like(outline), outline, outline, np.zeros_like(outline)]

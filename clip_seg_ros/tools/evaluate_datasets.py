@@ -75,8 +75,8 @@ def parse_data(text: str) -> Mapping[str, Any]:
     """Reads ``DATA.yaml`` or ``KIND:ROOT[:SPLIT][:OPTION=VALUE]...`` as ``data.catalog.open_dataset`` wants it.
 
     Raises:
-        WrongCall: it is neither.
-        DataError: the YAML file cannot be read.
+        WrongCall: It is neither.
+        DataError: The YAML file cannot be read.
     """
     if text.endswith((".yaml", ".yml")):
         try:

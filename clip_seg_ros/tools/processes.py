@@ -28,8 +28,8 @@ class ChildProcesses:
     """Starts Python modules as processes, each in a group of its own, and ends them all when its block is left.
 
     Args:
-        log_dir: existing folder for one ``<name>.log`` a child, with what it writes to stderr.
-        env: their environment.
+        log_dir: Existing folder for one ``<name>.log`` a child, with what it writes to stderr.
+        env: Their environment.
     """
 
     def __init__(self, log_dir: Path, env: Mapping[str, str]) -> None:

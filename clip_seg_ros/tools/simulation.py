@@ -20,7 +20,7 @@ def things_named(command: str) -> list[str]:
     """The things of the simulated world that a command names, such as "red cup".
 
     Raises:
-        CommandError: the command is wrong, or names nothing.
+        CommandError: The command is wrong, or names nothing.
     """
     prompts = parse_command(command).prompts
     if not prompts:
@@ -47,7 +47,7 @@ def environment(profile: bool | None = None) -> dict[str, str]:
     """This process's environment for nodes, on a ROS domain of its own unless one is set.
 
     Args:
-        profile: with or without the package's profile of Fast DDS; ``None``: with it, unless the user has another.
+        profile: With or without the package's profile of Fast DDS; ``None``: with it, unless the user has another.
     """
     env = dict(os.environ)
     if profile is None:

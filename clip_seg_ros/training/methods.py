@@ -204,13 +204,13 @@ def build_recipe(config: TrainConfig, scenes: TabletopScenes | None, device: tor
     """Makes the training of ``config`` ready, on ``device``.
 
     Args:
-        config: what to train.
-        scenes: the rendered scenes; ``None`` for methods that learn from data sets.
-        device: that it runs on.
+        config: What to train.
+        scenes: The rendered scenes; ``None`` for methods that learn from data sets.
+        device: That it runs on.
 
     Raises:
-        DataError, WeightsError: files of the data set or the weights to begin with are missing or wrong.
-        ValueError: they do not fit the method.
+        DataError, WeightsError: Files of the data set or the weights to begin with are missing or wrong.
+        ValueError: They do not fit the method.
     """
     recipe = METHODS[config.method].build(config, config.settings(), scenes, device)
     recipe.module.to(device)

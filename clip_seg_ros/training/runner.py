@@ -87,15 +87,15 @@ class Runner:
     """Trains stage after stage and keeps its state in one file.
 
     Args:
-        model: everything that is saved, trained in this stage or not.
-        state_file: written every minute and after each stage, atomically; read if it exists.
-        seed: with it, the stage and the step, every random choice is fixed.
-        recipe: what else the run depends on, in words; a run goes on only with the same.
-        log_dir: folder for the curve of the loss (``curve.Curve``); none by default.
-        log_every: steps that a point of the curve is the mean of.
+        model: Everything that is saved, trained in this stage or not.
+        state_file: Written every minute and after each stage, atomically; read if it exists.
+        seed: With it, the stage and the step, every random choice is fixed.
+        recipe: What else the run depends on, in words; a run goes on only with the same.
+        log_dir: Folder for the curve of the loss (``curve.Curve``); none by default.
+        log_every: Steps that a point of the curve is the mean of.
 
     Raises:
-        ValueError: the state file is damaged or belongs to another run.
+        ValueError: The state file is damaged or belongs to another run.
     """
 
     def __init__(
@@ -148,8 +148,8 @@ class Runner:
         """Runs ``stage`` from where it was left; a finished stage returns at once.
 
         Raises:
-            ValueError: the state belongs to other parameters, or the stage's settings do not fit its module.
-            FloatingPointError: the loss is not a number, or infinite.
+            ValueError: The state belongs to other parameters, or the stage's settings do not fit its module.
+            FloatingPointError: The loss is not a number, or infinite.
             distributed.ProcessLost: another process stopped.
         """
         if stage.name in self._done:

@@ -51,12 +51,12 @@ def boundary_score(
     Args:
         predicted: (H, W) bool.
         true: (H, W) bool.
-        tolerance: a share of the diagonal.
+        tolerance: A share of the diagonal.
         ignored: (H, W) bool, pixels of which nobody knows what they are. A predicted boundary in there counts where it
             matches, and does not count where it does not.
 
     Raises:
-        ValueError: the shapes differ, or a mask is not bool.
+        ValueError: The shapes differ, or a mask is not bool.
     """
     if predicted.shape != true.shape or predicted.dtype != np.bool_ or true.dtype != np.bool_:
         raise ValueError(
@@ -79,13 +79,13 @@ def class_boundary_f(predicted: np.ndarray, labels: np.ndarray, tolerance: float
     Args:
         predicted: (H, W) class indices.
         labels: (H, W) class indices; 255 is no class.
-        tolerance: a share of the diagonal.
+        tolerance: A share of the diagonal.
 
     Returns:
-        class index -> F, 0..1; nothing where all pixels are ignored.
+        Class index -> F, 0..1; nothing where all pixels are ignored.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: The shapes differ.
     """
     ignored = labels == IGNORE_LABEL
     classes = [int(label) for label in np.unique(labels) if label != IGNORE_LABEL]

@@ -43,7 +43,7 @@ class ClassScores:
         """(C,) float64 in 0..1; NaN where precision or recall is, or both are 0 (the Dice is 0 there).
 
         Args:
-            beta: how many times as much recall weighs as precision.
+            beta: How many times as much recall weighs as precision.
         """
         return _ratio(
             (1 + beta**2) * self.precision * self.recall,
@@ -59,7 +59,7 @@ class ConfusionMatrix:
 
         Args:
             class_count: C; classes are numbered 0..C-1 in predictions.
-            reduce_zero_label: label 0 is no class (ADE20K's "other", or the background) and label k + 1 means class k.
+            reduce_zero_label: Label 0 is no class (ADE20K's "other", or the background) and label k + 1 means class k.
         """
         self.class_count = class_count
         self.reduce_zero_label = reduce_zero_label
@@ -83,7 +83,7 @@ class ConfusionMatrix:
                 even where there are more than 255 classes.
 
         Raises:
-            ValueError: the shapes differ, or the predictions hold something that is no class.
+            ValueError: The shapes differ, or the predictions hold something that is no class.
         """
         if predicted.shape != labels.shape:
             raise ValueError(f"predictions of {predicted.shape} for labels of {labels.shape}")

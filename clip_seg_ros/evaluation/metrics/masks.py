@@ -13,7 +13,7 @@ def mask_iou(predicted: np.ndarray, true: np.ndarray) -> float:
     """Intersection over union of two bool masks, 0..1; NaN when both are empty, for there is nothing to find.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: The shapes differ.
     """
     if predicted.shape != true.shape:
         raise ValueError(f"masks of different shapes: {predicted.shape} and {true.shape}")

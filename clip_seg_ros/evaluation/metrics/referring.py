@@ -32,7 +32,7 @@ class ReferringIoU:
         """Starts with no sentence.
 
         Args:
-            levels: the X of Pr@X, as IoU 0..1.
+            levels: The X of Pr@X, as IoU 0..1.
         """
         self.levels = levels
         self._count = 0
@@ -45,13 +45,13 @@ class ReferringIoU:
         Args:
             predicted: (H, W) bool, the probabilities above ``MASK_THRESHOLD`` at the image's own size; (N,) where only
                 some pixels count.
-            true: bool of the same shape.
+            true: Bool of the same shape.
 
         Returns:
             The sentence's IoU, as ``sentence_iou``.
 
         Raises:
-            ValueError: the shapes differ, or a mask is not bool.
+            ValueError: The shapes differ, or a mask is not bool.
         """
         iou = sentence_iou(predicted, true)
         self._count += 1
@@ -63,7 +63,7 @@ class ReferringIoU:
         """The scores of all sentences so far.
 
         Raises:
-            ValueError: there was none.
+            ValueError: There was none.
         """
         if not self._count:
             raise ValueError("no sentence was added")
@@ -75,7 +75,7 @@ def sentence_iou(predicted: np.ndarray, true: np.ndarray) -> float:
     """Intersection / (union + 1e-6) of two bool masks of any shape, in 0..1; 0 when both are empty.
 
     Raises:
-        ValueError: the shapes differ, or a mask is not bool.
+        ValueError: The shapes differ, or a mask is not bool.
     """
     if predicted.shape != true.shape or predicted.dtype != np.bool_ or true.dtype != np.bool_:
         raise ValueError(
@@ -92,11 +92,11 @@ def training_metric(logits: np.ndarray, targets: np.ndarray, threshold: float = 
 
     Args:
         logits: (B, 1, h, w) or (B, h, w) float, before the sigmoid.
-        targets: of the same shape, bool or soft values 0..1; whatever is not 0 is inside.
-        threshold: a probability, 0..1.
+        targets: Of the same shape, bool or soft values 0..1; whatever is not 0 is inside.
+        threshold: A probability, 0..1.
 
     Raises:
-        ValueError: the shapes differ, or the batch is empty.
+        ValueError: The shapes differ, or the batch is empty.
     """
     if logits.shape != targets.shape:
         raise ValueError(f"logits of {logits.shape} for targets of {targets.shape}")

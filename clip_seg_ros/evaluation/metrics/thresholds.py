@@ -80,7 +80,7 @@ class SweepScores:
         """The value of one of the curves at a threshold of the sweep.
 
         Raises:
-            ValueError: the threshold is none of the sweep's.
+            ValueError: The threshold is none of the sweep's.
         """
         nearest = int(np.argmin(np.abs(self.thresholds - threshold)))
         if abs(self.thresholds[nearest] - threshold) > 1e-6:
@@ -100,10 +100,10 @@ class ThresholdSweep:
         """Starts with no sample.
 
         Args:
-            thresholds: probabilities 0..1, rising.
+            thresholds: Probabilities 0..1, rising.
 
         Raises:
-            ValueError: there is none, or they do not rise.
+            ValueError: There is none, or they do not rise.
         """
         if not thresholds or any(b <= a for a, b in pairwise(thresholds)):
             raise ValueError(f"thresholds must rise, got {thresholds}")
@@ -122,13 +122,13 @@ class ThresholdSweep:
         Args:
             probabilities: (H, W) float, 0..1, at the size of the mask (see ``resize_corners_aligned``); (N,) where only
                 some pixels count.
-            mask: bool of the same shape, where the object truly is.
-            class_id: what the sample shows, for the mean IoU; ``None`` makes the sample a class of its own, as the
+            mask: Bool of the same shape, where the object truly is.
+            class_id: What the sample shows, for the mean IoU; ``None`` makes the sample a class of its own, as the
                 paper does for PhraseCut. Where such a sample shows nothing it is no class: its IoU would be 0 whatever
                 was predicted.
 
         Raises:
-            ValueError: the shapes differ, or the mask is not bool.
+            ValueError: The shapes differ, or the mask is not bool.
         """
         counts = count_over_thresholds(probabilities, mask, self.thresholds)
         self._total = self._total + counts
@@ -146,7 +146,7 @@ class ThresholdSweep:
         """The scores of all samples so far.
 
         Raises:
-            ValueError: there was none.
+            ValueError: There was none.
         """
         if not self._samples:
             raise ValueError("no sample was added")
@@ -171,11 +171,11 @@ def count_over_thresholds(
     Args:
         probabilities: float, 0..1, of any shape; NaN is not predicted at any threshold. Thresholds are rounded to its
             type.
-        mask: bool of the same shape.
-        thresholds: rising.
+        mask: Bool of the same shape.
+        thresholds: Rising.
 
     Raises:
-        ValueError: the shapes differ, or the mask is not bool.
+        ValueError: The shapes differ, or the mask is not bool.
     """
     if probabilities.shape != mask.shape or mask.dtype != np.bool_:
         raise ValueError(

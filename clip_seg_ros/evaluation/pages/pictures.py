@@ -84,7 +84,7 @@ def write_picture(path: Path, rgb: np.ndarray) -> None:
     """Writes an (H, W, 3) uint8 RGB image as JPEG or PNG, by the name's ending; PNG where it has none.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
     ending = path.suffix if path.suffix in (".jpg", ".jpeg", ".png") else ".png"
     _, content = cv2.imencode(ending, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))

@@ -49,9 +49,9 @@ class PhraseExaminer(Examiner):
     """Asks every question of every scene.
 
     Args:
-        predictor: the model to measure.
-        threshold: a pixel belongs to a phrase above this probability.
-        model: what the figures call it.
+        predictor: The model to measure.
+        threshold: A pixel belongs to a phrase above this probability.
+        model: What the figures call it.
     """
 
     def __init__(self, predictor: Predictor, threshold: float = 0.5, model: str = "clipseg") -> None:

@@ -23,8 +23,8 @@ class ClassExaminer(Examiner):
     """Asks models for the class of every pixel: eight kinds of object, the table and the floor.
 
     Args:
-        predictors: by the names that the figures use. Models with classes of their own must have these.
-        names: of the classes, as the models are asked for them.
+        predictors: By the names that the figures use. Models with classes of their own must have these.
+        names: Of the classes, as the models are asked for them.
     """
 
     def __init__(self, predictors: Mapping[str, Predictor], names: Sequence[str] = SEMANTIC_CLASSES) -> None:

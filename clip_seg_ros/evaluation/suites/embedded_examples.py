@@ -26,8 +26,8 @@ class ExampleExaminer(Examiner):
     """Asks for one visible object a scene by an example of the same colour and kind.
 
     Args:
-        predictor: of a CLIPSeg.
-        threshold: a pixel belongs to the answer above this probability.
+        predictor: Of a CLIPSeg.
+        threshold: A pixel belongs to the answer above this probability.
     """
 
     def __init__(self, predictor: Predictor, threshold: float = 0.5) -> None:

@@ -36,7 +36,7 @@ class RelationExaminer(Examiner):
     """Asks one or more models the same expressions.
 
     Args:
-        predictors: by the names that the figures use, each with its threshold.
+        predictors: By the names that the figures use, each with its threshold.
     """
 
     def __init__(self, predictors: Mapping[str, tuple[Predictor, float]]) -> None:

@@ -37,13 +37,13 @@ def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, thres
         parts: ``phrases`` and ``examples`` ask CLIPSeg, ``relations`` CRIS and CLIPSeg, ``classes`` DenseCLIP,
             ``maskclip`` and ``maskclip_vit`` MaskCLIP in all its variants, ``maskclip_plus`` the network that learnt
             from it.
-        device: as ``resolve_device`` takes it.
-        weights_dir: folder of the weights; ``None`` for the shipped ones.
-        threshold: of CLIPSeg's answers.
+        device: As ``resolve_device`` takes it.
+        weights_dir: Folder of the weights; ``None`` for the shipped ones.
+        threshold: Of CLIPSeg's answers.
 
     Raises:
-        WeightsError: a weight file is missing or damaged.
-        ValueError: there is no such device.
+        WeightsError: A weight file is missing or damaged.
+        ValueError: There is no such device.
     """
     folder = weights_dir or resources.weights_dir()
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image sides of DenseCLIP: CLIP's own towers, as its authors read them, or any backbone of timm.
+"""The image towers of DenseCLIP: CLIP's own towers, as the authors use them, or any backbone of timm.
 
-Each gives four maps at strides 4, 8, 16 and 32 and, in the space of the text, an embedding of the whole image and one
-of every place.
+Each gives four maps at strides 4, 8, 16 and 32, and embeddings of the whole image and of every place in the space of
+the text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# Before timm: it makes torchvision, which timm imports, importable.
+# This import comes before timm, because it makes torchvision, which timm imports, importable.
 from clip_seg_ros.models.clip.backbone import ModifiedResNet, VisionTransformer  # isort: skip
 
 import timm
@@ -31,7 +31,7 @@ STRIDES = (4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class DenseFeatures(ImageFeatures):
-    """An image as DenseCLIP's decoders see it."""
+    """The features of an image for DenseCLIP's decoders."""
 
     maps: tuple[torch.Tensor, ...]
     """Four maps (B, C_i, h_i, w_i) at the strides 4, 8, 16 and 32."""
@@ -42,12 +42,12 @@ class DenseFeatures(ImageFeatures):
 
 
 class DenseBackbone(nn.Module, ABC):
-    """What DenseCLIP asks of an image side."""
+    """The interface of DenseCLIP's image towers."""
 
     widths: tuple[int, int, int, int]
-    """Channels of the four maps."""
+    """The numbers of channels of the four maps."""
     score_stage: int
-    """The map that the score map is added to: the one at the resolution of the dense embeddings."""
+    """The index of the map to which the score map is added: the one at the resolution of the dense embeddings."""
 
     @abstractmethod
     def forward(self, pixels: torch.Tensor) -> DenseFeatures:
@@ -55,7 +55,7 @@ class DenseBackbone(nn.Module, ABC):
 
 
 class DenseResNet(DenseBackbone):
-    """CLIP's ModifiedResNet whose attention pool answers for every place."""
+    """CLIP's ModifiedResNet, whose attention pool is applied at every place."""
 
     score_stage = 3
 
@@ -81,7 +81,7 @@ class DenseResNet(DenseBackbone):
 
 
 class ViTPyramid(nn.Module):
-    """Brings four maps of stride 16 to the strides 4, 8, 16 and 32, as ViT detectors do."""
+    """Resizes four maps of stride 16 to the strides 4, 8, 16 and 32, as ViT detectors do."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class ViTPyramid(nn.Module):
 
 
 class DenseViT(DenseBackbone):
-    """CLIP's ViT: four blocks' outputs, brought to four strides."""
+    """CLIP's ViT, with the outputs of four blocks resized to four strides."""
 
     score_stage = 2
 
@@ -141,7 +141,7 @@ class DenseViT(DenseBackbone):
         return DenseFeatures(self.pyramid(maps), pooled=x[:, 0], dense=dense)
 
     def _drop(self, branch: torch.Tensor, index: int) -> torch.Tensor:
-        """Stochastic depth: in training, leaves a block's branch out for some of the images."""
+        """Applies stochastic depth: in training, leaves out a block's branch for some of the images."""
         rate = self.drop_rates[index]
         if not self.training or rate == 0.0:
             return branch
@@ -150,17 +150,17 @@ class DenseViT(DenseBackbone):
 
 
 class TimmBackbone(DenseBackbone):
-    """Any timm backbone, such as a ResNet or a Swin that ImageNet trained (section 3.4).
+    """Any backbone of timm, such as a ResNet or a Swin that was trained on ImageNet (section 3.4).
 
-    It gives four maps at strides 4 to 32, or, as plain ViTs do, four at stride 16 that a pyramid brings there. It never
-    met text: a linear map brings its last stage to the width of the text, and training does the rest.
+    It gives four maps at strides 4 to 32, or, as plain ViTs do, four at stride 16 that a pyramid resizes. It was
+    trained without text: a linear map projects its last stage to the width of the text, and training does the rest.
     """
 
     def __init__(self, name: str, embed_dim: int, options: Mapping[str, Any]) -> None:
         """Builds timm's ``name`` with random weights; ``options`` go to ``timm.create_model``.
 
         Raises:
-            ValueError: timm cannot build it so, or it has no maps at those strides.
+            ValueError: timm cannot build it with these options, or it has no maps at these strides.
         """
         super().__init__()
         try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DenseCLIP's published checkpoints for semantic segmentation with Semantic FPN.
+"""Converts DenseCLIP's published checkpoints for semantic segmentation with Semantic FPN.
 
 Options: ``class_names`` (ADE20K's where there are 150), ``text_head_width`` and ``vision_head_width`` of CLIP (64),
-``context_heads`` (4), ``blocks`` that a ViT is tapped behind (3, 5, 7, 11).
+``context_heads`` (4), ``blocks`` of a ViT after which it is tapped (3, 5, 7, 11).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _AXES = {
     "text_encoder.text_projection": 2,
     "decode_head.conv_seg.weight": 4,
 }
-"""Tensors whose shapes tell the size of the model, and so must have the axes that they should."""
+"""Tensors whose shapes determine the size of the model, with the number of axes that they must have."""
 
 
 def matches(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether these are the tensors of a DenseCLIP."""
+    """Returns whether these are the tensors of a DenseCLIP."""
     return any(key.startswith("context_decoder.") for key in tensors)
 
 
@@ -76,7 +76,7 @@ def convert(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[s
         "vision": asdict(vision),
         "text": asdict(text),
         "denseclip": own.to_dict(),
-        # Longer than a name may be, so that too long a name is noticed and not cut.
+        # The length is larger than that of a name may be, so that a name that is too long is noticed and not cut.
         "tokenizer": tokenizer_config(text.vocab_size, 77),
     }
     wanted = shapes_of(lambda: DenseCLIP.from_config("", config))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DenseCLIP (Rao et al., CVPR 2022): CLIP's texts, told what the image shows, score every pixel, and the scores help.
+"""DenseCLIP (Rao et al., CVPR 2022): text embeddings, adapted to the image, score every pixel for a segmentation net.
 
 pixels -> backbone -> four maps, a global and a local embedding
-names  -> text tower behind learned contexts -> texts -> + gamma * context decoder(texts, embeddings)
+names  -> text tower after learned contexts -> texts -> + gamma * context decoder(texts, embeddings)
 score map = cosine of local embedding and texts -> joins the maps -> FPN -> Semantic FPN head -> logits
 """
 
@@ -32,43 +32,43 @@ from clip_seg_ros.models.denseclip.parts import ContextDecoder, FeaturePyramid, 
 from clip_seg_ros.models.spec import InputSpec
 
 _BELOW_2_DEVIATIONS = 0.5 * math.erfc(math.sqrt(2.0))
-"""The chance that a normal value lies more than 2 deviations below the mean."""
+"""The probability that a normally distributed value lies more than 2 deviations below the mean."""
 
 
 @dataclass(frozen=True)
 class DenseCLIPConfig:
-    """Everything that the shape of DenseCLIP depends on beside its towers."""
+    """Everything besides its towers that determines the shapes of DenseCLIP."""
 
     class_names: tuple[str, ...]
-    """Bare names; their number is part of the weights' shapes."""
+    """The names of the classes without a template; their number is part of the weights' shapes."""
     input_spec: InputSpec
     name_length: int = 5
-    """Tokens of a class name, start and end included; a longer name is refused."""
+    """The number of tokens of a class name, including start and end; a longer name is refused."""
     n_contexts: int = 8
-    """Learned vectors between the start token and the name."""
+    """The number of learned vectors between the start token and the name."""
     prompting: Literal["post", "pre"] = "post"
-    """Where the image meets the texts: behind the text tower (equation 5, the paper's choice) or ahead of it, as the
-    contexts themselves (equation 4; the text tower then runs for every image, and ``contexts`` are the queries)."""
+    """Where the image adapts the texts: after the text tower (equation 5, the paper's choice), or before it as the
+    contexts (equation 4; the text tower then runs for every image, and ``contexts`` are the queries)."""
     context_width: int = 256
     context_heads: int = 4
     context_layers: int = 3
     pyramid_channels: int = 256
     head_channels: int = 256
     blocks: tuple[int, int, int, int] = (3, 5, 7, 11)
-    """ViT only: the blocks behind which the four maps are taken."""
+    """ViT only: the blocks whose outputs are the four maps."""
     dropout: float = 0.1
     drop_path: float = 0.1
     timm_backbone: str | None = None
-    """Name of a timm model to use in the place of CLIP's image tower."""
+    """Name of a timm model that replaces CLIP's image tower."""
     timm_options: dict[str, Any] = field(default_factory=dict)
-    """What ``timm.create_model`` is told beside the name, as plain values: a Swin takes images of any size only with
+    """Further arguments of ``timm.create_model``, as plain values: a Swin takes images of any size only with
     ``{"strict_img_size": False}``, a ViT with ``{"dynamic_img_size": True, "out_indices": [2, 5, 8, 11]}``."""
     tau: float = 0.07
     """Temperature of the score map in its own loss."""
     context_aware: bool = True
-    """Whether the image is told to the texts (section 3.3); without it they are the learnt contexts and names alone."""
+    """Whether the image adapts the texts (section 3.3); otherwise they are only the learnt contexts and names."""
     score_map: bool = True
-    """Whether the score map joins the pyramid (section 3.2); without it nothing of the texts reaches the answer."""
+    """Whether the score map is added to the pyramid (section 3.2); otherwise the texts do not influence the result."""
 
     def __post_init__(self) -> None:
         if self.prompting not in ("post", "pre"):
@@ -84,7 +84,12 @@ class DenseCLIPConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DenseCLIPConfig:
-        """Reads what ``to_dict`` wrote. Raises TypeError on unknown or missing names, ValueError on wrong values."""
+        """Makes a configuration from the values of ``to_dict``.
+
+        Raises:
+            TypeError: Names are unknown or missing.
+            ValueError: A value is wrong.
+        """
         nested = {
             "class_names": tuple(values["class_names"]),
             "input_spec": InputSpec.from_dict(values["input_spec"]),
@@ -106,10 +111,10 @@ class DenseCLIP(PromptableSegmenter[DenseFeatures]):
         config: DenseCLIPConfig,
         tokenizer: Tokenizer,
     ) -> None:
-        """Puts the parts together, with everything but the towers random.
+        """Combines the parts; all weights but those of the towers are random.
 
         Raises:
-            ValueError: The text tower's context is not that of contexts and names together.
+            ValueError: The length of the text tower's context is not that of contexts and names together.
         """
         super().__init__()
         if text_encoder.context_length != config.n_contexts + config.name_length:
@@ -121,16 +126,16 @@ class DenseCLIP(PromptableSegmenter[DenseFeatures]):
         self.class_names = config.class_names
         self.tokenizer = tokenizer
         self.backbone = backbone
-        # Training leaves the texts as CLIP learnt them: what is put ahead of them and added to them is learnt.
+        # The text tower is frozen; only the contexts before the names and what is added to the texts are trained.
         self.text_encoder = text_encoder.requires_grad_(False)
         word_width, embed_dim = text_encoder.text_projection.shape
-        # A normal distribution cut at 2 deviations. Not nn.init.trunc_normal_: it draws until all values lie within,
-        # which never ends where a loader turns the drawing off.
+        # This is a normal distribution cut at 2 deviations. nn.init.trunc_normal_ would draw until all values lie
+        # within, which never ends if a loader has disabled random numbers.
         chances = torch.rand(1, config.n_contexts, word_width) * (1 - 2 * _BELOW_2_DEVIATIONS) + _BELOW_2_DEVIATIONS
         self.contexts = nn.Parameter(torch.special.ndtri(chances))
         if config.context_aware:
             if config.prompting == "post":
-                # Small, so that training begins with the texts as CLIP made them.
+                # It is small, so that training begins with CLIP's own texts.
                 self.gamma = nn.Parameter(torch.full((embed_dim,), 1e-4))
             prompted_width = embed_dim if config.prompting == "post" else word_width
             self.context_decoder = ContextDecoder(
@@ -174,8 +179,8 @@ class DenseCLIP(PromptableSegmenter[DenseFeatures]):
         """Encodes class names.
 
         Returns:
-            ``pooled`` (K, D), the names behind the learnt contexts. With pre-model prompting, where the image makes the
-            contexts, also the names' word embeddings as ``tokens`` (K, L, C), and their ``padding_mask`` (K, L).
+            ``pooled`` (K, D), the names after the learnt contexts. With pre-model prompting, where the image makes the
+            contexts, also the word embeddings of the names as ``tokens`` (K, L, C), and their ``padding_mask`` (K, L).
 
         Raises:
             ValueError: A name has more than ``name_length`` tokens.
@@ -191,19 +196,19 @@ class DenseCLIP(PromptableSegmenter[DenseFeatures]):
         pooled = self._encode_words(words, ends, self.contexts.expand(len(words), -1, -1))
         if self.config.prompting == "post":
             return TextFeatures(pooled)
-        # Not "id 0", which is also a piece of the vocabulary.
+        # The test is not "id 0", which is also a piece of the vocabulary.
         padding_mask = torch.arange(length, device=ends.device) > ends[:, None]
         return TextFeatures(pooled, words, padding_mask)
 
     def decode(self, image: DenseFeatures, text: TextFeatures) -> torch.Tensor:
-        """Returns logits (B, K, H / 4, W / 4). ``text`` holds all classes in their order."""
+        """Returns logits (B, K, H / 4, W / 4). ``text`` has all classes in their order."""
         return self.decode_with_scores(image, text)[0]
 
     def decode_with_scores(self, image: DenseFeatures, text: TextFeatures) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the logits and the score map (B, K, h, w), cosines that training judges too (section 3.2).
+        """Returns the logits and the score map (B, K, h, w) of cosines, which has a loss of its own (section 3.2).
 
         Raises:
-            ValueError: ``text`` does not hold all classes.
+            ValueError: ``text`` does not have all classes.
         """
         if len(text.pooled) != len(self.class_names):
             raise ValueError(f"all {len(self.class_names)} classes must be asked together, got {len(text.pooled)}")
@@ -215,7 +220,7 @@ class DenseCLIP(PromptableSegmenter[DenseFeatures]):
         return self.decode_head(self.neck(maps)), scores
 
     def texts_in_context(self, image: DenseFeatures, text: TextFeatures) -> torch.Tensor:
-        """Returns the texts (B, K, D) after what the image shows was told to them."""
+        """Returns the texts (B, K, D), adapted to the image."""
         batch = len(image.dense)
         if not self.config.context_aware:
             return text.pooled.expand(batch, -1, -1)
@@ -233,7 +238,7 @@ class DenseCLIP(PromptableSegmenter[DenseFeatures]):
         return pooled.unflatten(0, (batch, classes))
 
     def _encode_words(self, words: torch.Tensor, ends: torch.Tensor, contexts: torch.Tensor) -> torch.Tensor:
-        """Puts contexts (K, N, C) behind the start token of words (K, L, C); returns (K, D), read at the end tokens."""
+        """Inserts contexts (K, N, C) after the start token of words (K, L, C); returns (K, D) at the end tokens."""
         tower = self.text_encoder
         x = torch.cat([words[:, :1], contexts.to(words.dtype), words[:, 1:]], dim=1) + tower.positional_embedding
         x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask))

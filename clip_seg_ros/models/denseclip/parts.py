@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DenseCLIP's context decoder, feature pyramid and head. Keys are those of the authors."""
+"""DenseCLIP's context decoder, feature pyramid and head, with the authors' keys."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ContextAttention(nn.Module):
 
 
 class ContextDecoderLayer(nn.Module):
-    """Texts attend to texts, then to the image; norms come first, and the image is not normed again."""
+    """Texts attend to texts and then to the image; norms come first, and the image is not normed again."""
 
     def __init__(self, width: int, n_heads: int, dropout: float) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class ContextDecoderLayer(nn.Module):
 
 
 class ContextDecoder(nn.Module):
-    """Tells texts what the image shows (section 3.3, equations 3 to 5)."""
+    """Adapts texts to the image (section 3.3, equations 3 to 5)."""
 
     def __init__(
         self, text_width: int, visual_width: int, width: int, n_heads: int, n_layers: int, dropout: float
@@ -78,7 +78,7 @@ class ContextDecoder(nn.Module):
 
 
 class _Convolution(nn.Module):
-    """A convolution under the name ``conv``, as the framework of the authors has it."""
+    """A convolution with the name ``conv``, as in the framework of the authors."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class _NormedConvolution(nn.Module):
 
 
 class SemanticFPNHead(nn.Module):
-    """Semantic FPN (Kirillov et al., CVPR 2019): every level brought to stride 4, summed, classified."""
+    """Semantic FPN (Kirillov et al., CVPR 2019): every level is resized to stride 4, and their sum is classified."""
 
     def __init__(self, in_channels: int, channels: int, n_classes: int, dropout: float, n_levels: int = 4) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLIPs, which MaskCLIP reads as they are, and the files of MaskCLIP's authors.
+"""Converts CLIPs, which MaskCLIP uses unchanged, and the files of MaskCLIP's authors.
 
 Options of all: ``variant``, ``key_smoothing``, ``prompt_denoising``, ``pamr_iterations``, ``official_tower``,
 ``attention_pool_heads`` (see ``MaskCLIPConfig``), ``quick_gelu`` (True; False for towers that open_clip's authors
@@ -33,22 +33,22 @@ _IMAGE_PREFIXES = ("backbone.", "clip/")
 _ROWS = "decode_head.text_embeddings"
 _PROJECTIONS = ("visual.proj", "visual.attnpool.")
 _TABLE = "visual.attnpool.positional_embedding"
-"""Dense embeddings have no use for it."""
+"""The position table, which dense embeddings do not use."""
 
 
 def matches_clip(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether these are the tensors of a whole CLIP in OpenAI's layout, which is open_clip's."""
+    """Returns whether these are the tensors of a whole CLIP in OpenAI's layout, which is open_clip's."""
     return any(key.startswith("visual.") for key in tensors) and "token_embedding.weight" in tensors
 
 
 def matches_authors(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether these are the tensors of MaskCLIP's authors: a segmentor, a backbone, or weights of CLIP's image side."""
+    """Returns whether these are the tensors of MaskCLIP's authors: a segmentor, a backbone, or an image tower."""
     starts = tuple(prefix + name for prefix in _IMAGE_PREFIXES for name in ("cls_token", "layers.", "stem."))
     return any(key.startswith(starts) for key in tensors)
 
 
 def convert_clip(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[str, Any]) -> Converted:
-    """Makes a MaskCLIP for any phrase of a whole CLIP.
+    """Makes a MaskCLIP for any phrase from a whole CLIP.
 
     Raises:
         WeightsError: Keys are missing, unexpected or mis-shaped.
@@ -71,10 +71,10 @@ def convert_clip(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapp
 
 
 def convert_authors(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[str, Any]) -> Converted:
-    """Makes a MaskCLIP of the authors' files: for a list of classes, or, with ``clip``, for any phrase.
+    """Makes a MaskCLIP from the authors' files: for a list of classes or, with ``clip``, for any phrase.
 
     Raises:
-        WeightsError: There is nothing to make text embeddings of, or keys are missing, unexpected or mis-shaped.
+        WeightsError: There are no text embeddings and no text tower, or keys are missing, unexpected or mis-shaped.
     """
     names = _Names.of(tensors)
     given = options.get("clip")
@@ -108,7 +108,7 @@ def convert_authors(tensors: Mapping[str, torch.Tensor], origin: str, options: M
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Checks those options that can be checked without a file. Raises ValueError where a value is wrong."""
+    """Checks the options that can be checked without a file. Raises ValueError if a value is wrong."""
     spec = InputSpec(_SIZE, "short_side", 32, CLIP_MEAN, CLIP_STD)
     MaskCLIPConfig(spec, **{name: options[name] for name in _READOUT if name in options})
 
@@ -118,7 +118,7 @@ def _configure(
 ) -> dict[str, Any]:
     resnet = isinstance(clip.vision.layers, tuple)
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if official else (CLIP_MEAN, CLIP_STD)
-    # Whole patches: then nothing is padded, and labels lie exactly where things are.
+    # The size is a multiple of the patches, so that nothing is padded and labels are not shifted.
     multiple = 32 if resnet else clip.vision.patch_size
     own = MaskCLIPConfig(
         InputSpec(_SIZE, "short_side", multiple, mean, std, _LONG_SIDE_LIMIT),
@@ -134,14 +134,14 @@ def _configure(
 
 @dataclass(frozen=True)
 class _Names:
-    """What the tensors are called in one of the authors' kinds of files."""
+    """The names of the tensors in one of the authors' kinds of files."""
 
     resnet: bool
     image: str
-    """Ahead of the image tower's: "backbone." or, in the nested file, "clip/"."""
+    """The prefix of the image tower: "backbone." or, in the nested file, "clip/"."""
     projections: str | None
-    """Ahead of the projections': "decode_head."; "" in the nested file ("proj/weight"); "visual." for those of a whole
-    CLIP beside the file; ``None`` where there are none."""
+    """The prefix of the projections: "decode_head."; "" in the nested file ("proj/weight"); "visual." for those of a
+    separate CLIP; ``None`` if there are none."""
 
     @classmethod
     def of(cls, tensors: Mapping[str, torch.Tensor]) -> _Names:
@@ -160,7 +160,7 @@ class _Names:
         return f"{self.projections}{name}" if self.projections else name.replace(".", "/")
 
     def source(self, key: str) -> Source:
-        """Says where a tensor of ours comes from."""
+        """Returns the source of one of our tensors."""
         if key == "text_embeddings":
             return Source((_ROWS,))
         if key.startswith("text."):
@@ -176,12 +176,12 @@ class _Names:
 def _vision(
     tensors: Mapping[str, torch.Tensor], names: _Names, origin: str, options: Mapping[str, Any]
 ) -> tuple[VisionConfig, int]:
-    """Reads the image tower's size and the width of the embedding off the weights."""
+    """Reads the size of the image tower and the width of the embedding from the weights."""
     image, head_width = names.image, options.get("vision_head_width", HEAD_WIDTH)
     if names.resnet:
         layers = tuple(count_blocks(tensors, f"{image}layer{stage}.") for stage in (1, 2, 3, 4))
         width = len(require(tensors, f"{image}layer1.0.conv1.weight", origin))
-        # The position table is gone, and with it the size that CLIP was trained at.
+        # The position table is missing, and with it the image size at which CLIP was trained.
         vision = VisionConfig(layers, width, 224, head_width=head_width)
         return vision, len(require(tensors, names.projection("c_proj.weight"), origin))
     width, _, patch, _ = require(tensors, f"{image}patch_embed.projection.weight", origin).shape
@@ -214,14 +214,14 @@ _RENAMED = (
     (r"transformer\.resblocks\.(\d+)\.mlp\.c_proj\.", r"layers.\1.ffn.layers.1."),
     (r"ln_pre\.", "ln0."),
     (r"ln_post\.", "ln1."),
-    # The average pool of a shortcut has a number of its own there.
+    # The average pool of a shortcut has an index of its own there.
     (r"(.*)\.downsample\.1\.", r"\1.downsample.2."),
     (r"(.*)\.downsample\.0\.", r"\1.downsample.1."),
 )
 
 
 def _image_name(name: str, resnet: bool) -> str:
-    """Brings the name of one of our image tower's tensors to the authors'."""
+    """Returns the authors' name of a tensor of our image tower."""
     if name in _TOKENS:
         return _TOKENS[name]
     part, _, rest = name.partition(".")

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The last attention of an image tower made dense: what MaskCLIP and its successors put in its place.
+"""Dense variants of an image tower's last attention, by MaskCLIP and its successors.
 
-All read the same weights. With q, k, v of the last block, A the attention and o its output projection:
+All use the same weights. With q, k, v of the last block, A the attention and o its output projection:
 
     maskclip   y = v' + x,            then the feed-forward net, where v' = o(v)               (A is the identity)
     sclip      y = o(A v) + x,        A = softmax(q q^T / s) + softmax(k k^T / s), then the feed-forward net
     clearclip  y = o(A v),            A = softmax(q q^T / s); neither residual nor feed-forward net
-    naclip     y = o(A v),            A = softmax(k k^T / s + w), w a Gaussian of the distance on the grid; neither, too
+    naclip     y = o(A v),            A = softmax(k k^T / s + w), w a Gaussian of the distance on the grid; neither
 
 with s the square root of the head's width. The last norm and projection follow. In the attention pool of a ResNet there
 is no residual and no feed-forward net: y = o(A v) for all, and the successors differ from each other in A alone.
@@ -31,7 +31,7 @@ NACLIP_DEVIATION = 5.0
 def dense_last_block(
     block: nn.Module, x: torch.Tensor, grid: tuple[int, int], variant: Variant
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Runs the last block of a ViT so that every token speaks of its own place.
+    """Runs the last block of a ViT so that every token describes its own place.
 
     Args:
         block: open_clip's residual attention block.
@@ -41,7 +41,7 @@ def dense_last_block(
             "clearclip": Lan et al., ECCV 2024, section 3.3; "naclip": Hajimiri et al., WACV 2025, section 3.
 
     Returns:
-        (tokens ahead of the last norm (B, h * w, C), keys through the output projection (B, h * w, C)).
+        (tokens before the last norm (B, h * w, C), keys through the output projection (B, h * w, C)).
     """
     attention = block.attn
     q, k, v = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
@@ -60,13 +60,13 @@ def dense_last_block(
 def dense_pool(
     pool: nn.Module, tokens: torch.Tensor, grid: tuple[int, int], variant: Variant
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Runs the attention pool of a ResNet so that every place speaks of itself; there is no mean token.
+    """Runs the attention pool of a ResNet so that every place describes itself; there is no mean token.
 
     Args:
         pool: open_clip's attention pool.
         tokens: (B, h * w, C), the last stage, without positions.
         grid: (h, w).
-        variant: As of ``dense_last_block``.
+        variant: The variant, as in ``dense_last_block``.
 
     Returns:
         (embeddings (B, h * w, D), keys (B, h * w, C)).
@@ -81,7 +81,7 @@ def dense_pool(
 def _attended(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, variant: Variant, bias: torch.Tensor
 ) -> torch.Tensor:
-    """A v of the successors, (B, N, C) from such q, k and v; ``bias`` (N, N) is NACLIP's w."""
+    """Returns A v of the successors, (B, N, C) from q, k and v (B, N, C); ``bias`` (N, N) is NACLIP's w."""
     q, k, v = (split_heads(part, heads) for part in (q, k, v))
     if variant == "sclip":
         attended = F.scaled_dot_product_attention(q, q, v) + F.scaled_dot_product_attention(k, k, v)
@@ -100,5 +100,5 @@ def neighbourhood(grid: tuple[int, int], device: torch.device | None = None) -> 
         places = torch.arange(side, dtype=torch.float32, device=device)
         return torch.exp(-((places[:, None] - places) ** 2) / (2 * NACLIP_DEVIATION**2))
 
-    # A Gaussian of two coordinates is the product of two.
+    # A Gaussian of two coordinates is the product of two Gaussians.
     return F.pad(torch.kron(axis(height), axis(width)), (1, 0, 1, 0))

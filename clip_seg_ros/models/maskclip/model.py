@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MaskCLIP (Zhou et al., ECCV 2022): dense labels out of CLIP as it is, and what came after it on the same weights.
+"""MaskCLIP (Zhou et al., ECCV 2022): dense labels from an unchanged CLIP, and its successors on the same weights.
 
 pixels -> image tower with a dense last layer -> a feature for every place --- cosine ---> logits
 prompt -> templates -> text tower -> mean of unit vectors, made a unit vector --^
@@ -39,37 +39,37 @@ SCENE_TEMPLATES = tuple(
 TEMPLATES = (*imagenet_templates(), *SCENE_TEMPLATES)
 """The 85 templates of MaskCLIP."""
 BACKGROUND = ("background", "wall", "floor", "ceiling", "ground", "sky", "table", "road", "grass", "tree", "building")
-"""What fills images around the things that people ask for."""
+"""Phrases for the surroundings of the objects that users ask for."""
 _PHRASES_AT_ONCE = 1024
-"""Phrases that go through the text tower together: a list of 171 classes in 85 templates would take gigabytes."""
+"""The number of phrases in one batch of the text tower; 171 classes in 85 templates at once would take gigabytes."""
 
 
 @dataclass(frozen=True)
 class MaskCLIPConfig:
-    """How dense labels are read out of a CLIP; nothing here is trained."""
+    """How dense labels are computed from a CLIP; nothing here is trained."""
 
     input_spec: InputSpec
     variant: Variant = "maskclip"
-    """What the last attention does; see ``dense_attention``."""
+    """The variant of the last attention; see ``dense_attention``."""
     key_smoothing: float | None = None
     """Threshold of ``refinement.smooth_by_keys``; the paper's is 1. ``None`` leaves it out."""
     prompt_denoising: float | None = None
     """Threshold of ``refinement.denoise_prompts``; the paper's is 0.5. ``None`` leaves it out."""
     pamr_iterations: int = 0
-    """How often ``refinement.pamr`` is run, at half the size of the pixels; 0 leaves it out, 10 is its authors'
-    choice."""
+    """The number of iterations of ``refinement.pamr``, at half the size of the pixels; 0 leaves it out, and its authors
+    use 10."""
     official_tower: bool = False
     """Whether the ViT computes as MaskCLIP's authors configured it: LayerNorm's epsilon 1e-6 and the exact GELU,
     although CLIP was trained with 1e-5 and QuickGELU."""
     attention_pool_heads: int | None = None
-    """ResNet and "maskclip" only: attend with so many heads, without positions, as one option of the authors does;
+    """ResNet and "maskclip" only: the number of heads for attention without positions, an option of the authors;
     ``None`` for the value path."""
     templates: tuple[str, ...] = TEMPLATES
     background: tuple[str, ...] = BACKGROUND
     logit_scale: float = 100.0
-    """CLIP's temperature: the factor on cosines ahead of the softmax."""
+    """CLIP's temperature: the factor on cosines before the softmax."""
     class_names: tuple[str, ...] | None = None
-    """The classes whose text embeddings are among the weights, where there is no text tower."""
+    """The classes whose text embeddings are part of the weights, if there is no text tower."""
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -83,7 +83,12 @@ class MaskCLIPConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MaskCLIPConfig:
-        """Reads what ``to_dict`` wrote. Raises TypeError on unknown names, ValueError on wrong values."""
+        """Makes a configuration from the values of ``to_dict``.
+
+        Raises:
+            TypeError: Names are unknown.
+            ValueError: A value is wrong.
+        """
         names = values.get("class_names")
         nested = {
             "input_spec": InputSpec.from_dict(values["input_spec"]),
@@ -96,21 +101,22 @@ class MaskCLIPConfig:
 
 @dataclass(frozen=True)
 class MaskCLIPFeatures(ImageFeatures):
-    """A feature for every place."""
+    """The features of every place."""
 
     dense: torch.Tensor
-    """(B, D, h, w) of unit length, in the space of the text."""
+    """(B, D, h, w) embeddings of unit length, in the space of the text."""
     keys: torch.Tensor
-    """(B, h * w, C) of the last attention."""
+    """(B, h * w, C) keys of the last attention."""
     picture: torch.Tensor | None
-    """(B, 3, H / 2, W / 2) normalised pixels that PAMR smooths along; ``None`` without PAMR."""
+    """(B, 3, H / 2, W / 2) normalised pixels, whose edges PAMR follows; ``None`` without PAMR."""
 
 
 class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
-    """Semantic segmentation with no training.
+    """Semantic segmentation without training.
 
-    Prompts compete, and with them the phrases of ``config.background``: a pixel belongs to a prompt only where that
-    prompt beats the other prompts and all of the background. A background phrase that is asked about is a prompt.
+    Prompts compete with each other and with the phrases of ``config.background``: a pixel belongs to a prompt only
+    where that prompt beats the other prompts and all of the background. A background
+    phrase that is asked for is a prompt.
     """
 
     competition = "softmax"
@@ -123,17 +129,17 @@ class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
         config: MaskCLIPConfig,
         tokenizer: Tokenizer | None,
     ) -> None:
-        """Puts the parts together.
+        """Combines the parts.
 
         Args:
-            name: Of the model.
+            name: Name of the model.
             visual: Any ViT or ModifiedResNet of a CLIP.
-            text: Its text tower, or ``None`` with ``config.class_names``.
-            config: How labels are read out.
-            tokenizer: Of the text tower.
+            text: The text tower of that CLIP, or ``None`` with ``config.class_names``.
+            config: How labels are computed.
+            tokenizer: Tokenizer of the text tower.
 
         Raises:
-            ValueError: The parts do not fit each other.
+            ValueError: The parts do not fit together.
         """
         super().__init__()
         resnet = isinstance(visual, ModifiedResNet)
@@ -155,7 +161,7 @@ class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
             rows = torch.zeros(len(config.class_names), visual.output_dim)
             self.register_buffer("text_embeddings", rows)
         if resnet:
-            # Dense embeddings have no use for the places that the pool was trained with.
+            # Dense embeddings do not use the positions with which the pool was trained.
             visual.attnpool.positional_embedding = None
         elif config.official_tower:
             for norm in visual.modules():
@@ -178,13 +184,14 @@ class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
         return cls(name, visual, text, own, build_tokenizer(config["tokenizer"]))
 
     def encode_image(self, pixels: torch.Tensor) -> MaskCLIPFeatures:
-        """Computes a feature for every place.
+        """Computes the features of every place.
 
         Args:
-            pixels: (B, 3, H, W) of any size; a ViT's are padded with zeros right and below to whole patches.
+            pixels: (B, 3, H, W) of any size; for a ViT they are padded with zeros at the right and the bottom to whole
+                patches.
 
         Returns:
-            The features, with the picture at half its size for PAMR.
+            The features, with the pixels at half their size for PAMR.
         """
         dense, keys = (self._encode_resnet if isinstance(self.visual, ModifiedResNet) else self._encode_vit)(pixels)
         picture: torch.Tensor | None = None
@@ -212,9 +219,9 @@ class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
         """Compares every place with every prompt.
 
         Returns:
-            (B, P, h, w) float32 whatever the weights are, for a factor of a hundred on cosines wants more digits than
-            halves have: cosines; with key smoothing what ``smooth_by_keys`` returns; with PAMR log probabilities,
-            divided by the scale, at half the size of the pixels.
+            (B, P, h, w): cosines; with key smoothing the result of ``smooth_by_keys``; with PAMR log probabilities,
+            divided by the scale, at half the size of the pixels. They are float32 whatever the weights are, because a
+            factor of a hundred on cosines needs more digits than 16-bit floats have.
         """
         config = self.config
         logits = torch.einsum("bdhw,pd->bphw", image.dense.float(), text.pooled.float())
@@ -229,7 +236,7 @@ class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
         return logits
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Returns the softmax of CLIP's scaled cosines; sums of key smoothing are cut at 0 and normalized."""
+        """Returns the softmax of CLIP's scaled cosines; sums of key smoothing are clipped at 0 and normalised."""
         if self.config.pamr_iterations:
             return (self.config.logit_scale * logits).softmax(dim=1)
         return self._to_probabilities(logits)

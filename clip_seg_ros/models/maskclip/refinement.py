@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be done to dense labels after the fact: MaskCLIP's two refinements, and PAMR."""
+"""Refinements of dense labels: MaskCLIP's two refinements, and PAMR."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ _NEVER_ZERO = 1e-8
 
 
 def denoise_prompts(logits: torch.Tensor, threshold: float, logit_scale: float) -> torch.Tensor:
-    """Rules out classes that are sure of no place (MaskCLIP, Zhou et al., ECCV 2022, section 3.3 "prompt denoising").
+    """Rules out classes without a sure place: "prompt denoising" of MaskCLIP (Zhou et al., ECCV 2022, section 3.3).
 
     Args:
         logits: (B, P, h, w) cosines.
-        threshold: A class whose probability stays below it everywhere in an image gets ``ABSENT_LOGIT`` there, 0..1.
-        logit_scale: CLIP's, 100.
+        threshold: A class whose probability is below this everywhere in an image gets ``ABSENT_LOGIT`` there, 0..1.
+        logit_scale: CLIP's scale, 100.
 
     Returns:
-        (B, P, h, w). Where every class is ruled out, all share a place equally, as in the authors' program.
+        (B, P, h, w). If every class is ruled out, all have the same probability, as in the authors' program.
     """
     highest = (logit_scale * logits).softmax(dim=1).amax(dim=(2, 3), keepdim=True)
     return torch.where(highest < threshold, logits.new_tensor(ABSENT_LOGIT), logits)
 
 
 def smooth_by_keys(logits: torch.Tensor, keys: torch.Tensor, threshold: float, logit_scale: float) -> torch.Tensor:
-    """Lets unsure places ask places with similar keys (MaskCLIP section 3.3 "key smoothing", equation 3).
+    """Smooths uncertain places over places with similar keys (MaskCLIP section 3.3 "key smoothing", equation 3).
 
-    As in the authors' program, keys are normalised over places and the sums are not normalised.
+    As in the authors' program, keys are normalised over places, and the sums are not normalised.
 
     Args:
         logits: (B, P, h, w) cosines.
         keys: (B, h * w, C) of the last attention.
-        threshold: Places whose highest probability is below it ask, 0..1; 1 for all that are not certain.
-        logit_scale: CLIP's, 100.
+        threshold: Places whose highest probability is below this are smoothed, 0..1; 1 for all that are not certain.
+        logit_scale: CLIP's scale, 100.
 
     Returns:
-        (B, P, h, w): probabilities where a place was sure, sums of probabilities weighted by similarity elsewhere.
+        (B, P, h, w): probabilities at certain places, and sums of probabilities weighted by similarity at all others.
     """
     probabilities = (logit_scale * logits).softmax(dim=1).flatten(2)  # (B, P, N)
     keys = F.normalize(keys, dim=1)
@@ -54,7 +54,7 @@ def smooth_by_keys(logits: torch.Tensor, keys: torch.Tensor, threshold: float, l
 def pamr(
     image: torch.Tensor, values: torch.Tensor, iterations: int, dilations: Sequence[int] = PAMR_DILATIONS
 ) -> torch.Tensor:
-    """Pulls labels to the edges of the image (PAMR: Araslanov and Roth, CVPR 2020, section 3.3).
+    """Aligns labels with the edges of the image (PAMR: Araslanov and Roth, CVPR 2020, section 3.3).
 
     With x the image, m the values, N the neighbours of a place i at all dilations and s_i the standard deviation of
     the colours there, i itself counted at every dilation::
@@ -62,12 +62,12 @@ def pamr(
         k_ij = -|x_i - x_j| / (0.1 s_i + 1e-8), averaged over the colours
         m_i <- sum over j in N of softmax_j(k_ij) m_j
 
-    Repeated, labels flow up to edges and no further.
+    With repetition, labels spread up to edges and no further.
 
     Args:
         image: (B, 3, H, W), normalised or not; only differences count.
         values: (B, P, H, W).
-        iterations: How often.
+        iterations: The number of repetitions.
         dilations: Distances of the 8 neighbours in pixels.
 
     Returns:
@@ -88,16 +88,16 @@ def pamr(
 
 
 def sums_to_probabilities(values: torch.Tensor) -> torch.Tensor:
-    """Brings what ``smooth_by_keys`` returns, (B, P, h, w), to probabilities that sum to 1 over P.
+    """Converts the result of ``smooth_by_keys`` (B, P, h, w) to probabilities that sum to 1 over P.
 
-    Negative sums count as 0; a place that has no other gets equal shares.
+    Negative sums count as 0; a place without positive sums gets equal probabilities.
     """
     positive = values.clamp(min=_NEVER_ZERO)
     return positive / positive.sum(dim=1, keepdim=True)
 
 
 def _neighbours(x: torch.Tensor, dilations: Sequence[int]) -> Iterator[torch.Tensor]:
-    """Yields what lies around every place of (B, C, H, W), 8 views of that shape a dilation; borders are repeated."""
+    """Yields the neighbours of every place of (B, C, H, W), 8 views of this shape for each dilation; borders repeat."""
     height, width = x.shape[2:]
     for distance in dilations:
         padded = F.pad(x, (distance,) * 4, mode="replicate")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small network for one list of classes, which a larger model teaches: the target model of MaskCLIP+.
+"""A small network for one list of classes, taught by a larger model: the target model of MaskCLIP+.
 
     pixels -> backbone -> light head -> logits of K classes
 
-Zhou et al., ECCV 2022, section 3.3: any segmentation network will do, for the text tower and CLIP's image tower are
-needed for its training alone. Here it is one of torchvision's, or a backbone of timm or CLIP's own ResNet under a
-Semantic FPN. The last can begin with what its teacher's image tower knows.
+In Zhou et al., ECCV 2022, section 3.3, it may be any segmentation network, because the text tower and CLIP's image
+tower are needed only for its training. Here it is one of torchvision's networks, or a Semantic FPN on a backbone of
+timm or on CLIP's own ResNet. The last one can begin with the weights of its teacher's image tower.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 
 from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
 
-# Ahead of timm and torchvision: it makes the latter importable where it does not fit torch.
+# This import comes before timm and torchvision, because it makes a torchvision that does not fit torch importable.
 from clip_seg_ros.models.clip.backbone import ModifiedResNet, VisionConfig, build_vision_tower
 from clip_seg_ros.models.denseclip.parts import FeaturePyramid, SemanticFPNHead
 from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
@@ -39,9 +39,9 @@ TORCHVISION_NETWORKS: dict[str, Callable[..., nn.Module]] = {
 """Smallest first."""
 CLIP_NETWORK = "clip"
 TIMM_PREFIX = "timm:"
-"""Ahead of the name of a backbone of timm."""
+"""The prefix of the name of a backbone of timm."""
 MULTIPLE = 32
-"""Sides of the pixels are rounded to multiples of it: the coarsest stride."""
+"""Sides of the pixels are rounded to multiples of this number, the coarsest stride."""
 _PYRAMID_STRIDES = (4, 8, 16, 32)
 _PYRAMID_CHANNELS = 64
 _DROPOUT = 0.1
@@ -49,7 +49,7 @@ _DROPOUT = 0.1
 
 @dataclass(frozen=True)
 class StudentConfig:
-    """What a student is made of."""
+    """The network and the classes of a student."""
 
     network: str
     """One of ``TORCHVISION_NETWORKS``, ``timm:`` and the name of a backbone, or ``CLIP_NETWORK``."""
@@ -57,7 +57,7 @@ class StudentConfig:
     """The K classes, in the order of the logits."""
     input_spec: InputSpec
     vision: VisionConfig | None = None
-    """The ResNet of ``CLIP_NETWORK``; ``None`` for the others."""
+    """The shape of the ResNet of ``CLIP_NETWORK``; ``None`` for the other networks."""
 
     def __post_init__(self) -> None:
         if (self.vision is not None) != (self.network == CLIP_NETWORK):
@@ -71,7 +71,12 @@ class StudentConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StudentConfig:
-        """Reads what ``to_dict`` wrote. Raises TypeError on unknown or missing names, ValueError on wrong values."""
+        """Makes a configuration from the values of ``to_dict``.
+
+        Raises:
+            TypeError: Names are unknown or missing.
+            ValueError: A value is wrong.
+        """
         nested = {
             "class_names": tuple(values["class_names"]),
             "input_spec": InputSpec.from_dict(values["input_spec"]),
@@ -82,7 +87,7 @@ class StudentConfig:
 
 @dataclass(frozen=True)
 class StudentFeatures(ImageFeatures):
-    """The answer for all classes."""
+    """The logits of all classes."""
 
     logits: torch.Tensor
     """(B, K, h, w) at the network's own resolution."""
@@ -119,7 +124,7 @@ class Student(PromptableSegmenter[StudentFeatures]):
         return cls(name, StudentConfig.from_dict(config["student"]))
 
     def file_config(self) -> dict[str, Any]:
-        """Returns what a weight file says about this model, plain values for JSON."""
+        """Returns the configuration of this model for a weight file, as plain values for JSON."""
         return {"kind": "student", "student": self.config.to_dict()}
 
     @classmethod
@@ -129,10 +134,10 @@ class Student(PromptableSegmenter[StudentFeatures]):
         """Builds a student that begins with copies of CLIP's convolutions; the rest is random.
 
         Args:
-            name: Of the model.
+            name: Name of the model.
             visual: The image tower; its attention pool is not needed.
-            class_names: K classes.
-            input_spec: With the colours that the tower is used to.
+            class_names: The names of the K classes.
+            input_spec: The input spec, with the normalisation for which the tower was trained.
         """
         stages = [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
         vision = VisionConfig(tuple(map(len, stages)), visual.conv3.out_channels, visual.image_size)
@@ -143,26 +148,26 @@ class Student(PromptableSegmenter[StudentFeatures]):
         return student
 
     def encode_image(self, pixels: torch.Tensor) -> StudentFeatures:
-        """Computes the logits of all classes: that is all there is to do."""
+        """Computes the logits of all classes."""
         return StudentFeatures(self.network(pixels))
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
-        """Returns a row for each class, (P, K): 1 at its place, 0 elsewhere.
+        """Returns a row for each prompt, (P, K): 1 at the index of its class, 0 elsewhere.
 
         Raises:
-            ValueError: One of them is no class of this model.
+            ValueError: A prompt is not a class of this model.
         """
         places = torch.tensor([self.class_names.index(prompt) for prompt in prompts])
         device = next(self.parameters()).device
         return TextFeatures(nn.functional.one_hot(places, len(self.class_names)).float().to(device))
 
     def decode(self, image: StudentFeatures, text: TextFeatures) -> torch.Tensor:
-        """Returns the logits (B, P, h, w) of the classes that were asked about, at the network's own resolution."""
+        """Returns the logits (B, P, h, w) of the prompts, at the network's own resolution."""
         return image.logits[:, text.pooled.argmax(dim=1)]
 
 
 def known_networks() -> str:
-    """Lists what ``build_network`` takes, for messages."""
+    """Returns the names that ``build_network`` takes, for messages."""
     return f"{', '.join(TORCHVISION_NETWORKS)}, or {TIMM_PREFIX}BACKBONE such as {TIMM_PREFIX}mobilenetv3_small_100"
 
 
@@ -171,10 +176,10 @@ def build_network(name: str, class_count: int) -> nn.Module:
 
     Args:
         name: One of ``TORCHVISION_NETWORKS``, or ``timm:`` and the name of a backbone with maps at strides 4 to 32.
-        class_count: K.
+        class_count: The number of classes K.
 
     Raises:
-        ValueError: There is no such network, or timm's has no such maps.
+        ValueError: There is no such network, or the backbone of timm has no such maps.
     """
     if name in TORCHVISION_NETWORKS:
         return _TorchvisionNetwork(name, class_count)
@@ -184,18 +189,18 @@ def build_network(name: str, class_count: int) -> nn.Module:
 
 
 def imagenet_input(short_side: int) -> InputSpec:
-    """Returns how a student wants its image: ``short_side`` pixels, its shape kept, colours as ImageNet's."""
+    """Returns a student's input spec: a short side of ``short_side`` pixels, and ImageNet's normalisation."""
     return InputSpec(short_side, "short_side", MULTIPLE, IMAGENET_MEAN, IMAGENET_STD)
 
 
 class _TorchvisionNetwork(nn.Module):
-    """One of torchvision's, without its last step, which blows logits up to the size of the pixels: callers do that."""
+    """One of torchvision's networks without its last step, the upsampling of logits, which is left to the caller."""
 
     def __init__(self, name: str, class_count: int) -> None:
         super().__init__()
         whole = TORCHVISION_NETWORKS[name](weights=None, weights_backbone=None, num_classes=class_count)
         self.backbone, self.classifier = whole.backbone, whole.classifier
-        # LR-ASPP looks at two maps, the others at one.
+        # LR-ASPP uses two maps, the other networks one.
         self._all_maps = isinstance(whole, segmentation.LRASPP)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -204,11 +209,11 @@ class _TorchvisionNetwork(nn.Module):
 
 
 class _ClipNetwork(nn.Module):
-    """CLIP's ResNet without its attention pool under a pyramid of few channels; logits at stride 4."""
+    """A feature pyramid with few channels on CLIP's ResNet without its attention pool; logits at stride 4."""
 
     def __init__(self, vision: VisionConfig, class_count: int) -> None:
         super().__init__()
-        # The width of the embedding is that of the pool, which goes.
+        # The width of the embedding belongs to the pool, which is removed.
         self.backbone = build_vision_tower(vision, embed_dim=vision.width, quick_gelu=False)
         self.backbone.attnpool = nn.Identity()
         stages = (self.backbone.layer1, self.backbone.layer2, self.backbone.layer3, self.backbone.layer4)
@@ -224,7 +229,7 @@ class _ClipNetwork(nn.Module):
 
 
 class _TimmNetwork(nn.Module):
-    """A backbone of timm under a pyramid of few channels; logits at stride 4."""
+    """A feature pyramid with few channels on a backbone of timm; logits at stride 4."""
 
     def __init__(self, name: str, class_count: int) -> None:
         super().__init__()
@@ -235,7 +240,7 @@ class _TimmNetwork(nn.Module):
                 f'timm has no backbone "{name}" that gives its maps ({error}): use {known_networks()}'
             ) from error
         strides = tuple(self.backbone.feature_info.reduction()[-4:])
-        # Those whose channels come last, Swin and its kin, also want all images of one size.
+        # Backbones with channels last, such as Swin, also need all images to have one size.
         if strides != _PYRAMID_STRIDES or getattr(self.backbone, "output_fmt", Format.NCHW) != Format.NCHW:
             raise ValueError(f'"{name}" will not do: needed are maps (B, C, h, w) at strides {_PYRAMID_STRIDES}')
         widths = self.backbone.feature_info.channels()[-4:]

@@ -114,7 +114,7 @@ def example_batch(
         (N, 3, side_px, side_px) float32 in 0..1, with other light and noise.
 
     Raises:
-        ValueError: no scene holds one of the pairs.
+        ValueError: No scene holds one of the pairs.
     """
     examples = np.empty((len(pairs), side_px, side_px, 3), np.uint8)
     for row, (color, kind) in enumerate(pairs):

@@ -21,12 +21,12 @@ def pocket_clip(
 
     Args:
         path: ``clip_pocket.safetensors``.
-        words: added to those that it knows.
-        context_length: of the tokenizer returned, at most that of the tower.
-        output_stride: of the image tower, whatever it was trained with: average pools hold no weights.
+        words: Added to those that it knows.
+        context_length: Of the tokenizer returned, at most that of the tower.
+        output_stride: Of the image tower, whatever it was trained with: average pools hold no weights.
 
     Raises:
-        WeightsError: the file is missing or damaged.
+        WeightsError: The file is missing or damaged.
     """
     tensors, values = load_safetensors(path)
     old = ClipConfig.from_dict(values["clip"])

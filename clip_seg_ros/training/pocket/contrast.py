@@ -21,8 +21,8 @@ class PhraseBank:
     """One phrase for every pair, class and colour of the world, worded anew at every step.
 
     Args:
-        clip: whose text tower and temperature are used.
-        tokenizer: of the text tower.
+        clip: Whose text tower and temperature are used.
+        tokenizer: Of the text tower.
     """
 
     def __init__(self, clip: CLIP, tokenizer: Tokenizer) -> None:
@@ -46,7 +46,7 @@ class PhraseBank:
 
         Args:
             embeddings: (N, D).
-            bank: of ``draw``.
+            bank: Of ``draw``.
             color: (N,) index into COLORS; -1 counts for no colour and no pair.
             class_id: (N,) index into SEMANTIC_CLASSES, a kind wherever there is a colour; -1 counts for nothing.
         """

@@ -62,12 +62,12 @@ def cris_pocket(settings: CRISPocketSettings, scenes: TabletopScenes, clip_path:
     """Makes the recipe ready.
 
     Args:
-        settings: of the recipe.
-        scenes: at least as many as the settings say are needed.
+        settings: Of the recipe.
+        scenes: At least as many as the settings say are needed.
         clip_path: ``clip_pocket.safetensors``, which the towers begin with.
 
     Raises:
-        WeightsError: the towers' file is missing or damaged.
+        WeightsError: The towers' file is missing or damaged.
     """
     s = settings
     torch.manual_seed(s.seed)

@@ -50,12 +50,12 @@ def denseclip_pocket(settings: DenseCLIPPocketSettings, scenes: TabletopScenes, 
     """Makes the recipe ready.
 
     Args:
-        settings: of the recipe.
-        scenes: at least as many as the settings say are needed.
+        settings: Of the recipe.
+        scenes: At least as many as the settings say are needed.
         clip_path: ``clip_pocket.safetensors``, which the towers begin with.
 
     Raises:
-        WeightsError: the towers' file is missing or damaged.
+        WeightsError: The towers' file is missing or damaged.
     """
     torch.manual_seed(settings.seed)
     model, config = build_denseclip_pocket(settings, clip_path)

@@ -110,10 +110,10 @@ def sample_query(
     """Draws one phrase for a scene: six in ten name something visible, some the table or the floor, the others nothing.
 
     Args:
-        rng: where the choice comes from.
-        visible: pairs large enough in the picture to be asked for.
-        present: every pair in the scene, hidden ones included: an absent phrase names none of them.
-        kinds_only: for recoloured pictures, whose colours no word fits.
+        rng: Where the choice comes from.
+        visible: Pairs large enough in the picture to be asked for.
+        present: Every pair in the scene, hidden ones included: an absent phrase names none of them.
+        kinds_only: For recoloured pictures, whose colours no word fits.
     """
     if rng.random() < _SURFACE_SHARE:
         return make_query(rng, None, _choice(rng, SURFACES))

@@ -78,7 +78,7 @@ def retextured(rgb: np.ndarray, bare: np.ndarray, rng: np.random.Generator) -> n
     Args:
         rgb: (H, W, 3) uint8.
         bare: (H, W) bool, the table.
-        rng: where they come from.
+        rng: Where they come from.
     """
     shade = _blobs(rng, bare.shape) if rng.random() < 0.5 else _marks(rng, bare.shape)
     return np.where(bare[..., None], np.clip(rgb * shade[..., None], 0, 255), rgb).astype(np.uint8)

@@ -66,8 +66,8 @@ class ViTRecipe(nn.Module):
     """A CLIP with a new image tower, and the loss of a batch.
 
     Args:
-        settings: the recipe.
-        scenes: what it learns from.
+        settings: The recipe.
+        scenes: What it learns from.
         teacher: ``clip_pocket.safetensors``: the text tower, and the ResNet to learn from.
     """
 

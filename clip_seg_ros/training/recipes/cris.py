@@ -56,13 +56,13 @@ class CRISRecipe(WholeModelRecipe):
     """CRIS, its data and the loss of a batch.
 
     Args:
-        settings: the recipe.
-        model: what is trained.
-        config: that the model's weight file describes it with.
-        draw: makes a batch from a generator.
-        first_draw: the same for the first steps.
-        load: gets the batch of a number ready.
-        new_words: whether the model has word embeddings that it has to learn from nothing.
+        settings: The recipe.
+        model: What is trained.
+        config: That the model's weight file describes it with.
+        draw: Makes a batch from a generator.
+        first_draw: The same for the first steps.
+        load: Gets the batch of a number ready.
+        new_words: Whether the model has word embeddings that it has to learn from nothing.
     """
 
     def __init__(

@@ -19,11 +19,11 @@ class _Batches:
     """Loads the samples of a batch ahead of the step that asks for it.
 
     Args:
-        dataset: where they come from.
-        batch: samples a batch, over all processes.
-        side_px: of the squares that the network sees.
-        seed: of the order.
-        threads: that read and augment.
+        dataset: Where they come from.
+        batch: Samples a batch, over all processes.
+        side_px: Of the squares that the network sees.
+        seed: Of the order.
+        threads: That read and augment.
     """
 
     def __init__(

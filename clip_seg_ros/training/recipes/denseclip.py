@@ -47,11 +47,11 @@ class DenseCLIPRecipe(WholeModelRecipe):
     """DenseCLIP, its data and the loss of a batch.
 
     Args:
-        settings: the recipe.
-        model: what is trained.
-        config: that the model's weight file describes it with.
-        draw: makes a batch from a generator; its labels are indices into the model's class names.
-        load: gets the batch of a number ready.
+        settings: The recipe.
+        model: What is trained.
+        config: That the model's weight file describes it with.
+        draw: Makes a batch from a generator; its labels are indices into the model's class names.
+        load: Gets the batch of a number ready.
     """
 
     def __init__(

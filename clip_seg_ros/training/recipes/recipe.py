@@ -55,9 +55,9 @@ class WholeModelRecipe(nn.Module):
     """What recipes share that train a whole model: it is all of the state, and one weight file.
 
     Args:
-        model: what is trained.
-        config: that the model's weight file describes it with.
-        load: gets the batch of a number ready.
+        model: What is trained.
+        config: That the model's weight file describes it with.
+        load: Gets the batch of a number ready.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ def save_model(model: nn.Module, config: Mapping[str, Any], path: Path) -> list[
     """Writes a whole model in half precision as ``factory.build_from_file`` reads it, and proves that it does.
 
     Args:
-        model: what was trained.
-        config: that ``factory.build_from_config`` builds it from.
-        path: of the weight file; its folder is made if need be.
+        model: What was trained.
+        config: That ``factory.build_from_config`` builds it from.
+        path: Of the weight file; its folder is made if need be.
 
     Raises:
-        WeightsError: the file cannot be written, or ``config`` does not describe the model.
+        WeightsError: The file cannot be written, or ``config`` does not describe the model.
     """
     if distributed.rank() != 0:
         return []
