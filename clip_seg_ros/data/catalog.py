@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets from a mapping, such as a YAML file holds: ``{kind: ade20k, root: /data/ade, split: validation}``."""
+"""Opens data sets by a mapping, such as ``{kind: ade20k, root: /data/ade, split: validation}`` in a YAML file."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ BUILDERS: dict[str, type] = {
     "refcoco": RefCOCO,
     "voc": Voc2012,
 }
-"""The options of a kind are the arguments of its class."""
+"""The kinds of data sets. The options of a kind are the arguments of its class."""
 _UNIONS = (types.UnionType, typing.Union)
-"""What ``X | None`` is, in annotations and after ``get_type_hints``."""
+"""The types of ``X | None``, in annotations and after ``get_type_hints``."""
 _WORDS = {Path: "a path", str: "a text", int: "a whole number", bool: "true or false", type(None): "null"}
 
 
@@ -45,7 +45,7 @@ def open_dataset(values: Mapping[str, Any]) -> ReferringDataset | SemanticDatase
 
     Raises:
         DataError: The kind or an option is unknown or missing, or a value has the wrong type.
-        ValueError: The data set refuses what it is given; a DataError, where files are missing or wrong.
+        ValueError: The data set refuses its options; it is a DataError if files are missing or wrong.
     """
     if not isinstance(values, Mapping) or "kind" not in values:
         raise DataError(f"a data set needs a kind: {', '.join(BUILDERS)}")
@@ -67,14 +67,14 @@ def open_dataset(values: Mapping[str, Any]) -> ReferringDataset | SemanticDatase
 
 
 def _converted(kind: str, name: str, value: Any, expected: Any) -> Any:
-    """Returns ``value`` as the option's type has it, a text as a Path; raises a DataError if it cannot be."""
+    """Converts ``value`` to the type of the option, for example a text to a Path. Raises DataError if it cannot."""
     members = typing.get_args(expected) if typing.get_origin(expected) in _UNIONS else (expected,)
     for member in members:
         if member is Path and isinstance(value, (str, Path)) and str(value):
             return Path(value).expanduser()
         if typing.get_origin(member) is Literal and value in typing.get_args(member):
             return value
-        # Exact, since True is an int too.
+        # The comparison is exact, because True is an int, too.
         if type(value) is member:
             return value
     words = " or ".join(

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Referring expressions about tabletop scenes that colour and kind alone do not settle.
+"""Referring expressions about tabletop scenes, for objects that colour and kind do not distinguish.
 
-"the cup left of the blue box", "the largest ball", "the can behind the bottle". An expression is made only where it is
-needed (its noun alone fits two objects or more) and settled (one object fits, and no other nearly does).
+"the cup left of the blue box", "the largest ball", "the can behind the bottle". An expression is made only if it is
+necessary (its noun alone fits two objects or more) and unambiguous (one object fits, and no other one nearly does).
 
-Left and right are those of the picture. Largest and smallest go by the pixels that are seen. Nearest and farthest, in
-front of and behind go by the distance from the camera along the ground.
+Left and right are those of the image. Largest and smallest refer to the number of visible pixels. Nearest and farthest,
+in front of and behind refer to the distance from the camera along the ground.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from clip_seg_ros.sim.scene import Pattern, Scene
 
 _SIZE_RATIO = 1.35
 _SIDE_MARGIN = 0.06
-"""Of the picture's width."""
+"""The least distance, as a share of the image's width."""
 _DEPTH_MARGIN_M = 0.05
 _NEXT_RATIO = 1.5
 
@@ -43,22 +43,22 @@ RELATIONS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class SeenObject:
-    """What of an object an expression goes by."""
+    """The properties of an object that expressions refer to."""
 
     label: int
-    """Its value in the label image."""
+    """The value of the object in the label image."""
     color: str
     kind: str
     x: float
-    """Of its visible pixels' middle, as a share of the picture's width."""
+    """The centroid of its visible pixels, as a share of the image's width."""
     area: int
-    """Visible pixels."""
+    """The number of its visible pixels."""
     ground: tuple[float, float]
-    """Where it stands, metres, as seen from the camera: (to the right, away)."""
+    """Its position in metres as seen from the camera: (to the right, away)."""
 
     @property
     def depth_m(self) -> float:
-        """Distance from the camera along the ground, in the direction that the camera looks."""
+        """The distance from the camera along the ground, in the direction in which the camera looks."""
         return self.ground[1]
 
 
@@ -70,11 +70,11 @@ class Expression:
     relation: str
     """A key of ``SUPERLATIVES`` or ``RELATIONS``."""
     label: int
-    """Of the object that is meant."""
+    """The label of the object that is meant."""
 
 
 def ground_positions(scene: Scene) -> np.ndarray:
-    """(N, 2) float: where every object stands, metres to the camera's right and away from it along the ground."""
+    """Returns (N, 2) float: the position of every object in metres, to the camera's right and away from it."""
     eye, target = np.array(scene.camera.eye[:2]), np.array(scene.camera.target[:2])
     away = (target - eye) / np.linalg.norm(target - eye)
     right = np.array([away[1], -away[0]])
@@ -85,13 +85,13 @@ def ground_positions(scene: Scene) -> np.ndarray:
 def seen_objects(
     labels: np.ndarray, pairs: Sequence[tuple[str, str]], ground: np.ndarray, min_share: float
 ) -> list[SeenObject]:
-    """Lists the objects that cover at least ``min_share`` of a picture.
+    """Lists the objects that cover at least ``min_share`` of an image.
 
     Args:
         labels: (H, W) uint8: 0 = no object, otherwise 1 + index in ``pairs``.
-        pairs: (colour, kind) of each object.
-        ground: (N, 2) of ``ground_positions``; where the picture is mirrored, so is its first column.
-        min_share: Of the picture's pixels.
+        pairs: The (colour, kind) of each object.
+        ground: (N, 2) from ``ground_positions``; if the image is mirrored, its first column must be, too.
+        min_share: The least share of the image's pixels, 0..1.
     """
     count = len(pairs) + 1
     areas = np.bincount(labels.ravel(), minlength=count)
@@ -112,7 +112,7 @@ def seen_objects(
 
 
 def all_expressions(seen: Sequence[SeenObject]) -> list[tuple[str, int, Pattern, Pattern | None]]:
-    """Every settled expression about the objects of one picture, unworded.
+    """Returns every unambiguous expression about the objects of one image, before it is put into words.
 
     Returns:
         (relation, label of the object meant, its pattern, pattern of the other object or ``None``).
@@ -137,7 +137,7 @@ def all_expressions(seen: Sequence[SeenObject]) -> list[tuple[str, int, Pattern,
 def sample_expression(
     rng: np.random.Generator, seen: Sequence[SeenObject], preferred: str | None = None
 ) -> Expression | None:
-    """Draws an expression; ``None`` where no expression is settled.
+    """Draws an expression; returns ``None`` if no expression is unambiguous.
 
     Each relation has the same chance, unless there is an expression of the ``preferred`` one.
     """
@@ -152,7 +152,7 @@ def sample_expression(
 
 
 def expression_words() -> tuple[str, ...]:
-    """Every word that expressions use beside the names of colours and kinds."""
+    """Returns every word that expressions use besides the names of colours and kinds."""
     wordings = (wording for group in (SUPERLATIVES, RELATIONS) for several in group.values() for wording in several)
     return tuple(dict.fromkeys(word for wording in wordings for word in wording.replace("{}", "object").split()))
 
@@ -175,14 +175,14 @@ def _fits(pattern: Pattern, item: SeenObject) -> bool:
 
 
 def _patterns(seen: Sequence[SeenObject]) -> list[Pattern]:
-    """Nouns that two objects or more may share: kinds, colours, and both."""
+    """Returns the nouns that two objects or more may share: kinds, colours, and both."""
     kinds = [(None, item.kind) for item in seen]
     colors = [(item.color, None) for item in seen]
     return list(dict.fromkeys([*kinds, *colors, *((item.color, item.kind) for item in seen)]))
 
 
 def _anchors(seen: Sequence[SeenObject], group: Sequence[SeenObject]) -> list[tuple[SeenObject, Pattern]]:
-    """Objects outside ``group`` that a noun names alone: by kind where that is enough, by colour and kind otherwise."""
+    """Returns the objects outside ``group`` that have a unique noun: a kind if possible, else a colour and a kind."""
     anchors: list[tuple[SeenObject, Pattern]] = []
     for item in seen:
         if item in group:
@@ -194,7 +194,7 @@ def _anchors(seen: Sequence[SeenObject], group: Sequence[SeenObject]) -> list[tu
 
 
 def _first_by(value: Callable[[SeenObject], float], margin: float, ratio: bool = False):
-    """The object with the highest value, where the second lies ``margin`` (or, as a ratio, so many times) below."""
+    """Finds the object with the highest value, if the second one is lower by ``margin`` (a difference or a ratio)."""
 
     def rank(group: Sequence[SeenObject]) -> SeenObject | None:
         first, second = sorted(group, key=value, reverse=True)[:2]
@@ -215,7 +215,7 @@ _RANKS = {
 
 
 def _only_beyond(value: Callable[[SeenObject], float], margin: float):
-    """The one object that lies ``margin`` above the anchor, where all others lie ``margin`` below it."""
+    """Finds the one object that is ``margin`` above the anchor, if all others are ``margin`` below it."""
 
     def holds(group: Sequence[SeenObject], anchor: SeenObject) -> SeenObject | None:
         offsets = [value(item) - value(anchor) for item in group]
@@ -227,7 +227,7 @@ def _only_beyond(value: Callable[[SeenObject], float], margin: float):
 
 
 def _next_to(group: Sequence[SeenObject], anchor: SeenObject) -> SeenObject | None:
-    """The object that stands nearest to the anchor, where every other is half as far again."""
+    """Returns the object nearest to the anchor, if every other one is at least half as far again."""
     distances = np.array([np.hypot(*np.subtract(item.ground, anchor.ground)) for item in group])
     first, second = np.argsort(distances)[:2]
     return group[int(first)] if distances[second] >= _NEXT_RATIO * distances[first] else None

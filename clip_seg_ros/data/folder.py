@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A person's own pictures, masks and phrases: a folder with a table that says which belong together.
+"""A user's own images, masks and phrases: a folder with a table that says which belong together.
 
     my_data/
       phrases.csv             the table, with the columns image, mask and phrase
-      images/desk.jpg         pictures, JPEG or PNG
-      masks/desk_cup.png      masks as large as their picture, grey or with a palette: 0 is not the object, all else is
+      images/desk.jpg         images, JPEG or PNG
+      masks/desk_cup.png      masks of the image's size, grey or with a palette: 0 is background, all else the object
 
     image,mask,phrase
     images/desk.jpg,masks/desk_cup.png,the red cup
     images/desk.jpg,masks/desk_pens.png,"pens, and the cup that they stand in"
     images/desk.jpg,,a banana
 
-A row is a sample, so a picture may have several masks and a mask several phrases. A row without a mask says that the
-phrase names nothing in the picture. Paths start at the folder of the table.
+A row is a sample, so that an image may have several masks, and a mask several phrases. A row without a mask says that
+the phrase names nothing in the image. Paths are relative to the folder of the table.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class _Row:
     """The line of the table, from 1, where the row ends; the header is line 1."""
     image: str
     mask: str
-    """Empty where the phrase names nothing in the picture."""
+    """The path of the mask; empty if the phrase names nothing in the image."""
     phrase: str
 
 
 class PhraseFolder:
-    """The samples of a folder, one a row of its table."""
+    """The samples of a folder, one for each row of its table."""
 
     def __init__(self, root: Path) -> None:
-        """Reads the table and checks that all files are there and that masks are as large as their pictures.
+        """Reads the table and checks that all files exist and that masks have the size of their images.
 
         Raises:
             DataError: The folder or its table is missing, or rows are wrong; the message names the rows, up to ten at
-                once, so that they can be mended in one go.
+                once, so that they can be corrected together.
         """
         self._root = Path(root)
         self._table = self._root / TABLE
@@ -70,7 +70,7 @@ class PhraseFolder:
         self.phrases = tuple(row.phrase for row in self._rows)
         """The phrase of each sample."""
         self.pictures = tuple(Path(row.image).as_posix() for row in self._rows)
-        """Which picture each sample is about."""
+        """The name of the image of each sample."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -79,7 +79,7 @@ class PhraseFolder:
         """Reads a sample, named "images/desk.jpg:2" for the row on line 2.
 
         Raises:
-            DataError: The picture or the mask cannot be read, or they differ in size; the message names the row.
+            DataError: The image or the mask cannot be read, or they differ in size; the message names the row.
         """
         row = self._rows[index]
         try:
@@ -124,9 +124,9 @@ class PhraseFolder:
 
 
 def _read_table(path: Path) -> list[_Row]:
-    """The rows below the header. Empty lines do not count; further columns are free for notes."""
+    """Returns the rows below the header. Empty lines do not count; further columns may hold notes."""
     try:
-        # "utf-8-sig" also takes the mark that spreadsheet programs put in front.
+        # "utf-8-sig" also accepts the byte order mark that spreadsheet programs write.
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             header = [name.strip() for name in reader.fieldnames or ()]
@@ -148,5 +148,5 @@ def _read_table(path: Path) -> list[_Row]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not in UTF-8 ({error.reason}): save it as CSV with UTF-8 encoding") from error
     except csv.Error as error:
-        # The last row that was whole: a quote left open takes in all the lines below it.
+        # This is the last complete row, because an open quote includes all lines below it.
         raise DataError(f"{path}, in the row after line {reader.line_num}: {error}; is a quote left open?") from error

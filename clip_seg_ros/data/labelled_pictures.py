@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures with label images beside them: what the readers of semantic data sets have in common."""
+"""Images with label images: the common base of the readers of semantic data sets."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _NO_CLASS = -1
 
 @dataclass(frozen=True)
 class LabelledPicture:
-    """Where one picture and its labels are."""
+    """The files of one image and its labels."""
 
     picture: Path
     labels: Path
     name: str
-    """What reports call it: "validation/ADE_val_00000001"."""
+    """Its name in reports, such as "validation/ADE_val_00000001"."""
 
 
 class LabelledPictures:
-    """A ``SemanticDataset`` of given files. A picture and its labels are read when they are asked for."""
+    """A ``SemanticDataset`` of given files. An image and its labels are read only when a sample is requested."""
 
     def __init__(
         self, files: Sequence[LabelledPicture], class_names: Sequence[str], numbers: Mapping[int, int]
@@ -34,16 +34,16 @@ class LabelledPictures:
         """Keeps the list of files.
 
         Args:
-            files: In the order of the data set.
-            class_names: What the labels stand for.
-            numbers: For each number that label files store, the index into ``class_names``, or ``IGNORED``.
-                255 is always ignored.
+            files: The files in the order of the data set.
+            class_names: The names of the classes.
+            numbers: The index into ``class_names``, or ``IGNORED``, for each number in label files; 255 is always
+                ignored.
         """
         self.class_names = tuple(class_names)
         self.names = tuple(file.name for file in files)
         """The name of each sample."""
         self._files = tuple(files)
-        # Signed, so that a number without a meaning differs from one that is ignored.
+        # The table is signed, so that an unknown number differs from an ignored one.
         self._label_of_number = np.full(256, _NO_CLASS, np.int16)
         self._label_of_number[list(numbers)] = list(numbers.values())
         self._label_of_number[IGNORED] = IGNORED
@@ -52,10 +52,10 @@ class LabelledPictures:
         return len(self._files)
 
     def __getitem__(self, index: int) -> SemanticSample:
-        """Reads a picture and its labels.
+        """Reads an image and its labels.
 
         Raises:
-            DataError: A file cannot be read, the two differ in size, or the labels hold a number without a meaning.
+            DataError: A file cannot be read, the two differ in size, or the labels have an unknown number.
         """
         files = self._files[index]
         rgb, labels = read_rgb(files.picture), self.labels(index)
@@ -67,7 +67,7 @@ class LabelledPictures:
         return SemanticSample(rgb=rgb, labels=labels, name=files.name)
 
     def labels(self, index: int) -> np.ndarray:
-        """Reads the labels alone: (H, W) uint8, indices into ``class_names`` or ``IGNORED``."""
+        """Reads only the labels: (H, W) uint8, indices into ``class_names`` or ``IGNORED``."""
         path = self._files[index].labels
         numbers = read_labels(path)
         if numbers.dtype != np.uint8:
@@ -80,7 +80,7 @@ class LabelledPictures:
 
 
 def zero_ignored(class_count: int) -> dict[int, int]:
-    """The ``numbers`` of a data set whose files store 0 for none of the classes and 1 for the first class."""
+    """Returns the ``numbers`` of a data set whose files store 0 for no class and 1 for the first class."""
     return {0: IGNORED, **{index + 1: index for index in range(class_count)}}
 
 
@@ -91,10 +91,10 @@ def check_choice(option: str, value: object, choices: Sequence[object]) -> None:
 
 
 def names_in(folder: Path, suffix: str, layout: str) -> list[str]:
-    """Lists the files in ``folder`` that end in ``suffix``, sorted and without it. Hidden files do not count.
+    """Lists the names of the files in ``folder`` that end in ``suffix``, sorted and without the suffix or hidden files.
 
     Raises:
-        DataError: There is no such folder or no such file; the message goes on with ``layout``, what is expected.
+        DataError: There is no such folder or no such file; the message ends with ``layout``, the expected files.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}. {layout}")
@@ -106,13 +106,13 @@ def names_in(folder: Path, suffix: str, layout: str) -> list[str]:
 
 
 def names_listed(path: Path, layout: str) -> list[str]:
-    """Reads the names of pictures from a text file, in its order.
+    """Reads the names of images from a text file, in its order.
 
-    A line is a bare name (``2007_000032``), or paths of the picture and its labels
-    (``/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png``); both are published.
+    A line is a name (``2007_000032``), or the paths of the image and its labels
+    (``/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png``); both forms are published.
 
     Raises:
-        DataError: The file is missing or empty; the message names the lists beside it.
+        DataError: The file is missing or empty; the message names the other lists in its folder.
     """
     if not path.is_file():
         beside = ", ".join(sorted(other.name for other in path.parent.glob("*.txt"))) or "none"
@@ -131,15 +131,15 @@ def paired(
     split: str,
     layout: str,
 ) -> tuple[LabelledPicture, ...]:
-    """Finds the picture (``*.jpg``) and the labels of every name.
+    """Finds the image (``*.jpg``) and the labels of every name.
 
     Args:
         names: File names without suffix.
-        pictures: The folder of pictures.
-        label_folders: Where labels may be; the first folder that has a picture's labels counts.
-        label_suffix: What follows a name in the names of label files.
+        pictures: The folder of the images.
+        label_folders: The folders in which labels may be; the first one that has the labels of an image is used.
+        label_suffix: The part of a label file's name after the name of its image.
         split: The first part of the names in reports.
-        layout: What is expected, for the messages of errors.
+        layout: The expected files, for error messages.
 
     Raises:
         DataError: A folder or a file is missing.

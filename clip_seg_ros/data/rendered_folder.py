@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes rendered pictures, masks and phrases as a ``folder`` data set: an example of pictures of one's own.
+"""Writes rendered images, masks and phrases as a ``folder`` data set: an example of a user's own images.
 
-The things of a workshop stand between those that the embedded weights know. Only they are named, as a person names
-what is new: each kind alone, each kind with its colour, and one kind that the picture lacks.
+Workshop objects stand between objects that the embedded weights know. Only the workshop objects have phrases: each kind
+alone, each kind with its colour, and one kind that is absent from the image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from clip_seg_ros.sim.scene import KINDS, WORKSHOP_KINDS, sample_scene
 
 Things = Literal["workshop", "table"]
 THINGS: dict[Things, tuple[str, ...]] = {"workshop": WORKSHOP_KINDS, "table": KINDS}
-"""What is named in the pictures: things that are new to the embedded weights, or those that they know."""
+"""The kinds of objects that have phrases: those that are new to the embedded weights, or those that they know."""
 _SEEDS: dict[tuple[Things, bool], int] = {
     ("workshop", False): 0,
     ("workshop", True): TEST_SEEDS.start,
@@ -31,24 +31,24 @@ _SEEDS: dict[tuple[Things, bool], int] = {
     ("table", True): TEST_SEEDS.start,
 }
 _MIN_SHARE = 0.002
-"""Smaller parts of a picture get no phrase."""
+"""Objects that cover a smaller share of the image get no phrase."""
 
 
 def write_rendered_folder(
     root: Path, pictures: int, things: Things = "workshop", held_out: bool = False, size: tuple[int, int] = (640, 480)
 ) -> Iterator[int]:
-    """Renders a ``folder`` data set and yields how many pictures are written, 0 first.
+    """Renders a ``folder`` data set and yields the number of images that are written, beginning with 0.
 
     Args:
-        root: Made if need be; it must be empty.
-        pictures: How many.
-        things: What is named in them, a key of ``THINGS``. Pictures of the table hold nothing else.
-        held_out: Draws other scenes, with other shapes, to measure with.
+        root: The folder, which is created if necessary; it must be empty.
+        pictures: The number of images.
+        things: The kinds of objects that have phrases, a key of ``THINGS``. Images for "table" have no other objects.
+        held_out: Whether to draw other scenes with other shapes, for measurements.
         size: (width, height) in pixels.
 
     Raises:
-        DataError: The folder holds something already.
-        RendererUnavailable: There is no way to draw without a screen.
+        DataError: The folder is not empty.
+        RendererUnavailable: Nothing can be rendered without a screen.
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root} holds something already: name a folder that is new or empty")
@@ -62,7 +62,7 @@ def write_rendered_folder(
             scene = sample_scene(first + number, workshop=things == "workshop")
             rows += _write_picture(root, f"{number:04d}", renderer.render(scene, depth=False), THINGS[things])
             yield number + 1
-    # Last, so that a folder that was left half-way is seen to be no data set.
+    # The table is written last, so that an incomplete folder is not taken for a data set.
     with (root / TABLE).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
 

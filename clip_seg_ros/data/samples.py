@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every data set yields, and the errors that they raise."""
+"""The samples that data sets yield, and the error that they raise."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ IGNORED = 255
 """The label of pixels that count neither in training nor in measuring."""
 
 _ORIENTATION = 0x0112
-"""The EXIF tag that tells how a camera was held."""
+"""The EXIF tag for the orientation of the camera."""
 _TURNED = (5, 6, 7, 8)
-"""Its values that exchange width and height."""
+"""The values of this tag that exchange width and height."""
 
 
 class DataError(ValueError):
-    """Files of a data set are missing or not what they should be; the message says which, and what to do."""
+    """Files of a data set are missing or wrong; the message says which, and what to do."""
 
 
 @dataclass(frozen=True)
 class ReferringSample:
-    """A picture, a phrase and what the phrase means in it."""
+    """An image, a phrase, and the mask of the phrase in the image."""
 
     rgb: np.ndarray
     """(H, W, 3) uint8."""
     phrase: str
     mask: np.ndarray
-    """(H, W) bool; nothing where the phrase names what is not there."""
+    """(H, W) bool; it is empty if the phrase names nothing in the image."""
     name: str
-    """Where it comes from, for reports: "val/refer_123"."""
+    """Name of the sample in reports, such as "val/refer_123"."""
     support: tuple[np.ndarray, np.ndarray] | None = None
-    """An example image (h, w, 3) uint8 of what is meant, and its mask (h, w) bool."""
+    """An example image (h, w, 3) uint8 of the phrase, and its mask (h, w) bool."""
     ignored: np.ndarray | None = None
     """(H, W) bool: pixels that count neither in training nor in measuring; ``None`` where all count."""
 
 
 @dataclass(frozen=True)
 class SemanticSample:
-    """A picture and a class for every pixel."""
+    """An image and a class for every pixel."""
 
     rgb: np.ndarray
     """(H, W, 3) uint8."""
@@ -55,7 +55,7 @@ class SemanticSample:
 
 
 class ReferringDataset(Protocol):
-    """Phrases with masks. Reads from disk when a sample is asked for, not before."""
+    """A data set of phrases with masks. Files are read only when a sample is requested."""
 
     def __len__(self) -> int: ...
 
@@ -63,7 +63,7 @@ class ReferringDataset(Protocol):
 
 
 class SemanticDataset(Protocol):
-    """Pictures with labels. Reads from disk when a sample is asked for, not before."""
+    """A data set of images with labels. Files are read only when a sample is requested."""
 
     class_names: tuple[str, ...]
 
@@ -73,10 +73,10 @@ class SemanticDataset(Protocol):
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """Reads a picture as (H, W, 3) uint8 RGB, grey ones too, turned as its EXIF data say.
+    """Reads an image, grey or coloured, as (H, W, 3) uint8 RGB, rotated as its EXIF data say.
 
     Raises:
-        DataError: There is no such file, or it is no picture.
+        DataError: There is no such file, or it is not an image.
     """
     if not path.is_file():
         raise DataError(f"{path} is missing")
@@ -89,10 +89,10 @@ def read_rgb(path: Path) -> np.ndarray:
 def read_labels(path: Path) -> np.ndarray:
     """Reads a one-channel or palette PNG as its stored numbers, (H, W) uint8 or uint16.
 
-    OpenCV would turn a palette into colours.
+    OpenCV would convert a palette to colours.
 
     Raises:
-        DataError: There is no such file, it is no picture, or it has several channels.
+        DataError: There is no such file, it is not an image, or it has several channels.
     """
     if not path.is_file():
         raise DataError(f"{path} is missing")
@@ -104,20 +104,20 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def rgb_size(path: Path) -> tuple[int, int]:
-    """Returns the (width, height) of what ``read_rgb`` gives, from the file's header alone.
+    """Returns the (width, height) of the result of ``read_rgb``, from the file's header alone.
 
     Raises:
-        DataError: It is no picture.
+        DataError: It is not an image.
     """
     with _opened(path) as image:
         return image.size[::-1] if image.getexif().get(_ORIENTATION) in _TURNED else image.size
 
 
 def labels_size(path: Path) -> tuple[int, int]:
-    """Returns the (width, height) of what ``read_labels`` gives, from the file's header alone.
+    """Returns the (width, height) of the result of ``read_labels``, from the file's header alone.
 
     Raises:
-        DataError: It is no picture, or it has several channels.
+        DataError: It is not an image, or it has several channels.
     """
     with _opened(path) as image:
         if len(image.getbands()) > 1:

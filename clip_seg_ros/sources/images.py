@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures without labels, one after another: a folder of files, or a camera's topic in a ROS bag.
+"""Sources of images without labels: a folder of files, rendered scenes, or a camera's topic in a ROS bag.
 
-Bags are read by the package ``rosbags``, which needs no ROS. A picture is decoded when it is asked for, so that a long
-bag never lies in memory and pictures that are not wanted cost next to nothing.
+Bags are read by the package ``rosbags``, which needs no ROS. An image is decoded only when it is read, so that a long
+bag is never in memory and skipped images cost little.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from clip_seg_ros.sim.renderer import SceneRenderer
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-# encoding -> (channels, what brings them to RGB; None where they are)
+# encoding -> (channels, OpenCV's conversion to RGB; None if it is RGB)
 _ENCODINGS: dict[str, tuple[int, int | None]] = {
     "rgb8": (3, None),
     "bgr8": (3, cv2.COLOR_BGR2RGB),
@@ -38,33 +38,33 @@ _NO_ROSBAGS = "bags are read by the package rosbags, which is not installed: pip
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that can be had."""
+    """An image that can be read."""
 
     name: str
-    """What it is called in its source, the same at every reading: a path below the folder, or topic and time."""
+    """Its name in the source, the same at every reading: a path in the folder, or a topic and a time."""
     read: Callable[[], np.ndarray]
-    """Returns (H, W, 3) uint8 RGB; raises DataError where there is no picture to be made of it."""
+    """Returns (H, W, 3) uint8 RGB; raises DataError if the image cannot be decoded."""
 
 
 class PictureSource(Protocol):
-    """Yields pictures in the same order whenever it is gone through."""
+    """Yields images, in the same order at every iteration."""
 
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Picture]: ...
 
     def identity(self) -> str:
-        """Says in a line what the pictures are; another line means other pictures."""
+        """Returns a line that identifies the images; another line means other images."""
 
 
 class FolderPictures:
-    """The pictures below a folder, by name. Files and folders whose names begin with a dot are left out.
+    """The images in a folder and its subfolders, sorted by name, without hidden files and folders.
 
     Args:
-        folder: Gone through when this is made, not again.
+        folder: The folder, which is searched once, by the constructor.
 
     Raises:
-        DataError: There is no such folder, or no picture in it.
+        DataError: There is no such folder, or no image in it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -93,13 +93,13 @@ class FolderPictures:
 
 
 class ScenePictures:
-    """Rendered scenes of 640x480 pixels, for trials with nothing at hand; their labels are left aside.
+    """Rendered scenes of 640x480 pixels without their labels, for trials without other images.
 
-    Every second group of ``SCENES_PER_SHAPE_SET`` is drawn, in part, from beyond the ranges of training: a teacher
-    never saw one's own scene either.
+    Every second group of ``SCENES_PER_SHAPE_SET`` is drawn, in part, from beyond the ranges of training, because a
+    teacher has not seen a user's own scenes either.
 
     Args:
-        count: How many, from ``FIRST_UNLABELLED_SEED`` upwards.
+        count: The number of scenes, from ``FIRST_UNLABELLED_SEED`` upwards.
     """
 
     def __init__(self, count: int) -> None:
@@ -109,7 +109,7 @@ class ScenePictures:
         return len(self._seeds)
 
     def __iter__(self) -> Iterator[Picture]:
-        """Yields pictures to be read before the next one. Raises RendererUnavailable where nothing can be drawn."""
+        """Yields images, each to be read before the next one. Raises RendererUnavailable if nothing can be rendered."""
         with SceneRenderer() as renderer:
             for seed in self._seeds:
                 yield Picture(f"scene {seed}", partial(self._draw, renderer, seed))
@@ -123,16 +123,16 @@ class ScenePictures:
 
 
 class BagPictures:
-    """A camera's pictures in a bag of ROS 2 (sqlite3 or MCAP) or ROS 1, in the order of their recording.
+    """The images of a camera in a bag of ROS 2 (sqlite3 or MCAP) or ROS 1, in the order of their recording.
 
     Args:
         bag: The folder with ``metadata.yaml``, a single ``.db3`` or ``.mcap`` file, or a ``.bag`` file.
-        topic: Of sensor_msgs/Image or CompressedImage; may be left out where the bag holds just one such topic.
-        every: Takes the first of so many pictures; a camera's neighbours hardly differ.
+        topic: A topic of sensor_msgs/Image or CompressedImage; it may be omitted if the bag has only one.
+        every: Takes one of so many images, because neighbouring images of a camera hardly differ.
 
     Raises:
-        DataError: There is no such bag, it cannot be read, or it is not clear which topic is meant; the message lists
-            those that there are.
+        DataError: There is no such bag, it cannot be read, or the topic is not clear; the message lists the topics of
+            the bag.
         ValueError: ``every`` is below 1.
     """
 
@@ -157,7 +157,7 @@ class BagPictures:
 
     def __iter__(self) -> Iterator[Picture]:
         with _opened(self._bag) as reader:
-            # The store of types itself: the reader forgets it at its end, and a picture may be wanted later.
+            # The store of types is kept, because the reader forgets it at its end, and an image may be read later.
             types = reader.typestore
             deserialize = types.deserialize_cdr if reader.is2 else types.deserialize_ros1
             connections = [c for c in reader.connections if c.topic == self.topic and c.msgtype in IMAGE_TYPES]
@@ -192,7 +192,7 @@ def _opened(bag: Path) -> Iterator[Any]:
     except ImportError as error:
         raise DataError(_NO_ROSBAGS) from error
     try:
-        # sqlite3 bags before Iron hold no definitions of their messages.
+        # sqlite3 bags before Iron have no definitions of their messages.
         reader = AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
         reader.open()
     except Exception as error:  # a damaged file breaks the reader in many ways
@@ -206,7 +206,7 @@ def _opened(bag: Path) -> Iterator[Any]:
 def _messages(reader: Any, connections: Sequence[Any], bag: Path) -> Iterator[tuple[Any, int, bytes]]:
     try:
         yield from reader.messages(connections)
-    except Exception as error:  # as above; what the caller raises does not come by here
+    except Exception as error:  # as above; exceptions of the caller are not caught here
         raise DataError(f"{bag} is damaged: {error}") from error
 
 
@@ -219,7 +219,7 @@ def _decode(deserialize: Callable[[bytes, str], Any], data: bytes, kind: str, na
 
 
 def _compressed_rgb(message: Any, name: str) -> np.ndarray:
-    """Decodes JPEG or PNG, whatever the message says that it is."""
+    """Decodes a JPEG or PNG, whatever format the message names."""
     data = np.frombuffer(message.data, np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:

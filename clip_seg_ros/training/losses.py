@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The losses of the papers, as functions of logits and truth."""
+"""The losses of the papers, as functions of logits and ground truth."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch.nn.functional as F
 def text_to_pixel_loss(logits: torch.Tensor, mask: torch.Tensor, ignored: torch.Tensor | None = None) -> torch.Tensor:
     """CRIS's text-to-pixel contrastive loss (section 3.3, equations 9 and 10).
 
-    A pixel's correlation with its sentence is pulled up inside the object and pushed down outside: the mean binary
+    It raises a pixel's correlation with its sentence inside the object and lowers it outside, by the mean binary
     cross-entropy at the resolution of the logits.
 
     Args:
-        logits: (B, h, w), one sentence an image.
-        mask: (B, H, W) of 0..1, at any resolution; shrunk to (h, w) by its nearest pixels.
-        ignored: (B, H, W) bool, pixels of the mask that count for nothing; ``None`` where all count.
+        logits: (B, h, w), one sentence for each image.
+        mask: (B, H, W) of 0..1, at any resolution; it is resized to (h, w) by nearest pixels.
+        ignored: (B, H, W) bool, pixels of the mask that do not count; ``None`` if all count.
 
     Returns:
         A scalar.
@@ -30,11 +30,11 @@ def text_to_pixel_loss(logits: torch.Tensor, mask: torch.Tensor, ignored: torch.
 
 
 def dice_loss(logits: torch.Tensor, masks: torch.Tensor, ignored: torch.Tensor | None = None) -> torch.Tensor:
-    """Soft dice over the masks that hold something, each counted once whatever its size; 0 where none does.
+    """Returns the mean soft dice loss over all masks that are not empty, whatever their size; 0 if all are empty.
 
     Args:
         logits, masks: (..., h, w).
-        ignored: (..., h, w) bool, pixels that count for nothing; ``None`` where all count.
+        ignored: (..., h, w) bool, pixels that do not count; ``None`` if all count.
     """
     if ignored is not None:
         # A probability of 0 where the mask is 0 adds nothing to any of the sums.
@@ -49,19 +49,19 @@ def dice_loss(logits: torch.Tensor, masks: torch.Tensor, ignored: torch.Tensor |
 
 
 def shrink_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Brings masks (B, H, W) to ``size`` (h, w) by their nearest pixels."""
+    """Resizes masks (B, H, W) to ``size`` (h, w) by nearest pixels."""
     return mask if mask.shape[-2:] == size else F.interpolate(mask[:, None], size=size, mode="nearest")[:, 0]
 
 
 def dense_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, ignore: int = 255) -> torch.Tensor:
-    """DenseCLIP's loss of a map of class scores: cross-entropy at the resolution of the labels.
+    """DenseCLIP's loss for class scores: cross-entropy at the resolution of the labels.
 
-    As in the framework of its authors, the mean divides by all pixels, ignored ones included.
+    As in the framework of its authors, the mean is over all pixels, including ignored ones.
 
     Args:
-        logits: (B, K, h, w), resized to the labels bilinearly.
+        logits: (B, K, h, w); they are resized bilinearly to the labels.
         labels: (B, H, W) int64.
-        ignore: The label that counts for nothing.
+        ignore: The label of pixels that do not count.
 
     Returns:
         A scalar.
@@ -71,7 +71,7 @@ def dense_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, ignore: int 
 
 
 def identity_loss(scores: torch.Tensor, labels: torch.Tensor, tau: float = 0.07, weight: float = 0.4) -> torch.Tensor:
-    """DenseCLIP's auxiliary loss: the score map (B, K, h, w), of cosines, must find the classes too (section 3.2)."""
+    """DenseCLIP's auxiliary loss on the score map (B, K, h, w) of cosines (section 3.2)."""
     return weight * dense_cross_entropy(scores / tau, labels)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``clip-seg train CONFIG`` can train: from the mapping of a YAML file to a recipe that is ready to run."""
+"""The methods of ``clip-seg train CONFIG``: makes a recipe that is ready to run from the mapping of a YAML file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TOWERS = ("backbone.", "text_encoder.")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A YAML file for ``clip-seg train``."""
+    """The contents of a YAML file for ``clip-seg train``."""
 
     method: str
     """One of ``POCKET_METHODS``, which learn from rendered scenes, or of ``DATA_METHODS``, which learn from files."""
@@ -45,16 +45,16 @@ class TrainConfig:
     """The method's own settings; see the settings' class for their names and defaults."""
     seed: int = 0
     scenes: int = 0
-    """Rendered scenes, for methods that learn from them."""
+    """The number of rendered scenes, for methods that learn from them."""
     start: str | None = None
     """Folder of the embedded CLIP that a method for rendered scenes begins with. By default clipseg-pocket begins from
-    nothing and the others with the shipped one."""
+    scratch, and the others with the CLIP of the package."""
     model: str | None = None
     """Weights that a method for data sets begins with: a name or a file."""
     name: str | None = None
-    """Of the trained model, and of its file."""
+    """The name of the trained model and of its file."""
     data: Mapping[str, Any] = field(default_factory=dict)
-    """The data set, as ``data.catalog.open_dataset`` takes it."""
+    """The data set, as a mapping for ``data.catalog.open_dataset``."""
 
     def __post_init__(self) -> None:
         if self.method in POCKET_METHODS:
@@ -73,7 +73,7 @@ class TrainConfig:
 
     @classmethod
     def from_mapping(cls, values: Any) -> TrainConfig:
-        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        """Reads the mapping of a YAML file. Raises SettingsError on unknown names and on values that do not fit."""
         if not isinstance(values, Mapping):
             raise SettingsError("the file must hold names and values, of which one names a method")
         method = METHODS.get(str(values.get("method")))
@@ -83,11 +83,11 @@ class TrainConfig:
         return read_settings(cls, values)
 
     def check(self) -> None:
-        """Raises SettingsError where the method's own settings are wrong, before anything is rendered."""
+        """Raises SettingsError if the method's own settings are wrong, before anything is rendered."""
         self.settings()
 
     def settings(self) -> Any:
-        """Reads the method's own settings, of the class that it has for them. Raises SettingsError like ``check``."""
+        """Reads the method's own settings as an object of their class. Raises SettingsError like ``check``."""
         method = METHODS[self.method]
         for name in self.recipe:
             if name in _FIELDS:
@@ -98,16 +98,16 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Method:
-    """How a recipe is made from a file's settings."""
+    """A method: the class of its settings, and how its recipe is made."""
 
     settings: type
     """The class of the method's own settings."""
     build: Callable[[TrainConfig, Any, TabletopScenes | None, torch.device], Recipe]
-    """From the file, the method's settings, the rendered scenes for methods that learn from them, and the device."""
+    """Makes the recipe from the file, the method's settings, the rendered scenes (``None`` without) and the device."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the method's own settings are called."""
+        """The names of the method's own settings."""
         return tuple(setting.name for setting in fields(self.settings))
 
 
@@ -116,7 +116,7 @@ def _clip_path(config: TrainConfig) -> Path:
 
 
 def _start(config: TrainConfig) -> StoredModel:
-    """The weights to begin with, which must be of the method's own kind."""
+    """Returns the weights to begin with, which must be of the method's own kind."""
     stored = read_stored(full_name(config.model))
     if stored.config.get("kind") != config.method:
         held = stored.config.get("kind", "only a part of a model")
@@ -125,7 +125,7 @@ def _start(config: TrainConfig) -> StoredModel:
 
 
 def _grown(config: TrainConfig, phrases: Sequence[str]) -> GrownModel:
-    """The weights to begin with, with words for all ``phrases``."""
+    """Returns the weights to begin with, with embeddings for all words of ``phrases``."""
     grown = grow(_start(config), phrases, config.seed)
     if grown.words and distributed.rank() == 0:
         print(f"{config.model} does not know these words and learns them, with an embedding of its own for each:")
@@ -165,7 +165,7 @@ def _cris(config: TrainConfig, settings: CRISSettings, device: torch.device) -> 
 
 
 def _denseclip(config: TrainConfig, settings: DenseCLIPSettings, device: torch.device) -> Recipe:
-    """The towers begin with the file's weights; the rest is new, for the classes are the data set's."""
+    """Makes a recipe whose towers have the file's weights; the rest is new, because the data set has other classes."""
     data = _semantic(config)
     stored = _grown(config, data.class_names).stored
     values = {**stored.config, "denseclip": {**stored.config["denseclip"], "class_names": list(data.class_names)}}
@@ -201,16 +201,16 @@ _FIELDS = tuple(setting.name for setting in fields(TrainConfig))
 
 
 def build_recipe(config: TrainConfig, scenes: TabletopScenes | None, device: torch.device) -> Recipe:
-    """Makes the training of ``config`` ready, on ``device``.
+    """Makes the recipe of ``config``, ready to run.
 
     Args:
-        config: What to train.
+        config: The contents of the YAML file.
         scenes: The rendered scenes; ``None`` for methods that learn from data sets.
-        device: That it runs on.
+        device: The device of the training.
 
     Raises:
         DataError, WeightsError: Files of the data set or the weights to begin with are missing or wrong.
-        ValueError: They do not fit the method.
+        ValueError: The data set or the weights do not fit the method.
     """
     recipe = METHODS[config.method].build(config, config.settings(), scenes, device)
     recipe.module.to(device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a step of training does with gradients: learning rates over time and by part, mixed precision, clipping."""
+"""The optimiser: learning rates over time and for parts of a model, mixed precision, and clipping of gradients."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _KINDS = ("cosine", "milestones", "poly", "constant")
 
 @dataclass(frozen=True)
 class Schedule:
-    """The share of the learning rate that is used, over the steps of a stage.
+    """The factor on the learning rate over the steps of a stage.
 
     ``cosine`` falls from 1 to ``floor`` along half a cosine; CLIPSeg's 1e-3 to 1e-4 is a floor of 0.1.
     ``milestones`` multiplies by ``factor`` at each of the steps ``milestones``, as CRIS does.
-    ``poly`` is ``floor + (1 - floor) * (1 - step / steps) ** power``, as DenseCLIP trains; its rate of at least 1e-6
+    ``poly`` is ``floor + (1 - floor) * (1 - step / steps) ** power``, as in DenseCLIP, whose rate of at least 1e-6
     is a floor of 1e-6 / learning rate.
     ``constant`` stays at 1.
     """
@@ -43,7 +43,7 @@ class Schedule:
             raise ValueError('milestones belong to the schedule "milestones", and it needs at least one')
 
     def share(self, step: int, steps: int) -> float:
-        """Returns the share of the learning rate, 0..1, at ``step`` of ``steps``, counted from 0."""
+        """Returns the factor on the learning rate, 0..1, at ``step`` of ``steps``, counted from 0."""
         if self.kind == "cosine":
             return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * step / steps))
         if self.kind == "poly":
@@ -57,19 +57,20 @@ def make_adamw(
     rate_factors: Sequence[tuple[str, float]] = (),
     betas: tuple[float, float] = (0.9, 0.98),
 ) -> torch.optim.AdamW:
-    """Builds AdamW over the parameters of ``module`` that require gradients; ``set_rates`` gives it its rates.
+    """Builds AdamW over the parameters of ``module`` that require gradients; ``set_rates`` sets its rates.
 
-    Matrices and kernels decay, vectors and scalars (biases, norms) do not. Without weight decay AdamW is Adam.
+    Weight decay applies to matrices and kernels, not to vectors and scalars (biases, norms). Without it, AdamW is Adam.
 
     Args:
-        module: What is trained.
-        weight_decay: Of matrices and kernels.
-        rate_factors: (start of the parameters' names, factor on their learning rate); the longest that fits counts,
-            and 1 where none does. DenseCLIP's image tower at a tenth: ``[("backbone.", 0.1)]``. 0 holds them still.
-        betas: AdamW's.
+        module: The module to train.
+        weight_decay: The weight decay of matrices and kernels.
+        rate_factors: (start of the parameters' names, factor on their learning rate); the longest match counts, and
+            the factor is 1 without a match. ``[("backbone.", 0.1)]`` trains DenseCLIP's image tower at a tenth of the
+            rate; 0 freezes parameters.
+        betas: The betas of AdamW.
 
     Raises:
-        ValueError: Nothing is to be trained, or a start fits no trained parameter.
+        ValueError: No parameter is to be trained, or a start matches no trained parameter.
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if not named:
@@ -91,7 +92,7 @@ def make_adamw(
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Puts a saved state into ``optimizer``; the factors of its groups stay, which older states do not hold.
+    """Loads a saved state into ``optimizer``, but keeps the factors of its groups, which older states do not have.
 
     Raises:
         ValueError: The state belongs to other parameters.
@@ -109,11 +110,11 @@ def set_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 class MixedPrecision:
-    """Autocast on one device, and the scaling of the loss that float16 needs so that small gradients do not vanish.
+    """Autocast on one device, and for float16 the scaling of the loss, so that small gradients do not vanish.
 
     Args:
-        precision: Of activations; weights stay as they are.
-        device: Of the model.
+        precision: The precision of activations; weights keep theirs.
+        device: The device of the model.
 
     Raises:
         ValueError: There is no such precision, or this PyTorch is too old for it.
@@ -131,19 +132,19 @@ class MixedPrecision:
             self._scaler = torch.amp.GradScaler(device.type)
 
     def autocast(self) -> AbstractContextManager:
-        """The context that losses are computed in."""
+        """Returns the context in which losses are computed."""
         if self._dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self._device_type, self._dtype)
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Adds the gradients of ``loss``, scaled where the precision needs it."""
+        """Adds the gradients of ``loss``, scaled if the precision needs it."""
         (loss if self._scaler is None else self._scaler.scale(loss)).backward()
 
     def step(self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], clip_norm: float) -> None:
-        """Clips the common norm of the gradients of ``parameters`` to ``clip_norm`` and steps.
+        """Clips the common norm of the gradients of ``parameters`` to ``clip_norm`` and takes a step.
 
-        With float16, a step whose gradients overflowed is left out and the scale halved.
+        With float16, a step whose gradients overflow is left out, and the scale is halved.
         """
         if self._scaler is None:
             nn.utils.clip_grad_norm_(parameters, clip_norm)
@@ -155,10 +156,10 @@ class MixedPrecision:
         self._scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what a resumed run needs: the scale, where there is one."""
+        """Returns the state for a resumed run: the scale, if there is one."""
         return {} if self._scaler is None else self._scaler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes what ``state_dict`` returned; nothing where it is empty."""
+        """Loads the result of ``state_dict``, which may be empty."""
         if self._scaler is not None and state:
             self._scaler.load_state_dict(dict(state))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs stages of training: progress bar, learning-rate schedule, a state file that survives a kill at any moment.
+"""Runs the stages of a training, with a progress bar, schedules, and a state file that survives a kill at any moment.
 
-One process or several (``training.distributed``): with the same seed they draw the same batches, and only the first
-writes the state, the curve and the bar.
+Several processes (``training.distributed``) draw the same batches from the same seed, and only the first one writes the
+state, the curve and the bar.
 """
 
 from __future__ import annotations
@@ -47,34 +47,34 @@ class Stage:
     learning_rate: float
     weight_decay: float
     trained: nn.Module
-    """Its parameters that require gradients are trained."""
+    """The module whose parameters are trained, as far as they require gradients."""
     loss: Callable[[np.random.Generator], Mapping[str, torch.Tensor]]
     """Draws a batch from the generator and returns the named terms of the loss; their sum is minimised. The generator
-    is the same in every process: ``distributed.share`` tells a process its part of the batch. Each term must be a mean
+    is the same in every process: ``distributed.share`` returns a process's part of the batch. Each term must be a mean
     over that part, and each process must return the same terms."""
     begin: Callable[[], None] = lambda: None
-    """Called before the first step, also when a run goes on in the middle of the stage."""
+    """Called before the first step, also when a run resumes in the middle of the stage."""
     warmup_steps: int = 100
-    """The learning rate rises linearly over so many steps; 0: not at all."""
+    """The number of steps over which the learning rate first rises linearly; 0: none."""
     clip_norm: float = 1.0
-    """Longest gradient over all parameters; ``math.inf``: any."""
+    """The largest norm of the gradient over all parameters; ``math.inf``: no clipping."""
     schedule: Schedule = field(default_factory=Schedule)
     rate_factors: tuple[tuple[str, float], ...] = ()
     """(start of parameters' names in ``trained``, factor on their learning rate); see ``optimizer.make_adamw``."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """AdamW's."""
+    """The betas of AdamW."""
     precision: Precision = "float32"
-    """Of activations, by autocast on the device of ``trained``; float16 scales the loss."""
+    """The precision of activations, by autocast on the device of ``trained``; float16 scales the loss."""
     accumulation: int = 1
-    """Batches whose gradients are averaged for one step; ``loss`` is called for each."""
+    """The number of batches whose gradients are averaged for one step; ``loss`` is called for each."""
     before_batch: Callable[[int], None] = lambda number: None
-    """Called before each call of ``loss`` with the number of the batch, counted from 0 over the stage: what
-    ``sampling.EpochSampler.indices`` wants to know."""
+    """Called before each call of ``loss`` with the number of the batch, counted from 0 over the stage, as
+    ``sampling.EpochSampler.indices`` needs it."""
 
 
 @dataclass
 class _Course:
-    """What changes while a stage runs."""
+    """The objects whose state changes while a stage runs."""
 
     parameters: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
@@ -87,12 +87,12 @@ class Runner:
     """Trains stage after stage and keeps its state in one file.
 
     Args:
-        model: Everything that is saved, trained in this stage or not.
-        state_file: Written every minute and after each stage, atomically; read if it exists.
-        seed: With it, the stage and the step, every random choice is fixed.
-        recipe: What else the run depends on, in words; a run goes on only with the same.
-        log_dir: Folder for the curve of the loss (``curve.Curve``); none by default.
-        log_every: Steps that a point of the curve is the mean of.
+        model: The module that is saved, including parts that a stage does not train.
+        state_file: The state file. It is written atomically every minute and after each stage, and read if it exists.
+        seed: The seed, which together with the stage and the step determines every random choice.
+        recipe: A text for everything else that the run depends on; a run resumes only with the same text.
+        log_dir: Folder for the curve of the loss (``curve.Curve``); by default there is none.
+        log_every: The number of steps over which a point of the curve is a mean.
 
     Raises:
         ValueError: The state file is damaged or belongs to another run.
@@ -111,7 +111,7 @@ class Runner:
         self._done: dict[str, float] = {}
         self._recipe = recipe
         self._log_dir, self._log_every = log_dir, log_every
-        # The first process alone may have the file, on a disk of its machine.
+        # Only the first process may have access to the file, on a disk of its machine.
         self._state: dict[str, Any] = distributed.broadcast_object(self._load)
         if self._state:
             try:
@@ -141,11 +141,11 @@ class Runner:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Wall time of every finished stage."""
+        """The wall time of every finished stage in seconds."""
         return dict(self._done)
 
     def run(self, stage: Stage) -> None:
-        """Runs ``stage`` from where it was left; a finished stage returns at once.
+        """Runs ``stage`` or resumes it; for a finished stage it returns at once.
 
         Raises:
             ValueError: The state belongs to other parameters, or the stage's settings do not fit its module.
@@ -167,7 +167,7 @@ class Runner:
                 curve.close()
 
     def _resume(self, stage: Stage) -> tuple[_Course, int, float]:
-        """Returns the course of ``stage``, the step that it goes on at and the seconds that it took so far."""
+        """Returns the course of ``stage``, the step at which it resumes, and the seconds that it took so far."""
         state = self._state if self._state.get("stage") == stage.name else {}
         self._state = {}
         parameters = [p for p in stage.trained.parameters() if p.requires_grad]
@@ -213,8 +213,8 @@ class Runner:
         self._save("", 0, None, 0.0)
 
     def _step(self, stage: Stage, step: int, course: _Course) -> float:
-        """Takes one step and returns the learning rate that it had."""
-        # The name goes in as bytes, which are the same in every process (hash() is not): two stages draw differently.
+        """Takes one step and returns its learning rate."""
+        # The bytes of the name make stages draw differently; unlike hash(), they are the same in every process.
         entropy = [self.seed, step, *stage.name.encode()]
         rng = np.random.default_rng(entropy)
         torch.manual_seed(int(rng.integers(2**31)) + distributed.rank())
@@ -228,7 +228,7 @@ class Runner:
             with course.amp.autocast():
                 terms = stage.loss(rng)
                 total = sum(terms.values())
-            # One transfer from the device, and one message between processes, for all terms.
+            # All terms take one transfer from the device, and one message between processes.
             latest = distributed.mean(torch.stack([value.detach().float().reshape(()) for value in terms.values()]))
             for name, value in zip(terms, latest.tolist(), strict=True):
                 sums[name] = sums.get(name, 0.0) + value / stage.accumulation
@@ -261,7 +261,7 @@ class Runner:
         beside = self.state_file.with_suffix(".part")
         with beside.open("wb") as file:
             torch.save(state, file)
-            # On the disk before it takes the old one's place: the machine may stop as well as the process.
+            # It is flushed to the disk before it replaces the old one, because the whole machine may stop.
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, self.state_file)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads settings from the mappings of a YAML file, and says in one sentence what is wrong with them."""
+"""Reads settings from the mappings of a YAML file, with an error message in one sentence."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 class SettingsError(ValueError):
-    """Settings that cannot be used; the message is written for the person who wrote them."""
+    """The settings cannot be used; the message is for the user who wrote them."""
 
 
 def read_settings(kind: type[Settings], values: Any, where: str = "") -> Settings:
-    """Makes the settings of a dataclass, and of the dataclasses inside it, from what YAML gave.
+    """Makes an object of a dataclass, and of the dataclasses inside it, from values of YAML.
 
-    Lists become tuples, whole numbers become numbers, and so does text such as "1e-4", which YAML takes for no number.
+    Lists become tuples. Whole numbers become floats if the field is one, and so does text such as "1e-4", which YAML
+    does not read as a number.
 
     Args:
         kind: The dataclass.
         values: A mapping from the names of its fields.
-        where: What the mapping is called in the file, such as "recipe.train"; nothing at the top.
+        where: The name of the mapping in the file, such as "recipe.train"; "" for the whole file.
 
     Raises:
         SettingsError: A name is unknown or missing, a value has the wrong type, or the dataclass refuses it.
@@ -62,7 +63,7 @@ def require_steps(settings: Any) -> None:
 
 
 def _read(value: Any, wanted: Any, where: str) -> Any:
-    """``value`` as the annotation ``wanted`` has it."""
+    """Converts ``value`` to the annotation ``wanted``."""
     if isinstance(wanted, type) and dataclasses.is_dataclass(wanted):
         return read_settings(wanted, value, where)
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
@@ -94,7 +95,7 @@ def _read_list(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any,
 
 
 def _read_plain(value: Any, wanted: type, where: str) -> Any:
-    # Exact, since True is an int too.
+    # The comparison is exact, because True is an int, too.
     if type(value) is wanted:
         return value
     if wanted is float and type(value) is int:

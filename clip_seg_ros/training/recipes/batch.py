@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one step of a training sees: pictures with phrases and their masks, or pictures with a class for every pixel."""
+"""Batches of training: images with phrases and their masks, or images with a class for every pixel."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class ExpressionBatch:
     pixels: torch.Tensor
     """(B, 3, H, W) float32 in 0..1."""
     texts: tuple[tuple[str, ...], ...]
-    """P phrases a scene."""
+    """P phrases for each image."""
     masks: torch.Tensor
     """(B, P, H, W) float32, 1 where the phrase's objects are."""
     ignored: torch.Tensor | None = None
-    """(B, P, H, W) bool, pixels that count for nothing; ``None`` where all count."""
+    """(B, P, H, W) bool, pixels that do not count; ``None`` if all count."""
 
     def share(self) -> ExpressionBatch:
-        """This process's part."""
+        """Returns this process's part of the batch."""
         parts = (self.pixels, self.texts, self.masks, self.ignored)
         return ExpressionBatch(*(None if part is None else distributed.share(part) for part in parts))
 
@@ -35,5 +35,5 @@ class ClassBatch:
     """(B, H, W) int64 index into the classes, or ``IGNORED``."""
 
     def share(self) -> ClassBatch:
-        """This process's part."""
+        """Returns this process's part of the batch."""
         return ClassBatch(distributed.share(self.pixels), distributed.share(self.labels))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DenseCLIP with detectors: the score map learns from boxes which class is where (section 3.4)."""
+"""DenseCLIP with detectors: the score map is trained from boxes (section 3.4)."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def box_score_targets(
     smaller than a cell may leave no trace.
 
     Args:
-        boxes: (N, 4) pixels left, top, right, bottom; parts beyond the image are cut off.
+        boxes: (N, 4), left, top, right, bottom in pixels; parts outside the image are cut off.
         class_ids: (N,) int64 in 0..class_count - 1.
         image_size: (H, W) of the image.
         map_size: (h, w) of the result; a quarter of the image for the authors.
-        class_count: K.
+        class_count: The number of classes K.
 
     Returns:
         (K, h, w) float32 on the device of ``boxes``.
 
     Raises:
-        ValueError: Shapes do not fit each other, or there is no such class.
+        ValueError: The shapes do not fit together, or there is no such class.
     """
     if boxes.shape != (len(class_ids), 4):
         raise ValueError(f"boxes must be ({len(class_ids)}, 4), one for each class, not {tuple(boxes.shape)}")
@@ -48,18 +48,18 @@ def box_score_targets(
 
 
 def box_score_loss(scores: torch.Tensor, targets: torch.Tensor, tau: float = 0.07) -> torch.Tensor:
-    """Binary cross-entropy of the score map, over the cells that lie in a box of any class.
+    """Returns the binary cross-entropy of the score map over the cells in a box of any class.
 
-    Outside all boxes nothing is asked: what no box encloses may be anything. There every class counts: those of the
-    boxes as 1, all others as 0.
+    Cells outside all boxes do not count, because they may show anything. In all other cells, the classes of the boxes
+    are 1 and all others 0.
 
     Args:
-        scores: (B, K, h, w) cosines, resized to the targets bilinearly.
-        targets: (B, K, H, W) of ``box_score_targets``.
-        tau: What cosines are divided by.
+        scores: (B, K, h, w) cosines; they are resized bilinearly to the targets.
+        targets: (B, K, H, W) from ``box_score_targets``.
+        tau: The temperature by which cosines are divided.
 
     Returns:
-        A scalar, the mean; 0 where there is no box.
+        A scalar, the mean; 0 if there is no box.
     """
     logits = scores / tau
     if logits.shape[2:] != targets.shape[2:]:

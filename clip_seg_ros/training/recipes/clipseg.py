@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """CLIPSeg's own training (Lüddecke and Ecker, CVPR 2022, sections 3.3 and 4) on any data that draws samples.
 
-CLIP is held still and the decoder learns from binary cross-entropy. Each sample asks with a mixture of its phrase and
-of an example image of what is meant, so that both and everything between them can be asked with afterwards.
+CLIP is frozen, and the decoder is trained by binary cross-entropy. The prompt of each sample is a mixture of its phrase
+and an example image, so that both, and all mixtures of them, can be prompts afterwards.
 """
 
 from __future__ import annotations
@@ -35,38 +35,36 @@ from clip_seg_ros.training.settings import read_settings, require_steps
 
 @dataclass(frozen=True)
 class CLIPSegSettings:
-    """The recipe. The defaults are the paper's; what it leaves open is as its authors' code has it."""
+    """The settings of the recipe. The defaults are those of the paper, or else of its authors' code."""
 
     steps: int = 20_000
     batch: int = 64
-    """Over all processes."""
+    """The number of samples in a batch, over all processes."""
     learning_rate: float = 1e-3
     floor: float = 0.1
-    """Share of the learning rate that the cosine ends at: 1e-4."""
+    """The factor on the learning rate at the end of the cosine, for a rate of 1e-4."""
     weight_decay: float = 0.01
     precision: Precision = "float16"
     """The paper's mixed precision is for a GPU; on a CPU float32 is faster."""
     text_weight: tuple[float, float] = (0.0, 1.0)
-    """The phrase's share of a prompt is drawn evenly from this range. The published weights were trained with a highest
-    share of 0.5."""
+    """The phrase's share of a prompt is drawn evenly from this range. The published weights were trained with shares up
+    to 0.5."""
     fresh_decoder: bool = True
     """Whether the decoder starts with random weights instead of the model's."""
     word_factor: float = 1.0
-    """New words, which weights of a small vocabulary lack, learn at this multiple of the rate; other words not at
-    all."""
+    """The factor on the learning rate for new words, which a small vocabulary lacks; other words are frozen."""
     image_factor: float = 0.0
-    """CLIP's image tower learns at this share of the rate; 0, as in the paper, holds it still."""
+    """The factor on the learning rate for CLIP's image tower; 0, as in the paper, freezes it."""
     dice_weight: float = 0.0
-    """Of a soft dice term beside the cross-entropy, in which small objects count as much as large ones; 0 = the
-    paper."""
+    """The weight of a soft dice term, in which small objects count as much as large ones; the paper has none."""
     kept_phrases: tuple[str, ...] = ()
-    """What the weights should go on answering as they do: every other sample is asked for one of these as well, and the
-    answer of the weights that training began with is what it learns (Li and Hoiem, Learning without Forgetting)."""
+    """Phrases that must not be forgotten: for every other sample, the model also learns the output of the initial
+    weights for one of them (Li and Hoiem, Learning without Forgetting)."""
     size_px: int | None = None
-    """Side of the squares that pictures are cut and scaled to, a multiple of the model's stride; by default the side
-    that the model is used with."""
+    """Side of the squares to which images are cut and resized, a multiple of the model's stride; by default the side of
+    the model's input."""
     threads: int = 4
-    """That read and cut samples, in each process."""
+    """The number of threads that read and cut samples, in each process."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,12 +78,12 @@ class CLIPSegSettings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> CLIPSegSettings:
-        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        """Reads the mapping of a YAML file. Raises SettingsError on unknown names and on values that do not fit."""
         return read_settings(cls, values, "recipe")
 
 
 class _Before:
-    """The model as it was before training, and what it answers to phrases that it is to go on answering so."""
+    """The model before the training, and its outputs for the phrases that must not be forgotten."""
 
     def __init__(self, model: CLIPSeg, phrases: Sequence[str]) -> None:
         for phrase in phrases:
@@ -97,7 +95,7 @@ class _Before:
 
     @torch.no_grad()
     def answers(self, pixels: torch.Tensor, phrases: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns probabilities (B, H, W) of a phrase an image, of indices (B,), and the phrases' embeddings (B, D)."""
+        """Returns probabilities (B, H, W) and embeddings (B, D) of one phrase for each image, by indices (B,)."""
         prompts = self._prompts[torch.from_numpy(phrases)]
         features = self._model.encode_image(pixels)
         return self._model.decoder(features.taps, features.grid_size, prompts).float().sigmoid(), prompts
@@ -106,15 +104,15 @@ class _Before:
 class CLIPSegRecipe:
     """The model, its data and the loss of a batch.
 
-    The state holds what changes: the decoder, and new words and the image tower where they learn too.
+    The state holds the trained parts: the decoder, and new words and the image tower if they are trained, too.
 
     Args:
-        settings: The recipe.
-        model: On the device that it is trained on.
+        settings: The settings of the recipe.
+        model: The model, on the device of the training.
         data: ``data.phrasecut_plus.PhraseCutPlus``, or anything else that draws samples of one size, whose sides the
-            model's stride divides. A sample without an example image asks with its phrase alone.
-        config: That of the weight file which the model was built from: ``checkpoints.load_safetensors(path)[1]``.
-        new_rows: Rows of the table of word embeddings that are new and learn: ``vocabulary.grow(...).rows``.
+            model's stride divides. The prompt of a sample without an example image is its phrase alone.
+        config: The configuration in the model's weight file: ``checkpoints.load_safetensors(path)[1]``.
+        new_rows: The new rows of the table of word embeddings, which are trained: ``vocabulary.grow(...).rows``.
     """
 
     def __init__(
@@ -146,11 +144,11 @@ class CLIPSegRecipe:
 
     @property
     def module(self) -> nn.Module:
-        """What is trained, and what the state file keeps: the decoder, or with more a module of all parts."""
+        """The trained module, which the state file stores: the decoder, or a module of all trained parts."""
         return self._trained if len(self._trained) > 1 else self.model.decoder
 
     def stages(self) -> list[Stage]:
-        """The recipe's one stage, for a ``Runner``."""
+        """Returns the recipe's one stage, for a ``Runner``."""
         s = self.settings
         factors = {"words": s.word_factor, "visual": s.image_factor}
         stage = Stage(
@@ -175,7 +173,7 @@ class CLIPSegRecipe:
         self.model.clip.requires_grad_(False)
         self.module.requires_grad_(True)
         self.model.decoder.train()
-        # BatchNorm keeps the statistics that it has: a few pictures would tell it less.
+        # BatchNorm keeps its statistics, because those of a few images would be worse.
         self.model.clip.eval()
 
     def _load(self, number: int) -> None:
@@ -188,10 +186,10 @@ class CLIPSegRecipe:
             self._loader = None
 
     def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Returns the loss of the batch that was loaded: the mean binary cross-entropy over its pixels that count.
+        """Returns the loss of the loaded batch: the mean binary cross-entropy over the pixels that count.
 
         Raises:
-            ValueError: Its samples differ in size.
+            ValueError: The samples differ in size.
         """
         samples = self._samples
         weights = distributed.share(rng.uniform(*self.settings.text_weight, self.settings.batch))
@@ -218,21 +216,21 @@ class CLIPSegRecipe:
         return terms
 
     def _kept_loss(self, pixels: torch.Tensor, features: TapFeatures, drawn: np.ndarray) -> torch.Tensor:
-        """Cross-entropy with the answers before training, of every other sample; ``drawn`` (B,) are the phrases."""
+        """Returns the cross-entropy with the initial outputs for every other sample; ``drawn`` (B,) are the phrases."""
         taps = tuple(tap[::2] for tap in features.taps)
         wanted, prompts = self._before.answers(pixels[::2], drawn[::2])
         logits = self.model.decoder(taps, features.grid_size, prompts)
         return F.binary_cross_entropy_with_logits(logits.float(), wanted)
 
     def _conditionals(self, samples: Sequence[ReferringSample], text_weights: np.ndarray) -> torch.Tensor:
-        """The prompts (B, D): phrases mixed with example images by ``text_weights`` (B,), where there are any."""
+        """Returns the prompts (B, D): phrases, mixed with the example images, if any, by ``text_weights`` (B,)."""
         with torch.set_grad_enabled(self._words is not None):
             texts = self.model.encode_text([sample.phrase for sample in samples]).pooled.float()
         side = self.model.decoder.config.image_prompt_px or self.model.input_spec.size
         shown = [row for row, sample in enumerate(samples) if sample.support is not None]
         if not shown:
             return texts
-        # One by one: example images may differ in size.
+        # They are encoded one by one, because example images may differ in size.
         crops = []
         for row in shown:
             rgb, mask = samples[row].support
@@ -246,12 +244,12 @@ class CLIPSegRecipe:
         return mixed
 
     def _normalised(self, rgb: np.ndarray) -> torch.Tensor:
-        """(H, W, 3) uint8 to (3, H, W) on the model's device."""
+        """Normalises (H, W, 3) uint8 to (3, H, W) on the model's device."""
         pixels = torch.from_numpy(np.ascontiguousarray(rgb)).to(self._mean.device).permute(2, 0, 1)
         return (pixels.float() / 255 - self._mean) / self._std
 
     def save(self, folder: Path) -> list[Path]:
-        """Writes the whole model as a weight file, called after the model, and returns its path."""
+        """Writes the whole model to a weight file with the model's name, and returns its path."""
         config = {**self._config, "clipseg": self.model.decoder.config.to_dict()}
         if self._words is not None:
             self.model.clip.token_embedding = nn.Embedding.from_pretrained(self._words.weight.detach())

@@ -29,18 +29,18 @@ class CRISSettings:
     batch: int = 64
     learning_rate: float = 1e-4
     clip_factor: float = 0.1
-    """CLIP's towers learn at this share of the rate."""
+    """The factor on the learning rate for CLIP's towers."""
     word_factor: float = 1.0
-    """Where words are new to the weights, the table of word embeddings learns at this multiple of the rate."""
+    """The factor on the learning rate for the table of word embeddings, if words are new to the weights."""
     weight_decay: float = 0.0
     precision: Precision = "float32"
     clip_norm: float = 1.0
     first_steps: int = 0
-    """So many steps come first on easier batches, at an even rate."""
+    """The number of first steps on easier batches, at a constant rate."""
     milestones: tuple[int, ...] = ()
     """Steps at which the rate falls to a tenth, as the paper's does after 35 of 50 epochs; without any, a cosine."""
     dice_weight: float = 0.0
-    """Of a soft dice term beside the contrast, which keeps small objects from vanishing in the mean; 0 = the paper."""
+    """The weight of a soft dice term, which makes small objects count in the mean; the paper has none."""
     contrast_weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -48,7 +48,7 @@ class CRISSettings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> CRISSettings:
-        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        """Reads the mapping of a YAML file. Raises SettingsError on unknown names and on values that do not fit."""
         return read_settings(cls, values, "recipe")
 
 
@@ -56,13 +56,13 @@ class CRISRecipe(WholeModelRecipe):
     """CRIS, its data and the loss of a batch.
 
     Args:
-        settings: The recipe.
-        model: What is trained.
-        config: That the model's weight file describes it with.
+        settings: The settings of the recipe.
+        model: The model to train.
+        config: The configuration of the model's weight file.
         draw: Makes a batch from a generator.
-        first_draw: The same for the first steps.
-        load: Gets the batch of a number ready.
-        new_words: Whether the model has word embeddings that it has to learn from nothing.
+        first_draw: Makes a batch for the first steps.
+        load: Loads the batch of a number ahead.
+        new_words: Whether the model has new word embeddings, which have not been trained yet.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class CRISRecipe(WholeModelRecipe):
         self.settings, self._draw, self._first_draw = settings, draw, first_draw or draw
 
     def stages(self) -> list[Stage]:
-        """The parts of the recipe, for a ``Runner``."""
+        """Returns the stages of the recipe, for a ``Runner``."""
         s = self.settings
         falling = Schedule("milestones", milestones=s.milestones) if s.milestones else Schedule()
         common = {"trained": self, "before_batch": self._load, "precision": s.precision, "clip_norm": s.clip_norm}
@@ -109,7 +109,7 @@ class CRISRecipe(WholeModelRecipe):
         return self._loss(self._draw(rng))
 
     def first_terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """The same for the first steps."""
+        """Draws a batch for the first steps and returns the terms of its loss."""
         return self._loss(self._first_draw(rng))
 
     def _loss(self, batch: ExpressionBatch) -> dict[str, torch.Tensor]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches out of data sets on disk, for the recipes that also learn from rendered scenes."""
+"""Batches of data sets on disk, for the recipes that also learn from rendered scenes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from clip_seg_ros.training.recipes.sampling import EpochSampler, SampleLoader
 
 
 class _Batches:
-    """Loads the samples of a batch ahead of the step that asks for it.
+    """Loads the samples of a batch ahead of the step that needs it.
 
     Args:
-        dataset: Where they come from.
-        batch: Samples a batch, over all processes.
-        side_px: Of the squares that the network sees.
-        seed: Of the order.
-        threads: That read and augment.
+        dataset: The data set.
+        batch: The number of samples in a batch, over all processes.
+        side_px: Side of the squares that the network sees, in pixels.
+        seed: Seed of the order of samples.
+        threads: The number of threads that read and augment.
     """
 
     def __init__(
@@ -37,26 +37,26 @@ class _Batches:
         return len(self._dataset)
 
     def load(self, number: int) -> None:
-        """Gets batch ``number`` ready: for ``Stage.before_batch``."""
+        """Loads batch ``number``, for ``Stage.before_batch``."""
         if self._loader is None:
             self._loader = SampleLoader(self, EpochSampler(len(self), self._batch, self._seed), self._threads)
         self._samples = self._loader.load(number)
 
 
 class LetterboxBatches(_Batches):
-    """Pictures and sentences as CRIS trains: every picture inside a square, nothing else changed."""
+    """Images and sentences for CRIS: every image is fitted into a square and not augmented."""
 
     def draw(
         self, index: int, rng: np.random.Generator
     ) -> tuple[ReferringSample, np.ndarray, np.ndarray, np.ndarray | None]:
-        """Reads one sample: itself; its picture, its mask and what it ignores inside the square."""
+        """Reads one sample; returns it with its image, its mask and its ignored pixels inside the square."""
         sample = self._dataset[index]
-        # Whatever an ignored pixel has a part in is as little known.
+        # A pixel to which an ignored one contributes is ignored, too.
         ignored = None if sample.ignored is None else mask_to_square(sample.ignored, self._side_px) > 0
         return (sample, *letterboxed(sample, self._side_px), ignored)
 
     def __call__(self, rng: np.random.Generator) -> ExpressionBatch:
-        """This process's share of the batch that was loaded."""
+        """Returns this process's part of the loaded batch."""
         samples, pictures, masks, ignored = zip(*self._samples, strict=True)
         texts = tuple((sample.phrase,) for sample in samples)
         there = None
@@ -67,18 +67,18 @@ class LetterboxBatches(_Batches):
 
 
 class SemanticBatches(_Batches):
-    """Labelled pictures as DenseCLIP trains: scaled, cropped, mirrored, recoloured."""
+    """Images and labels for DenseCLIP, which are scaled, cropped, mirrored and recoloured."""
 
     def draw(self, index: int, rng: np.random.Generator) -> SemanticSample:
         """Reads and augments one sample."""
         return semantic_view(self._dataset[index], rng, self._side_px, (4 * self._side_px, self._side_px))
 
     def __call__(self, rng: np.random.Generator) -> ClassBatch:
-        """This process's share of the batch that was loaded."""
+        """Returns this process's part of the loaded batch."""
         labels = torch.from_numpy(np.stack([sample.labels for sample in self._samples]).astype(np.int64))
         return ClassBatch(_pixels([sample.rgb for sample in self._samples]), labels)
 
 
 def _pixels(pictures: Sequence[np.ndarray]) -> torch.Tensor:
-    """(H, W, 3) uint8 each, to (B, 3, H, W) float32 in 0..1."""
+    """Stacks images (H, W, 3) uint8 to (B, 3, H, W) float32 in 0..1."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains DenseCLIP on labelled pictures (Rao et al., CVPR 2022, sections 3.2 and 4.1)."""
+"""Trains DenseCLIP on images with a class for every pixel (Rao et al., CVPR 2022, sections 3.2 and 4.1)."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class DenseCLIPSettings:
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
     image_factor: float = 0.1
-    """The image tower learns at this share of the rate; the text tower not at all."""
+    """The factor on the learning rate for the image tower; the text tower is frozen."""
     precision: Precision = "float32"
     clip_norm: float = 1.0
     identity_weight: float = 0.4
-    """Of the score map's own loss; 0 leaves it out."""
+    """The weight of the score map's own loss; 0 leaves it out."""
 
     def __post_init__(self) -> None:
         require_steps(self)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> DenseCLIPSettings:
-        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        """Reads the mapping of a YAML file. Raises SettingsError on unknown names and on values that do not fit."""
         return read_settings(cls, values, "recipe")
 
 
@@ -47,11 +47,11 @@ class DenseCLIPRecipe(WholeModelRecipe):
     """DenseCLIP, its data and the loss of a batch.
 
     Args:
-        settings: The recipe.
-        model: What is trained.
-        config: That the model's weight file describes it with.
+        settings: The settings of the recipe.
+        model: The model to train.
+        config: The configuration of the model's weight file.
         draw: Makes a batch from a generator; its labels are indices into the model's class names.
-        load: Gets the batch of a number ready.
+        load: Loads the batch of a number ahead.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class DenseCLIPRecipe(WholeModelRecipe):
         self.settings, self._draw = settings, draw
 
     def stages(self) -> list[Stage]:
-        """The one part of the recipe, for a ``Runner``."""
+        """Returns the recipe's one stage, for a ``Runner``."""
         s = self.settings
         return [
             Stage(

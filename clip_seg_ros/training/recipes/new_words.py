@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the embeddings of new words and leaves those of all others exactly as they are."""
+"""Trains the embeddings of new words without changing those of all other words."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import nn
 
 
 class NewWords(nn.Module):
-    """Stands in for a text tower's table of word embeddings while some of its rows are trained.
+    """Replaces a text tower's table of word embeddings while some of its rows are trained.
 
     Args:
         table: The table, (V, C).
-        rows: Of the new words.
+        rows: The rows of the new words.
     """
 
     def __init__(self, table: nn.Embedding, rows: Sequence[int]) -> None:
@@ -26,9 +26,9 @@ class NewWords(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The whole table (V, C), new rows as they are by now."""
+        """The whole table (V, C) with the present new rows."""
         return self._table.index_copy(0, self._rows, self.rows)
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Looks up token ids of any shape, to vectors (..., C)."""
+        """Returns the embeddings (..., C) of token ids of any shape."""
         return F.embedding(token_ids, self.weight)

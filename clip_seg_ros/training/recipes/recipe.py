@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``clip-seg train`` runs: a module, its stages, and how the result is written."""
+"""Recipes for ``clip-seg train``: a module, its stages, and how the result is written."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from clip_seg_ros.zoo.writing import store
 
 
 class Recipe(Protocol):
-    """A training, ready to run."""
+    """A training that is ready to run."""
 
     module: nn.Module
-    """What the state file keeps."""
+    """The module that the state file stores."""
 
     def stages(self) -> list[Stage]:
-        """Its parts, in order."""
+        """Returns the stages in their order."""
         ...
 
     def save(self, folder: Path) -> list[Path]:
-        """Writes the weight files and returns their paths; in all processes but the first it writes nothing."""
+        """Writes the weight files and returns their paths; only the first process writes them."""
         ...
 
 
 class Normaliser(nn.Module):
-    """Pixels 0..1 to what a model's towers take; it goes with the module that holds it to its device."""
+    """Normalises pixels 0..1 for a model's towers; as a part of a module, it moves to the module's device."""
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
@@ -43,21 +43,21 @@ class Normaliser(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it computes on."""
         return self.mean.device
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Normalises (B, 3, H, W) float32 of 0..1 on any device, in the memory format that convolutions are fast in."""
+        """Normalises (B, 3, H, W) float32 of 0..1 on any device, in the memory format that is fast for convolutions."""
         return ((pixels.to(self.device) - self.mean) / self.std).to(memory_format=torch.channels_last)
 
 
 class WholeModelRecipe(nn.Module):
-    """What recipes share that train a whole model: it is all of the state, and one weight file.
+    """The base of recipes that train a whole model, which is the complete state and one weight file.
 
     Args:
-        model: What is trained.
-        config: That the model's weight file describes it with.
-        load: Gets the batch of a number ready.
+        model: The model to train.
+        config: The configuration of the model's weight file.
+        load: Loads the batch of a number ahead.
     """
 
     def __init__(
@@ -74,17 +74,17 @@ class WholeModelRecipe(nn.Module):
         return self
 
     def save(self, folder: Path) -> list[Path]:
-        """Writes the weight file, called after the model, and returns its path."""
+        """Writes the weight file with the model's name, and returns its path."""
         return save_model(self.model, self._config, folder / f"{self.model.name}.safetensors")
 
 
 def save_model(model: nn.Module, config: Mapping[str, Any], path: Path) -> list[Path]:
-    """Writes a whole model in half precision as ``factory.build_from_file`` reads it, and proves that it does.
+    """Writes a whole model in half precision for ``factory.build_from_file``, and checks that it can be read.
 
     Args:
-        model: What was trained.
-        config: That ``factory.build_from_config`` builds it from.
-        path: Of the weight file; its folder is made if need be.
+        model: The trained model.
+        config: The configuration for ``factory.build_from_config``.
+        path: Path of the weight file; its folder is created if necessary.
 
     Raises:
         WeightsError: The file cannot be written, or ``config`` does not describe the model.

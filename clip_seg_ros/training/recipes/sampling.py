@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which samples a step sees, and with what randomness: functions of the seed and the step, so that runs can go on."""
+"""Chooses the samples and random numbers of a step by the seed and the step alone, so that runs can be resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Sample = TypeVar("Sample", covariant=True)
 
 
 class DrawnSamples(Protocol[Sample]):
-    """Samples with chance in them: crops, negatives, example images. All chance comes from the generator."""
+    """Samples with random crops, negatives or example images; all randomness comes from the generator."""
 
     def __len__(self) -> int: ...
 
@@ -25,15 +25,15 @@ class DrawnSamples(Protocol[Sample]):
 
 @dataclass(frozen=True)
 class EpochSampler:
-    """Batches of indices in which every sample comes once an epoch, in a new random order each time.
+    """Batches of indices in which every sample comes once in each epoch, in a new random order.
 
-    A batch that does not fit into an epoch any more is filled from the next one: nothing is left out or seen twice.
+    A batch that does not fit into an epoch is filled from the next one: no sample is left out or seen twice.
     """
 
     count: int
-    """Samples in the data set."""
+    """The number of samples in the data set."""
     batch: int
-    """Samples a batch, over all processes."""
+    """The number of samples in a batch, over all processes."""
     seed: int
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ class EpochSampler:
         return int(np.ceil(epochs * self.count / self.batch))
 
 
-# Two epochs meet in a batch; the order of a large data set takes longer to draw than to look up.
+# A batch may belong to two epochs, and drawing the order of a large data set takes long.
 @lru_cache(maxsize=4)
 def _order(count: int, seed: int, epoch: int) -> np.ndarray:
     order = np.random.default_rng([seed, epoch]).permutation(count)
@@ -66,26 +66,26 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
 def sample_rngs(rng: np.random.Generator, count: int) -> list[np.random.Generator]:
     """Returns a generator for each sample of a batch.
 
-    What is drawn for one sample then does not depend on how many numbers the others take, nor on which process or
-    thread draws them: draw these for the whole batch, and take ``distributed.share`` of them.
+    The random numbers of a sample then depend neither on those of the others nor on the process or thread: make the
+    generators for the whole batch, and take ``distributed.share`` of them.
     """
     return [np.random.default_rng(seed) for seed in rng.integers(2**63, size=count)]
 
 
 class SampleLoader(Generic[Sample]):
-    """Draws the samples of batches in threads, ahead of the steps that want them.
+    """Draws the samples of batches in threads, ahead of the steps that need them.
 
-    What a batch holds is a function of the seed and its number, whatever the number of threads and of processes.
-    Reading and decoding pictures mostly runs outside Python's lock, so threads do.
+    The content of a batch depends only on the seed and its number, not on the number of threads and processes. Threads
+    are sufficient, because reading and decoding images mostly runs outside Python's global lock.
 
     Args:
-        data: Where samples come from; ``draw`` is called from several threads at once.
-        sampler: Which samples a batch holds, over all processes.
-        threads: That draw.
-        ahead: Batches that are drawn while the current one is worked on.
+        data: The samples; their ``draw`` is called from several threads at once.
+        sampler: Chooses the samples of a batch, over all processes.
+        threads: The number of threads.
+        ahead: The number of batches that are drawn ahead.
 
     Raises:
-        ValueError: The sampler is not made for as many samples as there are.
+        ValueError: The sampler is made for another number of samples.
     """
 
     def __init__(self, data: DrawnSamples[Sample], sampler: EpochSampler, threads: int = 4, ahead: int = 2) -> None:
@@ -105,7 +105,7 @@ class SampleLoader(Generic[Sample]):
         return [future.result() for future in self._begun.pop(number)]
 
     def close(self) -> None:
-        """Gives up what is begun and ends the threads."""
+        """Cancels pending batches and ends the threads."""
         for futures in self._begun.values():
             _cancel(futures)
         self._begun = {}
@@ -113,7 +113,7 @@ class SampleLoader(Generic[Sample]):
 
     def _begin(self, number: int) -> list[Future[Sample]]:
         indices = share(self._sampler.indices(number))
-        # The third number keeps these apart from the generators that epochs are ordered with.
+        # The third number makes these differ from the generators for the order of epochs.
         rngs = sample_rngs(np.random.default_rng([self._sampler.seed, number, 1]), self._sampler.batch)
         return [
             self._pool.submit(self._data.draw, int(index), rng) for index, rng in zip(indices, share(rngs), strict=True)
