@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.validate_topic_name import validate_topic_name
@@ -52,7 +53,7 @@ class SegmentationNode(BoundedLogs, LifecycleNode):
         super().__init__(name, namespace="clip_seg")
         settings = ConfigParameters(self, config_type, self._check_change, self._on_change, self._is_unconfigured)
         faults = FaultLog(self.get_logger().warning)
-        self.core = NodeCore(self, settings, faults, OpenCalls(self), StatusTopic(self))
+        self.core: NodeCore[Any] = NodeCore(self, settings, faults, OpenCalls(self), StatusTopic(self))
         self.models = ModelSwitch(
             self,
             lambda: self.core.config,

@@ -61,7 +61,7 @@ class ImagePrompts:
         self._examples: dict[str, _Example] = {}
         self._lock = threading.Lock()
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._examples
 
     def open(self) -> None:

@@ -10,8 +10,9 @@ from rclpy.parameter import Parameter
 
 from clip_seg_ros.commands.hints import HELP, QUIT
 from clip_seg_ros.commands.parser import Command
-from clip_seg_ros.config import OWN
+from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.nodes.camera.camera_input import CameraJob
+from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.life.command_notes import note_on, refusal
 from clip_seg_ros.nodes.life.command_router import example_command
 from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
@@ -22,6 +23,7 @@ from clip_seg_ros.nodes.services.finder import Finder
 from clip_seg_ros.nodes.services.image_prompts import ImagePrompts
 from clip_seg_ros.nodes.services.segment_service import SegmentService
 from clip_seg_ros.nodes.tasks.referring_images import ReferringImages, Request
+from clip_seg_ros.settings import OWN
 
 if TYPE_CHECKING:
     from clip_seg_ros.pipeline.predictor import Predictor
@@ -35,8 +37,8 @@ class Referring(Task):
     """
 
     def __init__(self, node: SegmentationNode) -> None:
-        self._node, self._core, self._models = node, node.core, node.models
-        self._host = node.models.host
+        self._node, self._models, self._host = node, node.models, node.models.host
+        self._core: NodeCore[ReferringConfig] = node.core
         self._was_commanded = False
         self.finder = Finder(self._core, lambda: [camera.name for camera in node.intake.cameras])
         self._images = ReferringImages(
