@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 from clip_seg_ros.commands.plurals import singulars
 from clip_seg_ros.commands.words import DETERMINERS, FORMS, NUMBERS, OWN_THRESHOLD, RELATIONS, RESETTING, VERBS
@@ -225,7 +225,7 @@ def _split_verb(sentence: str) -> tuple[Verb, str, str]:
     """Returns the verb, how it was spelt ("" for a bare phrase, which is a ``segment``) and the text after it."""
     if match := _VERB.match(sentence):
         spelling = match[1].lower()
-        return _VERB_OF[spelling], spelling, sentence[match.end() :].lstrip()
+        return cast(Verb, _VERB_OF[spelling]), spelling, sentence[match.end() :].lstrip()
     return "segment", "", sentence
 
 

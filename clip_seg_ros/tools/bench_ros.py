@@ -214,21 +214,23 @@ def _answer(children: ChildProcesses, stream: Any, patience_s: float) -> dict[st
     return json.loads(line)
 
 
-def timings(masks_ns: Sequence[Sequence[int]], logged: str) -> list[Timing]:
+def timings(masks_ns: Sequence[tuple[int, int]], logged: str) -> list[Timing]:
     """Puts together what the observer and the node noted of each image.
 
     Args:
         masks_ns: A pair for each mask: its image's stamp and when it had arrived.
         logged: The node's log; images that are missing there are left out.
     """
-    noted = {
-        int(stamp_ns): (*map(float, spent), int(received)) for stamp_ns, *spent, received in _LOGGED.findall(logged)
-    }
-    return [
-        Timing((arrived_ns - stamp_ns) * 1e-6, *noted[stamp_ns][:3], arrived_ns * 1e-6, noted[stamp_ns][3])
-        for stamp_ns, arrived_ns in sorted(masks_ns)
-        if stamp_ns in noted
-    ]
+    arrivals_ns, found = dict(masks_ns), []
+    for stamp, arrival, waiting, model, received in _LOGGED.findall(logged):
+        stamp_ns = int(stamp)
+        if stamp_ns in arrivals_ns:
+            arrived_ns = arrivals_ns[stamp_ns]
+            latency = (arrived_ns - stamp_ns) * 1e-6
+            found.append(
+                Timing(latency, float(arrival), float(waiting), float(model), arrived_ns * 1e-6, int(received))
+            )
+    return sorted(found, key=lambda timing: timing.answered - timing.latency)
 
 
 def summary(images: Sequence[Timing], sent: int, seconds: float) -> dict[str, tuple[float, str]]:

@@ -90,7 +90,7 @@ class ConfigParameters(Generic[ConfigT]):
             elif setting.type is int:
                 descriptor.integer_range = [IntegerRange(from_value=int(setting.low), to_value=int(setting.high))]
             # An empty list has no type in ROS.
-            default = [*setting.default] or [""] if setting.type is tuple else setting.default
+            default = [*setting.default] or [""] if isinstance(setting.default, tuple) else setting.default
             values[setting.name] = node.declare_parameter(setting.name, default, descriptor).value
         warn_of_unknown(node)
         self.config: ConfigT = config_type.from_mapping(values)

@@ -83,8 +83,7 @@ class CRISRecipe(WholeModelRecipe):
         """Returns the stages of the recipe, for a ``Runner``."""
         s = self.settings
         falling = Schedule("milestones", milestones=s.milestones) if s.milestones else Schedule()
-        common = {"trained": self, "before_batch": self._load, "precision": s.precision, "clip_norm": s.clip_norm}
-        factors = (("model.clip.", s.clip_factor),)
+        factors: tuple[tuple[str, float], ...] = (("model.clip.", s.clip_factor),)
         if self._new_words:
             factors += (("model.clip.token_embedding.", s.word_factor),)
         parts = [("end to end", s.steps, self.terms, falling)]
@@ -99,7 +98,10 @@ class CRISRecipe(WholeModelRecipe):
                 loss=loss,
                 schedule=schedule,
                 rate_factors=factors,
-                **common,
+                trained=self,
+                before_batch=self._load,
+                precision=s.precision,
+                clip_norm=s.clip_norm,
             )
             for name, steps, loss, schedule in parts
         ]
