@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Fast DDS, the middleware of most ROS 2 installations, needs so that whole camera images reach their readers."""
+"""Settings of Fast DDS, the middleware of most ROS 2 installations, with which camera images are not lost."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from clip_seg_ros import resources
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""The variable that names a profile of Fast DDS; its name changed between ROS 2 releases."""
+"""The environment variable for the profile of Fast DDS; its name changed between ROS 2 releases."""
 CHOICES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
 """Variables by which a user chooses the transports of Fast DDS."""
 SHARED_MEMORY = "/dev/shm"
 SEGMENT_BYTES = 64 * 2**20
-"""Shared memory that a process takes with ``config/fastdds_shm.xml``."""
+"""The shared memory that each process takes with ``config/fastdds_shm.xml``, in bytes."""
 PROCESSES = 4
-"""Processes that a small set-up has: a camera's driver, a node, RViz and one that listens."""
+"""The number of processes in a small set-up: a camera driver, a node, RViz and a subscriber."""
 
 
 def chosen_by_user(environment: Mapping[str, str]) -> bool:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where files are: configuration and embedded weights, which come with the package, and weights from elsewhere.
+"""Finds files: the configuration and embedded weights of the package, and downloaded or converted weights.
 
-Lists of class names are read here, too: ``config/class_lists/NAME.txt``, one name a line, in the data set's order.
+Lists of class names are read here, too: ``config/class_lists/NAME.txt``, with one name in each line, in the order of
+the data set.
 
-The package runs from a clone, from a colcon workspace and from a pip installation; each keeps these files elsewhere.
+The package runs from a clone, from a colcon workspace and from a pip installation, which have
+these files in different places.
 """
 
 from __future__ import annotations
@@ -18,12 +20,12 @@ CACHE_VARIABLE = "CLIP_SEG_CACHE_DIR"
 
 
 def share_dir() -> Path:
-    """Returns the folder that holds ``config/`` and ``weights/``.
+    """Returns the folder that contains ``config/`` and ``weights/``.
 
-    A clone wins over a sourced ROS 2 workspace, which wins over a pip installation.
+    A clone has precedence over a sourced ROS 2 workspace, and that over a pip installation.
 
     Raises:
-        FileNotFoundError: None of them is there; the message says where it looked and what to do.
+        FileNotFoundError: There is none of them; the message says where they were searched and what to do.
     """
     candidates = _candidates(Path(__file__))
     for candidate in candidates:
@@ -37,7 +39,7 @@ def share_dir() -> Path:
 
 
 def config_dir() -> Path:
-    """Returns the folder of configuration files, ``config/``. Raises FileNotFoundError where it is missing."""
+    """Returns the folder of configuration files, ``config/``. Raises FileNotFoundError if it is missing."""
     return _existing(share_dir() / "config", "the installation is not complete; build or install it again")
 
 
@@ -64,21 +66,21 @@ def cache_dir() -> Path:
 
 def user_cache_dir() -> Path:
     """Returns the package's folder in the user's cache, which may not exist; the set-up scripts use it, too."""
-    # The standard has relative paths ignored.
+    # The XDG standard says to ignore relative paths.
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / PACKAGE
 
 
 def class_list_names() -> tuple[str, ...]:
-    """Returns the names of the class lists that there are."""
+    """Returns the names of all class lists."""
     return tuple(sorted(path.stem for path in (config_dir() / "class_lists").glob("*.txt")))
 
 
 def class_list(name: str) -> tuple[str, ...]:
-    """Returns the classes of the list called ``name``.
+    """Returns the classes of the list ``name``.
 
     Raises:
-        ValueError: There is no such list; the message names those that there are.
+        ValueError: There is no such list; the message names all lists.
     """
     if name not in class_list_names():
         raise ValueError(f'there is no class list "{name}": use {", ".join(class_list_names())}')
@@ -87,7 +89,7 @@ def class_list(name: str) -> tuple[str, ...]:
 
 
 def _candidates(module_file: Path) -> list[Path]:
-    """Lists the folders where the files may be, best first, for a package whose module lies at ``module_file``.
+    """Lists the folders in which the files may be, best first, for a package whose module is at ``module_file``.
 
     Links are not followed: a colcon workspace may hold links to the clone, and has its own share folder.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts the questions of data sets to a model: a phrase, an example image or both; or every class of a list."""
+"""Runs a model on the samples of data sets, with a phrase, an example image or both, or with every class of a list."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 PromptKind = Literal["text", "image", "mixed"]
 PROMPT_KINDS: tuple[PromptKind, ...] = get_args(PromptKind)
 MULTI_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-"""The sizes at which DenseCLIP's authors look at every image, together with its mirror image."""
+"""The scales at which DenseCLIP's authors test every image and its mirror image."""
 BACKGROUND = "background"
-"""A class of this name is what no other class is."""
+"""The name of the class for everything that belongs to no other class."""
 _BACKGROUND_FACTOR = 3.0  # CLIPSeg's authors, for Pascal zero-shot
 _EXAMPLE = "the example"
 
 
 class PhraseAnswers:
-    """Asks for what a sample's phrase means.
+    """Predicts the probabilities of samples with phrases.
 
     Args:
         predictor: The model.
-        prompt: "text" asks with the phrase, "image" with the sample's example image, "mixed" with both.
+        prompt: "text" for the phrase, "image" for the sample's example image, "mixed" for both.
         text_weight: The phrase's share in a mixed prompt, 0..1.
     """
 
@@ -40,11 +40,11 @@ class PhraseAnswers:
         self._last: tuple[np.ndarray, EncodedImage] | None = None
 
     def probabilities(self, sample: ReferringSample) -> np.ndarray:
-        """(H, W) float32, 0..1, at the size of the sample's image.
+        """Returns (H, W) float32, 0..1, at the size of the sample's image.
 
         Raises:
             DataError: An example image is needed and the sample has none.
-            ValueError: The model cannot be asked this.
+            ValueError: The model does not take such a prompt.
         """
         encoded = self._encode(sample.rgb)
         if self.prompt == "text":
@@ -59,29 +59,29 @@ class PhraseAnswers:
             self.predictor.remove_image_prompt(_EXAMPLE)
 
     def _encode(self, rgb: np.ndarray) -> EncodedImage:
-        """Encodes an image once while it is asked about again and again, as data sets of phrases are ordered."""
+        """Encodes an image once for successive samples, because data sets of phrases are ordered by image."""
         if self._last is None or not np.array_equal(self._last[0], rgb):
             self._last = (rgb, self.predictor.encode(rgb))
         return self._last[1]
 
 
 class LabelAnswers:
-    """Asks for all classes of a data set at once and gives every pixel the best.
+    """Predicts the most probable class of a data set for every pixel.
 
-    A class called "background" is what is left. With a threshold, it has the pixels where no class is more probable
-    than that. Without one it is asked for as the other classes are: where prompts are decided alone, its probability
-    counts three times, as CLIPSeg's authors do; where they compete, it also has the pixels of the model's own
-    background phrases.
+    A class called "background" stands for everything else. With a threshold, it gets the pixels where no class is more
+    probable than the threshold. Without a threshold, it is a prompt like the others: if prompts are decided alone, its
+    probability is multiplied by three, as CLIPSeg's authors do; if they compete, it also gets the pixels of the model's
+    own background phrases.
 
     Args:
         predictor: The model.
-        class_names: Of the data set, at most 255.
-        scales: Sizes at which the image is looked at, as multiples of the model's own; probabilities are averaged.
-        flip: Whether the mirror image is looked at as well.
-        threshold: The least probability of what is not background, 0..1, or ``None``.
+        class_names: The classes of the data set, at most 255.
+        scales: The sizes of the image, as multiples of the model's own, over which probabilities are averaged.
+        flip: Whether to average over the mirror image, too.
+        threshold: The least probability of classes other than the background, 0..1, or ``None``.
 
     Raises:
-        ValueError: The model has a fixed list of classes, which lacks some of these; or there is a threshold, and no
+        ValueError: The model has a fixed list of classes, which lacks some of these; or there is a threshold, but no
             background.
     """
 
@@ -105,13 +105,13 @@ class LabelAnswers:
         _check_known(spec, asked)
         competing = spec.competition == "softmax" and self._background is not None and threshold is None
         rest = spec.background_prompts if competing else ()
-        # The classes in the data set's order, the background among them only if it is asked for; then the rest.
+        # The classes in the data set's order, including the background only if it is a prompt; then all other prompts.
         self._prompts = asked + tuple(phrase for phrase in rest if phrase not in asked)
         self._factor = _BACKGROUND_FACTOR if spec.competition == "sigmoid" else 1.0
         self._predictors = [at_scale(predictor, scale) for scale in self.scales]
 
     def labels(self, rgb: np.ndarray) -> np.ndarray:
-        """(H, W) uint8 index into ``class_names`` for an image (H, W, 3) uint8."""
+        """Returns (H, W) uint8, indices into ``class_names``, for an image (H, W, 3) uint8."""
         views = [(one, mirrored) for one in self._predictors for mirrored in ((False, True) if self.flip else (False,))]
         mean: Any = 0.0  # (P, H, W) from the first view on
         for predictor, mirrored in views:
@@ -122,7 +122,7 @@ class LabelAnswers:
             return mean.argmax(axis=0).astype(np.uint8)
         if self.threshold is not None:
             best = mean.argmax(axis=0)
-            # Past the background, which was not asked for, the data set counts one further.
+            # After the background, which is not a prompt, the indices of the data set are larger by one.
             labels = best + (best >= self._background)
             return np.where(mean.max(axis=0) > self.threshold, labels, self._background).astype(np.uint8)
         mean, rest = np.split(mean, [len(self.class_names)])
@@ -142,7 +142,7 @@ def _check_known(spec: ModelSpec, class_names: Sequence[str]) -> None:
 
 
 def at_scale(predictor: Predictor, scale: float) -> Predictor:
-    """The same model, on the same weights, looking at images ``scale`` times as large; windows stay as they are."""
+    """Returns the same model for images that are ``scale`` times as large; its windows do not change."""
     if scale == 1.0:
         return predictor
     engine = copy.copy(predictor.engine)

@@ -18,11 +18,11 @@ from clip_seg_ros import resources
 
 @dataclass(frozen=True)
 class _Part:
-    """One kind of thing that is kept."""
+    """One kind of data in the cache."""
 
     what: str
     again: str
-    """How it comes back."""
+    """How to restore it."""
     paths: tuple[Path, ...]
 
 
@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Shows or removes; returns 0, or 1 where something cannot be removed or a person says no."""
+    """Shows or removes the cache; returns 0, or 1 if something cannot be removed or the user declines."""
     if args.yes and args.clear is None:
         print("clip-seg cache: --yes goes with --clear", file=sys.stderr)
         return 2
@@ -80,7 +80,7 @@ def _workspaces() -> Iterator[Path]:
 
 
 def _weights() -> Iterator[Path]:
-    # By name, since the folder may be one that the user keeps other things in.
+    # They are found by name, because the user may keep other files in the folder.
     folder = resources.cache_dir()
     yield from sorted(folder.glob("*.safetensors"))
     if (folder / "SHA256SUMS").is_file():
@@ -100,7 +100,7 @@ def _elsewhere() -> str:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of a folder with all that is in it; links count for nothing."""
+    """Returns the size of a file, or of a folder with its contents, in bytes; links do not count."""
     if path.is_symlink():
         return 0
     if path.is_file():

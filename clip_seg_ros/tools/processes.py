@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Child processes that never outlive their parent's work."""
+"""Child processes that never outlive their parent."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from pathlib import Path
 LOG_LINES_SHOWN = 12
 _IMPATIENCE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
-# How a process group is asked to end, and how many seconds it has before it is asked more firmly.
+# The signals that end a process group, each with the seconds until the next one.
 _ENDINGS = ((signal.SIGINT, 4.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
 
 
 class ChildDied(Exception):
-    """A child ended that should run; the message names it and shows the end of its log."""
+    """A child process ended unexpectedly; the message names it and shows the end of its log."""
 
 
 class ChildProcesses:
     """Starts Python modules as processes, each in a group of its own, and ends them all when its block is left.
 
     Args:
-        log_dir: Existing folder for one ``<name>.log`` a child, with what it writes to stderr.
-        env: Their environment.
+        log_dir: Existing folder for one ``<name>.log`` of each child, with its stderr.
+        env: The environment of the children.
     """
 
     def __init__(self, log_dir: Path, env: Mapping[str, str]) -> None:
@@ -71,8 +71,8 @@ class ChildProcesses:
                 raise ChildDied(f"the process {name} ended with exit code {child.returncode}. It said last:\n{shown}")
 
     def stop(self) -> None:
-        """Ends every child and whatever it started; call it from the main thread. May be called again."""
-        # An impatient second Ctrl-C must not leave half of them running.
+        """Ends every child and its own children; call it from the main thread. It may be called again."""
+        # A second Ctrl-C must not leave some of them running.
         previous = {number: signal.signal(number, signal.SIG_IGN) for number in _IMPATIENCE}
         try:
             for number, patience_s in _ENDINGS:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``clip-seg render FOLDER``: renders pictures with masks and phrases, an example of a folder to train on."""
+"""``clip-seg render FOLDER``: renders images with masks and phrases, as an example of a folder for training."""
 
 from __future__ import annotations
 

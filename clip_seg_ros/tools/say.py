@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``clip-seg say``: gives a node a command and prints its answers, where there is no ``ros2`` command."""
+"""``clip-seg say``: gives a node a command and prints its statuses, without the ``ros2`` command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clip_seg_ros.tools.simulation import NoRos
 from clip_seg_ros.tools.talking import Talk, add_arguments, nobody, seconds, status_line, topic_name
 
 NOT_FOUND, REFUSED, NOBODY, NO_OUTCOME = 1, 2, 3, 4
-"""Exit codes beside 0, which says that a thing was found or a command was done."""
+"""The exit codes other than 0, which says that an object was found or a command was done."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -49,9 +49,9 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Says the command and waits for its outcome; returns the exit code."""
+    """Gives the command and waits for its outcome; returns the exit code."""
     text = " ".join(args.text)
-    # With "=": a text that begins with a dash is no option.
+    # The form with "=" is used because a text may begin with a dash.
     arguments = ["--namespace", args.namespace, "--topic", args.topic, f"--say={text}"]
     try:
         with Talk("clip-seg say", arguments) as talk:
@@ -63,12 +63,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Wanted:
-    """The answers that a command will get."""
+    """The statuses that a command will get."""
 
     def __init__(self, text: str) -> None:
         try:
             command = parse_command(text)
-        except CommandError:  # the node says better what is wrong
+        except CommandError:  # the node reports what is wrong
             command = None
         self.is_search = command is None or command.verb != "classes"
         self.missing = {"done"} if command is not None and command.model is not None else set()
@@ -77,7 +77,7 @@ class _Wanted:
         self.code = 0
 
     def take(self, status: Mapping[str, Any]) -> bool:
-        """Notes an answer; returns whether it was the last one."""
+        """Notes a status; returns whether it was the last one."""
         state = status["state"]
         if state == "rejected":
             self.code, self.missing = REFUSED, set()

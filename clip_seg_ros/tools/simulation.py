@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What commands share that run the nodes on the simulated world: its things, its ROS 2, its environment."""
+"""Functions for the commands that run the nodes in the simulated world."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class NoRos(Exception):
 
 
 def things_named(command: str) -> list[str]:
-    """The things of the simulated world that a command names, such as "red cup".
+    """Returns the objects of the simulated world that a command names, such as "red cup".
 
     Raises:
         CommandError: The command is wrong, or names nothing.
@@ -29,8 +29,8 @@ def things_named(command: str) -> list[str]:
 
 
 def check_ros(what: str) -> None:
-    """Raises ``NoRos`` where the nodes that ``what`` runs cannot be started."""
-    # Looked for, not imported: the nodes are processes of their own.
+    """Raises ``NoRos`` if the nodes that ``what`` runs cannot be started."""
+    # The packages are only searched and not imported, because the nodes are processes of their own.
     if importlib.util.find_spec("rclpy") is None or importlib.util.find_spec("clip_seg_ros.nodes") is None:
         raise NoRos(
             f"{what} runs ROS 2 nodes, and this Python has no rclpy or not the nodes of clip_seg_ros. "
@@ -44,10 +44,10 @@ def shared_memory(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def environment(profile: bool | None = None) -> dict[str, str]:
-    """This process's environment for nodes, on a ROS domain of its own unless one is set.
+    """Returns the environment for nodes: that of this process, with a ROS domain of its own unless one is set.
 
     Args:
-        profile: With or without the package's profile of Fast DDS; ``None``: with it, unless the user has another.
+        profile: Whether to use the package's profile of Fast DDS; ``None``: unless the user has chosen another.
     """
     env = dict(os.environ)
     if profile is None:
@@ -56,6 +56,6 @@ def environment(profile: bool | None = None) -> dict[str, str]:
         env = {name: value for name, value in env.items() if name not in dds.PROFILE_VARIABLES}
     else:
         env.update(dds.profile_variables())
-    # What runs at the same time must not be heard.
+    # Nodes that run at the same time must not interfere.
     env.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     return env

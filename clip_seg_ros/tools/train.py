@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Trains and writes the weights; returns the exit code, 2 for a recipe that cannot be used."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    # Numbers too small to matter slow this kind of training several times over on a CPU.
+    # Denormal numbers would make this kind of training several times slower on a CPU.
     torch.set_flush_denormal(True)
     try:
         config = TrainConfig.from_mapping(yaml.safe_load(args.config.read_text()))
@@ -87,7 +87,7 @@ def _train(work: Path, out: Path, config: TrainConfig, device: torch.device) -> 
 
 
 def _record(config: TrainConfig, seconds: dict[str, float], device: torch.device) -> dict[str, object]:
-    """What a model card tells of a training."""
+    """Returns the facts about a training for a model card."""
     processor = f"{torch.get_num_threads()} threads, {platform.machine()}"
     return {
         "config": vars(config),

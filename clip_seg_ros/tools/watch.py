@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``clip-seg watch``: prints what the nodes answer and find, where there is no ``ros2`` command."""
+"""``clip-seg watch``: prints the statuses and objects of nodes, without the ``ros2`` command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clip_seg_ros.tools.simulation import NoRos
 from clip_seg_ros.tools.talking import Changes, Talk, add_arguments, nobody, objects_lines, seconds, status_line
 
 NOTHING, NOBODY = 1, 3
-"""Exit codes beside 0."""
+"""The exit codes other than 0."""
 
 
 def add_parser(subparsers: Any) -> None:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The boundary measure F of DAVIS (Perazzi et al., CVPR 2016, section 5): how well the outlines of masks agree.
+"""The boundary measure F of DAVIS (Perazzi et al., CVPR 2016, section 5): the agreement of the outlines of masks.
 
 A pixel is on the boundary where it differs from its neighbour to the right, below, or both. With the tolerance r, which
-is 0.008 of the picture's diagonal, rounded up to whole pixels:
+is 0.008 of the image's diagonal, rounded up to whole pixels:
 
     precision = share of the predicted boundary that lies within r of the true one
     recall    = share of the true boundary that lies within r of the predicted one
     F         = 2 precision recall / (precision + recall)
 
-IoU hardly notices a ragged edge of a large object or a lost handle; F does.
+F is sensitive to a ragged edge of a large object or a missing handle, which hardly change the IoU.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ import numpy as np
 from clip_seg_ros.evaluation.metrics.classes import IGNORE_LABEL
 
 TOLERANCE = 0.008
-"""Distance within which boundaries match, as a share of the picture's diagonal."""
+"""The distance within which boundaries match, as a share of the image's diagonal."""
 
 
 @dataclass(frozen=True)
 class BoundaryScore:
-    """How two boundaries agree."""
+    """The agreement of two boundaries."""
 
     precision: float
-    """0..1; 1 where nothing is predicted."""
+    """The precision, 0..1; 1 if nothing is predicted."""
     recall: float
-    """0..1; 1 where nothing is there."""
+    """The recall, 0..1; 1 if the true mask has no boundary."""
 
     @property
     def f(self) -> float:
-        """0..1; 0 where precision and recall both are."""
+        """The measure F, 0..1; 0 if precision and recall are both 0."""
         total = self.precision + self.recall
         return 2 * self.precision * self.recall / total if total else 0.0
 
@@ -46,14 +46,13 @@ def boundary_score(
 ) -> BoundaryScore:
     """Compares the boundaries of two masks.
 
-    Two masks without a boundary agree: both are empty, or both fill the picture. Where one alone has none, F is 0.
+    Two masks without a boundary agree: both are empty, or both fill the image. If only one has none, F is 0.
 
     Args:
         predicted: (H, W) bool.
         true: (H, W) bool.
-        tolerance: A share of the diagonal.
-        ignored: (H, W) bool, pixels of which nobody knows what they are. A predicted boundary in there counts where it
-            matches, and does not count where it does not.
+        tolerance: The tolerance, as a share of the diagonal.
+        ignored: (H, W) bool, pixels without a label. A predicted boundary there counts only where it matches.
 
     Raises:
         ValueError: The shapes differ, or a mask is not bool.
@@ -69,20 +68,20 @@ def boundary_score(
     found = true_edge & _within(predicted_edge, radius)
     counted = predicted_edge if ignored is None else matched | (predicted_edge & ~ignored)
     precision, recall = _share(matched, counted), _share(found, true_edge)
-    # Nothing predicted is never wrong, and nothing true never missed.
+    # An empty prediction has no false pixel, and an empty truth no missed one.
     return BoundaryScore(1.0 if precision is None else precision, 1.0 if recall is None else recall)
 
 
 def class_boundary_f(predicted: np.ndarray, labels: np.ndarray, tolerance: float = TOLERANCE) -> dict[int, float]:
-    """F of every class that is in the labels of one picture; their mean is the picture's score.
+    """Returns F of every class in the labels of one image; their mean is the score of the image.
 
     Args:
         predicted: (H, W) class indices.
         labels: (H, W) class indices; 255 is no class.
-        tolerance: A share of the diagonal.
+        tolerance: The tolerance, as a share of the diagonal.
 
     Returns:
-        Class index -> F, 0..1; nothing where all pixels are ignored.
+        Class index -> F, 0..1; empty if all pixels are ignored.
 
     Raises:
         ValueError: The shapes differ.
@@ -93,14 +92,14 @@ def class_boundary_f(predicted: np.ndarray, labels: np.ndarray, tolerance: float
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
-    """(H, W) bool: pixels that differ from the one to the right, below, or right below, where there is one."""
+    """Returns (H, W) bool: the pixels that differ from their neighbour to the right, below, or to the lower right."""
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     right, below, diagonal = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
     return (mask != right) | (mask != below) | (mask != diagonal)
 
 
 def _within(edge: np.ndarray, radius: int) -> np.ndarray:
-    """(H, W) bool: pixels at most ``radius`` pixels from the nearest one of ``edge``, none where that is empty."""
+    """Returns (H, W) bool: the pixels at most ``radius`` pixels from ``edge``; none if ``edge`` is empty."""
     if not edge.any():
         return np.zeros_like(edge)
     distance = cv2.distanceTransform((~edge).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

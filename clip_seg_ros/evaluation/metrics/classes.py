@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of label maps, as MMSegmentation computes them: the protocol of DenseCLIP and MaskCLIP.
 
-Pixels are summed over the data set and turned into ratios at the end. With the intersection I, the predicted area P and
-the true area L of one class, in pixels:
+Pixels are summed over the data set, and the ratios are computed at the end. With the intersection I, the predicted area
+P and the true area L of one class, in pixels:
 
     IoU = I / (P + L - I)     Acc = recall = I / L     precision = I / P
     Dice = 2 I / (P + L)      F-score = (1 + beta²) precision recall / (beta² precision + recall)
 
-``aAcc`` is the share of all labelled pixels that are right. A mean over classes leaves out those without a value.
+``aAcc`` is the share of all labelled pixels that are right. A mean over classes leaves out classes without a value.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ IGNORE_LABEL = 255
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of C classes: (C,) float64 in 0..1, NaN for a class whose denominator holds no pixel."""
+    """Scores of C classes: (C,) float64 in 0..1, NaN for a class whose denominator is 0."""
 
     iou: np.ndarray
-    """NaN for a class that is neither labelled nor predicted anywhere."""
+    """The IoU; NaN for a class that is neither labelled nor predicted anywhere."""
     dice: np.ndarray
     precision: np.ndarray
-    """NaN for a class that is not predicted anywhere."""
+    """The precision; NaN for a class that is not predicted anywhere."""
     recall: np.ndarray
     """MMSegmentation's ``Acc``; NaN for a class that is not labelled anywhere."""
     pixel_accuracy: float
-    """MMSegmentation's ``aAcc``, 0..1; NaN when nothing is labelled."""
+    """MMSegmentation's ``aAcc``, 0..1; NaN if nothing is labelled."""
 
     @property
     def mean_iou(self) -> float:
-        """``mIoU``, 0..1, over the classes that have an IoU; NaN when none has."""
+        """``mIoU``, 0..1, over the classes that have an IoU; NaN if none has one."""
         return mean_over_classes(self.iou)
 
     def f_score(self, beta: float = 1.0) -> np.ndarray:
@@ -52,14 +52,14 @@ class ClassScores:
 
 
 class ConfusionMatrix:
-    """Adds up a data set one image at a time."""
+    """Counts the pixels of a data set, one image at a time."""
 
     def __init__(self, class_count: int, reduce_zero_label: bool = False) -> None:
         """Starts with no image.
 
         Args:
             class_count: C; classes are numbered 0..C-1 in predictions.
-            reduce_zero_label: Label 0 is no class (ADE20K's "other", or the background) and label k + 1 means class k.
+            reduce_zero_label: Label 0 is no class (ADE20K's "other", or the background) and label k + 1 is class k.
         """
         self.class_count = class_count
         self.reduce_zero_label = reduce_zero_label
@@ -97,7 +97,7 @@ class ConfusionMatrix:
         self._counts += flat.reshape(self._counts.shape)
 
     def scores(self) -> ClassScores:
-        """The scores of all images so far."""
+        """Returns the scores of all images so far."""
         right = np.diagonal(self._counts)
         predicted_area, true_area = self._counts.sum(axis=0), self._counts.sum(axis=1)
         return ClassScores(
@@ -110,12 +110,12 @@ class ConfusionMatrix:
 
 
 def mean_over_classes(values: np.ndarray) -> float:
-    """The mean of the (C,) values that are not NaN; NaN when all are."""
+    """Returns the mean of the (C,) values that are not NaN; NaN if all are."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """``numerator / denominator``, and NaN where the denominator is 0."""
+    """Returns ``numerator / denominator``, with NaN where the denominator is 0."""
     denominator = np.asarray(denominator, np.float64)
     return np.divide(numerator, denominator, out=np.full_like(denominator, np.nan), where=denominator != 0)

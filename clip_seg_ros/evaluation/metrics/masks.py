@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of merit for masks."""
+"""Metrics of masks."""
 
 from __future__ import annotations
 
 import numpy as np
 
 ANSWERED_SHARE = 0.005
-"""A phrase counts as answered when its mask covers more than this share of the picture."""
+"""A phrase counts as answered if its predicted mask covers more than this share of the image."""
 
 
 def mask_iou(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Intersection over union of two bool masks, 0..1; NaN when both are empty, for there is nothing to find.
+    """Returns the intersection over union of two bool masks, 0..1; NaN if both are empty.
 
     Raises:
         ValueError: The shapes differ.

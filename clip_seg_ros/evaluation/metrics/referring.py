@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CRIS's metrics for referring expressions, one mask a sentence (Wang et al., CVPR 2022), as in the authors' code."""
+"""CRIS's metrics for referring expressions (Wang et al., CVPR 2022), as in the authors' code."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 MASK_THRESHOLD = 0.35
-"""A pixel belongs to the mask above this probability."""
+"""The threshold: a pixel belongs to the mask above this probability."""
 PRECISION_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
-"""The X of Pr@X, as IoU 0..1."""
+"""The values of X in Pr@X, as IoU 0..1."""
 _EPSILON = 1e-6
 """Pixels added to the union: two empty masks have IoU 0."""
 
@@ -26,13 +26,13 @@ class ReferringScores:
 
 
 class ReferringIoU:
-    """Adds up a data set one sentence at a time."""
+    """Collects the scores of a data set, one sentence at a time."""
 
     def __init__(self, levels: tuple[float, ...] = PRECISION_LEVELS) -> None:
         """Starts with no sentence.
 
         Args:
-            levels: The X of Pr@X, as IoU 0..1.
+            levels: The values of X in Pr@X, as IoU 0..1.
         """
         self.levels = levels
         self._count = 0
@@ -43,12 +43,12 @@ class ReferringIoU:
         """Counts one sentence.
 
         Args:
-            predicted: (H, W) bool, the probabilities above ``MASK_THRESHOLD`` at the image's own size; (N,) where only
-                some pixels count.
-            true: Bool of the same shape.
+            predicted: (H, W) bool, the pixels above ``MASK_THRESHOLD`` at the image's own size, or (N,) if only some
+                pixels count.
+            true: The true mask, bool of the same shape.
 
         Returns:
-            The sentence's IoU, as ``sentence_iou``.
+            The sentence's IoU, as in ``sentence_iou``.
 
         Raises:
             ValueError: The shapes differ, or a mask is not bool.
@@ -60,10 +60,10 @@ class ReferringIoU:
         return iou
 
     def scores(self) -> ReferringScores:
-        """The scores of all sentences so far.
+        """Returns the scores of all sentences so far.
 
         Raises:
-            ValueError: There was none.
+            ValueError: There was no sentence.
         """
         if not self._count:
             raise ValueError("no sentence was added")
@@ -72,7 +72,7 @@ class ReferringIoU:
 
 
 def sentence_iou(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Intersection / (union + 1e-6) of two bool masks of any shape, in 0..1; 0 when both are empty.
+    """Returns intersection / (union + 1e-6) of two bool masks of any shape, in 0..1; 0 if both are empty.
 
     Raises:
         ValueError: The shapes differ, or a mask is not bool.
@@ -86,14 +86,14 @@ def sentence_iou(predicted: np.ndarray, true: np.ndarray) -> float:
 
 
 def training_metric(logits: np.ndarray, targets: np.ndarray, threshold: float = MASK_THRESHOLD) -> ReferringScores:
-    """What training reports of one batch, at the network's own size (stride 4): mean IoU and Pr@50.
+    """Returns the scores that training reports for one batch at the network's own size (stride 4): mean IoU and Pr@50.
 
     Unlike the evaluation, a probability equal to the threshold is inside.
 
     Args:
         logits: (B, 1, h, w) or (B, h, w) float, before the sigmoid.
-        targets: Of the same shape, bool or soft values 0..1; whatever is not 0 is inside.
-        threshold: A probability, 0..1.
+        targets: The masks in the same shape, bool or soft values 0..1; pixels that are not 0 are inside.
+        threshold: The threshold on probabilities, 0..1.
 
     Raises:
         ValueError: The shapes differ, or the batch is empty.
@@ -102,7 +102,7 @@ def training_metric(logits: np.ndarray, targets: np.ndarray, threshold: float = 
         raise ValueError(f"logits of {logits.shape} for targets of {targets.shape}")
     total = ReferringIoU(levels=(0.5,))
     for sample, target in zip(logits, targets):
-        # tanh does not overflow, whatever the logit.
+        # tanh does not overflow for any logit.
         probabilities = 0.5 * (1 + np.tanh(0.5 * sample))
         total.add(probabilities >= threshold, target != 0)
     return total.scores()

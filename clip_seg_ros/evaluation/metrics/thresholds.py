@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """CLIPSeg's metrics: binary masks over a sweep of thresholds (Lüddecke and Ecker, CVPR 2022).
 
-As its authors compute them, counts are summed over the data set and turned into ratios at the end, each with 1 added
-to its denominator. With true positives tp, false positives fp, false negatives fn and true negatives tn at one
+As its authors do, counts are summed over the data set, and the ratios are computed at the end, each with 1 added to its
+denominator. With true positives tp, false positives fp, false negatives fn and true negatives tn at one
 threshold:
 
     foreground IoU = tp / (1 + tp + fp + fn)
@@ -27,16 +27,16 @@ THRESHOLDS = tuple(step / 50 for step in range(1, 50))
 
 @dataclass(frozen=True)
 class BinaryCounts:
-    """Pixels at each of T thresholds, every field (T,) int64. Counts of several samples add up with ``+``."""
+    """The numbers of pixels at each of T thresholds; every field is (T,) int64. ``+`` adds the counts of samples."""
 
     tp: np.ndarray
-    """Predicted and true."""
+    """Pixels that are predicted and true."""
     fp: np.ndarray
-    """Predicted and not true."""
+    """Pixels that are predicted, but not true."""
     fn: np.ndarray
-    """True and not predicted."""
+    """Pixels that are true, but not predicted."""
     tn: np.ndarray
-    """Neither."""
+    """Pixels that are neither predicted nor true."""
 
     def __add__(self, other: BinaryCounts) -> BinaryCounts:
         return BinaryCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
