@@ -12,7 +12,7 @@ Sample = TypeVar("Sample", covariant=True)
 
 
 class Dataset(Protocol, Generic[Sample]):
-    """What can be counted and read by number."""
+    """A data set whose samples are read by index."""
 
     def __len__(self) -> int: ...
 
@@ -20,7 +20,7 @@ class Dataset(Protocol, Generic[Sample]):
 
 
 def spread(length: int, limit: int | None = None) -> list[int]:
-    """The samples to read: all, or ``limit`` of them, evenly over the data set and the same in every run."""
+    """Returns the indices of all samples, or of ``limit`` of them, spread evenly and the same in every run."""
     if limit is None or limit >= length:
         return list(range(length))
     return [index * length // limit for index in range(limit)]

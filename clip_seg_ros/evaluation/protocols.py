@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The papers' protocols: a model is asked about every sample of a data set, and its answers become figures.
+"""The papers' protocols: runs a model on every sample of a data set and computes the figures.
 
-``evaluate_referring``: CRIS's, one sentence one mask, at one threshold.
-``evaluate_phrases``: CLIPSeg's, over a sweep of thresholds.
-``evaluate_semantic``: DenseCLIP's and MaskCLIP's, one class a pixel.
+``evaluate_referring`` is CRIS's protocol: one mask for each sentence, at one threshold.
+``evaluate_phrases`` is CLIPSeg's protocol: a sweep of thresholds.
+``evaluate_semantic`` is DenseCLIP's and MaskCLIP's protocol: one class for each pixel.
 
-Everything is measured at the size of the data set's own pictures.
+Everything is measured at the size of the data set's own images.
 """
 
 from __future__ import annotations
@@ -26,79 +26,79 @@ from clip_seg_ros.evaluation.prefetch import read_ahead
 from clip_seg_ros.evaluation.suite import Figure
 
 PHRASE_THRESHOLD = 0.3
-"""Where CLIPSeg's authors report PhraseCut."""
+"""The threshold at which CLIPSeg's authors report PhraseCut."""
 Progress = Callable[[Iterable], Iterable]
-"""Wraps the samples as they are measured, for a progress bar."""
+"""A function that wraps the samples, for a progress bar."""
 
 
 @dataclass(frozen=True)
 class PhraseResult:
-    """How well one phrase was answered."""
+    """The result of one phrase."""
 
     index: int
-    """In the data set."""
+    """The index of the sample in the data set."""
     name: str
     phrase: str
     iou: float
-    """0..1; NaN where nothing is meant and nothing was answered."""
+    """The IoU, 0..1; NaN if the true and the predicted mask are empty."""
     boundary_f: float
-    """0..1."""
+    """The boundary measure F, 0..1."""
     precision: float
-    """Share of the answered pixels that are right, 0..1; NaN where there is none."""
+    """The share of the predicted pixels that are right, 0..1; NaN if there are none."""
     recall: float
-    """Share of the true pixels that were answered, 0..1; NaN where there is none."""
+    """The share of the true pixels that were predicted, 0..1; NaN if there are none."""
     highest_probability: float
-    """Anywhere in the picture, 0..1."""
+    """The highest probability in the image, 0..1."""
     true_share: float
-    """Share of the picture that is meant, 0..1."""
+    """The share of the image in the true mask, 0..1."""
     answered_share: float
-    """Share of the picture that was answered, 0..1."""
+    """The share of the image in the predicted mask, 0..1."""
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """How well one picture was labelled."""
+    """The result of one image of a data set with classes."""
 
     index: int
-    """In the data set."""
+    """The index of the sample in the data set."""
     name: str
     mean_iou: float
-    """Over the classes in this picture, true or answered, 0..1; NaN where all pixels are ignored."""
+    """The mean IoU over the true and predicted classes of this image, 0..1; NaN if all pixels are ignored."""
     pixel_accuracy: float
-    """0..1; NaN where all pixels are ignored."""
+    """The share of right pixels, 0..1; NaN if all pixels are ignored."""
     boundary_f: float
-    """Mean over the classes that are there, 0..1; NaN where all pixels are ignored."""
+    """The mean of F over the true classes, 0..1; NaN if all pixels are ignored."""
 
 
 @dataclass(frozen=True)
 class PhraseEvaluation:
-    """What a data set of phrases gave."""
+    """The figures of a data set with phrases."""
 
     figures: tuple[Figure, ...]
-    """Named ``protocol.what``; NaN where there was nothing to measure."""
+    """The figures, named ``protocol.figure``; NaN if there was nothing to measure."""
     samples: tuple[PhraseResult, ...]
-    """In the order of the data set."""
+    """The results in the order of the data set."""
     threshold: float
-    """At which ``samples`` were measured."""
+    """The threshold of ``samples``."""
     sweep: SweepScores | None = None
-    """Of the phrases protocol."""
+    """The scores over thresholds, for the protocol of phrases."""
 
 
 @dataclass(frozen=True)
 class SemanticEvaluation:
-    """What a data set of labels gave."""
+    """The figures of a data set with classes."""
 
     figures: tuple[Figure, ...]
-    """Named ``semantic.what``; NaN where there was nothing to measure."""
+    """The figures, named ``semantic.figure``; NaN if there was nothing to measure."""
     samples: tuple[ImageResult, ...]
-    """In the order of the data set."""
+    """The results in the order of the data set."""
     class_names: tuple[str, ...]
     class_iou: np.ndarray
-    """(C,) float64, 0..1; NaN for a class that is neither labelled nor answered anywhere."""
+    """(C,) float64, 0..1; NaN for a class that is neither labelled nor predicted anywhere."""
     class_accuracy: np.ndarray
     """(C,) float64, 0..1; NaN for a class that is not labelled anywhere."""
     confusion: np.ndarray
-    """(C, C) int64 pixels: rows are true, columns answered."""
+    """(C, C) int64, numbers of pixels: rows are true classes, columns are predicted ones."""
 
 
 def evaluate_referring(
@@ -110,18 +110,18 @@ def evaluate_referring(
 ) -> PhraseEvaluation:
     """CRIS's protocol: mean IoU over sentences, Pr@50 .. Pr@90, and the IoU of summed areas.
 
-    Sentences that mean nothing in their picture, which the paper's data do not have, are reported apart.
+    Sentences without an object in their image, which the paper's data do not have, are reported separately.
 
     Args:
-        answers: The model.
+        answers: Runs the model.
         dataset: Sentences with masks.
         indices: The samples to measure.
-        threshold: A pixel belongs to the answer above this probability, 0..1.
-        progress: Wraps the samples.
+        threshold: A pixel belongs to the predicted mask above this probability, 0..1.
+        progress: Wraps the samples, for a progress bar.
 
     Raises:
-        DataError: A sample cannot be read, or its mask does not fit its picture.
-        ValueError: The model cannot be asked this.
+        DataError: A sample cannot be read, or its mask does not fit its image.
+        ValueError: The model does not take such prompts.
     """
     results, total = [], ReferringIoU()
     intersection = union = 0
@@ -154,17 +154,17 @@ def evaluate_phrases(
     """CLIPSeg's protocol: mIoU, IoU_FG, IoU_BIN and AP over a sweep of thresholds, at ``threshold`` and at the best.
 
     Args:
-        answers: The model.
+        answers: Runs the model.
         dataset: Phrases with masks.
         indices: The samples to measure.
-        threshold: A pixel belongs to the answer above this probability, 0..1.
+        threshold: A pixel belongs to the predicted mask above this probability, 0..1.
         phrases_are_classes: Whether mIoU is the mean over different phrases, each with its summed areas (PASCAL-5i),
             or over samples (PhraseCut).
-        progress: Wraps the samples.
+        progress: Wraps the samples, for a progress bar.
 
     Raises:
-        DataError: A sample cannot be read, or its mask does not fit its picture.
-        ValueError: The model cannot be asked this.
+        DataError: A sample cannot be read, or its mask does not fit its image.
+        ValueError: The model does not take such prompts.
     """
     results: list[PhraseResult] = []
     sweep, chosen = ThresholdSweep(), ThresholdSweep((threshold,))
@@ -201,11 +201,11 @@ def evaluate_semantic(
         answers: The model, with the data set's classes, at one scale or several.
         dataset: Pictures with labels.
         indices: The pictures to measure.
-        progress: Wraps the samples.
+        progress: Wraps the samples, for a progress bar.
 
     Raises:
         DataError: A picture cannot be read, or its labels do not fit it.
-        ValueError: The model cannot be asked this.
+        ValueError: The model does not take such prompts.
     """
     results: list[ImageResult] = []
     total = ConfusionMatrix(len(answers.class_names))
@@ -244,7 +244,7 @@ def _check(sample: ReferringSample | SemanticSample, truth: np.ndarray) -> None:
 
 
 def _counted(sample: ReferringSample, values: np.ndarray) -> np.ndarray:
-    """The pixels of ``values`` (H, W) that count: as they are, or (N,) where the sample ignores some."""
+    """Returns the pixels of ``values`` (H, W) that count: all (H, W), or (N,) if the sample ignores some."""
     return values if sample.ignored is None else values[~sample.ignored]
 
 
@@ -277,7 +277,7 @@ def _image_result(index: int, sample: SemanticSample, predicted: np.ndarray, cla
 
 
 def _common_figures(protocol: str, results: Sequence[PhraseResult]) -> list[Figure]:
-    """Boundaries and counts; phrases that mean nothing in their picture apart from the others."""
+    """Returns figures of boundaries and counts, separately for phrases without an object in their image."""
     named = [result for result in results if result.true_share]
     absent = [result for result in results if not result.true_share]
     figures = [

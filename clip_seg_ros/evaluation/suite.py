@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs examiners over the held-out scenes: every scene is rendered once and shown to all of them."""
+"""Runs examiners on the held-out scenes, each of which is rendered once for all of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clip_seg_ros.sim.scene import Scene
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number."""
+    """One measured figure."""
 
     name: str
     value: float
@@ -28,25 +28,25 @@ class Figure:
 
 
 class Examiner(ABC):
-    """Asks a model about scenes and counts."""
+    """Runs a model on scenes and collects figures."""
 
     @abstractmethod
     def examine(self, scene: Scene, view: RenderedView) -> None:
-        """Asks about one scene, of which ``view`` is a picture without depth."""
+        """Measures one scene; ``view`` is its image without depth."""
 
     @abstractmethod
     def figures(self) -> list[Figure]:
-        """What was found so far."""
+        """Returns the figures of all scenes so far."""
 
     def pictures(self) -> dict[str, np.ndarray]:
-        """Pictures of answers by name, each (H, W, 3) uint8 RGB."""
+        """Returns images of results by name, each (H, W, 3) uint8 RGB."""
         return {}
 
 
 def run_suite(
     examiners: Sequence[Examiner], seeds: Iterable[int], progress: Callable[[Iterable], Iterable] = iter
 ) -> list[Figure]:
-    """Shows the held-out scenes of ``seeds`` to every examiner, as pictures of 640x480.
+    """Runs every examiner on the held-out scenes of ``seeds``, as images of 640x480.
 
     Args:
         examiners: Each with its model.

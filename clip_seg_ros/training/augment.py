@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The augmentations of the papers, on samples as the data sets yield them.
 
-DenseCLIP's are those of the framework that its authors train in: ``semantic_view`` is all of them in their order.
-CRIS's training shows pictures as they are, inside a square: ``letterboxed``.
+DenseCLIP's augmentations are those of its authors' framework; ``semantic_view`` applies all of them in their order.
+CRIS trains on images without augmentation, inside a square: ``letterboxed``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def semantic_view(
     fit_px: tuple[int, int] = (2048, 512),
     fill: Sequence[float] = CLIP_MEAN,
 ) -> SemanticSample:
-    """Scales, crops, mirrors and recolours a sample at random, and fills it up to a square, as DenseCLIP trains.
+    """Scales, crops, mirrors and recolours a sample at random, and pads it to a square, as in DenseCLIP's training.
 
     Args:
-        sample: Of any size.
-        rng: Where all chance comes from.
+        sample: The sample, of any size.
+        rng: The source of all random numbers.
         crop_px: The side of the result.
-        fit_px: (long, short) side that the picture is fitted to before the random scale.
-        fill: Mean colour, 0..1, of what is added: 0 for the model.
+        fit_px: The (long, short) side to which the image is fitted before the random scale.
+        fill: The colour of the padding, 0..1; the mean colour is 0 for the model.
     """
     sample = random_scale(sample, rng, fit_px)
     sample = random_crop(sample, rng, crop_px)
@@ -49,9 +49,9 @@ def random_scale(
     fit_px: tuple[int, int] = (2048, 512),
     ratios: tuple[float, float] = (0.5, 2.0),
 ) -> SemanticSample:
-    """Resizes so that the picture just fits ``fit_px`` (long, short side) times a ratio drawn evenly from ``ratios``.
+    """Resizes the image to fit into ``fit_px`` (long, short side) times a ratio drawn evenly from ``ratios``.
 
-    The aspect ratio stays. Pictures are resized bilinearly, labels by nearest.
+    The aspect ratio stays. Images are resized bilinearly, labels by nearest pixels.
     """
     ratio = rng.uniform(*ratios)
     height, width = sample.labels.shape
@@ -63,10 +63,10 @@ def random_scale(
 
 
 def random_crop(sample: SemanticSample, rng: np.random.Generator, crop_px: int, most: float = 0.75) -> SemanticSample:
-    """Cuts a square out, or what there is of it in a smaller picture.
+    """Cuts out a square, or less in a smaller image.
 
-    A cut is drawn again, ten times at most, when one class covers ``most`` of its labelled pixels or more, or when it
-    holds one class only.
+    A cut is drawn again, at most ten times, if one class covers at least ``most`` of its labelled pixels, or if it has
+    only one class.
     """
     height, width = sample.labels.shape
     for _ in range(_CROP_TRIES + 1):
@@ -81,7 +81,7 @@ def random_crop(sample: SemanticSample, rng: np.random.Generator, crop_px: int, 
 
 
 def random_flip(sample: SemanticSample, rng: np.random.Generator) -> SemanticSample:
-    """Mirrors every other sample left to right."""
+    """Mirrors a sample horizontally with a probability of one half."""
     if rng.random() < 0.5:
         return sample
     return replace(
@@ -92,12 +92,12 @@ def random_flip(sample: SemanticSample, rng: np.random.Generator) -> SemanticSam
 def photometric_distortion(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Changes brightness, contrast, saturation and hue, each with a probability of one half.
 
-    Brightness by -32..32 grey levels, contrast and saturation 0.5 to 1.5 times, hue by up to 18 of 180 steps. Contrast
-    comes second or last, by chance.
+    Brightness changes by -32..32 grey levels, contrast and saturation by factors of 0.5 to 1.5, and hue by up to 18 of
+    180 steps. Contrast comes second or last, at random.
 
     Args:
         rgb: (H, W, 3) uint8.
-        rng: Where all chance comes from.
+        rng: The source of all random numbers.
 
     Returns:
         (H, W, 3) uint8.
@@ -125,7 +125,7 @@ def _linear(values: np.ndarray, factor: float, offset: float) -> np.ndarray:
 
 
 def fill_up(sample: SemanticSample, size_px: int, fill: Sequence[float] = CLIP_MEAN) -> SemanticSample:
-    """Adds pixels of the colour ``fill`` (0..1) and of no class at the right and at the bottom, up to a square.
+    """Pads a sample at the right and the bottom to a square, with the colour ``fill`` (0..1) and without a class.
 
     Raises:
         ValueError: The sample is larger than the square.
@@ -143,9 +143,9 @@ def fill_up(sample: SemanticSample, size_px: int, fill: Sequence[float] = CLIP_M
 def letterboxed(
     sample: ReferringSample, size_px: int = 416, fill: Sequence[float] = CLIP_MEAN
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Puts a sample into a square as CRIS does, in training and in use.
+    """Fits a sample into a square as CRIS does, in training and in use.
 
     Returns:
-        The picture (size_px, size_px, 3) uint8, and the mask (size_px, size_px) float32 of 0..1.
+        The image (size_px, size_px, 3) uint8, and the mask (size_px, size_px) float32 of 0..1.
     """
     return to_square(sample.rgb, size_px, fill), mask_to_square(sample.mask, size_px)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loss over the steps of a training: running means for the bar, ``curve.jsonl`` and TensorBoard for later.
+"""The loss over the steps of a training: running means for the progress bar, ``curve.jsonl``, and TensorBoard.
 
-A run that was killed and goes on writes each point once: points behind the step at which it goes on are taken out
-again, for those steps are run again.
+A resumed run writes each point only once: points after the step at which it resumes are removed, because these steps
+are run again.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ class LossMeans:
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
         state = state or {}
         self.running: dict[str, float] = dict(state.get("running", {}))
-        """Over the last fifty steps or so."""
+        """Running means over about the last fifty steps."""
         self._sums: dict[str, float] = dict(state.get("sums", {}))
         self._count: int = state.get("count", 0)
 
     def add(self, terms: Mapping[str, float]) -> None:
-        """Takes the terms of one step."""
+        """Adds the terms of one step."""
         self._count += 1
         for name, value in terms.items():
             self.running[name] = _MEMORY * self.running.get(name, value) + (1 - _MEMORY) * value
             self._sums[name] = self._sums.get(name, 0.0) + value
 
     def take(self) -> dict[str, float]:
-        """Returns the terms' means since the last call, and starts anew."""
+        """Returns the means of the terms since the last call, and starts again."""
         means = {name: total / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what a resumed run needs to go on exactly."""
+        """Returns the state that a resumed run needs to continue exactly."""
         return {"running": dict(self.running), "sums": dict(self._sums), "count": self._count}
 
 
@@ -50,14 +50,14 @@ class Curve:
     """Writes the points of one stage's curve.
 
     Each line of ``curve.jsonl`` is ``{"stage", "step", "learning_rate", "loss", "terms": {name: value}}``, with the
-    number of the last step that the means include, counted from 0. TensorBoard, where it is installed, gets the same
-    under a folder of the stage's name.
+    number of the last step that the means include, counted from 0. If TensorBoard is installed, the same points
+    are written for it to a folder with the stage's name.
 
     Args:
-        folder: Made if need be.
+        folder: The folder, which is created if necessary.
         stage: Name of the stage.
-        first: The step at which the stage starts or goes on.
-        finished: Names of the stages before, whose points stay.
+        first: The step at which the stage starts or resumes.
+        finished: Names of the earlier stages, whose points stay.
     """
 
     def __init__(self, folder: Path, stage: str, first: int, finished: Collection[str]) -> None:
@@ -73,7 +73,7 @@ class Curve:
         self._board = _open_board(folder / stage, first)
 
     def add(self, step: int, learning_rate: float, terms: Mapping[str, float]) -> None:
-        """Writes the point of ``step``; it outlives a kill from then on."""
+        """Writes the point of ``step``, which then survives a kill."""
         loss = sum(terms.values())
         point = {"stage": self._stage, "step": step, "learning_rate": learning_rate, "loss": loss, "terms": dict(terms)}
         self._file.write(json.dumps(point) + "\n")
@@ -85,19 +85,19 @@ class Curve:
                 self._board.add_scalar(f"terms/{name}", value, step)
 
     def flush(self) -> None:
-        """Hands over what TensorBoard's writer still holds; to be called before a state is saved."""
+        """Writes the points that TensorBoard's writer still buffers; call it before a state is saved."""
         if self._board is not None:
             self._board.flush()
 
     def close(self) -> None:
-        """Writes the rest and closes the files."""
+        """Writes the remaining points and closes the files."""
         self._file.close()
         if self._board is not None:
             self._board.close()
 
 
 def read_curve(path: Path) -> list[dict[str, Any]]:
-    """Returns the points of a ``curve.jsonl``; a last line that a kill cut short is left out.
+    """Returns the points of a ``curve.jsonl``; an incomplete last line after a kill is left out.
 
     Raises:
         OSError: The file cannot be read.
@@ -129,5 +129,5 @@ def _open_board(folder: Path, first: int) -> Any:
             stacklevel=2,
         )
         return None
-    # A folder a stage: purging takes out everything behind that step, of whichever stage.
+    # Each stage has its own folder, because purging removes everything after a step, of all stages in a folder.
     return SummaryWriter(str(folder), purge_step=first)

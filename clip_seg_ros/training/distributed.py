@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training in several processes or on several machines, started by ``torchrun``.
 
-Every process draws the same global batch from the same seed and works on its share of it; gradients are averaged after
-the backward pass, so that N processes take the steps that one would. Without ``torchrun``, and in a single process,
-every function here does nothing. What one process would do and N do not: BatchNorm in training mode sees only the share
-of its own process, and dropout differs.
+Every process draws the same global batch from the same seed and works on its part of it. Gradients are averaged after
+the backward pass, so that N processes take the same steps as one. In a single process, every function here does
+nothing. N processes differ from one in two ways: BatchNorm in training mode sees only the part of its own process, and
+dropout differs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Batch = TypeVar("Batch", bound=Sequence)
 
 
 class ProcessLost(RuntimeError):
-    """Another process of the training stopped or does not answer."""
+    """Another process of the training stopped or does not respond."""
 
 
 @contextmanager
@@ -32,10 +32,10 @@ def joined(device: torch.device, timeout_s: float = 600.0) -> Iterator[torch.dev
     """Joins the processes that ``torchrun`` started, for as long as the context is open.
 
     Args:
-        device: A CPU, whose processes talk through gloo, or CUDA, whose processes talk through NCCL; of the cards of a
-            machine each process takes one.
-        timeout_s: How long the others may keep a process waiting before it gives up. Each step waits for the slowest
-            process, and a save for the disk of the first.
+        device: The CPU, whose processes communicate through gloo, or CUDA, whose processes communicate through NCCL;
+            each process takes one GPU of its machine.
+        timeout_s: How many seconds a process waits for the others before it gives up. Each step waits for the slowest
+            process, and each save for the disk of the first one.
 
     Yields:
         The device of this process: ``device`` itself without ``torchrun``.
@@ -51,13 +51,13 @@ def joined(device: torch.device, timeout_s: float = 600.0) -> Iterator[torch.dev
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     _guarded(lambda: dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s)))
-    # Not after an error: taking the group down waits for the others, who then never learn of it.
+    # This is not done after an error, because it waits for the others, which would then never learn of the error.
     yield device
     dist.destroy_process_group()
 
 
 def world_size() -> int:
-    """Returns how many processes train together."""
+    """Returns the number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -70,7 +70,7 @@ def share(items: Batch) -> Batch:
     """Returns this process's part of a global batch: anything with a length and slices, the same in every process.
 
     Raises:
-        ValueError: The processes' parts would differ in size, and their mean would not be that of the batch.
+        ValueError: The parts would differ in size, so that their mean would not be that of the batch.
     """
     count, parts = len(items), world_size()
     if count % parts:
@@ -80,7 +80,7 @@ def share(items: Batch) -> Batch:
 
 
 def broadcast_object(make: Callable[[], T]) -> T:
-    """Calls ``make`` in the first process and returns its result in every one, or raises its ValueError there."""
+    """Calls ``make`` in the first process and returns its result, or raises its ValueError, in every process."""
     if world_size() == 1:
         return make()
     outcome: list = [None, None]
@@ -97,14 +97,14 @@ def broadcast_object(make: Callable[[], T]) -> T:
 
 @torch.no_grad()
 def broadcast_module(module: nn.Module) -> None:
-    """Gives every process the first one's parameters and buffers."""
+    """Copies the first process's parameters and buffers to every process."""
     if world_size() > 1:
         for tensor in (*module.parameters(), *module.buffers()):
             _broadcast(tensor)
 
 
 def _broadcast(tensor: torch.Tensor) -> None:
-    # Collectives want dense memory; channels_last kernels have another order.
+    # Collectives need contiguous memory; channels_last kernels have another order.
     dense = tensor.detach().contiguous()
     _guarded(lambda: dist.broadcast(dense, 0))
     tensor.copy_(dense)
@@ -114,8 +114,8 @@ def _broadcast(tensor: torch.Tensor) -> None:
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Replaces every gradient by its mean over the processes.
 
-    A process in which a parameter got no gradient counts with zeros; a parameter that got none anywhere stays without,
-    as in a single process. All gradients of a data type travel in one message.
+    A process in which a parameter has no gradient counts as zeros; a parameter without a gradient in any process stays
+    without one, as in a single process. All gradients of a data type are sent in one message.
     """
     if world_size() == 1 or not parameters:
         return
@@ -148,10 +148,10 @@ def mean(values: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def average_statistics(module: nn.Module) -> None:
-    """Replaces BatchNorm's running statistics, which each process gathers on its own share, by their mean.
+    """Replaces BatchNorm's running statistics, which each process computes on its own part, by their mean.
 
-    They are running means themselves, so it does not matter how often or when this happens: at the end they are the
-    mean over all shares. The variance between shares is left out, as it is between batches.
+    They are running means themselves, so that it does not matter how often this happens: at the end they are the mean
+    over all parts. The variance between parts is left out, as the variance between batches is.
     """
     if world_size() == 1:
         return
