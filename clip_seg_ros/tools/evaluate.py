@@ -33,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "figures.",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--weights", type=Path, help="folder of the weights (default: the shipped ones)")
+    parser.add_argument("--weights", type=Path, help="folder of the weights (default: the embedded ones)")
     parser.add_argument(
         "--threshold",
         type=float,
@@ -45,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     suite.add_argument(
         "--suite",
         choices=["embedded", "sequences"],
-        help="embedded: what the shipped models know (default, without --data); sequences: how steady masks, ids and "
+        help="embedded: what the embedded models know (default, without --data); sequences: how steady masks, ids and "
         "positions are while the camera and things move",
     )
     available = len(tabletop.TEST_SEEDS)
@@ -173,7 +173,7 @@ def _embedded(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
     threshold = 0.5 if args.threshold is None else args.threshold
     parts = args.parts or parts_there(args.weights)
     if not parts:
-        raise WeightsError(f"{args.weights or 'the shipped folder'} holds the weights of no embedded model")
+        raise WeightsError(f"{args.weights or 'the folder of the package'} holds the weights of no embedded model")
     for part in PARTS if not args.parts else ():
         if part not in parts:
             print(f"left out: {part}, for the weights of {' and '.join(PARTS[part])} are not all there")

@@ -38,7 +38,7 @@ def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, thres
             ``maskclip`` and ``maskclip_vit`` MaskCLIP in all its variants, ``maskclip_plus`` the network that learnt
             from it.
         device: As ``resolve_device`` takes it.
-        weights_dir: Folder of the weights; ``None`` for the shipped ones.
+        weights_dir: Folder of the weights; ``None`` for the embedded ones.
         threshold: Of CLIPSeg's answers.
 
     Raises:
@@ -68,7 +68,7 @@ def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, thres
 
 
 def parts_there(weights_dir: Path | None) -> list[str]:
-    """The ``PARTS`` whose models all have their weights in a folder; ``None`` for the shipped ones."""
+    """The ``PARTS`` whose models all have their weights in a folder; ``None`` for the embedded ones."""
     there = embedded_models(weights_dir)
     return [part for part, models in PARTS.items() if set(models) <= set(there)]
 

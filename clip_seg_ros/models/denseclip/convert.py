@@ -95,6 +95,6 @@ def _class_names(count: int, origin: str, options: Mapping[str, Any]) -> tuple[s
     if len(names) != count:
         raise WeightsError(
             f"{origin} was trained on {count} classes, but {len(names)} names are given: name them with --classes, a "
-            "shipped list or a file of one name a line, in the order of training"
+            "list of the package or a file with one name in each line, in the order of training"
         )
     return tuple(names)

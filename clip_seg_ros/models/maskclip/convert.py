@@ -198,7 +198,7 @@ def _class_names(rows: torch.Tensor, origin: str, options: Mapping[str, Any]) ->
     if names is None:
         raise WeightsError(
             f"{origin} holds embeddings of {len(rows)} classes without their names: name them with --classes, a "
-            "shipped list or a file of one name a line"
+            "list of the package or a file with one name in each line"
         )
     if len(names) != len(rows):
         raise WeightsError(f"{origin} holds embeddings of {len(rows)} classes, but {len(names)} names were given")
