@@ -220,6 +220,13 @@ def test_the_package_itself_imports_nothing() -> None:
     assert (PACKAGE / "__init__.py").read_text() == ""
 
 
+def test_every_folder_of_modules_has_an_init_file() -> None:
+    # Python imports the others all the same, but pip does not install them.
+    folders = {path.parent for path in python_files()}
+
+    assert sorted(str(folder) for folder in folders if not (folder / "__init__.py").is_file()) == []
+
+
 def test_everything_but_the_nodes_imports_without_ros() -> None:
     modules = [module_name(path) for path in python_files() if part_of(path) != "nodes"]
     program = f"MODULES = {modules!r}\nHIDDEN = {ROS!r}\n{WITHOUT_ROS}"

@@ -15,7 +15,8 @@ from clip_seg_ros.models.spec import ModelSpec
 class Engine(ABC):
     """Runs one model: encodes an image once and decodes many prompts. It is safe to use from several threads.
 
-    Only the engine itself needs to understand its features: they are passed to its ``decode`` unchanged.
+    Only the engine itself needs to understand the fields of its image features, which are split by image (``rows``)
+    and then passed to its ``decode``. Its text features are split and joined by prompt.
     """
 
     spec: ModelSpec

@@ -199,8 +199,10 @@ def build_from_config(
         WeightsError: The configuration describes no model, or the tensors do not fit it.
     """
     try:
+        if (kind := config["kind"]) not in MODEL_KINDS:
+            raise ValueError(f'there is no kind "{kind}" among {", ".join(MODEL_KINDS)}')
         with _WithoutRandomWeights():
-            model = MODEL_KINDS[config["kind"]](name, config)
+            model = MODEL_KINDS[kind](name, config)
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"the configuration in {origin} does not describe a model of this version ({error}): "

@@ -97,6 +97,12 @@ def test_configuration_that_describes_nothing(weights_dir: Path, clip_values: di
         build_segmenter("clipseg-pocket", weights_dir)
 
 
+def test_a_kind_that_there_is_not_is_named_with_those_that_there_are() -> None:
+    message = f'there is no kind "toy" among {", ".join(MODEL_KINDS)}'
+    with pytest.raises(WeightsError, match=message):
+        build_from_config("mine", {"kind": "toy"}, {}, "here")
+
+
 def test_weights_of_another_shape(weights_dir: Path) -> None:
     model, config = make_model()
     values = config.to_dict()
