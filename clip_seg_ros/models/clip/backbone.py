@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
+from clip_seg_ros.models.clip.late_imports import put_off
+
 
 def _define_missing_operators() -> torch.library.Library | None:
     """Makes torchvision importable with a torch for which it was not built.
@@ -41,28 +43,24 @@ def _define_missing_operators() -> torch.library.Library | None:
     return library
 
 
-_TORCHVISION_OPERATORS = _define_missing_operators()
+# What open_clip has of others: timm's image towers and transformers' text towers.
+with put_off("torch._dynamo.utils", "timm", "timm.layers", "transformers", "transformers.modeling_outputs"):
+    _TORCHVISION_OPERATORS = _define_missing_operators()
 
-from open_clip import (  # noqa: E402
-    OPENAI_IMAGENET_TEMPLATES,
-    SimpleTokenizer,
-    create_model,
-    get_model_config,
-    list_models,
-    list_pretrained_tags_by_model,
-)
-from open_clip.model import (  # noqa: E402
-    CLIP,
-    CLIPTextCfg,
-    CLIPVisionCfg,
-    _build_text_tower,
-    _build_vision_tower,
-)
-from open_clip.modified_resnet import ModifiedResNet  # noqa: E402
-from open_clip.pretrained import get_pretrained_cfg  # noqa: E402
-from open_clip.transformer import QuickGELU as QuickGELU  # noqa: E402
-from open_clip.transformer import ResidualAttentionBlock as ResidualAttentionBlock  # noqa: E402
-from open_clip.transformer import TextTransformer, VisionTransformer  # noqa: E402
+    from open_clip import (
+        OPENAI_IMAGENET_TEMPLATES,
+        SimpleTokenizer,
+        create_model,
+        get_model_config,
+        list_models,
+        list_pretrained_tags_by_model,
+    )
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, _build_text_tower, _build_vision_tower
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.pretrained import get_pretrained_cfg
+    from open_clip.transformer import QuickGELU as QuickGELU
+    from open_clip.transformer import ResidualAttentionBlock as ResidualAttentionBlock
+    from open_clip.transformer import TextTransformer, VisionTransformer
 
 VisionTower: TypeAlias = VisionTransformer | ModifiedResNet
 TextTower: TypeAlias = CLIP | TextTransformer

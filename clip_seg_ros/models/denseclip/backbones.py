@@ -16,13 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# This import comes before timm, because it makes torchvision, which timm imports, importable.
-from clip_seg_ros.models.clip.backbone import ModifiedResNet, VisionTransformer  # isort: skip
-
-import timm
-from timm.layers import Format
-
 from clip_seg_ros.models.base import ImageFeatures
+from clip_seg_ros.models.clip.backbone import ModifiedResNet, VisionTransformer
 from clip_seg_ros.models.clip.vision_taps import resize_position_table
 from clip_seg_ros.models.layers import PatchUpsample, split_heads
 
@@ -162,6 +157,10 @@ class TimmBackbone(DenseBackbone):
         Raises:
             ValueError: timm cannot build it with these options, or it has no maps at these strides.
         """
+        # timm takes seconds to import, and few models need it.
+        import timm
+        from timm.layers import Format
+
         super().__init__()
         try:
             self.body = timm.create_model(name, pretrained=False, features_only=True, **options)

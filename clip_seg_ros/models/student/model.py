@@ -19,13 +19,11 @@ from torch import nn
 
 from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
 
-# This import comes before timm and torchvision, because it makes a torchvision that does not fit torch importable.
+# This import comes before torchvision, because it makes a torchvision that does not fit torch importable.
 from clip_seg_ros.models.clip.backbone import ModifiedResNet, VisionConfig, build_vision_tower
 from clip_seg_ros.models.denseclip.parts import FeaturePyramid, SemanticFPNHead
 from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 
-import timm  # isort: skip
-from timm.layers import Format  # isort: skip
 from torchvision.models import segmentation  # isort: skip
 
 TORCHVISION_NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -232,6 +230,10 @@ class _TimmNetwork(nn.Module):
     """A feature pyramid with few channels on a backbone of timm; logits at stride 4."""
 
     def __init__(self, name: str, class_count: int) -> None:
+        # timm takes seconds to import, and few networks need it.
+        import timm
+        from timm.layers import Format
+
         super().__init__()
         try:
             self.backbone = timm.create_model(name, pretrained=False, features_only=True)
