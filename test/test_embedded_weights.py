@@ -11,7 +11,7 @@ from clip_seg_ros.evaluation.suite import run_suite
 from clip_seg_ros.evaluation.suites.embedded_classes import ClassExaminer
 from clip_seg_ros.evaluation.suites.embedded_suite import examiners, parts_there
 from clip_seg_ros.pipeline.predictor import Predictor
-from clip_seg_ros.zoo.factory import EMBEDDED_MODELS, embedded_models
+from clip_seg_ros.zoo.embedded import EMBEDDED_MODELS, embedded_models
 
 STUDENT, TEACHER = "maskclip-plus-pocket", "maskclip-pocket"
 

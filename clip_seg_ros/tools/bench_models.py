@@ -79,7 +79,7 @@ def transformers(folder: Path, count: int, repeats: int) -> dict[str, float]:
 
 def ours(folder: Path, count: int, repeats: int) -> dict[str, float]:
     """Times this package: one image, ``count`` texts; then the same with the texts' features kept from before."""
-    from clip_seg_ros.zoo.factory import build_from_config
+    from clip_seg_ros.zoo.build import build_from_config
 
     config = json.loads((folder / "ours.json").read_text())
     model = build_from_config("ours", config, load_file(folder / "ours.safetensors"), "ours.safetensors").eval()

@@ -16,15 +16,9 @@ from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError, is_weight_file
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.resources import class_list, class_list_names
-from clip_seg_ros.zoo.factory import (
-    EMBEDDED_MODELS,
-    build_from_config,
-    build_from_file,
-    build_segmenter,
-    embedded_folder,
-    embedded_models,
-    embedded_name,
-)
+from clip_seg_ros.zoo.build import build_from_config, build_from_file
+from clip_seg_ros.zoo.embedded import EMBEDDED_MODELS, embedded_folder, embedded_models, embedded_name
+from clip_seg_ros.zoo.factory import build_segmenter
 from clip_seg_ros.zoo.formats import convert, recognise
 from clip_seg_ros.zoo.public_weights import (
     MAX_NAME,

@@ -28,7 +28,8 @@ from clip_seg_ros.training.recipes.dataset_batches import LetterboxBatches, Sema
 from clip_seg_ros.training.recipes.denseclip import DenseCLIPRecipe, DenseCLIPSettings
 from clip_seg_ros.training.recipes.recipe import Recipe
 from clip_seg_ros.training.settings import SettingsError, read_settings
-from clip_seg_ros.zoo.factory import MODEL_KINDS, StoredModel, full_name, read_stored
+from clip_seg_ros.zoo.build import MODEL_KINDS, StoredModel
+from clip_seg_ros.zoo.factory import full_name, read_stored
 from clip_seg_ros.zoo.public_weights import is_name
 from clip_seg_ros.zoo.vocabulary import GrownModel, grow
 

@@ -16,7 +16,7 @@ import torch
 
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clip.tokenizer import CompactTokenizer, IdTokenizer, Tokenizer, build_tokenizer, singular_of
-from clip_seg_ros.zoo.factory import StoredModel
+from clip_seg_ros.zoo.build import StoredModel
 
 _TABLE = "token_embedding.weight"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError, save_safetensors, update_sum
 from clip_seg_ros.models.conversion.mapping import Converted
-from clip_seg_ros.zoo.factory import build_from_file
+from clip_seg_ros.zoo.build import build_from_file
 
 
 def store(converted: Converted, path: Path, half: bool = False, name: str | None = None) -> PromptableSegmenter:

@@ -21,7 +21,7 @@ from clip_seg_ros.models.clipseg.model import CLIPSegConfig
 from clip_seg_ros.models.cris.model import CRISConfig
 from clip_seg_ros.models.denseclip.model import DenseCLIPConfig
 from clip_seg_ros.tools.cli import main
-from clip_seg_ros.zoo.factory import MODEL_KINDS
+from clip_seg_ros.zoo.build import MODEL_KINDS
 
 STEP = {"steps": 2, "batch": 2, "learning_rate": 1.0e-3}
 WINDOW = {**STEP, "phrases": 2, "scene_px": [64, 64]}

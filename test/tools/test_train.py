@@ -18,7 +18,8 @@ from clip_seg_ros.resources import class_list
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.training.methods import TrainConfig, build_recipe
 from clip_seg_ros.training.pocket import clipseg as pocket
-from clip_seg_ros.zoo.factory import build_from_file, build_segmenter
+from clip_seg_ros.zoo.build import build_from_file
+from clip_seg_ros.zoo.factory import build_segmenter
 from recipes import (
     CLIPSEG_POCKET,
     CRIS_POCKET,

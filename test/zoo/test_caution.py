@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from clip_seg_ros.zoo import caution
-from clip_seg_ros.zoo.factory import EMBEDDED_MODELS
+from clip_seg_ros.zoo.embedded import EMBEDDED_MODELS
 
 EMBEDDED = SimpleNamespace(name="clipseg-pocket", for_real_pictures="clipseg-rd64-refined")
 OTHER = SimpleNamespace(name="mine", for_real_pictures=None)

@@ -11,14 +11,9 @@ from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConf
 from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
 from clip_seg_ros.models.clipseg.model import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.spec import InputSpec
-from clip_seg_ros.zoo.factory import (
-    EMBEDDED_MODELS,
-    MODEL_KINDS,
-    build_from_config,
-    build_segmenter,
-    full_name,
-    weight_file,
-)
+from clip_seg_ros.zoo.build import MODEL_KINDS, build_from_config
+from clip_seg_ros.zoo.embedded import EMBEDDED_MODELS
+from clip_seg_ros.zoo.factory import build_segmenter, full_name, weight_file
 from clip_seg_ros.zoo.public_weights import PUBLIC_WEIGHTS
 from nearness import assert_near
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.zoo.factory import EMBEDDED_MODELS, MODEL_KINDS, build_segmenter
+from clip_seg_ros.zoo.build import MODEL_KINDS
+from clip_seg_ros.zoo.embedded import EMBEDDED_MODELS
+from clip_seg_ros.zoo.factory import build_segmenter
 from clip_seg_ros.zoo.public_weights import (
     PUBLIC_WEIGHTS,
     download_command,

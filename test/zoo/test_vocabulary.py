@@ -8,7 +8,8 @@ import torch
 
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clip.tokenizer import ClipTokenizer, CompactTokenizer
-from clip_seg_ros.zoo.factory import StoredModel, read_stored
+from clip_seg_ros.zoo.build import StoredModel
+from clip_seg_ros.zoo.factory import read_stored
 from clip_seg_ros.zoo.vocabulary import grow, new_words
 from nearness import assert_near
 

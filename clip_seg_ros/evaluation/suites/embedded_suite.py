@@ -14,7 +14,7 @@ from clip_seg_ros.evaluation.suites.embedded_classes import ClassExaminer
 from clip_seg_ros.evaluation.suites.embedded_examples import ExampleExaminer
 from clip_seg_ros.evaluation.suites.embedded_relations import RelationExaminer
 from clip_seg_ros.pipeline.predictor import Predictor
-from clip_seg_ros.zoo.factory import build_maskclip_pocket, embedded_models
+from clip_seg_ros.zoo.embedded import build_maskclip_pocket, embedded_models
 
 PARTS: dict[str, tuple[str, ...]] = {
     "phrases": ("clipseg-pocket",),

@@ -51,7 +51,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Converted:
-    """A converted file; ``zoo.factory`` builds the model from ``config`` and loads ``tensors``."""
+    """A converted file; ``zoo.build`` builds the model from ``config`` and loads ``tensors``."""
 
     config: dict[str, Any]
     """Plain values for JSON; ``config["kind"]`` names the builder."""

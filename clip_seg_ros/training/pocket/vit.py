@@ -35,7 +35,7 @@ from clip_seg_ros.training.pocket.phrases import known_words
 from clip_seg_ros.training.recipes.recipe import Normaliser
 from clip_seg_ros.training.runner import Stage
 from clip_seg_ros.training.settings import read_settings
-from clip_seg_ros.zoo.factory import POCKET_SPECS
+from clip_seg_ros.zoo.embedded import POCKET_SPECS
 
 
 @dataclass(frozen=True)

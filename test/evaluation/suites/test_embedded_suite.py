@@ -11,7 +11,7 @@ from clip_seg_ros.evaluation.suites.embedded_classes import ClassExaminer
 from clip_seg_ros.evaluation.suites.embedded_examples import ExampleExaminer
 from clip_seg_ros.evaluation.suites.embedded_suite import PARTS, examiners, parts_there
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.zoo.factory import EMBEDDED_MODELS
+from clip_seg_ros.zoo.embedded import EMBEDDED_MODELS
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConf
 from clip_seg_ros.models.clip.tokenizer import tokenizer_config
 from clip_seg_ros.models.clipseg.model import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
-from clip_seg_ros.zoo.factory import build_from_config
+from clip_seg_ros.zoo.build import build_from_config
 from clip_seg_ros.zoo.formats import convert
 
 # After the models, which make torchvision importable where it does not fit torch.

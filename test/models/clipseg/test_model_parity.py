@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from clip_seg_ros.models.base import TextFeatures
 from clip_seg_ros.models.clip.vision_taps import ViTTaps, resize_position_table
 from clip_seg_ros.models.clipseg.model import CLIPSeg
-from clip_seg_ros.zoo.factory import build_from_config
+from clip_seg_ros.zoo.build import build_from_config
 from clip_seg_ros.zoo.formats import convert
 
 OPTIONS = {"extract_layers": (1, 2, 4), "n_heads": 4, "vision_head_width": 12, "text_head_width": 8}

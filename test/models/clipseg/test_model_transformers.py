@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clip_seg_ros.models.clipseg.model import CLIPSeg
-from clip_seg_ros.zoo.factory import build_from_config
+from clip_seg_ros.zoo.build import build_from_config
 from clip_seg_ros.zoo.formats import convert
 from nearness import assert_near
 

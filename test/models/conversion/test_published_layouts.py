@@ -16,7 +16,7 @@ from clip_seg_ros.models.clip.tokenizer import ClipTokenizer
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.resources import class_list
 from clip_seg_ros.tools.cli import main
-from clip_seg_ros.zoo.factory import build_from_config
+from clip_seg_ros.zoo.build import build_from_config
 from clip_seg_ros.zoo.formats import convert
 from published_layouts import published
 

@@ -10,7 +10,7 @@ import torch
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.models.cris.convert import published_name
-from clip_seg_ros.zoo.factory import build_from_config
+from clip_seg_ros.zoo.build import build_from_config
 from clip_seg_ros.zoo.formats import convert
 
 OPTIONS = {"n_heads": 4, "text_head_width": 8}

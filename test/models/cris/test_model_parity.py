@@ -12,7 +12,7 @@ from torch import nn
 
 from clip_seg_ros.models.cris.convert import published_name
 from clip_seg_ros.training.losses import shrink_mask, text_to_pixel_loss
-from clip_seg_ros.zoo.factory import build_from_config
+from clip_seg_ros.zoo.build import build_from_config
 from clip_seg_ros.zoo.formats import convert
 
 OPTIONS = {"n_heads": 4, "text_head_width": 8}

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.denseclip.model import DenseCLIPConfig
 from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec, SlidingWindow
-from clip_seg_ros.zoo.factory import build_from_config
+from clip_seg_ros.zoo.build import build_from_config
 from clip_seg_ros.zoo.formats import convert
 from nearness import assert_near
 

@@ -14,7 +14,7 @@ from clip_seg_ros.models.denseclip.backbones import TimmBackbone
 from clip_seg_ros.models.denseclip.model import DenseCLIP, DenseCLIPConfig
 from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec
 from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss
-from clip_seg_ros.zoo.factory import build_from_config
+from clip_seg_ros.zoo.build import build_from_config
 from nearness import assert_near
 
 NAMES = ("126 5 127", "126 6 7 127", "126 8 0 9 127")

@@ -14,7 +14,7 @@ from clip_seg_ros.models.denseclip.convert import published_name
 from clip_seg_ros.models.spec import SlidingWindow
 from clip_seg_ros.pipeline.sliding import merge_windows, window_boxes
 from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss, pixel_accuracy
-from clip_seg_ros.zoo.factory import build_from_config
+from clip_seg_ros.zoo.build import build_from_config
 from clip_seg_ros.zoo.formats import convert
 
 SHARED = {"class_names": tuple("abcdef"), "text_head_width": 8, "vision_head_width": 8}

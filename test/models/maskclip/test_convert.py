@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.spec import CLIP_MEAN, IMAGENET_MEAN
-from clip_seg_ros.zoo.factory import build_from_config
+from clip_seg_ros.zoo.build import build_from_config
 from clip_seg_ros.zoo.formats import convert
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"

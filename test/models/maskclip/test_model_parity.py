@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from clip_seg_ros.models.base import TextFeatures
 from clip_seg_ros.models.maskclip.model import MaskCLIP
-from clip_seg_ros.zoo.factory import build_from_config
+from clip_seg_ros.zoo.build import build_from_config
 from clip_seg_ros.zoo.formats import convert
 from nearness import assert_near
 

@@ -10,7 +10,8 @@ from clip_seg_ros.models.clip.backbone import VisionConfig, build_vision_tower
 from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec
 from clip_seg_ros.models.student.model import Student, StudentConfig, build_network, imagenet_input
 from clip_seg_ros.pipeline.predictor import Predictor
-from clip_seg_ros.zoo.factory import MODEL_KINDS, build_from_config, build_segmenter
+from clip_seg_ros.zoo.build import MODEL_KINDS, build_from_config
+from clip_seg_ros.zoo.factory import build_segmenter
 from nearness import assert_near
 
 CLASSES = ("cup", "book", "background")

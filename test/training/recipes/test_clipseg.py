@@ -22,7 +22,7 @@ from clip_seg_ros.training.curve import CURVE_NAME, read_curve
 from clip_seg_ros.training.recipes.clipseg import CLIPSegRecipe, CLIPSegSettings
 from clip_seg_ros.training.runner import Runner
 from clip_seg_ros.training.settings import SettingsError
-from clip_seg_ros.zoo.factory import StoredModel, build_from_file
+from clip_seg_ros.zoo.build import StoredModel, build_from_file
 from clip_seg_ros.zoo.vocabulary import grow
 from nearness import assert_near, assert_same_training
 
