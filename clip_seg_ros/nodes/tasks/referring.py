@@ -97,16 +97,21 @@ class Referring(Task):
 
     def _do(self, command_id: int, text: str, command: Command) -> None:
         self._set_threshold(command)
-        # The answer goes out before the command takes effect: nothing can be found before it was accepted.
-        self._core.status.accept(command_id, text, self._note_on(text, command), command.prompts)
-        if command.model is not None:
+        outcome, names_model = Outcome(command.prompts), command.model is not None
+        request = Request(command_id, text, command.prompts, command.negatives, outcome, names_model)
+        # The next image after the answer must find the command in effect. Nothing is told of what it shows before the
+        # answer, because that takes the lock, too.
+        with self._core.lock:
+            if command.prompts and not names_model:
+                self._images.ask(request)
+            elif command.verb in ("stop", "clear"):
+                self._describer.give_up(f'"{command.verb}" came before an image')
+                self._images.forget(publish_empty=command.verb == "clear")
+            self._core.status.accept(command_id, text, self._note_on(text, command), command.prompts)
+        if names_model:
             self._models.use(command_id, text, command.model)
-        if command.prompts:
-            outcome, names_model = Outcome(command.prompts), command.model is not None
-            self._images.ask(Request(command_id, text, command.prompts, command.negatives, outcome, names_model))
-        elif command.verb in ("stop", "clear"):
-            self._describer.give_up(f'"{command.verb}" came before an image')
-            self._images.forget(publish_empty=command.verb == "clear")
+            if command.prompts:
+                self._images.ask(request)
 
     def _set_threshold(self, command: Command) -> None:
         if command.threshold is not None or command.verb == "threshold":
