@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ``referring`` node says about a command before any image is asked."""
+"""The notes of the ``referring`` node on a command, made before an image is segmented."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _EVERYTHING = frozenset({"everything", "anything", "objects", "things", "object"
 
 
 def refusal(text: str, command: Command, spec: ModelSpec, taught: Container[str]) -> str:
-    """Returns why a command with phrases is rejected as misspelt, and what was probably meant; "" where it is not.
+    """Returns why a command with phrases is rejected as misspelt, and what was probably meant; "" if it is not.
 
     Args:
         text: The command as it was typed.
-        command: Its meaning.
-        spec: Of the model that would be asked.
-        taught: Names of the image prompts, which are right however they are spelt.
+        command: The parsed command.
+        spec: Specification of the model that would be asked.
+        taught: Names of the image prompts, which are never misspelt.
     """
-    # Another model may know other words, and shows only once it is there.
+    # Another model may know other words, which are only known once it is loaded.
     known = () if command.model is not None else spec.known_words
     meant = correction(text, command, known, _unknown_by(spec, taught) if known else _none)
     if not meant:
@@ -30,7 +30,7 @@ def refusal(text: str, command: Command, spec: ModelSpec, taught: Container[str]
 
 
 def note_on(command: Command, spec: ModelSpec, taught: Container[str], text: str) -> str:
-    """Returns what is told with the acceptance of a command with phrases; the arguments are those of ``refusal``."""
+    """Returns the note that accepts a command with phrases; the arguments are those of ``refusal``."""
     phrases = (*command.prompts, *command.negatives)
     notes = [f"looking for {' and '.join(command.prompts)}"]
     if command.negatives:

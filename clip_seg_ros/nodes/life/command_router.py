@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text commands: heard, understood, and given to the node that they are for."""
+"""Receives text commands, parses them and passes them to the node that they are for."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from clip_seg_ros.nodes.common.qos import LATCHED, RELIABLE
 from clip_seg_ros.nodes.common.statuses import StatusTopic
 
 KINDS = ("referring", "semantic")
-"""What may answer the commands of one topic."""
+"""The kinds of nodes that may answer the commands of one topic."""
 
 
 class CommandRouter:
-    """Listens to the command topic, rejects what cannot be done and hands on the rest.
+    """Listens to the command topic, rejects commands that cannot be carried out and passes on the others.
 
-    Several nodes may listen to one topic. Each announces itself while it is active, by a publisher on a hidden topic
-    below the command topic, such as "/clip_seg/command/_referring". So it counts who answers, and not what a node is
-    called or whether it merely runs.
+    Several nodes may listen to one topic. While a node is active, it announces itself by a publisher on a hidden topic
+    below the command topic, such as "/clip_seg/command/_referring". The others thus know whether a node of that kind is
+    active, whatever its name is.
 
     Args:
-        node: Node of the subscription.
-        kind: One of ``KINDS``.
+        node: Node that subscribes.
+        kind: Kind of the node, one of ``KINDS``.
         status: Topic of the answers.
-        is_active: Says whether the node is active.
-        is_mine: Says whether a command is for this node to answer; ``None`` is one that nobody understands.
-        fault_of: Returns why a command that was understood cannot be done now; empty where it can.
-        obey: Called with the id, the text and the meaning of every other command, one at a time.
+        is_active: Returns whether the node is active.
+        is_mine: Returns whether this node answers a command; ``None`` stands for a text that could not be parsed.
+        fault_of: Returns why a command cannot be carried out now; empty if it can.
+        obey: Called with the id, the text and the parsed form of every other command, one at a time.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class CommandRouter:
         self._node, self._kind, self._status, self._is_active = node, kind, status, is_active
         self._is_mine, self._fault_of, self._obey = is_mine, fault_of, obey
         self._announcement: Publisher | None = None
-        # A command may be given by the node itself while another one comes.
+        # The node itself may give a command while another one arrives.
         self._lock = threading.RLock()
 
     def open(self, topic: str, group: CallbackGroup) -> None:
@@ -69,22 +69,22 @@ class CommandRouter:
         self._node.destroy_subscription(self.subscription)
 
     def announce(self) -> None:
-        """Lets other nodes on the topic know that this one is active."""
+        """Tells other nodes on the topic that this one is active."""
         self._announcement = self._node.create_publisher(String, self._topic_of(self._kind), LATCHED)
         self._announcement.publish(String(data=self._node.get_fully_qualified_name()))
 
     def withdraw(self) -> None:
-        """Lets other nodes know that this one is not active any more."""
+        """Tells other nodes that this one is not active any more."""
         if self._announcement is not None:
             self._node.destroy_publisher(self._announcement)
             self._announcement = None
 
     def runs_beside(self, kind: str) -> bool:
-        """Whether a node of another ``kind`` that listens to the same commands is active."""
+        """Returns whether a node of another ``kind`` that listens to the same commands is active."""
         return self._node.count_publishers(self._topic_of(kind)) > 0
 
     def give(self, text: str) -> None:
-        """Answers a command that is for this node as if it had come on the topic."""
+        """Answers a command that is for this node as if it had arrived on the topic."""
         command, fault = _understood(text)
         self._answer(text, command, fault)
 
@@ -94,7 +94,7 @@ class CommandRouter:
     def _on_message(self, message: String) -> None:
         command, fault = _understood(message.data)
         others = [kind for kind in KINDS if kind != self._kind]
-        # Who is not active says so only where nobody else has an answer.
+        # A node that is not active says so only if no other node answers.
         if self._is_mine(command) and (self._is_active() or not any(map(self.runs_beside, others))):
             self._answer(message.data, command, fault)
 
@@ -109,7 +109,7 @@ class CommandRouter:
 
 
 def example_command(namespace: str, topic: str) -> str:
-    """Returns what a person types on this machine to give a command to a node in ``namespace``, on ``topic``."""
+    """Returns a shell command that, on this machine, sends a text command to a node in ``namespace``, on ``topic``."""
     if shutil.which("ros2"):
         return f"ros2 topic pub --once {topic} std_msgs/msg/String \"{{data: 'segment the red cup'}}\""
     options = "" if namespace == "/clip_seg" else f"--namespace {namespace} "
@@ -118,7 +118,7 @@ def example_command(namespace: str, topic: str) -> str:
 
 
 def _understood(text: str) -> tuple[Command | None, str]:
-    """Returns what a text means, or ``None`` and why nobody understands it."""
+    """Returns the parsed command and "", or ``None`` and the reason why the text is not a command."""
     try:
         return parse_command(text), ""
     except CommandError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a node says of itself on /diagnostics, once a second."""
+"""The statuses that a node publishes on /diagnostics once a second."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ _KEPT = 200
 
 @dataclass
 class _Counts:
-    """Of one camera."""
+    """The counts and times of one camera."""
 
     dropped: int = 0
     answered: int = 0
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    """From the image's stamp to its answers."""
+    """The times from an image's stamp to its answers."""
     models_s: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    """Of these, in the model."""
+    """The parts of these times that the model took."""
     last_answered: int = 0
     last_received: int = 0
     last_s: float = field(default_factory=lambda: time.monotonic() - PERIOD_S)
-    """When the rates were counted last."""
+    """The monotonic time when the rates were computed last."""
 
 
 class Health:
-    """Counts what happens to images and publishes it, one status a camera.
+    """Counts received, answered and dropped images and publishes one status per camera and one of the model.
 
     Args:
-        node: Node of the topic; what its log held back is told by the way.
-        host: Holder of the model that serves.
-        faults: Log whose standing faults are repeated.
-        cameras: Returns the cameras that are listened to at the moment.
-        idle_because: Returns why a camera's images are not answered at the moment; empty where they are.
+        node: Node that publishes; messages that its log held back are written with each publication.
+        host: Host of the model in use.
+        faults: Log whose standing faults are repeated in the status of the model.
+        cameras: Returns the cameras with a subscription at the moment.
+        idle_because: Returns why a camera's images are not answered at the moment; empty if they are.
     """
 
     def __init__(
@@ -63,25 +63,25 @@ class Health:
     ) -> None:
         self._node, self._host, self._faults = node, host, faults
         self._cameras, self._idle_because = cameras, idle_because
-        # A camera lasts from activation to deactivation.
+        # A camera object exists from activation to deactivation.
         self._counts: WeakKeyDictionary[CameraInput, _Counts] = WeakKeyDictionary()
         self._lock = threading.Lock()
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
-        # In time that passes even where that of a simulation stands still.
+        # A steady clock runs on while the time of a simulation stands still.
         self._timer = node.create_timer(PERIOD_S, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
-        """Ends the topic."""
+        """Destroys the timer and the publisher."""
         self._node.destroy_timer(self._timer)
         self._node.destroy_publisher(self._publisher)
 
     def dropped(self, camera: CameraInput) -> None:
-        """Notes that a newer image took an unanswered one's place."""
+        """Counts an image that was replaced by a newer one before it was answered."""
         with self._lock:
             self._of(camera).dropped += 1
 
     def answered(self, job: CameraJob, spent: Spent) -> None:
-        """Notes that the answers to an image were published just now."""
+        """Counts an image whose answers were published just now."""
         latency_s = (self._node.get_clock().now().nanoseconds - job.stamp_ns) * 1e-9
         with self._lock:
             counts = self._of(job.camera)

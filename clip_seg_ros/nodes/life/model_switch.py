@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which model serves a node, and the command that waits for another one."""
+"""Switches a node from one model to another, and answers the command that asked for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A command that ends when its model serves."""
+    """A command that is completed when its model is in use."""
 
     command_id: int
     text: str
@@ -32,16 +32,18 @@ class _Waiting:
 
 
 class ModelSwitch:
-    """Loads the model that the parameter ``model`` names, and another one beside it when that changes.
+    """Loads the model that the parameter ``model`` names, and loads another one when the parameter changes.
+
+    The first model stays in use until the other one is ready.
 
     Args:
         node: Node with the parameter ``model``.
-        config: Returns the settings that are in force.
+        config: Returns the current settings.
         status: Topic on which commands that asked for a model are answered.
-        faults: Log of what fails while a model is loaded.
-        warm_up: Answers a first image with a new predictor; raises ValueError where node and model do not fit.
-        on_ready: Called on the loader's thread when another model has begun to serve, before the command that
-            asked for it is told so.
+        faults: Log of the errors of loading a model.
+        warm_up: Answers a first image with a new predictor; raises ValueError if node and model do not fit.
+        on_ready: Called on the loader's thread once another model is in use, before the command that asked for it is
+            answered.
     """
 
     def __init__(
@@ -59,37 +61,37 @@ class ModelSwitch:
         self._lock = threading.Lock()
         self._waiting: _Waiting | None = None
         self._launched_with = config().model
-        """The model that whoever started the node chose, who may read any file."""
+        """The model that the node was started with, which may be any file."""
         self._is_cautioned = False
 
     def start(self) -> None:
-        """Loads the first model in the caller's thread; raises what loading raises."""
+        """Loads the first model on the caller's thread; raises what loading raises."""
         self.host.start(self.full_name(self._config().model))
         self._is_cautioned = False
         self._log_caution()
 
     def caution(self) -> str:
-        """Returns, the first time that it is asked, that the weights know the simulated table alone, where they do."""
+        """Returns, the first time that it applies, a caution that the weights know only the simulated table; or ""."""
         words = "" if self._is_cautioned else in_commands(self.host.predictor.spec)
         self._is_cautioned = self._is_cautioned or bool(words)
         return words
 
     def stop(self) -> None:
-        """Lets go of the model, and ends the command that waits for another one."""
+        """Unloads the model, and fails the command that waits for another one."""
         self.host.unload()
         self._tell(False, "the node was cleaned up before the model was ready")
 
     @property
     def weights_dir(self) -> Path | None:
-        """Folder of the weight files; ``None`` for the usual places."""
+        """The folder of the weight files; ``None`` for the usual places."""
         folder = self._config().weights_dir
         return Path(folder).expanduser() if folder else None
 
     def full_name(self, model: str) -> str:
-        """Returns the whole name of a model. Raises ValueError where there is none, or its weights are not there.
+        """Returns the full name of a model. Raises ValueError if there is no such model, or its weights are missing.
 
-        Any peer may name a model: of files, only those in the folders of weights count, unless a parameter that is set
-        at the start allows others. The model that the node was started with was named by its owner.
+        Any peer may name a model. Only files in the folders of weights are therefore allowed, unless a parameter that
+        is set at the start allows others. The model that the node was started with is trusted.
         """
         from clip_seg_ros.models.checkpoints import WeightsError
         from clip_seg_ros.zoo.factory import full_name
@@ -101,7 +103,7 @@ class ModelSwitch:
             raise ValueError(str(error)) from error
 
     def fault_of(self, model: str) -> str:
-        """Returns why a model cannot be used; empty where it can."""
+        """Returns why a model cannot be used; empty if it can."""
         try:
             self.full_name(model)
         except ValueError as error:
@@ -109,22 +111,22 @@ class ModelSwitch:
         return ""
 
     def obey(self, command_id: int, text: str, model: str) -> None:
-        """Accepts a command that asks for nothing but a model, and does it."""
+        """Accepts and carries out a command that only asks for a model."""
         self._status.accept(command_id, text, f"loading {model}; {self.host.name} serves until it is ready")
         self.use(command_id, text, model)
 
     def use(self, command_id: int, text: str, model: str) -> None:
-        """Gets a model that there is ready beside the present one, for a command that was accepted."""
+        """Loads an existing model while the present one stays in use, for a command that was accepted."""
         name = self.full_name(model)
         self._expect(name, _Waiting(command_id, text, name))
         known = name == self.host.wanted
-        # The parameter is the truth; changing it loads the model.
+        # The parameter decides which model is in use; changing it loads the model.
         self._node.set_parameters([Parameter("model", value=name)])
         if known:
             self.host.switch(name)
 
     def check(self, old: SegmentationConfig, new: SegmentationConfig) -> None:
-        """Raises ValueError where the parameter ``model`` would change to one that there is not."""
+        """Raises ValueError if the parameter ``model`` would change to a model that does not exist."""
         if new.model != old.model:
             self.full_name(new.model)
 
@@ -137,7 +139,7 @@ class ModelSwitch:
                 self.host.switch(name)
 
     def _expect(self, name: str, command: _Waiting | None) -> None:
-        """Gives up the command that waits for its model, where another name or command takes its place."""
+        """Fails the command that waits for its model if another name or command replaces it."""
         with self._lock:
             earlier = self._waiting
             if command is None and earlier is not None and earlier.model == name:
@@ -146,10 +148,10 @@ class ModelSwitch:
         if earlier is not None:
             self._status.fail(earlier.command_id, earlier.text, f"{name} was asked for before this was done")
 
-    # On the loader's thread.
+    # What runs on the loader's thread.
 
     def _load(self, name: str) -> Predictor:
-        # Here and not above: torch takes seconds to import, and by now a signal ends the process cleanly.
+        # The import is not at the top: torch takes seconds to import, and here a signal ends the process cleanly.
         from clip_seg_ros.pipeline.predictor import Predictor
 
         config = self._config()
@@ -170,7 +172,7 @@ class ModelSwitch:
     def _on_model_failed(self, name: str, error: Exception) -> None:
         serving = self.host.name
         note = f"{name} could not be loaded: {error}; {serving} serves on"
-        # Once more for every attempt; it stands until another model is there.
+        # The fault is reported for every attempt, and stands until another model is in use.
         self._faults.clear("model")
         self._faults.report("model", name, note, always=True)
         if self.host.wanted == serving:
@@ -178,10 +180,10 @@ class ModelSwitch:
         self._tell(False, note, name)
 
     def _tell(self, good: bool, note: str, name: str | None = None) -> None:
-        """Ends the command that waits for the model ``name``, or for any."""
+        """Completes or fails the command that waits for the model ``name``, or for any model."""
         with self._lock:
             command = self._waiting
-            # Another may have been asked for since; its own end will come.
+            # A later command may wait for another model; it is answered when that one is loaded.
             if command is not None and name in (None, command.model):
                 self._waiting = None
             else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs one node as a process that starts, or says in one line why not, that lives on, and that ends quietly."""
+"""Runs one node as a process: reports in one line why it cannot start, survives errors, and ends without noise."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from clip_seg_ros.zoo.caution import EmbeddedWeightsWarning
 NodeT = TypeVar("NodeT", bound=Node)
 
 _LONGEST_SLEEP_S = 0.2
-"""After which the executor sees that a signal has come."""
+"""The longest time until the executor notices a signal."""
 _LONGEST_START_S = 0.01
 _NAP_S = 2e-5
 _LONGEST_INTERRUPT_S = 2.0
-"""For the way out of what is interrupted while the node starts."""
+"""The time that an interrupted start of the node may take to end."""
 _LONGEST_FINISH_S = 20.0
-"""For what is to be finished before the process ends; it bounds itself, unless something hangs."""
+"""The time that ``finish`` may take before the process ends, in case that something hangs."""
 _LONGEST_PAUSE_S = 0.1
-"""Between two errors of the executor, for the next one may come at once."""
-# What a user can bring about: wrong arguments and parameters, missing files, a device that is not there.
+"""The longest pause between two errors of the executor, because the next one may follow at once."""
+# Errors that a user can cause: wrong arguments and parameters, missing files, a missing device.
 _USER_ERRORS = (ValueError, OSError, RuntimeError, ParameterException, NameValidationException)
 
 
 class _Executor(MultiThreadedExecutor):
-    """Waits where rclpy gives up or does not wait at all.
+    """A multi-threaded executor that waits in two cases in which that of rclpy does not.
 
-    It gives up where a callback on another thread destroys what it was about to wait for. And until the thread that a
-    callback was handed to has begun it, rclpy hands it over again and again, in a loop that keeps Python's lock from
-    that very thread: nine times a message, while it got milliseconds older.
+    rclpy's executor fails if a callback on another thread destroys an entity that it is about to wait for. And until a
+    thread has begun a callback, it submits the callback again and again, in a loop that keeps Python's lock from that
+    very thread: nine times per message were seen, which delayed the message by milliseconds.
     """
 
     _handed_over: Task | None = None
@@ -61,19 +61,19 @@ class _Executor(MultiThreadedExecutor):
                 self._handed_over = ready[0]
                 return ready
             except InvalidHandle:
-                # By now the node does not list it any more; but what the end of rclpy destroyed never comes back.
+                # The node does not list the entity any more, so that waiting again works, unless rclpy has ended.
                 if not self.context.ok():
                     raise ExternalShutdownException from None
 
     def _let_begin(self) -> None:
-        """Sleeps until a thread has begun the last callback, but not for long: all of them may be at work."""
+        """Sleeps until a thread has begun the last callback, but not for long, because all threads may be busy."""
         task, deadline_s = self._handed_over, time.monotonic() + _LONGEST_START_S
         while task is not None and not has_begun(task) and time.monotonic() < deadline_s:
             time.sleep(_NAP_S)
 
 
 class _Signals:
-    """Takes note of SIGINT and SIGTERM, and interrupts what they find at work as long as ``interrupts`` is true."""
+    """Records SIGINT and SIGTERM, and interrupts the running code as long as ``interrupts`` is true."""
 
     def __init__(self) -> None:
         self.came, self.interrupts = False, True
@@ -81,10 +81,10 @@ class _Signals:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: object) -> None:
-        # A terminal sends it to all processes, and launch then passes it on once more.
+        # A terminal sends the signal to all processes, and launch then sends it once more.
         first, self.came = not self.came, True
         if first and self.interrupts:
-            # Whoever is interrupted may complain of it, or go on: neither is of use any more.
+            # The interrupted code may print errors or go on: neither is of use any more.
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115
             sys.unraisablehook = lambda _: None
             way_out = threading.Timer(_LONGEST_INTERRUPT_S, os._exit, (0,))
@@ -102,25 +102,24 @@ def run_node(
 ) -> int:
     """Creates the node, spins it until SIGINT or SIGTERM and returns the exit code of the process.
 
-    That is 0 where a signal ends the process, whenever it comes, and 1 where the node cannot start. "--help" prints
-    what the program is and ends it with 0, an argument outside ROS's ends it with 2. What a callback raises is told as
-    an error and ends nothing; the caller of a service gets an answer that says so.
+    The exit code is 0 if a signal ends the process, whenever it arrives, and 1 if the node cannot start. "--help"
+    prints a description and exits with 0; an argument that is not one of ROS exits with 2. An exception in a callback
+    is logged as an error and does not end the process; the caller of a service gets an answer that reports it.
 
     Args:
-        name: Name of the program, for what it says on stderr.
-        create: Creates the node once signals are handled, so that what is slow to import belongs into it. What it
-            raises for the user's mistakes (``ValueError``, ``OSError``, ``RuntimeError`` and rclpy's own) becomes one
-            line on stderr.
-        threads: Number of threads; with several, callbacks of different groups run beside each other.
+        name: Name of the program, for its messages on stderr.
+        create: Creates the node. It is called once signals are handled, so slow imports belong in it. Errors that a
+            user can cause (``ValueError``, ``OSError``, ``RuntimeError`` and those of rclpy) become one line on stderr.
+        threads: Number of threads; with several, callbacks of different groups run in parallel.
         finish: Called after the signal on a thread of its own while callbacks still run; it must not take long.
-        about: What the node is, for "--help".
+        about: Description of the node, for "--help".
     """
     _read_arguments(name, about)
-    # Nodes say it in their log, and in the answers to commands.
+    # Nodes give this warning in their log and in the answers to commands.
     warnings.simplefilter("ignore", EmbeddedWeightsWarning)
     signals, node = _Signals(), None
     try:
-        # rclpy's own handlers would end its context first, and with it the way to whoever waits for an answer.
+        # rclpy's own handlers would first end its context, so that waiting callers would get no answer.
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = create()
         signals.interrupts = False
@@ -134,7 +133,7 @@ def run_node(
         if not signals.came:
             return _fail(name, error)
     except BaseException:
-        # Libraries turn the interrupt into errors of their own.
+        # Libraries convert the interrupt into errors of their own.
         if not signals.came:
             raise
     finally:
@@ -147,7 +146,7 @@ def run_node(
 
 
 def _read_arguments(name: str, about: str) -> None:
-    """Ends the process for "--help" and for arguments that ROS does not take: rclpy ignores them without a word."""
+    """Ends the process for "--help" and for arguments that ROS does not know, which rclpy silently ignores."""
     parser = argparse.ArgumentParser(
         name,
         "%(prog)s [--help] [--ros-args [-p NAME:=VALUE] [--params-file FILE] [-r FROM:=TO] ...]",
@@ -160,7 +159,7 @@ def _read_arguments(name: str, about: str) -> None:
         parser.parse_args(["--help"])  # behind --ros-args, too
     try:
         words = remove_ros_args(sys.argv)[1:]
-    except RuntimeError as error:  # names them, and says no more of some
+    except RuntimeError as error:  # its message names the arguments, some without a reason
         parser.error(f"ROS does not understand its arguments: {error}")
     _, unknown = parser.parse_known_args(words)
     if unknown:
@@ -168,7 +167,7 @@ def _read_arguments(name: str, about: str) -> None:
 
 
 def _spin(node: NodeT, executor: Executor, signals: _Signals, finish: Callable[[NodeT], None] | None) -> None:
-    """Spins until a signal has come and what is to be finished is finished."""
+    """Spins until a signal has arrived and ``finish`` has returned."""
     faults = FaultLog(node.get_logger().error)
     answer_always(node, faults)
     finisher, failed = None, 0
@@ -185,9 +184,9 @@ def _spin(node: NodeT, executor: Executor, signals: _Signals, finish: Callable[[
             executor.spin_once(_LONGEST_SLEEP_S if finisher is None else _LONGEST_SLEEP_S / 10)
         except ExternalShutdownException:
             return
-        except Exception as error:  # whatever it is, the next callback deserves its chance
+        except Exception as error:  # whatever it is, the next callback must run
             if signals.came:
-                continue  # what is taken away may still be in use for a moment
+                continue  # destroyed entities may still be in use for a moment
             failed += 1
             faults.report("callback", repr(error), f"failed: {type(error).__name__}: {error}")
             node.get_logger().debug("".join(traceback.format_exception(error)))
@@ -197,9 +196,9 @@ def _spin(node: NodeT, executor: Executor, signals: _Signals, finish: Callable[[
 
 
 def _leave_threads() -> None:
-    """Ends the process here and now if other threads are left, for one may be at work on an answer that takes long.
+    """Ends the process at once if other threads are left, because one may be computing an answer that takes long.
 
-    Python would wait for it, or end by force what it does in C++, which then aborts.
+    Python would wait for that thread, or stop it by force inside C++ code, which then aborts.
     """
     sys.stdout.flush()
     sys.stderr.flush()

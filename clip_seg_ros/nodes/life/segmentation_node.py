@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node's life: its states, its model, its cameras and what it says of itself. A task says what it does with them."""
+"""The lifecycle node with a model, cameras, commands and diagnostics. A task defines how it uses them."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ from clip_seg_ros.nodes.life.model_switch import ModelSwitch
 from clip_seg_ros.nodes.life.task import Task
 
 THREADS = 4
-"""Threads of a node's executor: sensors and commands go on while services and actions wait for the model."""
+"""The threads of a node's executor: sensors and commands are served while services and actions wait for the model."""
 _LONGEST_CHANGE_S = 5.0
-"""How long the end of the process waits for a transition."""
+"""The time for which the end of the process waits for a transition."""
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
 class SegmentationNode(BoundedLogs, LifecycleNode):
     """A lifecycle node with a model, cameras, commands and diagnostics.
 
-    configure loads the weights, activate listens to the cameras, deactivate stops that, cleanup frees the memory.
-    Callbacks only keep messages and answer commands; the model runs in a worker's thread on the newest images.
+    The transition configure loads the weights, activate listens to the cameras, deactivate stops listening, and cleanup
+    frees the memory. Callbacks only store messages and answer commands; the model runs on a worker's thread on the
+    newest images.
 
     Args:
-        name: Name of the node, and one of ``command_router.KINDS``.
-        config_type: Type of its parameters.
-        make_task: Makes what the node is for. It is given this node, whose parts (``core``, ``models``, ``commands``
-            and ``intake``) are there, while nothing has begun.
+        name: Name of the node, one of ``command_router.KINDS``.
+        config_type: Type of the node's parameters.
+        make_task: Makes the task of this node, whose parts (``core``, ``models``, ``commands`` and ``intake``) exist by
+            then, but have not been started.
     """
 
     def __init__(
@@ -74,15 +75,15 @@ class SegmentationNode(BoundedLogs, LifecycleNode):
         self.intake = Intake(self.core, lambda: self.models.host.predictor)
         self.task = make_task(self)
         self.start_fault = ""
-        """Why the last configure failed."""
+        """The reason why the last configure or activate failed; "" if it succeeded."""
         self._configured = False
-        # Held by a transition, and by the end of the process, which waits for one that is under way.
+        # A transition holds this lock, and so does the end of the process, which waits for a transition under way.
         self._changing = threading.Lock()
         warn = self.get_logger().warning
         guard_transitions(self, lambda error: warn(f"there is no such transition now: {error}"))
 
     def bring_up(self) -> SegmentationNode:
-        """Configures and activates where the parameter autostart says so; raises RuntimeError where that fails."""
+        """Configures and activates if the parameter autostart says so; raises RuntimeError if that fails."""
         if self.core.config.autostart:
             if self.trigger_configure() != SUCCESS or self.trigger_activate() != SUCCESS:
                 raise RuntimeError(self.start_fault)
@@ -91,7 +92,7 @@ class SegmentationNode(BoundedLogs, LifecycleNode):
         return self
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Loads the weights and makes the outputs. Where that fails, says why; it can be tried again."""
+        """Loads the weights and makes the outputs. If that fails, it logs the reason and can be tried again."""
         return self._try("configure", self._configure, self.models.host.unload)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -99,25 +100,25 @@ class SegmentationNode(BoundedLogs, LifecycleNode):
         return self._try("activate", self._activate, self._stop_listening)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stops listening; the weights stay."""
+        """Stops listening; the weights stay loaded."""
         with self._changing:
             self._stop_listening()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Takes the outputs away, once everybody who called was answered, and frees the memory."""
+        """Removes the outputs once all callers were answered, and frees the memory."""
         with self._changing:
             self._release("the node was cleaned up")
         return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stops from any state, once everybody who called was answered."""
+        """Stops from any state once all callers were answered."""
         with self._changing:
             self._release("the node was shut down")
         return SUCCESS
 
     def finish(self) -> None:
-        """Stops before the process ends, once everybody who called was answered; callbacks must still run."""
+        """Stops before the process ends, once all callers were answered; callbacks must still run."""
         if self._configured and self._changing.acquire(timeout=_LONGEST_CHANGE_S):
             try:
                 self._release("the node ends")
@@ -125,7 +126,7 @@ class SegmentationNode(BoundedLogs, LifecycleNode):
                 self._changing.release()
 
     def destroy_node(self) -> None:
-        """Stops, and takes the node out of ROS."""
+        """Stops, and destroys the node."""
         self.finish()
         super().destroy_node()
 
@@ -134,9 +135,9 @@ class SegmentationNode(BoundedLogs, LifecycleNode):
         try:
             with self._changing:
                 act()
-        except Exception as error:  # whatever it is, the node lives on and can be told to try again
+        except Exception as error:  # whatever it is, the node goes on and can be told to try again
             self.start_fault = str(error) or type(error).__name__
-            # Before the node spins, it is the process that says why it ends.
+            # Before the node spins, the process itself reports why it ends.
             if self.executor is not None:
                 self.get_logger().error(f"{what} failed: {self.start_fault}")
             self.get_logger().debug(traceback.format_exc())
@@ -147,7 +148,7 @@ class SegmentationNode(BoundedLogs, LifecycleNode):
 
     def _configure(self) -> None:
         core, config = self.core, self.core.config
-        # First, so that nothing is made in vain.
+        # Names are checked first, so that nothing is made in vain.
         for camera in config.cameras():
             for topic in (config.command_topic, camera.name, camera.image, camera.depth, camera.camera_info):
                 if topic:
@@ -166,7 +167,7 @@ class SegmentationNode(BoundedLogs, LifecycleNode):
         config, host = self.core.config, self.models.host
         self.core.active = True
         self.commands.announce()
-        # Before any image comes, which would find nothing to look for.
+        # The command precedes the first image, which would otherwise find nothing to look for.
         if config.initial_command:
             self.commands.give(config.initial_command)
         self.intake.start(self.task, self._health, self.commands.subscription)
@@ -175,7 +176,7 @@ class SegmentationNode(BoundedLogs, LifecycleNode):
         self.get_logger().info(f"{host.name} on {host.predictor.device}; commands: {commands}, images: {images}")
 
     def _stop_listening(self) -> None:
-        # Not in the middle of what is being published.
+        # The lock keeps this from happening in the middle of a publication.
         with self.core.lock:
             self.core.active = False
         self.commands.withdraw()
@@ -203,7 +204,7 @@ class SegmentationNode(BoundedLogs, LifecycleNode):
         self.models.follow(old, new)
 
     def _fault_of(self, command: Command | None) -> str:
-        """Why a command cannot be done now; empty where it can, as far as that shows before it is done."""
+        """Returns why a command cannot be carried out now; empty if it can, as far as that is known beforehand."""
         fault = self.core.refusal()
         if fault or command is None or command.model is None:
             return fault

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract between a node, which has a life, a model and cameras, and what it does with them."""
+"""The interface between a node, with its lifecycle, model and cameras, and the task that it carries out with them."""
 
 from __future__ import annotations
 
@@ -16,54 +16,54 @@ if TYPE_CHECKING:
 
 
 class Task(ABC):
-    """What a node does with commands and images; it is an ``ImageTask`` as well."""
+    """Defines what a node does with commands and images; it is an ``ImageTask`` as well."""
 
-    # Life.
+    # Hooks for the lifecycle.
 
     @abstractmethod
     def open(self) -> None:
-        """Creates publishers and services, when the node is configured; the model is there."""
+        """Creates publishers and services when the node is configured; the model is loaded by then."""
 
     @abstractmethod
     def close(self) -> None:
-        """Takes them away, when the node is cleaned up."""
+        """Destroys the publishers and services when the node is cleaned up."""
 
-    # The model.
+    # Hooks for the model.
 
     @abstractmethod
     def warm_up(self, predictor: Predictor) -> None:
-        """Answers a first image, for the first pass is slow; raises ValueError where task and model do not fit."""
+        """Answers a first image, because the first pass is slow; raises ValueError if task and model do not fit."""
 
     def on_model_ready(self) -> None:  # noqa: B027 (a task may have nothing to do then)
-        """Takes note, on the loader's thread, that another model has begun to serve."""
+        """Is called on the loader's thread when another model is in use."""
 
-    # Commands.
+    # Hooks for commands.
 
     @abstractmethod
     def is_mine(self, command: Command | None) -> bool:
-        """Returns whether a command is for this node to answer; ``None`` is one that nobody understands."""
+        """Returns whether this node answers a command; ``None`` stands for a text that could not be parsed."""
 
     @abstractmethod
     def obey(self, command_id: int, text: str, command: Command) -> None:
-        """Answers a command that the language knows, and does it; the model that it names is there."""
+        """Answers a parsed command and carries it out; the model that it names exists."""
 
-    # Images.
+    # Hooks for images.
 
     @abstractmethod
     def idle_because(self, camera: str) -> str:
-        """Returns why an image of a camera is not answered at the moment; empty where it is."""
+        """Returns why images of a camera are not answered at the moment; empty if they are."""
 
     @abstractmethod
     def answer(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
         """Answers one image (H, W, 3) on the worker's thread; returns whether anything was published."""
 
     def image_came(self) -> None:  # noqa: B027
-        """Takes note of an image, on the thread that takes them, whether it will be answered or not."""
+        """Is called for every image on the thread that receives it, whether it will be answered or not."""
 
     def depth_tolerance_s(self) -> float:
-        """Returns how far the stamps of colour and depth may differ, in seconds; 0 for a task without depth."""
+        """Returns the largest difference between the stamps of colour and depth, in seconds; 0 without depth."""
         return 0.0
 
     def is_rectified(self) -> bool:
-        """Returns whether the cameras' images are rectified; of no interest to a task without depth."""
+        """Returns whether the cameras' images are rectified; this does not matter to a task without depth."""
         return False

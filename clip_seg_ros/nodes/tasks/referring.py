@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ``referring`` node does with commands and images: it looks for what the last command named."""
+"""The task of the ``referring`` node: to look in images for the objects that the last command named."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Referring(Task):
     """Answers commands and offers the services; ``ReferringImages`` answers the images.
 
     Args:
-        node: Node whose task it is.
+        node: Node that carries out the task.
     """
 
     def __init__(self, node: SegmentationNode) -> None:
@@ -47,7 +47,7 @@ class Referring(Task):
         self.image_prompts = ImagePrompts(self._core, self._host, self._images.forget_past_of)
         self._describer = Describer(self._core.status)
 
-    # Life.
+    # The lifecycle.
 
     def open(self) -> None:
         self._images.open()
@@ -69,7 +69,7 @@ class Referring(Task):
     # Commands.
 
     def is_mine(self, command: Command | None) -> bool:
-        """All but lists of classes, where an active semantic node answers those."""
+        """Returns true for all commands except lists of classes, which an active semantic node answers instead."""
         if command is None or command.verb != "classes":
             return True
         return not self._node.commands.runs_beside("semantic")
@@ -88,7 +88,7 @@ class Referring(Task):
             self._do(command_id, text, command)
 
     def _refusal(self, text: str, command: Command) -> str:
-        """Returns why a command is not for this node, or is probably misspelt; empty for all others."""
+        """Returns why a command is not for this node or is probably misspelt; empty for all other commands."""
         if command.verb == "classes":
             return "lists of classes are for a semantic node, and none is active: start one, or name what to look for"
         if command.verb == "quit":
@@ -99,8 +99,8 @@ class Referring(Task):
         self._set_threshold(command)
         outcome, names_model = Outcome(command.prompts), command.model is not None
         request = Request(command_id, text, command.prompts, command.negatives, outcome, names_model)
-        # The next image after the answer must find the command in effect. Nothing is told of what it shows before the
-        # answer, because that takes the lock, too.
+        # The command must be in effect for the next image after the answer. The outcome in that image cannot be
+        # published before the answer, because that takes the lock, too.
         with self._core.lock:
             if command.prompts and not names_model:
                 self._images.ask(request)
@@ -138,7 +138,7 @@ class Referring(Task):
         return self._images.idle_because(camera)
 
     def image_came(self) -> None:
-        """Says once what to type where images arrive and nobody has ever given a command."""
+        """Logs once what to type if images arrive and no command has ever been given."""
         is_asked = self._images.request is not None or self.finder.is_looking() or self._describer.is_asked
         if not self._was_commanded and not is_asked:
             topic = self._node.resolve_topic_name(self._core.config.command_topic)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers each image with the masks and positions of what the standing command and the goals under way name."""
+"""Answers each image with masks and positions of the objects that the current command and the active goals name."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
 
 @dataclass
 class Request:
-    """What images are asked for at the moment."""
+    """The request of a command, with which every image is answered until another one replaces it."""
 
     command_id: int
     text: str
     prompts: tuple[str, ...]
     negatives: tuple[str, ...]
     outcome: Outcome
-    """What was found so far."""
+    """The result so far, over all cameras."""
     names_model: bool = False
-    """Whether the command asks another model, which may still be on its way."""
+    """Whether the command asks for another model, which may still be loading."""
     told: bool = False
-    """Whether the outcome was."""
+    """Whether the outcome was published."""
 
 
 @dataclass
 class _View:
-    """One camera's outputs, and what is remembered of its images."""
+    """The outputs of one camera, and the state that is kept from its images."""
 
     topics: ResultTopics
     stream: Stream
     settings: tuple[float, float, float]
-    """That ``stream`` was made with."""
+    """The settings with which ``stream`` was made."""
     last: Result | None = None
 
 
@@ -57,10 +57,10 @@ class ReferringImages:
     """Answers images and publishes the results.
 
     Args:
-        core: What the parts of the node share.
+        core: State that the parts of the node share.
         intake: Source of the images.
-        finder: Goals that want to see images, beside the command.
-        is_there: Says whether the model that was asked for last serves already.
+        finder: Goals that search images independently of the command.
+        is_there: Returns whether the model that was asked for last is in use already.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ReferringImages:
         self._core, self._intake, self._finder, self._is_there = core, intake, finder, is_there
         self._views: dict[str, _View] = {}
         self.request: Request | None = None
-        """What images are asked for; ``None`` for nothing."""
+        """The current request; ``None`` if there is nothing to look for."""
 
     def open(self) -> None:
         """Creates the outputs of every camera."""
@@ -80,7 +80,7 @@ class ReferringImages:
         self._target_frame = TargetFrame(node, config.target_frame, self._core.faults)
 
     def close(self) -> None:
-        """Takes the outputs away and forgets the request."""
+        """Destroys the outputs and drops the request."""
         self._target_frame.close()
         for view in self._views.values():
             view.topics.close()
@@ -88,12 +88,12 @@ class ReferringImages:
         self.request = None
 
     def ask(self, request: Request) -> None:
-        """Asks images for something else from now on."""
+        """Replaces the request."""
         with self._core.lock:
             self.request = request
 
     def forget(self, publish_empty: bool) -> None:
-        """Asks images for nothing any more; with ``publish_empty``, every output says once that nothing is there."""
+        """Drops the request; with ``publish_empty``, every camera's outputs publish an empty result once."""
         with self._core.lock:
             self.request = None
             for view in self._views.values() if publish_empty else ():
@@ -104,16 +104,16 @@ class ReferringImages:
                     publish(view.topics.prepare(Result(view.last.header, rgb, nothing, corner=corner), 1))
 
     def forget_past_of(self, prompt: str) -> None:
-        """Lets the next answers about a phrase stand alone, for it has come to mean something else."""
+        """Drops the smoothing and the tracks of a phrase, because its meaning has changed."""
         for view in list(self._views.values()):
             view.stream.forget(prompt)
 
     def idle_because(self, camera: str) -> str:
-        """Returns why the request needs no image of a camera; empty where it does."""
+        """Returns why the request needs no image of a camera; empty if it needs one."""
         request, view = self.request, self._views.get(camera)
         if request is None:
             return "nothing to look for"
-        # Until the outcome is told, status is waited for by whoever gave the command.
+        # Until the outcome is published, whoever gave the command waits for it.
         return "nobody listens" if request.told and view is not None and not view.topics.is_heard() else ""
 
     def answer(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
@@ -129,7 +129,7 @@ class ReferringImages:
         self._core.faults.clear(camera.source("image"))
         found = None if request is None else self._answer(request, job, rgb, encoded, predictor)
         looks = self._look_for(searches, encoded, predictor)
-        # Only now, since depth often comes a little later than its image.
+        # The frame is made only now because depth often arrives a little later than its image.
         frame = camera.frame(job, rgb)
         motion = self._target_frame.of(job.image.header) if frame.depth_m is not None else None
         for search, seen in looks:
@@ -148,7 +148,7 @@ class ReferringImages:
     def _answer(
         self, request: Request, job: CameraJob, rgb: np.ndarray, encoded: EncodedImage, predictor: Predictor
     ) -> Answer | None:
-        """Answers the command; ``None`` where the model cannot, which the status then tells."""
+        """Answers the request; returns ``None`` if the model cannot, which the status then reports."""
         core, config, view = self._core, self._core.config, self._views[job.camera.name]
         if view.settings != _stream_settings(config):
             view.settings = _stream_settings(config)
@@ -161,7 +161,7 @@ class ReferringImages:
                 if self.request is request and not request.told:
                     request.told = True
                     core.status.fail(request.command_id, request.text, str(error))
-            # Its status may have been told long ago, when another model served.
+            # The outcome may have been published long ago, when another model was in use.
             core.faults.report("command", str(error), f"{request.text!r} cannot be answered: {error}")
             return None
         core.faults.clear("command")
@@ -174,7 +174,7 @@ class ReferringImages:
     def _look_for(
         self, searches: Sequence[Search], encoded: EncodedImage, predictor: Predictor
     ) -> list[tuple[Search, Answer | None]]:
-        """Asks for each goal's phrase by itself, so that no command or other goal has a say in what is found."""
+        """Segments each goal's phrase alone, so that neither the command nor other goals affect its result."""
         config, answers = self._core.config, {}
         for phrase in {search.phrase for search in searches}:
             question = Question((phrase,), (), config.asked_threshold, config.min_area_fraction)
@@ -199,7 +199,7 @@ class ReferringImages:
         return True
 
     def _tell_outcome(self, request: Request, camera: str, result: Result) -> None:
-        """Says once whether there is what a command names: as soon as cameras show it all, or when they do not."""
+        """Publishes once whether a command's objects were found: once all are, or when no camera shows the others."""
         if request.told or (request.names_model and not self._is_there()):
             return
         outcome = request.outcome

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ``semantic`` node does with commands and images: it gives every pixel a class out of a list."""
+"""The task of the ``semantic`` node: to assign every pixel of an image one class of a list."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Semantic(Task):
     """Labels images with DenseCLIP, MaskCLIP or a distilled network.
 
     Args:
-        node: Node whose task it is.
+        node: Node that carries out the task.
     """
 
     def __init__(self, node: SegmentationNode) -> None:
@@ -43,11 +43,11 @@ class Semantic(Task):
         self._core: NodeCore[SemanticConfig] = node.core
         self._topics: dict[str, ClassTopics] = {}
         self._classes: tuple[str, ...] | None = None
-        """What pixels are told apart by at the moment."""
+        """The classes in use; ``None`` until the node is configured."""
         self._wished: tuple[str, ...] = ()
-        """Classes that a command asked for."""
+        """The classes that a command asked for."""
 
-    # Life.
+    # The lifecycle.
 
     def open(self) -> None:
         node = self._node
@@ -75,7 +75,7 @@ class Semantic(Task):
     # Classes.
 
     def _names_for(self, spec: ModelSpec) -> tuple[str, ...]:
-        """The classes that a model is to tell apart. Raises ValueError where it cannot, or nobody says which."""
+        """Returns the classes for a model. Raises ValueError if it does not know them, or if none are set."""
         config = self._core.config
         names = self._wished or config.classes or (class_list(config.class_list) if config.class_list else ())
         names = names or spec.class_names or ()
@@ -90,11 +90,11 @@ class Semantic(Task):
 
     @staticmethod
     def _asked(spec: ModelSpec, names: tuple[str, ...]) -> tuple[str, ...]:
-        """What the model is asked for: all its own classes, or some would be given to pixels of the others."""
+        """Returns the model's prompts: all its own classes, or else pixels of the others would get one of ``names``."""
         return spec.class_names or names
 
     def _choose(self, names: tuple[str, ...]) -> None:
-        """Tells classes apart from now on, and says their names to whoever listens or will."""
+        """Uses these classes from now on, and publishes their names, latched."""
         header = Header(stamp=self._node.get_clock().now().to_msg())
         colors = class_colors(len(names))[: len(names)].ravel().tolist()
         self._core.faults.clear("classes")
@@ -157,7 +157,7 @@ class Semantic(Task):
         names, config = self._classes, self._core.config
         asked = self._asked(predictor.spec, names)
         if not set(names) <= set(asked):
-            return False  # another model has just begun to serve, and its classes are still to be chosen
+            return False  # another model has just come into use, and its classes are still to be chosen
         source = job.camera.source("image")
         try:
             encoded = predictor.encode(rgb)
@@ -180,7 +180,7 @@ class Semantic(Task):
 
 
 def _only(names: tuple[str, ...], maps: ProbabilityMaps, labels: np.ndarray) -> tuple[ProbabilityMaps, np.ndarray]:
-    """Returns maps and labels of some classes alone; pixels of all others are unlabelled."""
+    """Returns the maps and labels of some classes only; pixels of all others are unlabelled."""
     place = {name: index for index, name in enumerate(names)}
     table = np.full(256, UNLABELLED, np.uint8)
     table[: len(maps.prompts)] = [place.get(name, UNLABELLED) for name in maps.prompts]
