@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a phrase means in the tabletop world: "red cups" -> ("red", "cup")."""
+"""Parses phrases into colours and kinds of the tabletop world: "red cups" -> ("red", "cup")."""
 
 from __future__ import annotations
 
 from clip_seg_ros.sim.scene import COLORS, KINDS, Pattern
 
-# How people call the kinds and colours of the world.
+# The words that people use for the kinds and colours of the world.
 KIND_WORDS: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in KINDS} | {
     "cup": ("cup", "mug"),
     "can": ("can", "tin"),
@@ -23,7 +23,7 @@ def pair_of(phrase: str) -> Pattern | None:
     """Reads a phrase as a colour and a kind of the world, either of which may be missing ("cup", "red thing").
 
     Returns:
-        ``None`` when the phrase names something that the world does not have, e.g. "giraffe" or "cup holder".
+        The colour and the kind; ``None`` if the world does not have what the phrase names ("giraffe", "cup holder").
     """
     words = [word for word in phrase.lower().split() if word not in _WORDS_BEFORE]
     color = kind = None
@@ -38,7 +38,7 @@ def pair_of(phrase: str) -> Pattern | None:
 
 
 def matches(pair: Pattern, name: str) -> bool:
-    """Whether the object called ``name`` ("red cup") is one that ``pair`` means."""
+    """Returns whether the pattern ``pair`` matches the object called ``name`` ("red cup")."""
     color, kind = name.split()
     return pair[0] in (None, color) and pair[1] in (None, kind)
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renders scenes with MuJoCo: colour, depth in metres, and which pixel belongs to which object.
+"""Renders scenes with MuJoCo: colour, depth in metres, and the object of every pixel.
 
-MuJoCo draws through EGL or OSMesa, no screen needed. The first of them that works is chosen, unless ``MUJOCO_GL`` says.
+MuJoCo draws through EGL or OSMesa and needs no screen. The first of them that works is used, unless ``MUJOCO_GL`` is
+set.
 """
 
 from __future__ import annotations
@@ -35,26 +36,26 @@ FLOOR_REACH_M = 8.0
 
 
 class RendererUnavailable(RuntimeError):
-    """No way to draw without a screen works on this machine; the message says what to install."""
+    """Rendering without a screen does not work on this machine; the message says what to install."""
 
 
 @dataclass(frozen=True)
 class RenderedView:
-    """One picture of a scene with its exact ground truth."""
+    """One image of a scene with its exact ground truth."""
 
     rgb: np.ndarray
-    """(H, W, 3) uint8."""
+    """The colour image, (H, W, 3) uint8."""
     depth_m: np.ndarray
-    """(H, W) float32 metres along the optical axis; NaN where nothing is hit."""
+    """The depth along the optical axis, (H, W) float32 metres; NaN where a ray meets no surface."""
     labels: np.ndarray
-    """(H, W) uint8: 0 = no object, otherwise 1 + index in ``objects``."""
+    """The objects of the pixels, (H, W) uint8: 0 = no object, otherwise 1 + index in ``objects``."""
     objects: tuple[SceneObject, ...]
     intrinsics: CameraIntrinsics
     camera_to_world: np.ndarray
-    """(4, 4) float64, optical frame (x right, y down, z forward) to world."""
+    """The transform from the optical frame (x right, y down, z forward) to the world, (4, 4) float64."""
 
     def mask_of(self, color: str | None = None, kind: str | None = None) -> np.ndarray:
-        """(H, W) bool: the visible pixels of every object of this colour and kind; ``None`` stands for any."""
+        """Returns the visible pixels of all objects of a colour and kind, (H, W) bool; ``None`` stands for any."""
         ids = [
             1 + index
             for index, item in enumerate(self.objects)
@@ -64,7 +65,7 @@ class RenderedView:
 
 
 def _load_mujoco() -> ModuleType:
-    """Imports MuJoCo with a GL back end that really opens a context."""
+    """Imports MuJoCo with a GL back end that can draw."""
     if "mujoco" in sys.modules:
         return sys.modules["mujoco"]
     if importlib.util.find_spec("mujoco") is None:
@@ -78,7 +79,7 @@ def _load_mujoco() -> ModuleType:
         os.environ["MUJOCO_GL"] = backend
         try:
             mujoco = importlib.import_module("mujoco")
-            # Some back ends open a context that cannot draw: only drawing tells.
+            # Some back ends open a context that cannot draw, which only drawing reveals.
             renderer = mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8)
             renderer.render()
             renderer.close()
@@ -100,10 +101,10 @@ def _load_mujoco() -> ModuleType:
 
 
 class SceneRenderer:
-    """Draws scenes at one image size. Use it as a context manager, from one thread.
+    """Renders scenes at one image size. Use it as a context manager, from one thread.
 
     Args:
-        width, height: Pixels.
+        width, height: Size of the images in pixels.
 
     Raises:
         RendererUnavailable: Neither EGL nor OSMesa works.
@@ -131,9 +132,9 @@ class SceneRenderer:
         self._renderer, self._shape_seed = None, None
 
     def render(self, scene: Scene, camera: CameraPose | None = None, depth: bool = True) -> RenderedView:
-        """Draws ``scene`` from its own camera, or from another.
+        """Renders ``scene`` from its own camera, or from another one.
 
-        Without ``depth`` that pass is saved and ``depth_m`` is all NaN.
+        Without ``depth``, that pass is skipped and ``depth_m`` is all NaN.
         """
         camera = camera or scene.camera
         if scene.shape_seed != self._shape_seed:
@@ -161,7 +162,7 @@ class SceneRenderer:
         return CameraIntrinsics(focal, focal, (self.width - 1) / 2, (self.height - 1) / 2, self.width, self.height)
 
     def _labels(self, segmentation: np.ndarray, scene: Scene) -> np.ndarray:
-        """Turns MuJoCo's (H, W, 2) geom ids into 1 + index of the object."""
+        """Converts MuJoCo's (H, W, 2) geom ids into labels: 1 + the index of the object, 0 for no object."""
         slot_to_label = np.zeros(len(self._kinds) * SHAPES_PER_KIND + 1, np.uint8)
         for index, item in enumerate(scene.objects):
             slot_to_label[self._slot_index(item)] = 1 + index
@@ -170,7 +171,7 @@ class SceneRenderer:
         return geom_to_label[np.where(is_geom, segmentation[..., 0], -1)]
 
     def _compile(self, shape_seed: int) -> None:
-        """Builds the model that holds every shape of the set once; scenes then only move and paint them."""
+        """Builds the model with every shape of the set once; scenes then only move and colour the shapes."""
         self.close()
         self._kinds = tuple(shape_set(shape_seed))
         mujoco = self._mujoco
@@ -245,7 +246,7 @@ class SceneRenderer:
         for geom, (slot, fixed) in enumerate(zip(self._part_slots, self._part_fixed, strict=True), start=2):
             item = present.get(slot)
             if item is None:
-                model.geom_rgba[geom, 3] = 0.0  # MuJoCo leaves out what is fully transparent
+                model.geom_rgba[geom, 3] = 0.0  # MuJoCo does not draw fully transparent geoms
             else:
                 model.geom_rgba[geom] = [*model.geom_rgba[geom, :3], 1.0] if fixed else item.rgba
         for slot, item in present.items():
@@ -272,7 +273,7 @@ class SceneRenderer:
 
 
 def _object_pose(item: SceneObject, height: float) -> tuple[np.ndarray, np.ndarray]:
-    """Position (3,) of the shape's origin and rotation (3, 3), shape to world."""
+    """Returns the position (3,) of the shape's origin and the rotation (3, 3) from shape to world."""
     c, s = np.cos(item.yaw), np.sin(item.yaw)
     turn = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
     position = np.array(item.position)
@@ -283,7 +284,7 @@ def _object_pose(item: SceneObject, height: float) -> tuple[np.ndarray, np.ndarr
 
 
 def camera_to_world(camera: CameraPose) -> np.ndarray:
-    """(4, 4) transform from the optical frame (x right, y down, z forward) to the world."""
+    """Returns the (4, 4) transform from the optical frame (x right, y down, z forward) to the world."""
     eye, target = np.array(camera.eye), np.array(camera.target)
     forward = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(forward, [0.0, 0.0, 1.0])

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws tabletop scenes from a seed: what stands where, in which light, seen from which camera.
+"""Draws tabletop scenes from a seed: the objects and their places, the lights and the camera.
 
-A scene is a value; ``renderer.SceneRenderer`` turns it into images. World frame: z up, the table top at z = 0, metres.
+A scene is a value; ``renderer.SceneRenderer`` renders it. In the world frame, z points up, the table top is at z = 0
+and lengths are in metres.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from clip_seg_ros.types import vector3
 
 KINDS: tuple[str, ...] = tuple(SHAPE_BUILDERS)
 WORKSHOP_KINDS: tuple[str, ...] = tuple(WORKSHOP_BUILDERS)
-"""Only in scenes drawn with ``workshop``; the embedded weights know neither their shapes nor their names."""
+"""The kinds that only scenes drawn with ``workshop`` have; the embedded weights know neither shapes nor names."""
 
-# Hue in degrees, saturation and value in 0..1, each a range to draw from.
+# Each colour has a range of hues in degrees, of saturations in 0..1 and of values in 0..1.
 COLOR_RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
     "red": ((-6, 6), (0.78, 0.96), (0.60, 0.85)),
     "orange": ((22, 31), (0.82, 1.00), (0.85, 1.00)),
@@ -35,12 +36,12 @@ COLOR_RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[fl
 COLORS: tuple[str, ...] = tuple(COLOR_RANGES)
 
 Pair = tuple[str, str]
-"""(colour, kind)."""
+"""A (colour, kind) of an object."""
 Pattern = tuple[str | None, str | None]
-"""(colour, kind), where ``None`` stands for any."""
+"""A (colour, kind) to match, where ``None`` stands for any."""
 
-# Pairs that training scenes never hold, so that names never seen together can be measured: each colour and each kind
-# once.
+# Training scenes never contain these pairs, so that unseen combinations of known words can be evaluated. Each colour
+# and each kind occurs once.
 HELD_OUT_PAIRS: tuple[Pair, ...] = (
     ("red", "bowl"),
     ("orange", "can"),
@@ -54,16 +55,16 @@ HELD_OUT_PAIRS: tuple[Pair, ...] = (
 
 SHAPES_PER_KIND = 3
 SCENES_PER_SHAPE_SET = 25
-"""Compiling a shape set costs more than rendering a scene, so that neighbouring seeds share one."""
+"""The number of neighbouring seeds that share a shape set, because compiling one takes longer than rendering."""
 TABLE_TEXTURES = ("plain", "wood", "checks", "stripes", "speckle", "cloth")
 UNSEEN_TABLE_TEXTURES = ("tiles", "dots", "waves")
-"""Only in scenes drawn with ``unseen``."""
+"""The textures that only scenes drawn with ``unseen`` have."""
 UNSEEN_SHAPE_SETS = 1_000_000
-"""Shape sets from this seed upwards hold shapes wider, narrower, taller and flatter than any below."""
+"""The seed from which shape sets also contain shapes that are wider, narrower, taller or flatter than any below."""
 WORKSHOP_SHAPE_SETS = 2_000_000
-"""Shape sets from this seed upwards hold the things of a workshop beside those of ``KINDS``."""
+"""The seed from which shape sets contain the objects of a workshop besides those of ``KINDS``."""
 TABLE_REACH = 0.30
-"""Objects stand within this many metres of the table's middle."""
+"""The largest distance of objects from the middle of the table, metres."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,12 @@ class SceneObject:
     kind: str
     color: str
     slot: int
-    """Which of the shape set's ``SHAPES_PER_KIND`` shapes of this kind; no two objects of a scene share one."""
+    """The index of the shape among the ``SHAPES_PER_KIND`` of this kind; no two objects of a scene share one."""
     rgba: tuple[float, float, float, float]
     position: tuple[float, float, float]
-    """Origin of the shape in the world, metres."""
+    """The origin of the shape in the world, metres."""
     yaw: float
-    """Turn about the vertical, radians."""
+    """The rotation about the vertical, radians."""
     lying: bool
 
     @property
@@ -97,7 +98,7 @@ class CameraPose:
 
 @dataclass(frozen=True)
 class Light:
-    """A directional lamp; ``direction`` is where its rays go."""
+    """A directional light; its rays go along ``direction``."""
 
     direction: tuple[float, float, float]
     diffuse: tuple[float, float, float]
@@ -105,7 +106,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that a picture of the table depends on."""
+    """Everything that an image of the table depends on."""
 
     seed: int
     shape_seed: int
@@ -120,7 +121,7 @@ class Scene:
 
 @lru_cache(maxsize=8)
 def shape_set(shape_seed: int) -> dict[str, tuple[Shape, ...]]:
-    """The shapes that scenes with this ``shape_seed`` choose from."""
+    """Returns the shapes from which scenes with this ``shape_seed`` choose, by kind."""
     shapes = build_shapes(shape_seed, SHAPES_PER_KIND)
     if shape_seed >= WORKSHOP_SHAPE_SETS:
         return shapes | build_workshop(shape_seed, SHAPES_PER_KIND)
@@ -131,7 +132,7 @@ def shape_set(shape_seed: int) -> dict[str, tuple[Shape, ...]]:
 
 
 def _stretched(rng: np.random.Generator, kind: str, shape: Shape) -> Shape:
-    """Takes half of the shapes out of the range of sizes that ``build_shapes`` draws from; a ball stays round."""
+    """Stretches half of the shapes to sizes that ``build_shapes`` does not draw; a ball stays round."""
     if rng.random() < 0.5:
         return shape
     across, up = (rng.uniform(*((0.78, 0.88) if rng.random() < 0.5 else (1.12, 1.25))) for _ in range(2))
@@ -147,19 +148,20 @@ def sample_scene(
     unseen: bool = False,
     workshop: bool = False,
 ) -> Scene:
-    """Draws the scene of ``seed``.
+    """Draws the scene of ``seed``; the same arguments give the same scene.
 
     Args:
-        seed: Any integer >= 0; with the same other arguments it always gives the same scene.
-        required: (colour, kind) pairs that must be there with nothing else in front of them; ``None`` stands for any.
-        forbidden: (colour, kind) pairs that must not be there; ``None`` stands for any.
+        seed: Any integer >= 0.
+        required: (colour, kind) pairs that must be in the scene and not be occluded; ``None`` stands for any.
+        forbidden: (colour, kind) pairs that must not be in the scene; ``None`` stands for any.
         objects: Smallest and largest number of objects, required ones included.
-        unseen: Draws, each with an even chance, the camera, the lamps and the table's texture from outside the ranges
-            of all other scenes, and half of the shapes from outside those of their sizes. No training scene is such.
-        workshop: Lets the things of ``WORKSHOP_KINDS`` stand among the others; not together with ``unseen``.
+        unseen: Whether to draw, each with a probability of one half, the camera, the lights and the table's texture
+            from outside the ranges of all other scenes, and half of the shapes from outside the usual sizes. Training
+            never uses such scenes.
+        workshop: Whether objects of ``WORKSHOP_KINDS`` stand among the others; not together with ``unseen``.
 
     Raises:
-        ValueError: An unknown colour or kind, or demands that no scene can meet.
+        ValueError: A colour or kind is unknown, or no scene can meet the demands.
     """
     if unseen and workshop:
         raise ValueError("a scene is drawn with unseen or with workshop, not with both")
@@ -197,7 +199,7 @@ def sample_scene(
 
 
 def _beyond(scene: Scene) -> Scene:
-    """Draws camera, lamps and table texture anew, each with an even chance, from where no other scene has them."""
+    """Redraws camera, lights and table texture, each with a probability of one half, from outside the usual ranges."""
     rng = np.random.default_rng([scene.seed, 7])
     camera, texture, lights, ambient = scene.camera, scene.table_texture, scene.lights, scene.ambient
     if rng.random() < 0.5:
@@ -222,7 +224,7 @@ def _beyond(scene: Scene) -> Scene:
 def _populate(
     rng: np.random.Generator, wanted: Sequence[Pair], allowed: Sequence[Pair], count: int, table: _Table
 ) -> bool:
-    """Places the wanted pairs and then others up to ``count``; False when a wanted one found no room."""
+    """Places the wanted pairs and then others up to ``count``; returns false if there is no room for a wanted one."""
     for index in range(count):
         is_wanted = index < len(wanted)
         pair = wanted[index] if is_wanted else allowed[rng.integers(len(allowed))]
@@ -260,9 +262,9 @@ def sample_rgba(rng: np.random.Generator, color: str) -> tuple[float, float, flo
 
 
 class _Table:
-    """Finds room for one object after the other.
+    """Places one object after the other on the table.
 
-    The first ``protect`` objects stand near the middle and are never hidden by later ones.
+    The first ``protect`` objects stand near the middle and are never occluded by later ones.
     """
 
     def __init__(self, shape_seed: int, camera: CameraPose, protect: int) -> None:
@@ -270,7 +272,7 @@ class _Table:
         self._shapes, self._camera, self._protect = shape_set(shape_seed), camera, protect
 
     def place(self, rng: np.random.Generator, pair: Pair) -> bool:
-        """Puts one object of this colour and kind somewhere free, or gives up after some tries."""
+        """Places an object of this colour and kind where there is room; returns false if several tries find none."""
         color, kind = pair
         taken = {item.slot for item in self.objects if item.kind == kind}
         free = [slot for slot in range(SHAPES_PER_KIND) if slot not in taken]
@@ -293,7 +295,7 @@ class _Table:
         return False
 
     def _clashes(self, spot: np.ndarray, shape: Shape, lying: bool) -> bool:
-        """Whether an object at ``spot``, (2,) metres, would touch another or hide a protected one."""
+        """Returns whether an object at ``spot``, (2,) metres, would touch another or occlude a protected one."""
         radius = _ground_radius(shape, lying)
         height = 2 * shape.lying_radius if lying else shape.height
         for index, other in enumerate(self.objects):
@@ -306,7 +308,7 @@ class _Table:
         return False
 
     def _hides(self, spot: np.ndarray, height: float, centre: np.ndarray, radii: float) -> bool:
-        """Whether an object of ``height`` at ``spot`` would stand between the camera and the one at ``centre``."""
+        """Returns whether an object of ``height`` at ``spot`` would occlude the one at ``centre``."""
         eye = np.array(self._camera.eye[:2])
         towards = centre - eye
         distance = np.linalg.norm(towards)

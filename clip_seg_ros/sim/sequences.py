@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Simulated sequences: the camera moves, objects slide, or nothing does, and the truth of every picture is exact.
+"""Simulated sequences of images with exact ground truth, in which the camera and objects move at times.
 
-A sequence is made of stretches of 8 to 12 frames. In turn, in an order drawn anew each time, the camera moves, one or
-two objects slide, both happen, or nothing moves but the sensor's noise. Every move follows the minimum-jerk profile of
-Flash and Hogan (J. Neuroscience 1985), s(u) = 10 u³ - 15 u⁴ + 6 u⁵, so that it starts and ends at rest.
+A sequence consists of stretches of 8 to 12 frames. In turn, in an order that is redrawn each time, the camera moves,
+one or two objects slide, both happen, or nothing changes but the sensor's noise. Every motion follows the minimum-jerk
+profile of Flash and Hogan (J. Neuroscience 1985), s(u) = 10 u³ - 15 u⁴ + 6 u⁵, so that it starts and ends at rest.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from clip_seg_ros.types import vector3
 
 MOTIONS: tuple[str, ...] = ("none", "camera", "objects", "both")
 STRETCH_FRAMES = (8, 12)
-"""Shortest and longest stretch."""
+"""The lengths of the shortest and of the longest stretch."""
 CLEARANCE_M = 0.008
-"""Between sliding objects and all others, at least."""
+"""The least distance between sliding objects and all others."""
 RGB_SIGMA = 2.5
-"""Standard deviation of the colour noise, grey levels of 255: a cheap camera in a lit room."""
+"""The standard deviation of the colour noise in grey levels of 255, as of a cheap camera in a lit room."""
 DEPTH_SIGMA_PER_M2 = 0.0015
-"""Standard deviation of the depth noise at 1 m, metres. Of a stereo camera it grows with z², as its disparity's
-error is constant."""
+"""The standard deviation of the depth noise at 1 m, metres. It grows with z², because the error of a stereo camera's
+disparity is constant."""
 RIM_STEP_M = 0.02
-"""Neighbouring depths that differ by more are a rim, which one of the sensor's two eyes does not see."""
+"""The difference between neighbouring depths above which a pixel is at a rim, which one of two lenses does not see."""
 RIM_HOLE_SHARE = 0.7
 BLOB_SIZE_PX = 16
 BLOB_SIGMAS = 2.3
-"""Blobs of missing depth are where a smooth normal field exceeds this many of its standard deviations."""
+"""The number of standard deviations above which a smooth normal field makes blobs of missing depth."""
 
 
 @dataclass(frozen=True)
 class SequenceFrame:
-    """One picture of a sequence with its truth."""
+    """One image of a sequence with its ground truth."""
 
     view: RenderedView
-    """``rgb`` and ``depth_m`` as the sensor gives them; ``labels`` exact, and an object keeps its label all along."""
+    """The image: ``rgb`` and ``depth_m`` are noisy, ``labels`` are exact, and an object keeps its label throughout."""
     stamp_ns: int
     camera_moved: bool
-    """Since the frame before."""
+    """Whether the camera moved since the frame before."""
     moved: frozenset[int]
-    """Labels of the objects that moved since the frame before."""
+    """The labels of the objects that moved since the frame before."""
     positions_m: dict[int, tuple[float, float, float]]
-    """Label -> where the object's visible surface truly is, by ``visible_positions``; hidden objects have none."""
+    """The true position of each label's visible surface, from ``visible_positions``; hidden objects have none."""
 
     @property
     def still(self) -> bool:
@@ -64,19 +64,19 @@ def sequence(
     rgb_sigma: float = RGB_SIGMA,
     depth_noise: bool = True,
 ) -> Iterator[SequenceFrame]:
-    """Renders the sequence that starts from the scene of ``seed``; the same arguments give the same pictures.
+    """Renders the sequence that starts from the scene of ``seed``; the same arguments give the same images.
 
     Args:
-        seed: As of ``sample_scene``.
-        frames: How many pictures.
-        size: (width, height) in pixels.
-        rate_hz: Pictures a second; it sets the stamps, which start at 0, and not how far things move in a frame.
+        seed: Seed of the first scene, as for ``sample_scene``.
+        frames: Number of images.
+        size: (width, height) of the images in pixels.
+        rate_hz: Images per second; it affects the stamps, which start at 0, but not the motion from frame to frame.
         rgb_sigma: Standard deviation of the colour noise in grey levels; 0 for none.
         depth_noise: Whether depth has noise and holes.
 
     Raises:
         ValueError: A number is out of range.
-        RendererUnavailable: This machine cannot draw.
+        RendererUnavailable: This machine cannot render.
     """
     if frames < 1 or not rate_hz > 0 or not rgb_sigma >= 0:
         raise ValueError(
@@ -113,7 +113,7 @@ def _frames(
 
 
 def scenes(seed: int, frames: int) -> Iterator[Scene]:
-    """Yields what the camera sees in each frame of the sequence of ``seed``, without drawing it."""
+    """Yields the scene of each frame of the sequence of ``seed``, without rendering it."""
     rng = np.random.default_rng([seed, 8])
     scene = sample_scene(seed)
     yield scene
@@ -129,7 +129,7 @@ def scenes(seed: int, frames: int) -> Iterator[Scene]:
 
 
 def noisy_rgb(rgb: np.ndarray, rng: np.random.Generator, sigma: float = RGB_SIGMA) -> np.ndarray:
-    """Returns (H, W, 3) uint8 with independent normal noise of ``sigma`` grey levels added."""
+    """Returns an image (H, W, 3) uint8 with independent normal noise of ``sigma`` grey levels added."""
     if sigma == 0:
         return rgb
     noise = rng.standard_normal(rgb.shape, np.float32)
@@ -139,12 +139,12 @@ def noisy_rgb(rgb: np.ndarray, rng: np.random.Generator, sigma: float = RGB_SIGM
 def noisy_depth(depth_m: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Returns depth (H, W) float32 as a stereo camera measures it: noise that grows with z², and holes (NaN).
 
-    Holes lie at most pixels of rims, where depth jumps, and in blobs at random places that change every time.
+    Most pixels of rims, where depth jumps, are holes, and so are blobs at random places that change every time.
     """
     height, width = depth_m.shape
     noise = rng.standard_normal(depth_m.shape, np.float32)
     measured = depth_m + np.float32(DEPTH_SIGMA_PER_M2) * depth_m**2 * noise
-    # Where nothing is hit there is no surface to lose: far away, so that its border is a rim too.
+    # Pixels without a surface count as far away, so that their border is a rim, too.
     filled = np.nan_to_num(depth_m, nan=1e3)
     cross = np.ones((3, 3), np.uint8)
     rim = cv2.dilate(filled, cross) - cv2.erode(filled, cross) > RIM_STEP_M
@@ -156,10 +156,10 @@ def noisy_depth(depth_m: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def visible_positions(view: RenderedView) -> dict[int, tuple[float, float, float]]:
-    """Finds where the visible surfaces are: label -> (x, y, z) in the optical frame, metres.
+    """Returns the positions of the visible surfaces: label -> (x, y, z) in the optical frame, metres.
 
-    The statistic is the one that positions of found objects have: the median of the points of the visible surface in
-    x, y and z, each on its own.
+    As for the positions of found objects, this is the median of the points of the visible surface, separately in x, y
+    and z.
     """
     positions: dict[int, tuple[float, float, float]] = {}
     lens = view.intrinsics
@@ -191,7 +191,7 @@ def _stretch(scene: Scene, motion: str, rng: np.random.Generator) -> Iterator[Sc
 
 
 def _camera_path(camera: CameraPose, progress: np.ndarray, rng: np.random.Generator) -> list[CameraPose]:
-    """Carries the camera around, up or down, and nearer or away; it keeps to the range that scenes are drawn from."""
+    """Moves the camera around, up or down, and nearer or away, within the range from which scenes are drawn."""
     target = np.array(camera.target)
     offset = np.array(camera.eye) - target
     distance = float(np.linalg.norm(offset))
@@ -211,7 +211,7 @@ def _camera_path(camera: CameraPose, progress: np.ndarray, rng: np.random.Genera
 
 
 def _object_paths(scene: Scene, progress: np.ndarray, rng: np.random.Generator) -> dict[int, np.ndarray]:
-    """Finds straight ways for one or two objects: index in the scene -> (x, y) on the table at each step."""
+    """Finds straight paths for one or two objects: index in the scene -> (x, y) on the table at each step."""
     radii = [_radius(scene, item) for item in scene.objects]
     places = [np.tile(np.array(item.position[:2]), (len(progress), 1)) for item in scene.objects]
     paths: dict[int, np.ndarray] = {}
@@ -234,6 +234,6 @@ def _object_paths(scene: Scene, progress: np.ndarray, rng: np.random.Generator) 
 
 
 def _radius(scene: Scene, item: SceneObject) -> float:
-    """Metres, of an upright cylinder that holds the object, whichever way it is turned."""
+    """Returns the radius in metres of an upright cylinder that contains the object at any rotation."""
     shape = shape_set(scene.shape_seed)[item.kind][item.slot]
     return max(shape.footprint_radius, shape.height / 2) if item.lying else shape.footprint_radius

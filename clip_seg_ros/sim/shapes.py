@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Meshes of the tabletop objects: closed surfaces in metres, standing on z = 0 with their axis along z.
+"""Meshes of the tabletop objects: closed surfaces in metres that stand on z = 0 with their axis along z.
 
-Each kind is told apart by what a person would look for: a cup has a handle, a bowl is deep and a plate is flat, a
+Each kind has the features by which people recognise it: a cup has a handle, a bowl is deep and a plate is flat, a
 bottle has a neck and a cap, a can has metal ends, a book has pages. Sizes and proportions are drawn from a generator.
 """
 
@@ -24,29 +24,29 @@ class Part:
     """One closed triangle mesh of an object."""
 
     vertices: np.ndarray
-    """(V, 3) float, metres."""
+    """The vertices, (V, 3) float metres."""
     faces: np.ndarray
-    """(F, 3) int, counter-clockwise seen from outside."""
+    """The vertex indices of the triangles, (F, 3) int, counter-clockwise seen from outside."""
     rgba: Rgba | None = None
-    """A fixed colour, or ``None`` for the colour that the object is named by."""
+    """A fixed colour, or ``None`` for the colour in the object's name."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The parts of one object and the space it takes."""
+    """The parts of one object and the space that it takes."""
 
     parts: tuple[Part, ...]
     footprint_radius: float
-    """Metres, of a vertical cylinder around the standing object."""
+    """The radius of a vertical cylinder around the standing object, metres."""
     height: float
-    """Metres."""
+    """The height of the standing object, metres."""
     rolls: bool = False
-    """Whether the object can also lie on its side, its axis horizontal."""
+    """Whether the object can also lie on its side, with a horizontal axis."""
     lying_radius: float = 0.0
-    """Metres from the axis to the table when it lies."""
+    """The height of the axis of the lying object above the table, metres."""
 
     def stretched(self, across: float, up: float) -> Shape:
-        """Returns the shape with its width and its height multiplied."""
+        """Returns the shape with its width multiplied by ``across`` and its height by ``up``."""
         scale = np.array([across, across, up])
         parts = tuple(replace(part, vertices=part.vertices * scale) for part in self.parts)
         return replace(
@@ -59,9 +59,10 @@ class Shape:
 
 
 def lathe(profile: list[tuple[float, float]], rgba: Rgba | None = None) -> Part:
-    """Turns a profile of (radius, z) points around the z axis.
+    """Revolves a profile of (radius, z) points around the z axis.
 
-    The profile runs from the axis below, outwards and up the outer wall, and back to the axis (inside, for a vessel).
+    The profile runs from the axis at the bottom outwards, up the outer wall, and back to the axis (on the inside of a
+    vessel).
     """
     points = np.array(profile, dtype=float)
     angles = np.linspace(0.0, 2.0 * np.pi, SEGMENTS, endpoint=False)
@@ -77,7 +78,7 @@ def lathe(profile: list[tuple[float, float]], rgba: Rgba | None = None) -> Part:
 
 
 def grid_faces(rows: int, columns: int) -> np.ndarray:
-    """Two triangles for each cell of a (rows, columns) grid whose columns close into a ring."""
+    """Returns two triangles for each cell of a (rows, columns) grid whose columns form a ring, (F, 3) int."""
     row, column = np.meshgrid(np.arange(rows - 1), np.arange(columns), indexing="ij")
     beside = (column + 1) % columns
     a, b = row * columns + column, row * columns + beside
@@ -86,7 +87,7 @@ def grid_faces(rows: int, columns: int) -> np.ndarray:
 
 
 def cuboid(size: tuple[float, float, float], centre: tuple[float, float, float], rgba: Rgba | None = None) -> Part:
-    """Makes a block with sides of ``size`` (x, y, z) metres around ``centre``."""
+    """Makes a cuboid with sides of ``size`` (x, y, z) metres around ``centre``."""
     corners = np.array([(x, y, z) for z in (-0.5, 0.5) for y in (-0.5, 0.5) for x in (-0.5, 0.5)])
     faces = [
         (0, 2, 1),
@@ -106,7 +107,7 @@ def cuboid(size: tuple[float, float, float], centre: tuple[float, float, float],
 
 
 def _handle(radius: float, z_low: float, z_high: float, reach: float, thickness: float) -> Part:
-    """A tube from the wall at ``z_low`` out by ``reach`` and back to the wall at ``z_high``."""
+    """Makes a tube from the wall at ``z_low`` outwards by ``reach`` and back to the wall at ``z_high``."""
     steps, sides = 14, 10
     angle = np.linspace(-np.pi / 2, np.pi / 2, steps)
     half = (z_high - z_low) / 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which surface lies behind the objects: the table or the floor, computed from the camera, not rendered."""
+"""Computes from the camera, without rendering, which surface lies behind the objects: the table or the floor."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from clip_seg_ros.sim.scene import CameraPose
 
 SURFACES: tuple[str, ...] = ("table", "floor")
 BEYOND = 255
-"""The value of pixels that look over the floor's end."""
+"""The value of pixels that show what lies beyond the floor."""
 
 
 def surface_map(camera: CameraPose, width: int, height: int) -> np.ndarray:
-    """Returns (height, width) uint8: the index in ``SURFACES`` of what each pixel would show without objects.
+    """Returns the index in ``SURFACES`` of what each pixel would show without objects, (height, width) uint8.
 
     The pixels are those of ``SceneRenderer(width, height)``.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table tops: grey-scale patterns that the table's colour tints, (H, W, 3) uint8, drawn from a generator."""
+"""Textures of the table top: grey patterns (H, W, 3) uint8 from a generator, which the table's colour tints."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ SIZE = 256
 
 
 def _smooth_noise(rng: np.random.Generator, cells: tuple[int, int]) -> np.ndarray:
-    """(SIZE, SIZE) float in 0..1, with ``cells`` = (rows, columns) blobs."""
+    """Returns noise (SIZE, SIZE) float in 0..1 with ``cells`` = (rows, columns) blobs."""
     coarse = rng.random(cells).astype(np.float32)
     return np.clip(cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC), 0, 1)
 
 
 def table_texture(name: str, rng: np.random.Generator) -> np.ndarray:
-    """Draws one table top.
+    """Draws the texture of a table top, (SIZE, SIZE, 3) uint8.
 
     Args:
         name: ``plain``, ``wood``, ``checks``, ``stripes``, ``speckle``, ``cloth``, ``tiles``, ``dots`` or ``waves``.
-        rng: Where the details come from.
+        rng: Generator of the details.
 
     Raises:
-        ValueError: An unknown name.
+        ValueError: The name is unknown.
     """
     rows, columns = np.mgrid[0:SIZE, 0:SIZE]
     if name == "plain":

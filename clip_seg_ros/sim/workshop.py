@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Meshes of five things of a workshop, which the embedded weights never saw: an example of things to train on.
+"""Meshes of five objects of a workshop, which the embedded weights never saw: an example of objects to train on.
 
-Like those of ``sim.shapes`` they are closed surfaces in metres that stand on z = 0.
+Like those of ``sim.shapes``, they are closed surfaces in metres that stand on z = 0.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from clip_seg_ros.sim.shapes import METAL_RGBA, Part, Rgba, Shape, cuboid, grid_
 
 
 def extrude(outline: np.ndarray, low: float, high: float, rgba: Rgba | None = None) -> Part:
-    """Raises a flat outline into a solid.
+    """Extrudes a flat outline along z.
 
     Args:
-        outline: (N, 2) metres, counter-clockwise; every point must be visible from the origin.
-        low, high: Z of its bottom and of its top, metres.
-        rgba: A fixed colour, or ``None`` for the colour that the object is named by.
+        outline: Points (N, 2) in metres, counter-clockwise; every point must be visible from the origin.
+        low, high: Z of the bottom and of the top, metres.
+        rgba: Fixed colour, or ``None`` for the colour in the object's name.
     """
     rings = [np.zeros_like(outline), outline, outline, np.zeros_like(outline)]
     levels = np.repeat([low, low, high, high], len(outline))
@@ -64,7 +64,7 @@ def _sprocket(rng: np.random.Generator) -> Shape:
     radius, thickness = rng.uniform(0.060, 0.085), rng.uniform(0.014, 0.022)
     teeth, depth = int(rng.integers(9, 14)), rng.uniform(0.20, 0.28)
     angles = np.linspace(0.0, 2.0 * np.pi, 6 * teeth, endpoint=False)
-    # Of the six points of a tooth two lie outside, two at its foot, and two on the flanks between them.
+    # Of the six points of a tooth, two are at the tip, two at the foot, and two on the flanks between them.
     reach = radius * (1 - depth * np.tile([0.0, 0.0, 0.5, 1.0, 1.0, 0.5], teeth))
     disc = extrude(np.stack([reach * np.cos(angles), reach * np.sin(angles)], axis=-1), 0.0, thickness)
     height, hub = thickness * rng.uniform(1.9, 2.4), radius * rng.uniform(0.24, 0.32)
