@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well and how fast a student answers, held to its teacher's labels on images that training never saw."""
+"""Measures a student's agreement with its teacher's labels on images that training never saw, and its speed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.training.distillation.pseudo_labels import LabelledPictures
 
 _TOLERATED = 0.97
-"""Self-training may change the agreement with the teacher by this factor: it is meant to correct the teacher."""
+"""The factor to which self-training may lower the agreement with the teacher, because it may correct the teacher."""
 
 
 def keep_the_better(
@@ -26,13 +26,13 @@ def keep_the_better(
     pictures: LabelledPictures,
     held_out: Sequence[int],
 ) -> None:
-    """Puts the weights from before self-training back where that made the student forget what it was taught.
+    """Restores the weights from before self-training if that made the student forget what it had learnt.
 
     Args:
-        student: After both phases.
-        guided: Its weights from between the phases; ``None`` where there was no second one.
-        device: Where to ask it.
-        pictures, held_out: What to ask it about.
+        student: Student after both phases.
+        guided: Weights of the student between the phases; ``None`` if there was no second phase.
+        device: Device on which to evaluate the student.
+        pictures, held_out: Images with labels, and the indices of those to evaluate the student on.
     """
     if guided is None:
         return
@@ -49,12 +49,12 @@ def keep_the_better(
 
 
 def likeliest(predictor: Predictor, rgb: np.ndarray) -> np.ndarray:
-    """Returns the likeliest class of every pixel of (H, W, 3) uint8: (H, W) uint8 index into the model's classes."""
+    """Returns the most probable class of every pixel of an image (H, W, 3) uint8: (H, W) uint8 class indices."""
     return predictor.predict(rgb, predictor.spec.class_names).values.argmax(axis=0).astype(np.uint8)
 
 
 def agreement(predictor: Predictor, pictures: LabelledPictures, indices: Sequence[int]) -> ClassScores:
-    """Compares a student with its teacher's labels, where those are not ignored."""
+    """Compares a student with its teacher's labels at all pixels that these do not ignore."""
     matrix = ConfusionMatrix(len(predictor.spec.class_names))
     for index in indices:
         matrix.add(likeliest(predictor, pictures.rgb(index)), pictures.labels(index))
@@ -64,7 +64,7 @@ def agreement(predictor: Predictor, pictures: LabelledPictures, indices: Sequenc
 def median_ms(
     predictor: Predictor, prompts: Sequence[str], pictures: LabelledPictures, indices: Sequence[int]
 ) -> float:
-    """Times whole answers, from the image to the probabilities at its size; the first picture goes ahead untimed."""
+    """Returns the median time from an image to the probabilities at its size, after one pass that is not timed."""
     taken = []
     for index in (indices[0], *indices):
         rgb = pictures.rgb(index)

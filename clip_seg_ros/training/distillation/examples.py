@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture of what a student answers, beside its teacher's labels."""
+"""Draws a student's answers beside its teacher's labels."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _UNKNOWN_RGB = (40, 40, 40)
 
 
 def example_grid(predictor: Predictor, pictures: LabelledPictures, indices: Sequence[int]) -> np.ndarray:
-    """Draws a row a picture: as it is, with the teacher's labels, and with the student's; a legend below.
+    """Draws one row per image: the image, the teacher's labels and the student's; a legend follows below.
 
     Returns:
-        (rows * 240 + legend, 960, 3) uint8, RGB. Pixels that the teacher is not sure of are dark grey.
+        The drawing, (title + rows * 240 + legend, 960, 3) uint8 RGB. Pixels without a teacher's label are dark grey.
     """
     names = predictor.spec.class_names
     colors = _class_colors(names)
@@ -36,7 +36,7 @@ def example_grid(predictor: Predictor, pictures: LabelledPictures, indices: Sequ
 
 
 def _class_colors(names: Sequence[str]) -> np.ndarray:
-    """Returns (256, 3) uint8 RGB: a colour a class, black for a background that was added, and that of ``IGNORED``."""
+    """Returns the colours (256, 3) uint8 RGB of the classes and of ``IGNORED``; an added background is black."""
     things = [index for index, name in enumerate(names) if name != BACKGROUND_CLASS]
     colors = np.zeros((256, 3), np.uint8)
     colors[things] = class_colors(len(things))[: len(things)]
@@ -50,7 +50,7 @@ def _tinted(rgb: np.ndarray, labels: np.ndarray, colors: np.ndarray) -> np.ndarr
 
 
 def _cell(rgb: np.ndarray) -> np.ndarray:
-    """Brings a picture into a cell, its shape kept, black around it."""
+    """Fits an image into a cell: keeps its aspect ratio and fills the rest with black."""
     scale = min(_CELL[0] / rgb.shape[1], _CELL[1] / rgb.shape[0])
     width, height = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
     small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """MaskCLIP+ (Zhou et al., ECCV 2022, section 3.3): a network that learns from another model's answers, without labels.
 
-    phase 1, guided:   pictures -> teacher, once a picture -> hard labels on disk -> student
-    phase 2, self:     pictures -> student, once a round    -> hard labels on disk -> student
+    phase 1, guided:   images -> teacher, once per image -> hard labels on disk -> student
+    phase 2, self:     images -> student, once per round -> hard labels on disk -> student
 
-The paper adds the second phase because a student soon sees more than its teacher; nothing is averaged over time. It
-labels anew at every step. Here that let a student without ImageNet's weights lose its classes one after the other, for
-each of its mistakes was at once what it learnt; labels that stay for a round do not run away.
+The paper adds the second phase because a student soon sees more than its teacher; no weights are averaged over time.
+The paper labels anew at every step. Here, a student without ImageNet's weights thereby lost one class after the other,
+because it learnt each of its mistakes at once; with labels that are fixed for a round, it does not.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from clip_seg_ros.training.optimizer import Precision
 from clip_seg_ros.training.runner import Runner, Stage
 
 _SCALES = (0.75, 1.5)
-"""Range of the short side in training, times the student's own."""
+"""The range of the short side in training, relative to the student's own."""
 _ROUND = "self_"
-"""Begins the names of phase 2's stages and of their folders of labels."""
+"""The prefix of the names of phase 2's stages and of their folders of labels."""
 _WARMUP_STEPS = 50
 _AIMED_SHARE = 0.75
 _BATCH_NORM_MOMENTUM = 0.1
@@ -43,22 +43,22 @@ _BATCH_NORM_MOMENTUM = 0.1
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How the student is trained."""
+    """The settings of a student's training."""
 
     steps: int
-    """Of both phases together."""
+    """The number of steps of both phases together."""
     self_share: float = 0.25
-    """Share of the steps that train on the student's own labels, 0..1."""
+    """The share of the steps that train on the student's own labels, at least 0 and below 1."""
     rounds: int = 2
-    """How often the student labels the pictures in that time."""
+    """The number of times that the student labels the images in the second phase."""
     batch: int = 8
     learning_rate: float = 2e-3
     self_learning_rate: float = 3e-4
     weight_decay: float = 0.01
     confidence: float = 0.7
-    """The student's own labels are taken from this probability upwards, 0..1."""
+    """The least probability of the student's own labels, 0..1."""
     precision: Precision = "float32"
-    """Of activations in training."""
+    """The precision of activations in training."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,9 +73,9 @@ class MaskCLIPPlus:
     """Trains a student in both phases.
 
     Args:
-        student: On the device that trains.
-        pictures: With the teacher's labels.
-        indices: Which of them are trained on.
+        student: Student, on the device of the training.
+        pictures: Images with the teacher's labels.
+        indices: Indices of the images to train on.
         settings: Steps, rates and thresholds.
     """
 
@@ -92,11 +92,11 @@ class MaskCLIPPlus:
         self._preprocess = Preprocessor(spec, self._device)
         for module in student.modules():
             if isinstance(module, nn.BatchNorm2d):
-                # Some networks are made for a hundred thousand steps and would end here with statistics of the start.
+                # Some networks have a momentum for far longer training; their statistics would be those of the start.
                 module.momentum = _BATCH_NORM_MOMENTUM
 
     def run(self, runner: Runner) -> None:
-        """Trains from where ``runner`` was left, and leaves the student in evaluation mode."""
+        """Trains from the state of ``runner``, and leaves the student in evaluation mode."""
         settings = self.settings
         own = round(settings.steps * settings.self_share)
         self._run(runner, "guided", settings.steps - own, settings.learning_rate, "labels", self._forget_rounds)
@@ -125,18 +125,18 @@ class MaskCLIPPlus:
             )
 
     def guided_weights(self) -> dict[str, torch.Tensor] | None:
-        """Returns the student's weights from between the phases, or ``None`` where there was no second one."""
+        """Returns the student's weights between the phases, or ``None`` if there was no second phase."""
         path = self._guided_path
         return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
 
     def _forget_rounds(self) -> None:
-        """Removes what an earlier training in this folder left: its labels are not this student's."""
+        """Removes the student's labels and weights of an earlier training in this folder."""
         self._guided_path.unlink(missing_ok=True)
         for folder in self._pictures.folder.glob(f"{_ROUND}*"):
             shutil.rmtree(folder)
 
     def _label(self, part: str) -> None:
-        """Labels all pictures by the student. What a killed run left stays: the student has moved on since."""
+        """Labels all images with the student. Labels of an interrupted run stay: the student has changed since then."""
         if not self._guided_path.is_file():
             beside = self._guided_path.with_suffix(".part")
             torch.save(self.student.state_dict(), beside)
@@ -147,7 +147,7 @@ class MaskCLIPPlus:
 
     @torch.no_grad()
     def own_labels(self, rgb: np.ndarray) -> np.ndarray:
-        """Labels a whole picture (H, W, 3) uint8 by the student as it is: (H, W) uint8, ``IGNORED`` where unsure."""
+        """Labels an image (H, W, 3) uint8 with the present student: (H, W) uint8, ``IGNORED`` where unsure."""
         self.student.eval()
         logits = self.student.encode_image(self._preprocess(rgb).pixels).logits.float()
         logits = nn.functional.interpolate(logits, size=rgb.shape[:2], mode="bilinear", align_corners=False)
@@ -155,7 +155,7 @@ class MaskCLIPPlus:
         return best.where(confidence >= self.settings.confidence, IGNORED).byte().cpu().numpy()
 
     def _terms(self, part: str, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Draws views of pictures with the labels in ``part`` and judges the student on them."""
+        """Draws views of images with the labels in ``part`` and returns the terms of the student's loss on them."""
         views, labels = [], []
         for pick in rng.integers(len(self._indices), size=self.settings.batch):
             index = self._indices[pick]
@@ -171,27 +171,27 @@ class MaskCLIPPlus:
 
 
 def crop_side(short_side: int) -> int:
-    """Returns the side in pixels of training's square views: two thirds of the student's short side."""
+    """Returns the side of the square views for training in pixels: two thirds of the student's short side."""
     return max(MULTIPLE, short_side * 2 // 3 // MULTIPLE * MULTIPLE)
 
 
 def random_view(
     rgb: np.ndarray, labels: np.ndarray, rng: np.random.Generator, short_side: int, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts a square out of a picture at a random scale and place, mirrored every other time.
+    """Crops a square from an image at a random scale and place, and mirrors half of the squares.
 
-    Three squares in four hold a pixel of a class that is drawn from those that the picture has, each as likely as the
-    others: small things would hardly be seen otherwise.
+    Three squares in four contain a pixel of a class that is drawn uniformly from the classes in the image; otherwise,
+    small objects would hardly be seen.
 
     Args:
-        rgb: (H, W, 3) uint8.
-        labels: (H, W) uint8, ``IGNORED`` for no class.
-        rng: Draws.
-        short_side: The student's; the picture's becomes 0.75 to 1.5 times that.
-        side: Of the square in pixels, at most 0.75 ``short_side``.
+        rgb: Image (H, W, 3) uint8.
+        labels: Labels (H, W) uint8, ``IGNORED`` for no class.
+        rng: Generator of the random numbers.
+        short_side: Short side of the student's input in pixels; that of the image becomes 0.75 to 1.5 times as long.
+        side: Side of the square in pixels, at most 0.75 ``short_side``.
 
     Returns:
-        (side, side, 3) and (side, side), of the types that came in.
+        The square of the image, (side, side, 3), and that of the labels, (side, side), both uint8.
     """
     height, width = rgb.shape[:2]
     scale = short_side * rng.uniform(*_SCALES) / min(height, width)
@@ -211,7 +211,7 @@ def random_view(
 
 
 def _aim(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """Draws a class of labels (H, W), then one of its pixels: (2,) row and column; ``None`` where all are ignored."""
+    """Draws a class of the labels (H, W), then one of its pixels: (2,) row, column; ``None`` if all are ignored."""
     present = np.flatnonzero(np.bincount(labels.ravel(), minlength=IGNORED + 1)[:IGNORED])
     if not present.size:
         return None

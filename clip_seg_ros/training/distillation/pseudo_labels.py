@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels that a model makes: what a teacher answers on pictures, hardened, once a picture, kept on disk.
+"""Pseudo-labels: a teacher's answers on images as hard labels, made once per image and kept on disk.
 
-Prompt denoising and thresholds decide what is a label (MaskCLIP+, Zhou et al., ECCV 2022, section 3.3).
+Prompt denoising and thresholds decide which pixels get a label (MaskCLIP+, Zhou et al., ECCV 2022, section 3.3).
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sources.images import Picture, PictureSource
 
 BACKGROUND_CLASS = "background"
-"""The class that is added where the list has none for what is no object."""
+"""The class that is added if the list has none for pixels without an object."""
 STORED_SHORT_SIDE_PX = 512
-"""Larger pictures are kept smaller for training; the teacher sees them as they are."""
+"""The largest short side of the images stored for training; the teacher sees them at their full size."""
 _RECIPE_NAME = "labels.json"
 _NEVER_ZERO = 1e-12
 
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """When an answer is good enough to be a label; all 0..1."""
+    """The thresholds at which an answer becomes a label; all are 0..1."""
 
     confidence: float = 0.7
-    """A pixel gets a class only where that class has at least this probability."""
+    """The least probability of a class with which a pixel gets it."""
     background_below: float = 0.5
-    """Where the best class has less than this, the pixel is background, if that class was added; 0 leaves it out."""
+    """The probability of the best class below which a pixel is background, if that class was added; 0 for no limit."""
     denoising: float = 0.5
-    """Threshold of ``refinement.denoise_prompts``: classes that stay below it everywhere in a picture are not in it."""
+    """The threshold of ``refinement.denoise_prompts``: classes that are below it everywhere are not in the image."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -53,15 +53,15 @@ class LabelSettings:
 
 
 class Labeller:
-    """Turns a teacher's answers into hard labels.
+    """Makes hard labels from a teacher's answers.
 
     Args:
-        teacher: Any predictor. Where its prompts do not compete, the background gets what the best prompt leaves.
-        class_names: The list of the user.
-        settings: When an answer is a label.
+        teacher: Any predictor. If its prompts do not compete, the background has 1 minus the best prompt's probability.
+        class_names: List of classes from the user.
+        settings: Thresholds at which an answer becomes a label.
 
     Raises:
-        ValueError: The list is empty, too long, holds a name twice or one that the teacher cannot be asked about.
+        ValueError: The list is empty or too long, or contains a name twice or a name that the teacher does not know.
     """
 
     def __init__(self, teacher: Predictor, class_names: Sequence[str], settings: LabelSettings) -> None:
@@ -80,29 +80,29 @@ class Labeller:
         self.class_names = (*class_names, BACKGROUND_CLASS) if self.background_added else self._asked
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
-        """Labels a picture (H, W, 3) uint8 at its full size: (H, W) uint8 index into ``class_names`` or ``IGNORED``."""
+        """Labels an image (H, W, 3) uint8 at its full size: (H, W) uint8 index into ``class_names`` or ``IGNORED``."""
         values = self.teacher.predict(rgb, self._asked).values
         competing = self.teacher.spec.competition == "softmax"
         return hard_labels(values, competing, self.background_added, self.settings)
 
 
 def hard_labels(values: np.ndarray, competing: bool, background_added: bool, settings: LabelSettings) -> np.ndarray:
-    """Decides where a class is, where none is, and where nobody knows.
+    """Decides which pixels have a class, which are background, and which are ignored.
 
     Args:
-        values: (P, H, W) float32 probabilities of the classes.
-        competing: Whether they and a background sum to 1; else each was decided alone.
-        background_added: Whether pixels without a class are class P; else they are ignored.
-        settings: The thresholds.
+        values: Probabilities of the classes, (P, H, W) float32.
+        competing: Whether they and a background sum to 1; otherwise each class was decided alone.
+        background_added: Whether pixels without a class are class P; otherwise they are ignored.
+        settings: Thresholds at which an answer becomes a label.
 
     Returns:
-        (H, W) uint8: 0..P, or ``IGNORED``.
+        The labels, (H, W) uint8: 0..P, or ``IGNORED``.
     """
     rest = 1.0 - (values.sum(axis=0) if competing else values.max(axis=0))
     shares = torch.from_numpy(np.concatenate([values, rest[None]]).clip(_NEVER_ZERO))  # (P + 1, H, W)
     logits = (shares / shares.sum(dim=0)).log()
     denoised = denoise_prompts(logits[None], settings.denoising, 1.0)[0]
-    denoised[-1] = logits[-1]  # the background is always there
+    denoised[-1] = logits[-1]  # the background is never denoised
     shares = denoised.softmax(dim=0).numpy()
     classes, background = shares[:-1], shares[-1]
     best, confidence = classes.argmax(axis=0), classes.max(axis=0)
@@ -114,35 +114,35 @@ def hard_labels(values: np.ndarray, competing: bool, background_added: bool, set
 
 @dataclass(frozen=True)
 class LabelledPictures:
-    """What ``label_pictures`` left on disk."""
+    """The images and labels that ``label_pictures`` wrote to disk."""
 
     folder: Path
     indices: tuple[int, ...]
-    """Of the pictures that could be read."""
+    """The indices of the images that could be read."""
     unreadable: tuple[str, ...]
-    """Why others could not."""
+    """The reasons why the others could not be read."""
 
     def rgb(self, index: int) -> np.ndarray:
-        """Reads a picture as it was stored, (H, W, 3) uint8."""
+        """Reads a stored image, (H, W, 3) uint8."""
         return read_rgb(_path(self.folder, "pictures", index))
 
     def labels(self, index: int, part: str = "labels") -> np.ndarray:
-        """Reads the labels of a picture in the folder ``part``, the teacher's by default, (H, W) uint8."""
+        """Reads the labels of an image from the folder ``part``, by default the teacher's, (H, W) uint8."""
         return read_labels(_path(self.folder, part, index))
 
     def has_labels(self, index: int, part: str) -> bool:
-        """Whether ``labels`` would find them."""
+        """Returns whether the folder ``part`` has labels of an image."""
         return _path(self.folder, part, index).is_file()
 
     def write_labels(self, index: int, part: str, labels: np.ndarray) -> None:
-        """Keeps labels (H, W) uint8 of a picture in the folder ``part``."""
+        """Writes labels (H, W) uint8 of an image to the folder ``part``."""
         _write_png(_path(self.folder, part, index), labels)
 
     def split(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Returns what is trained on, and every tenth picture, which is not.
+        """Returns the indices of the images to train on, and of every tenth image, which is held out.
 
         Raises:
-            DataError: There are fewer than two pictures.
+            DataError: There are fewer than two images.
         """
         if len(self.indices) < 2:
             raise DataError(f"training needs at least 2 pictures that can be read, got {len(self.indices)}")
@@ -150,7 +150,7 @@ class LabelledPictures:
         return tuple(index for index in self.indices if index not in set(held_out)), held_out
 
     def pixel_counts(self, class_count: int) -> np.ndarray:
-        """Counts pixels of all pictures: (class_count + 1,) int64, the ignored ones last."""
+        """Counts the pixels of each class in all images: (class_count + 1,) int64, the ignored pixels last."""
         total = np.zeros(IGNORED + 1, np.int64)
         for index in self.indices:
             total += np.bincount(self.labels(index).ravel(), minlength=IGNORED + 1)
@@ -163,15 +163,16 @@ def label_pictures(
     folder: Path,
     progress: Callable[[PictureSource], Iterable[Picture]] = iter,
 ) -> LabelledPictures:
-    """Asks the teacher about every picture, once: what is on disk from an earlier call is kept.
+    """Labels every image once; labels that an earlier call wrote to disk are kept.
 
     Args:
-        source, labeller: Which pictures, and whose labels.
-        folder: Receives ``pictures/``, ``labels/`` and a note of what they were made from.
-        progress: Wraps the pictures, to show how far it is.
+        source: Source of the images.
+        labeller: Labeller with the teacher.
+        folder: Folder for ``pictures/``, ``labels/`` and a record of what they were made from.
+        progress: Wraps the images, to show the progress.
 
     Raises:
-        DataError: The folder holds labels that were made from something else.
+        DataError: The folder contains labels that were made from something else.
     """
     _claim(folder, source, labeller)
     indices, unreadable = [], []
@@ -190,7 +191,7 @@ def _label(picture: Picture, labeller: Labeller, folder: Path, index: int) -> No
     rgb = picture.read()
     try:
         labels = labeller(rgb)
-    except ValueError as error:  # a picture that the teacher cannot take, such as one pixel high
+    except ValueError as error:  # an image that the teacher does not accept, such as one that is one pixel high
         raise DataError(f"{picture.name} cannot be labelled: {error}") from error
     height, width = labels.shape
     scale = STORED_SHORT_SIDE_PX / min(height, width)
@@ -198,13 +199,13 @@ def _label(picture: Picture, labeller: Labeller, folder: Path, index: int) -> No
         size = (round(width * scale), round(height * scale))
         rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
         labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-    # The labels last: where they are, the picture is.
+    # The labels are written last: if they exist, so does the image.
     _write_png(_path(folder, "pictures", index), rgb[..., ::-1])
     _write_png(_path(folder, "labels", index), labels)
 
 
 def _claim(folder: Path, source: PictureSource, labeller: Labeller) -> None:
-    """Notes what the labels in ``folder`` are made from, or makes sure that it is what it was."""
+    """Records what the labels in ``folder`` are made from, or checks that it has not changed."""
     recipe = {
         "teacher": f"{labeller.teacher.spec.name} {labeller.teacher.engine.fingerprint()}",
         "classes": list(labeller.class_names),
@@ -233,7 +234,7 @@ def _path(folder: Path, part: str, index: int) -> Path:
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
-    """Writes beside and renames, so that a file that exists is whole."""
+    """Writes a temporary file and renames it, so that a file that exists is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
     partial.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
