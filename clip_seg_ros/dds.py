@@ -37,15 +37,14 @@ def variables_for_images(environment: Mapping[str, str]) -> tuple[dict[str, str]
         environment: Environment variables of the process that starts the nodes.
 
     Returns:
-        The environment variables to add for the nodes, none where the user has chosen, and a warning, empty where
-        there is none to give.
+        The environment variables to add for the nodes, none if the user has chosen, and a warning, which may be empty.
     """
     if chosen_by_user(environment):
         return {}, ""
     free = free_bytes()
     if free is not None and free < PROCESSES * SEGMENT_BYTES:
         # With the profile, Fast DDS would say "SHM Transport is not supported in the current platform" and go on
-        # without; without it, it uses what room there is.
+        # without shared memory; without the profile, it uses the room that there is.
         return {}, (
             f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB left; images in shared memory need {SEGMENT_BYTES >> 20} MiB "
             f"for every process, {PROCESSES * SEGMENT_BYTES >> 20} MiB in all: some images will get lost. In Docker, "
@@ -55,7 +54,7 @@ def variables_for_images(environment: Mapping[str, str]) -> tuple[dict[str, str]
 
 
 def free_bytes(folder: str = SHARED_MEMORY) -> int | None:
-    """Returns the room that is left in shared memory; ``None`` where this system keeps it elsewhere."""
+    """Returns the free bytes of shared memory; ``None`` if this system keeps it elsewhere."""
     try:
         system = os.statvfs(folder)
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a file of ROS parameters as a node does, for launch files that must know what the node will be told."""
+"""Reads a file of ROS parameters as a node does, for launch files that must know the parameters of a node."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PARAMETERS = "ros__parameters"
 
 
 def sections(path: Path) -> dict[str, dict[str, Any]]:
-    """Returns the sections of a file of parameters: pattern of nodes' names, such as "/**" -> name -> value.
+    """Returns the sections of a file of parameters: pattern of node names, such as "/**" -> name -> value.
 
     Raises:
-        ValueError: The file is no YAML, or no file of parameters.
+        ValueError: The file is not a YAML file, or not a file of parameters.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -29,9 +29,9 @@ def sections(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def parameters_of(found: Mapping[str, Mapping[str, Any]], node: str) -> dict[str, Any] | None:
-    """Returns what ``sections`` say to the node of a full name, such as "/clip_seg/referring".
+    """Returns the parameters in ``sections`` of the node with a full name such as "/clip_seg/referring".
 
-    Of a parameter in several sections the last counts, as for the node. ``None`` where no section means the node.
+    If a parameter is in several sections, the last one counts, as for the node. ``None`` if no section is for the node.
     """
     fitting = [values for pattern, values in found.items() if _fits(pattern, node)]
     return {name: value for values in fitting for name, value in values.items()} if fitting else None
@@ -46,7 +46,7 @@ def _sections(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, di
 
 
 def _fits(pattern: str, node: str) -> bool:
-    """Compares a name with a pattern in which ** stands for any names and * for one, as rcl does."""
+    """Returns whether a name matches a pattern in which ** stands for any names and * for one name, as in rcl."""
     if pattern == "/**":
         return True
     words = (".*" if word == "**" else "[^/]+" if word == "*" else re.escape(word) for word in pattern.split("/"))
