@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches out of rendered scenes: object crops for the CLIP towers, whole scenes with phrases for the decoder.
+"""Makes batches from rendered scenes: object crops for the CLIP towers, whole scenes with phrases for the decoder.
 
-Every batch is a function of (seed, stage, step) alone, so that a run that was killed goes on exactly where it was.
+Every batch depends only on (seed, stage, step), so that an interrupted run resumes exactly where it was.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from clip_seg_ros.training.recipes.batch import ClassBatch, ExpressionBatch
 
 _MIN_CROP_AREA_PX = 80
 _MIN_ASK_SHARE = 0.001
-"""An object is asked for when it covers at least this share of the picture."""
+"""The least share of the image that an object must cover for phrases to name it."""
 _MIN_RELATED_SHARE = 0.002
-"""An object takes part in relations when it covers at least this share of the picture."""
+"""The least share of the image that an object must cover to take part in relations."""
 _RECOLORED_SHARE = 0.3
 _EMPHASISED_SHARE = 0.3
 _RETEXTURED_SHARE = 0.5
@@ -37,49 +37,49 @@ _TABLE = SEMANTIC_CLASSES.index("table")
 
 @dataclass(frozen=True)
 class CropIndex:
-    """Where the objects are that are large enough to crop, one row each."""
+    """The N objects that are large enough to crop, one row each."""
 
     scene: np.ndarray
     label: np.ndarray
-    """(N,) value in the scene's label image."""
+    """The values in the scenes' label images, (N,)."""
     box: np.ndarray
-    """(N, 4) x, y, width, height in pixels."""
+    """The bounding boxes, (N, 4) x, y, width, height in pixels."""
     color: np.ndarray
-    """(N,) index into COLORS."""
+    """The indices into COLORS, (N,)."""
     kind: np.ndarray
-    """(N,) index into KINDS."""
+    """The indices into KINDS, (N,)."""
 
 
 @dataclass(frozen=True)
 class CropBatch:
     pixels: torch.Tensor
-    """(B, 3, s, s) float32 in 0..1."""
+    """The crops, (B, 3, s, s) float32 in 0..1."""
     color: torch.Tensor
-    """(B,) int64 index into COLORS; -1 where the crop was recoloured."""
+    """The indices into COLORS, (B,) int64; -1 for recoloured crops."""
     kind: torch.Tensor
-    """(B,) int64 index into KINDS."""
+    """The indices into KINDS, (B,) int64."""
 
     def to(self, device: torch.device) -> CropBatch:
         """Returns the batch on ``device``."""
         return replace(self, pixels=self.pixels.to(device), color=self.color.to(device), kind=self.kind.to(device))
 
     def share(self) -> CropBatch:
-        """This process's part."""
+        """Returns this process's part of the batch."""
         return CropBatch(*(distributed.share(part) for part in (self.pixels, self.color, self.kind)))
 
 
 @dataclass(frozen=True)
 class SceneBatch:
     pixels: torch.Tensor
-    """(B, 3, H, W) float32 in 0..1."""
+    """The images, (B, 3, H, W) float32 in 0..1."""
     color_map: torch.Tensor
-    """(B, H, W) int64 index into COLORS; -1 = no object, or recoloured."""
+    """The indices into COLORS, (B, H, W) int64; -1 = no object, or recoloured."""
     class_map: torch.Tensor
-    """(B, H, W) int64 index into SEMANTIC_CLASSES, whose first are KINDS; -1 = beyond the floor."""
+    """The indices into SEMANTIC_CLASSES, whose first are KINDS, (B, H, W) int64; -1 = beyond the floor."""
     queries: tuple[tuple[Query, ...], ...]
-    """P phrases a scene."""
+    """The P phrases of each scene."""
     masks: torch.Tensor
-    """(B, P, H, W) float32, 1 where the phrase's objects are."""
+    """The masks of the phrases' objects, (B, P, H, W) float32, 0 or 1."""
 
     def to(self, device: torch.device) -> SceneBatch:
         """Returns the batch on ``device``."""
@@ -87,13 +87,13 @@ class SceneBatch:
         return replace(self, **moved)
 
     def share(self) -> SceneBatch:
-        """This process's part."""
+        """Returns this process's part of the batch."""
         parts = (self.pixels, self.color_map, self.class_map, self.queries, self.masks)
         return SceneBatch(*(distributed.share(part) for part in parts))
 
 
 def index_crops(scenes: TabletopScenes) -> CropIndex:
-    """Finds the box of every object that covers at least ``_MIN_CROP_AREA_PX`` pixels."""
+    """Lists every object that covers at least ``_MIN_CROP_AREA_PX`` pixels, with its bounding box."""
     rows = []
     for n, (labels, objects) in enumerate(zip(scenes.labels, scenes.objects, strict=True)):
         areas = np.bincount(labels.ravel(), minlength=len(objects) + 1)
@@ -108,13 +108,13 @@ def index_crops(scenes: TabletopScenes) -> CropIndex:
 def example_batch(
     scenes: TabletopScenes, index: CropIndex, rng: np.random.Generator, pairs: Sequence[Pair], side_px: int
 ) -> torch.Tensor:
-    """Draws an example image for each (colour, kind): blurred, darkened and cut out, from a scene that holds the pair.
+    """Draws an example image for each (colour, kind): a crop from a scene with the pair, its background faded.
 
     Returns:
-        (N, 3, side_px, side_px) float32 in 0..1, with other light and noise.
+        The images with changed light and noise, (N, 3, side_px, side_px) float32 in 0..1.
 
     Raises:
-        ValueError: No scene holds one of the pairs.
+        ValueError: One of the pairs is in no scene.
     """
     examples = np.empty((len(pairs), side_px, side_px, 3), np.uint8)
     for row, (color, kind) in enumerate(pairs):
@@ -143,9 +143,9 @@ def example_batch(
 def crop_batch(
     scenes: TabletopScenes, index: CropIndex, rng: np.random.Generator, size: int, side_px: int
 ) -> CropBatch:
-    """Cuts ``size`` objects out of their scenes in windows of 1 to 2.2 boxes.
+    """Crops ``size`` objects from their scenes in windows of 1 to 2.2 times their bounding boxes.
 
-    Three in ten are recoloured; in three in ten the rest is blurred and faded, as in example images (CLIPSeg, table 1).
+    Three in ten are recoloured; in three in ten, the background is faded as in example images (CLIPSeg, table 1).
     """
     picks = rng.integers(len(index.scene), size=size)
     pixels = np.empty((size, side_px, side_px, 3), np.uint8)
@@ -181,7 +181,7 @@ def scene_batch(
     phrases: int,
     recolor: bool = True,
 ) -> SceneBatch:
-    """Draws ``size`` scenes, zooms into each a little and asks ``phrases`` phrases about what is then seen."""
+    """Draws ``size`` scenes, zooms into each a little, and draws ``phrases`` phrases for what is then visible."""
     height, width = height_width
     rgb = np.empty((size, height, width, 3), np.uint8)
     color_map = np.empty((size, height, width), np.int64)
@@ -222,9 +222,9 @@ def expression_batch(
 ) -> ExpressionBatch:
     """Draws ``size`` scenes with ``phrases`` phrases each, most of which relate an object to others.
 
-    ``plain_share`` of the phrases, and all where a scene settles no relation, are those of ``sample_query``: a colour,
-    a kind or both, there or not. ``next_to_share`` of the others say "next to" where that is settled, beside those that
-    draw it by chance: distances in the room are what is learnt last.
+    A share of ``plain_share`` of the phrases, and all if no relation in a scene is unambiguous, are those of
+    ``sample_query``: a colour, a kind or both, present or absent. A share of ``next_to_share`` of the others prefer
+    "next to" if it is unambiguous, besides those that draw it by chance, because distances in space are learnt last.
     """
     height, width = height_width
     rgb = np.empty((size, height, width, 3), np.uint8)
@@ -259,7 +259,7 @@ def expression_batch(
 def class_batch(
     scenes: TabletopScenes, rng: np.random.Generator, size: int, height_width: tuple[int, int], recolor: bool = True
 ) -> ClassBatch:
-    """Draws ``size`` scenes and names every pixel: a kind of object, the table or the floor."""
+    """Draws ``size`` scenes with the class of every pixel: a kind of object, the table or the floor."""
     height, width = height_width
     rgb = np.empty((size, height, width, 3), np.uint8)
     labels = np.empty((size, height, width), np.int64)
@@ -273,7 +273,7 @@ def class_batch(
 
 
 def _mask_of(query: Query, labels: np.ndarray, objects: Sequence[Pair], classes: np.ndarray) -> np.ndarray:
-    """(H, W) bool: what the query means, from object labels and ``class_map``, both (H, W)."""
+    """Returns the mask (H, W) bool of a query from the object labels and the ``class_map``, both (H, W)."""
     if query.kind in SURFACES:
         return classes == SEMANTIC_CLASSES.index(query.kind)
     return np.array([False] + [query.matches(pair) for pair in objects])[labels]

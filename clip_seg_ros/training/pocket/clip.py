@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded CLIP as a start for other methods: its weights in a tower of another vocabulary or stride."""
+"""Loads the embedded CLIP as a start for other methods, with another vocabulary or stride."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
 def pocket_clip(
     path: Path, words: Sequence[str], context_length: int, output_stride: int = 32
 ) -> tuple[CLIP, ClipConfig, CompactTokenizer]:
-    """Loads the embedded CLIP and teaches its text tower to take more words, whose embeddings are still random.
+    """Loads the embedded CLIP and extends its vocabulary by words whose embeddings are random.
 
     Args:
-        path: ``clip_pocket.safetensors``.
-        words: Added to those that it knows.
-        context_length: Of the tokenizer returned, at most that of the tower.
-        output_stride: Of the image tower, whatever it was trained with: average pools hold no weights.
+        path: Path of ``clip_pocket.safetensors``.
+        words: Words to add to those that it knows.
+        context_length: Context length of the returned tokenizer, at most that of the tower.
+        output_stride: Output stride of the image tower, which may differ from that in training, because it only changes
+            average pools, which have no weights.
 
     Raises:
         WeightsError: The file is missing or damaged.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the embedded weights: a small CLIP from rendered scenes, then CLIPSeg's decoder on it.
 
-1. ``crops``: object crops against phrases, as CLIP learns, with the picture's colours changed in three crops of ten.
-2. ``scenes``: whole scenes; every token against phrases through the attention pool's value path (what MaskCLIP reads),
-   CLIPSeg's decoder end to end, and a linear head that names kind and colour a token.
-3. ``decoder``: the towers frozen and their BatchNorm statistics measured again; CLIPSeg's own training.
+1. ``crops`` compares object crops with phrases, as CLIP does; three crops of ten are recoloured.
+2. ``scenes`` uses whole scenes. It compares every token with phrases through the attention pool's value path (which
+   MaskCLIP uses), trains CLIPSeg's decoder end to end, and a linear head that predicts kind and colour of each token.
+3. ``decoder`` is CLIPSeg's own training: the towers are frozen after their BatchNorm statistics are measured again.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from clip_seg_ros.training.runner import Stage
 from clip_seg_ros.training.settings import read_settings
 
 _STATISTICS_BATCHES = 60
-"""That BatchNorm's statistics are measured on, of 16 scenes each."""
+"""The number of batches, of 16 scenes each, on which BatchNorm's statistics are measured."""
 
 
 @dataclass(frozen=True)
 class StageSettings:
-    """Length and size of one stage."""
+    """The length and batch size of one stage."""
 
     steps: int
     batch: int
     learning_rate: float
     phrases: int = 0
-    """Phrases asked a scene."""
+    """The number of phrases per scene."""
     crops: int = 0
-    """Object crops beside the scenes."""
+    """The number of object crops in a batch besides the scenes."""
     scene_px: tuple[int, int] = (160, 160)
-    """(height, width) of the window that is cut out of a scene; both multiples of 16."""
+    """The (height, width) of the window that is cropped from a scene; both are multiples of 16."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scene_px", tuple(self.scene_px))
@@ -60,7 +60,7 @@ class StageSettings:
 
 @dataclass(frozen=True)
 class PocketSettings:
-    """The whole recipe, as ``config/train_pocket.yaml`` writes it down."""
+    """The whole recipe, as in ``config/train_pocket.yaml``."""
 
     scenes: int
     crops: StageSettings
@@ -77,20 +77,20 @@ class PocketSettings:
     feed_forward: int = 256
     crop_px: int = 48
     input_px: int = 256
-    """Short side of the picture in use; 256 x 336 for a 4:3 camera. Training windows show objects at this size and at
+    """The short side of the input image; 256 x 336 for a 4:3 camera. Training windows show objects at this size and at
     half of it; at 192, objects in scenes beyond the ranges of training lost 0.07 of their IoU."""
     weight_decay: float = 0.02
     start: str | None = None
-    """A folder with weights of an earlier run to go on from; give ``crops`` no steps then."""
+    """A folder with weights of an earlier run from which to continue; ``crops`` should then have no steps."""
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> PocketSettings:
-        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        """Reads the YAML's mapping. Raises SettingsError if a name is unknown or a value does not fit."""
         return read_settings(cls, values, "recipe")
 
 
 def build_pocket(settings: PocketSettings) -> tuple[CLIPSeg, backbone.ClipConfig]:
-    """Builds the pocket CLIPSeg with random weights, and returns its CLIP's configuration too."""
+    """Builds the pocket CLIPSeg with random weights; returns it with the configuration of its CLIP."""
     tokenizer = CompactTokenizer(known_words(), settings.context_length)
     clip_config = backbone.ClipConfig(
         embed_dim=settings.embed_dim,
@@ -111,7 +111,7 @@ def build_pocket(settings: PocketSettings) -> tuple[CLIPSeg, backbone.ClipConfig
         reduce_dim=settings.reduce_dim,
         feed_forward=settings.feed_forward,
         image_prompt_px=settings.crop_px,
-        dropout=0.0,  # tens of thousands of scenes do not overfit it, and dropout shuts out the fused attention
+        dropout=0.0,  # the model does not overfit tens of thousands of scenes, and dropout rules out fused attention
     )
     model = CLIPSeg("clipseg-pocket", backbone.build_clip(clip_config), config, tokenizer)
     model.clip.visual.to(memory_format=torch.channels_last)
@@ -126,7 +126,7 @@ class PocketRecipe(nn.Module):
         torch.manual_seed(settings.seed)
         self.settings, self._scenes = settings, scenes
         self._crops = index_crops(scenes)
-        # Pairs that have an example; of few scenes, not all that can be asked for.
+        # Pairs that have an example; few scenes do not have one of every pair.
         self._shown = {(COLORS[c], KINDS[k]) for c, k in zip(self._crops.color, self._crops.kind, strict=True)}
         self.model, self.clip_config = build_pocket(settings)
         if settings.start:
@@ -134,12 +134,12 @@ class PocketRecipe(nn.Module):
         self.bank = PhraseBank(self.model.clip, self.model.tokenizer)
         taps = self.model.taps
         self.crop_head = nn.Linear(settings.embed_dim, len(KINDS) + len(COLORS))
-        # Kind or surface, and colour, of every token.
+        # This head predicts kind or surface, and colour, of every token.
         self.token_head = nn.Linear(sum(taps.widths), len(SEMANTIC_CLASSES) + len(COLORS))
         self.normalised = Normaliser(self.model.input_spec)
 
     def stages(self) -> list[Stage]:
-        """The parts of the recipe, for a ``Runner``."""
+        """Returns the stages of the recipe, for a ``Runner``."""
         s = self.settings
         parts = (
             ("crops", s.crops, self, self._crop_terms, _nothing),
@@ -154,7 +154,7 @@ class PocketRecipe(nn.Module):
 
     @property
     def module(self) -> nn.Module:
-        """What the state file keeps."""
+        """The module whose weights the state file keeps."""
         return self
 
     def save(self, folder: Path) -> list[Path]:
@@ -172,7 +172,7 @@ class PocketRecipe(nn.Module):
         return paths
 
     def _take_over(self, folder: Path) -> None:
-        """Begins with the weights of an earlier run, whose vocabulary may be smaller."""
+        """Loads the weights of an earlier run, whose vocabulary may be smaller."""
         words, length = known_words(), self.settings.context_length
         clip, config, _ = pocket_clip(folder / "clip_pocket.safetensors", words, length, output_stride=16)
         if config != self.clip_config:
@@ -231,7 +231,7 @@ class PocketRecipe(nn.Module):
         return cross_entropy_of_known(classes, class_ids) + cross_entropy_of_known(colors, color)
 
     def _region_loss(self, dense: torch.Tensor, bank: torch.Tensor, batch: SceneBatch) -> torch.Tensor:
-        """Every place against every phrase; tables and floors, which fill most of a picture, count a fifth as often."""
+        """Compares every cell with every phrase; only a fifth of those on table and floor count, as they are many."""
         grid = tuple(dense.shape[-2:])
         class_ids, color = at_grid(batch.class_map, grid).flatten(), at_grid(batch.color_map, grid).flatten()
         embeddings, kept = dense.permute(0, 2, 3, 1).flatten(0, 2), mostly_objects(class_ids)
@@ -244,7 +244,7 @@ class PocketRecipe(nn.Module):
         batch: SceneBatch,
         rng: np.random.Generator | None = None,
     ) -> dict[str, torch.Tensor]:
-        """CLIPSeg's loss; with ``rng``, example images stand in for some of the phrases."""
+        """Returns the terms of CLIPSeg's loss; with ``rng``, example images replace some of the phrases."""
         texts = [query.text for queries in batch.queries for query in queries]
         unique = list(dict.fromkeys(texts))
         conditionals = self.model.encode_text(unique).pooled[[unique.index(text) for text in texts]]
@@ -254,9 +254,9 @@ class PocketRecipe(nn.Module):
         return mask_loss(logits, batch.masks)
 
     def _with_examples(self, rng: np.random.Generator, batch: SceneBatch, texts: torch.Tensor) -> torch.Tensor:
-        """Mixes an example image into the embeddings (B * P, D) of half the phrases that name colour and kind.
+        """Mixes an example image into the embeddings (B * P, D) of half of the phrases that name colour and kind.
 
-        Half of the weights are drawn from 0..1 (CLIPSeg, section 3.3), the others are 0: the example alone.
+        Half of the texts' weights are drawn from 0..1 (CLIPSeg, section 3.3); the others are 0, for the example alone.
         """
         queries = [query for asked in batch.queries for query in asked]
         rows = [row for row, query in enumerate(queries) if query.color and query.kind and rng.random() < 0.5]
@@ -279,7 +279,7 @@ class PocketRecipe(nn.Module):
         return self._mask_terms(features.taps, features.grid_size, batch, rng)
 
     def _freeze_towers(self) -> None:
-        """Measures BatchNorm's statistics on pictures as they are, then holds CLIP still."""
+        """Measures BatchNorm's statistics on images that are not recoloured, then freezes CLIP."""
         self.train()
         for parameter in self.model.clip.parameters():
             parameter.requires_grad_(False)
@@ -296,16 +296,16 @@ class PocketRecipe(nn.Module):
 
 
 def mask_loss(logits: torch.Tensor, masks: torch.Tensor) -> dict[str, torch.Tensor]:
-    """CLIPSeg's binary cross-entropy, and a soft dice term where there is something to find.
+    """Returns CLIPSeg's binary cross-entropy, and a soft dice term over the masks that are not empty.
 
-    Objects cover a few hundredths of a scene; dice keeps the small ones from vanishing in the mean.
+    Objects cover a few hundredths of a scene; the dice term keeps small ones from vanishing in the mean.
 
     Args:
-        logits, masks: (B, P, H, W).
+        logits, masks: Logits and true masks, (B, P, H, W).
     """
     entropy = F.binary_cross_entropy_with_logits(logits, masks)
     return {"bce": 10 * entropy, "dice": dice_loss(logits, masks)}
 
 
 def _nothing() -> None:
-    """Before a stage that needs nothing prepared."""
+    """Begins a stage that needs no preparation."""

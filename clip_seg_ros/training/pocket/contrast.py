@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Phrases against embeddings: how the embedded CLIPs learn what words mean."""
+"""The contrastive loss between embeddings and phrases, with which the embedded CLIPs learn words."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _SURFACE_SHARE = 0.2
 
 
 class PhraseBank:
-    """One phrase for every pair, class and colour of the world, worded anew at every step.
+    """One phrase for every pair, class and colour of the world, with newly drawn words at every step.
 
     Args:
-        clip: Whose text tower and temperature are used.
-        tokenizer: Of the text tower.
+        clip: CLIP with the text tower and the temperature.
+        tokenizer: Tokenizer of the text tower.
     """
 
     def __init__(self, clip: CLIP, tokenizer: Tokenizer) -> None:
         self._clip, self._tokenizer = clip, tokenizer
-        # Row of each (colour, kind) among the training pairs; -1 for the held-out ones.
+        # This has the row of each (colour, kind) among the training pairs; -1 for the held-out ones.
         rows = [[TRAIN_PAIRS.index((c, k)) if (c, k) in TRAIN_PAIRS else -1 for k in KINDS] for c in COLORS]
         self._pair_of = torch.tensor(rows)
 
     def draw(self, rng: np.random.Generator) -> torch.Tensor:
-        """Unit embeddings (pairs + classes + colours, D) of one wording of each."""
+        """Returns the unit embeddings (pairs + classes + colours, D) of one phrase for each."""
         queries = [make_query(rng, color, kind) for color, kind in TRAIN_PAIRS]
         queries += [make_query(rng, None, name) for name in SEMANTIC_CLASSES]
         queries += [make_query(rng, color, None) for color in COLORS]
@@ -42,13 +42,14 @@ class PhraseBank:
     def loss(
         self, embeddings: torch.Tensor, bank: torch.Tensor, color: torch.Tensor, class_id: torch.Tensor
     ) -> torch.Tensor:
-        """Cross-entropy over pairs, over classes and over colours, added.
+        """Returns the sum of the cross-entropies over pairs, over classes and over colours.
 
         Args:
-            embeddings: (N, D).
-            bank: Of ``draw``.
-            color: (N,) index into COLORS; -1 counts for no colour and no pair.
-            class_id: (N,) index into SEMANTIC_CLASSES, a kind wherever there is a colour; -1 counts for nothing.
+            embeddings: Embeddings (N, D).
+            bank: Embeddings of the phrases, from ``draw``.
+            color: Indices (N,) into COLORS; rows of -1 count neither for colours nor for pairs.
+            class_id: Indices (N,) into SEMANTIC_CLASSES, of a kind in every row with a colour; rows of -1 count neither
+                for classes nor for pairs.
         """
         scale = self._clip.logit_scale.clamp(max=4.0).exp()
         pairs, classes, colors = (scale * F.normalize(embeddings, dim=-1) @ bank.T).split(
@@ -61,18 +62,18 @@ class PhraseBank:
 
 
 def cross_entropy_of_known(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of (N, classes) over the rows whose (N,) target is not -1; 0 when there is none."""
+    """Returns the mean cross-entropy of (N, classes) over the rows whose (N,) target is not -1; 0 if there is none."""
     total = F.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
     return total / (target >= 0).sum().clamp(min=1)
 
 
 def at_grid(label_map: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """The label at the middle of every cell: (B, H, W) to (B, h, w)."""
+    """Returns the label at the middle of every cell: (B, H, W) to (B, h, w)."""
     rows, columns = label_map.shape[1] // grid[0], label_map.shape[2] // grid[1]
     return label_map[:, rows // 2 :: rows, columns // 2 :: columns]
 
 
 def mostly_objects(class_ids: torch.Tensor) -> torch.Tensor:
-    """(N,) bool: every place on an object and a fifth of the others, since tables and floors fill most of a picture."""
+    """Selects all cells on objects and a fifth of those on table and floor, which fill most of an image: (N,) bool."""
     bare = class_ids >= len(KINDS)
     return ((class_ids >= 0) & ~bare) | (bare & (torch.rand(len(bare), device=bare.device) < _SURFACE_SHARE))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded CRIS: trained on rendered scenes and expressions that relate objects, from the embedded CLIP."""
+"""Trains the embedded CRIS from the embedded CLIP, on rendered scenes and expressions that relate objects."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from clip_seg_ros.training.recipes.cris import CRISRecipe, CRISSettings
 from clip_seg_ros.training.settings import read_settings
 
 _CONTEXT_LENGTH = 16
-"""The longest expressions have twelve words and marks."""
+"""The context length in tokens; the longest expressions have twelve words and marks."""
 _STATE_SCALE = 0.1
 _FIRST_LOGIT = -3.0
-"""An object covers about a twentieth of a picture."""
+"""The logit of the first answers, because an object covers about a twentieth of an image."""
 
 
 @dataclass(frozen=True)
@@ -36,35 +36,35 @@ class CRISPocketSettings:
     scenes: int
     train: CRISSettings
     phrases: int = 3
-    """Asked of every picture."""
+    """The number of phrases per image."""
     scene_px: tuple[int, int] = (192, 256)
-    """(height, width) of the window that is cut out of a scene; both multiples of 32."""
+    """The (height, width) of the window that is cropped from a scene; both are multiples of 32."""
     plain_share: float = 0.3
-    """Of the phrases, so many name a colour, a kind or both, and relate nothing."""
+    """The share of phrases that name a colour, a kind or both, and no relation."""
     next_to_share: float = 0.0
-    """Of the expressions, so many more say "next to"."""
+    """The share of expressions that prefer "next to", besides those that draw it by chance."""
     first_scene_px: tuple[int, int] = (128, 160)
     first_plain_share: float = 0.8
     fpn_out: tuple[int, int, int] = (96, 128, 256)
     feed_forward: int = 512
     detail_channels: int = 32
     input_px: int = 256
-    """Short side of the pictures in use."""
+    """The short side of the input images in pixels."""
     seed: int = 0
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> CRISPocketSettings:
-        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        """Reads the YAML's mapping. Raises SettingsError if a name is unknown or a value does not fit."""
         return read_settings(cls, values, "recipe")
 
 
 def cris_pocket(settings: CRISPocketSettings, scenes: TabletopScenes, clip_path: Path) -> CRISRecipe:
-    """Makes the recipe ready.
+    """Makes the recipe.
 
     Args:
-        settings: Of the recipe.
-        scenes: At least as many as the settings say are needed.
-        clip_path: ``clip_pocket.safetensors``, which the towers begin with.
+        settings: Settings of the recipe.
+        scenes: Scenes, at least as many as the settings require.
+        clip_path: Path of ``clip_pocket.safetensors``, with whose weights the towers begin.
 
     Raises:
         WeightsError: The towers' file is missing or damaged.
@@ -85,10 +85,10 @@ def cris_pocket(settings: CRISPocketSettings, scenes: TabletopScenes, clip_path:
 
 
 def build_cris_pocket(settings: CRISPocketSettings, clip_path: Path) -> tuple[CRIS, dict[str, Any]]:
-    """Builds CRIS on the embedded CLIP, with everything beside it random.
+    """Builds CRIS on the embedded CLIP; all other weights are random.
 
     Returns:
-        The model, and the configuration that ``factory.build_from_config`` builds it from.
+        The model, and the configuration from which ``factory.build_from_config`` builds it.
     """
     words = (*known_words(), *expression_words())
     clip, clip_config, tokenizer = pocket_clip(clip_path, words, _CONTEXT_LENGTH)
@@ -118,10 +118,10 @@ def build_cris_pocket(settings: CRISPocketSettings, clip_path: Path) -> tuple[CR
 
 
 def _calm(model: CRIS) -> None:
-    """Makes the first answers small and mostly "no".
+    """Scales weights so that the first logits vary little and are negative.
 
-    The embedded CLIP's sentences are vectors of length 25, and every step moves the kernel that is made of them in
-    proportion. As they are, training never left the constant answer.
+    The embedded CLIP's sentence embeddings have a length of 25, and every step changes the kernel that is made from
+    them in proportion. Without this scaling, training never left the constant answer.
     """
     with torch.no_grad():
         model.clip.text_projection.mul_(_STATE_SCALE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded DenseCLIP: kinds of objects, the table and the floor, from the embedded CLIP."""
+"""Trains the embedded DenseCLIP from the embedded CLIP, for kinds of objects, the table and the floor."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ class DenseCLIPPocketSettings:
     scenes: int
     train: DenseCLIPSettings
     scene_px: tuple[int, int] = (192, 256)
-    """(height, width) of the window that is cut out of a scene; both multiples of 32."""
+    """The (height, width) of the window that is cropped from a scene; both are multiples of 32."""
     input_px: int = 256
-    """Short side of the pictures in use."""
+    """The short side of the input images in pixels."""
     context_aware: bool = True
     score_map: bool = True
-    """Both as in ``DenseCLIPConfig``, to measure what they give."""
+    """This and ``context_aware`` are as in ``DenseCLIPConfig``, to measure their effects."""
     seed: int = 0
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> DenseCLIPPocketSettings:
-        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        """Reads the YAML's mapping. Raises SettingsError if a name is unknown or a value does not fit."""
         return read_settings(cls, values, "recipe")
 
 
 def denseclip_pocket(settings: DenseCLIPPocketSettings, scenes: TabletopScenes, clip_path: Path) -> DenseCLIPRecipe:
-    """Makes the recipe ready.
+    """Makes the recipe.
 
     Args:
-        settings: Of the recipe.
-        scenes: At least as many as the settings say are needed.
-        clip_path: ``clip_pocket.safetensors``, which the towers begin with.
+        settings: Settings of the recipe.
+        scenes: Scenes, at least as many as the settings require.
+        clip_path: Path of ``clip_pocket.safetensors``, with whose weights the towers begin.
 
     Raises:
         WeightsError: The towers' file is missing or damaged.
@@ -67,17 +67,17 @@ def denseclip_pocket(settings: DenseCLIPPocketSettings, scenes: TabletopScenes, 
 
 
 def build_denseclip_pocket(settings: DenseCLIPPocketSettings, clip_path: Path) -> tuple[DenseCLIP, dict[str, Any]]:
-    """Builds DenseCLIP on the embedded CLIP, with everything beside it random.
+    """Builds DenseCLIP on the embedded CLIP; all other weights are random.
 
     Returns:
-        The model, and the configuration that ``factory.build_from_config`` builds it from.
+        The model, and the configuration from which ``factory.build_from_config`` builds it.
     """
     length = _NAME_LENGTH + _CONTEXTS
     clip, clip_config, tokenizer = pocket_clip(clip_path, (), length)
     text_config = TextConfig(**{**asdict(clip_config.text), "context_length": length})
     text = build_text_tower(text_config, clip_config.embed_dim, clip_config.quick_gelu)
     state = {name: value for name, value in clip.state_dict().items() if name in text.state_dict()}
-    # The last places of the table go: contexts and names are shorter than sentences.
+    # The last positions are dropped, because contexts and names are shorter than sentences.
     text.load_state_dict(state | {"positional_embedding": state["positional_embedding"][:length]})
     spec = InputSpec(settings.input_px, "short_side", 32, IMAGENET_MEAN, IMAGENET_STD)
     own = DenseCLIPConfig(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person would type about a tabletop scene: phrases that are there, and phrases that are not.
+"""Draws phrases that a person would type about a tabletop scene, for what is in it and for what is not.
 
-Phrases for the held-out pairs are never made, neither as something to find nor as something absent.
+No phrase names a held-out pair, neither as present nor as absent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from clip_seg_ros.sim.surfaces import SURFACES
 
 ANY_KIND_WORDS = ("object", "thing")
 ARTICLES = ("the {}", "a {}")
-# Nouns outside the vocabulary. Their pieces all share one "unknown" embedding, which so learns to mean "not here".
+# Nouns outside the vocabulary. Their tokens share one "unknown" embedding, which thereby learns to mean "not here".
 UNKNOWN_NOUNS = (
     "giraffe",
     "phone",
@@ -50,7 +50,7 @@ TRAIN_PAIRS: tuple[Pair, ...] = tuple((c, k) for c in COLORS for k in KINDS if (
 
 
 def known_words() -> tuple[str, ...]:
-    """Every word and mark that training phrases are made of, unknown nouns apart."""
+    """Returns every word and mark of training phrases, except unknown nouns."""
     words = [*ANY_KIND_WORDS, *SURFACES]
     for group in (*KIND_WORDS.values(), *COLOR_WORDS.values()):
         words += group
@@ -61,14 +61,14 @@ def known_words() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Query:
-    """A phrase and what it means; with both ``None`` it names something that is never there."""
+    """A phrase with its colour and kind; if both are ``None``, it names something that is never present."""
 
     text: str
     color: str | None
     kind: str | None
 
     def matches(self, pair: Pair) -> bool:
-        """Whether an object of this (colour, kind) is meant."""
+        """Returns whether the phrase means an object of this (colour, kind)."""
         if self.color is None and self.kind is None:
             return False
         return self.color in (None, pair[0]) and self.kind in (None, pair[1])
@@ -79,13 +79,13 @@ def _choice(rng: np.random.Generator, options: Sequence):
 
 
 def word_phrase(rng: np.random.Generator, color: str | None, kind: str | None) -> str:
-    """Draws words for a colour, a kind or both, with no template around them."""
+    """Draws words for a colour, a kind or both, without a template."""
     noun = _choice(rng, KIND_WORDS.get(kind, (kind,))) if kind else _choice(rng, ANY_KIND_WORDS)
     return f"{_choice(rng, COLOR_WORDS[color])} {noun}" if color else noun
 
 
 def dress(rng: np.random.Generator, phrase: str) -> str:
-    """Puts a phrase as it is, behind an article, or into one of CLIPSeg's templates."""
+    """Returns a phrase unchanged, with an article, or in one of CLIPSeg's templates."""
     draw = rng.random()
     if draw < 0.4:
         return phrase
@@ -93,12 +93,12 @@ def dress(rng: np.random.Generator, phrase: str) -> str:
 
 
 def make_query(rng: np.random.Generator, color: str | None, kind: str | None) -> Query:
-    """Draws one way of asking for a colour, a kind or both."""
+    """Draws a query for a colour, a kind or both."""
     return Query(dress(rng, word_phrase(rng, color, kind)), color, kind)
 
 
 def unknown_query(rng: np.random.Generator, allow_colors: bool = True) -> Query:
-    """Draws a phrase with a noun that the vocabulary lacks."""
+    """Draws a query with a noun that the vocabulary lacks."""
     noun = _choice(rng, UNKNOWN_NOUNS)
     colored = allow_colors and rng.random() < 0.5
     return Query(dress(rng, f"{_choice(rng, COLORS)} {noun}" if colored else noun), None, None)
@@ -107,13 +107,13 @@ def unknown_query(rng: np.random.Generator, allow_colors: bool = True) -> Query:
 def sample_query(
     rng: np.random.Generator, visible: Sequence[Pair], present: Collection[Pair], kinds_only: bool
 ) -> Query:
-    """Draws one phrase for a scene: six in ten name something visible, some the table or the floor, the others nothing.
+    """Draws a query for a scene: some name the table or the floor; of the others, six in ten name a visible object.
 
     Args:
-        rng: Where the choice comes from.
-        visible: Pairs large enough in the picture to be asked for.
-        present: Every pair in the scene, hidden ones included: an absent phrase names none of them.
-        kinds_only: For recoloured pictures, whose colours no word fits.
+        rng: Generator of the choice.
+        visible: Pairs that are large enough in the image to be named.
+        present: All pairs in the scene, including hidden ones; phrases for absent objects name none of them.
+        kinds_only: Whether to name no colours, as for recoloured images, whose colours no word describes.
     """
     if rng.random() < _SURFACE_SHARE:
         return make_query(rng, None, _choice(rng, SURFACES))

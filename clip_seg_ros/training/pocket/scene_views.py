@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a rendered scene is seen in training: through windows, in other light, on other table tops."""
+"""Varies rendered scenes for training: crops windows, and changes light, colours and table tops."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import numpy as np
 import torch
 
 _STRETCH = 0.25
-"""Logarithm of how much wider, or narrower, a window may be than it ought to be: as a camera higher or lower sees
-it."""
+"""The logarithm of the largest change of a window's aspect ratio, which imitates a camera that is higher or lower."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a scene, brought to (height, width) and perhaps mirrored."""
+    """A part of a scene, resized to (height, width) and perhaps mirrored."""
 
     part: tuple[slice, slice]
     height: int
@@ -24,7 +23,7 @@ class Window:
     mirrored: bool
 
     def cut(self, picture: np.ndarray) -> np.ndarray:
-        """Cuts (H, W, 3) pictures smoothly, and (H, W) labels by their nearest pixels."""
+        """Crops an image (H, W, 3) with interpolation, or labels (H, W) with their nearest pixels."""
         found = picture[self.part]
         interpolation = cv2.INTER_AREA if len(found) > self.height else cv2.INTER_LINEAR
         if picture.ndim == 2:
@@ -34,7 +33,7 @@ class Window:
 
 
 def zoom(labels: np.ndarray, rng: np.random.Generator, height: int, width: int) -> Window:
-    """Draws a window around one of the objects, about 1.15 times as large as rendered at most, sometimes mirrored."""
+    """Draws a window around one of the objects, enlarged at most about 1.15 times; half of them are mirrored."""
     full_height, full_width = labels.shape
     scale = rng.uniform(max(height / full_height, width / full_width), 1.15)
     stretch = np.exp(rng.uniform(-_STRETCH, _STRETCH) / 2)
@@ -48,7 +47,7 @@ def zoom(labels: np.ndarray, rng: np.random.Generator, height: int, width: int) 
 
 
 def augment(rgb: np.ndarray, recolored: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in 0..1, with other light, noise, and other colours where asked."""
+    """Changes light, noise and, if ``recolored``, colours: (B, H, W, 3) uint8 to (B, 3, H, W) float32 in 0..1."""
     pixels = rgb.astype(np.float32) / 255.0
     size = len(pixels)
     for row in np.flatnonzero(recolored):
@@ -64,7 +63,7 @@ def augment(rgb: np.ndarray, recolored: np.ndarray, rng: np.random.Generator) ->
 
 
 def _light(rng: np.random.Generator, size: int, height: int, width: int) -> np.ndarray:
-    """(size, height, width, 3) float32 factors: brighter or darker, warmer or colder, and brighter towards one side."""
+    """Returns factors (size, height, width, 3) float32 of brightness, of colour, and of a gradient across the image."""
     gain = rng.uniform(0.5, 1.3, (size, 1, 1, 1)) * rng.uniform(0.88, 1.12, (size, 1, 1, 3))
     slope, angle = rng.uniform(0, 0.35, size), rng.uniform(0, 2 * np.pi, size)
     rows, columns = np.linspace(-1, 1, height), np.linspace(-1, 1, width)
@@ -73,19 +72,19 @@ def _light(rng: np.random.Generator, size: int, height: int, width: int) -> np.n
 
 
 def retextured(rgb: np.ndarray, bare: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draws blobs or marks on the bare table: what a table top looks like must not matter.
+    """Draws blobs or marks on the bare table, so that a model learns to ignore the texture of table tops.
 
     Args:
-        rgb: (H, W, 3) uint8.
-        bare: (H, W) bool, the table.
-        rng: Where they come from.
+        rgb: Image (H, W, 3) uint8.
+        bare: Mask of the table, (H, W) bool.
+        rng: Generator of the blobs and marks.
     """
     shade = _blobs(rng, bare.shape) if rng.random() < 0.5 else _marks(rng, bare.shape)
     return np.where(bare[..., None], np.clip(rgb * shade[..., None], 0, 255), rgb).astype(np.uint8)
 
 
 def _blobs(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """(H, W) float32 factors: darker in clouds or in patches with sharp edges."""
+    """Returns factors (H, W) float32 that darken clouds, or patches with sharp edges."""
     cells = int(rng.integers(4, 40))
     blobs = rng.random((cells, int(cells * rng.uniform(0.3, 3)) + 2)).astype(np.float32)
     blobs = cv2.resize(blobs, shape[::-1], interpolation=cv2.INTER_CUBIC)
@@ -95,7 +94,7 @@ def _blobs(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _marks(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """(H, W) float32 factors: lines, rings, discs and four-sided flats, each darker or lighter than the table."""
+    """Returns factors (H, W) float32 of lines, rings, discs and quadrangles, each darker or lighter than the table."""
     height, width = shape
     shade = np.ones(shape, np.float32)
     for _ in range(int(rng.integers(5, 50))):
@@ -118,7 +117,7 @@ def _marks(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _hue_rotation(turn: float) -> np.ndarray:
-    """(3, 3) rotation of RGB about the grey axis by ``turn`` of a full circle (Rodrigues' formula)."""
+    """Returns the rotation (3, 3) of RGB about the grey axis by ``turn`` of a full circle (Rodrigues' formula)."""
     c, s = np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)
     axis = np.full(3, 1 / np.sqrt(3))
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a small CLIP with a ViT, whose last block MaskCLIP and its successors read in different ways.
+"""Trains a small CLIP with a ViT, whose last block MaskCLIP and its successors use in different ways.
 
-The text tower is that of the embedded CLIP and stays as it is. The image tower begins from nothing:
+The text tower is that of the embedded CLIP and is not trained. The image tower begins with random weights. The loss has
+four terms:
 
-* *crops*: the class token against phrases, as CLIP learns;
-* *regions*: every patch, read as MaskCLIP reads it, against phrases for what it shows;
-* *teacher*: the same embeddings towards those of the embedded CLIP's ResNet at the same place;
-* *linear*: a head that is thrown away afterwards names the class and colour of every patch.
+* *crops* compares the class token with phrases, as CLIP does;
+* *region* compares every patch, computed as MaskCLIP does, with phrases for its content;
+* *teacher* draws the same embeddings to those of the embedded CLIP's ResNet at the same place;
+* *linear* trains a temporary head that predicts the class and colour of every patch.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from clip_seg_ros.zoo.embedded import POCKET_SPECS
 
 @dataclass(frozen=True)
 class ViTSettings:
-    """The recipe."""
+    """The recipe of the embedded ViT."""
 
     scenes: int
     steps: int
@@ -58,7 +59,7 @@ class ViTSettings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> ViTSettings:
-        """Reads the YAML's mapping. Raises SettingsError on unknown names and on values that do not fit."""
+        """Reads the YAML's mapping. Raises SettingsError if a name is unknown or a value does not fit."""
         return read_settings(cls, values, "recipe")
 
 
@@ -66,9 +67,9 @@ class ViTRecipe(nn.Module):
     """A CLIP with a new image tower, and the loss of a batch.
 
     Args:
-        settings: The recipe.
-        scenes: What it learns from.
-        teacher: ``clip_pocket.safetensors``: the text tower, and the ResNet to learn from.
+        settings: Settings of the recipe.
+        scenes: Scenes to train on.
+        teacher: Path of ``clip_pocket.safetensors``, with the text tower and the ResNet that is the teacher.
     """
 
     def __init__(self, settings: ViTSettings, scenes: TabletopScenes, teacher: Path) -> None:
@@ -87,24 +88,24 @@ class ViTRecipe(nn.Module):
         self.clip.load_state_dict(texts, strict=False)
         for name, parameter in self.clip.named_parameters():
             parameter.requires_grad_(name.startswith("visual."))
-        # Not a module of ours: it is neither trained nor saved.
+        # The list keeps the teacher from being a submodule, because it is neither trained nor saved.
         self._teacher = [ResNetTaps(old.visual.eval().requires_grad_(False), [4], grid_stride=16)]
         self.bank = PhraseBank(self.clip, self.tokenizer)
         self.linear = nn.Linear(settings.width, len(SEMANTIC_CLASSES) + len(COLORS))
         self.normalised = Normaliser(POCKET_SPECS["vit"])
 
     def stages(self) -> list[Stage]:
-        """The one part of the recipe, for a ``Runner``."""
+        """Returns the only stage of the recipe, for a ``Runner``."""
         s = self.settings
         return [Stage("vit", s.steps, s.learning_rate, s.weight_decay, self, self.terms, warmup_steps=200)]
 
     @property
     def module(self) -> nn.Module:
-        """What the state file keeps."""
+        """The module whose weights the state file keeps."""
         return self
 
     def save(self, folder: Path) -> list[Path]:
-        """Writes both towers in half precision, with what ``factory`` builds them from."""
+        """Writes both towers in half precision, with the configuration from which ``factory`` builds them."""
         if distributed.rank() != 0:
             return []
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +137,7 @@ class ViTRecipe(nn.Module):
         return terms
 
     def _tokens(self, pixels: torch.Tensor, blocks: int) -> tuple[torch.Tensor, tuple[int, int]]:
-        """Tokens (B, 1 + h * w, C) behind the first ``blocks`` blocks, and the grid."""
+        """Returns the tokens (B, 1 + h * w, C) after the first ``blocks`` blocks, and the grid."""
         visual = self.clip.visual
         grid = (pixels.shape[2] // self.settings.patch, pixels.shape[3] // self.settings.patch)
         x = visual.ln_pre(embed_patches(visual, pixels, grid))
@@ -149,7 +150,7 @@ class ViTRecipe(nn.Module):
         return visual.ln_post(self._tokens(pixels, self.settings.layers)[0][:, 0]) @ visual.proj
 
     def _patches(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int]]:
-        """Patches before the last block (B, h * w, C), their embeddings (B, h * w, D) as MaskCLIP reads them, grid."""
+        """Returns patches before the last block (B, h * w, C), MaskCLIP's embeddings (B, h * w, D), and the grid."""
         visual = self.clip.visual
         x, grid = self._tokens(pixels, self.settings.layers - 1)
         dense, _ = dense_last_block(visual.transformer.resblocks[-1], x, grid, "maskclip")
@@ -158,7 +159,7 @@ class ViTRecipe(nn.Module):
     def _teacher_loss(
         self, pixels: torch.Tensor, dense: torch.Tensor, grid: tuple[int, int], kept: torch.Tensor
     ) -> torch.Tensor:
-        """One minus the cosine to the ResNet's embedding of the same place."""
+        """Returns the mean of 1 - cosine between the embeddings and the ResNet's at the same places."""
         taps = self._teacher[0]
         taps.visual.to(pixels.device)
         with torch.no_grad():
