@@ -22,7 +22,7 @@ from itertools import pairwise
 import numpy as np
 
 THRESHOLDS = tuple(step / 50 for step in range(1, 50))
-"""0.02, 0.04 .. 0.98: the thresholds at which the paper's tables are computed."""
+"""The thresholds at which the paper's tables are computed: 0.02, 0.04 .. 0.98."""
 
 
 @dataclass(frozen=True)
@@ -43,44 +43,44 @@ class BinaryCounts:
 
     @property
     def foreground_iou(self) -> np.ndarray:
-        """(T,) float64, 0..1."""
+        """The foreground IoU, (T,) float64, 0..1."""
         return self.tp / (1 + self.tp + self.fp + self.fn)
 
     @property
     def background_iou(self) -> np.ndarray:
-        """(T,) float64, 0..1."""
+        """The background IoU, (T,) float64, 0..1."""
         return self.tn / (1 + self.tn + self.fp + self.fn)
 
     @property
     def precision(self) -> np.ndarray:
-        """(T,) float64, 0..1."""
+        """The precision, (T,) float64, 0..1."""
         return self.tp / (1 + self.tp + self.fp)
 
     @property
     def recall(self) -> np.ndarray:
-        """(T,) float64, 0..1."""
+        """The recall, (T,) float64, 0..1."""
         return self.tp / (1 + self.tp + self.fn)
 
 
 @dataclass(frozen=True)
 class SweepScores:
-    """What a data set scored at each of T thresholds; the curves are (T,) float64 in 0..1."""
+    """The scores of a data set at each of T thresholds; the curves are (T,) float64 in 0..1."""
 
     thresholds: np.ndarray
-    """(T,) float64, rising."""
+    """The thresholds, (T,) float64, rising."""
     counts: BinaryCounts
-    """Summed over the data set."""
+    """The counts, summed over the data set."""
     foreground_iou: np.ndarray
     binary_iou: np.ndarray
     mean_iou: np.ndarray
-    """NaN where no sample showed anything."""
+    """The mean IoU; NaN if there was no class."""
     average_precision: float
 
     def at(self, curve: np.ndarray, threshold: float) -> float:
-        """The value of one of the curves at a threshold of the sweep.
+        """Returns the value of one of the curves at a threshold of the sweep.
 
         Raises:
-            ValueError: The threshold is none of the sweep's.
+            ValueError: The threshold is not one of the sweep's.
         """
         nearest = int(np.argmin(np.abs(self.thresholds - threshold)))
         if abs(self.thresholds[nearest] - threshold) > 1e-6:
@@ -88,22 +88,22 @@ class SweepScores:
         return float(curve[nearest])
 
     def best(self, curve: np.ndarray) -> tuple[float, float]:
-        """The highest value of one of the curves and its threshold, the lowest of several equal ones."""
+        """Returns the highest value of a curve and its threshold; if several are equal, the lowest threshold."""
         index = int(np.argmax(curve))
         return float(curve[index]), float(self.thresholds[index])
 
 
 class ThresholdSweep:
-    """Adds up a data set one sample at a time; what it holds does not grow with the samples, only with the classes."""
+    """Adds up a data set one sample at a time; its memory grows with the number of classes, not of samples."""
 
     def __init__(self, thresholds: tuple[float, ...] = THRESHOLDS) -> None:
-        """Starts with no sample.
+        """Starts without samples.
 
         Args:
             thresholds: Probabilities 0..1, rising.
 
         Raises:
-            ValueError: There is none, or they do not rise.
+            ValueError: There are no thresholds, or they do not rise.
         """
         if not thresholds or any(b <= a for a, b in pairwise(thresholds)):
             raise ValueError(f"thresholds must rise, got {thresholds}")
@@ -120,12 +120,11 @@ class ThresholdSweep:
         """Counts one sample.
 
         Args:
-            probabilities: (H, W) float, 0..1, at the size of the mask (see ``resize_corners_aligned``); (N,) where only
-                some pixels count.
-            mask: Bool of the same shape, where the object truly is.
-            class_id: What the sample shows, for the mean IoU; ``None`` makes the sample a class of its own, as the
-                paper does for PhraseCut. Where such a sample shows nothing it is no class: its IoU would be 0 whatever
-                was predicted.
+            probabilities: Probabilities (H, W) float, 0..1, at the size of the mask (see ``resize_corners_aligned``);
+                (N,) if only some pixels count.
+            mask: True mask of the object, bool of the same shape.
+            class_id: Class of the sample, for the mean IoU; ``None`` makes the sample a class of its own, as in the
+                paper for PhraseCut. Such a sample with an empty mask is not a class, because its IoU would always be 0.
 
         Raises:
             ValueError: The shapes differ, or the mask is not bool.
@@ -143,10 +142,10 @@ class ThresholdSweep:
             self._of_class[class_id] = counts
 
     def scores(self) -> SweepScores:
-        """The scores of all samples so far.
+        """Returns the scores of all samples so far.
 
         Raises:
-            ValueError: There was none.
+            ValueError: There was no sample.
         """
         if not self._samples:
             raise ValueError("no sample was added")
@@ -166,13 +165,13 @@ class ThresholdSweep:
 def count_over_thresholds(
     probabilities: np.ndarray, mask: np.ndarray, thresholds: tuple[float, ...] = THRESHOLDS
 ) -> BinaryCounts:
-    """Counts one sample at all thresholds in one pass; a pixel is predicted where it is strictly above the threshold.
+    """Counts one sample at all thresholds in one pass; a pixel is predicted if it is strictly above the threshold.
 
     Args:
-        probabilities: float, 0..1, of any shape; NaN is not predicted at any threshold. Thresholds are rounded to its
-            type.
-        mask: Bool of the same shape.
-        thresholds: Rising.
+        probabilities: Probabilities of any float type and shape, 0..1; NaN is never predicted. Thresholds are rounded
+            to this type.
+        mask: True mask, bool of the same shape.
+        thresholds: Thresholds 0..1, rising.
 
     Raises:
         ValueError: The shapes differ, or the mask is not bool.
@@ -181,13 +180,13 @@ def count_over_thresholds(
         raise ValueError(
             f"{probabilities.shape} probabilities need as large a bool mask, got {mask.shape} {mask.dtype}"
         )
-    # How many thresholds each pixel exceeds: it is predicted at exactly the first so many.
+    # A pixel that exceeds n thresholds is predicted at exactly the first n.
     values = np.where(np.isnan(probabilities), -np.inf, probabilities).astype(probabilities.dtype, copy=False)
     exceeded = np.searchsorted(np.array(thresholds, values.dtype), values.ravel(), side="left")
     bins = len(thresholds) + 1
     true = np.bincount(exceeded[mask.ravel()], minlength=bins)
     false = np.bincount(exceeded[~mask.ravel()], minlength=bins)
-    # Predicted at threshold t: the pixels that exceed more than t thresholds.
+    # The pixels that exceed more than t thresholds are predicted at threshold t.
     fn, tn = np.cumsum(true)[:-1], np.cumsum(false)[:-1]
     return BinaryCounts(tp=true.sum() - fn, fp=false.sum() - tn, fn=fn, tn=tn)
 
@@ -195,26 +194,26 @@ def count_over_thresholds(
 def average_precision(precision: np.ndarray, recall: np.ndarray) -> float:
     """Integrates precision over recall by Simpson's rule, over the distinct points of a sweep, sorted by recall.
 
-    The curve is not extended to recall 0 or 1. Simpson's rule can leave 0..1 slightly where points lie unevenly.
+    The curve is not extended to recall 0 or 1. Simpson's rule can leave 0..1 slightly if points are unevenly spaced.
 
     Args:
-        precision: (T,), 0..1.
-        recall: (T,), 0..1.
+        precision: Precision, (T,), 0..1.
+        recall: Recall, (T,), 0..1.
     """
     points = np.unique(np.stack([recall, precision], axis=1), axis=0)
     return simpson(points[:, 0], points[:, 1])
 
 
 def simpson(x: np.ndarray, y: np.ndarray) -> float:
-    """Simpson's rule for unevenly spaced points, as SciPy has computed it since release 1.11.
+    """Integrates by Simpson's rule for unevenly spaced points, as SciPy does since release 1.11.
 
-    An even number of points leaves one interval over, the last; there the parabola through the last three points is
+    With an even number of points, the last interval remains; there, the parabola through the last three points is
     integrated (Cartwright, Journal of Mathematical Sciences and Mathematics Education 12, 2017). Terms whose
     denominator is 0, as with two points at one x, count as 0.
 
     Args:
-        x: (N,) not falling.
-        y: (N,) the function at x.
+        x: Points, (N,), not falling.
+        y: Values of the function at x, (N,).
 
     Returns:
         The integral; 0 for fewer than two points.
@@ -239,22 +238,22 @@ def simpson(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def resize_corners_aligned(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes bilinearly so that the centres of the corner pixels stay the corners: probabilities to the mask's size.
+    """Resizes bilinearly so that the centres of the corner pixels stay at the corners, as for probabilities to a mask.
 
     Args:
-        maps: (..., h, w) float.
+        maps: Maps (..., h, w) float.
         size: (H, W) of the result.
 
     Returns:
-        (..., H, W) of the same type.
+        The resized maps, (..., H, W) of the same type.
     """
     wide = _resize_last_axis(maps, size[1])
     return _resize_last_axis(wide.swapaxes(-1, -2), size[0]).swapaxes(-1, -2)
 
 
 def _resize_last_axis(values: np.ndarray, length: int) -> np.ndarray:
-    """Linear interpolation along the last axis, from its first entry to its last."""
-    # In the values' own type, as the authors' code: a pixel near a threshold could otherwise fall on its other side.
+    """Interpolates linearly along the last axis, from its first entry to its last."""
+    # The type is the values' own, as in the authors' code; otherwise, pixels could cross a threshold by rounding.
     step = values.dtype.type((values.shape[-1] - 1) / (length - 1) if length > 1 else 0)
     position = np.arange(length, dtype=values.dtype) * step
     low = np.minimum(position.astype(np.intp), values.shape[-1] - 1)
@@ -264,6 +263,6 @@ def _resize_last_axis(values: np.ndarray, length: int) -> np.ndarray:
 
 
 def _divide(numerator: np.ndarray | float, denominator: np.ndarray | float) -> np.ndarray:
-    """``numerator / denominator``, and 0 where the denominator is 0."""
+    """Returns ``numerator / denominator``, and 0 where the denominator is 0."""
     denominator = np.asarray(denominator, np.float64)
     return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator != 0)

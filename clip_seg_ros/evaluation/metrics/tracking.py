@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How steady answers are over time: ids that stay, pixels that do not flicker, positions that are right.
+"""Metrics of the stability of answers over time: identity switches, flicker of masks, and errors of positions.
 
-Objects are matched as CLEAR MOT does it (Bernardin and Stiefelhagen, EURASIP JIVP 2008, section 2.1.3), with the IoU of
-masks in place of a distance: a pair of the frame before stays a pair while its IoU is at least 0.5, and of the others
-those pair up whose IoU is at least 0.5, the highest first. An identity switch is a match of an object with another id
-than at its last match, however long ago.
+Objects are matched as in CLEAR MOT (Bernardin and Stiefelhagen, EURASIP JIVP 2008, section 2.1.3), with the IoU of
+masks instead of a distance. A pair of the frame before stays a pair while its IoU is at least 0.5; the other objects
+and regions with an IoU of at least 0.5 are paired by decreasing IoU. An identity switch is a match of an object with
+another id than at its last match, however long ago that was.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ MIN_IOU = 0.5
 
 @dataclass(frozen=True)
 class TrueObject:
-    """An object that is there, as an answer to one prompt; under two prompts it counts as two."""
+    """A true object for one prompt; an object that two prompts name counts as two."""
 
     prompt: str
     index: int
-    """The same in every frame."""
+    """The number of the object, which is the same in every frame."""
     mask: np.ndarray
-    """(H, W) bool, its visible pixels."""
+    """The visible pixels, (H, W) bool."""
     position_m: tuple[float, float, float] | None = None
-    """Where its visible surface is, in the camera's optical frame; ``None`` where unknown."""
+    """The position of the visible surface in the camera's optical frame, metres; ``None`` if unknown."""
 
 
 @dataclass(frozen=True)
 class TrackingScores:
-    """What a sequence scored."""
+    """The scores of one or more sequences."""
 
     object_frames: int
-    """In how many frames each object was there, summed over the objects."""
+    """The number of frames in which each object is visible, summed over the objects."""
     matches: int
-    """In how many of those it was found."""
+    """The number of those frames in which the object was found, summed likewise."""
     switches: int
-    """How many matches came with another id than the one before."""
+    """The number of matches with another id than at the object's match before."""
     flicker: float
-    """0..1, the share of pixels whose prompts change from a frame to the next in which nothing moved; NaN without."""
+    """The share of pixels whose prompts change between frames without motion, 0..1; NaN without such frames."""
     position_error_m: float
-    """Median distance of matched objects from their true positions, metres; NaN where none has a position."""
+    """The median distance of matched objects from their true positions, metres; NaN if none has a position."""
 
     @property
     def switches_per_1000(self) -> float:
-        """Identity switches in 1,000 frames of one object; NaN when no object was there."""
+        """The identity switches per 1,000 frames of one object; NaN if no object was visible."""
         return 1000 * self.switches / self.object_frames if self.object_frames else math.nan
 
 
@@ -65,7 +65,7 @@ class TrackingMeter:
         self.start_sequence()
 
     def start_sequence(self) -> None:
-        """Begins another sequence: nothing in it is compared with what came before."""
+        """Begins another sequence, whose frames are not compared with those before."""
         self._last_ids: dict[tuple[str, int], int] = {}
         self._pairs: dict[tuple[str, int], int] = {}
         self._masks: np.ndarray | None = None
@@ -74,9 +74,9 @@ class TrackingMeter:
         """Counts one frame.
 
         Args:
-            regions: What was found, with ids that should last; those of one prompt share no pixel.
-            masks: (P, H, W) bool, what each prompt covers. Frames with another P than the one before are not compared.
-            truth: What is there. Objects without a visible pixel are left out.
+            regions: Regions that were found, with ids that should last; regions of one prompt share no pixel.
+            masks: Masks of the prompts, (P, H, W) bool. A frame with another P than the frame before is not compared.
+            truth: True objects; those without a visible pixel are left out.
             still: Whether neither the camera nor an object moved since the frame before.
 
         Raises:
@@ -104,7 +104,7 @@ class TrackingMeter:
         self._pairs = {key: region.id for key, region in pairs.items()}
 
     def scores(self) -> TrackingScores:
-        """The scores of all frames so far."""
+        """Returns the scores of all frames so far."""
         return TrackingScores(
             object_frames=self._object_frames,
             matches=self._matches,
@@ -116,14 +116,14 @@ class TrackingMeter:
     def _match(
         self, regions: Sequence[ObjectRegion], truth: Sequence[TrueObject]
     ) -> dict[tuple[str, int], ObjectRegion]:
-        """Pairs up what is there with what was found: (prompt, index) -> region."""
+        """Matches true objects with regions: (prompt, index) -> region."""
         candidates = []
         for item in truth:
             for region in regions:
                 if region.prompt == item.prompt and (iou := mask_iou(region.mask, item.mask)) >= MIN_IOU:
                     key = (item.prompt, item.index)
                     candidates.append((self._pairs.get(key) != region.id, -iou, key, region))
-        # Old pairs first, then the better ones.
+        # Pairs of the frame before come first, then those with a higher IoU.
         candidates.sort(key=lambda candidate: candidate[:3])
         pairs: dict[tuple[str, int], ObjectRegion] = {}
         taken: set[int] = set()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Charts of a report, as SVG inside its page."""
+"""Draws the charts of a report as SVG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COLORS = ("#0072b2", "#d55e00", "#009e73")
 
 
 def sweep_chart(sweep: SweepScores, threshold: float) -> str:
-    """mIoU, IoU_FG and IoU_BIN over thresholds, with a line at the one in use."""
+    """Draws mIoU, IoU_FG and IoU_BIN over thresholds, with a line at the threshold in use."""
     curves = (("mIoU", sweep.mean_iou), ("IoU_FG", sweep.foreground_iou), ("IoU_BIN", sweep.binary_iou))
     parts = [_axes("threshold")]
     x = _x(threshold)
@@ -31,7 +31,7 @@ def sweep_chart(sweep: SweepScores, threshold: float) -> str:
 
 
 def histogram(values: Sequence[float], label: str) -> str:
-    """How many values lie in each tenth of 0..1; NaN is left out."""
+    """Draws how many values lie in each tenth of 0..1; NaN is left out."""
     known = np.array(values, np.float64)
     counts, _ = np.histogram(known[~np.isnan(known)], bins=10, range=(0, 1))
     most = max(1, counts.max())

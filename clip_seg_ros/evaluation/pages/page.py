@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A page of pictures: the worst answers first, so that a person finds why a model failed.
+"""Writes a page of images with the worst answers first, so that a person finds out why a model failed.
 
-One HTML file, ``index.html``, with its JPEG pictures beside it and nothing from elsewhere.
+The page is one HTML file, ``index.html``, with JPEG images beside it; it loads nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from clip_seg_ros.evaluation.pages.style import STYLE
 from clip_seg_ros.evaluation.protocols import ImageResult, PhraseEvaluation, PhraseResult, SemanticEvaluation
 
 SHOWN = 40
-"""As many of the worst answers are on the page."""
-_LEGEND_SHARE = 0.002  # of the picture; smaller classes would only lengthen the legend
+"""The number of the worst answers on the page."""
+_LEGEND_SHARE = 0.002  # the least share of the image; smaller classes would only lengthen the legend
 _MANY_CLASSES = 40
 
 
@@ -37,18 +37,18 @@ def write_phrase_page(
     dataset: ReferringDataset,
     shown: int = SHOWN,
 ) -> Path:
-    """Asks for the worst answers again, draws them and writes the page.
+    """Computes the worst answers again, draws them and writes the page.
 
     Args:
-        folder: Made where it is missing; files of an earlier page are overwritten.
-        run: What was run, plain values.
-        evaluation: Of ``dataset`` by ``answers``.
-        answers: The model.
-        dataset: What was measured.
-        shown: How many answers are drawn.
+        folder: Folder for the page, created if missing; files of an earlier page are overwritten.
+        run: Description of the run, plain values.
+        evaluation: Evaluation of ``answers`` on ``dataset``.
+        answers: Model that was evaluated.
+        dataset: Data set of the evaluation.
+        shown: Number of answers to draw.
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
         OSError: The folder cannot be written.
@@ -89,7 +89,7 @@ def write_semantic_page(
     dataset: SemanticDataset,
     shown: int = SHOWN,
 ) -> Path:
-    """Asks for the worst pictures again, draws them and writes the page; arguments as ``write_phrase_page``."""
+    """Labels the worst images again, draws them and writes the page; the arguments are as in ``write_phrase_page``."""
     folder.mkdir(parents=True, exist_ok=True)
     colors = panels.class_colors(evaluation.class_names)
     cards = []
@@ -113,7 +113,7 @@ def write_semantic_page(
 
 
 def verdict(result: PhraseResult, threshold: float) -> str:
-    """Says in words how an answer went wrong, or that it did not."""
+    """Returns in words how an answer is wrong, or that it is right."""
     if not result.true_share:
         if not result.answered_share:
             return "rightly found nothing"
@@ -132,7 +132,7 @@ def verdict(result: PhraseResult, threshold: float) -> str:
 
 
 def _phrase_order(result: PhraseResult) -> tuple[float, float]:
-    """The lowest IoU first; of equal ones the largest mistake."""
+    """Returns a key that sorts the lowest IoU first, and of equal ones the largest error."""
     return (math.inf if math.isnan(result.iou) else result.iou, -max(result.true_share, result.answered_share))
 
 
@@ -175,7 +175,7 @@ def _write(
 
 
 def _figures_of(folder: Path, rank: int, pictures: Mapping[str, np.ndarray], captions: Mapping[str, str]) -> str:
-    """Writes the pictures of one card; returns their HTML. Captions are HTML already."""
+    """Writes the images of one card and returns their HTML. The captions are HTML already."""
     parts = []
     for name, rgb in pictures.items():
         file = f"{rank:03d}_{name}.jpg"
@@ -194,7 +194,7 @@ def _card(rank: int, title: str, score: str, facts: str, name: str, content: str
 
 
 def _legend(true: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], colors: np.ndarray) -> str:
-    """The classes of one picture with their colours and IoU, the largest first."""
+    """Returns the legend of one image: its classes with their colours and IoU, the largest first."""
     matrix = ConfusionMatrix(len(class_names))
     matrix.add(predicted, true)
     iou = matrix.scores().iou

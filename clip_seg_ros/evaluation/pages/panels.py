@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small pictures of a report: what was there, what the model answered, and where the two differ."""
+"""Draws the panels of a report: the ground truth, the model's answer, and their differences."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Color = tuple[int, int, int]
 HIT: Color = (0, 158, 115)
 MISSED: Color = (86, 180, 233)
 FALSE: Color = (213, 94, 0)
-"""Right, true but not answered, answered but not true: RGB colours that colour-blind people tell apart."""
+"""The RGB colours of true positives, false negatives and false positives, which colour-blind people can tell apart."""
 _SIDE_PX = 400
-_MAX_REGIONS = 6  # more labels than this hide the picture
+_MAX_REGIONS = 6  # more labels would hide the image
 _TRUTH: Color = (255, 255, 255)
 _DARK: Color = (20, 20, 24)
 _BACKGROUND_COLOR: Color = (70, 70, 76)
 _IGNORED_COLOR: Color = (0, 0, 0)
-_TRACE = 0.3  # brightness of the picture behind the probabilities
-_WASH = 0.62  # share of the colour where it says right or wrong
+_TRACE = 0.3  # brightness of the image behind the probabilities
+_WASH = 0.62  # share of the colour at right and wrong pixels
 
 
 def phrase_panels(
@@ -36,20 +36,21 @@ def phrase_panels(
     threshold: float,
     ignored: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Draws one phrase.
+    """Draws the answer to one phrase.
 
     Args:
-        rgb: (H, W, 3) uint8.
-        true: (H, W) bool.
-        probabilities: (H, W) float32, 0..1.
-        phrase: What was asked.
-        threshold: A pixel belongs to the answer above it, 0..1.
-        ignored: (H, W) bool, pixels that do not count; ``None`` where all do.
+        rgb: Image (H, W, 3) uint8.
+        true: True mask (H, W) bool.
+        probabilities: Probabilities (H, W) float32, 0..1.
+        phrase: Phrase that was asked.
+        threshold: Probability above which a pixel belongs to the answer, 0..1.
+        ignored: Mask (H, W) bool of pixels that do not count; ``None`` if all count.
 
     Returns:
-        ``truth``: the picture with the true outline in white; ``answer``: the answer's regions with their scores;
-        ``errors``: right, missed and false pixels in colours, ignored ones black; ``probability``: dark 0 to yellow 1,
-        the true outline in white. Each (h, w, 3) uint8 RGB with its long side at 400 pixels.
+        Panels by name. ``truth`` is the image with the true outline in white, ``answer`` has the answer's regions with
+        their scores, ``errors`` has right, missed and false pixels in colours and ignored ones in black, and
+        ``probability`` goes from dark at 0 to yellow at 1, with the true outline in white. Each is (h, w, 3) uint8 RGB
+        with a long side of 400 pixels.
     """
     rgb, size = _shrunk(rgb)
     small_true = _nearest(true, size)
@@ -66,7 +67,7 @@ def phrase_panels(
         errors[_nearest(ignored, size)] = _IGNORED_COLOR
     levels = (255 * np.nan_to_num(probabilities).clip(0, 1)).astype(np.uint8)
     heat = np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1])
-    # A trace of the picture in the dark says where one is.
+    # A trace of the image in dark regions helps with orientation.
     heat = np.maximum(heat, (_TRACE * _grey(rgb)).astype(np.uint8))
     return {
         "truth": _outlined(rgb, small_true),
@@ -77,17 +78,17 @@ def phrase_panels(
 
 
 def label_panels(rgb: np.ndarray, true: np.ndarray, predicted: np.ndarray, colors: np.ndarray) -> dict[str, np.ndarray]:
-    """Draws one labelled picture.
+    """Draws one labelled image.
 
     Args:
-        rgb: (H, W, 3) uint8.
-        true: (H, W) uint8 classes; ``IGNORED`` is black.
-        predicted: (H, W) uint8 classes.
-        colors: (256, 3) uint8 from ``class_colors``.
+        rgb: Image (H, W, 3) uint8.
+        true: True classes (H, W) uint8; ``IGNORED`` becomes black.
+        predicted: Predicted classes (H, W) uint8.
+        colors: Colours (256, 3) uint8 from ``class_colors``.
 
     Returns:
-        ``picture``, ``truth`` and ``answer`` in the classes' colours, and ``errors``, where wrong pixels are coloured
-        and ignored ones black. Each (h, w, 3) uint8 RGB with its long side at 400 pixels.
+        Panels by name: ``picture``, ``truth`` and ``answer`` in the classes' colours, and ``errors``, in which wrong
+        pixels are coloured and ignored ones black. Each is (h, w, 3) uint8 RGB with a long side of 400 pixels.
     """
     rgb, size = _shrunk(rgb)
     true, predicted = _nearest(true, size), _nearest(predicted, size)
@@ -99,7 +100,7 @@ def label_panels(rgb: np.ndarray, true: np.ndarray, predicted: np.ndarray, color
 
 
 def class_colors(class_names: Sequence[str]) -> np.ndarray:
-    """(256, 3) uint8 RGB: a colour for every class, a quiet one for the background; the rest black."""
+    """Returns the colours of the classes, grey for the background, and black for all other values, (256, 3) uint8."""
     things = [index for index, name in enumerate(class_names) if name != BACKGROUND]
     colors = np.zeros((256, 3), np.uint8)
     colors[things] = class_labels.class_colors(len(things))[: len(things)]
@@ -109,7 +110,7 @@ def class_colors(class_names: Sequence[str]) -> np.ndarray:
 
 
 def _shrunk(rgb: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    """The picture at the size of a panel, and that size as cv2 has it: (width, height)."""
+    """Returns the image at the size of a panel, and that size as in cv2: (width, height)."""
     height, width = rgb.shape[:2]
     scale = _SIDE_PX / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -122,7 +123,7 @@ def _nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _grey(rgb: np.ndarray) -> np.ndarray:
-    """The picture without its colours, paler, so that others stand out."""
+    """Returns the image in pale grey, so that colours on it stand out."""
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     return cv2.cvtColor((0.7 * grey + 50).astype(np.uint8), cv2.COLOR_GRAY2RGB)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of what a model answered, beside what was true: some at random, and the worst."""
+"""Collects and draws answers of a model with the ground truth: random ones, and the worst."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ANSWER_RGB, _TRUE_RGB = (230, 60, 160), (255, 255, 255)
 
 
 class Gallery:
-    """Keeps cells while a model is measured: ``chance`` of them at random, and the ``worst``.
+    """Keeps cells during an evaluation: a number of ``chance`` random answers, and the ``worst``.
 
-    Only what is kept for the moment is drawn.
+    Only the answers that are kept at the time are drawn.
     """
 
     def __init__(self, chance: int, worst: int) -> None:
@@ -31,10 +31,10 @@ class Gallery:
         """Offers one answer.
 
         Args:
-            badness: The higher, the worse.
-            draw: Makes its cell, (240, 320, 3) uint8.
+            badness: Measure of how bad the answer is, higher for worse ones.
+            draw: Draws the cell of the answer, (240, 320, 3) uint8.
         """
-        # Reservoir sampling: each answer so far is kept with the same chance.
+        # This is reservoir sampling: each answer so far is kept with the same probability.
         place = self._seen if self._seen < self._chance else int(self._rng.integers(self._seen + 1))
         self._seen += 1
         if place < self._chance:
@@ -43,27 +43,27 @@ class Gallery:
             self._bad = sorted([*self._bad, (badness, draw())], key=lambda item: -item[0])[: self._worst]
 
     def cells(self) -> list[np.ndarray]:
-        """The random ones, then the worst, worst first."""
+        """Returns the cells of the random answers, then those of the worst, the worst first."""
         return [*self._random, *(cell for _, cell in self._bad)]
 
 
 def grid(cells: Sequence[np.ndarray]) -> np.ndarray:
-    """Puts cells of one size into rows of ``COLUMNS``; the last row is filled up with black."""
+    """Arranges cells of one size in rows of ``COLUMNS``; the last row is filled up with black."""
     cells = [*cells, *[np.zeros_like(cells[0])] * (-len(cells) % COLUMNS)]
     rows = [np.concatenate(cells[i : i + COLUMNS], axis=1) for i in range(0, len(cells), COLUMNS)]
     return np.concatenate(rows)
 
 
 def answer_cell(rgb: np.ndarray, mask: np.ndarray, true: np.ndarray, caption: str) -> np.ndarray:
-    """Draws one answer: tinted what was answered, in a white outline what is true.
+    """Draws one answer with tinted pixels, and the ground truth with a white outline.
 
     Args:
-        rgb: (H, W, 3) uint8.
-        mask, true: (H, W) bool.
-        caption: Written above.
+        rgb: Image (H, W, 3) uint8.
+        mask, true: Masks of the answer and of the ground truth, (H, W) bool.
+        caption: Text above the image.
 
     Returns:
-        (240, 320, 3) uint8.
+        The cell, (240, 320, 3) uint8.
     """
     picture = rgb.copy()
     picture[mask] = (0.35 * picture[mask] + 0.65 * np.array(_ANSWER_RGB)).astype(np.uint8)
@@ -73,7 +73,7 @@ def answer_cell(rgb: np.ndarray, mask: np.ndarray, true: np.ndarray, caption: st
 
 
 def captioned(rgb: np.ndarray, caption: str) -> np.ndarray:
-    """Shrinks a picture to a cell, (240, 320, 3) uint8, with a line of text above."""
+    """Resizes an image to a cell, (240, 320, 3) uint8, with a line of text at its top."""
     picture = cv2.resize(rgb, _CELL, interpolation=cv2.INTER_AREA)
     cv2.rectangle(picture, (0, 0), (_CELL[0], 20), (0, 0, 0), -1)
     cv2.putText(picture, caption, (5, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
@@ -81,7 +81,7 @@ def captioned(rgb: np.ndarray, caption: str) -> np.ndarray:
 
 
 def write_picture(path: Path, rgb: np.ndarray) -> None:
-    """Writes an (H, W, 3) uint8 RGB image as JPEG or PNG, by the name's ending; PNG where it has none.
+    """Writes an (H, W, 3) uint8 RGB image as JPEG or PNG, as the suffix says; PNG if it has neither suffix.
 
     Raises:
         OSError: The file cannot be written.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an evaluation leaves behind for programs and terminals: JSON, and tables as text."""
+"""Reports an evaluation to programs and terminals: as JSON, and as tables in plain text."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from clip_seg_ros.evaluation.protocols import PhraseEvaluation, SemanticEvaluati
 
 Evaluation = PhraseEvaluation | SemanticEvaluation
 _TABLE_STEP = 0.1
-"""From one line of the printed sweep to the next."""
+"""The step between the thresholds in a printed sweep."""
 
 
 def package_version() -> str:
-    """The version that ``package.xml`` states. Raises FileNotFoundError where the installation lacks it."""
+    """Returns the version in ``package.xml``. Raises FileNotFoundError if the installation lacks that file."""
     manifest = (resources.share_dir() / "package.xml").read_text(encoding="utf-8")
     return re.search(r"<version>\s*([^<\s]+)\s*</version>", manifest)[1]
 
 
 def write_json(path: Path, run: Mapping[str, Any], evaluation: Evaluation) -> None:
-    """Writes figures, curves and samples; numbers that do not exist are null.
+    """Writes figures, curves and samples as JSON; NaN becomes null.
 
     Args:
-        path: The file.
-        run: What was run, plain values.
-        evaluation: What it gave.
+        path: Path of the file.
+        run: Description of the run, plain values.
+        evaluation: Results of the run.
 
     Raises:
         OSError: The file cannot be written.
@@ -55,7 +55,7 @@ def write_json(path: Path, run: Mapping[str, Any], evaluation: Evaluation) -> No
 
 
 def sweep_columns(sweep: SweepScores) -> dict[str, list[float]]:
-    """The curves of a sweep by name, each as long as ``threshold``."""
+    """Returns the curves of a sweep by name, each as long as ``threshold``."""
     return {
         "threshold": sweep.thresholds.tolist(),
         "mean_iou": sweep.mean_iou.tolist(),
@@ -67,7 +67,7 @@ def sweep_columns(sweep: SweepScores) -> dict[str, list[float]]:
 
 
 def sweep_table(sweep: SweepScores) -> str:
-    """Every tenth threshold, and those where mIoU and IoU_FG are best, which a star marks."""
+    """Lists the thresholds 0.1, 0.2 and so on, and those at which a kind of IoU is best, which a star marks."""
     columns = sweep_columns(sweep)
     best = {name: sweep.best(np.array(columns[name]))[1] for name in ("mean_iou", "iou_fg", "iou_bin")}
     titles = ("threshold", "mIoU", "IoU_FG", "IoU_BIN", "precision", "recall")
@@ -85,7 +85,7 @@ def sweep_table(sweep: SweepScores) -> str:
 
 
 def class_table(evaluation: SemanticEvaluation) -> str:
-    """One line a class that was labelled or answered, the worst first."""
+    """Lists the classes that were labelled or answered, one per line, the worst first."""
     rows = worst_classes(evaluation)
     width = max((len(name) for name, _, _ in rows), default=0)
     lines = [f"{'class':<{width}}  {'IoU':>6}  {'accuracy':>8}"]
@@ -94,18 +94,18 @@ def class_table(evaluation: SemanticEvaluation) -> str:
 
 
 def figure_table(evaluation: Evaluation) -> str:
-    """One line a figure: name, value, unit."""
+    """Lists the figures, one per line: name, value and unit."""
     return "\n".join(f"{figure.name:<32} {_number(figure.value):>9}  {figure.unit}" for figure in evaluation.figures)
 
 
 def worst_classes(evaluation: SemanticEvaluation) -> list[tuple[str, float, float]]:
-    """(name, IoU, accuracy) of the classes that were labelled or answered, the lowest IoU first."""
+    """Returns (name, IoU, accuracy) of the classes that were labelled or answered, the lowest IoU first."""
     rows = zip(evaluation.class_names, evaluation.class_iou.tolist(), evaluation.class_accuracy.tolist())
     return sorted((row for row in rows if not math.isnan(row[1])), key=lambda row: row[1])
 
 
 def confusions(evaluation: SemanticEvaluation, most: int = 12) -> list[tuple[str, str, float]]:
-    """(true class, answered class, share of the true class's pixels), those with the most pixels first."""
+    """Returns (true class, answered class, share of the true class's pixels), those with the most pixels first."""
     counts = evaluation.confusion.copy()
     areas = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
@@ -122,7 +122,7 @@ def _number(value: float) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` as JSON can hold it: numpy's numbers as Python's, NaN as null, floats to six digits."""
+    """Converts a value for JSON: numpy's floats become Python's, NaN becomes null, floats have six decimals."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

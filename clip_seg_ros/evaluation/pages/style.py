@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a report's page looks, in light and in dark."""
+"""The style sheet of a report's page, with a light and a dark theme."""
 
 from __future__ import annotations
 

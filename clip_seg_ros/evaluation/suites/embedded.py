@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures phrases of colour and kind on scenes that training never saw.
+"""Evaluates phrases of colour and kind on scenes that training never saw.
 
-Every scene is asked for each colour and kind pair in it, for its kinds and its colours, for a random pair that is not
-there, and for a hard one: colour and kind are both on the table, but not on one object.
+The phrases for every scene name each (colour, kind) pair in it, its kinds and its colours, a random absent pair, and a
+hard absent pair: its colour and its kind are both on the table, but not on one object.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from clip_seg_ros.sim.renderer import RenderedView
 from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS, Pattern, Scene
 
 MIN_NAMED_SHARE = 0.001
-"""An object is asked for when it covers at least this share of the picture: 307 pixels of 640x480."""
+"""The least share of the image that an object must cover for phrases to name it: 307 pixels of 640x480."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One phrase asked of one scene."""
+    """One phrase for one scene, with the scores of its answer."""
 
     seed: int
     group: str
-    """``seen pair``, ``unseen pair``, ``kind``, ``colour``, ``absent random`` or ``absent hard``."""
+    """The group of phrases: seen pair, unseen pair, kind, colour, absent random or absent hard."""
     pattern: Pattern
     iou: float
-    """0..1; NaN for absent phrases."""
+    """The IoU of the mask, 0..1; NaN for absent phrases."""
     answered_share: float
-    """Share of the picture that the mask covers."""
+    """The share of the image that the mask covers."""
 
 
 def phrase_of(pattern: Pattern) -> str:
-    """The bare phrase for a (colour, kind); either may be ``None``."""
+    """Returns the phrase for a (colour, kind), one of which may be ``None``."""
     color, kind = pattern
     return f"{color} {kind or 'object'}" if color else str(kind)
 
 
 class PhraseExaminer(Examiner):
-    """Asks every question of every scene.
+    """Asks a model every question about every scene.
 
     Args:
-        predictor: The model to measure.
-        threshold: A pixel belongs to a phrase above this probability.
-        model: What the figures call it.
+        predictor: Predictor of the model to evaluate.
+        threshold: Probability above which a pixel belongs to a phrase.
+        model: Name of the model in the figures.
     """
 
     def __init__(self, predictor: Predictor, threshold: float = 0.5, model: str = "clipseg") -> None:
@@ -76,18 +76,18 @@ class PhraseExaminer(Examiner):
         return summarise(self.questions, self._model)
 
     def pictures(self) -> dict[str, np.ndarray]:
-        """Two rows at random, one of the worst, and one of absent phrases that got the largest masks."""
+        """Returns two rows of random answers, one of the worst, and one of the largest masks of absent phrases."""
         return {self._model: grid([*self._named.cells(), *self._absent.cells()])}
 
 
 def answer(predictor: Predictor, rgb: np.ndarray, patterns: list[Pattern], threshold: float) -> np.ndarray:
-    """(P, H, W) bool: the mask of every pattern's phrase, tidied as the nodes' are."""
+    """Returns the masks of the patterns' phrases, tidied as in the nodes, (P, H, W) bool."""
     maps = predictor.predict(rgb, [phrase_of(pattern) for pattern in patterns])
     return postprocess.tidied(maps, postprocess.masks(maps, threshold)).values
 
 
 def scene_questions(view: RenderedView, rng: np.random.Generator) -> list[tuple[str, Pattern]]:
-    """The (group, pattern) of every question for one scene; the absent ones are drawn from ``rng``."""
+    """Returns the (group, pattern) of every question about one scene; absent ones are drawn with ``rng``."""
     everything = [(item.color, item.kind) for item in view.objects]
     visible = sorted(present_pairs(everything, view.labels, MIN_NAMED_SHARE))
     questions: list[tuple[str, Pattern]] = [
@@ -105,7 +105,7 @@ def scene_questions(view: RenderedView, rng: np.random.Generator) -> list[tuple[
 
 
 def summarise(questions: list[Question], model: str = "clipseg") -> list[Figure]:
-    """The figures of questions, called after ``model``."""
+    """Returns the figures of questions, whose names contain ``model``."""
     figures: list[Figure] = []
 
     def add(name: str, value: float, unit: str) -> None:

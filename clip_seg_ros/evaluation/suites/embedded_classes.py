@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures models that name every pixel, on scenes that training never saw."""
+"""Evaluates semantic segmentation on scenes that training never saw."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from clip_seg_ros.sim.scene import KINDS, Scene
 
 
 class ClassExaminer(Examiner):
-    """Asks models for the class of every pixel: eight kinds of object, the table and the floor.
+    """Asks models for the class of every pixel: eight kinds of objects, the table and the floor.
 
     Args:
-        predictors: By the names that the figures use. Models with classes of their own must have these.
-        names: Of the classes, as the models are asked for them.
+        predictors: Predictors by their names in the figures. Models with a fixed list of classes must have these.
+        names: Names of the classes, with which the models are prompted.
     """
 
     def __init__(self, predictors: Mapping[str, Predictor], names: Sequence[str] = SEMANTIC_CLASSES) -> None:
@@ -59,12 +59,12 @@ class ClassExaminer(Examiner):
             figures += [
                 Figure(f"embedded.{model}.class.{name}", round(float(iou), 4), "IoU")
                 for name, iou in zip(self._names, scores.iou, strict=True)
-                if np.isfinite(iou)  # of a class that is nowhere there is nothing to say
+                if np.isfinite(iou)  # a class that is in no image has no IoU
             ]
         return figures
 
     def pictures(self) -> dict[str, np.ndarray]:
-        """A row at random and one of the worst for every model: classes in colours over the picture."""
+        """Returns a row of random answers and one of the worst for every model: class colours over the image."""
         return {model: grid(gallery.cells()) for model, gallery in self._galleries.items()}
 
     def _cell(self, rgb: np.ndarray, answer: np.ndarray, wrong: float) -> np.ndarray:

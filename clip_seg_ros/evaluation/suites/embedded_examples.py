@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures prompts by example: an object is shown in another scene, and found in this one (CLIPSeg, table 1)."""
+"""Evaluates image prompts: an object is shown in another scene and is to be found in this one (CLIPSeg, table 1)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import Pair, Scene, sample_scene
 
 FIRST_EXAMPLE_SEED = 20_000
-"""The example for the scene of a seed comes from the scene of this seed plus that one: neither is trained on."""
+"""The offset from the seed of a scene to that of the scene with its example; training uses neither."""
 WAYS = ("blur_dark_crop", "crop", "blur_dark", "none")
-"""How the example is shown: the paper's best first, the image as it is last."""
+"""The ways to prepare the example, from the paper's best to none."""
 _PROMPT = "this"
 
 
 class ExampleExaminer(Examiner):
-    """Asks for one visible object a scene by an example of the same colour and kind.
+    """Asks for one visible object per scene by an example of the same colour and kind.
 
     Args:
-        predictor: Of a CLIPSeg.
-        threshold: A pixel belongs to the answer above this probability.
+        predictor: Predictor of a CLIPSeg.
+        threshold: Probability above which a pixel belongs to the answer.
     """
 
     def __init__(self, predictor: Predictor, threshold: float = 0.5) -> None:
@@ -70,9 +70,9 @@ class ExampleExaminer(Examiner):
 
 
 def _shown(way: str, rgb: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The example image and mask that make ``add_image_prompt`` do only part of what it does.
+    """Returns the example image and mask with which ``add_image_prompt`` applies only the steps named by ``way``.
 
-    Where the mask covers all of the image, nothing is blurred, darkened or cut away.
+    If the mask covers the whole image, nothing is blurred, darkened or cropped.
     """
     if way == "blur_dark_crop":
         return rgb, mask
@@ -88,7 +88,7 @@ def _cropped(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _grown(occupied: np.ndarray) -> slice:
-    """What ``crop_to_object`` takes of an axis of which the object occupies a part, (side,) bool."""
+    """Returns the part of an axis that ``crop_to_object`` keeps for an object at the occupied pixels, (side,) bool."""
     places = np.flatnonzero(occupied)
     first, end = places[0], places[-1] + 1
     spare = MARGIN * (end - first)

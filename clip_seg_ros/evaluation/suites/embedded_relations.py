@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures expressions that relate objects ("the cup left of the blue box") on scenes that training never saw."""
+"""Evaluates expressions that relate objects ("the cup left of the blue box") on scenes that training never saw."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from clip_seg_ros.sim.scene import Scene
 
 EXPRESSIONS_A_SCENE = 3
 MIN_RELATED_SHARE = 0.002
-"""An object takes part in relations when it covers at least this share of the picture."""
+"""The least share of the image that an object must cover to take part in relations."""
 
 
 def scene_expressions(scene: Scene, view: RenderedView) -> list[Expression]:
-    """Up to ``EXPRESSIONS_A_SCENE`` different expressions about a scene; the same at every call."""
+    """Returns up to ``EXPRESSIONS_A_SCENE`` different expressions about a scene, the same ones at every call."""
     pairs = [(item.color, item.kind) for item in view.objects]
     seen = seen_objects(view.labels, pairs, ground_positions(scene), MIN_RELATED_SHARE)
     rng = np.random.default_rng([scene.seed, 8])
@@ -36,7 +36,7 @@ class RelationExaminer(Examiner):
     """Asks one or more models the same expressions.
 
     Args:
-        predictors: By the names that the figures use, each with its threshold.
+        predictors: Predictors by their names in the figures, each with its threshold.
     """
 
     def __init__(self, predictors: Mapping[str, tuple[Predictor, float]]) -> None:
@@ -78,6 +78,6 @@ class RelationExaminer(Examiner):
         return figures
 
     def pictures(self) -> dict[str, np.ndarray]:
-        """Two rows at random and two of the worst for every model; none where nothing was asked."""
+        """Returns two rows of random answers and two of the worst for every model; none if nothing was asked."""
         shown = {f"{model}_relations": gallery.cells() for model, gallery in self._galleries.items()}
         return {name: grid(cells) for name, cells in shown.items() if cells}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The suite of the embedded weights: who is asked what."""
+"""The suite of the embedded weights: its parts and their models."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ PARTS: dict[str, tuple[str, ...]] = {
     "maskclip_vit": ("maskclip-vit-pocket",),
     "maskclip_plus": ("maskclip-plus-pocket",),
 }
-"""The models that each part asks."""
+"""The models that each part evaluates."""
 KEY_SMOOTHING, PROMPT_DENOISING = 1.0, 0.5
-"""The thresholds of MaskCLIP's authors."""
+"""The thresholds that MaskCLIP's authors use."""
 
 
 def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, threshold: float = 0.5) -> list[Examiner]:
     """Makes the examiners of the chosen ``PARTS``, each with its models.
 
     Args:
-        parts: ``phrases`` and ``examples`` ask CLIPSeg, ``relations`` CRIS and CLIPSeg, ``classes`` DenseCLIP,
-            ``maskclip`` and ``maskclip_vit`` MaskCLIP in all its variants, ``maskclip_plus`` the network that learnt
-            from it.
-        device: As ``resolve_device`` takes it.
+        parts: Names of the parts. ``phrases`` and ``examples`` evaluate CLIPSeg, ``relations`` CRIS and CLIPSeg,
+            ``classes`` DenseCLIP, ``maskclip`` and ``maskclip_vit`` MaskCLIP in all its variants, and ``maskclip_plus``
+            the network that learnt from it.
+        device: Name of the device, as for ``resolve_device``.
         weights_dir: Folder of the weights; ``None`` for the embedded ones.
-        threshold: Of CLIPSeg's answers.
+        threshold: Probability above which a pixel belongs to CLIPSeg's answer.
 
     Raises:
         WeightsError: A weight file is missing or damaged.
-        ValueError: There is no such device.
+        ValueError: The device does not exist.
     """
     folder = weights_dir or resources.weights_dir()
 
@@ -68,13 +68,13 @@ def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, thres
 
 
 def parts_there(weights_dir: Path | None) -> list[str]:
-    """The ``PARTS`` whose models all have their weights in a folder; ``None`` for the embedded ones."""
+    """Returns the ``PARTS`` whose models all have weights in a folder; ``None`` stands for that of the package."""
     there = embedded_models(weights_dir)
     return [part for part, models in PARTS.items() if set(models) <= set(there)]
 
 
 def _maskclips(folder: Path, tower: Literal["resnet", "vit"], device: str) -> dict[str, Predictor]:
-    """MaskCLIP with its refinements one by one, and its successors."""
+    """Returns MaskCLIP with each of its refinements, and its successors."""
     plain = {"pamr_iterations": 0}
     smooth, denoised = {"key_smoothing": KEY_SMOOTHING}, {"prompt_denoising": PROMPT_DENOISING}
     variants: dict[str, dict[str, Any]] = {

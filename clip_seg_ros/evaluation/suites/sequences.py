@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures how steady answers are on simulated sequences: ids, flicker and positions, with and without memory."""
+"""Measures the stability of ids, masks and positions on simulated sequences, with and without tracking."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clip_seg_ros.sim.sequences import SequenceFrame, noisy_depth, sequence
 from clip_seg_ros.types import CameraFrame, ObjectRegion, ProbabilityMaps
 
 FIRST_SEED = 10_000
-"""Of the scenes that the sequences begin with: held out from training."""
+"""The first seed of the scenes with which sequences begin; training never uses them."""
 MIN_AREA_FRACTION = 0.002
 _NODE = ReferringConfig()
 VARIANTS: dict[str, tuple[float, float, float]] = {
@@ -27,11 +27,11 @@ VARIANTS: dict[str, tuple[float, float, float]] = {
     "tracked": (0.0, 0.0, _NODE.track_age_s),
     "steady": (_NODE.smoothing, _NODE.hysteresis, _NODE.track_age_s),
 }
-"""Smoothing, hysteresis and how long ids are kept: nothing, ids alone, and what the node does by default."""
+"""The smoothing, the hysteresis and the seconds for which ids are kept; "steady" has the defaults of the node."""
 
 
 class _AskedOnce:
-    """Hands every variant the one answer that the model gives to an image: theirs differ in what they make of it."""
+    """Gives all variants the same answer of the model to an image, because they only differ in its processing."""
 
     def __init__(self, predictor: Predictor) -> None:
         self.spec = predictor.spec
@@ -45,12 +45,12 @@ class _AskedOnce:
 
 
 class _Variant:
-    """One way to answer, and its scores."""
+    """One variant of processing, and its scores."""
 
     def __init__(self, settings: tuple[float, float, float]) -> None:
         self._settings = settings
         self.meters = {"clean": TrackingMeter(), "noisy": TrackingMeter()}
-        """By the depth that positions are measured with."""
+        """The meters by the depth with which positions are measured."""
         self.ious: list[float] = []
 
     def start(self) -> None:
@@ -82,18 +82,18 @@ class _Variant:
 def run_sequences(
     predictor: Predictor, count: int, frames: int, progress: Callable[[Iterable], Iterable] = iter
 ) -> list[Figure]:
-    """Asks for the kinds of objects in every frame of ``count`` sequences of ``frames`` pictures, 640x480.
+    """Asks for the kinds of objects in every frame of ``count`` sequences of ``frames`` images, 640x480.
 
     Positions are measured twice: with exact depth, and with the noise and the holes of a depth camera.
 
     Args:
-        predictor: The model.
-        count: Sequences.
-        frames: Pictures in each.
+        predictor: Predictor of the model.
+        count: Number of sequences.
+        frames: Number of images in each sequence.
         progress: Wraps the seeds, for a progress bar.
 
     Raises:
-        RendererUnavailable: This machine cannot draw.
+        RendererUnavailable: This machine cannot render.
         ValueError: A number is out of range.
     """
     variants = {name: _Variant(settings) for name, settings in VARIANTS.items()}
@@ -114,7 +114,7 @@ def run_sequences(
 
 
 def _truth(frame: SequenceFrame) -> list[TrueObject]:
-    """The objects that are large enough in the picture to be answered."""
+    """Returns the objects of a frame; the masks of those that are too small for an answer are empty."""
     labels = frame.view.labels
     items = [
         TrueObject(item.kind, label, labels == label, frame.positions_m.get(label))
@@ -125,7 +125,7 @@ def _truth(frame: SequenceFrame) -> list[TrueObject]:
 
 
 def _covered(regions: Sequence[ObjectRegion], prompt: str, shape: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool: what the regions of a prompt cover."""
+    """Returns the pixels that the regions of a prompt cover, (H, W) bool."""
     mask = np.zeros(shape, np.bool_)
     for region in regions:
         if region.prompt == prompt:
