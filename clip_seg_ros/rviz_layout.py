@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration of RViz for the cameras, nodes and namespace that a launch starts.
+"""Makes the configuration of RViz for the cameras, nodes and namespace that a launch starts.
 
-``rviz/seg.rviz`` shows one camera of the default names. Its displays are the patterns from which ``layout`` makes those
-of any other set-up; names of topics are written out, because remapping would have to guess what RViz calls them.
+``rviz/seg.rviz`` shows one camera with the default names. Its displays are the patterns from which ``layout`` makes
+those of any other set-up. Displays get full topic names, because remapping would have to guess RViz's names of topics.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import yaml
 from clip_seg_ros.config import CameraTopics
 from clip_seg_ros.resources import share_dir
 
-# Name of a display -> the output that it shows, relative to the camera's name in the nodes' namespace.
+# This maps the name of a display to the topic that it shows, relative to the camera's name in the nodes' namespace.
 OUTPUTS = {
     "Objects": "markers",
     "Points": "points",
@@ -30,24 +30,24 @@ PICTURES = ("Overlay", "Mask", "Classes", "Color image")
 """The displays that have a window of their own."""
 WINDOW = (1500, 940)
 _LEFT_WIDTH, _RIGHT_WIDTH, _HEIGHT, _CENTER_WIDTH = 646, 342, 849, 500
-# A frame with z up, as robots' bases and maps have: from the front and above.
+# This view is from the front and above, for frames with z up such as those of robots' bases and maps.
 _ROBOT_VIEW = {"Distance": 2.0, "Focal Point": {"X": 0.0, "Y": 0.0, "Z": 0.0}, "Pitch": 0.8, "Yaw": 3.6}
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What RViz is to show."""
+    """The parts of a set-up that RViz shows."""
 
     cameras: Sequence[CameraTopics]
-    """Absolute topics; a camera without a name is the only one."""
+    """The absolute topics of the cameras; a camera without a name is the only one."""
     namespace: str = "/clip_seg"
-    """Absolute namespace of the nodes; "/" for none."""
+    """The absolute namespace of the nodes; "/" for none."""
     referring: bool = True
     semantic: bool = False
     compressed: bool = False
-    """Whether images come on TOPIC/compressed."""
+    """Whether images arrive on TOPIC/compressed."""
     fixed_frame: str = ""
-    """Frame of the 3D view; empty for the one in the file, the optical frame of the default camera."""
+    """The frame of the 3D view; empty for that in the file, the optical frame of the default camera."""
 
 
 def template() -> dict[str, Any]:
@@ -73,7 +73,7 @@ def layout(shown: Shown) -> dict[str, Any]:
 
 
 def _displays(shown: Shown, camera: CameraTopics, patterns: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The displays of one camera: what it sees, and what the nodes make of it."""
+    """Returns the displays of one camera: its images, and the outputs of the nodes."""
     displays = []
 
     def add(name: str, **changes: Any) -> None:
@@ -105,9 +105,9 @@ def _called(name: str, camera: CameraTopics) -> str:
 
 
 def _rows(shown: Shown) -> list[list[str]]:
-    """The windows of pictures beside the 3D view, row by row; a first row of one picture is the largest.
+    """Returns the names of the image windows beside the 3D view, row by row.
 
-    Several cameras get the windows of their overlays alone: each more would make all others smaller.
+    Several cameras only have windows of their overlays, because more windows would make all of them smaller.
     """
     large = [name for name, runs in (("Overlay", shown.referring), ("Classes", shown.semantic)) if runs]
     if len(shown.cameras) == 1:
@@ -134,10 +134,10 @@ def _window(rows: list[list[str]]) -> dict[str, Any]:
 
 
 def window_state(rows: list[list[str]]) -> bytes:
-    """Where the windows stand, as Qt's ``QMainWindow.saveState`` writes it (format 0xff of Qt 5, big-endian).
+    """Returns the places of the windows as Qt's ``QMainWindow.saveState`` does (format 0xff of Qt 5, big-endian).
 
-    On the left stand the pictures in rows, in the middle the 3D view, and on the right the panels as tabs: RViz takes
-    a picture in a tab that is hidden for one that is switched off.
+    The images are on the left in rows, the 3D view is in the middle, and the panels are on the right as tabs. Images
+    are not in tabs, because RViz takes an image in a hidden tab for one that is switched off.
     """
     heights = _heights(rows)
     tops = [sum(heights[:index]) for index in range(len(heights))]
@@ -164,7 +164,7 @@ _LARGEST = 0xFFFFFF
 
 
 def _heights(rows: list[list[str]]) -> list[int]:
-    """Two thirds for one overlay above smaller pictures, else the same for all."""
+    """Returns the heights of the rows: two thirds for one overlay above smaller images, otherwise equal heights."""
     if len(rows) == 2 and rows[1][-1].startswith("Color image"):
         return [_HEIGHT * 2 // 3, _HEIGHT - _HEIGHT * 2 // 3]
     return [_HEIGHT // len(rows)] * len(rows)
