@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ADE20K as the scene parsing challenge of 2016 published it: 150 classes of things and stuff (Zhou et al., 2017)."""
+"""Reads ADE20K of the scene parsing challenge of 2016: 150 classes of things and stuff (Zhou et al., 2017)."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ LAYOUT = (
 
 
 class Ade20k(LabelledPictures):
-    """20210 pictures for training, 2000 for validation. Label files store 0 for none of the classes, then 1..150."""
+    """ADE20K, with 20210 images for training and 2000 for validation.
+
+    Label files store 0 for pixels of no class, and 1..150 for the classes.
+    """
 
     def __init__(self, root: Path, split: str) -> None:
         """Lists the files.
 
         Args:
-            root: The folder ``ADEChallengeData2016``.
-            split: "training" or "validation".
+            root: Path of the folder ``ADEChallengeData2016``.
+            split: Name of the split, "training" or "validation".
 
         Raises:
-            DataError: There is no such split, or a folder or a file is missing.
+            DataError: The split does not exist, or a folder or a file is missing.
         """
         check_choice("split", split, SPLITS)
         pictures = root / "images" / split

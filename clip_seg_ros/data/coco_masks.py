@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""COCO's annotation files: reading them, and their polygons and run lengths as masks.
+"""Reads COCO's annotation files, and decodes their polygons and run lengths to masks.
 
-Masks equal those of COCO's own tools, pixel for pixel. Filling a polygon another way (``cv2.fillPoly``, PIL) gives
-other pixels along the edge: those count every pixel that the outline touches, COCO the ones whose middle is inside.
+Masks equal those of COCO's own tools, pixel for pixel. Other functions that fill polygons (``cv2.fillPoly``, PIL) give
+other pixels along the edge: they include every pixel that the outline touches, COCO only those whose centre is inside.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import numpy as np
 from clip_seg_ros.data.samples import DataError
 
 _UPSAMPLING = 5
-"""COCO draws outlines on a grid this many times as fine as the picture."""
+"""The resolution of the grid on which COCO draws outlines, relative to that of the image."""
 
 
 def read_json(path: Path, advice: str, object_hook: Callable[[dict], Any] | None = None) -> Any:
     """Reads a JSON file of annotations.
 
     Args:
-        path: The file.
-        advice: What to do when it is missing or broken, as the end of a sentence: "download the annotations again".
-        object_hook: Turns each JSON object into what is kept of it while the file is read. These files hold hundreds of
-            megabytes of points, which as Python lists would take ten times that.
+        path: Path of the file.
+        advice: Advice if the file is missing or broken, as the end of a sentence: "download the annotations again".
+        object_hook: Reduces each JSON object while the file is read. These files contain hundreds of megabytes of
+            points, which would take ten times as much memory as Python lists.
 
     Raises:
-        DataError: There is no such file, or it is no JSON; a download that broke off looks so.
+        DataError: The file does not exist or is not JSON, for example after an interrupted download.
     """
     if not path.is_file():
         raise DataError(f"{path} is missing: {advice}")
@@ -42,15 +42,15 @@ def read_json(path: Path, advice: str, object_hook: Callable[[dict], Any] | None
 
 
 def decode_segmentation(segmentation: list | dict, height: int, width: int) -> np.ndarray:
-    """The mask (height, width) bool of the ``segmentation`` field of a COCO annotation.
+    """Decodes the ``segmentation`` field of a COCO annotation to a mask (height, width) bool.
 
     Args:
-        segmentation: A list of polygons, each a flat list x, y, x, y, ... in pixels, or run lengths as
-            {"size": [height, width], "counts": numbers or COCO's compressed string}. Polygons are joined.
-        height, width: The size of the picture in pixels.
+        segmentation: List of polygons, each a flat list x, y, x, y, ... in pixels, or run lengths as
+            {"size": [height, width], "counts": numbers or COCO's compressed string}. The mask is the union of polygons.
+        height, width: Size of the image in pixels.
 
     Raises:
-        DataError: It is neither, or made for a picture of another size.
+        DataError: The field is invalid, or belongs to an image of another size.
     """
     if isinstance(segmentation, dict):
         if list(segmentation.get("size", ())) != [height, width]:
@@ -63,10 +63,10 @@ def decode_segmentation(segmentation: list | dict, height: int, width: int) -> n
 
 
 def decode_runs(counts: Sequence[int] | str | bytes, height: int, width: int) -> np.ndarray:
-    """The mask (height, width) bool of run lengths: outside, inside, outside, ..., column by column.
+    """Decodes run lengths (outside, inside, outside, ..., column by column) to a mask (height, width) bool.
 
     Raises:
-        DataError: The runs do not fill the picture, or the string is broken.
+        DataError: The runs do not fill the image, or the string is broken.
     """
     runs = _decompress(counts) if isinstance(counts, str | bytes) else counts
     lengths = np.asarray(runs, np.int64)
@@ -77,9 +77,10 @@ def decode_runs(counts: Sequence[int] | str | bytes, height: int, width: int) ->
 
 
 def _decompress(text: str | bytes) -> list[int]:
-    """Run lengths from COCO's string: five bits a character from the lowest up, the sixth says that more follow.
+    """Decodes COCO's string of run lengths.
 
-    From the fourth on a number is the difference to the run two before it, and its highest bit is the sign.
+    Each character has five bits of a number, the lowest bits first, and a sixth bit that says whether more follow. From
+    the fourth number on, each is the difference from the run two before it; the highest bit of a number is its sign.
     """
     runs: list[int] = []
     value = shift = 0
@@ -101,12 +102,12 @@ def _decompress(text: str | bytes) -> list[int]:
 
 
 def decode_polygon(polygon: Sequence[float] | np.ndarray, height: int, width: int) -> np.ndarray:
-    """The mask (height, width) bool of one polygon, even-odd where it crosses itself.
+    """Decodes one polygon to a mask (height, width) bool, by the even-odd rule if it crosses itself.
 
     Args:
-        polygon: x, y, x, y, ... in pixels, float64; (0, 0) is the outer corner of the first pixel. Parts outside the
-            picture are cut off.
-        height, width: The size of the picture in pixels.
+        polygon: Coordinates x, y, x, y, ... in pixels, float64; (0, 0) is the outer corner of the first pixel. Parts
+            outside the image are cut off.
+        height, width: Size of the image in pixels.
 
     Raises:
         DataError: A coordinate is missing.
@@ -117,26 +118,26 @@ def decode_polygon(polygon: Sequence[float] | np.ndarray, height: int, width: in
     if not len(numbers):
         return np.zeros((height, width), bool)
     x, y = _fine_outline(numbers.reshape(-1, 2))
-    # The outline matters where it goes from one fine column to the next, in the middle of a picture's column.
+    # The outline matters where it steps from one fine column to the next in the middle of a column of the image.
     steps = np.flatnonzero(np.diff(x))
     column = (np.minimum(x[steps], x[steps + 1]) + 0.5) / _UPSAMPLING - 0.5
     row = (np.minimum(y[steps], y[steps + 1]) + 0.5) / _UPSAMPLING - 0.5
     kept = (column == np.floor(column)) & (column >= 0) & (column <= width - 1)
     row = np.ceil(np.clip(row, 0, height))
-    # Each of these points turns inside to outside or back, all the way down its column.
+    # Each of these points switches between inside and outside for all pixels below it in its column.
     turns = np.sort((column * height + row)[kept].astype(np.int64))
     return decode_runs(np.diff(turns, prepend=0, append=height * width), height, width)
 
 
 def _fine_outline(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every point of the closed outline of (N, 2) points on the fine grid, as x and y, int64."""
-    # Truncated, as a C cast does; so below 0 it is not rounding.
+    """Returns x and y, int64, of every point on the fine grid of the closed outline of (N, 2) points."""
+    # The values are truncated like a C cast, which is not rounding below 0.
     corners = (_UPSAMPLING * points + 0.5).astype(np.int64)
     parts = []
     for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         length = np.abs(end - start)
         long = 0 if length[0] >= length[1] else 1
-        # Always drawn from the lower end, so that two polygons share the edge between them whichever way they run.
+        # A line is always drawn from its lower end, so that two polygons share an edge whatever their directions are.
         low, high = (end, start) if start[long] > end[long] else (start, end)
         along = np.arange(length[long] + 1)
         slope = (high[1 - long] - low[1 - long]) / max(length[long], 1)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""COCO-Stuff: 80 things of COCO and 91 kinds of stuff (Caesar et al., 2018), all pictures of 2017 or the first 10000.
+"""Reads COCO-Stuff (Caesar et al., 2018), with 80 things of COCO and 91 kinds of stuff, in both of its sizes.
 
-COCO numbers its classes 1..182 and never labels 11 of them, which leaves 171. The published PNG of the large set store
-the number less 1. Two numberings are thus in use: 0..181 with gaps, and "train ids" without, into which MMSegmentation
-converts the files.
+The large set has all images of 2017; the small one has the first 10000. COCO numbers its classes 1..182 and never
+labels 11 of them, so that 171 remain. The published PNG files of the large set store the number minus 1. There are thus
+two numberings: 0..181 with gaps, and "train ids" without gaps, to which MMSegmentation converts the files.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.resources import class_list
 
 TRAIN_IDS = "_labelTrainIds.png"
-"""How the names of converted label files end."""
+"""The ending of the names of converted label files."""
 NEVER_LABELLED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
-"""The numbers, from 1, of these things: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door,
-blender, hair brush."""
+"""The numbers, from 1, of the classes without labels: street sign, hat, shoe, eye glasses, plate, mirror, window, desk,
+door, blender, hair brush."""
 LAYOUT_164K = (
     "The folder of COCO-Stuff 164k holds images/{train2017,val2017}/*.jpg and annotations/{train2017,val2017}/*.png, "
     "the published stuffthingmaps or MMSegmentation's *_labelTrainIds.png."
@@ -38,17 +38,20 @@ LAYOUT_10K = (
 
 
 class CocoStuff164k(LabelledPictures):
-    """118287 pictures for training, 5000 for validation. Label files store 255 for what has no label."""
+    """The large set, with 118287 images for training and 5000 for validation.
+
+    Label files store 255 for pixels without a label.
+    """
 
     def __init__(self, root: Path, split: str) -> None:
-        """Lists the files. The published labels are taken where both forms are there.
+        """Lists the files. The published labels are used if both forms exist.
 
         Args:
-            root: The folder that holds ``images`` and ``annotations``.
-            split: "train2017" or "val2017".
+            root: Path of the folder with ``images`` and ``annotations``.
+            split: Name of the split, "train2017" or "val2017".
 
         Raises:
-            DataError: There is no such split, or a folder or a file is missing.
+            DataError: The split does not exist, or a folder or a file is missing.
         """
         check_choice("split", split, ("train2017", "val2017"))
         pictures, labels = root / "images" / split, root / "annotations" / split
@@ -64,17 +67,20 @@ class CocoStuff164k(LabelledPictures):
 
 
 class CocoStuff10k(LabelledPictures):
-    """9000 pictures for training, 1000 for testing. Label files store 0 for what has no label, then 1..171."""
+    """The small set, with 9000 images for training and 1000 for testing.
+
+    Label files store 0 for pixels without a label, and 1..171 for the classes.
+    """
 
     def __init__(self, root: Path, split: str) -> None:
         """Lists the files.
 
         Args:
-            root: The folder that holds ``images`` and ``annotations``.
-            split: "train" or "test".
+            root: Path of the folder with ``images`` and ``annotations``.
+            split: Name of the split, "train" or "test".
 
         Raises:
-            DataError: There is no such split, a folder or a file is missing, or the labels are MATLAB files.
+            DataError: The split does not exist, a folder or a file is missing, or the labels are MATLAB files.
         """
         check_choice("split", split, ("train", "test"))
         pictures, labels = root / "images" / f"{split}2014", root / "annotations" / f"{split}2014"
@@ -87,5 +93,5 @@ class CocoStuff10k(LabelledPictures):
 
 
 def _labelled_numbers() -> list[int]:
-    """COCO's numbers, from 1, of the 171 classes, in their order."""
+    """Returns COCO's numbers, from 1, of the 171 classes in order."""
     return [number for number in range(1, 183) if number not in NEVER_LABELLED]

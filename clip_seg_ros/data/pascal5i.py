@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PASCAL-5i: segment classes that were left out of training, from their name or from one example (Shaban et al., 2017).
+"""Reads PASCAL-5i: segmentation of unseen classes from their name or from one example (Shaban et al., 2017).
 
-The 20 classes of VOC make four folds. Classes 5i+1 .. 5i+5 of fold i are unseen: they are tested on the pictures for
-validation, and the other 15 are trained on. The rules for choosing pictures, classes and examples are those of PFENet
-(Tian et al., 2020), on which CLIPSeg's one-shot figures stand, except that a seed fixes what is left to chance.
+The 20 classes of VOC form four folds. Classes 5i+1 .. 5i+5 of fold i are unseen: they are tested on the images for
+validation; the other 15 are for training. The rules for choosing images, classes and examples are those of PFENet
+(Tian et al., 2020), on which CLIPSeg's one-shot figures are based, except that a seed fixes all random choices.
 """
 
 from __future__ import annotations
@@ -20,48 +20,49 @@ from clip_seg_ros.data.voc import Voc2012
 FOLDS = range(4)
 CLASSES_PER_FOLD = 5
 MIN_AREA_PX = 2 * 32 * 32
-"""What is smaller counts as too small to tell what it is."""
+"""The least area of a class in an image, because smaller ones cannot be recognised."""
 SPOKEN = {"diningtable": "dining table", "pottedplant": "potted plant", "tvmonitor": "tv monitor"}
-"""Names of VOC that are no words, and the phrases for them."""
+"""The names of VOC that are not words, and the phrases for them."""
 
 
 @dataclass(frozen=True)
 class _Episode:
-    """What one sample asks. Pictures are indices into the VOC data set."""
+    """The choices of one sample. Images are indices into the VOC data set."""
 
     picture: int
     number: int
-    """The class, 1..20."""
+    """The number of the class, 1..20."""
     example: int | None
-    """Another picture of the class."""
+    """Another image of the class; ``None`` if there is none."""
 
 
 class Pascal5i:
-    """One class of one picture a sample, with an example of the class from another picture.
+    """PASCAL-5i, in which a sample is one class in one image, with an example of the class from another image.
 
-    For validation a picture is asked for one of the unseen classes that it shows, drawn at random; for training it is
-    asked for every seen class that it shows, one after another. Pictures count that show one of these classes on at
-    least ``MIN_AREA_PX``; of those, smaller classes are asked for too, as in PFENet. An example always shows its class
-    on at least ``MIN_AREA_PX``.
+    For validation, an image has one sample, with a random one of the unseen classes in it; for training, it has one
+    sample for every seen class in it. Only images in which one of these classes covers at least ``MIN_AREA_PX`` are
+    used; smaller classes in them are used, too, as in PFENet. In an example, the class always covers at least
+    ``MIN_AREA_PX``.
 
-    The mask holds the class and nothing else: other classes, unseen ones in training too, count as background. The
-    edges of objects, which VOC labels 255, are ignored, as the authors leave them out of loss and metric.
+    The mask is that of the class alone: other classes, including unseen ones in training, count as background. The
+    edges of objects, which VOC labels 255, are ignored, because the authors exclude them from loss and metric.
 
-    Every label file is read once when the list is made, since only they say which classes a picture shows.
+    Every label file is read once when the list is made, because only these files tell which classes an image shows.
     """
 
     def __init__(self, root: Path, fold: int, split: str, seed: int = 0, one_shot: bool = True) -> None:
-        """Lists the pictures that show a class of this split.
+        """Lists the images that show a class of this split.
 
         Args:
-            root: The folder ``VOCdevkit/VOC2012``.
-            fold: 0..3.
-            split: "val" for the unseen classes; "train", or "trainaug" with the labels of SBD, for the seen ones.
-            seed: Decides which classes are asked for in validation, and which pictures are the examples.
-            one_shot: Whether samples have a ``support``. It is None also for a class that no other picture shows.
+            root: Path of the folder ``VOCdevkit/VOC2012``.
+            fold: Number of the fold, 0..3.
+            split: Name of the split: "val" for the unseen classes; "train", or "trainaug" with the labels of SBD, for
+                the seen ones.
+            seed: Seed of the choice of classes in validation, and of the example images.
+            one_shot: Whether samples have a ``support``, which is still ``None`` if no other image shows the class.
 
         Raises:
-            DataError: There is no such fold or split, files are missing, or no picture shows a class of this split.
+            DataError: The fold or split does not exist, files are missing, or no image shows a class of this split.
         """
         check_choice("fold", fold, FOLDS)
         check_choice("split", split, ("train", "trainaug", "val"))
@@ -69,20 +70,20 @@ class Pascal5i:
         self._one_shot = one_shot
         unseen = range(CLASSES_PER_FOLD * fold + 1, CLASSES_PER_FOLD * (fold + 1) + 1)
         self.classes = tuple(number for number in range(1, 21) if (number in unseen) == (split == "val"))
-        """The numbers in VOC, 1..20, of the classes of this split."""
+        """The numbers in VOC of the classes of this split, 1..20."""
         self._episodes = self._drawn(np.random.default_rng(seed), every_class=split != "val")
         if not self._episodes:
             raise DataError(f"no picture of the list {split}.txt in {root} shows a class of this split of fold {fold}")
         self.phrases = tuple(self._phrase(episode.number) for episode in self._episodes)
         """The phrase of each sample."""
         self.pictures = tuple(self._voc.names[episode.picture] for episode in self._episodes)
-        """Which picture each sample is about."""
+        """The name of the image of each sample."""
 
     def __len__(self) -> int:
         return len(self._episodes)
 
     def __getitem__(self, index: int) -> ReferringSample:
-        """Reads a picture and, for one-shot, the example.
+        """Reads an image and, for one-shot, the example.
 
         Raises:
             DataError: A file cannot be read.
@@ -107,7 +108,7 @@ class Pascal5i:
         return SPOKEN.get(class_name, class_name)
 
     def _drawn(self, rng: np.random.Generator, every_class: bool) -> tuple[_Episode, ...]:
-        """Looks through all labels, then draws classes, unless ``every_class`` is asked for, and examples."""
+        """Reads all labels, then draws classes, unless ``every_class`` is used, and examples."""
         shown: dict[int, list[int]] = {}
         examples: dict[int, list[int]] = {number: [] for number in self.classes}
         for picture in range(len(self._voc)):

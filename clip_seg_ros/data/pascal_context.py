@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PASCAL Context: the pictures of VOC 2010 with a class for every pixel (Mottaghi et al., 2014), 59 classes of it."""
+"""Reads PASCAL Context: the images of VOC 2010 with a class for every pixel, of 59 classes (Mottaghi et al., 2014)."""
 
 from __future__ import annotations
 
@@ -16,22 +16,21 @@ LAYOUT = (
 
 
 class PascalContext(LabelledPictures):
-    """4996 pictures for training, 5104 for validation.
+    """PASCAL Context, with 4996 images for training and 5104 for validation.
 
-    Label files store 0 for all that is none of the 59 most frequent classes, which are 1..59 in the order of the
-    alphabet.
+    Label files store 1..59 for the 59 most frequent classes in alphabetical order, and 0 for everything else.
     """
 
     def __init__(self, root: Path, split: str, background: bool = False) -> None:
         """Lists the files.
 
         Args:
-            root: The folder ``VOCdevkit/VOC2010``.
-            split: The name of a list in ``ImageSets/SegmentationContext``: "train" or "val".
+            root: Path of the folder ``VOCdevkit/VOC2010``.
+            split: Name of a list in ``ImageSets/SegmentationContext``: "train" or "val".
             background: Whether 0 is a class, the first of 60; otherwise it is ignored and there are 59.
 
         Raises:
-            DataError: There is no such list, or a folder or a file is missing.
+            DataError: The list does not exist, or a folder or a file is missing.
         """
         names = names_listed(root / "ImageSets" / "SegmentationContext" / f"{split}.txt", LAYOUT)
         files = paired(names, root / "JPEGImages", [root / "SegmentationClassContext"], ".png", split, LAYOUT)

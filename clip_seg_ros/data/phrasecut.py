@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VGPhraseCut: phrases about regions of Visual Genome's pictures (Wu et al., CVPR 2020), read as published."""
+"""Reads VGPhraseCut as published: phrases about regions of Visual Genome's images (Wu et al., CVPR 2020)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MISMATCHED_IMAGES = frozenset(
         498269,
     )
 )
-"""Pictures that have another size than their annotations; CLIPSeg's authors leave them out as well."""
+"""The images whose size differs from their annotations; CLIPSeg's authors leave them out as well."""
 _ADVICE = (
     "the data set's folder is VGPhraseCut_v0 with image_data_split.json, refer_train.json, refer_val.json, "
     "refer_test.json, refer_miniv.json and images/<image id>.jpg, as PhraseCutDataset's downloader makes it"
@@ -43,28 +43,28 @@ _ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One phrase of a picture. A few hundred thousand of them are in memory, so points are packed."""
+    """One phrase of an image. Points are packed, because a few hundred thousand phrases are in memory."""
 
     task_id: str
     image_id: int
     phrase: str
     points: np.ndarray
-    """(N, 2) int32 x, y in pixels: the corners of all polygons one after another."""
+    """The corners of all polygons one after another, (N, 2) int32 x, y in pixels."""
     lengths: tuple[int, ...]
-    """How many of the points each polygon has."""
+    """The number of points of each polygon."""
     boxed: bool
-    """Whether its boxes cover anything."""
+    """Whether the bounding boxes of the phrase have an area."""
 
     @classmethod
     def from_json(cls, entry: dict) -> _Task:
-        # The instances of a phrase make one mask; so their polygons are one list.
+        # The instances of a phrase form one mask; their polygons are therefore in one list.
         polygons = [polygon for instance in entry["Polygons"] for polygon in instance]
         points = [point for polygon in polygons for point in polygon]
         return cls(
             task_id=entry["task_id"],
             image_id=int(entry["image_id"]),
             phrase=entry["phrase"],
-            # Cut to whole pixels, as the data set's own tools do before they fill.
+            # Points are truncated to whole pixels, as the data set's own tools do before they fill polygons.
             points=np.array(points, np.float64).reshape(-1, 2).astype(np.int32),
             lengths=tuple(len(polygon) for polygon in polygons),
             boxed=sum(box[2] * box[3] for box in entry["instance_boxes"]) > 0,
@@ -80,22 +80,22 @@ class _Task:
 
 
 class PhraseCut:
-    """One split of VGPhraseCut, one sample a phrase, in the order of its file.
+    """One split of VGPhraseCut, with one sample per phrase, in the order of its file.
 
-    As in CLIPSeg's code, pictures whose size is not the annotated one and phrases whose boxes cover nothing are left
-    out. The mask is what the data set's own tools draw: every pixel inside an outline or on it. CLIPSeg's code takes
-    only pixels whose middle is inside, so its masks are up to a pixel smaller along slanted edges.
+    As in CLIPSeg's code, images whose size is not the annotated one and phrases whose boxes have no area are left out.
+    Masks are those of the data set's own tools: every pixel inside or on an outline. CLIPSeg's code only includes
+    pixels whose centre is inside, so that its masks are up to a pixel smaller along slanted edges.
     """
 
     def __init__(self, root: Path, split: str) -> None:
         """Indexes the annotations.
 
         Args:
-            root: The folder VGPhraseCut_v0.
-            split: "train", "val", "test" or "miniv" (20 pictures of the validation split).
+            root: Path of the folder VGPhraseCut_v0.
+            split: Name of the split: "train", "val", "test" or "miniv" (20 images of the validation split).
 
         Raises:
-            DataError: There is no such split, a file or the folder of pictures is missing, or a file is broken.
+            DataError: The split does not exist, a file or the folder of images is missing, or a file is broken.
         """
         if split not in SPLITS:
             raise DataError(f"PhraseCut has no split {split!r}, only {', '.join(SPLITS)}")
@@ -110,7 +110,7 @@ class PhraseCut:
         self.phrases = tuple(task.phrase for task in self._tasks)
         """The phrase of each sample."""
         self.pictures = tuple(str(task.image_id) for task in self._tasks)
-        """Which picture each sample is about."""
+        """The name of the image of each sample."""
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -119,7 +119,7 @@ class PhraseCut:
         """Reads a sample.
 
         Raises:
-            DataError: Its picture is missing, no picture, or of another size than the annotations say.
+            DataError: The image is missing or unreadable, or its size differs from the annotations.
         """
         task = self._tasks[index]
         path = self._images / f"{task.image_id}.jpg"
@@ -151,7 +151,7 @@ def _read_tasks(path: Path) -> list[_Task]:
 
 
 def _read_sizes(path: Path, wanted: set[int]) -> dict[int, tuple[int, int]]:
-    """The (height, width) of the pictures ``wanted`` from image_data_split.json."""
+    """Reads the (height, width) of the ``wanted`` images from image_data_split.json."""
     try:
         rows = read_json(path, _ADVICE)
         sizes = {row["image_id"]: (row["height"], row["width"]) for row in rows if row["image_id"] in wanted}

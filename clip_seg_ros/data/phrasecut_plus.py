@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PhraseCut+ (PC+), what CLIPSeg trains on (Lüddecke & Ecker, CVPR 2022): negatives, example images, crops, prefixes.
+"""Draws PhraseCut+ (PC+), CLIPSeg's training samples, with negatives, example images, random crops and templates.
 
-The pictures' colours are left as they are, and example images as they are too: what is done to the background of an
-example image before CLIP sees it belongs to the model.
+The method is that of Lüddecke & Ecker (CVPR 2022). The colours of images are not changed. The backgrounds of example
+images are not changed either, because their preparation for CLIP is part of the model.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ TEMPLATES = (
 )
 """The templates of CLIPSeg's training, as its authors' code samples them."""
 NEGATIVE_PROBABILITY = 0.2
-"""The share of phrases that the authors replace by one of another picture."""
+"""The share of phrases that the authors replace by a phrase of another image."""
 MIN_CROP_SHARE = 0.05
-"""A crop is good when more than this share of the whole picture is object inside it."""
+"""The share of the whole image that the object inside a good crop exceeds."""
 
 
 class IndexedReferringDataset(ReferringDataset, Protocol):
-    """A data set that knows its phrases without reading a picture. All referring data sets of this package do."""
+    """A data set that knows its phrases without reading images, like all referring data sets of this package."""
 
     phrases: Sequence[str]
     """The phrase of each sample."""
     pictures: Sequence[str]
-    """Which picture each sample is about; samples of one picture share it."""
+    """The name of the image of each sample; samples of one image share it."""
 
 
 class PhraseCutPlus:
-    """Draws training samples from a data set of phrases. All chance comes from the generator that ``draw`` is given."""
+    """Draws training samples from a data set of phrases. All random choices use the generator passed to ``draw``."""
 
     def __init__(
         self,
@@ -53,13 +53,13 @@ class PhraseCutPlus:
         size_px: int = 352,
         negative_probability: float = NEGATIVE_PROBABILITY,
     ) -> None:
-        """Indexes the phrases; reads no picture.
+        """Indexes the phrases without reading images.
 
         Args:
-            dataset: Where samples come from.
-            size_px: The side of the square that pictures, masks and example images are scaled to.
-            negative_probability: How often, 0..1, a phrase is replaced by one that the data set has for other pictures
-                and not for this one, with an empty mask.
+            dataset: Data set of the samples.
+            size_px: Side of the square to which images, masks and example images are resized.
+            negative_probability: Probability, 0..1, that a phrase is replaced by one that the data set has for other
+                images but not for this one, with an empty mask.
         """
         if size_px < 1:
             raise ValueError(f"size_px must be at least 1, not {size_px}")
@@ -82,10 +82,10 @@ class PhraseCutPlus:
         """Draws one training sample from sample ``index``.
 
         Returns:
-            Rgb (size_px, size_px, 3), mask and ignored pixels (size_px, size_px), the phrase inside one of
-            ``TEMPLATES``. ``support`` is another sample of the same phrase, cut and scaled alike, or ``None`` where
-            there is none or nothing to see in it: the authors then train on the phrase alone. The support of a negative
-            shows what its phrase means.
+            The image (size_px, size_px, 3), the mask and the ignored pixels (size_px, size_px), and the phrase in one
+            of ``TEMPLATES``. ``support`` is another sample of the same phrase, cropped and resized likewise, or
+            ``None`` if there is none or its crop has no object: the authors then train on the phrase alone. The support
+            of a negative shows an object of its phrase.
         """
         sample = self._dataset[index]
         rgb, mask, ignored = self._cut(sample, rng)
@@ -100,7 +100,7 @@ class PhraseCutPlus:
         return replace(sample, rgb=rgb, mask=mask, phrase=phrase, support=support, ignored=ignored)
 
     def _absent_phrase(self, picture: str, rng: np.random.Generator) -> str | None:
-        """A phrase that ``picture`` is not annotated with; ``None`` when it has all of them."""
+        """Draws a phrase that is not among the annotations of ``picture``; ``None`` if all phrases are."""
         present = self._phrases_on[picture]
         if len(present) == len(self._phrases):
             return None
@@ -119,11 +119,11 @@ class PhraseCutPlus:
     def _cut(
         self, sample: ReferringSample, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """The picture, the mask and the ignored pixels of a square of the sample, scaled."""
+        """Returns image, mask and ignored pixels of a random square of the sample, resized."""
         top, left, side = square_crop(sample.mask, rng)
         window = slice(top, top + side), slice(left, left + side)
         square = (self.size_px, self.size_px)
-        # No smoothing when scaling down and nearest for masks, as the authors scale.
+        # As in the authors' code, there is no smoothing before downscaling, and masks use the nearest pixels.
         rgb = cv2.resize(np.ascontiguousarray(sample.rgb[window]), square, interpolation=cv2.INTER_LINEAR)
         mask, ignored = (
             None
@@ -135,22 +135,22 @@ class PhraseCutPlus:
 
 
 def square_crop(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int, int]:
-    """Draws a square as large as the short side of the picture allows that keeps the object in view.
+    """Draws a square with the short side of the image as its side that keeps the object in view.
 
     The authors try up to 50 random squares for one in which the object covers more than ``MIN_CROP_SHARE`` of the
-    picture, and else take the best of them. Here every place is weighed: one of the good ones is drawn, or one of the
-    best where none is good.
+    image, and otherwise use the best of them. Here, all places are considered: one of the good ones is drawn, or one
+    of the best if none is good.
 
     Args:
-        mask: (H, W) bool.
-        rng: Where the choice comes from.
+        mask: Mask of the object, (H, W) bool.
+        rng: Generator of the choice.
 
     Returns:
-        Top, left and side in pixels.
+        The top, the left and the side of the square in pixels.
     """
     height, width = mask.shape
     side = min(height, width)
-    # The square slides along one axis only. Object pixels in front of each line tell what every place holds.
+    # The square moves along one axis only. Cumulative sums of object pixels give the number in every place.
     before = np.concatenate([[0], np.cumsum(mask.sum(axis=0 if width >= height else 1))])
     held = before[side:] - before[:-side]
     good = np.flatnonzero(held > MIN_CROP_SHARE * mask.size)

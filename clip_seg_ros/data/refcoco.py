@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RefCOCO, RefCOCO+ and G-Ref: sentences about objects in COCO's pictures, read as the refer toolkit publishes them.
+"""Reads RefCOCO, RefCOCO+ and G-Ref, sentences about objects in COCO's images, as the refer toolkit publishes them.
 
-RefCOCO and RefCOCO+: Yu et al., ECCV 2016. G-Ref (RefCOCOg): Mao et al., CVPR 2016, split again by Nagaraja et al.,
-ECCV 2016. The files are read directly; no LMDB or other copy is made of them.
+RefCOCO and RefCOCO+ are by Yu et al. (ECCV 2016). G-Ref (RefCOCOg) is by Mao et al. (CVPR 2016), with another split by
+Nagaraja et al. (ECCV 2016). The files are read directly; no LMDB or other copy is made of them.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class _Sentence:
 
 
 class RefCOCO:
-    """One split, one sample a sentence; an object has about three sentences.
+    """One split, with one sample per sentence; an object has about three sentences.
 
-    Masks are decoded as COCO's own tools do. Where parts of an object overlap they are joined.
+    Masks are decoded as by COCO's own tools. Overlapping parts of an object are joined.
     """
 
     def __init__(
@@ -50,19 +50,20 @@ class RefCOCO:
         split_by: str | None = None,
         images: Path | None = None,
     ) -> None:
-        """Indexes the annotations; the objects of other splits are let go.
+        """Indexes the annotations, without the objects of other splits.
 
         Args:
-            root: The folder that holds the folder ``name`` with refs(``split_by``).p and instances.json.
-            name: Which of the three.
-            split: "train", "val", and "testA" (people) and "testB" (other objects), or "test" for G-Ref.
-            split_by: Who made the split: "unc" for RefCOCO and RefCOCO+, "umd" or "google" for G-Ref; the first of them
-                when not given.
-            images: COCO's folder train2014; ``root``/images/train2014 when not given.
+            root: Path of the folder that contains the folder ``name`` with refs(``split_by``).p and instances.json.
+            name: Name of the data set.
+            split: Name of the split, as in ``SPLITS``: "train", "val", and "testA" (people) and "testB" (other
+                objects), or "test".
+            split_by: Origin of the split, as in ``SPLITS``; by default "unc" for RefCOCO and RefCOCO+ and "umd" for
+                G-Ref.
+            images: Path of COCO's folder train2014, by default ``root``/images/train2014.
 
         Raises:
-            DataError: There is no such data set or split, a file or the folder of pictures is missing, or a file is
-                broken or holds what it should not.
+            DataError: The data set or split does not exist, a file or the folder of images is missing, or a file is
+                broken or has invalid content.
         """
         root = Path(root)
         split_by = split_by or next((by for known, by in SPLITS if known == name), None)
@@ -89,7 +90,7 @@ class RefCOCO:
         self.phrases = tuple(sentence.text for sentence in self._sentences)
         """The sentence of each sample."""
         self.pictures = tuple(str(sentence.image_id) for sentence in self._sentences)
-        """Which picture each sample is about."""
+        """The name of the image of each sample."""
 
     def __len__(self) -> int:
         return len(self._sentences)
@@ -98,8 +99,8 @@ class RefCOCO:
         """Reads a sample, named "refcoco/val/ref_<ref_id>/sent_<sent_id>".
 
         Raises:
-            DataError: Its picture is missing, no picture, or of another size than the annotations say; or its mask is
-                no COCO mask.
+            DataError: The image is missing or unreadable, its size differs from the annotations, or its mask is not a
+                COCO mask.
         """
         sentence = self._sentences[index]
         name = f"{self._prefix}/ref_{sentence.ref_id}/sent_{sentence.sent_id}"
@@ -121,7 +122,7 @@ class RefCOCO:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads lists, dictionaries, strings and numbers. Nothing can run: code enters a pickle only through a name."""
+    """Reads lists, dictionaries, strings and numbers. No code can run, because a pickle refers to code by names."""
 
     def find_class(self, module_name: str, global_name: str, /) -> NoReturn:
         raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}; the published file is plain data")
@@ -132,7 +133,7 @@ def _read_sentences(path: Path, split: str, advice: str) -> list[_Sentence]:
         raise DataError(f"{path} is missing: {advice}")
     try:
         with path.open("rb") as file:
-            # Written by Python 2, whose strings are bytes.
+            # The file was written by Python 2, whose strings are bytes.
             refs = _PlainUnpickler(file, encoding="latin1").load()
     except Exception as error:  # a broken pickle raises almost anything
         raise DataError(f"{path} cannot be read ({error}): {advice}") from error
@@ -150,7 +151,7 @@ def _read_sentences(path: Path, split: str, advice: str) -> list[_Sentence]:
 def _read_instances(
     path: Path, sentences: list[_Sentence], advice: str
 ) -> tuple[dict[int, Any], dict[int, tuple[int, int]]]:
-    """The segmentation of each annotation that sentences are about, and the (height, width) of each picture."""
+    """Reads the segmentation of each annotation that sentences refer to, and the (height, width) of each image."""
     wanted = {sentence.ann_id for sentence in sentences}
 
     def shrink(entry: dict) -> dict | None:
@@ -172,7 +173,7 @@ def _read_instances(
 
 
 def _packed(segmentation: list | dict) -> list | dict:
-    """Polygons as arrays: a quarter of the memory of lists."""
+    """Returns polygons as arrays, which take a quarter of the memory of lists."""
     if isinstance(segmentation, dict):
         return segmentation
     return [np.array(polygon, np.float64) for polygon in segmentation]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rendered tabletop scenes on disk: written once in parallel, resumable, read back as arrays.
+"""Renders tabletop scenes to disk, in parallel and resumable, and reads them as arrays.
 
-A folder holds shards of ``SHARD_SCENES`` scenes. Which seeds are for training and which are never trained on is fixed
-here and nowhere else.
+A folder contains shards of ``SHARD_SCENES`` scenes. This module alone defines which seeds are for training and which
+are held out.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ from clip_seg_ros.sim.scene import HELD_OUT_PAIRS, KINDS, SCENES_PER_SHAPE_SET, 
 from clip_seg_ros.sim.surfaces import BEYOND, SURFACES, surface_map
 
 SEMANTIC_CLASSES: tuple[str, ...] = (*KINDS, *SURFACES)
-"""What a pixel of the tabletop world may be."""
+"""The classes of pixels in the tabletop world."""
 
 FIRST_TRAIN_SEED = 100_000
-"""Training takes its scenes from this seed upwards. Shapes are shared only by neighbours, so never with a test seed."""
+"""The first seed of training scenes, which share no shapes with test scenes, because only neighbouring seeds do."""
 TEST_SEEDS = range(10_000, 11_000)
-"""Every second group of ``SCENES_PER_SHAPE_SET`` of them is drawn from beyond the ranges of training."""
+"""The held-out seeds; every second group of ``SCENES_PER_SHAPE_SET`` is drawn from beyond the ranges of training."""
 FIRST_UNLABELLED_SEED = 50_000
-"""Pictures without labels are drawn from this seed upwards, and from beyond as those of the tests are."""
+"""The first seed of images without labels, which are drawn like the held-out ones, partly from beyond the ranges."""
 SHARD_SCENES = 10 * SCENES_PER_SHAPE_SET
 _PROGRESS_EVERY_S = 0.2
 _rendered: Any = None
-"""In a worker: the number of scenes that all of them rendered, which they share with the process that started them."""
+"""The number of scenes that all workers have rendered, in shared memory; only workers set it."""
 
 
 @dataclass(frozen=True)
 class TabletopScenes:
-    """Scenes held in memory."""
+    """Training scenes in memory."""
 
     rgb: np.ndarray
-    """(N, H, W, 3) uint8."""
+    """The images, (N, H, W, 3) uint8."""
     labels: np.ndarray
-    """(N, H, W) uint8: 0 = no object, otherwise 1 + index in ``objects[n]``."""
+    """The objects of the pixels, (N, H, W) uint8: 0 = no object, otherwise 1 + index in ``objects[n]``."""
     objects: tuple[tuple[tuple[str, str], ...], ...]
-    """For each scene the (colour, kind) of each object."""
+    """The (colour, kind) of each object, for each scene."""
 
     def __len__(self) -> int:
         return len(self.rgb)
 
     @staticmethod
     def scene(index: int) -> Scene:
-        """The scene that picture ``index`` shows, drawn again from its seed."""
+        """Returns the scene of image ``index``, drawn again from its seed."""
         return _training_scene(FIRST_TRAIN_SEED + int(index))
 
 
 def held_out_seeds(count: int) -> list[int]:
-    """``count`` of the ``TEST_SEEDS``, spread evenly over the usual ones and over the unseen ones."""
-    # Each kind for itself: an even step over all would meet the groups of one kind alone, e.g. with 20 of 1000.
+    """Returns ``count`` of the ``TEST_SEEDS``, spread evenly over the usual ones and over the unseen ones."""
+    # Each kind is spread separately: an even step over all would only hit groups of one kind, e.g. with 20 of 1000.
     usual, unseen = ([seed for seed in TEST_SEEDS if is_unseen(seed) == kind] for kind in (False, True))
     unseen_count = count * len(unseen) // len(TEST_SEEDS)
     shares = ((usual, count - unseen_count), (unseen, unseen_count))
@@ -70,12 +70,12 @@ def held_out_seeds(count: int) -> list[int]:
 
 
 def is_unseen(seed: int) -> bool:
-    """Whether the test scene of ``seed`` is drawn, in part, from beyond the ranges of training."""
+    """Returns whether the test scene of ``seed`` is partly drawn from beyond the ranges of training."""
     return seed // SCENES_PER_SHAPE_SET % 2 == 1
 
 
 def held_out_scene(seed: int) -> Scene:
-    """The scene of one of the ``TEST_SEEDS``, or of another seed that no training with labels uses."""
+    """Returns the scene of one of the ``TEST_SEEDS``, or of another seed that no training with labels uses."""
     return sample_scene(seed, unseen=is_unseen(seed))
 
 
@@ -84,7 +84,7 @@ def _training_scene(seed: int) -> Scene:
 
 
 def class_map(scene: Scene, labels: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 index into ``SEMANTIC_CLASSES``, or ``IGNORED``, from a picture's object labels (H, W)."""
+    """Converts object labels (H, W) to indices into ``SEMANTIC_CLASSES``, or ``IGNORED``, (H, W) uint8."""
     surfaces = surface_map(scene.camera, labels.shape[1], labels.shape[0])
     classes = np.where(surfaces == BEYOND, IGNORED, surfaces + len(KINDS))
     kinds = np.array([0, *(KINDS.index(item.kind) for item in scene.objects)])
@@ -96,7 +96,7 @@ def _shard_path(folder: Path, index: int) -> Path:
 
 
 _Job = tuple[Path, int, int, int]
-"""Folder, number of the shard, width and height of its pictures."""
+"""The folder, the number of the shard, and the width and height of its images."""
 
 
 def _render_shard(job: _Job) -> Iterator[None]:
@@ -111,7 +111,7 @@ def _render_shard(job: _Job) -> Iterator[None]:
             labels.append(view.labels)
             objects.append([(item.color, item.kind) for item in view.objects])
             yield
-    # Written beside and renamed, so that a shard that exists is whole.
+    # A temporary file is written and renamed, so that a shard that exists is complete.
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
         np.savez(file, rgb=np.stack(rgb), labels=np.stack(labels), objects=json.dumps(objects))
     os.replace(file.name, _shard_path(folder, index))
@@ -120,10 +120,10 @@ def _render_shard(job: _Job) -> Iterator[None]:
 def render_training_scenes(
     folder: Path, scenes: int, width: int = 320, height: int = 240, workers: int = 2
 ) -> Iterator[int]:
-    """Renders the training scenes that ``folder`` does not hold yet and yields how many are ready, again and again.
+    """Renders the training scenes that are missing in ``folder``, and yields repeatedly how many are ready.
 
-    The held-out pairs never appear in them. ``scenes`` is rounded up to whole shards. One worker draws in this process,
-    more in processes of their own. Where it is interrupted, whole shards stay, and nothing else is left behind.
+    Scenes never contain held-out pairs. ``scenes`` is rounded up to whole shards. One worker renders in this process,
+    several in processes of their own. After an interruption, only complete shards remain.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_parts(folder)
@@ -149,10 +149,10 @@ def _remove_parts(folder: Path) -> None:
 
 def _render_in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[int]:
     """Renders shards in processes of their own and yields how many scenes are rendered."""
-    # A fresh interpreter a worker: a GL context does not survive a fork.
+    # Each worker has a fresh interpreter, because a GL context does not survive a fork.
     context = multiprocessing.get_context("spawn")
     rendered = context.Value("q", 0)
-    # A terminal sends Ctrl-C to all processes; the workers leave it to this one, which ends them.
+    # A terminal sends Ctrl-C to all processes; the workers ignore it, because this process ends them.
     with _interrupts_held_back():
         pool = context.Pool(min(workers, len(jobs)), _begin_worker, (rendered,))
     try:
@@ -173,7 +173,7 @@ def _render_in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[int]:
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Holds back Ctrl-C until the end, and for good in processes that are started inside."""
+    """Delays Ctrl-C until the end of the block; processes that are started inside never receive it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -196,7 +196,7 @@ def load_training_scenes(folder: Path, scenes: int) -> TabletopScenes:
     """Reads the first ``scenes`` training scenes (rounded up to whole shards) into memory.
 
     Raises:
-        FileNotFoundError: A shard is missing; ``render_training_scenes`` makes it.
+        FileNotFoundError: A shard is missing; ``render_training_scenes`` renders it.
         ValueError: The shards were rendered at different sizes.
     """
     shards = -(-scenes // SHARD_SCENES)
@@ -210,7 +210,7 @@ def load_training_scenes(folder: Path, scenes: int) -> TabletopScenes:
             part = slice(index * SHARD_SCENES, (index + 1) * SHARD_SCENES)
             pictures, names = shard["rgb"], json.loads(str(shard["objects"]))
             if rgb is None:
-                # Room for all of them at once: joining parts later would take the memory twice.
+                # The memory for all scenes is allocated at once; joining parts later would need it twice.
                 rgb = np.empty((shards * SHARD_SCENES, *pictures.shape[1:]), np.uint8)
                 labels = np.empty(rgb.shape[:3], np.uint8)
             if pictures.shape[1:] != rgb.shape[1:]:
@@ -221,7 +221,7 @@ def load_training_scenes(folder: Path, scenes: int) -> TabletopScenes:
 
 
 def present_pairs(objects: Sequence[tuple[str, str]], labels: np.ndarray, min_share: float) -> set[tuple[str, str]]:
-    """The (colour, kind) pairs that cover at least ``min_share`` of a (H, W) label image."""
+    """Returns the (colour, kind) pairs that cover at least ``min_share`` of a label image (H, W)."""
     areas = np.bincount(labels.ravel(), minlength=len(objects) + 1)[1:]
     covered: dict[tuple[str, str], int] = {}
     for pair, area in zip(objects, areas, strict=False):

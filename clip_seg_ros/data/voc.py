@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PASCAL VOC 2012 segmentation, with the additional labels of SBD where they are there (Hariharan et al., 2011)."""
+"""Reads PASCAL VOC 2012 segmentation, with the additional labels of SBD (Hariharan et al., 2011) if present."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAYOUT = (
 
 
 class Voc2012(LabelledPictures):
-    """1464 pictures for training, 10582 with SBD, 1449 for validation.
+    """VOC 2012, with 1464 images for training, or 10582 with SBD, and 1449 images for validation.
 
     Label files store 0 for the background, 1..20 for the classes and 255 for the edges of objects, which are ignored.
     """
@@ -25,13 +25,13 @@ class Voc2012(LabelledPictures):
         """Lists the files.
 
         Args:
-            root: The folder ``VOCdevkit/VOC2012``.
-            split: The name of a list in ``ImageSets/Segmentation``: "train", "val", "trainval", "trainaug" or "aug".
-                In the last two VOC's own labels win over those of SBD.
+            root: Path of the folder ``VOCdevkit/VOC2012``.
+            split: Name of a list in ``ImageSets/Segmentation``: "train", "val", "trainval", "trainaug" or "aug". In the
+                last two, VOC's own labels take precedence over those of SBD.
             background: Whether the background is a class, the first of 21; otherwise it is ignored and there are 20.
 
         Raises:
-            DataError: There is no such list, or a folder or a file is missing.
+            DataError: The list does not exist, or a folder or a file is missing.
         """
         names = names_listed(root / "ImageSets" / "Segmentation" / f"{split}.txt", LAYOUT)
         label_folders = [root / "SegmentationClass"]
