@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``clip-seg bench SUBJECT``: times what this package does, against others that do the same.
+"""``clip-seg bench SUBJECT``: times this package.
 
-``models``: CLIPSeg against transformers. One image and N prompts, which is what a robot asks; N copies of the image are
-what transformers' own example feeds it. Every measurement has a process of its own (``bench_models``).
+``models`` compares CLIPSeg with that of transformers on one image and N prompts, as on a robot; for transformers, these
+are N copies of the image, as in its own example. Every measurement has a process of its own (``bench_models``).
 
-``ros``: what the node adds to the model, between processes (``bench_ros``).
+``ros`` measures the time that the node adds to the model, between processes (``bench_ros``).
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ import numpy as np
 from clip_seg_ros.tools import bench_ros
 
 MAX_PROMPTS = 64
-"""As many different phrases ``bench_models`` has."""
+"""The number of different phrases of ``bench_models``."""
 TOLERANCE = 1e-3
-"""Logits of the two sides may differ by less than this; they are around 10 large."""
+"""The bound of the difference between the logits of the two sides, whose magnitude is around 10."""
 
 
 class BenchError(Exception):
-    """A measurement that came to nothing; the message is written for the person at the terminal."""
+    """A measurement failed; the message is written for the user."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A CLIPSeg to be measured, with random weights."""
+    """A CLIPSeg to measure, with random weights."""
 
     name: str
     size: int
-    """Side of the image in pixels."""
+    """The side of the image in pixels."""
     config: Mapping[str, Any]
-    """What transformers' ``CLIPSegConfig`` is told; the rest is as published."""
+    """The arguments of transformers' ``CLIPSegConfig``; all others are as published."""
 
 
 VIT_B16 = Architecture(
     "vit_b16_352", 352, {"vision_config": {"patch_size": 16}, "use_complex_transposed_convolution": True}
 )
-"""The published rd64-refined, as large as it is."""
+"""The architecture of the published rd64-refined at its full size."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -79,12 +79,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run_models(args: argparse.Namespace) -> int:
-    """Measures, prints a table and writes what was asked for; returns the exit code."""
+    """Measures, prints a table and writes the requested file; returns the exit code."""
     if args.repeats < 1 or args.threads < 0:
         print("clip-seg bench: --repeats must be 1 or more, --threads 0 or more", file=sys.stderr)
         return 2
     if args.json and (not args.json.parent.is_dir() or args.json.is_dir()):
-        # Now, and not after minutes of measuring.
+        # This is checked now rather than after minutes of measuring.
         print(f"clip-seg bench: {args.json} cannot be written: name a file in a folder that exists", file=sys.stderr)
         return 2
     if importlib.util.find_spec("transformers") is None:
@@ -104,16 +104,16 @@ def compare(architecture: Architecture, counts: Sequence[int], repeats: int, thr
     """Times both sides for every number of prompts and prints a table, row by row.
 
     Args:
-        architecture: What to build on both sides.
+        architecture: Architecture to build on both sides.
         counts: Numbers of prompts.
-        repeats: How often each is timed; the median counts.
-        threads: Processor threads; 0: torch's choice.
+        repeats: Number of timed repetitions, of which the median counts.
+        threads: Number of processor threads; 0 for torch's choice.
 
     Returns:
         The figures, each ``{"name", "value", "unit"}``.
 
     Raises:
-        BenchError: The sides do not say the same, or one of them failed.
+        BenchError: The sides give different answers, or one of them failed.
     """
     figures: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="clip_seg_bench_") as folder:

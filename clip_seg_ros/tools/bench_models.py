@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One step of ``clip-seg bench models``, in a process of its own: ``python -m clip_seg_ros.tools.bench_models STEP``.
+"""Runs one step of ``clip-seg bench models`` in its own process: ``python -m clip_seg_ros.tools.bench_models STEP``.
 
-``prepare FOLDER CONFIG SIZE`` writes the same random weights for both sides and an image.
-``transformers FOLDER COUNT REPEATS THREADS`` and ``ours ...`` time one side and print what they measured as JSON.
+``prepare FOLDER CONFIG SIZE`` writes the same random weights for both sides, and an image.
+``transformers FOLDER COUNT REPEATS THREADS`` and ``ours ...`` time one side and print the measurements as JSON.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ PHRASES = tuple(f"a {color} {thing}" for thing in _THINGS for color in _COLORS)
 
 
 def prepare(folder: Path, config: str, size: str) -> dict[str, float]:
-    """Writes a random CLIPSeg as transformers keeps it, the same converted, token ids and a random image."""
-    # First, because it makes torchvision importable where it does not fit torch.
+    """Writes a random CLIPSeg in the format of transformers, the same model converted, token ids and a random image."""
+    # This import comes first, because it makes torchvision importable even if it does not fit torch.
     from clip_seg_ros.models.clip.tokenizer import ClipTokenizer
     from clip_seg_ros.zoo.formats import convert
 
@@ -35,7 +35,7 @@ def prepare(folder: Path, config: str, size: str) -> dict[str, float]:
 
     torch.manual_seed(0)
     theirs = CLIPSegForImageSegmentation(CLIPSegConfig(**json.loads(config)))
-    # As it is made, logits are in the thousands, where rounding alone makes more difference than a mistake may.
+    # With the initial weights, logits are in the thousands, where rounding alone exceeds the tolerance.
     upsampling = theirs.decoder.transposed_convolution
     last = upsampling[-1] if isinstance(upsampling, torch.nn.Sequential) else upsampling
     last.weight.data /= 100
@@ -55,15 +55,15 @@ def prepare(folder: Path, config: str, size: str) -> dict[str, float]:
 
 
 def transformers(folder: Path, count: int, repeats: int) -> dict[str, float]:
-    """Times transformers as its own example uses it: ``count`` copies of the image with as many texts."""
-    import clip_seg_ros.models.clip.backbone  # noqa: F401 - makes torchvision importable where it does not fit torch
+    """Times transformers as in its own example: ``count`` copies of the image with as many texts."""
+    import clip_seg_ros.models.clip.backbone  # noqa: F401 - makes torchvision importable even if it does not fit torch
 
     from transformers import CLIPSegForImageSegmentation  # isort: skip
 
     model = CLIPSegForImageSegmentation.from_pretrained(folder / "transformers").eval()
     inputs = load_file(folder / "inputs.safetensors")
     token_ids = inputs["token_ids"][:count]
-    # Its processor pads to the longest text, too.
+    # The processor of transformers pads to the longest text, too.
     token_ids = token_ids[:, : int(token_ids.argmax(dim=1).max()) + 1]
     attention_mask = (token_ids != 0).long()
     # The processor's padding is the end token.
@@ -78,7 +78,7 @@ def transformers(folder: Path, count: int, repeats: int) -> dict[str, float]:
 
 
 def ours(folder: Path, count: int, repeats: int) -> dict[str, float]:
-    """Times this package: one image, ``count`` texts; then the same with the texts' features kept from before."""
+    """Times this package with one image and ``count`` texts, then the same with cached features of the texts."""
     from clip_seg_ros.zoo.build import build_from_config
 
     config = json.loads((folder / "ours.json").read_text())
@@ -96,7 +96,7 @@ def ours(folder: Path, count: int, repeats: int) -> dict[str, float]:
 
 
 def _time(ask: Callable[[], torch.Tensor], repeats: int) -> tuple[float, torch.Tensor]:
-    """Returns the median of ``repeats`` in seconds, and the answer."""
+    """Returns the median time of ``repeats`` in seconds, and the answer."""
     for _ in range(_WARM_UPS):
         answer = ask()
     taken = []
@@ -114,7 +114,7 @@ def _report(folder: Path, name: str, logits: torch.Tensor, **seconds: float) -> 
 
 
 def main(argv: list[str]) -> None:
-    """Does one step and prints its figures as JSON."""
+    """Runs one step and prints its figures as JSON."""
     step, folder = argv[0], Path(argv[1])
     if step == "prepare":
         print(json.dumps(prepare(folder, *argv[2:])))

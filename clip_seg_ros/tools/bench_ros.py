@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``clip-seg bench ros``: what the node adds to the time of its model, between processes over Fast DDS.
+"""``clip-seg bench ros``: measures the time that the node adds to its model, between processes over Fast DDS.
 
-A camera plays views that were drawn beforehand, the node ``referring`` answers, and an observer notes when each mask
-arrives: three processes. For every image
+There are three processes: a camera plays views that were rendered beforehand, the node ``referring`` answers, and an
+observer records when each mask arrives. For every image
 
     latency = the rest + waiting + model
 
-where latency is from the image's stamp to the mask at the observer, waiting is until the node was done with the image
-before, and model is ``Predictor`` from the image's bytes to probabilities; the node logs these two for every image.
-The rest is what a node around a model costs: the transport of image and mask, conversions, objects, their positions.
+where latency is the time from the image's stamp to the mask at the observer, waiting is the time until the node has
+finished the image before, and model is the time of ``Predictor`` from the image's bytes to probabilities. The node logs
+the last two for every image. The rest is the cost of the node: transport of image and mask, conversions, objects and
+their positions.
 """
 
 from __future__ import annotations
@@ -35,39 +36,39 @@ from clip_seg_ros.tools.processes import ChildDied, ChildProcesses
 from clip_seg_ros.tools.simulation import NoRos, check_ros, environment, things_named
 
 TRANSPORTS = {"shared_memory": "shared memory", "default": "Fast DDS's own"}
-"""What is measured, and how the table calls it: ``config/fastdds_shm.xml``, and no profile."""
+"""The transports to measure, with ``config/fastdds_shm.xml`` and without a profile, and their names in the table."""
 WARM_UP_S = 2.0
 START_S = 180.0
-"""How long the processes may take to start and to draw what the camera plays."""
-# What the node logs of each image (``nodes/life/health.py``).
+"""The time that the processes may take to start and to render the camera's views."""
+# The line that the node logs for each image (``nodes/life/health.py``).
 _LOGGED = re.compile(
     r"image (\d+): (\S+) ms to arrive, (\S+) ms waiting, (\S+) ms in the model, .* (\d+) images received"
 )
 
 
 class BenchRosError(Exception):
-    """A measurement that came to nothing; the message is written for the person at the terminal."""
+    """A measurement failed; the message is written for the user."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Where one image's time went, milliseconds."""
+    """The times of one image, in milliseconds."""
 
     latency: float
-    """From its stamp to its mask at another process."""
+    """The time from its stamp to its mask in another process."""
     arrival: float
-    """From its stamp to the node's callback."""
+    """The time from its stamp to the node's callback."""
     waiting: float
-    """From there until the worker was done with the image before."""
+    """The time from the callback until the worker had finished the image before."""
     model: float
     answered: float
-    """When, on the clock of the stamps."""
+    """The time when its mask arrived, on the clock of the stamps."""
     received: int
-    """How many images the node had received by then."""
+    """The number of images that the node had received when it logged this one."""
 
     @property
     def rest(self) -> float:
-        """What the node adds: all but the model and the wait for it. The arrival is a part of it."""
+        """The time that the node adds: all but the model and the wait for it; it includes the arrival."""
         return self.latency - self.waiting - self.model
 
 
@@ -105,7 +106,7 @@ def _positive(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures both transports, prints a table and writes what was asked for; returns the exit code."""
+    """Measures both transports, prints a table and writes the requested file; returns the exit code."""
     try:
         if args.rate > 120:
             return _fail(f"--rate must be at most 120, got {args.rate:g}", 2)
@@ -113,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
             return _fail(f"{args.json} cannot be written: name a file in a folder that exists", 2)
         names = things_named(args.command)
         check_ros("this bench")
-        # Whoever ends this, its processes end with it.
+        # The processes of this command end with it, whatever ends it.
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)
         figures = []
@@ -150,20 +151,20 @@ def _fail(message: str, code: int) -> int:
 
 
 def measure(args: argparse.Namespace, names: Sequence[str], transport: str) -> tuple[list[Timing], int, float]:
-    """Runs the three processes.
+    """Runs the three processes with one transport.
 
     Args:
-        args: Those of the command.
-        names: What the scene is to hold.
-        transport: A key of ``TRANSPORTS``.
+        args: Arguments of the command.
+        names: Names of the objects that the scene must contain.
+        transport: Key of ``TRANSPORTS``.
 
     Returns:
-        The images whose masks arrived, in the order of their stamps; how many the camera sent; and the seconds that
-        this took.
+        The images whose masks arrived, in the order of their stamps; the number of images that the camera sent; and
+        the duration in seconds.
 
     Raises:
-        BenchRosError: The node refuses the command, or nothing happens.
-        ChildDied: One of the processes.
+        BenchRosError: The node rejects the command, or the processes give no result in time.
+        ChildDied: One of the processes ended.
     """
     with (
         tempfile.TemporaryDirectory(prefix="clip_seg_bench_") as folder,
@@ -195,13 +196,13 @@ def _start_node_and_camera(children: ChildProcesses, args: argparse.Namespace, n
     ):
         arguments = ["--ros-args", "--params-file", str(config / f"{file}.yaml"), *more]
         for key, value in values.items():
-            # A JSON list of texts is a YAML list too.
+            # A JSON list of texts is a YAML list, too.
             arguments += ["-p", f"{key}:={json.dumps(value)}"]
         children.start(name, f"clip_seg_ros.nodes.{module}", arguments)
 
 
 def _answer(children: ChildProcesses, stream: Any, patience_s: float) -> dict[str, Any]:
-    """The observer's one line."""
+    """Waits for the observer's only line and returns its content."""
     deadline_s = time.monotonic() + patience_s
     while not select.select([stream], [], [], 0.1)[0]:
         children.check()
@@ -215,11 +216,11 @@ def _answer(children: ChildProcesses, stream: Any, patience_s: float) -> dict[st
 
 
 def timings(masks_ns: Sequence[tuple[int, int]], logged: str) -> list[Timing]:
-    """Puts together what the observer and the node noted of each image.
+    """Combines the records of the observer and of the node for each image.
 
     Args:
-        masks_ns: A pair for each mask: its image's stamp and when it had arrived.
-        logged: The node's log; images that are missing there are left out.
+        masks_ns: Pair for each mask: the stamp of its image and the time of its arrival.
+        logged: Log of the node; images that are missing there are left out.
     """
     arrivals_ns, found = dict(masks_ns), []
     for stamp, arrival, waiting, model, received in _LOGGED.findall(logged):
@@ -234,7 +235,7 @@ def timings(masks_ns: Sequence[tuple[int, int]], logged: str) -> list[Timing]:
 
 
 def summary(images: Sequence[Timing], sent: int, seconds: float) -> dict[str, tuple[float, str]]:
-    """Name -> value and unit of all figures; without images, only how many were sent and answered."""
+    """Returns name -> value and unit of all figures; without images, only the rates of sent and answered images."""
     row = {"sent": (sent / seconds, "1/s"), "answered": (len(images) / seconds, "1/s")}
     if len(images) > 1:
         first, last = images[0], images[-1]
@@ -254,7 +255,7 @@ _HEAD = (
 
 
 def table_line(transport: str, row: Mapping[str, tuple[float, str]]) -> str:
-    """One line of the table."""
+    """Formats one line of the table."""
     value = {name: number for name, (number, _) in row.items()}
     received = f"{value['received']:.1f}" if "received" in value else "?"
     line = f"{TRANSPORTS[transport]:<15}{value['sent']:>7.1f}{received:>9}{value['answered']:>9.1f}"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from clip_seg_ros.zoo.caution import EmbeddedWeightsWarning
 
-# name -> help; the module clip_seg_ros.tools.<name> adds its arguments and runs it.
+# This maps names to help texts; the module clip_seg_ros.tools.<name> adds the arguments and runs the command.
 COMMANDS: dict[str, str] = {
     "demo": "watch the simulated robot camera find what you name",
     "render": "render a folder of pictures, masks and phrases, an example to train on",
@@ -39,13 +39,13 @@ def _run(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="clip-seg", description="Language-guided segmentation for robots.")
     subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
-        # Only the module of the command that runs is imported: help and the demo need no torch.
+        # Only the module of the requested command is imported, because help and the demo need no torch.
         if name in argv[:1]:
             importlib.import_module(f"clip_seg_ros.tools.{name}").add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=text)
     args = parser.parse_args(argv)
-    # The commands say it in their own words, where it matters.
+    # The commands give this warning in their own words if it matters.
     warnings.simplefilter("ignore", EmbeddedWeightsWarning)
     return args.run(args)
 

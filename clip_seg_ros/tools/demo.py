@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``clip-seg demo``: the simulated camera and the ``referring`` node as processes, a command, and what came of it."""
+"""``clip-seg demo``: runs the simulated camera and the ``referring`` node, gives a command and evaluates the answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from clip_seg_ros.tools.simulation import NoRos, check_ros, environment, things_
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says why, for a person."""
+    """The demo cannot go on; the message tells the user why."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -75,7 +75,7 @@ def _seed_range(text: str) -> range:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the demo; returns 0, or 1 after a wrong answer, a time-out or a dead process, or 2 for a wrong command."""
-    # Whoever ends the demo, its processes end with it.
+    # The processes of the demo end with it, whatever ends it.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _other_terminal(domain: str) -> str:
-    """What to type in another terminal, of the commands that this machine has."""
+    """Returns what to type in another terminal, with commands that this machine has."""
     lines = [
         "In another terminal, in this environment:",
         f"  ROS_DOMAIN_ID={domain} clip-seg watch",
@@ -120,7 +120,7 @@ def _fail(message: str, code: int) -> int:
 
 
 class _Session:
-    """The three processes, and questions to the one that observes."""
+    """The three processes of the demo, and requests to the observer."""
 
     def __init__(self, children: ChildProcesses, timeout_s: float) -> None:
         self._children = children
@@ -128,11 +128,11 @@ class _Session:
         self._lines: queue.Queue[str] = queue.Queue()
 
     def start(self, scene: dict[str, Any]) -> None:
-        """Starts camera, node and observer together; returns when they see each other."""
+        """Starts camera, node and observer; returns when they have discovered each other."""
         config = resources.config_dir()
         arguments = ["--ros-args", "--params-file", str(config / "sim_camera.yaml")]
         for name, value in scene.items():
-            # A JSON list of texts is a YAML list too.
+            # A JSON list of texts is a YAML list, too.
             arguments += ["-p", f"{name}:={json.dumps(value or [''] if isinstance(value, list) else value)}"]
         self._children.start(
             "referring",
@@ -145,7 +145,7 @@ class _Session:
         self._reply("the processes to start")
 
     def ask(self, command: str, scene: dict[str, Any] | None = None, overlay: Path | None = None) -> dict[str, Any]:
-        """Gives a command, in a new scene if one is given, and returns what the observer measured."""
+        """Gives a command, in a new scene if one is given, and returns the observer's measurements."""
         request = {"command": command, "scene": scene, "overlay": str(overlay.absolute()) if overlay else None}
         self._children.check()
         self._observer.stdin.write(json.dumps(request) + "\n")
@@ -166,7 +166,7 @@ class _Session:
     def _reply(self, awaited: str) -> dict[str, Any]:
         deadline = time.monotonic() + self._timeout_s
         while True:
-            # First of all: an answer without one of them would come from a stranger on the same ROS domain.
+            # The check comes first: if one has ended, an answer is from another program in the same ROS domain.
             self._children.check()
             try:
                 return json.loads(self._lines.get(timeout=0.1))
@@ -231,7 +231,7 @@ def _type_into(typed: queue.Queue[str]) -> None:
 
 
 def _converse(session: _Session, overlay: Path) -> None:
-    """Takes further commands from the terminal until "quit" or Ctrl-C."""
+    """Accepts further commands from the terminal until "quit" or Ctrl-C."""
     typed: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_type_into, args=(typed,), daemon=True).start()
     print('\nType another command, "help" or "quit":', flush=True)
@@ -255,7 +255,7 @@ def _converse(session: _Session, overlay: Path) -> None:
 def _ends(command: str) -> bool:
     try:
         return parse_command(command).verb == "quit"
-    except CommandError:  # the node says what is wrong
+    except CommandError:  # the node reports what is wrong
         return False
 
 

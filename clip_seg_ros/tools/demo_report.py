@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo says about its answers: a table for people, dictionaries for programs.
+"""Reports the demo's answers: as a table for people, and as dictionaries for programs.
 
-A reply is what ``nodes.observers.demo_observer`` measured for one command: its entry ``measured`` holds one dictionary
-a prompt.
+A reply has the measurements of ``nodes.observers.demo_observer`` for one command; its entry ``measured`` has one
+dictionary per prompt.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _HEADINGS = ("prompt", "in the scene", "found", "score", "IoU", "centroid px", "
 
 
 def is_right(reply: dict[str, Any]) -> bool:
-    """Whether everything that is there was found, and nothing that is not, as far as the truth is known."""
+    """Returns whether all present objects were found, and no absent ones, as far as the ground truth is known."""
     known = [item for item in reply["measured"] if item["present"] is not None]
     return all((item["found"] > 0) == (item["present"] > 0) for item in known)
 
 
 def table(reply: dict[str, Any]) -> str:
-    """Lays the answer out beside the ground truth, one line a prompt."""
+    """Formats the answer beside the ground truth, one line per prompt."""
     rows = [_HEADINGS]
     for item in reply["measured"]:
         rows.append(
@@ -42,7 +42,7 @@ def table(reply: dict[str, Any]) -> str:
 
 
 def report(command: str, seed: int, reply: dict[str, Any]) -> dict[str, Any]:
-    """Sums one answer up. Over several prompts: found says whether all were, errors and IoU are means."""
+    """Summarises one answer. With several prompts, "found" says whether all were found; errors and IoU are means."""
     measured = reply["measured"]
     return {
         "command": command,
@@ -57,7 +57,7 @@ def report(command: str, seed: int, reply: dict[str, Any]) -> dict[str, Any]:
 
 
 def figures(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Counts and medians over reports, as ``{"name", "value", "unit"}``; what was never measured is left out."""
+    """Returns counts and medians over reports, as ``{"name", "value", "unit"}``, without those never measured."""
     result = [
         {"name": "demo.scenes", "value": len(reports), "unit": "scenes"},
         {"name": "demo.found", "value": sum(item["found"] for item in reports), "unit": "scenes"},

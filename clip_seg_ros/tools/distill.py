@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``clip-seg distill``: makes a small network for one's own scene and classes out of pictures without labels."""
+"""``clip-seg distill``: trains a small network for a user's scene and classes from images without labels."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command; returns the exit code: 1 where it failed, 2 for wrong arguments, 130 when interrupted."""
+    """Runs the command; returns the exit code: 1 if it failed, 2 for wrong arguments, 130 if interrupted."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    # Numbers too small to matter slow training several times over on a CPU.
+    # Denormal numbers would make training on a CPU several times slower.
     torch.set_flush_denormal(True)
     try:
         _distill(args)
@@ -147,7 +147,7 @@ def _distill(args: argparse.Namespace) -> None:
     work = args.work or args.out.with_suffix(".work")
     source = _source(args)
     labeller = Labeller(Predictor.from_name(args.teacher, args.device, precision=args.precision), names, labels)
-    # Before minutes of labelling: is there such a network?
+    # The network is built before minutes of labelling, because its name may be wrong.
     torch.manual_seed(args.seed)
     student = _student(args, labeller).to(device)
     for name in names:
@@ -162,7 +162,7 @@ def _distill(args: argparse.Namespace) -> None:
     keep_the_better(student, trainer.guided_weights(), args.device, pictures, held_out)
     store(Converted(student.file_config(), student.state_dict()), args.out)
     print(f"written to {args.out}; measuring it on {len(held_out)} pictures that training never saw")
-    # As it is on disk.
+    # The measurements use the weights as they are on disk.
     served = Predictor.from_name(str(args.out), args.device, precision=args.precision)
     _say_agreement(agreement(served, pictures, held_out), labeller.class_names)
     _say_speed(labeller, served, pictures, held_out[:_TIMED_PICTURES])
@@ -175,7 +175,7 @@ def _student(args: argparse.Namespace, labeller: Labeller) -> Student:
     name, size = args.out.stem, _size(args.size)
     if args.network != TEACHER_NETWORK:
         return Student(name, StudentConfig(args.network, labeller.class_names, imagenet_input(size)))
-    # Anew, since the one that labels is made for inference alone.
+    # The teacher is built anew, because the one that labels is only made for inference.
     teacher = build_segmenter(args.teacher)
     visual = getattr(teacher, "visual", getattr(getattr(teacher, "clip", None), "visual", None))
     if not isinstance(visual, ModifiedResNet):

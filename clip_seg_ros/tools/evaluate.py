@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``clip-seg evaluate``: measures a model on a data set, or the embedded weights on held-out scenes."""
+"""``clip-seg evaluate``: evaluates a model on a data set, or the embedded weights on held-out scenes."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures, prints a table and writes what was asked for; returns the exit code."""
+    """Evaluates, prints a table and writes the requested files; returns the exit code."""
     wrong = _wrong_call(args)
     if wrong:
         print(f"clip-seg evaluate: {wrong}", file=sys.stderr)
         return 2
     if args.data is not None:
-        # Here and not above: the suite needs none of the data sets' readers.
+        # The import is not at the top, because the suite does not need the readers of data sets.
         from clip_seg_ros.tools.evaluate_datasets import run_dataset
 
         return run_dataset(args)
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _wrong_call(args: argparse.Namespace) -> str | None:
-    """What is wrong with the arguments, or ``None``."""
+    """Returns what is wrong with the arguments, or ``None``."""
     of_suite = {
         "--suite": args.suite,
         "--scenes": args.scenes,
@@ -122,7 +122,7 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
         return f"--scenes must lie in 1..{available}, got {args.scenes}"
     if args.threshold is not None and not 0.0 <= args.threshold <= 1.0:
         return f"--threshold must lie in 0..1, got {args.threshold}"
-    # Now, and not after minutes of measuring.
+    # The files are checked now rather than after minutes of measuring.
     if args.json and (not args.json.parent.is_dir() or args.json.is_dir()):
         return f"{args.json} cannot be written: name a file in a folder that exists"
     if args.pictures and args.pictures.exists() and not args.pictures.is_dir():
@@ -148,7 +148,7 @@ def _run_suite(args: argparse.Namespace) -> int:
 
 
 def figure_table(figures: Iterable[Figure]) -> str:
-    """Lays figures out under a heading for each suite and model, all sorted by name."""
+    """Formats figures under a heading for each suite and model, sorted by name."""
     groups: dict[str, list[Figure]] = {}
     for figure in sorted(figures, key=lambda figure: figure.name):
         suite, _, rest = figure.name.partition(".")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``clip-seg evaluate --data DATA``: any model on any data set, by the papers' protocols."""
+"""``clip-seg evaluate --data DATA``: evaluates any model on any data set, by the papers' protocols."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.zoo.caution import in_options
 
 PROTOCOL_OF_KIND = {"refcoco": "referring", "refcoco+": "referring", "refcocog": "referring"}
-"""For kinds of phrases; "phrases" for all others."""
+"""The protocols of kinds of data sets with phrases; it is "phrases" for all others."""
 KINDS_OF_CLASSES = ("pascal5i",)
-"""Kinds whose phrases are classes: mIoU is the mean over them."""
+"""The kinds of data sets whose phrases are classes; mIoU is the mean over these."""
 _DEFAULT_MODEL = "clipseg-pocket"
 
 
 class WrongCall(Exception):
-    """Arguments that do not go together; the message is written for the person at the terminal."""
+    """The arguments do not fit together; the message is written for the user."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set that was opened."""
+    """An open data set."""
 
     dataset: ReferringDataset | SemanticDataset
     kind: str
     semantic: bool
-    """Whether it yields labels and not phrases."""
+    """Whether it yields labels instead of phrases."""
 
 
 def run_dataset(args: argparse.Namespace) -> int:
-    """Measures, prints tables and writes what was asked for; returns the exit code."""
+    """Evaluates, prints tables and writes the requested files; returns the exit code."""
     try:
         _check_numbers(args)
         data = _open(args.data)
@@ -72,10 +72,10 @@ def run_dataset(args: argparse.Namespace) -> int:
 
 
 def parse_data(text: str) -> Mapping[str, Any]:
-    """Reads ``DATA.yaml`` or ``KIND:ROOT[:SPLIT][:OPTION=VALUE]...`` as ``data.catalog.open_dataset`` wants it.
+    """Parses ``DATA.yaml`` or ``KIND:ROOT[:SPLIT][:OPTION=VALUE]...`` into a mapping for ``data.catalog.open_dataset``.
 
     Raises:
-        WrongCall: It is neither.
+        WrongCall: The text is neither.
         DataError: The YAML file cannot be read.
     """
     if text.endswith((".yaml", ".yml")):
@@ -120,7 +120,7 @@ def _open(text: str) -> Data:
 
 
 def _protocol(args: argparse.Namespace, data: Data) -> str:
-    """The protocol that was asked for, or the one that suits the data."""
+    """Returns the requested protocol, or the one that suits the data set."""
     protocol = args.protocol or ("semantic" if data.semantic else PROTOCOL_OF_KIND.get(data.kind, "phrases"))
     if (protocol == "semantic") != data.semantic:
         holds, fitting = ("a class a pixel", "semantic") if data.semantic else ("phrases", "referring or phrases")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rendered scenes for the commands that learn from them."""
+"""Loads rendered scenes for the commands that train on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clip_seg_ros.training import distributed
 
 
 def training_scenes(folder: Path, count: int) -> tabletop.TabletopScenes:
-    """Loads ``count`` training scenes from ``folder``; the first process renders those that are missing, with a bar."""
+    """Loads ``count`` training scenes from ``folder``; the first process renders missing ones and shows progress."""
 
     def render() -> bool:
         with tqdm(total=count, desc="render", unit="scene") as bar:

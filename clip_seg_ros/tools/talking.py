@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``clip-seg say`` and ``clip-seg watch`` share: a process that speaks ROS, and its events as lines for people."""
+"""The common parts of ``clip-seg say`` and ``clip-seg watch``: a process that uses ROS, and its events as text."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from clip_seg_ros.tools.processes import ChildProcesses
 from clip_seg_ros.tools.simulation import check_ros, shared_memory
 
 _CONNECT_S = 10.0
-"""How long nodes may take to be discovered."""
+"""The time that the discovery of nodes may take."""
 _MOVED_PX, _MOVED_M = 20.0, 0.05
-"""What moved less is where it was."""
+"""The distances above which an object counts as moved."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that say which nodes are meant."""
+    """Adds the arguments that select the nodes."""
     parser.add_argument(
         "--namespace",
         type=_ros_name,
@@ -46,7 +46,7 @@ topic_name = _ros_name
 
 
 def seconds(text: str) -> float:
-    """Reads a number of seconds, 0.1 to 3600."""
+    """Parses a number of seconds, 0.1 to 3600."""
     try:
         value = float(text)
     except ValueError:
@@ -57,14 +57,14 @@ def seconds(text: str) -> float:
 
 
 class Talk:
-    """The process ``nodes.observers.talker`` for as long as a block lasts, and its events.
+    """Runs the process ``nodes.observers.talker`` while its block lasts, and receives its events.
 
     Args:
-        what: The command that needs it, for the message where there is no ROS.
-        arguments: Of the process.
+        what: Command that needs ROS, for the message if there is none.
+        arguments: Arguments of the process.
 
     Raises:
-        NoRos: This Python cannot run it.
+        NoRos: This Python cannot run the process.
     """
 
     def __init__(self, what: str, arguments: Sequence[str]) -> None:
@@ -91,10 +91,10 @@ class Talk:
             pass
 
     def next(self, deadline_s: float | None = None) -> dict[str, Any] | None:
-        """Waits for the next event; ``None`` where none comes until ``deadline_s``, by ``time.monotonic``.
+        """Waits for the next event; returns ``None`` if there is none until ``deadline_s`` of ``time.monotonic``.
 
         Raises:
-            ChildDied: The process ended by itself.
+            ChildDied: The process ended unexpectedly.
         """
         while deadline_s is None or time.monotonic() < deadline_s:
             try:
@@ -106,7 +106,7 @@ class Talk:
 
 
 def nobody(event: Mapping[str, Any], domain: str | None) -> str:
-    """Says that no node listens, and what to do."""
+    """Returns a message that no node listens, and what to do about it."""
     said = f"no node answers on {event['topic']} in ROS domain {domain or '0'}"
     if event["others"]:
         spaces = ", ".join(f"--namespace {topic.rpartition('/')[0].strip('/')}" for topic in event["others"])
@@ -118,12 +118,12 @@ def nobody(event: Mapping[str, Any], domain: str | None) -> str:
 
 
 def status_line(event: Mapping[str, Any]) -> str:
-    """Lays a status out as one line."""
+    """Formats a status as one line."""
     return f"{event['state']}: {event['message']}"
 
 
 def objects_lines(event: Mapping[str, Any]) -> list[str]:
-    """Lays the objects of an image out, a line each; one line where there are none."""
+    """Formats the objects of an image, one per line; there is one line if there are no objects."""
     camera = f" ({event['camera']})" if event["camera"] else ""
     if not event["objects"]:
         asked = ", ".join(event["prompts"])
@@ -140,14 +140,14 @@ def objects_lines(event: Mapping[str, Any]) -> list[str]:
 
 
 class Changes:
-    """Remembers what was seen last, and says whether objects differ from that so much that a person wants to know."""
+    """Stores the last objects of each camera, and decides whether new ones differ enough to be shown."""
 
     def __init__(self) -> None:
         self._last: dict[tuple[Any, ...], Mapping[str, Any]] = {}
 
     def is_new(self, event: Mapping[str, Any]) -> bool:
-        """Whether other things are there than before, or a thing has moved."""
-        # Both nodes may watch one camera, with prompts of their own.
+        """Returns whether there are other objects than before, or an object has moved."""
+        # Both nodes may use one camera, each with its own prompts.
         key = (event["camera"], tuple(event["prompts"]))
         last = self._last.get(key)
         if last is not None and not _differ(last["objects"], event["objects"]):

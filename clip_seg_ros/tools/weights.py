@@ -34,7 +34,7 @@ from clip_seg_ros.zoo.public_weights import (
 from clip_seg_ros.zoo.writing import store
 
 _WIDTH = 100
-"""Characters of a line, so that listings fit a screen."""
+"""The largest number of characters per line, so that listings fit a screen."""
 _PROVEN = "whole: its SHA-256 is the one in SHA256SUMS, and it loads"
 
 
@@ -96,7 +96,7 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the action; returns the exit code: 1 where it failed, 2 for wrong arguments, 130 when interrupted."""
+    """Runs the action; returns the exit code: 1 if it failed, 2 for wrong arguments, 130 if interrupted."""
     actions = {"list": _list, "download": _download, "convert": _convert, "verify": _verify}
     try:
         actions[args.action](args)
@@ -162,7 +162,7 @@ def _print_terms(name: str, entry: PublicWeights) -> None:
 
 
 def _download(args: argparse.Namespace) -> None:
-    # Here and not above: nothing else needs the network's libraries.
+    # The import is not at the top, because nothing else needs the libraries for downloads.
     from clip_seg_ros.zoo.download import check_options, fetch, find, load
 
     name = args.what if args.name is None else _own_name(args.name)
@@ -233,7 +233,7 @@ def _verify_embedded(name: str) -> None:
 
 
 def _not_here(name: str, folder: Path) -> str:
-    """Says what to do about weights that are to be verified and are not in ``folder``."""
+    """Returns a message about weights to verify that are not in ``folder``, with advice."""
     if by_hand := fetched_by_hand(name):
         return f"the weights {name} are not in {folder}. {by_hand}"
     advice = how_to_get(name) or "`clip-seg weights list` says what there is"
@@ -252,7 +252,7 @@ def _own_name(name: str) -> str:
 
 
 def _parse_options(pairs: Iterable[str]) -> dict[str, Any]:
-    """Reads KEY=VALUE, where VALUE is JSON or else a plain string."""
+    """Parses KEY=VALUE pairs, where VALUE is JSON or otherwise a plain string."""
     options = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -266,7 +266,7 @@ def _parse_options(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def _file_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What the command line tells the converter."""
+    """Returns the options of the converter from the command line."""
     options = _parse_options(args.option)
     if args.clip is not None:
         options["clip"] = read_tensors(args.clip)
