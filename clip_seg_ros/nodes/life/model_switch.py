@@ -148,7 +148,7 @@ class ModelSwitch:
         if earlier is not None:
             self._status.fail(earlier.command_id, earlier.text, f"{name} was asked for before this was done")
 
-    # What runs on the loader's thread.
+    # The methods below run on the loader's thread.
 
     def _load(self, name: str) -> Predictor:
         # The import is not at the top: torch takes seconds to import, and here a signal ends the process cleanly.

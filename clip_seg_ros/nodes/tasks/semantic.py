@@ -111,7 +111,7 @@ class Semantic(Task):
         except ValueError as error:  # a command has asked for other classes while the model was being loaded
             self._core.faults.report("classes", str(error), str(error))
 
-    # Commands: the same topic as the referring node's; beside that one, only lists of classes are for this node.
+    # Commands. The topic is that of the referring node; while that one is active, this one only answers class lists.
 
     def is_mine(self, command: Command | None) -> bool:
         if command is not None and command.verb == "classes":
