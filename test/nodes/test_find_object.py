@@ -149,6 +149,8 @@ def test_what_is_not_there_is_given_up_in_time(find, view):
 
 def test_without_a_camera_nothing_was_looked_at(find):
     status, result = find("red cup", timeout_s=0.5).end()
+    if "; 0 images" not in result.message:  # an image of the test before was still on its way
+        status, result = find("red cup", timeout_s=0.5).end()
     assert status == GoalStatus.STATUS_ABORTED
     assert "within 0.5 s; 0 images" in result.message
     place = result.object.position
