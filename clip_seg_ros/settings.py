@@ -81,7 +81,14 @@ class Config:
 
 
 def parameters(config: type[Config]) -> tuple[Parameter, ...]:
-    """Returns every setting of ``config`` in the order of its definition."""
+    """Returns every setting of ``config`` in the order of its definition.
+
+    Raises:
+        TypeError: A field was not made with one of the functions of this module.
+    """
+    for item in fields(config):
+        if "description" not in item.metadata:
+            raise TypeError(f"{config.__name__}.{item.name} must be made with text(), texts(), number() or switch()")
     return tuple(
         Parameter(
             name=item.name,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
 import re
-from dataclasses import FrozenInstanceError, asdict, fields
+from dataclasses import FrozenInstanceError, asdict, dataclass, fields
 
 import pytest
 
@@ -66,6 +66,15 @@ def test_every_setting_describes_itself(config):
         else:
             assert setting.low is None
             assert setting.high is None
+
+
+def test_a_field_that_does_not_describe_itself_is_named():
+    @dataclass(frozen=True)
+    class Plain(ReferringConfig):
+        greeting: str = ""
+
+    with pytest.raises(TypeError, match=r"Plain\.greeting must be made with text\(\)"):
+        parameters(Plain)
 
 
 def test_the_class_lists_that_are_described_are_those_that_there_are():
