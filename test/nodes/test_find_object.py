@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 import time
 from collections import Counter
@@ -139,11 +140,12 @@ def test_what_is_not_there_is_given_up_in_time(find, view):
     assert status == GoalStatus.STATUS_ABORTED
     assert not result.found
     assert took_s >= 6.0
-    images = goal.feedback[-1].images
-    assert images >= 1
-    assert f"blue ball: not found within 6 s; {images} images, best score 0." in result.message
+    told = re.fullmatch(r"blue ball: not found within 6 s; (\d+) images, best score 0\.\d\d", result.message)
+    assert told, result.message
     counts = [feedback.images for feedback in goal.feedback]
     assert counts == sorted(set(counts)), "feedback comes once an image"
+    # The last image may be answered while the time runs out, and then only the result counts it.
+    assert 1 <= counts[-1] <= int(told[1])
     assert all(0.0 <= feedback.best_score <= 0.5 for feedback in goal.feedback)
 
 
