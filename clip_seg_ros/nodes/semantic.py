@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before what takes long to import
-    from clip_seg_ros.nodes.common import early_signals
+    from clip_seg_ros.nodes.common import early
 
-    early_signals.end_quietly()
+    early.begin()
 
 import sys
 

@@ -36,7 +36,6 @@ class ModelHost:
         on_failed: Callable[[str, Exception], None],
     ) -> None:
         memory.limit_caches()
-        memory.limit_heaps()
         self._load, self._on_ready, self._on_failed = load, on_ready, on_failed
         self._lock = threading.Lock()
         self._serving: tuple[str, Predictor] | None = None

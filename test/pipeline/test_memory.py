@@ -7,30 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from clip_seg_ros.pipeline.memory import HEAPS, KERNELS, PAUSE_S, REST_S, SizeWatch, give_back
+from clip_seg_ros.pipeline.memory import KERNELS, PAUSE_S, REST_S, SizeWatch, give_back
 from clip_seg_ros.pipeline.model_host import ModelHost
-
-HEAPS_OF_THREADS = """
-import ctypes, os, re, threading
-from clip_seg_ros.pipeline.model_host import ModelHost
-
-ModelHost(lambda name: None, print, print)
-libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-together = threading.Barrier(12)
-def work():
-    together.wait()
-    libc.malloc(100_000)
-    together.wait()
-threads = [threading.Thread(target=work) for _ in range(12)]
-[each.start() for each in threads]
-[each.join() for each in threads]
-libc.fopen.restype, libc.fopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_char_p]
-libc.malloc_info.argtypes, libc.fclose.argtypes = [ctypes.c_int, ctypes.c_void_p], [ctypes.c_void_p]
-file = libc.fopen(b"/dev/stdout", b"w")
-libc.malloc_info(0, file)
-libc.fclose(file)
-"""
 
 KEPT_BY_THREADS = """
 import ctypes, threading
@@ -138,11 +116,3 @@ def test_whoever_serves_models_bounds_what_torch_keeps_for_shapes(monkeypatch, g
             monkeypatch.delenv(name)
     ModelHost(lambda name: None, print, print)
     assert [os.environ[name] for name in names] == [expected] * 2
-
-
-@pytest.mark.skipif(
-    not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "malloc_info"), reason="glibc alone has it"
-)
-def test_the_threads_of_whoever_serves_models_share_heaps():
-    said = run(HEAPS_OF_THREADS, "MALLOC_ARENA_MAX")
-    assert 1 <= said.count("<heap nr=") <= HEAPS

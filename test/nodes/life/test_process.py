@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
 from clip_seg_ros.nodes.life.process import _Executor
+from clip_seg_ros.pipeline.memory import HEAPS
 
 
 @pytest.fixture
@@ -66,6 +69,49 @@ def test_callbacks_go_on_while_every_thread_was_busy(node):
     assert len(calls) >= 6
     # Three want to run where two can: the third is offered, but with pauses in between.
     assert len(handed_over) <= len(calls) + 150
+
+
+HEAPS_OF_NODE = """
+from clip_seg_ros.nodes.common import early
+early.begin()
+import ctypes, threading
+import numpy
+from rclpy.node import Node
+from clip_seg_ros.nodes.life.process import run_node
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.fopen.restype, libc.fopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_char_p]
+libc.malloc_info.argtypes, libc.fclose.argtypes = [ctypes.c_int, ctypes.c_void_p], [ctypes.c_void_p]
+together = threading.Barrier(12)
+
+def work():
+    together.wait()
+    libc.malloc(100_000)
+    together.wait()
+
+def create():
+    node = Node("heaps")
+    threads = [threading.Thread(target=work) for _ in range(12)]
+    [each.start() for each in threads]
+    [each.join() for each in threads]
+    file = libc.fopen(b"/dev/stdout", b"w")
+    libc.malloc_info(0, file)
+    libc.fclose(file)
+    raise RuntimeError("that was all")
+
+raise SystemExit(run_node("heaps", create))
+"""
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "malloc_info"), reason="glibc alone has it"
+)
+def test_the_threads_of_dds_and_all_others_share_heaps(ros):
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    said = subprocess.run([sys.executable, "-c", HEAPS_OF_NODE], capture_output=True, text=True, env=environment)
+    assert "that was all" in said.stderr
+    assert 1 <= said.stdout.count("<heap nr=") <= HEAPS
 
 
 BUSY_NODE = """
