@@ -14,9 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from clip_seg_ros.msg import SegmentedObjectArray
-from clip_seg_ros.nodes.camera.conversions import fill_compressed, fill_image
-from clip_seg_ros.nodes.common.qos import RELIABLE
-from clip_seg_ros.nodes.common.rclpy_internals import is_heard
+from clip_seg_ros.nodes.outputs.camera_topics import CameraTopics, compressed, heard, image
 from clip_seg_ros.nodes.outputs.topics import objects_message
 from clip_seg_ros.pipeline.class_labels import class_regions, draw_classes, paint
 from clip_seg_ros.types import ProbabilityMaps
@@ -40,7 +38,7 @@ class ClassResult:
     """A small line for the corner of the overlay."""
 
 
-class ClassTopics:
+class ClassTopics(CameraTopics):
     """Publishes every result, all with the image's header.
 
     Args:
@@ -49,36 +47,16 @@ class ClassTopics:
     """
 
     def __init__(self, node: Node, camera: str) -> None:
-        def publisher(kind: type, topic: str) -> Publisher:
-            return node.create_publisher(kind, f"{camera}/semantic/{topic}".lstrip("/"), RELIABLE)
-
-        self._node, self._camera = node, camera
-        self._labels = publisher(Image, "labels")
-        self._color = publisher(Image, "color")
-        self._overlay = publisher(Image, "overlay")
-        self._overlay_jpeg = publisher(CompressedImage, "overlay/compressed")
-        self._confidence = publisher(Image, "confidence")
-        self._objects = publisher(SegmentedObjectArray, "objects")
-        self._all = (
-            self._labels,
-            self._color,
-            self._overlay,
-            self._overlay_jpeg,
-            self._confidence,
-            self._objects,
-        )
-
-    def is_heard(self) -> bool:
-        """Returns whether any of the topics has a subscriber."""
-        return is_heard(self._all)
-
-    def close(self) -> None:
-        """Destroys the publishers."""
-        for each in self._all:
-            self._node.destroy_publisher(each)
+        super().__init__(node, camera)
+        self._labels = self.create(Image, "semantic/labels")
+        self._color = self.create(Image, "semantic/color")
+        self._overlay = self.create(Image, "semantic/overlay")
+        self._overlay_jpeg = self.create(CompressedImage, "semantic/overlay/compressed")
+        self._confidence = self.create(Image, "semantic/confidence")
+        self._objects = self.create(SegmentedObjectArray, "semantic/objects")
 
     def prepare(self, result: ClassResult, min_area_fraction: float) -> Iterator[tuple[Publisher, object]]:
-        """Makes the messages of one image for ``results.publish``, the labels first.
+        """Makes the messages of one image for ``publish``, the labels first.
 
         A message that takes time to make is left out if its topic has no subscriber.
 
@@ -91,20 +69,16 @@ class ClassTopics:
         def objects() -> SegmentedObjectArray:
             min_area_px = max(1, round(min_area_fraction * result.labels.size))
             found = class_regions(result.maps, result.labels, min_area_px)
-            return objects_message(header, names, found, self._camera)
-
-        def image(pixels: np.ndarray, encoding: str) -> Image:
-            return fill_image(Image(header=header), pixels, encoding)
+            return objects_message(header, names, found, self.camera)
 
         overlay = cache(lambda: draw_classes(result.rgb, result.labels, names, result.colors, result.corner))
-        makers = {
-            self._color: lambda: image(paint(result.labels, result.colors), "rgb8"),
-            self._overlay: lambda: image(overlay(), "rgb8"),
-            self._overlay_jpeg: lambda: fill_compressed(CompressedImage(header=header), overlay(), "rgb8"),
-            self._confidence: lambda: image(result.maps.values.max(axis=0), "32FC1"),
-            self._objects: objects,
-        }
-        yield self._labels, image(result.labels, "8UC1")
-        for topic, make in makers.items():
-            if topic.get_subscription_count() > 0:
-                yield topic, make()
+        yield self._labels, image(header, result.labels, "8UC1")
+        yield from heard(
+            {
+                self._color: lambda: image(header, paint(result.labels, result.colors), "rgb8"),
+                self._overlay: lambda: image(header, overlay(), "rgb8"),
+                self._overlay_jpeg: lambda: compressed(header, overlay(), "rgb8"),
+                self._confidence: lambda: image(header, result.maps.values.max(axis=0), "32FC1"),
+                self._objects: objects,
+            }
+        )

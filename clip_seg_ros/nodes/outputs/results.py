@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -16,11 +16,9 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from clip_seg_ros.msg import SegmentedObjectArray
-from clip_seg_ros.nodes.camera.conversions import fill_compressed, fill_image
 from clip_seg_ros.nodes.camera.target_frame import Motion
-from clip_seg_ros.nodes.common.qos import RELIABLE
-from clip_seg_ros.nodes.common.rclpy_internals import is_heard
 from clip_seg_ros.nodes.outputs import detections
+from clip_seg_ros.nodes.outputs.camera_topics import CameraTopics, compressed, heard, image
 from clip_seg_ros.nodes.outputs.topics import (
     OPTICAL_UP,
     WORLD_UP,
@@ -70,7 +68,7 @@ class Result:
         return OPTICAL_UP if self.motion is None or "optical" in self.motion.frame_id else WORLD_UP
 
 
-class ResultTopics:
+class ResultTopics(CameraTopics):
     """Publishes every result, all with the image's header.
 
     Args:
@@ -79,47 +77,22 @@ class ResultTopics:
     """
 
     def __init__(self, node: Node, camera: str = "") -> None:
-        def publisher(kind: type, topic: str) -> Publisher:
-            return node.create_publisher(kind, f"{camera}/{topic}" if camera else topic, RELIABLE)
-
-        self._node, self._camera = node, camera
-        self._mask = publisher(Image, "mask")
-        self._mask_png = publisher(CompressedImage, "mask/compressed")
-        self._labels = publisher(Image, "labels")
-        self._confidence = publisher(Image, "confidence")
-        self._overlay = publisher(Image, "overlay")
-        self._overlay_jpeg = publisher(CompressedImage, "overlay/compressed")
-        self._objects = publisher(SegmentedObjectArray, "objects")
-        self._centroids = publisher(PoseArray, "centroids")
-        self._markers = publisher(MarkerArray, "markers")
-        self._points = publisher(PointCloud2, "points")
-        self._all = [
-            self._mask,
-            self._mask_png,
-            self._labels,
-            self._confidence,
-            self._overlay,
-            self._overlay_jpeg,
-            self._objects,
-            self._centroids,
-            self._markers,
-            self._points,
-        ]
+        super().__init__(node, camera)
+        self._mask = self.create(Image, "mask")
+        self._mask_png = self.create(CompressedImage, "mask/compressed")
+        self._labels = self.create(Image, "labels")
+        self._confidence = self.create(Image, "confidence")
+        self._overlay = self.create(Image, "overlay")
+        self._overlay_jpeg = self.create(CompressedImage, "overlay/compressed")
+        self._objects = self.create(SegmentedObjectArray, "objects")
+        self._centroids = self.create(PoseArray, "centroids")
+        self._markers = self.create(MarkerArray, "markers")
+        self._points = self.create(PointCloud2, "points")
         self._detections = self._detections_3d = self._label_info = None
         if detections.AVAILABLE:
-            self._detections = publisher(detections.Detection2DArray, "detections")
-            self._detections_3d = publisher(detections.Detection3DArray, "detections3d")
-            self._label_info = publisher(detections.LabelInfo, "label_info")
-            self._all += [self._detections, self._detections_3d, self._label_info]
-
-    def is_heard(self) -> bool:
-        """Returns whether any of the topics has a subscriber."""
-        return is_heard(self._all)
-
-    def close(self) -> None:
-        """Destroys the publishers."""
-        for each in self._all:
-            self._node.destroy_publisher(each)
+            self._detections = self.create(detections.Detection2DArray, "detections")
+            self._detections_3d = self.create(detections.Detection3DArray, "detections3d")
+            self._label_info = self.create(detections.LabelInfo, "label_info")
 
     def prepare(self, result: Result, max_points: int) -> Iterator[tuple[Publisher, object]]:
         """Makes the messages of one image for ``publish``, one after the other; the mask is first, as robots act on it.
@@ -136,15 +109,15 @@ class ResultTopics:
         metric = result.position_header
         labels = label_image(seen, rgb.shape[:2])
         mask = union_mask(labels)
-        yield self._mask, _image(header, mask, "mono8")
+        yield self._mask, image(header, mask, "mono8")
         colors = prompt_colors(prompts)
         overlay = cache(lambda: draw(rgb, seen, prompts, corner=result.corner))
         makers = {
-            self._mask_png: lambda: _compressed(header, mask, "mono8"),
-            self._labels: lambda: _image(header, labels, "8UC1"),
-            self._confidence: lambda: _image(header, result.maps.values.max(axis=0, initial=0.0), "32FC1"),
-            self._overlay: lambda: _image(header, overlay(), "rgb8"),
-            self._overlay_jpeg: lambda: _compressed(header, overlay(), "rgb8"),
+            self._mask_png: lambda: compressed(header, mask, "mono8"),
+            self._labels: lambda: image(header, labels, "8UC1"),
+            self._confidence: lambda: image(header, result.maps.values.max(axis=0, initial=0.0), "32FC1"),
+            self._overlay: lambda: image(header, overlay(), "rgb8"),
+            self._overlay_jpeg: lambda: compressed(header, overlay(), "rgb8"),
             self._centroids: lambda: centroids_message(metric, placed),
             self._markers: lambda: markers_message(
                 metric, placed, [colors[region.prompt] for region in placed], result.up
@@ -156,26 +129,10 @@ class ResultTopics:
                 header, {region.id: region.prompt for region in seen}, result.threshold
             ),
         }
-        yield self._objects, objects_message(header, prompts, placed, self._camera, metric.frame_id)
-        for topic, make in makers.items():
-            if topic is not None and topic.get_subscription_count() > 0:
-                yield topic, make()
+        yield self._objects, objects_message(header, prompts, placed, self.camera, metric.frame_id)
+        yield from heard(makers)
 
 
 def _cloud(result: Result, max_points: int) -> PointCloud:
     cloud = point_cloud(result.measured, result.rgb, max_points)
     return replace(cloud, points_m=result.motion.points(cloud.points_m)) if result.motion else cloud
-
-
-def publish(messages: Iterable[tuple[Publisher, object]]) -> None:
-    """Publishes the messages that ``prepare`` made."""
-    for topic, message in messages:
-        topic.publish(message)
-
-
-def _image(header: Header, pixels: np.ndarray, encoding: str) -> Image:
-    return fill_image(Image(header=header), pixels, encoding)
-
-
-def _compressed(header: Header, pixels: np.ndarray, encoding: str) -> CompressedImage:
-    return fill_compressed(CompressedImage(header=header), pixels, encoding)

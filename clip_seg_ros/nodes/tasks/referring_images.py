@@ -14,8 +14,9 @@ from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.camera.intake import Intake
 from clip_seg_ros.nodes.camera.target_frame import TargetFrame
 from clip_seg_ros.nodes.common.core import NodeCore
+from clip_seg_ros.nodes.outputs.camera_topics import publish
 from clip_seg_ros.nodes.outputs.outcome import Outcome
-from clip_seg_ros.nodes.outputs.results import Result, ResultTopics, publish
+from clip_seg_ros.nodes.outputs.results import Result, ResultTopics
 from clip_seg_ros.nodes.services.finder import Finder, Search
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
 from clip_seg_ros.pipeline.space.localization import measure

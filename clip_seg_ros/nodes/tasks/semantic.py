@@ -18,8 +18,8 @@ from clip_seg_ros.nodes.common.qos import LATCHED
 from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
 from clip_seg_ros.nodes.life.task import Task
 from clip_seg_ros.nodes.outputs import detections
+from clip_seg_ros.nodes.outputs.camera_topics import publish
 from clip_seg_ros.nodes.outputs.class_results import ClassResult, ClassTopics
-from clip_seg_ros.nodes.outputs.results import publish
 from clip_seg_ros.pipeline.class_labels import MAX_CLASSES, UNLABELLED, class_colors, label_classes
 from clip_seg_ros.resources import class_list, class_list_names
 from clip_seg_ros.types import ProbabilityMaps
