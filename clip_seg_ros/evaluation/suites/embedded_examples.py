@@ -13,13 +13,12 @@ from clip_seg_ros.models.clipseg.visual_prompts import MARGIN, fade_background
 from clip_seg_ros.pipeline import postprocess
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
-from clip_seg_ros.sim.scene import Pair, Scene, sample_scene
+from clip_seg_ros.sim.scene import Scene, sample_scene
 
 FIRST_EXAMPLE_SEED = 20_000
 """The offset from the seed of a scene to that of the scene with its example; training uses neither."""
 WAYS = ("blur_dark_crop", "crop", "blur_dark", "none")
 """The ways to prepare the example, from the paper's best to none."""
-_PROMPT = "this"
 
 
 class ExampleExaminer(Examiner):
@@ -43,10 +42,19 @@ class ExampleExaminer(Examiner):
         pair = visible[np.random.default_rng([scene.seed, 9]).integers(len(visible))]
         example = self._renderer.render(sample_scene(FIRST_EXAMPLE_SEED + scene.seed, required=[pair]), depth=False)
         shown, truth = example.mask_of(*pair), view.mask_of(*pair)
+        text = " ".join(pair)
         for way in WAYS:
-            self._ious[way].append(self._by_example(view.rgb, *_shown(way, example.rgb, shown), truth))
-        self._ious["mixed"].append(self._by_example(view.rgb, example.rgb, shown, truth, pair))
-        self._ious["text"].append(self._iou(view.rgb, " ".join(pair), truth))
+            self._predictor.add_image_prompt(way, *_shown(way, example.rgb, shown))
+        self._predictor.add_image_prompt("mixed", example.rgb, shown, text=text)
+        try:
+            # One question, because the features of the image serve all of its prompts.
+            maps = self._predictor.predict(view.rgb, [*WAYS, "mixed", text])
+        finally:
+            for name in (*WAYS, "mixed"):
+                self._predictor.remove_image_prompt(name)
+        masks = postprocess.masks(maps, self._threshold).values
+        for ious, mask in zip(self._ious.values(), masks, strict=True):
+            ious.append(mask_iou(mask, truth))
 
     def figures(self) -> list[Figure]:
         figures = [
@@ -55,18 +63,6 @@ class ExampleExaminer(Examiner):
             if ious
         ]
         return [*figures, Figure("embedded.clipseg.example.count", len(self._ious["text"]), "objects")]
-
-    def _by_example(
-        self, rgb: np.ndarray, example: np.ndarray, mask: np.ndarray, truth: np.ndarray, pair: Pair | None = None
-    ) -> float:
-        self._predictor.add_image_prompt(_PROMPT, example, mask, text=" ".join(pair) if pair else None)
-        try:
-            return self._iou(rgb, _PROMPT, truth)
-        finally:
-            self._predictor.remove_image_prompt(_PROMPT)
-
-    def _iou(self, rgb: np.ndarray, prompt: str, truth: np.ndarray) -> float:
-        return mask_iou(postprocess.masks(self._predictor.predict(rgb, [prompt]), self._threshold).values[0], truth)
 
 
 def _shown(way: str, rgb: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

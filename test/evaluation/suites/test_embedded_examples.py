@@ -31,10 +31,10 @@ class Taught:
 
     def predict(self, rgb, prompts):
         index = next(index for index, view in enumerate(self._views) if view.rgb is rgb)
-        self.prompts.append(prompts[0])
-        assert pair_of(prompts[0]) or prompts[0] in self.known, "an example must have been shown"
+        self.prompts += prompts
+        assert all(pair_of(prompt) or prompt in self.known for prompt in prompts), "an example must have been shown"
         mask = self._views[index].mask_of(*self._pairs[index]) if self._pairs else np.zeros(rgb.shape[:2], bool)
-        return ProbabilityMaps(tuple(prompts), mask[None].astype(np.float32))
+        return ProbabilityMaps(tuple(prompts), np.repeat(mask[None].astype(np.float32), len(prompts), axis=0))
 
 
 def examined(scenes, pairs=()):
