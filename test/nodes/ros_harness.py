@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,13 +31,14 @@ from clip_seg_ros.msg import CommandStatus, SegmentedObjectArray
 from clip_seg_ros.nodes.camera.conversions import fill_image
 from clip_seg_ros.nodes.common.qos import RELIABLE, camera_output
 from clip_seg_ros.sim.renderer import RenderedView
+from forks import ForkedProgram
 
 PATIENCE_S = 180.0
 ASK_AGAIN_S = 30.0
 
 
 class NodeProcess:
-    """``python -m clip_seg_ros.nodes.<name>`` with its stderr in a file; by default in its own namespace."""
+    """``python -m clip_seg_ros.nodes.<name>`` with its output in a file; by default in its own namespace."""
 
     def __init__(
         self, name: str, log: Path, parameters: Sequence[str] = (), files: Sequence[Path] = (), namespace: str = ""
@@ -47,13 +47,7 @@ class NodeProcess:
         arguments = [word for file in files for word in ("--params-file", str(file))]
         arguments += [word for parameter in parameters for word in ("-p", parameter)]
         arguments += ["-r", f"__ns:=/{namespace}"] if namespace else []
-        with log.open("w") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", f"clip_seg_ros.nodes.{name}", "--ros-args", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-            )
+        self.process = ForkedProgram(f"clip_seg_ros.nodes.{name}", ["--ros-args", *arguments], log)
 
     def said(self) -> str:
         """All that it wrote so far."""
