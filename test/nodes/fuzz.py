@@ -120,9 +120,10 @@ class Trial:
         view: A proper image that shows a red cup.
         log: File of what the node writes.
         seed: Of the random numbers.
+        fresh: Whether the node begins with nothing imported.
     """
 
-    def __init__(self, name: str, view: RenderedView, log: Path, seed: int = 0) -> None:
+    def __init__(self, name: str, view: RenderedView, log: Path, seed: int = 0, fresh: bool = False) -> None:
         self.name, self._view = name, view
         self._setting = setting = SETTINGS[name]
         self._log, self._good = log, messages_of(view)
@@ -146,7 +147,7 @@ class Trial:
         ]
         if setting.node == "referring":
             parameters += [f"depth_topic:=/{namespace}/depth", f"camera_info_topic:=/{namespace}/info"]
-        self.process = NodeProcess(setting.node, log, parameters, namespace=namespace)
+        self.process = NodeProcess(setting.node, log, parameters, namespace=namespace, fresh=fresh)
 
     def _make_publishers(self, namespace: str) -> None:
         compressed = self._setting.compressed
@@ -318,7 +319,7 @@ def main() -> int:
     rclpy.init()
     view, figures, code = good_view(), {}, 0
     for name in args.trials:
-        trial = Trial(name, view, logs / f"{name}.log", args.seed)
+        trial = Trial(name, view, logs / f"{name}.log", args.seed, fresh=True)
         try:
             samples = trial.run(args.messages, args.every)
         finally:

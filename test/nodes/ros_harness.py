@@ -31,23 +31,33 @@ from clip_seg_ros.msg import CommandStatus, SegmentedObjectArray
 from clip_seg_ros.nodes.camera.conversions import fill_image
 from clip_seg_ros.nodes.common.qos import RELIABLE, camera_output
 from clip_seg_ros.sim.renderer import RenderedView
-from forks import ForkedProgram
+from forks import ForkedProgram, fresh_program
 
 PATIENCE_S = 180.0
 ASK_AGAIN_S = 30.0
 
 
 class NodeProcess:
-    """``python -m clip_seg_ros.nodes.<name>`` with its output in a file; by default in its own namespace."""
+    """``python -m clip_seg_ros.nodes.<name>`` with its output in a file; by default in its own namespace.
+
+    A ``fresh`` one begins with nothing imported, as on a robot; it takes seconds.
+    """
 
     def __init__(
-        self, name: str, log: Path, parameters: Sequence[str] = (), files: Sequence[Path] = (), namespace: str = ""
+        self,
+        name: str,
+        log: Path,
+        parameters: Sequence[str] = (),
+        files: Sequence[Path] = (),
+        namespace: str = "",
+        fresh: bool = False,
     ) -> None:
         self._log = log
         arguments = [word for file in files for word in ("--params-file", str(file))]
         arguments += [word for parameter in parameters for word in ("-p", parameter)]
         arguments += ["-r", f"__ns:=/{namespace}"] if namespace else []
-        self.process = ForkedProgram(f"clip_seg_ros.nodes.{name}", ["--ros-args", *arguments], log)
+        start = fresh_program if fresh else ForkedProgram
+        self.process = start(f"clip_seg_ros.nodes.{name}", ["--ros-args", *arguments], log)
 
     def said(self) -> str:
         """All that it wrote so far."""

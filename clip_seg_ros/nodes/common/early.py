@@ -19,9 +19,9 @@ def begin() -> None:
 def _end_quietly() -> None:
     """Makes SIGINT and SIGTERM end the process at once with exit code 0, including one that is already pending.
 
-    Until ``run_node`` takes over, there is nothing to clean up, and Python would raise KeyboardInterrupt in the middle of
-    an import. The installed programs start with the signals blocked, so that a signal that arrives while Python itself
-    starts is handled here.
+    Until ``run_node`` takes over, there is nothing to clean up, and Python would raise KeyboardInterrupt in the middle
+    of an import. The installed programs start with the signals blocked, so that a signal that arrives while Python
+    itself starts is handled here.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:
