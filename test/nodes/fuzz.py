@@ -121,9 +121,12 @@ class Trial:
         log: File of what the node writes.
         seed: Of the random numbers.
         fresh: Whether the node begins with nothing imported.
+        one_size: Whether all raw images have one size.
     """
 
-    def __init__(self, name: str, view: RenderedView, log: Path, seed: int = 0, fresh: bool = False) -> None:
+    def __init__(
+        self, name: str, view: RenderedView, log: Path, seed: int = 0, fresh: bool = False, one_size: bool = False
+    ) -> None:
         self.name, self._view = name, view
         self._setting = setting = SETTINGS[name]
         self._log, self._good = log, messages_of(view)
@@ -135,7 +138,7 @@ class Trial:
         self._make_publishers(f"/{namespace}")
         if setting.compressed:
             self._good["color"] = self._as_jpeg()
-        self._messages = HostileMessages(seed, {**self._good, "command": String(data=COMMAND)})
+        self._messages = HostileMessages(seed, {**self._good, "command": String(data=COMMAND)}, one_size)
         self._requests = HostileRequests(self._node, setting.node, self._messages, PARAMETERS[setting.node], seed)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
@@ -311,6 +314,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1000, help="messages between two proper images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--one-size", action="store_true", help="all raw images have one size, as those of a camera do")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--logs", type=Path, default=None, help="folder for what the nodes write")
     args = parser.parse_args()
@@ -319,7 +323,7 @@ def main() -> int:
     rclpy.init()
     view, figures, code = good_view(), {}, 0
     for name in args.trials:
-        trial = Trial(name, view, logs / f"{name}.log", args.seed, fresh=True)
+        trial = Trial(name, view, logs / f"{name}.log", args.seed, fresh=True, one_size=args.one_size)
         try:
             samples = trial.run(args.messages, args.every)
         finally:

@@ -51,6 +51,8 @@ BYTES_OF = {
     "": 1,
 }
 MAX_SIDE = 700
+CAMERA_SIZE = (480, 640)
+"""Height and width of images of one size."""
 LONG_TEXT = 1_000_000
 WORDS = (
     "segment find track use classes: threshold stop clear not and or the red blue cup box ball cris clipseg-pocket "
@@ -64,11 +66,12 @@ class HostileMessages:
     Args:
         seed: Of the random numbers.
         good: Proper messages, by name: "color", "depth" and "info" of a camera, and "command".
+        one_size: Whether raw images have one size and their usual encoding, as those of a camera do; they lie as often.
     """
 
-    def __init__(self, seed: int, good: dict[str, Any]) -> None:
+    def __init__(self, seed: int, good: dict[str, Any], one_size: bool = False) -> None:
         self._random = random.Random(seed)
-        self._good = good
+        self._good, self._one_size = good, one_size
         # Cut from one block: random bytes of their own for every message would take longer than sending it.
         self._noise = np.random.default_rng(seed).integers(0, 256, 12 * MAX_SIDE * MAX_SIDE, np.uint8)
         _, jpeg = cv2.imencode(".jpg", self._noise[: 64 * 64 * 3].reshape(64, 64, 3))
@@ -117,6 +120,8 @@ class HostileMessages:
         pick = self._random
         encoding = usual if pick.random() < 0.5 else pick.choice(list(BYTES_OF))
         height, width = pick.randint(1, MAX_SIDE), pick.randint(1, MAX_SIDE)
+        if self._one_size:
+            encoding, height, width = usual, *CAMERA_SIZE
         step = width * BYTES_OF[encoding] + pick.choice((0, 0, 0, 1, 64))
         rows = height * (3 if encoding.startswith("nv") else 1)
         data = self._noise[: min(rows * step, len(self._noise))]
