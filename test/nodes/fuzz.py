@@ -43,6 +43,7 @@ COMMAND = "segment the red cup"
 GOOD_IOU = 0.6
 BURST, PAUSE_S = 10, 0.03
 """So many messages are sent at once, and then none for so long, so that the node takes most of them."""
+FLOOD = 64
 SETTLE_S = REST_S + 2.0
 """How long proper images are shown before memory is read: until the node has given back what hostile ones left."""
 PARAMETERS = {
@@ -121,13 +122,14 @@ class Trial:
         log: File of what the node writes.
         seed: Of the random numbers.
         fresh: Whether the node begins with nothing imported.
-        one_size: Whether all raw images have one size.
+        steady: Whether all raw images have one size, and as many as ever wait at once come first. Fast DDS keeps
+            a buffer for each message that ever waited, as large as the largest that it held; it has all of them then.
     """
 
     def __init__(
-        self, name: str, view: RenderedView, log: Path, seed: int = 0, fresh: bool = False, one_size: bool = False
+        self, name: str, view: RenderedView, log: Path, seed: int = 0, fresh: bool = False, steady: bool = False
     ) -> None:
-        self.name, self._view = name, view
+        self.name, self._view, self._steady = name, view, steady
         self._setting = setting = SETTINGS[name]
         self._log, self._good = log, messages_of(view)
         self._random = random.Random(seed)
@@ -138,7 +140,7 @@ class Trial:
         self._make_publishers(f"/{namespace}")
         if setting.compressed:
             self._good["color"] = self._as_jpeg()
-        self._messages = HostileMessages(seed, {**self._good, "command": String(data=COMMAND)}, one_size)
+        self._messages = HostileMessages(seed, {**self._good, "command": String(data=COMMAND)}, steady)
         self._requests = HostileRequests(self._node, setting.node, self._messages, PARAMETERS[setting.node], seed)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
@@ -186,6 +188,8 @@ class Trial:
     def run(self, messages: int, every: int) -> list[Sample]:
         """Sends the messages; returns a sample from before them and after each ``every``."""
         self.process.wait_said("commands:")
+        if self._steady:
+            self._flood()
         samples = [self._sample(0)]
         for count in range(1, messages + 1):
             self._send()
@@ -196,6 +200,13 @@ class Trial:
                 samples.append(self._sample(count))
                 print(self.name, samples[-1], file=sys.stderr, flush=True)
         return samples
+
+    def _flood(self) -> None:
+        """Sends more images at once than the node ever lets wait."""
+        for _ in range(FLOOD):
+            for name in self._publishers:
+                self._publishers[name].publish(self._hostile(name))
+        self._requests.send_images(FLOOD)
 
     def _send(self) -> None:
         """Sends one thing."""
@@ -314,7 +325,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1000, help="messages between two proper images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
-    parser.add_argument("--one-size", action="store_true", help="all raw images have one size, as those of a camera do")
+    parser.add_argument("--steady", action="store_true", help="images of one size, and many at once at the beginning")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--logs", type=Path, default=None, help="folder for what the nodes write")
     args = parser.parse_args()
@@ -323,7 +334,7 @@ def main() -> int:
     rclpy.init()
     view, figures, code = good_view(), {}, 0
     for name in args.trials:
-        trial = Trial(name, view, logs / f"{name}.log", args.seed, fresh=True, one_size=args.one_size)
+        trial = Trial(name, view, logs / f"{name}.log", args.seed, fresh=True, steady=args.steady)
         try:
             samples = trial.run(args.messages, args.every)
         finally:

@@ -72,6 +72,14 @@ class HostileRequests:
         if client.service_is_ready():
             self._futures.append(client.call_async(request()))
 
+    def send_images(self, count: int) -> None:
+        """Sends so many requests at once to each service that takes an image."""
+        for client, request in self._clients:
+            if client.srv_type in (Segment, SetImagePrompt):
+                wait_until(client.service_is_ready, client.srv_name)
+                for _ in range(count):
+                    client.call_async(request())
+
     def put_right(self) -> None:
         """Sets all parameters back and waits until that is done."""
         request = SetParameters.Request(
