@@ -205,9 +205,16 @@ def jpeg_of(view) -> CompressedImage:
 
 def test_compressed_images_are_answered_with_positions(compressed, view):
     _node, watcher = compressed
+    messages = messages_of(view) | {"color": jpeg_of(view)}
     with Talker.camera("/jpeg", compressed=True) as camera:
-        stamp = camera.send("jpeg_frame", **messages_of(view) | {"color": jpeg_of(view)})
-        mask, objects = watcher.of_stamp("mask", stamp), watcher.of_stamp("objects", stamp)
+
+        def answered() -> bool:
+            camera.send("jpeg_frame", **messages)
+            time.sleep(0.1)
+            return watcher.seen["objects"] and watcher.seen["mask"]
+
+        wait_until(answered, "the answer")
+        mask, objects = watcher.seen["mask"][0], watcher.seen["objects"][0]
     assert mask_iou(pixels_of(mask) > 0, view.mask_of("red", "cup")) > 0.6
     assert mask.header.frame_id == "jpeg_frame"
     assert objects.objects[0].has_position
