@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from clip_seg_ros.evaluation.metrics.classes import IGNORE_LABEL
+from clip_seg_ros.evaluation.metrics.masks import require_masks
 
 TOLERANCE = 0.008
 """The distance within which boundaries match, as a share of the image's diagonal."""
@@ -57,11 +58,7 @@ def boundary_score(
     Raises:
         ValueError: The shapes differ, or a mask is not bool.
     """
-    if predicted.shape != true.shape or predicted.dtype != np.bool_ or true.dtype != np.bool_:
-        raise ValueError(
-            "masks must be bool and of one shape, "
-            f"got {predicted.shape} {predicted.dtype} and {true.shape} {true.dtype}"
-        )
+    require_masks(predicted, true)
     radius = math.ceil(tolerance * math.hypot(*true.shape))
     predicted_edge, true_edge = boundary(predicted), boundary(true)
     matched = predicted_edge & _within(true_edge, radius)

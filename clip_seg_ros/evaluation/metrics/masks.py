@@ -19,3 +19,12 @@ def mask_iou(predicted: np.ndarray, true: np.ndarray) -> float:
         raise ValueError(f"masks of different shapes: {predicted.shape} and {true.shape}")
     union = np.count_nonzero(predicted | true)
     return np.count_nonzero(predicted & true) / union if union else float("nan")
+
+
+def require_masks(predicted: np.ndarray, true: np.ndarray) -> None:
+    """Raises ValueError unless both are bool masks of one shape."""
+    if predicted.shape != true.shape or predicted.dtype != np.bool_ or true.dtype != np.bool_:
+        raise ValueError(
+            "masks must be bool and of one shape, "
+            f"got {predicted.shape} {predicted.dtype} and {true.shape} {true.dtype}"
+        )

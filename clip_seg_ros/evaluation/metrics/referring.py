@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clip_seg_ros.evaluation.metrics.masks import require_masks
+
 MASK_THRESHOLD = 0.35
 """The threshold: a pixel belongs to the mask above this probability."""
 PRECISION_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -77,11 +79,7 @@ def sentence_iou(predicted: np.ndarray, true: np.ndarray) -> float:
     Raises:
         ValueError: The shapes differ, or a mask is not bool.
     """
-    if predicted.shape != true.shape or predicted.dtype != np.bool_ or true.dtype != np.bool_:
-        raise ValueError(
-            "masks must be bool and of one shape, "
-            f"got {predicted.shape} {predicted.dtype} and {true.shape} {true.dtype}"
-        )
+    require_masks(predicted, true)
     return float(np.count_nonzero(predicted & true) / (np.count_nonzero(predicted | true) + _EPSILON))
 
 
