@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs pytest in the environment that is sourced, with as many processes as this machine has cores and memory for.
+# Runs pytest in the environment that is sourced, with two processes for each core, as far as there is memory for them:
+# half of the time of a node's tests is waiting.
 # Arguments go to pytest; "-n 0" runs all tests in one process, as a debugger needs it.
 set -euo pipefail
 
 GIB_EACH=3 # of a worker, the nodes that its tests start, and a model or two
 cores=$(nproc)
 free=$(awk -v each=$GIB_EACH '/^MemAvailable:/ { print int($2 / 1048576 / each) }' /proc/meminfo 2>/dev/null || echo 1)
-workers=$((free < 1 ? 1 : free < cores ? free : cores))
+workers=$((free < 1 ? 1 : free < 2 * cores ? free : 2 * cores))
 # More threads than cores wait for each other.
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / workers))}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((workers < cores ? cores / workers : 1))}
 # A ROS 2 on the path brings pytest plugins that its own, older pytest needs; none of those is used here.
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 # The tests of one file share nodes, so that a file stays with one worker.
