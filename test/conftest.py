@@ -34,3 +34,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=Path(__file__).parent / "data" / "golden",
         help="folder of recordings of the original implementations that the models are held to",
     )
+
+
+LONGEST = (
+    "test_embedded_weights.py",
+    "test_other_processors.py",
+    "test_fuzz.py",
+    "test_late_imports.py",
+    "test_bench_ros.py",
+    "test_train_distributed.py",
+    "test_model_switch.py",
+    "test_lifecycle.py",
+    "test_demo.py",
+    "test_examples.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the files that take longest, so that no process is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)

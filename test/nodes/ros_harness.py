@@ -125,6 +125,7 @@ class Watcher(Node):
             self.create_subscription(kind, name, self.seen[name].append, RELIABLE)
         self._command = self.create_publisher(String, "command", RELIABLE)
         self._service_clients: dict[str, Client] = {}
+        self._was_answered = False
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
@@ -164,9 +165,18 @@ class Watcher(Node):
 
     def say(self, text: str) -> CommandStatus:
         """Gives a command; returns its first status."""
-        before = len(self.seen["status"])
-        self._command.publish(String(data=text))
-        return wait_until(lambda: self.seen["status"][before:], f"a status of {text[:40]!r}")[0]
+        before, said_s = len(self.seen["status"]), []
+
+        def answered() -> list[CommandStatus]:
+            # The first status is lost if the node has not discovered this watcher yet.
+            if not said_s or (not self._was_answered and time.monotonic() - said_s[-1] > ASK_AGAIN_S):
+                self._command.publish(String(data=text))
+                said_s.append(time.monotonic())
+            return self.seen["status"][before:]
+
+        status = wait_until(answered, f"a status of {text[:40]!r}")[0]
+        self._was_answered = True
+        return status
 
     def statuses(self, command_id: int) -> list[CommandStatus]:
         """All statuses of a command so far."""
