@@ -101,6 +101,7 @@ class Watcher(Node):
         cameras: Names of its cameras; their outputs are kept as "NAME/mask" and so on.
     """
 
+    NODE: ClassVar = "referring"
     OUTPUTS: ClassVar = {
         "status": CommandStatus,
         "mask": Image,
@@ -125,7 +126,6 @@ class Watcher(Node):
             self.create_subscription(kind, name, self.seen[name].append, RELIABLE)
         self._command = self.create_publisher(String, "command", RELIABLE)
         self._service_clients: dict[str, Client] = {}
-        self._was_answered = False
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
@@ -145,9 +145,11 @@ class Watcher(Node):
             ),
             "the node",
         )
+        # Whoever discovers this client has discovered the subscriptions before it.
+        self.call(GetParameters, f"{self.NODE}/get_parameters", GetParameters.Request(names=["model"]), again_s=1.0)
 
-    def call(self, kind: type, service: str, request: Any) -> Any:
-        """Calls a service and returns its response."""
+    def call(self, kind: type, service: str, request: Any, again_s: float = ASK_AGAIN_S) -> Any:
+        """Calls a service and returns its response; the first call of a service is made again after ``again_s``."""
         client, is_new = self._service_clients.get(service), service not in self._service_clients
         if is_new:
             client = self._service_clients[service] = self.create_client(kind, service)
@@ -157,7 +159,7 @@ class Watcher(Node):
 
         def answered() -> Any:
             # Fast DDS drops the response to a client that the other side has not discovered yet.
-            if is_new and time.monotonic() - asked_s > ASK_AGAIN_S * len(futures):
+            if is_new and time.monotonic() - asked_s > again_s * len(futures):
                 futures.append(client.call_async(request))
             return [future for future in futures if future.done()]
 
@@ -165,18 +167,9 @@ class Watcher(Node):
 
     def say(self, text: str) -> CommandStatus:
         """Gives a command; returns its first status."""
-        before, said_s = len(self.seen["status"]), []
-
-        def answered() -> list[CommandStatus]:
-            # The first status is lost if the node has not discovered this watcher yet.
-            if not said_s or (not self._was_answered and time.monotonic() - said_s[-1] > ASK_AGAIN_S):
-                self._command.publish(String(data=text))
-                said_s.append(time.monotonic())
-            return self.seen["status"][before:]
-
-        status = wait_until(answered, f"a status of {text[:40]!r}")[0]
-        self._was_answered = True
-        return status
+        before = len(self.seen["status"])
+        self._command.publish(String(data=text))
+        return wait_until(lambda: self.seen["status"][before:], f"a status of {text[:40]!r}")[0]
 
     def statuses(self, command_id: int) -> list[CommandStatus]:
         """All statuses of a command so far."""
@@ -217,6 +210,7 @@ class Watcher(Node):
 class SemanticWatcher(Watcher):
     """Keeps every output of the ``semantic`` node."""
 
+    NODE: ClassVar = "semantic"
     OUTPUTS: ClassVar = {
         "status": CommandStatus,
         "semantic/labels": Image,
