@@ -13,5 +13,5 @@ workers=$((free < 1 ? 1 : free < 2 * cores ? free : 2 * cores))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((workers < cores ? cores / workers : 1))}
 # A ROS 2 on the path brings pytest plugins that its own, older pytest needs; none of those is used here.
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
-# The tests of one file share nodes, so that a file stays with one worker.
-exec pytest -p xdist -n "$workers" --dist loadfile "$@"
+# The tests of one file share nodes, so that a file stays with one worker; conftest.py orders the files.
+exec pytest -p xdist -n "$workers" --dist loadfile --no-loadscope-reorder "$@"
