@@ -7,12 +7,14 @@ begin in the program, as in any other process.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import runpy
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,4 +90,13 @@ def _run(module: str, arguments: list[str], log: str, environment: dict[str, str
             os.dup2(file.fileno(), number)
     sys.stdout.reconfigure(line_buffering=True)
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    code = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    # A fork would end without what libraries do at the end of a process: Fast DDS would leave its memory behind.
+    ctypes.pythonapi.Py_Exit(code)

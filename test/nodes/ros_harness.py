@@ -136,8 +136,8 @@ class Watcher(Node):
         self._thread.join()
         self.destroy_node()
 
-    def wait_for_node(self) -> None:
-        """Returns when the node would hear a command and would be heard."""
+    def wait_for_node(self, name: str = "") -> None:
+        """Returns when the node, by default ``NODE``, would hear a command and would be heard."""
         wait_until(
             lambda: (
                 self._command.get_subscription_count() > 0
@@ -146,7 +146,8 @@ class Watcher(Node):
             "the node",
         )
         # Whoever discovers this client has discovered the subscriptions before it.
-        self.call(GetParameters, f"{self.NODE}/get_parameters", GetParameters.Request(names=["model"]), again_s=1.0)
+        request = GetParameters.Request(names=["model"])
+        self.call(GetParameters, f"{name or self.NODE}/get_parameters", request, again_s=1.0)
 
     def call(self, kind: type, service: str, request: Any, again_s: float = ASK_AGAIN_S) -> Any:
         """Calls a service and returns its response; the first call of a service is made again after ``again_s``."""

@@ -36,7 +36,7 @@ def running(name: str, log: Path, *parameters: str) -> Iterator[tuple[Shy, list[
     try:
         heard = watcher.hear(DiagnosticArray, "/diagnostics", 10)
         node.wait_said("commands:")
-        watcher.wait_for_node()
+        watcher.wait_for_node(name)
         yield watcher, heard
         assert node.end() == 0, node.said()
         assert "Traceback" not in node.said(), node.said()

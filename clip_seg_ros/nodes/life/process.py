@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -117,7 +118,7 @@ def run_node(
     _read_arguments(name, about)
     # Nodes give this warning in their log and in the answers to commands.
     warnings.simplefilter("ignore", EmbeddedWeightsWarning)
-    signals, node = _Signals(), None
+    signals, node, executor = _Signals(), None, None
     try:
         # rclpy's own handlers would first end its context, so that waiting callers would get no answer.
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -141,6 +142,9 @@ def run_node(
         rclpy.try_shutdown()
         if node is not None:
             node.destroy_node()
+    # What the node was made of goes before the process ends, or else Fast DDS leaves its shared memory behind.
+    node = executor = None
+    gc.collect()
     _leave_threads()
     return 0
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -16,6 +17,7 @@ from rclpy.node import Node
 
 from clip_seg_ros.nodes.life.process import _Executor
 from clip_seg_ros.pipeline.memory import HEAPS
+from ros_harness import NodeProcess
 
 
 @pytest.fixture
@@ -112,6 +114,20 @@ def test_the_threads_of_dds_and_all_others_share_heaps(ros):
     said = subprocess.run([sys.executable, "-c", HEAPS_OF_NODE], capture_output=True, text=True, env=environment)
     assert "that was all" in said.stderr
     assert 1 <= said.stdout.count("<heap nr=") <= HEAPS
+
+
+@pytest.mark.parametrize(
+    ("name", "ready"), [("referring", "commands:"), ("semantic", "commands:"), ("sim_camera", "scene")]
+)
+def test_a_node_leaves_no_shared_memory_behind(ros, log, name, ready):
+    node = NodeProcess(name, log, namespace="gone")
+    node.wait_said(ready)
+    maps = Path(f"/proc/{node.process.pid}/maps").read_text().splitlines()
+    segments = {Path(line.split()[-1]) for line in maps if "/dev/shm/fastrtps_" in line and "_port" not in line}
+    assert segments
+    assert all(segment.exists() for segment in segments)
+    assert node.end() == 0
+    assert not any(segment.exists() for segment in segments)
 
 
 BUSY_NODE = """
