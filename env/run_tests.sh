@@ -6,7 +6,7 @@
 set -euo pipefail
 
 GIB_EACH=3 # of a worker, the nodes that its tests start, and a model or two
-cores=$(nproc)
+cores=$(env -u OMP_NUM_THREADS nproc) # which counts threads instead where that is set
 free=$(awk -v each=$GIB_EACH '/^MemAvailable:/ { print int($2 / 1048576 / each) }' /proc/meminfo 2>/dev/null || echo 1)
 workers=$((free < 1 ? 1 : free < 2 * cores ? free : 2 * cores))
 # More threads than cores wait for each other.
