@@ -4,6 +4,8 @@
 ``models`` compares CLIPSeg with that of transformers on one image and N prompts, as on a robot; for transformers, these
 are N copies of the image, as in its own example. Every measurement has a process of its own (``bench_models``).
 
+``pixels`` measures what comes after the model, from logits to objects (``bench_pixels``).
+
 ``ros`` measures the time that the node adds to the model, between processes (``bench_ros``).
 """
 
@@ -67,6 +69,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     models.add_argument("--threads", type=int, default=0, help="processor threads (default: torch's choice)")
     models.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     models.set_defaults(run=run_models)
+    pixels = subjects.add_parser(
+        "pixels",
+        help="what comes after the model, from logits to objects",
+        description="Measures on one thread of the CPU what the nodes do with the answer of a model: bring it to the "
+        "size of the image, decide which pixel belongs to what, and find the objects.",
+    )
+    pixels.add_argument("--only", metavar="NAMES", help="such as vga.prompts_13,1080p.classes_150 (default: all)")
+    pixels.add_argument("--repeats", type=int, default=15, help="how often each is timed (default: 15)")
+    pixels.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    pixels.set_defaults(run=run_pixels)
     bench_ros.add_arguments(
         subjects.add_parser(
             "ros",
@@ -98,6 +110,14 @@ def run_models(args: argparse.Namespace) -> int:
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0
+
+
+def run_pixels(args: argparse.Namespace) -> int:
+    """Runs ``bench_pixels``; returns the exit code."""
+    # It is imported here because it needs torch, which takes seconds to import and which the other subjects do without.
+    from clip_seg_ros.tools import bench_pixels
+
+    return bench_pixels.run(args)
 
 
 def compare(architecture: Architecture, counts: Sequence[int], repeats: int, threads: int) -> list[dict[str, object]]:
