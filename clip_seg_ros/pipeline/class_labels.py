@@ -5,19 +5,54 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
 
+from clip_seg_ros.pipeline.label_objects import label_objects
 from clip_seg_ros.pipeline.overlay import PALETTE, draw_corner
-from clip_seg_ros.pipeline.postprocess import regions
-from clip_seg_ros.types import MaskSet, ObjectRegion, ProbabilityMaps
+from clip_seg_ros.types import ObjectRegion, ProbabilityMaps
 
 UNLABELLED = 255
 MAX_CLASSES = 255
 _TINT = 0.5
 _OTHERS = (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """The class of every pixel of an image; ``Predictor.classify`` makes it."""
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    """(H, W) uint8: index into ``names``, or ``UNLABELLED``."""
+    best: np.ndarray
+    """(h, w) float32 at any resolution, the probability of the best of these classes, for the pixels all around which
+    one class is the best: 0..1, or its log odds."""
+    log_odds: bool
+    """Whether ``best`` holds log(p / (1 - p)). If classes compete, this is nearly linear between a model's places."""
+    edges: np.ndarray
+    """(N,) int64, all other pixels, as indices into the flat image."""
+    edge_best: np.ndarray
+    """(N,) float32, the probability of the best of the classes at those pixels, 0..1."""
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """(H, W) float32, the probability of the best class at every pixel, 0..1; it is made when it is first read."""
+        height, width = self.labels.shape
+        values = cv2.resize(self.best, (width, height), interpolation=cv2.INTER_LINEAR)
+        if self.log_odds:
+            values = 1.0 / (1.0 + cv2.exp(-values))
+        values.reshape(-1)[self.edges] = self.edge_best
+        return values
+
+
+def require_count(names: Sequence[str]) -> None:
+    """Raises ValueError if a label image has no room for so many classes, or if there are none."""
+    if not 1 <= len(names) <= MAX_CLASSES:
+        raise ValueError(f"a label image tells 1 to {MAX_CLASSES} classes apart, got {len(names)}")
 
 
 def label_classes(maps: ProbabilityMaps, min_confidence: float, rest_competes: bool = False) -> np.ndarray:
@@ -35,8 +70,7 @@ def label_classes(maps: ProbabilityMaps, min_confidence: float, rest_competes: b
     Raises:
         ValueError: There are too many classes, or none.
     """
-    if not 1 <= len(maps.prompts) <= MAX_CLASSES:
-        raise ValueError(f"a label image tells 1 to {MAX_CLASSES} classes apart, got {len(maps.prompts)}")
+    require_count(maps.prompts)
     labels = maps.values.argmax(axis=0).astype(np.uint8)
     best = maps.values.max(axis=0)
     unsure = ~(best >= min_confidence)  # NaN is unsure
@@ -46,19 +80,31 @@ def label_classes(maps: ProbabilityMaps, min_confidence: float, rest_competes: b
     return labels
 
 
-def class_regions(maps: ProbabilityMaps, labels: np.ndarray, min_area_px: int) -> list[ObjectRegion]:
-    """Returns the connected objects of every class in ``labels``, as ``postprocess.regions`` does for prompts.
+def classified(maps: ProbabilityMaps, names: Sequence[str], min_confidence: float, rest_competes: bool) -> ClassMap:
+    """Gives every pixel its most probable class, of probabilities at the size of the image.
 
     Args:
-        maps: The probabilities that ``labels`` were made of; they give the scores.
-        labels: (H, W) uint8, from ``label_classes``.
+        maps: The probabilities of ``names``, and of others that are told apart from them.
+        names: Classes; pixels of others are unlabelled.
+        min_confidence: As in ``label_classes``.
+        rest_competes: As in ``label_classes``.
+    """
+    place = {name: index for index, name in reversed(list(enumerate(names)))}
+    table = np.full(256, UNLABELLED, np.uint8)
+    table[: len(maps.prompts)] = [place.get(name, UNLABELLED) for name in maps.prompts]
+    labels = table[label_classes(maps, min_confidence, rest_competes)]
+    best = maps.values[[maps.prompts.index(name) for name in names]].max(axis=0)
+    return ClassMap(tuple(names), labels, best, False, np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+
+def class_regions(found: ClassMap, min_area_px: int) -> list[ObjectRegion]:
+    """Returns the connected objects of every class, as ``postprocess.regions`` does for prompts.
+
+    Args:
+        found: The classes; an object's score is the mean of their confidence over it.
         min_area_px: Smaller objects are left out.
     """
-    present = [int(index) for index in np.unique(labels) if index != UNLABELLED]
-    names = tuple(maps.prompts[index] for index in present)
-    part = ProbabilityMaps(names, maps.values[present])
-    inside = np.stack([labels == index for index in present]) if present else np.zeros((0, *labels.shape), np.bool_)
-    return regions(part, MaskSet(names, inside, 0.0), min_area_px)
+    return label_objects(found.labels, found.confidence, found.names, min_area_px)
 
 
 @lru_cache(maxsize=16)

@@ -20,6 +20,9 @@ from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter
 from clip_seg_ros.models.clipseg.visual_prompts import visual_prompt
 from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.models.spec import ModelSpec
+from clip_seg_ros.pipeline.class_labels import ClassMap, classified, require_count
+from clip_seg_ros.pipeline.deciding import Rules, decide
+from clip_seg_ros.pipeline.mixing import mixing
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
 from clip_seg_ros.pipeline.sliding import Box, merge_windows, window_boxes
 from clip_seg_ros.pipeline.text_cache import TextCache
@@ -40,6 +43,8 @@ class EncodedImage:
     """The boxes of the windows, for a model that sees an image through sliding windows."""
 
 
+_LEAST_DOUBT = 1e-6
+"""The distance from 0 and 1 that probabilities keep when they are interpolated as log odds."""
 _warned = threading.Event()
 
 
@@ -117,10 +122,10 @@ class Predictor:
 
     @property
     def seconds(self) -> float:
-        """The total time that the calling thread has spent in encoding and asking so far, in seconds.
+        """The total time that the calling thread has spent in ``encode``, ``ask`` and ``classify`` so far, in seconds.
 
         The time of one image is the difference between before and after. On a GPU this holds only for both steps
-        together, because ``encode`` returns while the GPU still works, and ``ask`` waits for the GPU.
+        together, because ``encode`` returns while the GPU still works, and the others wait for it.
         """
         return self._stopwatch.seconds
 
@@ -219,7 +224,7 @@ class Predictor:
         """
         prompts = self._checked(prompts)
         asked = self._competitors(prompts)
-        logits = self.engine.decode(encoded.features, self._text_features(asked))  # (1 or W, A, h', w')
+        logits = self._decoded(encoded, asked)
         geometry = encoded.geometry
         if encoded.windows is not None:
             logits = merge_windows(logits, encoded.windows, geometry.model_size)[None]
@@ -234,6 +239,50 @@ class Predictor:
             values = values[[asked.index(prompt) for prompt in prompts]]
         values = values.cpu().numpy()
         return ProbabilityMaps(prompts, values if early else geometry.restore(values))
+
+    @_timed
+    @torch.inference_mode()
+    def classify(self, encoded: EncodedImage, names: Sequence[str], min_confidence: float = 0.0) -> ClassMap:
+        """Gives every pixel the most probable of the classes ``names``.
+
+        The labels are those of the largest probabilities of ``ask``, whose time and memory grow with pixels times
+        classes. A model with a fixed list of classes tells all of them apart; pixels of a class that is not among
+        ``names`` are unlabelled. So are pixels where the background phrases of a model that has them are together more
+        probable than the best class.
+
+        Args:
+            encoded: An image from ``encode`` of this predictor.
+            names: 1 to 255 classes, which are prompts as those of ``ask``.
+            min_confidence: A pixel stays unlabelled where no class has at least this probability, 0..1.
+
+        Raises:
+            ValueError: ``ask`` refuses the names, or there are too many.
+        """
+        names = self._checked(names)
+        require_count(names)
+        spec, geometry, windows = self.spec, encoded.geometry, encoded.windows
+        if geometry.letterbox:
+            maps = self.ask(encoded, spec.class_names or names)
+            return classified(maps, names, min_confidence, spec.class_names is None and bool(spec.background_prompts))
+        asked = self._competitors(names)
+        logits = self._decoded(encoded, asked)
+        competing = spec.competition == "softmax"
+        probabilities: Callable[[torch.Tensor], torch.Tensor] = self.engine.probabilities
+        model_size = geometry.model_size
+        if not competing:
+            # Probabilities are resized, once, and not logits.
+            if windows is not None:
+                logits, windows = merge_windows(logits, windows, model_size)[None], None
+            logits, probabilities = probabilities(logits), torch.Tensor.contiguous
+            model_size = tuple(logits.shape[2:])
+        mixed = mixing(tuple(logits.shape[2:]), windows, model_size, geometry.source_size, logits.device)
+        found = decide(logits, probabilities, mixed, Rules.of(names, asked, spec, min_confidence, logits.device))
+        best = found.best.logit(eps=_LEAST_DOUBT) if competing else found.best
+        best = best[0] if windows is None else merge_windows(best[:, None], windows, model_size)[0]
+        labels, best, edges, edge_best = (
+            part.cpu().numpy() for part in (found.labels, best, found.edges, found.edge_best)
+        )
+        return ClassMap(names, labels, best, competing, edges, edge_best)
 
     def predict(self, rgb: np.ndarray, prompts: Sequence[str]) -> ProbabilityMaps:
         """Does ``encode`` and ``ask`` in one call; raises what they raise."""
@@ -283,6 +332,10 @@ class Predictor:
     def remove_image_prompt(self, name: str) -> None:
         """Removes an image prompt: ``name`` means its words again. Raises KeyError if there is no such example."""
         self._text_features.unpin(name)
+
+    def _decoded(self, encoded: EncodedImage, asked: tuple[str, ...]) -> torch.Tensor:
+        """Returns logits (1 or W, A, h, w)."""
+        return self.engine.decode(encoded.features, self._text_features(asked))
 
     def _competitors(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
         """Returns all phrases that must be decoded together to answer ``prompts``."""

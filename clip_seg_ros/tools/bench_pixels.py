@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from clip_seg_ros.models.base import ImageFeatures, TextFeatures
 from clip_seg_ros.models.spec import InputSpec, ModelSpec, SlidingWindow
 from clip_seg_ros.pipeline.answering import Question, answer
-from clip_seg_ros.pipeline.class_labels import class_regions, label_classes
+from clip_seg_ros.pipeline.class_labels import class_regions
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.pipeline.preprocess import Geometry
 from clip_seg_ros.pipeline.sliding import Box, window_boxes
@@ -168,12 +168,7 @@ def prepare(kind: Kind, size: tuple[int, int]) -> Callable[[], int]:
         question = Question(names, min_area_fraction=MIN_AREA_FRACTION)
         return lambda: len(answer(predictor, encoded, question).regions)
     least_px = round(MIN_AREA_FRACTION * size[0] * size[1])
-
-    def classify() -> int:
-        maps = predictor.ask(encoded, names)
-        return len(class_regions(maps, label_classes(maps, 0.0), least_px))
-
-    return classify
+    return lambda: len(class_regions(predictor.classify(encoded, names), least_px))
 
 
 def logits_of(kind: Kind, geometry: Geometry, boxes: Sequence[Box] | None) -> torch.Tensor:

@@ -6,6 +6,7 @@ from clip_seg_ros.pipeline.class_labels import (
     UNLABELLED,
     class_colors,
     class_regions,
+    classified,
     draw_classes,
     label_classes,
     paint,
@@ -40,12 +41,12 @@ def test_objects_are_the_connected_parts_of_a_class():
     values[2, 1:3, 1:3] = values[2, 1:3, 6:8] = 0.9
     values[2, 0, 4] = 0.9
     asked = ProbabilityMaps(("table", "cup", "ball"), values)
-    found = class_regions(asked, label_classes(asked, 0.0), 4)
+    found = class_regions(classified(asked, asked.prompts, 0.0, rest_competes=False), 4)
     assert [(region.prompt, region.area_px) for region in found] == [("ball", 4), ("ball", 4), ("table", 27)]
     assert found[0].score == pytest.approx(0.9)
     assert found[0].box_px in ((1, 1, 3, 3), (6, 1, 8, 3))
-    nothing = np.full((4, 9), UNLABELLED, np.uint8)
-    assert class_regions(asked, nothing, 1) == []
+    nothing = classified(asked, asked.prompts, 1.0, rest_competes=False)
+    assert class_regions(nothing, 1) == []
 
 
 @pytest.mark.parametrize("count", [1, 7, 21, 150, 255])

@@ -16,8 +16,7 @@ from std_msgs.msg import Header
 from clip_seg_ros.msg import SegmentedObjectArray
 from clip_seg_ros.nodes.outputs.camera_topics import CameraTopics, compressed, heard, image
 from clip_seg_ros.nodes.outputs.topics import objects_message
-from clip_seg_ros.pipeline.class_labels import class_regions, draw_classes, paint
-from clip_seg_ros.types import ProbabilityMaps
+from clip_seg_ros.pipeline.class_labels import ClassMap, class_regions, draw_classes, paint
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,8 @@ class ClassResult:
     """The header of the image."""
     rgb: np.ndarray
     """(H, W, 3) uint8, the image."""
-    maps: ProbabilityMaps
-    """The probability of each class at every pixel."""
-    labels: np.ndarray
-    """(H, W) uint8, the index of each pixel's class, or 255 if it has none."""
+    found: ClassMap
+    """The class of every pixel."""
     colors: np.ndarray
     """(256, 3) uint8 RGB, the colour of each label."""
     corner: str = ""
@@ -64,21 +61,20 @@ class ClassTopics(CameraTopics):
             result: The classes of the image.
             min_area_fraction: The area of the smallest object, as a share of the image's pixels, 0..1.
         """
-        header, names = result.header, result.maps.prompts
+        header, names, labels = result.header, result.found.names, result.found.labels
 
         def objects() -> SegmentedObjectArray:
-            min_area_px = max(1, round(min_area_fraction * result.labels.size))
-            found = class_regions(result.maps, result.labels, min_area_px)
-            return objects_message(header, names, found, self.camera)
+            min_area_px = max(1, round(min_area_fraction * labels.size))
+            return objects_message(header, names, class_regions(result.found, min_area_px), self.camera)
 
-        overlay = cache(lambda: draw_classes(result.rgb, result.labels, names, result.colors, result.corner))
-        yield self._labels, image(header, result.labels, "8UC1")
+        overlay = cache(lambda: draw_classes(result.rgb, labels, names, result.colors, result.corner))
+        yield self._labels, image(header, labels, "8UC1")
         yield from heard(
             {
-                self._color: lambda: image(header, paint(result.labels, result.colors), "rgb8"),
+                self._color: lambda: image(header, paint(labels, result.colors), "rgb8"),
                 self._overlay: lambda: image(header, overlay(), "rgb8"),
                 self._overlay_jpeg: lambda: compressed(header, overlay(), "rgb8"),
-                self._confidence: lambda: image(header, result.maps.values.max(axis=0), "32FC1"),
+                self._confidence: lambda: image(header, result.found.confidence, "32FC1"),
                 self._objects: objects,
             }
         )

@@ -20,9 +20,8 @@ from clip_seg_ros.nodes.life.task import Task
 from clip_seg_ros.nodes.outputs import detections
 from clip_seg_ros.nodes.outputs.camera_topics import publish
 from clip_seg_ros.nodes.outputs.class_results import ClassResult, ClassTopics
-from clip_seg_ros.pipeline.class_labels import MAX_CLASSES, UNLABELLED, class_colors, label_classes
+from clip_seg_ros.pipeline.class_labels import MAX_CLASSES, class_colors
 from clip_seg_ros.resources import class_list, class_list_names
-from clip_seg_ros.types import ProbabilityMaps
 from clip_seg_ros.zoo.caution import in_corner
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class Semantic(Task):
 
     def warm_up(self, predictor: Predictor) -> None:
         spec = predictor.spec
-        predictor.predict(np.zeros((480, 640, 3), np.uint8), self._asked(spec, self._names_for(spec)))
+        predictor.classify(predictor.encode(np.zeros((480, 640, 3), np.uint8)), self._names_for(spec))
 
     # Classes.
 
@@ -87,11 +86,6 @@ class Semantic(Task):
         if unknown:
             raise ValueError(f"{spec.name} has no class {', '.join(unknown)}; it has {', '.join(spec.class_names)}")
         return names
-
-    @staticmethod
-    def _asked(spec: ModelSpec, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Returns the model's prompts: all its own classes, or else pixels of the others would get one of ``names``."""
-        return spec.class_names or names
 
     def _choose(self, names: tuple[str, ...]) -> None:
         """Uses these classes from now on, and publishes their names, latched."""
@@ -155,8 +149,8 @@ class Semantic(Task):
 
     def answer(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
         names, config = self._classes, self._core.config
-        asked = self._asked(predictor.spec, names)
-        if not set(names) <= set(asked):
+        known = predictor.spec.class_names
+        if known is not None and not set(names) <= set(known):
             return False  # another model has just come into use, and its classes are still to be chosen
         source = job.camera.source("image")
         try:
@@ -165,24 +159,11 @@ class Semantic(Task):
             self._core.faults.report(source, "shape", str(error))
             return False
         self._core.faults.clear(source)
-        maps = predictor.ask(encoded, asked)
-        rest_competes = bool(predictor.spec.background_prompts) and predictor.spec.class_names is None
-        labels = label_classes(maps, config.min_confidence, rest_competes)
-        if asked != names:
-            maps, labels = _only(names, maps, labels)
-        result = ClassResult(job.image.header, rgb, maps, labels, class_colors(len(names)), in_corner(predictor.spec))
+        found = predictor.classify(encoded, names, config.min_confidence)
+        result = ClassResult(job.image.header, rgb, found, class_colors(len(names)), in_corner(predictor.spec))
         messages = list(self._topics[job.camera.name].prepare(result, config.min_area_fraction))
         with self._core.lock:
             if not self._intake.serves(job.camera) or self._classes is not names:
                 return False
             publish(messages)
         return True
-
-
-def _only(names: tuple[str, ...], maps: ProbabilityMaps, labels: np.ndarray) -> tuple[ProbabilityMaps, np.ndarray]:
-    """Returns the maps and labels of some classes only; pixels of all others are unlabelled."""
-    place = {name: index for index, name in enumerate(names)}
-    table = np.full(256, UNLABELLED, np.uint8)
-    table[: len(maps.prompts)] = [place.get(name, UNLABELLED) for name in maps.prompts]
-    values = maps.values[[maps.prompts.index(name) for name in names]]
-    return ProbabilityMaps(names, values), table[labels]

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the pixels of an image are mixed of a model's places, without mixing them.
+
+A model answers at places: the cells of its logits, or those of all its windows. To bring the answer to the image, the
+places are resized to the windows, these are averaged where they overlap, and the result is resized to the image. Each
+of these steps is linear and treats rows and columns apart, so that all of them together make every pixel a weighted
+mean of a few rows and columns of places. The weights are positive and sum to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+
+from clip_seg_ros.pipeline.sliding import Box
+
+Spans = tuple[tuple[int, int], ...]
+"""(first, last + 1) of every window along one axis, in pixels of the prepared image."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The mixing along the rows or along the columns of an image with N of them."""
+
+    weights: torch.Tensor
+    """(N, k) float32, the weights of the places of each pixel; 0 where it has fewer than k."""
+    run: torch.Tensor
+    """(N,) int64, the run that each pixel belongs to: neighbours that are mixed of the same places."""
+    places: torch.Tensor
+    """(R, k) int64, the places of each run, in the order of ``weights``; a place that has no weight is repeated."""
+    first: torch.Tensor
+    """(R,) int64, the first pixel of each run."""
+    length: torch.Tensor
+    """(R,) int64, the number of pixels of each run."""
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """The mixing of a whole image."""
+
+    rows: Axis
+    columns: Axis
+    windows: tuple[int, int]
+    """The number of windows along the rows and along the columns; (1, 1) for a model that sees the whole image."""
+
+    def arranged(self, values: torch.Tensor) -> torch.Tensor:
+        """Lays all windows out beside one another: (W, h, w, ...) -> (rows of places, columns of places, ...)."""
+        return values.unflatten(0, self.windows).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+
+
+@lru_cache(maxsize=32)  # two for each size of image; finding one takes some tens of milliseconds
+def axis(places: int, spans: Spans, model_side: int, side: int, device: torch.device) -> Axis:
+    """Finds the mixing along one axis.
+
+    Args:
+        places: The number of places of a window.
+        spans: The windows, which together cover the prepared image.
+        model_side: The number of pixels of the prepared image.
+        side: The number of pixels of the camera's image.
+        device: Where the result is needed.
+    """
+    # A place's weight in every pixel is found by resizing an image in which it alone is 1.
+    alone = torch.eye(places, dtype=torch.float64)[None]
+    parts = torch.zeros(len(spans), places, model_side, dtype=torch.float64)
+    seen = torch.zeros(model_side, dtype=torch.float64)
+    for part, (first, end) in zip(parts, spans, strict=True):
+        part[:, first:end] = F.interpolate(alone, size=end - first, mode="linear", align_corners=False)[0]
+        seen[first:end] += 1
+    shares = F.interpolate((parts.flatten(0, 1) / seen)[None], size=side, mode="linear", align_corners=False)[0]
+    weights, taps = shares.topk(int((shares > 0).sum(dim=0).max()), dim=0)
+    lowest = taps.where(weights > 0, taps.max()).amin(dim=0)
+    taps, order = taps.where(weights > 0, lowest).sort(dim=0, stable=True)
+    weights = weights.gather(0, order)
+    begins = torch.ones(side, dtype=torch.bool)
+    begins[1:] = (taps[:, 1:] != taps[:, :-1]).any(dim=0)
+    first = begins.nonzero()[:, 0]
+    length = torch.diff(first, append=torch.tensor([side]))
+    run = begins.cumsum(0) - 1
+    parts_of_axis = (weights.t().float().contiguous(), run, taps[:, first].t().contiguous(), first, length)
+    return Axis(*(part.to(device) for part in parts_of_axis))
+
+
+def mixing(
+    places: tuple[int, int],
+    windows: Sequence[Box] | None,
+    model_size: tuple[int, int],
+    size: tuple[int, int],
+    device: torch.device,
+) -> Mixing:
+    """Finds the mixing of an image.
+
+    Args:
+        places: (h, w) of a window's logits.
+        windows: The boxes from ``window_boxes``; ``None`` if the model sees the whole image.
+        model_size: (H, W) of the prepared image, to which the logits of the windows are resized first.
+        size: (H, W) of the camera's image.
+        device: Where the result is needed.
+    """
+    boxes = windows or [(0, 0, *model_size)]
+    down = tuple(sorted({(top, bottom) for top, _, bottom, _ in boxes}))
+    across = tuple(sorted({(left, right) for _, left, _, right in boxes}))
+    rows = axis(places[0], down, model_size[0], size[0], device)
+    columns = axis(places[1], across, model_size[1], size[1], device)
+    return Mixing(rows, columns, (len(down), len(across)))
