@@ -19,6 +19,7 @@ from clip_seg_ros.commands.parser import Command, CommandError, parse_command
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.spec import SlidingWindow
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
+from clip_seg_ros.pipeline.class_labels import ClassMap, class_regions
 from clip_seg_ros.pipeline.overlay import draw
 from clip_seg_ros.pipeline.postprocess import label_image, masks, regions
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
@@ -32,6 +33,7 @@ __all__ = [
     "Answer",
     "CameraFrame",
     "CameraIntrinsics",
+    "ClassMap",
     "Command",
     "CommandError",
     "EmbeddedWeightsWarning",
@@ -49,6 +51,7 @@ __all__ = [
     "answer",
     "class_list",
     "class_list_names",
+    "class_regions",
     "draw",
     "label_image",
     "masks",

@@ -19,9 +19,8 @@ picture_path = sys.argv[2] if len(sys.argv) > 2 else Path(__file__).parent / "ta
 rgb = cv2.cvtColor(cv2.imread(str(picture_path)), cv2.COLOR_BGR2RGB)
 
 predictor = Predictor.from_name("maskclip-pocket")
-maps = predictor.predict(rgb, CLASSES)  # maps.values: (classes, H, W) probabilities, which compete in every pixel
-labels = maps.values.argmax(axis=0).astype(np.uint8)  # (H, W): the place of each pixel's class in CLASSES
-for index, name in enumerate(CLASSES):
-    print(f"{name}: {np.mean(labels == index):.1%} of the picture")
+found = predictor.classify(predictor.encode(rgb), CLASSES)
+for index, name in enumerate(CLASSES):  # found.labels: (H, W), the place of each pixel's class in CLASSES; 255 is none
+    print(f"{name}: {np.mean(found.labels == index):.1%} of the picture")
 if len(sys.argv) > 1:
-    cv2.imwrite(sys.argv[1], labels)
+    cv2.imwrite(sys.argv[1], found.labels)
