@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from clip_seg_ros.pipeline.parts import parts_of
 from clip_seg_ros.types import MaskSet, ObjectRegion, ProbabilityMaps
 
 MAX_REGIONS = 255
@@ -27,15 +28,18 @@ class _Component:
 
     prompt: str
     score: float
-    labels: np.ndarray
-    """(h, w) int32, a window of the image that holds it; its pixels have the value ``label``."""
-    label: int
-    window_px: tuple[int, int]
-    """(x, y) of the window's first pixel in the image."""
-    stats: np.ndarray
-    """(5,) int32: left, top, width, height and area, in pixels of the window."""
-    centroid: np.ndarray
-    """(2,) float64: x, y in pixels of the window."""
+    inside: np.ndarray
+    """(H, W) bool, the mask of the prompt."""
+    numbers: np.ndarray
+    """(rows, W) uint8, some rows of the image; the part's pixels have the value ``number``."""
+    number: int
+    first_row: int
+    """The first of these rows."""
+    box_px: tuple[int, int, int, int]
+    """In the image."""
+    centroid_px: np.ndarray
+    """(2,) float64: x, y in the image."""
+    area_px: int
 
 
 def masks(maps: ProbabilityMaps, threshold: float) -> MaskSet:
@@ -128,58 +132,62 @@ def _components(
     prompt: str, mask: np.ndarray, probabilities: np.ndarray, min_area_px: int, scrap_share: float
 ) -> list[_Component]:
     """Finds the connected parts of one (H, W) mask, without a pass over the whole image for each of them."""
-    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    _, first_row, width, height = cv2.boundingRect(mask.view(np.uint8))
     if width == 0:
         return []
-    # Objects fill a small part of an image: labelling only their bounding box saves most of the time.
-    window = window_of((x, y, x + width, y + height))
-    inside = np.ascontiguousarray(mask[window])
-    count, labels, stats, centroids = cv2.connectedComponentsWithStats(inside.view(np.uint8), connectivity=8)
-    sums = np.bincount(labels[inside], weights=probabilities[window][inside], minlength=count)
-    # Label 0 is the space between the objects; it may hold no pixel at all.
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    objects = 1 + np.flatnonzero(areas >= max(min_area_px, scrap_share * areas.max()))
-    scores = sums[objects] / stats[objects, cv2.CC_STAT_AREA]
+    rows = slice(first_row, first_row + height)
+    parts = parts_of(mask[rows].view(np.uint8), probabilities[rows])
+    objects = np.flatnonzero(parts.label)
+    areas = parts.area[objects]
+    objects = objects[areas >= max(min_area_px, scrap_share * areas.max())]
     # No prompt keeps more than all together may: with a noisy mask this saves thousands of useless components.
-    best = np.argsort(-scores, kind="stable")[:MAX_REGIONS]
+    objects = objects[np.argsort(-parts.value[objects], kind="stable")][:MAX_REGIONS]
+    number_of = np.zeros(len(parts.area), np.uint8)
+    number_of[objects] = np.arange(1, len(objects) + 1)
+    numbers = parts.numbered(number_of)
+    boxes, centroids = parts.boxes(objects), parts.centroids(objects)
+    boxes[:, 1::2] += first_row
+    centroids[:, 1] += first_row
     return [
-        _Component(prompt, float(score), labels, int(label), (x, y), stats[label], centroids[label])
-        for score, label in zip(scores[best], objects[best])
+        _Component(prompt, float(value), mask, numbers, number, first_row, tuple(box.tolist()), centroid, int(area))
+        for number, (value, area, box, centroid) in enumerate(
+            zip(parts.value[objects], parts.area[objects], boxes, centroids), start=1
+        )
     ]
 
 
 def _to_region(component: _Component, id: int, shape: tuple[int, int], hole_share: float) -> ObjectRegion:
-    """Brings a component from its window to an image of ``shape`` (H, W), with its smaller holes filled."""
-    left, top, width, height, area = component.stats.tolist()
-    x, y = component.window_px
-    box = (left + x, top + y, left + x + width, top + y + height)
+    """Brings a component to an image of ``shape`` (H, W), with its smaller holes filled."""
+    left, top, right, bottom = box = component.box_px
+    window, area, centroid = window_of(box), component.area_px, component.centroid_px
     mask = np.zeros(shape, np.bool_)
-    crop = component.labels[top : top + height, left : left + width]
-    inside = crop == component.label
-    centroid = component.centroid
+    inside = mask[window]
+    numbers = component.numbers[top - component.first_row : bottom - component.first_row, left:right]
+    np.equal(numbers, component.number, out=inside)
     if hole_share and (holes := _small_holes(inside, hole_share * area)) is not None:
         # Other objects of the prompt may lie in a hole.
-        holes &= crop == 0
+        holes &= ~component.inside[window]
         rows, columns = np.nonzero(holes)
         inside |= holes
         total = np.array([columns.sum() + left * len(rows), rows.sum() + top * len(rows)])
         centroid = (centroid * area + total) / (area + len(rows))
         area += len(rows)
-    mask[window_of(box)] = inside
     return ObjectRegion(
         prompt=component.prompt,
         id=id,
         score=component.score,
         mask=mask,
         box_px=box,
-        centroid_px=(float(centroid[0]) + x, float(centroid[1]) + y),
+        centroid_px=(float(centroid[0]), float(centroid[1])),
         area_px=area,
     )
 
 
 def _small_holes(inside: np.ndarray, limit_px: float) -> np.ndarray | None:
     """Returns (h, w) bool, the holes of at most ``limit_px`` pixels in one object; ``None`` where there are none."""
-    contours, hierarchy = cv2.findContours(inside.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    contours, hierarchy = cv2.findContours(
+        np.ascontiguousarray(inside).view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
+    )
     # The fourth of a contour's links is its parent, and only contours of holes have one. They run through the object's
     # pixels, so that they enclose a little more than the hole.
     holes = [contour for contour, links in zip(contours, hierarchy[0]) if links[3] >= 0]
