@@ -10,7 +10,7 @@ import pytest
 
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.models.clipseg.model import CLIPSeg
-from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
+from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer, answer_each
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
@@ -36,7 +36,7 @@ def predictor() -> Predictor:
 class Told:
     """Stands where a predictor stands and believes what it was told: phrase -> (rows, columns, probability), ..."""
 
-    spec = SimpleNamespace(threshold=0.5)
+    spec = SimpleNamespace(threshold=0.5, competition="sigmoid")
 
     def __init__(self, **beliefs: list[tuple[slice, slice, float]]) -> None:
         self.beliefs = {phrase.replace("_", " "): parts for phrase, parts in beliefs.items()}
@@ -102,6 +102,36 @@ def test_the_smallest_object_is_a_share_of_the_image(share: float, count: int) -
 def test_the_threshold_decides(threshold: float, count: int) -> None:
     told = Told(cup=[(*LEFT, 0.9), (*RIGHT, 0.7)])
     assert len(answer(told, ENCODED, Question(("cup",), (), threshold)).regions) == count
+
+
+QUESTIONS = [Question(("cup",)), Question(("box",), ("cup",)), Question(("cup",), threshold=0.8)]
+
+
+def test_questions_that_know_nothing_of_each_other_are_asked_at_once() -> None:
+    told = Told(cup=[(*LEFT, 0.9), (*MIDDLE, 0.7)], box=[(*RIGHT, 0.8), (*LEFT, 0.6)])
+    found = answer_each(told, ENCODED, QUESTIONS)
+    assert told.asked == [("cup", "box")]
+    assert [boxes(each) for each in found] == [boxes(answer(told, ENCODED, each)) for each in QUESTIONS]
+    assert [each.maps.prompts for each in found] == [("cup",), ("box",), ("cup",)]
+
+
+def test_questions_are_asked_alone_where_prompts_compete() -> None:
+    told = Told(cup=[(*LEFT, 0.9)])
+    told.spec = SimpleNamespace(threshold=0.5, competition="softmax")
+    answer_each(told, ENCODED, QUESTIONS)
+    assert told.asked == [("cup",), ("box", "cup"), ("cup",)]
+
+
+def test_a_question_that_the_model_refuses_costs_no_other_its_answer() -> None:
+    class Particular(Told):
+        def ask(self, encoded: object, prompts: tuple[str, ...]) -> ProbabilityMaps:
+            if "" in prompts:
+                raise ValueError("an empty prompt")
+            return super().ask(encoded, prompts)
+
+    refused, found = answer_each(Particular(cup=[(*LEFT, 0.9)]), ENCODED, [Question(("",)), Question(("cup",))])
+    assert str(refused) == "an empty prompt"
+    assert boxes(found) == [(1, "cup", 2)]
 
 
 def test_a_stream_keeps_ids_while_a_better_object_appears() -> None:

@@ -18,7 +18,7 @@ from clip_seg_ros.nodes.outputs.camera_topics import publish
 from clip_seg_ros.nodes.outputs.outcome import Outcome
 from clip_seg_ros.nodes.outputs.results import Result, ResultTopics
 from clip_seg_ros.nodes.services.finder import Finder, Search
-from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
+from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer_each
 from clip_seg_ros.pipeline.space.localization import measure
 from clip_seg_ros.types import ProbabilityMaps
 from clip_seg_ros.zoo.caution import in_corner
@@ -176,16 +176,15 @@ class ReferringImages:
         self, searches: Sequence[Search], encoded: EncodedImage, predictor: Predictor
     ) -> list[tuple[Search, Answer | None]]:
         """Segments each goal's phrase alone, so that neither the command nor other goals affect its result."""
-        config, answers = self._core.config, {}
-        for phrase in {search.phrase for search in searches}:
-            question = Question((phrase,), (), config.asked_threshold, config.min_area_fraction)
-            try:
-                answers[phrase] = answer(predictor, encoded, question)
-            except ValueError as error:
-                answers[phrase] = None
-                for search in searches:
-                    if search.phrase == phrase:
-                        search.fail(str(error))
+        config = self._core.config
+        phrases = list(dict.fromkeys(search.phrase for search in searches))
+        questions = [Question((phrase,), (), config.asked_threshold, config.min_area_fraction) for phrase in phrases]
+        answers: dict[str, Answer | None] = {}
+        for phrase, found in zip(phrases, answer_each(predictor, encoded, questions), strict=True):
+            answers[phrase] = None if isinstance(found, ValueError) else found
+            for search in searches:
+                if search.phrase == phrase and isinstance(found, ValueError):
+                    search.fail(str(found))
         return [(search, answers[search.phrase]) for search in searches]
 
     def _publish(self, request: Request, camera: CameraInput, result: Result) -> bool:
