@@ -198,7 +198,7 @@ def test_whoever_uses_embedded_weights_is_told_what_they_know(ros, log, view):
         heard = watcher.hear(DiagnosticArray, "/diagnostics", 10)
         assert f"clipseg-pocket {KNOWN}" in node.said()
         assert "`use clipseg-rd64-refined`" in node.said()
-        assert "Warning" not in node.said(), "the library's warning would say it twice"
+        assert "EmbeddedWeightsWarning" not in node.said(), "the library's warning would say it twice"
         first, second = watcher.say("segment the red cup"), watcher.say("segment the red cup")
         assert first.message.startswith("looking for red cup; ")
         assert KNOWN in first.message
