@@ -72,7 +72,7 @@ def parts_of(labels: np.ndarray, values: np.ndarray) -> Parts:
     label = np.zeros(count, np.uint8)
     label[part] = run_label
     area = np.bincount(part, length, count)
-    sums = np.bincount(part, np.add.reduceat(values.reshape(-1), first, dtype=np.float64), count)
+    sums = np.bincount(part, np.add.reduceat(values.reshape(-1), first), count)
     row, left = np.divmod(first, width)
     return Parts((height, width), label, area, sums / area, part, row, left, length)
 
