@@ -56,7 +56,8 @@ def failed_starts(ros, tmp_path_factory):
     for name, (node, parameters, _) in FAULTS.items():
         if not parameters:
             parameters = [f"weights_dir:={broken_weights(folder / name, name)}"]
-        nodes[name] = NodeProcess(node, folder / f"{name}.log", parameters)
+        # In a namespace of their own, because ROS may list a node that died early for a long time.
+        nodes[name] = NodeProcess(node, folder / f"{name}.log", parameters, namespace="broken")
     return {name: (node.wait_end(), node.said()) for name, node in nodes.items()}
 
 
@@ -100,7 +101,7 @@ def test_a_parameter_that_does_not_exist_is_told_with_the_one_that_was_meant(ros
         "semantic": (["model:=gpt", "clases:=[cup]"], []),
         "sim_camera": (["sede:=3", "required:=[giraffe]"], []),
     }
-    started = {n: NodeProcess(n, tmp_path / n, given, files) for n, (given, files) in nodes.items()}
+    started = {n: NodeProcess(n, tmp_path / n, given, files, "broken") for n, (given, files) in nodes.items()}
     said = {}
     for name, node in started.items():
         assert node.wait_end() == 1
