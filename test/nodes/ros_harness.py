@@ -35,6 +35,7 @@ from forks import ForkedProgram, fresh_program
 
 PATIENCE_S = 180.0
 ASK_AGAIN_S = 30.0
+KNOWN_S = 1.0
 
 
 class NodeProcess:
@@ -282,7 +283,7 @@ class Camera:
             "the node to listen to the camera",
         )
         # The node may learn of this camera a little later than this camera of the node.
-        time.sleep(0.5)
+        time.sleep(KNOWN_S)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -343,7 +344,7 @@ class Talker:
         if self._heard:
             listened = [publisher.get_subscription_count for publisher in self.publishers.values()]
             wait_until(lambda: all(count() > 0 for count in listened), "somebody to listen")
-            time.sleep(0.5)  # as in Camera
+            time.sleep(KNOWN_S)  # as in Camera
         return self
 
     def __exit__(self, *exc_info: object) -> None:
