@@ -123,12 +123,15 @@ def test_a_node_that_does_not_start_ends_it_with_the_reason():
 def test_both_transports_are_measured_and_every_process_ends(tmp_path):
     path = tmp_path / "figures.json"
     start_s = time.monotonic()
-    run = bench("--seconds", "2", "--rate", "10", "--depth", "--json", str(path))
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert not processes_left()
-    assert "640x480 at 10 Hz for 2 s" in run.stdout
-    assert len(run.stdout.splitlines()) == 5
-    figures = {item["name"]: item for item in json.loads(path.read_text())}
+    for seconds in (2, 8, 32):  # on a slow machine that is busy, two seconds may be too short for a single answer
+        run = bench("--seconds", str(seconds), "--rate", "10", "--depth", "--json", str(path))
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert not processes_left()
+        assert f"640x480 at 10 Hz for {seconds} s" in run.stdout
+        assert len(run.stdout.splitlines()) == 5
+        figures = {item["name"]: item for item in json.loads(path.read_text())}
+        if "ros.shared_memory.received" in figures:
+            break
     value = {name.removeprefix("ros.shared_memory."): item["value"] for name, item in figures.items()}
     assert 0 < value["received"] <= 15
     assert 5 <= value["sent"] <= 15
