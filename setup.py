@@ -39,6 +39,13 @@ setup(
         "pyyaml>=5.4",
         "tqdm>=4.60",
     ],
-    extras_require={"sim": ["mujoco>=3.17"], "train": ["tensorboard>=2.11"], "bags": ["rosbags>=0.11"]},
+    extras_require={
+        "sim": ["mujoco>=3.17"],
+        "train": ["tensorboard>=2.11"],
+        "bags": ["rosbags>=0.11"],
+        "openvino": ["openvino>=2025.0"],
+        "onnxruntime": ["onnxruntime>=1.20"],
+        "export": ["onnx>=1.17", "onnxscript>=0.5", "openvino>=2025.0", "onnxruntime>=1.20", "nncf>=2.17"],
+    },
     entry_points={"console_scripts": ["clip-seg = clip_seg_ros.tools.cli:main"]},
 )
