@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clip_seg_ros.pipeline.cell_maps import CellMaps, runs_of_cells
 from clip_seg_ros.pipeline.leaving_out import leave_out
-from clip_seg_ros.pipeline.postprocess import masks, regions
+from clip_seg_ros.pipeline.postprocess import regions_of
 from clip_seg_ros.pipeline.stream.smoothing import TemporalSmoother
 from clip_seg_ros.pipeline.stream.tracking import Tracker
-from clip_seg_ros.types import MaskSet, ObjectRegion, ProbabilityMaps
+from clip_seg_ros.types import ObjectRegion
 
 if TYPE_CHECKING:  # torch takes seconds to import, and nodes import this before they can end cleanly
     from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
@@ -38,14 +39,14 @@ class Question:
 class Answer:
     """What was found in an image for a ``Question``."""
 
-    maps: ProbabilityMaps
+    maps: CellMaps
     """The probabilities of the prompts, each once, without the negatives."""
     regions: tuple[ObjectRegion, ...]
     """The objects, the one with the best score first."""
 
     def best_score(self) -> float:
-        """Returns the highest probability of any pixel for any prompt, 0..1; 0 if there were no prompts."""
-        return float(self.maps.values.max(initial=0.0))
+        """Returns the highest probability of any place for any prompt, 0..1; 0 if there were no prompts."""
+        return self.maps.best_score()
 
 
 def answer(predictor: Predictor, encoded: EncodedImage, question: Question) -> Answer:
@@ -54,9 +55,8 @@ def answer(predictor: Predictor, encoded: EncodedImage, question: Question) -> A
     Raises:
         ValueError: ``Predictor.ask`` refuses the prompts.
     """
-    threshold = _threshold(question, predictor)
-    maps = predictor.ask(encoded, _all_phrases(question))
-    return _answered(question, maps, masks(maps, threshold))
+    maps = _asked(predictor, encoded, _all_phrases(question))
+    return _answered(question, maps, maps.values, _threshold(question, predictor))
 
 
 def answer_each(
@@ -72,7 +72,7 @@ def answer_each(
     if predictor.spec.competition == "sigmoid" and len(questions) > 1:
         asked = tuple(dict.fromkeys(phrase for question in questions for phrase in _all_phrases(question)))
         try:
-            maps = predictor.ask(encoded, asked)
+            maps = _asked(predictor, encoded, asked)
         except ValueError:
             pass
         else:
@@ -86,11 +86,19 @@ def answer_each(
     return answers
 
 
-def _part_of(question: Question, maps: ProbabilityMaps, threshold: float) -> Answer:
+def _part_of(question: Question, maps: CellMaps, threshold: float) -> Answer:
     """Answers a question by the maps of its own phrases among others."""
-    phrases = _all_phrases(question)
-    part = ProbabilityMaps(phrases, maps.values[[maps.prompts.index(phrase) for phrase in phrases]])
-    return _answered(question, part, masks(part, threshold))
+    part = maps.part(_all_phrases(question))
+    return _answered(question, part, part.values, threshold)
+
+
+def _asked(predictor: Predictor, encoded: EncodedImage, phrases: tuple[str, ...]) -> CellMaps:
+    """Asks about an image that is answered by itself; NaN becomes 0."""
+    maps = predictor.ask_cells(encoded, phrases)
+    # The maximum is NaN if any value is.
+    if np.isnan(maps.values.max(initial=0.0)):
+        return replace(maps, values=np.nan_to_num(maps.values, nan=0.0))
+    return maps
 
 
 class Stream:
@@ -144,14 +152,15 @@ class Stream:
                 self._tracker.forget(prompt)
         looking = self._beside.submit(self._smoother.look, rgb, stamp_ns)
         try:
-            maps = predictor.ask(encoded, _all_phrases(question))
+            maps = predictor.ask_cells(encoded, _all_phrases(question))
         except Exception:
             # The smoother has seen an image that will have no answer. It can be reset once it is done with that image.
             looking.exception()
             self._smoother.reset()
             raise
-        maps, mask_set = self._smoother.smooth(maps, looking.result(), _threshold(question, predictor))
-        result = _answered(question, maps, mask_set)
+        threshold = _threshold(question, predictor)
+        maps, decided = self._smoother.smooth(maps, looking.result(), threshold)
+        result = _answered(question, maps, decided, threshold)
         if self._tracker is None:
             return result
         return Answer(result.maps, tuple(self._tracker.update(result.regions, rgb, stamp_ns)))
@@ -166,17 +175,18 @@ def _all_phrases(question: Question) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*question.prompts, *question.negatives)))
 
 
-def _answered(question: Question, maps: ProbabilityMaps, mask_set: MaskSet) -> Answer:
+def _answered(question: Question, maps: CellMaps, decided: np.ndarray, threshold: float) -> Answer:
     """Makes objects of the prompts' masks and leaves out those that a negative names."""
     prompts = tuple(dict.fromkeys(question.prompts))
-    positive = ProbabilityMaps(prompts, maps.values[: len(prompts)])
-    inside = MaskSet(prompts, mask_set.values[: len(prompts)], mask_set.threshold)
-    height, width = maps.values.shape[1:]
+    positive = maps.part(prompts)
+    height, width = maps.size
     least_px = max(1, round(question.min_area_fraction * height * width))
-    found = regions(positive, inside, least_px, tidy=True)
+    inside = positive.values if decided is maps.values else decided[: len(prompts)]
+    runs = runs_of_cells(positive, inside, threshold)
+    found = regions_of(runs, prompts, least_px, tidy=True)
     kept = found
     for negative in question.negatives:
-        kept = leave_out(kept, maps.values[maps.prompts.index(negative)], mask_set.threshold)
+        kept = leave_out(kept, maps.part((negative,)).restored().values[0], threshold)
     kept = [region for region in kept if region.area_px >= least_px]
     if len(kept) < len(found):
         kept = [replace(region, id=id) for id, region in enumerate(kept, start=1)]

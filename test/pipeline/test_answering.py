@@ -11,13 +11,15 @@ import pytest
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.models.clipseg.model import CLIPSeg
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer, answer_each
+from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.pipeline.preprocess import Geometry
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
-from clip_seg_ros.types import ProbabilityMaps
 from nearness import assert_near
 
 HEIGHT, WIDTH = 20, 30
+GEOMETRY = Geometry((HEIGHT, WIDTH), (HEIGHT, WIDTH))
 RGB = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
 
 
@@ -42,13 +44,13 @@ class Told:
         self.beliefs = {phrase.replace("_", " "): parts for phrase, parts in beliefs.items()}
         self.asked: list[tuple[str, ...]] = []
 
-    def ask(self, encoded: object, prompts: tuple[str, ...]) -> ProbabilityMaps:
+    def ask_cells(self, encoded: object, prompts: tuple[str, ...]) -> CellMaps:
         self.asked.append(tuple(prompts))
         values = np.zeros((len(prompts), HEIGHT, WIDTH), np.float32)
         for row, prompt in enumerate(prompts):
             for rows, columns, probability in self.beliefs.get(prompt, []):
                 values[row, rows, columns] = probability
-        return ProbabilityMaps(tuple(prompts), values)
+        return CellMaps(tuple(prompts), values, GEOMETRY)
 
 
 LEFT, MIDDLE, RIGHT = ((slice(5, 10), slice(start, start + 5)) for start in (2, 12, 22))
@@ -124,10 +126,10 @@ def test_questions_are_asked_alone_where_prompts_compete() -> None:
 
 def test_a_question_that_the_model_refuses_costs_no_other_its_answer() -> None:
     class Particular(Told):
-        def ask(self, encoded: object, prompts: tuple[str, ...]) -> ProbabilityMaps:
+        def ask_cells(self, encoded: object, prompts: tuple[str, ...]) -> CellMaps:
             if "" in prompts:
                 raise ValueError("an empty prompt")
-            return super().ask(encoded, prompts)
+            return super().ask_cells(encoded, prompts)
 
     refused, found = answer_each(Particular(cup=[(*LEFT, 0.9)]), ENCODED, [Question(("",)), Question(("cup",))])
     assert str(refused) == "an empty prompt"
@@ -195,7 +197,7 @@ def test_what_the_model_refuses_is_passed_on(cups: RenderedView, predictor: Pred
         answer(predictor, predictor.encode(cups.rgb), Question(()))
 
 
-def refuse(encoded: object, prompts: tuple[str, ...]) -> ProbabilityMaps:
+def refuse(encoded: object, prompts: tuple[str, ...]) -> CellMaps:
     raise ValueError("not today")
 
 
@@ -204,10 +206,10 @@ def test_a_question_that_failed_leaves_nothing_to_average() -> None:
     told = Told(cup=[(*LEFT, 0.2)])
     for index in range(3):
         stream.answer(told, ENCODED, Question(("cup",)), RGB, index)
-    told.ask = refuse
+    told.ask_cells = refuse
     with pytest.raises(ValueError, match="not today"):
         stream.answer(told, ENCODED, Question(("cup",)), RGB, 3)
-    told.ask = Told(cup=[(*LEFT, 0.8)]).ask
+    told.ask_cells = Told(cup=[(*LEFT, 0.8)]).ask_cells
     assert boxes(stream.answer(told, ENCODED, Question(("cup",)), RGB, 4)) == [(1, "cup", 2)]
 
 

@@ -20,7 +20,6 @@ from clip_seg_ros.nodes.outputs.results import Result, ResultTopics
 from clip_seg_ros.nodes.services.finder import Finder, Search
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer_each
 from clip_seg_ros.pipeline.space.localization import measure
-from clip_seg_ros.types import ProbabilityMaps
 from clip_seg_ros.zoo.caution import in_corner
 
 if TYPE_CHECKING:
@@ -100,8 +99,7 @@ class ReferringImages:
             for view in self._views.values() if publish_empty else ():
                 if view.last is not None:
                     rgb = view.last.rgb
-                    nothing = ProbabilityMaps((), np.zeros((0, *rgb.shape[:2]), np.float32))
-                    corner = view.last.corner
+                    nothing, corner = view.last.maps.part(()), view.last.corner
                     publish(view.topics.prepare(Result(view.last.header, rgb, nothing, corner=corner), 1))
 
     def forget_past_of(self, prompt: str) -> None:
