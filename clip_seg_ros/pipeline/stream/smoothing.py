@@ -73,7 +73,8 @@ class TemporalSmoother:
     Where the image changed by more than its noise, the new probabilities are taken unchanged, so that nothing trails
     behind a moving object. A change of brightness of the whole image does not count as a change.
 
-    ``look`` needs only the image, so that it can run beside the model; ``smooth`` needs the model's probabilities.
+    ``look`` needs only the image, so that it can run beside the model; ``smooth`` needs the model's probabilities. Each
+    may run on a thread of its own, and ``look`` may be images ahead.
 
     A smoother has state: use one for each camera, with its images in the order of their stamps. Each prompt has a state
     of its own, so that prompts may come and go. The smoother starts anew with an image of another size, with a stamp
@@ -117,6 +118,10 @@ class TemporalSmoother:
         self._stamp_ns = 0
         self._threshold = math.nan
 
+    def forget_all(self) -> None:
+        """Forgets the past of all prompts, but not the images."""
+        self._answers, self._threshold = {}, math.nan
+
     def forget(self, prompt: str) -> None:
         """Forgets the past of one prompt; its next probabilities are the first."""
         self._answers.pop(prompt, None)
@@ -124,7 +129,8 @@ class TemporalSmoother:
     def look(self, rgb: np.ndarray, stamp_ns: int) -> Steadiness:
         """Compares the next image with those before it.
 
-        Call ``smooth`` with the result before the next ``look``, or ``reset`` if this image gets no probabilities.
+        Call ``smooth`` with the result, or ``forget_all`` if this image gets no probabilities, for all images in the
+        same order.
 
         Args:
             rgb: (H, W, 3) uint8, the image.
@@ -143,7 +149,7 @@ class TemporalSmoother:
         past_s = (stamp_ns - self._stamp_ns) * 1e-9
         self._stamp_ns, picture = stamp_ns, self._picture
         if picture is None or picture.shape != rgb.shape or not 0.0 <= past_s <= self.max_gap_s:
-            self._answers, self._threshold = {}, math.nan
+            self.forget_all()
             self._picture = _SteadyPicture(rgb)
             return Steadiness(rgb.shape[:2])
         picture.compare(rgb, 1.0 - self.strength)
