@@ -181,19 +181,18 @@ class ObjectRegion:
     """The box around the visible part; ``None`` without depth or intrinsics, and for parts too small to have axes."""
 
     def __post_init__(self) -> None:
-        _require(1 <= self.id <= 255, f"an object id lies in 1..255, got {self.id}")
+        # The messages are made only if they are needed, because an image may have hundreds of regions.
+        if not 1 <= self.id <= 255:
+            raise ValueError(f"an object id lies in 1..255, got {self.id}")
         x_min, y_min, x_max, y_max = self.box_px
         height, width = self.image_size
-        _require(
-            0 <= x_min < x_max <= width and 0 <= y_min < y_max <= height,
-            f"box_px must lie in the image of {width}x{height}, got {self.box_px}",
-        )
-        _require(
-            self.inside.shape == (y_max - y_min, x_max - x_min) and self.inside.dtype == np.bool_,
-            f"inside must be a bool array of the size of its box {self.box_px}, got {self.inside.shape} "
-            f"{self.inside.dtype}",
-        )
-        _require(self.area_px > 0, "a region holds at least one pixel")
+        if not (0 <= x_min < x_max <= width and 0 <= y_min < y_max <= height):
+            raise ValueError(f"box_px must lie in the image of {width}x{height}, got {self.box_px}")
+        if self.inside.shape != (y_max - y_min, x_max - x_min) or self.inside.dtype != np.bool_:
+            found = f"{self.inside.shape} {self.inside.dtype}"
+            raise ValueError(f"inside must be a bool array of the size of its box {self.box_px}, got {found}")
+        if self.area_px <= 0:
+            raise ValueError("a region holds at least one pixel")
 
     @property
     def window(self) -> tuple[slice, slice]:

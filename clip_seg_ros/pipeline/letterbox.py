@@ -77,8 +77,27 @@ def to_image(maps: np.ndarray, size: int, source_size: tuple[int, int]) -> np.nd
         _cubic(cells, size, pixels, float(affine[axis, axis]), float(affine[axis, 2]))
         for axis, cells, pixels in zip((1, 0), maps.shape[1:], source_size)
     )
-    fine = down @ (torch.from_numpy(maps) @ across.t())
-    return fine.clamp_(maps.min(initial=0.0), maps.max(initial=0.0)).numpy()
+    wide = torch.from_numpy(maps) @ across.t()
+    fine = wide.new_empty(len(maps), len(down), len(across))
+    # Every place is mixed of four cells in a row, so that most of the matrix is zeros: it is applied in bands.
+    bands = [(rows, _span(down[rows])) for rows in map(_band, range(0, len(down), _BAND_ROWS))]
+    for source, target in zip(wide, fine):
+        for rows, cells in bands:
+            torch.mm(down[rows, cells], source[cells], out=target[rows])
+    return fine.clamp_(float(maps.min(initial=0.0)), float(maps.max(initial=0.0))).numpy()
+
+
+_BAND_ROWS = 80
+
+
+def _band(first: int) -> slice:
+    return slice(first, first + _BAND_ROWS)
+
+
+def _span(rows: torch.Tensor) -> slice:
+    """Returns the columns of a matrix (n, cells) from the first to the last that is not all zeros."""
+    used = rows.any(dim=0).nonzero()
+    return slice(int(used[0]), int(used[-1]) + 1)
 
 
 @lru_cache(maxsize=32)

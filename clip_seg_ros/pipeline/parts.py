@@ -162,8 +162,12 @@ def drawn(rows: np.ndarray, lefts: np.ndarray, rights: np.ndarray, box_px: tuple
     """Draws runs, sorted by row and column, into the window of a box: (h, w) bool."""
     x_min, y_min, x_max, y_max = box_px
     height, width = y_max - y_min, x_max - x_min
-    edges = np.empty(2 * len(rows) + 1, np.int64)
-    edges[:-1:2] = (rows - y_min) * width + lefts - x_min
-    edges[1::2] = edges[:-1:2] + rights - lefts
-    edges[-1] = height * width
-    return np.repeat(np.arange(len(edges)) % 2 == 1, np.diff(edges, prepend=0)).reshape(height, width)
+    # What is outside and what is inside, in turns: how many pixels.
+    lengths = np.empty(2 * len(rows) + 1, np.int64)
+    starts, ends = (rows - y_min) * width + lefts - x_min, (rows - y_min) * width + rights - x_min
+    lengths[0], lengths[-1] = starts[0], height * width - ends[-1]
+    np.subtract(ends, starts, out=lengths[1::2])
+    np.subtract(starts[1:], ends[:-1], out=lengths[2:-1:2])
+    inside = np.zeros(len(lengths), np.bool_)
+    inside[1::2] = True
+    return np.repeat(inside, lengths).reshape(height, width)

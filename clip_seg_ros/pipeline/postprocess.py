@@ -157,7 +157,7 @@ def region_of(parts: Parts, part: int, id: int, prompt: str, hole_share: float =
     lengths = rights - lefts
     area = int(lengths.sum())
     # The sum of the columns of a run is its length times their mean.
-    x, y = ((lengths * middle).sum() / area for middle in ((lefts + rights - 1) / 2, rows))
+    x, y = int(np.dot(lengths, lefts + rights - 1)) / (2 * area), int(np.dot(lengths, rows)) / area
     box = tuple(parts.boxes[part].tolist())
     return ObjectRegion(
         prompt=prompt,
@@ -165,7 +165,7 @@ def region_of(parts: Parts, part: int, id: int, prompt: str, hole_share: float =
         score=float(parts.value[part]),
         inside=drawn(rows, lefts, rights, box),
         box_px=box,
-        centroid_px=(float(x), float(y)),
+        centroid_px=(x, y),
         area_px=area,
         image_size=runs.size,
     )
