@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -134,7 +136,7 @@ def test_steady_masks_are_those_of_every_pixel(spec: InputSpec, cells: int) -> N
         noise = cv2.resize(random.normal(0, 0.04, (20, 20)).astype(np.float32), (cells, cells))
         maps = CellMaps(PROMPTS, np.clip(base.values + noise, 0, 1), base.geometry)
         predictor.maps = maps
-        found = stream.answer(predictor, None, Question(PROMPTS, threshold=0.5), rgb, index * 100_000_000)
+        found = stream.answer(predictor, None, Question(PROMPTS), rgb, index * 100_000_000)
         expected = reference.objects(maps.restored(), max(1 / (index + 1), 0.1), 0.05, 0.5)
         assert len(found.regions) == len(expected)
         assert mask_iou(covered(list(found.regions), size), covered(expected, size)) > LEAST_IOU
@@ -143,6 +145,7 @@ def test_steady_masks_are_those_of_every_pixel(spec: InputSpec, cells: int) -> N
 class _Prepared:
     """Stands where a predictor stands, and gives a prepared answer."""
 
+    spec = SimpleNamespace(threshold=0.5)
     maps: CellMaps
 
     def ask_cells(self, encoded: None, prompts: tuple[str, ...]) -> CellMaps:
