@@ -34,12 +34,20 @@ class Parts:
     @cached_property
     def area(self) -> np.ndarray:
         """(N,) int64, in pixels."""
-        return self._sums(self.runs.right - self.runs.left)
+        return self._sums(self._rights - self._lefts)
 
     @cached_property
     def value(self) -> np.ndarray:
         """(N,) float64, the mean over the part of the values that were summed over the runs."""
-        return self._sums(self.runs.total) / self.area
+        return self._sums(self.runs.total[self.order]) / self.area
+
+    @cached_property
+    def centroids(self) -> np.ndarray:
+        """(N, 2) float64: x and y in pixels."""
+        # The sum of the columns of a run is its length times their mean.
+        lengths = self._rights - self._lefts
+        doubled = self._sums(lengths * (self._lefts + self._rights - 1))
+        return np.stack([doubled / 2, self._sums(lengths * self._rows)], axis=1) / self.area[:, None]
 
     @cached_property
     def holes(self) -> np.ndarray:
@@ -49,18 +57,34 @@ class Parts:
     @cached_property
     def boxes(self) -> np.ndarray:
         """(N, 4) int64: x_min, y_min, x_max, y_max; the maxima are exclusive."""
-        rows = self.runs.row_in_image[self.order]
         starts, lasts = self.first[:-1], self.first[1:] - 1
-        left = np.minimum.reduceat(self.runs.left[self.order], starts)
-        right = np.maximum.reduceat(self.runs.right[self.order], starts)
-        return np.stack([left, rows[starts], right, rows[lasts] + 1], axis=1)
+        left = np.minimum.reduceat(self._lefts, starts)
+        right = np.maximum.reduceat(self._rights, starts)
+        return np.stack([left, self._rows[starts], right, self._rows[lasts] + 1], axis=1)
 
-    def runs_of(self, part: int) -> np.ndarray:
-        """Returns (n,) int64, the indices of a part's runs."""
+    def runs_of(self, part: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns (n,) int64 each: the rows, first columns and ends of a part's runs, sorted by row and column."""
+        window = slice(self.first[part], self.first[part + 1])
+        return self._rows[window], self._lefts[window], self._rights[window]
+
+    def indices_of(self, part: int) -> np.ndarray:
+        """Returns (n,) int64, the places of the same runs in ``runs``."""
         return self.order[self.first[part] : self.first[part + 1]]
 
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        return self.runs.row_in_image[self.order]
+
+    @cached_property
+    def _lefts(self) -> np.ndarray:
+        return self.runs.left[self.order]
+
+    @cached_property
+    def _rights(self) -> np.ndarray:
+        return self.runs.right[self.order]
+
     def _sums(self, values: np.ndarray) -> np.ndarray:
-        return np.add.reduceat(values[self.order], self.first[:-1])
+        return np.add.reduceat(values, self.first[:-1])
 
 
 def parts_of(runs: Runs) -> Parts:

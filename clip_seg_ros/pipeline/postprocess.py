@@ -144,20 +144,14 @@ def label_image(regions: Sequence[ObjectRegion], shape: tuple[int, int]) -> np.n
 
 def region_of(parts: Parts, part: int, id: int, prompt: str, hole_share: float = 0.0) -> ObjectRegion:
     """Makes the object of one part; holes of at most ``hole_share`` of its area are filled."""
-    runs, chosen, area = parts.runs, parts.runs_of(part), int(parts.area[part])
-    rows, lefts, rights = runs.row_in_image[chosen], runs.left[chosen], runs.right[chosen]
+    rows, lefts, rights = parts.runs_of(part)
+    area, (x, y) = int(parts.area[part]), parts.centroids[part].tolist()
     if hole_share and parts.holes[part]:
-        inner = np.flatnonzero(in_small_holes(rows, lefts, rights, runs.size, hole_share * area))
-        # Other objects of the prompt may lie in a hole: its pixels are between all runs from one to the next.
-        between = np.concatenate([np.arange(chosen[k], chosen[k + 1]) for k in inner] or [chosen[:0]])
-        rows = np.concatenate([rows, runs.row_in_image[between]])
-        lefts, rights = np.concatenate([lefts, runs.right[between]]), np.concatenate([rights, runs.left[between + 1]])
-        order = np.lexsort((lefts, rows))
-        rows, lefts, rights = rows[order], lefts[order], rights[order]
-    lengths = rights - lefts
-    area = int(lengths.sum())
-    # The sum of the columns of a run is its length times their mean.
-    x, y = int(np.dot(lengths, lefts + rights - 1)) / (2 * area), int(np.dot(lengths, rows)) / area
+        inner = np.flatnonzero(in_small_holes(rows, lefts, rights, parts.runs.size, hole_share * area))
+        rows, lefts, rights = _with_gaps(parts, part, inner)
+        lengths = rights - lefts
+        area = int(lengths.sum())
+        x, y = np.dot(lengths, lefts + rights - 1) / (2 * area), np.dot(lengths, rows) / area
     box = tuple(parts.boxes[part].tolist())
     return ObjectRegion(
         prompt=prompt,
@@ -165,7 +159,18 @@ def region_of(parts: Parts, part: int, id: int, prompt: str, hole_share: float =
         score=float(parts.value[part]),
         inside=drawn(rows, lefts, rights, box),
         box_px=box,
-        centroid_px=(x, y),
+        centroid_px=(float(x), float(y)),
         area_px=area,
-        image_size=runs.size,
+        image_size=parts.runs.size,
     )
+
+
+def _with_gaps(parts: Parts, part: int, inner: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the runs of a part and those of the gaps after its runs ``inner``, sorted, as ``Parts.runs_of`` does."""
+    runs, chosen = parts.runs, parts.indices_of(part)
+    # Other objects of the prompt may lie in a hole: its pixels are between all runs from one to the next.
+    between = np.concatenate([np.arange(chosen[k], chosen[k + 1]) for k in inner] or [chosen[:0]])
+    gaps = runs.row_in_image[between], runs.right[between], runs.left[between + 1]
+    rows, lefts, rights = (np.concatenate(both) for both in zip(parts.runs_of(part), gaps))
+    order = np.lexsort((lefts, rows))
+    return rows[order], lefts[order], rights[order]

@@ -117,7 +117,7 @@ def _crossings(rows: np.ndarray, level: np.float32, columns: Columns) -> tuple[n
     before, after = (rows.reshape(-1)[at].astype(np.float64) for at in (place, place + 1))
     crossing = columns.pixel(cell + (float(level) - before) / (after - before))
     # Rising, the first pixel after the crossing is inside; falling, the last one before it is.
-    pixel[inner] = np.clip(np.where(after > before, np.floor(crossing) + 1, np.ceil(crossing)), 0, width)
+    pixel[inner] = np.where(after > before, np.floor(crossing) + 1.0, np.ceil(crossing))
     return _paired(_without_empty(row * (width + 1) + pixel), width)
 
 

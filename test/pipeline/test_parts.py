@@ -35,6 +35,8 @@ def test_parts_are_those_of_opencv(seed: int) -> None:
             assert parts.area[place] == area
             assert parts.boxes[place].tolist() == [left, top, left + width, top + height]
             assert_near(parts.value[place], values[label][labels == each].mean())
+            rows, columns = np.nonzero(labels == each)
+            assert_near(parts.centroids[place], np.array([columns.mean(), rows.mean()]), scale=31.0)
             outside = (labels != each).view(np.uint8)
             background = cv2.connectedComponents(cv2.copyMakeBorder(outside, 1, 1, 1, 1, 0, value=1), connectivity=4)[0]
             assert parts.holes[place] == background - 2, "all but the mask itself and what is outside"
@@ -49,8 +51,7 @@ def test_small_holes_are_those_of_a_flood_from_outside(seed: int, limit: int) ->
     mask = cv2.dilate((random.random((22, 27)) < 0.3).astype(np.uint8), np.ones((2, 2))) > 0
     parts = parts_of(runs_of_masks(mask[None], np.ones((1, *mask.shape), np.float32)))
     largest = int(np.argmax(parts.area))
-    chosen = parts.runs_of(largest)
-    rows, lefts, rights = parts.runs.row_in_image[chosen], parts.runs.left[chosen], parts.runs.right[chosen]
+    rows, lefts, rights = parts.runs_of(largest)
     inside = drawn(rows, lefts, rights, (0, 0, 27, 22))
     assert inside.sum() == parts.area[largest]
     filled = inside.copy()
