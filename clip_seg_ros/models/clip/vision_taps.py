@@ -51,7 +51,7 @@ def embed_patches(visual: VisionTransformer, pixels: torch.Tensor, grid: tuple[i
         grid: (h, w), the number of patches of ``pixels``, to which the position table is interpolated bicubically.
     """
     x = visual.conv1(pixels).flatten(2).transpose(1, 2)  # (B, h * w, C)
-    cls = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+    cls = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
     positions = resize_position_table(visual.positional_embedding, visual.grid_size, grid).to(x.dtype)
     return visual.patch_dropout(torch.cat([cls, x], dim=1) + positions)
 
@@ -178,13 +178,13 @@ class ViTTaps(VisionTaps):
         layers = range(len(blocks)) if layers is None else layers
         if not set(layers) <= set(range(len(blocks))):
             raise ValueError(f"block numbers must lie in 0..{len(blocks) - 1}, got {tuple(layers)}")
-        if masks.shape != (len(pixels), *pixels.shape[-2:]):
+        if masks.shape != (pixels.shape[0], *pixels.shape[-2:]):
             raise ValueError(f"the masks {tuple(masks.shape)} do not fit the images {tuple(pixels.shape)}")
         seen = F.max_pool2d((masks != 0).to(pixels.dtype), self.stride).flatten(1) > 0  # (B, h * w)
         if not seen.any(dim=1).all():
             raise ValueError("the mask of an example image is empty: there is no object to embed")
         x = visual.ln_pre(embed_patches(visual, pixels, grid))
-        hidden = x.new_zeros(len(x), x.shape[1], x.shape[1])  # added to the attention's scores
+        hidden = x.new_zeros(x.shape[0], x.shape[1], x.shape[1])  # added to the attention's scores
         hidden[:, : 1 if queries == "class" else None, 1:].masked_fill_(~seen[:, None], float("-inf"))
         hidden = hidden.repeat_interleave(blocks[0].attn.num_heads, dim=0)  # (B * heads, tokens, tokens)
         for index, block in enumerate(blocks):
