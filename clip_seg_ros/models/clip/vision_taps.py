@@ -15,64 +15,48 @@ from torch import nn
 
 from clip_seg_ros.models.base import ImageFeatures
 from clip_seg_ros.models.clip.backbone import ModifiedResNet, QuickGELU, ResidualAttentionBlock, VisionTransformer
+from clip_seg_ros.models.clip.positions import PositionTable
 from clip_seg_ros.models.layers import attend_within
 
 
-def resize_position_table(
-    table: torch.Tensor,
-    native_grid: tuple[int, int],
-    grid: tuple[int, int],
-    mode: Literal["bicubic", "bilinear"] = "bicubic",
-) -> torch.Tensor:
-    """Interpolates a position table to another grid, with ``align_corners=False``; the first row is kept.
-
-    Args:
-        table: (1 + h0 * w0, C); row 0 belongs to the class or mean token.
-        native_grid: (h0, w0) of the table.
-        grid: (h, w) of the result.
-        mode: Mode of the interpolation.
-
-    Returns:
-        (1 + h * w, C); ``table`` itself if the grids are equal.
-    """
-    if grid == native_grid:
-        return table
-    patches = table[1:].reshape(1, *native_grid, -1).permute(0, 3, 1, 2)
-    patches = F.interpolate(patches, size=grid, mode=mode, align_corners=False)
-    return torch.cat([table[:1], patches.flatten(2).transpose(1, 2)[0]])
-
-
-def embed_patches(visual: VisionTransformer, pixels: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+def embed_patches(visual: VisionTransformer, pixels: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Returns a ViT's tokens (B, 1 + h * w, C) before ``ln_pre``: the class token is first, and positions are added.
 
     Args:
         visual: The tower.
         pixels: (B, 3, H, W).
-        grid: (h, w), the number of patches of ``pixels``, to which the position table is interpolated bicubically.
+        positions: (1 + h * w, C), the position table at the (h, w) patches of ``pixels``.
     """
     x = visual.conv1(pixels).flatten(2).transpose(1, 2)  # (B, h * w, C)
     cls = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
-    positions = resize_position_table(visual.positional_embedding, visual.grid_size, grid).to(x.dtype)
-    return visual.patch_dropout(torch.cat([cls, x], dim=1) + positions)
+    return visual.patch_dropout(torch.cat([cls, x], dim=1) + positions.to(x.dtype))
 
 
 def run_block(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Runs a ViT's block on tokens (B, N, C); it is faster if no gradient is needed.
 
-    The attention then uses the fused kernel, and QuickGELU is a single pass in place over the tower's largest tensor:
-    x * sigmoid(1.702 x) = silu(1.702 x) / 1.702, and both factors are part of the matrix products around it.
+    The attention then uses the fused kernel, and the feed-forward net is that of ``feed_forward``.
     """
     # The attention of other kinds of blocks does more, such as norms of queries and keys.
     if torch.is_grad_enabled() or type(block) is not ResidualAttentionBlock:
         return block(x)
     x = x + block.ls_1(attend_within(block.attn, block.ln_1(x)))
+    return x + feed_forward(block, x)
+
+
+def feed_forward(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Runs the second branch of a ViT's block, norm and feed-forward net, on tokens (B, N, C).
+
+    If no gradient is needed, QuickGELU is a single pass in place over the tower's largest tensor:
+    x * sigmoid(1.702 x) = silu(1.702 x) / 1.702, and both factors are part of the matrix products around it.
+    """
     normed = block.ln_2(x)
-    if not isinstance(block.mlp.gelu, QuickGELU):
-        return x + block.ls_2(block.mlp(normed))
+    if torch.is_grad_enabled() or not isinstance(getattr(block.mlp, "gelu", None), QuickGELU):
+        return block.ls_2(block.mlp(normed))
     up, down = block.mlp.c_fc, block.mlp.c_proj
     hidden = torch.addmm(up.bias, normed.flatten(0, 1), up.weight.t(), beta=1.702, alpha=1.702)
     hidden = torch.addmm(down.bias, F.silu(hidden, inplace=True), down.weight.t(), alpha=1 / 1.702)
-    return x + block.ls_2(hidden.view_as(x))
+    return block.ls_2(hidden.view_as(x))
 
 
 @dataclass(frozen=True)
@@ -134,11 +118,12 @@ class ViTTaps(VisionTaps):
         self.blocks = tuple(blocks)
         self.stride = self.multiple = visual.patch_size[0]
         self.widths = (visual.class_embedding.shape[0],) * len(blocks)
+        self._positions = PositionTable(visual, visual.grid_size)
 
     def __call__(self, pixels: torch.Tensor, want_pooled: bool = False) -> TapFeatures:
         visual = self.visual
         grid = self._grid(pixels, self.stride)
-        x = visual.ln_pre(embed_patches(visual, pixels, grid))
+        x = visual.ln_pre(embed_patches(visual, pixels, self._positions(grid, pixels.dtype)))
         taps = []
         for index, block in enumerate(visual.transformer.resblocks):
             if index > self.blocks[-1] and not want_pooled:
@@ -183,7 +168,7 @@ class ViTTaps(VisionTaps):
         seen = F.max_pool2d((masks != 0).to(pixels.dtype), self.stride).flatten(1) > 0  # (B, h * w)
         if not seen.any(dim=1).all():
             raise ValueError("the mask of an example image is empty: there is no object to embed")
-        x = visual.ln_pre(embed_patches(visual, pixels, grid))
+        x = visual.ln_pre(embed_patches(visual, pixels, self._positions(grid, pixels.dtype)))
         hidden = x.new_zeros(x.shape[0], x.shape[1], x.shape[1])  # added to the attention's scores
         hidden[:, : 1 if queries == "class" else None, 1:].masked_fill_(~seen[:, None], float("-inf"))
         hidden = hidden.repeat_interleave(blocks[0].attn.num_heads, dim=0)  # (B * heads, tokens, tokens)
@@ -215,6 +200,8 @@ class ResNetTaps(VisionTaps):
         self.multiple = max(last_stride, grid_stride)
         self.layers = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
         self.widths = tuple(self.layers[stage - 1][-1].bn3.num_features for stage in stages)
+        side = visual.image_size // 32
+        self.positions = PositionTable(visual.attnpool, (side, side))
 
     def __call__(self, pixels: torch.Tensor, want_pooled: bool = False) -> TapFeatures:
         maps = self.feature_maps(pixels, 4 if want_pooled else self.stages[-1])
@@ -265,8 +252,7 @@ class ResNetTaps(VisionTaps):
     def pool(self, layer4_map: torch.Tensor) -> torch.Tensor:
         """Pools ``layer4_map`` (B, C, h, w) by attention into the image embedding (B, D), not normalised."""
         pool = self.visual.attnpool
-        side = self.visual.image_size // 32
-        positions = resize_position_table(pool.positional_embedding, (side, side), tuple(layer4_map.shape[-2:]))
+        positions = self.positions(tuple(layer4_map.shape[-2:]), layer4_map.dtype)
         x = layer4_map.flatten(2).transpose(1, 2)  # (B, h * w, C)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + positions.to(x.dtype)
         # Only the output of the mean token is used, so that it is the only query: (B, heads, tokens, C / heads).

@@ -22,7 +22,7 @@ from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFea
 from clip_seg_ros.models.clip.backbone import CLIP, ClipConfig, ModifiedResNet, build_clip
 from clip_seg_ros.models.clip.text_tower import encode_text
 from clip_seg_ros.models.clip.tokenizer import Tokenizer, build_tokenizer
-from clip_seg_ros.models.clip.vision_taps import ResNetTaps, resize_position_table
+from clip_seg_ros.models.clip.vision_taps import ResNetTaps
 from clip_seg_ros.models.cris.parts import ConvBlock, CRISNeck, Projector, VisionLanguageDecoder
 from clip_seg_ros.models.layers import split_heads
 from clip_seg_ros.models.spec import InputSpec
@@ -180,9 +180,8 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
     def _attention_pool(self, layer4: torch.Tensor) -> torch.Tensor:
         """Applies CLIP's attention pool at every position, without a mean token: (B, C, h, w) -> (B, D, h, w)."""
         pool = self.clip.visual.attnpool
-        side, grid = self.clip.visual.image_size // 32, tuple(layer4.shape[-2:])
-        positions = resize_position_table(pool.positional_embedding, (side, side), grid)[1:]
-        x = layer4.flatten(2).transpose(1, 2) + positions.to(layer4.dtype)  # (B, h * w, C)
+        grid = tuple(layer4.shape[-2:])
+        x = layer4.flatten(2).transpose(1, 2) + self.taps.positions(grid, layer4.dtype)[1:]  # (B, h * w, C)
         query, key, value = (
             split_heads(projection(x), pool.num_heads) for projection in (pool.q_proj, pool.k_proj, pool.v_proj)
         )

@@ -18,7 +18,8 @@ from torch import nn
 
 from clip_seg_ros.models.base import ImageFeatures
 from clip_seg_ros.models.clip.backbone import ModifiedResNet, VisionTransformer
-from clip_seg_ros.models.clip.vision_taps import resize_position_table
+from clip_seg_ros.models.clip.positions import PositionTable
+from clip_seg_ros.models.clip.vision_taps import run_block
 from clip_seg_ros.models.layers import PatchUpsample, split_heads
 
 STRIDES = (4, 8, 16, 32)
@@ -59,16 +60,18 @@ class DenseResNet(DenseBackbone):
         self.visual = visual
         stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
         self.widths = tuple(stage[-1].bn3.num_features for stage in stages)
+        side = visual.image_size // 32
+        self._positions = PositionTable(visual.attnpool, (side, side), "bilinear")
 
     def forward(self, pixels: torch.Tensor) -> DenseFeatures:
         visual, pool = self.visual, self.visual.attnpool
         maps = [visual.stem(pixels)]
         for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
             maps.append(layer(maps[-1]))
-        grid, side = tuple(maps[-1].shape[2:]), visual.image_size // 32
+        grid = tuple(maps[-1].shape[2:])
         x = maps[-1].flatten(2).transpose(1, 2)
-        positions = resize_position_table(pool.positional_embedding, (side, side), grid, mode="bilinear")
-        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + positions.to(x.dtype)  # (B, 1 + h * w, C)
+        positions = self._positions(grid, x.dtype)
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + positions  # (B, 1 + h * w, C)
         query, key, value = (split_heads(f(x), pool.num_heads) for f in (pool.q_proj, pool.k_proj, pool.v_proj))
         x = pool.c_proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
         dense = x[:, 1:].transpose(1, 2).unflatten(2, grid)
@@ -115,20 +118,23 @@ class DenseViT(DenseBackbone):
         self.widths = (width,) * 4
         self.drop_rates = [drop_path * index / max(1, depth - 1) for index in range(depth)]
         self.pyramid = ViTPyramid(width)
+        self._positions = PositionTable(visual, visual.grid_size, "bilinear")
 
     def forward(self, pixels: torch.Tensor) -> DenseFeatures:
         visual = self.visual
         x = visual.conv1(pixels)
         grid = tuple(x.shape[2:])
         x = x.flatten(2).transpose(1, 2)
-        table = resize_position_table(visual.positional_embedding, visual.grid_size, grid, mode="bilinear")
         # The authors' program adds the class embedding twice: as the token, and to its place.
         cls = (2 * visual.class_embedding).to(x.dtype).expand(x.shape[0], 1, -1)
-        x = visual.ln_pre(torch.cat([cls, x], dim=1) + table.to(x.dtype))
+        x = visual.ln_pre(torch.cat([cls, x], dim=1) + self._positions(grid, x.dtype))
         maps = []
         for index, block in enumerate(visual.transformer.resblocks):
-            x = x + self._drop(block.ls_1(block.attention(block.ln_1(x))), index)
-            x = x + self._drop(block.ls_2(block.mlp(block.ln_2(x))), index)
+            if self.training:
+                x = x + self._drop(block.ls_1(block.attention(block.ln_1(x))), index)
+                x = x + self._drop(block.ls_2(block.mlp(block.ln_2(x))), index)
+            else:
+                x = run_block(block, x)
             if index in self.blocks:
                 maps.append(x[:, 1:].transpose(1, 2).unflatten(2, grid))
         x = visual.ln_post(x) @ visual.proj  # (B, 1 + h * w, D)
@@ -136,9 +142,9 @@ class DenseViT(DenseBackbone):
         return DenseFeatures(self.pyramid(maps), pooled=x[:, 0], dense=dense)
 
     def _drop(self, branch: torch.Tensor, index: int) -> torch.Tensor:
-        """Applies stochastic depth: in training, leaves out a block's branch for some of the images."""
+        """Applies stochastic depth in training: leaves out a block's branch for some of the images."""
         rate = self.drop_rates[index]
-        if not self.training or rate == 0.0:
+        if rate == 0.0:
             return branch
         keep = torch.empty(branch.shape[0], 1, 1, device=branch.device, dtype=branch.dtype).bernoulli_(1 - rate)
         return branch * keep / (1 - rate)

@@ -20,17 +20,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clip_seg_ros.models.clip.vision_taps import feed_forward
+from clip_seg_ros.models.kept import KeptTensors
 from clip_seg_ros.models.layers import split_heads
 
 Variant = Literal["maskclip", "sclip", "clearclip", "naclip"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
 NACLIP_DEVIATION = 5.0
 """Standard deviation of NACLIP's Gaussian in patches."""
+_NEIGHBOURHOODS = KeptTensors(2)  # each as large as the scores of an attention
 
 
 def dense_last_block(
-    block: nn.Module, x: torch.Tensor, grid: tuple[int, int], variant: Variant
-) -> tuple[torch.Tensor, torch.Tensor]:
+    block: nn.Module, x: torch.Tensor, grid: tuple[int, int], variant: Variant, want_keys: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Runs the last block of a ViT so that every token describes its own place.
 
     Args:
@@ -39,27 +42,32 @@ def dense_last_block(
         grid: (h, w).
         variant: "maskclip": Zhou et al., ECCV 2022, section 3.3; "sclip": Wang et al., ECCV 2024, equations 3 and 4;
             "clearclip": Lan et al., ECCV 2024, section 3.3; "naclip": Hajimiri et al., WACV 2025, section 3.
+        want_keys: Whether to compute the keys.
 
     Returns:
-        (tokens before the last norm (B, h * w, C), keys through the output projection (B, h * w, C)).
+        (tokens before the last norm (B, h * w, C), keys through the output projection (B, h * w, C) or ``None``).
     """
     attention = block.attn
-    q, k, v = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
-    keys = attention.out_proj(k[:, 1:])
+    # Of q, k and v, in this order, MaskCLIP needs the last alone.
+    parts = 3 if variant != "maskclip" else 2 if want_keys else 1
+    first = -parts * x.shape[2]
+    projected = F.linear(block.ln_1(x), attention.in_proj_weight[first:], attention.in_proj_bias[first:])
+    *others, v = projected.chunk(parts, dim=-1)
+    keys = attention.out_proj(others[-1][:, 1:]) if want_keys else None
     if variant == "maskclip":
         y = x[:, 1:] + block.ls_1(attention.out_proj(v[:, 1:]))
-        return y + block.ls_2(block.mlp(block.ln_2(y))), keys
-    attended = _attended(q, k, v, attention.num_heads, variant, neighbourhood(grid, k.device))
-    y = block.ls_1(attention.out_proj(attended))[:, 1:]
+        return y + feed_forward(block, y), keys
+    q, k = others
+    y = block.ls_1(attention.out_proj(_attended(q, k, v, attention.num_heads, variant, grid)))[:, 1:]
     if variant == "sclip":
         y = x[:, 1:] + y
-        y = y + block.ls_2(block.mlp(block.ln_2(y)))
+        y = y + feed_forward(block, y)
     return y, keys
 
 
 def dense_pool(
-    pool: nn.Module, tokens: torch.Tensor, grid: tuple[int, int], variant: Variant
-) -> tuple[torch.Tensor, torch.Tensor]:
+    pool: nn.Module, tokens: torch.Tensor, grid: tuple[int, int], variant: Variant, want_keys: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Runs the attention pool of a ResNet so that every place describes itself; there is no mean token.
 
     Args:
@@ -67,28 +75,31 @@ def dense_pool(
         tokens: (B, h * w, C), the last stage, without positions.
         grid: (h, w).
         variant: The variant, as in ``dense_last_block``.
+        want_keys: Whether to return the keys.
 
     Returns:
-        (embeddings (B, h * w, D), keys (B, h * w, C)).
+        (embeddings (B, h * w, D), keys (B, h * w, C) or ``None``).
     """
-    keys, value = pool.k_proj(tokens), pool.v_proj(tokens)
-    if variant != "maskclip":
-        bias = neighbourhood(grid, tokens.device)[1:, 1:]
-        value = _attended(pool.q_proj(tokens), keys, value, pool.num_heads, variant, bias)
-    return pool.c_proj(value), keys
+    value = pool.v_proj(tokens)
+    keys = pool.k_proj(tokens) if want_keys or variant != "maskclip" else None
+    if keys is not None and variant != "maskclip":
+        value = _attended(pool.q_proj(tokens), keys, value, pool.num_heads, variant, grid)
+    return pool.c_proj(value), keys if want_keys else None
 
 
 def _attended(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, variant: Variant, bias: torch.Tensor
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, variant: Variant, grid: tuple[int, int]
 ) -> torch.Tensor:
-    """Returns A v of the successors, (B, N, C) from q, k and v (B, N, C); ``bias`` (N, N) is NACLIP's w."""
+    """Returns A v of the successors, (B, N, C) from q, k and v (B, N, C), with a class token or without."""
     q, k, v = (split_heads(part, heads) for part in (q, k, v))
     if variant == "sclip":
         attended = F.scaled_dot_product_attention(q, q, v) + F.scaled_dot_product_attention(k, k, v)
     elif variant == "clearclip":
         attended = F.scaled_dot_product_attention(q, q, v)
     else:
-        attended = F.scaled_dot_product_attention(k, k, v, attn_mask=bias.to(k.dtype))
+        bias = _NEIGHBOURHOODS((grid, k.dtype), lambda: neighbourhood(grid, k.device).to(k.dtype), k.device)
+        without_class = 1 - (k.shape[2] - grid[0] * grid[1])
+        attended = F.scaled_dot_product_attention(k, k, v, attn_mask=bias[without_class:, without_class:])
     return attended.transpose(1, 2).flatten(2)
 
 

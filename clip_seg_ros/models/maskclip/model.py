@@ -25,9 +25,10 @@ from clip_seg_ros.models.clip.backbone import (
     build_vision_tower,
     imagenet_templates,
 )
+from clip_seg_ros.models.clip.positions import PositionTable
 from clip_seg_ros.models.clip.text_tower import encode_text
 from clip_seg_ros.models.clip.tokenizer import Tokenizer, build_tokenizer
-from clip_seg_ros.models.clip.vision_taps import embed_patches
+from clip_seg_ros.models.clip.vision_taps import embed_patches, run_block
 from clip_seg_ros.models.layers import split_heads
 from clip_seg_ros.models.maskclip.dense_attention import VARIANTS, Variant, dense_last_block, dense_pool
 from clip_seg_ros.models.maskclip.refinement import denoise_prompts, pamr, smooth_by_keys, sums_to_probabilities
@@ -105,8 +106,8 @@ class MaskCLIPFeatures(ImageFeatures):
 
     dense: torch.Tensor
     """(B, D, h, w) embeddings of unit length, in the space of the text."""
-    keys: torch.Tensor
-    """(B, h * w, C) keys of the last attention."""
+    keys: torch.Tensor | None
+    """(B, h * w, C) keys of the last attention; ``None`` without key smoothing."""
     picture: torch.Tensor | None
     """(B, 3, H / 2, W / 2) normalised pixels, whose edges PAMR follows; ``None`` without PAMR."""
 
@@ -160,6 +161,7 @@ class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
         if config.class_names is not None:
             rows = torch.zeros(len(config.class_names), visual.output_dim)
             self.register_buffer("text_embeddings", rows)
+        self._positions = None if resnet else PositionTable(visual, visual.grid_size)
         if resnet:
             # Dense embeddings do not use the positions with which the pool was trained.
             visual.attnpool.positional_embedding = None
@@ -249,28 +251,32 @@ class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
             return (self.config.logit_scale * logits).softmax(dim=1)
         return sums_to_probabilities(logits)
 
-    def _encode_vit(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    @property
+    def _wants_keys(self) -> bool:
+        return self.config.key_smoothing is not None
+
+    def _encode_vit(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         visual = self.visual
         patch = visual.patch_size[0]
         height, width = pixels.shape[2:]
         pixels = F.pad(pixels, (0, -width % patch, 0, -height % patch))
         grid = (pixels.shape[2] // patch, pixels.shape[3] // patch)
-        x = visual.ln_pre(embed_patches(visual, pixels, grid))
+        x = visual.ln_pre(embed_patches(visual, pixels, self._positions(grid, pixels.dtype)))
         *blocks, last = visual.transformer.resblocks
         for block in blocks:
-            x = block(x)
-        dense, keys = dense_last_block(last, x, grid, self.config.variant)
+            x = run_block(block, x)
+        dense, keys = dense_last_block(last, x, grid, self.config.variant, self._wants_keys)
         dense = visual.ln_post(dense) @ visual.proj  # (B, h * w, D)
         return dense.transpose(1, 2).unflatten(2, grid), keys
 
-    def _encode_resnet(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encode_resnet(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         visual, pool = self.visual, self.visual.attnpool
         x = visual.stem(pixels)
         for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
             x = layer(x)
         grid = x.shape[2:]
         tokens = x.flatten(2).transpose(1, 2)  # (B, h * w, C)
-        dense, keys = dense_pool(pool, tokens, grid, self.config.variant)
+        dense, keys = dense_pool(pool, tokens, grid, self.config.variant, self._wants_keys)
         heads = self.config.attention_pool_heads
         if heads is not None:
             tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)

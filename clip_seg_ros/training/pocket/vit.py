@@ -25,6 +25,7 @@ from torch import nn
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes
 from clip_seg_ros.models.checkpoints import save_safetensors, update_sum
 from clip_seg_ros.models.clip import backbone
+from clip_seg_ros.models.clip.positions import resize_position_table
 from clip_seg_ros.models.clip.vision_taps import ResNetTaps, embed_patches
 from clip_seg_ros.models.maskclip.dense_attention import dense_last_block
 from clip_seg_ros.sim.scene import COLORS
@@ -140,7 +141,8 @@ class ViTRecipe(nn.Module):
         """Returns the tokens (B, 1 + h * w, C) after the first ``blocks`` blocks, and the grid."""
         visual = self.clip.visual
         grid = (pixels.shape[2] // self.settings.patch, pixels.shape[3] // self.settings.patch)
-        x = visual.ln_pre(embed_patches(visual, pixels, grid))
+        positions = resize_position_table(visual.positional_embedding, visual.grid_size, grid)
+        x = visual.ln_pre(embed_patches(visual, pixels, positions))
         for block in visual.transformer.resblocks[:blocks]:
             x = block(x)
         return x, grid

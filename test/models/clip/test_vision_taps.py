@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from clip_seg_ros.models.clip.backbone import CLIP, VisionConfig, build_vision_tower
-from clip_seg_ros.models.clip.vision_taps import ResNetTaps, ViTTaps, build_taps, resize_position_table, run_block
+from clip_seg_ros.models.clip.positions import resize_position_table
+from clip_seg_ros.models.clip.vision_taps import ResNetTaps, ViTTaps, build_taps, run_block
 from nearness import assert_near
 
 
@@ -56,18 +57,6 @@ class TestViT:
             ViTTaps(vit_clip.visual, [3, 5])
         with pytest.raises(ValueError, match="8 pixels wide, not 16"):
             build_taps(vit_clip.visual, [1], 16)
-
-
-def test_position_table_keeps_its_first_row_and_the_order_of_axes() -> None:
-    # One channel rises with the row, the other with the column.
-    rows, columns = torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij")
-    table = torch.cat([torch.full((1, 2), 9.0), torch.stack([rows.flatten(), columns.flatten()], dim=1)])
-    resized = resize_position_table(table, (4, 4), (2, 8))
-    assert torch.equal(resized[0], table[0])
-    grid = resized[1:].view(2, 8, 2)
-    assert (grid[1, :, 0] > grid[0, :, 0] + 1).all()
-    assert (grid[:, 1:, 1] > grid[:, :-1, 1]).all()
-    assert resize_position_table(table, (4, 4), (4, 4)) is table
 
 
 class TestResNet:

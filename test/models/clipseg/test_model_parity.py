@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from clip_seg_ros.models.base import TextFeatures
-from clip_seg_ros.models.clip.vision_taps import ViTTaps, resize_position_table
+from clip_seg_ros.models.clip.positions import resize_position_table
+from clip_seg_ros.models.clip.vision_taps import ViTTaps
 from clip_seg_ros.models.clipseg.model import CLIPSeg
 from clip_seg_ros.zoo.build import build_from_config
 from clip_seg_ros.zoo.formats import convert

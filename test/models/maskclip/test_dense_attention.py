@@ -62,11 +62,14 @@ def attended(q, k, v, heads: int, variant: str, first: int) -> torch.Tensor:
 @torch.no_grad()
 def test_equals_its_equation(vit_clip: CLIP, tokens: torch.Tensor, variant: str) -> None:
     block = vit_clip.visual.transformer.resblocks[-1]
-    dense, keys = dense_last_block(block, tokens, GRID, variant)
+    dense, keys = dense_last_block(block, tokens, GRID, variant, want_keys=True)
     assert_near(dense, written_out(block, tokens, variant))
     key_weight, key_bias = block.attn.in_proj_weight.chunk(3)[1], block.attn.in_proj_bias.chunk(3)[1]
     expected = block.attn.out_proj(F.linear(block.ln_1(tokens), key_weight, key_bias))[:, 1:]
     assert_near(keys, expected)
+    alone, nothing = dense_last_block(block, tokens, GRID, variant)
+    assert_near(alone, dense)
+    assert nothing is None
 
 
 @torch.no_grad()
@@ -104,8 +107,11 @@ def test_neighbourhood() -> None:
 def test_the_pool_of_a_resnet_equals_its_equation(resnet_clip: CLIP, variant: str) -> None:
     pool = resnet_clip.visual.attnpool
     places = 2 * torch.randn(2, 15, pool.v_proj.in_features, generator=torch.Generator().manual_seed(2))
-    dense, keys = dense_pool(pool, places, GRID, variant)
+    dense, keys = dense_pool(pool, places, GRID, variant, want_keys=True)
     q, k, v = pool.q_proj(places), pool.k_proj(places), pool.v_proj(places)
     expected = pool.c_proj(attended(q, k, v, pool.num_heads, variant, first=0))
     assert_near(dense, expected, relative=2e-5)
     assert_near(keys, k)
+    alone, nothing = dense_pool(pool, places, GRID, variant)
+    assert_near(alone, dense)
+    assert nothing is None
