@@ -46,19 +46,18 @@ class CrossAttention(nn.MultiheadAttention):
         super().__init__(width, n_heads, dropout=dropout, batch_first=True)
 
     def forward(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, padding_mask: torch.Tensor | None = None
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Attends from ``query`` (B, N, C) to ``key`` and ``value`` (B, M, C); returns (B, N, C).
 
         Args:
-            padding_mask: (B, M) bool, True where a key is padding and gets no attention.
+            seen: (B, 1, 1, M) bool, False where a key is padding and gets no attention.
         """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         query, key, value = (
             split_heads(F.linear(x, weight, bias), self.num_heads)
             for x, weight, bias in zip((query, key, value), weights, biases)
         )
-        seen = None if padding_mask is None else ~padding_mask[:, None, None]
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout)
         return self.out_proj(attended.transpose(1, 2).flatten(2))

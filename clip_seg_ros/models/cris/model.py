@@ -145,10 +145,8 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
         """Returns logits (B, P, H / 4, W / 4)."""
         batch, prompts = image.levels[0].shape[0], text.pooled.shape[0]
         # Every image is paired with every sentence (B * P).
-        images = image.mapped(lambda tensor: tensor.repeat_interleave(prompts, dim=0))
-        every = TextFeatures(*(part.repeat(batch, *[1] * (part.ndim - 1)) for part in _parts(text)))
-        pairs = self._decode_pairs(images, every)
-        return pairs.unflatten(0, (batch, prompts))
+        every = TextFeatures(*(part.expand(batch, *part.shape).flatten(0, 1) for part in _parts(text)))
+        return self._decode_pairs(image, every).unflatten(0, (batch, prompts))
 
     def forward(self, pixels: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
         """Returns the logits of P sentences for each image, as training needs them; each image has its own sentences.
@@ -160,11 +158,7 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
         Returns:
             Logits (B * P, H / 4, W / 4).
         """
-        image = self.encode_image(pixels)
-        sentences = token_ids.shape[0] // pixels.shape[0]
-        if sentences > 1:
-            image = image.mapped(lambda tensor: tensor.repeat_interleave(sentences, dim=0))
-        return self._decode_pairs(image, self._encode_tokens(token_ids))
+        return self._decode_pairs(self.encode_image(pixels), self._encode_tokens(token_ids))
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         return self.tokenizer.unknown_words(prompt)
@@ -173,6 +167,7 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
         return encode_text(self.clip, token_ids, whole=True)
 
     def _decode_pairs(self, image: CRISFeatures, text: TextFeatures) -> torch.Tensor:
+        """Returns logits (B * P, H / 4, W / 4) of B images for B * P sentences, those of one image after another."""
         x = self.neck(image.levels, text.pooled)  # (N, C, H / 16, W / 16)
         x = self.decoder(x, text.tokens, text.padding_mask)
         return self.proj(x, text.pooled, *(() if image.detail is None else (image.detail,)))

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clip_seg_ros.models.convolutions import convolve_joined, convolve_upsampled, upsample
+from clip_seg_ros.models.kept import KeptTensors
 from clip_seg_ros.models.layers import CrossAttention, sine_code
 
 MAX_GRID_SIDE = 256
@@ -19,6 +21,30 @@ class ConvBlock(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
         super().__init__(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(True))
+
+
+class JoinBlock(ConvBlock):
+    """A ``ConvBlock`` of an image's channels beside those of each of its pairs with a sentence."""
+
+    def __init__(self, image_channels: int, pair_channels: int, out: int, kernel_size: int, image_first: bool) -> None:
+        super().__init__(image_channels + pair_channels, out, kernel_size)
+        self._image_first = image_first
+
+    def forward(self, image: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+        """Transforms (B, C1, h, w) and (B * P, C2, h, w) as ``convolve_joined`` does, to (B * P, out, h, w)."""
+        return self[2](self[1](convolve_joined(self[0], image, pairs, self._image_first)))
+
+
+class UpsampleBlock(ConvBlock):
+    """A ``ConvBlock`` of 3x3 on maps that are first upsampled bilinearly by two."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3)
+        self._kept = KeptTensors(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Transforms (N, C, h, w) to (N, out, 2 h, 2 w)."""
+        return self[2](self[1](convolve_upsampled(self[0], x, self._kept)))
 
 
 class CoordConv(nn.Module):
@@ -45,9 +71,9 @@ class CRISNeck(nn.Module):
         self.f1_v_proj = ConvBlock(channels[2], out[2], 1)
         self.norm_layer = nn.Sequential(nn.BatchNorm2d(out[2]), nn.ReLU(True))
         self.f2_v_proj = ConvBlock(channels[1], out[1], 3)
-        self.f2_cat = ConvBlock(out[2] + out[1], out[1], 1)
+        self.f2_cat = JoinBlock(out[1], out[2], out[1], 1, image_first=True)
         self.f3_v_proj = ConvBlock(channels[0], out[0], 3)
-        self.f3_cat = ConvBlock(out[0] + out[1], out[1], 1)
+        self.f3_cat = JoinBlock(out[0], out[1], out[1], 1, image_first=True)
         self.f4_proj5 = ConvBlock(out[2], out[1], 3)
         self.f4_proj4 = ConvBlock(out[1], out[1], 3)
         self.f4_proj3 = ConvBlock(out[1], out[1], 3)
@@ -59,12 +85,18 @@ class CRISNeck(nn.Module):
         return self.f1_v_proj(c5), self.f2_v_proj(c4), F.avg_pool2d(self.f3_v_proj(c3), 2)
 
     def forward(self, levels: tuple[torch.Tensor, ...], state: torch.Tensor) -> torch.Tensor:
-        """Combines ``levels`` of ``project`` and sentence states (N, D) to (N, C, H / 16, W / 16)."""
+        """Combines ``levels`` of ``project`` with sentences at stride 16: (B * P, C, H / 16, W / 16).
+
+        Args:
+            levels: Those of B images.
+            state: (B * P, D) of P sentences for each image, which follow one another.
+        """
         v5, v4, v3 = levels
-        f5 = self.norm_layer(v5 * self.txt_proj(state)[:, :, None, None])
-        f4 = self.f2_cat(torch.cat([v4, _upsample(f5)], dim=1))
-        f3 = self.f3_cat(torch.cat([v3, f4], dim=1))
-        fq5, fq4, fq3 = _upsample(self.f4_proj5(f5)), self.f4_proj4(f4), self.f4_proj3(f3)
+        factors = self.txt_proj(state).unflatten(0, (v5.shape[0], -1))  # (B, P, C)
+        f5 = self.norm_layer((v5[:, None] * factors[..., None, None]).flatten(0, 1))
+        f4 = self.f2_cat(v4, f5)
+        f3 = self.f3_cat(v3, f4)
+        fq5, fq4, fq3 = upsample(self.f4_proj5(f5)), self.f4_proj4(f4), self.f4_proj3(f3)
         return self.coordconv(self.aggr(torch.cat([fq3, fq4, fq5], dim=1)))
 
 
@@ -98,7 +130,7 @@ class DecoderLayer(nn.Module):
         position: torch.Tensor,
         words: torch.Tensor,
         placed_words: torch.Tensor,
-        padding_mask: torch.Tensor,
+        seen: torch.Tensor,
     ) -> torch.Tensor:
         """Transforms pixels.
 
@@ -107,12 +139,12 @@ class DecoderLayer(nn.Module):
             position: (h * w, C), added to queries and keys, never to values.
             words: (N, L, C), the values.
             placed_words: (N, L, C), the keys: words with their positions in the sentence.
-            padding_mask: (N, L) bool, True where a word is padding.
+            seen: (N, 1, 1, L) bool, False where a word is padding.
         """
         normed = self.norm1(x)
         placed = normed + position
         x = x + self.dropout(self.self_attn_norm(self.self_attn(placed, placed, normed)))
-        attended = self.multihead_attn(self.norm2(x) + position, placed_words, words, padding_mask)
+        attended = self.multihead_attn(self.norm2(x) + position, placed_words, words, seen)
         x = x + self.dropout(self.cross_attn_norm(attended))
         return x + self.dropout(self.ffn(self.norm3(x)))
 
@@ -145,10 +177,10 @@ class VisionLanguageDecoder(nn.Module):
         """Transforms pixels (N, C, h, w) by those words (N, L, C) whose ``padding_mask`` (N, L) is False."""
         grid = x.shape[2:]
         position = self.grid_position(*grid)
-        placed_words = words + self.word_position
+        placed_words, seen = words + self.word_position, ~padding_mask[:, None, None]
         x = x.flatten(2).transpose(1, 2)
         for layer in self.layers:
-            x = layer(x, position, words, placed_words, padding_mask)
+            x = layer(x, position, words, placed_words, seen)
         return self.norm(x).transpose(1, 2).unflatten(2, grid)
 
 
@@ -162,11 +194,12 @@ class Projector(nn.Module):
     def __init__(self, state_width: int, width: int, detail_channels: int = 0) -> None:
         super().__init__()
         self.channels = width // 2
+        # The authors' layers 0 and 2 upsample, which is part of the blocks here.
         self.vis = nn.Sequential(
-            nn.Upsample(scale_factor=2, mode="bilinear"),
-            ConvBlock(width, width, 3),
-            nn.Upsample(scale_factor=2, mode="bilinear"),
-            ConvBlock(width, self.channels, 3),
+            nn.Identity(),
+            UpsampleBlock(width, width),
+            nn.Identity(),
+            UpsampleBlock(width, self.channels),
             nn.Conv2d(self.channels, self.channels, 1),
         )
         self.txt = nn.Linear(state_width, 9 * self.channels + 1)
@@ -175,25 +208,36 @@ class Projector(nn.Module):
             correction = nn.Conv2d(self.channels, self.channels, 1)
             nn.init.zeros_(correction.weight)
             nn.init.zeros_(correction.bias)
-            self.sharpen = nn.Sequential(ConvBlock(self.channels + detail_channels, self.channels, 3), correction)
+            block = JoinBlock(detail_channels, self.channels, self.channels, 3, image_first=False)
+            self.sharpen = nn.ModuleList([block, correction])
         # Channel i has the product of the kernel's element i with each pixel; this moves it to the pixel it is for.
         self.register_buffer("shifts", torch.eye(9).reshape(1, 9, 3, 3), persistent=False)
 
     def forward(self, x: torch.Tensor, state: torch.Tensor, detail: torch.Tensor | None = None) -> torch.Tensor:
         """Returns logits (N, 4 h, 4 w) for pixels (N, C, h, w) and states (N, D): equation 8 at every place.
 
-        ``detail`` (N, detail_channels, 4 h, 4 w) is needed if the projector was built with it.
+        ``detail`` (B, detail_channels, 4 h, 4 w), of the images to which N / B pixels in turn belong, is needed if the
+        projector was built with it.
         """
-        x = self.vis(x)  # (N, C / 2, 4 h, 4 w)
-        if self.sharpen is not None:
-            x = x + self.sharpen(torch.cat([x, detail], dim=1))
         kernel = self.txt(state)
-        weight = kernel[:, :-1].unflatten(1, (self.channels, 9)).transpose(1, 2)
+        weight = kernel[:, :-1].unflatten(1, (self.channels, 9)).transpose(1, 2)  # (N, 9, C / 2)
         # This is one matrix product for each pair and one small convolution for all. A convolution with a group for
         # each pair gives the same result and is ten times slower on a CPU.
-        answers = (weight @ x.flatten(2)).unflatten(2, x.shape[2:])  # (N, 9, 4 h, 4 w)
+        if self.sharpen is None:
+            answers, size = self._answers(weight, self.vis[3](self.vis[1](x)), self.vis[4])
+        else:
+            x = self.vis(x)  # (N, C / 2, 4 h, 4 w)
+            block, correction = self.sharpen
+            answers, size = self._answers(weight, block(detail, x), correction)
+            answers = torch.baddbmm(answers, weight, x.flatten(2))
+        answers = answers.unflatten(2, size)  # (N, 9, 4 h, 4 w)
         return F.conv2d(answers, self.shifts, padding=1)[:, 0] + kernel[:, -1, None, None]
 
+    @staticmethod
+    def _answers(weight: torch.Tensor, x: torch.Tensor, last: nn.Conv2d) -> tuple[torch.Tensor, torch.Size]:
+        """Applies the kernels (N, 9, C) to ``last``, a 1x1 convolution, of (N, C, h, w): (N, 9, h * w) and (h, w).
 
-def _upsample(x: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        Both are linear: the kernels are multiplied by the convolution, which is then not computed for every pixel.
+        """
+        folded = weight @ last.weight.flatten(1)
+        return torch.baddbmm((weight @ last.bias)[..., None], folded, x.flatten(2)), x.shape[2:]

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clip_seg_ros.models.convolutions import convolve_upsampled
+from clip_seg_ros.models.kept import KeptTensors
 from clip_seg_ros.models.layers import split_heads
 
 
@@ -106,13 +108,15 @@ class FeaturePyramid(nn.Module):
 
 
 class _NormedConvolution(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, upsamples: bool) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(out_channels)
+        self._kept = KeptTensors(1) if upsamples else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.bn(self.conv(x)), inplace=True)
+        x = self.conv(x) if self._kept is None else convolve_upsampled(self.conv, x, self._kept)
+        return F.relu(self.bn(x), inplace=True)
 
 
 class SemanticFPNHead(nn.Module):
@@ -124,9 +128,11 @@ class SemanticFPNHead(nn.Module):
         for level in range(n_levels):
             layers: list[nn.Module] = []
             for step in range(max(1, level)):
-                layers.append(_NormedConvolution(channels if step else in_channels, channels))
-                if level > 0:
-                    layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
+                if step > 0:
+                    layers.append(nn.Identity())  # the authors upsample here, and the next convolution does it itself
+                layers.append(_NormedConvolution(channels if step else in_channels, channels, upsamples=step > 0))
+            if level > 0:
+                layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
             self.scale_heads.append(nn.Sequential(*layers))
         self.dropout = nn.Dropout2d(dropout)
         self.conv_seg = nn.Conv2d(channels, n_classes, 1)

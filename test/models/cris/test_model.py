@@ -10,7 +10,7 @@ import torch
 from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConfig, build_clip
 from clip_seg_ros.models.clip.tokenizer import IdTokenizer
 from clip_seg_ros.models.cris.model import CRIS, CRISConfig
-from clip_seg_ros.models.cris.parts import VisionLanguageDecoder
+from clip_seg_ros.models.cris.parts import Projector, VisionLanguageDecoder
 from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec
 from nearness import assert_near
 
@@ -153,3 +153,42 @@ def test_detail_moves_what_lies_in_a_place(pixels: torch.Tensor) -> None:
     assert rows.max() <= 10
     assert columns.min() >= 10
     assert columns.max() <= 14
+
+
+def test_inference_equals_the_equations_with_gradients(pixels: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    for detail_channels in (0, 4):
+        config = replace(CONFIG, detail_channels=detail_channels)
+        model = CRIS("tiny", build_clip(clip_config()), config, IdTokenizer(30, WORDS)).eval()
+        if detail_channels:
+            torch.nn.init.normal_(model.proj.sharpen[-1].weight)
+            torch.nn.init.normal_(model.proj.sharpen[-1].bias)
+        text = model.encode_text(PROMPTS)
+        expected = model.decode(model.encode_image(pixels), text)
+        assert expected.requires_grad
+        with torch.inference_mode():
+            assert_near(model.decode(model.encode_image(pixels), text), expected, relative=2e-5)
+
+
+@pytest.mark.parametrize("detail_channels", [0, 4])
+@torch.no_grad()
+def test_the_projector_is_a_kernel_on_all_its_convolutions(detail_channels: int) -> None:
+    torch.manual_seed(0)
+    projector = Projector(20, 16, detail_channels).eval()
+    x, state, detail = torch.randn(3, 16, 4, 5), torch.randn(3, 20), torch.randn(1, 4, 16, 20)
+    pixels = projector.vis[4](projector.vis[3](projector.vis[1](x)))
+    if detail_channels:
+        block, correction = projector.sharpen
+        torch.nn.init.normal_(correction.weight)
+        torch.nn.init.normal_(correction.bias)
+        convolution, norm, relu = block
+        joined = torch.cat([pixels, detail.expand(3, -1, -1, -1)], dim=1)
+        pixels = pixels + correction(relu(norm(convolution(joined))))
+    kernel = projector.txt(state)
+    expected = torch.cat(
+        [
+            torch.nn.functional.conv2d(one[None], weight[:-1].view(1, 8, 3, 3), weight[-1:], padding=1)[0]
+            for one, weight in zip(pixels, kernel, strict=True)
+        ]
+    )
+    assert_near(projector(x, state, *([detail] if detail_channels else [])), expected)
