@@ -11,9 +11,15 @@ import torch
 
 from clip_seg_ros.models.base import TextFeatures
 
+_KEPT_LISTS = 16
+"""The number of lists of prompts whose joined features are kept: several questions may be asked about each image."""
+
 
 class TextCache:
     """Keeps the text features of the prompts that were used last. It is safe to use from several threads.
+
+    The features of the last few lists of prompts are kept joined, too: the prompts of a video are those of the image
+    before. They are shared by all who ask, and nobody may change them.
 
     Args:
         encode: Returns the features of P prompts, all padded to one length, which is the same in every call.
@@ -28,6 +34,8 @@ class TextCache:
         # Each entry has the features of one prompt; the prompt that was used last is at the end.
         self._kept: OrderedDict[str, TextFeatures] = OrderedDict()
         self._pinned: dict[str, TextFeatures] = {}
+        # Lists of prompts, with the features of each prompt that were joined, and the result; the last used at the end.
+        self._joined: OrderedDict[tuple[str, ...], tuple[list[TextFeatures], TextFeatures]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(self, prompts: Sequence[str]) -> TextFeatures:
@@ -39,10 +47,23 @@ class TextCache:
                 self._kept.update(zip(missing, _split(self._encode(missing)), strict=True))
             for prompt in unpinned:
                 self._kept.move_to_end(prompt)
-            features = _join([self._pinned.get(prompt) or self._kept[prompt] for prompt in prompts])
+            features = self._join(
+                tuple(prompts), [self._pinned.get(prompt) or self._kept[prompt] for prompt in prompts]
+            )
             while len(self._kept) > self._capacity:
                 self._kept.popitem(last=False)
             return features
+
+    def _join(self, prompts: tuple[str, ...], parts: list[TextFeatures]) -> TextFeatures:
+        """Returns ``parts`` joined: the features kept for this list, unless a prompt has got other features since."""
+        before, joined = self._joined.get(prompts, ([], None))
+        if joined is None or any(part is not other for part, other in zip(parts, before, strict=True)):
+            joined = parts[0] if len(parts) == 1 else _join(parts)
+        self._joined[prompts] = parts, joined
+        self._joined.move_to_end(prompts)
+        if len(self._joined) > _KEPT_LISTS:
+            self._joined.popitem(last=False)
+        return joined
 
     def pin(self, prompt: str, features: TextFeatures) -> None:
         """Gives ``prompt`` these features (1, ...) instead of those of its words, until ``unpin``."""

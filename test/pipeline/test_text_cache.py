@@ -92,3 +92,43 @@ def test_threads_share_it():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_a_list_that_is_asked_again_is_not_joined_again():
+    cache = TextCache(LetterEncoder())
+    joined = cache(["cup", "bowl"])
+    other = cache(["bowl", "cup"])
+    assert cache(["cup", "bowl"]) is joined
+    assert cache(["bowl", "cup"]) is other
+
+
+def test_a_list_follows_what_its_prompts_mean():
+    cache, meant = TextCache(LetterEncoder()), LetterEncoder()
+    prompts = ["cup", "bowl"]
+    cache(prompts)
+    for example in ("box", "ball"):
+        pinned = meant([example])
+        cache.pin("bowl", pinned)
+        found = cache(prompts)
+        assert same(found, meant(["cup", example]))
+        assert cache(prompts) is found
+    cache.unpin("bowl")
+    assert same(cache(prompts), meant(prompts))
+
+
+def test_a_list_is_right_when_its_prompts_were_dropped():
+    cache, prompts = TextCache(LetterEncoder(), capacity=2), ["cup", "bowl"]
+    for other in (["box"], ["ball", "can"]):
+        cache(prompts)
+        cache(other)
+        assert same(cache(prompts), LetterEncoder()(prompts))
+
+
+def test_few_lists_are_kept():
+    cache = TextCache(LetterEncoder())
+    joined = cache(["cup", "bowl"])
+    for number in range(40):
+        cache([f"p{number}", "cup"])
+    again = cache(["cup", "bowl"])
+    assert again is not joined
+    assert same(again, joined)
