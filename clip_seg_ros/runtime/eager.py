@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
 from clip_seg_ros.runtime.devices import require_precision, resolve_device
@@ -30,11 +31,12 @@ class EagerEngine(Engine):
         self._dtype = require_precision(precision)
         self.device, self.precision = resolve_device(device), precision
         self.model = model.to(self.device, self._dtype).eval()
+        _lay_out_kernels(self.model)
         self.spec = model.spec
 
     def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
         # Convolutions are fastest in this memory format.
-        return self.model.encode_image(pixels.to(self._dtype).contiguous(memory_format=torch.channels_last))
+        return self.model.encode_image(pixels.to(self._dtype, memory_format=torch.channels_last))
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         return self.model.encode_text(prompts)
@@ -54,3 +56,13 @@ class EagerEngine(Engine):
 
     def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:
         return self.model.encode_example(pixels.to(self._dtype), text, text_weight)
+
+
+def _lay_out_kernels(model: nn.Module) -> None:
+    """Stores the kernels of convolutions in the memory format of the pixels; otherwise each call would copy them.
+
+    Subclasses and transposed convolutions keep their format: some are computed as matrix products of their weights.
+    """
+    for module in model.modules():
+        if type(module) is nn.Conv2d:
+            module.to(memory_format=torch.channels_last)

@@ -2,10 +2,13 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.runtime.eager import EagerEngine
+from clip_seg_ros.zoo.factory import build_segmenter
 from color_segmenter import ColorSegmenter, halves
+from nearness import assert_near
 
 
 def test_the_model_moves_to_the_device():
@@ -51,3 +54,29 @@ def test_the_spec_is_what_the_model_says():
     assert not spec.takes_examples
     assert spec.known_words == ()
     assert spec.unknown_words("anything") == ()
+
+
+def test_kernels_have_the_memory_format_of_the_pixels():
+    model = build_segmenter("clipseg-pocket")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    plain = EagerEngine(build_segmenter("clipseg-pocket"), "cpu").fingerprint()
+    engine = EagerEngine(model, "cpu")
+    kinds = {type(module) for module in engine.model.modules() if getattr(module, "kernel_size", None) == (3, 3)}
+    assert kinds == {nn.Conv2d}
+    for module in engine.model.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.is_contiguous(memory_format=torch.channels_last)
+        if isinstance(module, nn.ConvTranspose2d):
+            assert module.weight.is_contiguous()
+    assert all(torch.equal(value, before[name]) for name, value in engine.model.state_dict().items())
+    assert engine.fingerprint() == plain
+
+
+def test_the_memory_format_of_the_pixels_makes_no_difference():
+    engine = EagerEngine(build_segmenter("clipseg-pocket"), "cpu")
+    pixels = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = engine.encode_image(pixels)
+        found = engine.encode_image(pixels.contiguous(memory_format=torch.channels_last))
+    for one, other in zip(found.taps, expected.taps, strict=True):
+        assert_near(one, other)
