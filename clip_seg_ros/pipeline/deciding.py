@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -48,11 +49,9 @@ class Rules:
         cls, names: Sequence[str], asked: Sequence[str], spec: ModelSpec, min_confidence: float, device: torch.device
     ) -> Rules:
         """Makes the rules for the classes ``names`` among all phrases ``asked`` that a model decodes."""
-        place = {name: index for index, name in reversed(list(enumerate(names)))}
-        labels = [place.get(phrase, UNLABELLED) for phrase in asked]
         classes = len(names) if spec.class_names is None else len(asked)
-        table = torch.tensor(labels, dtype=torch.uint8, device=device)
-        return cls(table, classes, min_confidence, spec.competition == "softmax")
+        labels = _labels(tuple(names), tuple(asked), device)
+        return cls(labels, classes, min_confidence, spec.competition == "softmax")
 
     @property
     def always_sure(self) -> bool:
@@ -63,6 +62,12 @@ class Rules:
         """Returns the rules for some of the phrases only, given by their indices in order."""
         classes = int((kept < self.classes).sum())
         return Rules(self.labels[kept], classes, self.min_confidence, self.compete)
+
+
+@lru_cache(maxsize=16)  # the same classes are asked about each image, and to send labels makes a GPU wait
+def _labels(names: tuple[str, ...], asked: tuple[str, ...], device: torch.device) -> torch.Tensor:
+    place = {name: index for index, name in reversed(list(enumerate(names)))}
+    return torch.tensor([place.get(phrase, UNLABELLED) for phrase in asked], dtype=torch.uint8, device=device)
 
 
 @dataclass(frozen=True)

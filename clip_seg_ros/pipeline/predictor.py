@@ -44,6 +44,12 @@ class EncodedImage:
     """The boxes of the windows, for a model that sees an image through sliding windows."""
 
 
+@functools.lru_cache(maxsize=16)  # the same prompts are asked about each image, and to send indices makes a GPU wait
+def _places(prompts: tuple[str, ...], asked: tuple[str, ...], device: torch.device) -> torch.Tensor:
+    """Returns the indices (P,) int64 of ``prompts`` among the phrases ``asked``."""
+    return torch.tensor([asked.index(prompt) for prompt in prompts], device=device)
+
+
 _LEAST_DOUBT = 1e-6
 """The distance from 0 and 1 that probabilities keep when they are interpolated as log odds."""
 _warned = threading.Event()
@@ -189,7 +195,8 @@ class Predictor:
             by_size.setdefault(item.geometry.model_size, []).append(index)
         encoded: dict[int, EncodedImage] = {}
         for size, indices in by_size.items():
-            pixels = torch.cat([prepared[index].pixels for index in indices])
+            inputs = [prepared[index].pixels for index in indices]
+            pixels = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
             boxes = None
             if self.spec.input.window is not None:
                 boxes = tuple(window_boxes(size, self.spec.input.window))
@@ -244,7 +251,7 @@ class Predictor:
                     logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         values = self.engine.probabilities(logits)[0]
         if asked != prompts:
-            values = values[[asked.index(prompt) for prompt in prompts]]
+            values = values.index_select(0, _places(prompts, asked, values.device))
         return CellMaps(prompts, values.cpu().numpy(), geometry)
 
     @_timed

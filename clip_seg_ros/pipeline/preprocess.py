@@ -125,7 +125,7 @@ class ModelInput:
     """One image, prepared for a model."""
 
     pixels: torch.Tensor
-    """(1, 3, h, w) float32, normalised, on the model's device."""
+    """(1, 3, h, w) float32 of any memory format, normalised, on the model's device."""
     geometry: Geometry
 
 
@@ -167,14 +167,31 @@ class Preprocessor:
         geometry = Geometry.fit(rgb.shape[:2], self._spec)
         if geometry.letterbox:
             rgb = to_square(rgb, self._spec.size, self._spec.mean)
-        # torch needs contiguous and writable memory, but images that come directly from messages are read-only.
-        pixels = torch.from_numpy(np.require(rgb, requirements="CW")).to(self._device)
-        pixels = pixels.permute(2, 0, 1).unsqueeze(0)  # (1, 3, H, W)
+        pixels = send(rgb, self._device).permute(2, 0, 1).unsqueeze(0)  # (1, 3, H, W)
         if self._device.type != "cpu":
             pixels = pixels.float()
         if pixels.shape[2:] != geometry.model_size:
             pixels = functional.interpolate(
                 pixels, size=geometry.model_size, mode="bilinear", align_corners=False, antialias=True
             )
-        pixels = torch.addcmul(self._shift, pixels.float(), self._scale)
-        return ModelInput(pixels.contiguous(), geometry)
+        return ModelInput(torch.addcmul(self._shift, pixels.float(), self._scale), geometry)
+
+
+def send(rgb: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Sends an image to a device; a CUDA device fetches it while the program goes on.
+
+    Args:
+        rgb: (H, W, 3) uint8 of any strides, perhaps read-only, as images that come directly from messages are. It may
+            change as soon as this returns, unless the device is the CPU.
+        device: The device.
+
+    Returns:
+        (H, W, 3) uint8 on the device; on the CPU it may share the memory of ``rgb``.
+    """
+    if device.type != "cuda":
+        # torch needs contiguous and writable memory.
+        return torch.from_numpy(np.require(rgb, requirements="CW")).to(device)
+    # Only pinned memory can be fetched at any time. It comes from a pool, into which torch puts it back after the copy.
+    staged = torch.empty(rgb.shape, dtype=torch.uint8, pin_memory=True)
+    np.copyto(staged.numpy(), rgb)
+    return staged.to(device, non_blocking=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clip_seg_ros.models.spec import InputSpec
-from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
+from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor, send
 from nearness import assert_near
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
@@ -145,3 +145,21 @@ def test_a_point_comes_back_to_where_it_was(spec):
     rows, columns = np.mgrid[:480, :640]
     assert abs((restored * rows).sum() / restored.sum() - 119.5) < 0.1
     assert abs((restored * columns).sum() / restored.sum() - 429.5) < 0.1
+
+
+def test_other_devices_get_the_bytes_of_the_image():
+    # The device "meta" has no memory, and so shows which tensors are made on it.
+    rgb = np.zeros((480, 640, 3), np.uint8)[::-1]
+    prepared = Preprocessor(SMALL, torch.device("meta"))(rgb)
+    assert prepared.pixels.device.type == "meta"
+    assert prepared.pixels.shape[2:] == prepared.geometry.model_size
+    assert send(rgb, torch.device("meta")).dtype == torch.uint8
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_image_may_change_once_it_was_sent():
+    image = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
+    rgb = image[::-1].copy()
+    sent = send(rgb[::-1], torch.device("cuda"))
+    rgb[:] = 0
+    assert np.array_equal(sent.cpu().numpy(), image)
