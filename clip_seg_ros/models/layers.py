@@ -53,11 +53,15 @@ class CrossAttention(nn.MultiheadAttention):
         Args:
             seen: (B, 1, 1, M) bool, False where a key is padding and gets no attention.
         """
-        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        query, key, value = (
-            split_heads(F.linear(x, weight, bias), self.num_heads)
-            for x, weight, bias in zip((query, key, value), weights, biases)
-        )
+        width = self.embed_dim
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        if query is key:
+            query, key = F.linear(query, weight[: 2 * width], bias[: 2 * width]).chunk(2, dim=-1)
+        else:
+            query = F.linear(query, weight[:width], bias[:width])
+            key = F.linear(key, weight[width : 2 * width], bias[width : 2 * width])
+        value = F.linear(value, weight[2 * width :], bias[2 * width :])
+        query, key, value = (split_heads(x, self.num_heads) for x in (query, key, value))
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout)
         return self.out_proj(attended.transpose(1, 2).flatten(2))

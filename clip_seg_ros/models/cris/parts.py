@@ -53,13 +53,19 @@ class CoordConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv1 = ConvBlock(in_channels + 2, out_channels, 3)
+        self._kept = KeptTensors()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Transforms (N, C, h, w)."""
         batch, _, height, width = x.shape
-        columns = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).expand(batch, 1, height, width)
-        rows = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)[:, None].expand(batch, 1, height, width)
-        return self.conv1(torch.cat([x, columns, rows], dim=1))
+
+        def coordinates() -> torch.Tensor:
+            columns = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).expand(1, 1, height, width)
+            rows = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)[:, None].expand(1, 1, height, width)
+            return torch.cat([columns, rows], dim=1)
+
+        grid = self._kept((height, width, x.dtype), coordinates, x.device)
+        return self.conv1(torch.cat([x, grid.expand(batch, -1, -1, -1)], dim=1))
 
 
 class CRISNeck(nn.Module):

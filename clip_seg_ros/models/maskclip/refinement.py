@@ -27,7 +27,7 @@ def denoise_prompts(logits: torch.Tensor, threshold: float, logit_scale: float) 
         (B, P, h, w). If every class is ruled out, all have the same probability, as in the authors' program.
     """
     highest = (logit_scale * logits).softmax(dim=1).amax(dim=(2, 3), keepdim=True)
-    return torch.where(highest < threshold, ABSENT_LOGIT, logits)
+    return logits.masked_fill(highest < threshold, ABSENT_LOGIT)
 
 
 def smooth_by_keys(logits: torch.Tensor, keys: torch.Tensor, threshold: float, logit_scale: float) -> torch.Tensor:
