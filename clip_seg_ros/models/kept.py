@@ -3,10 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import contextlib
+import threading
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
 import torch
+
+_used = threading.local()
+
+
+@contextlib.contextmanager
+def noting_use() -> Iterator[list[torch.Tensor]]:
+    """Yields a list to which every kept tensor is added that this thread uses meanwhile.
+
+    A CUDA graph refers to the memory of what it uses: whoever records one must keep this list as long as the graph.
+    """
+    before = getattr(_used, "tensors", None)
+    _used.tensors = []
+    try:
+        yield _used.tensors
+    finally:
+        _used.tensors = before
 
 
 @dataclass(frozen=True)
@@ -21,8 +39,9 @@ class KeptTensors:
     """The last few tensors that were made of sizes and, perhaps, of one weight. It is safe to use from several threads.
 
     A tensor is made anew if its weight was changed in place, as optimizers and ``load_state_dict`` do, or was moved or
-    replaced. Nothing is kept where gradients are recorded, because they must reach the weight; where torch traces a
-    model for another program; and while a CUDA graph is recorded, which must not refer to memory that is given back.
+    replaced. A change through ``weight.data`` is not noticed. Nothing is kept where gradients are recorded, because
+    they must reach the weight, and where torch traces a model for another program. While a CUDA graph is recorded,
+    nothing new is kept, and only within ``noting_use`` is used what was kept before. A copy of this object is empty.
 
     Args:
         capacity: The number of tensors that are kept, at least 1; the one that was made first is dropped first.
@@ -30,7 +49,7 @@ class KeptTensors:
 
     def __init__(self, capacity: int = 8) -> None:
         self._capacity = capacity
-        # It is replaced and never changed: several threads read it without a lock, and models can be copied.
+        # It is replaced and never changed, so that several threads read it without a lock.
         self._entries: dict[Hashable, _Entry] = {}
 
     def __call__(
@@ -44,23 +63,33 @@ class KeptTensors:
             device: The device of the tensor.
             weight: What the tensor is made of, the same one in every call; ``None`` if ``key`` says all.
         """
-        if torch.is_grad_enabled() or _traced(device) or (weight is not None and weight.is_inference()):
+        if torch.is_grad_enabled() or _traced() or (weight is not None and weight.is_inference()):
             return make()
-        key = (key, device)
+        key, used = (key, device), getattr(_used, "tensors", None)
         entry = self._entries.get(key)
-        if entry is None or not _is_fresh(entry, weight):
+        fresh = entry is not None and _is_fresh(entry, weight)
+        if _recorded(device) and not (fresh and used is not None):
+            return make()
+        if entry is None or not fresh:
             version = 0 if weight is None else weight._version
             entry = _Entry(make(), None if weight is None else weight.detach(), version)
             others = {other: kept for other, kept in self._entries.items() if other != key}
             if len(others) >= self._capacity:
                 del others[next(iter(others))]
             self._entries = {**others, key: entry}
+        if used is not None:
+            used.append(entry.made)
         return entry.made
 
+    def __reduce__(self) -> tuple[type[KeptTensors], tuple[int]]:
+        return KeptTensors, (self._capacity,)
 
-def _traced(device: torch.device) -> bool:
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return True
+
+def _traced() -> bool:
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def _recorded(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from clip_seg_ros.models import kept
 from clip_seg_ros.models.kept import KeptTensors
 
 CPU = torch.device("cpu")
@@ -92,15 +93,32 @@ def test_the_one_that_was_made_first_goes_first() -> None:
     assert doubled.made == 4
 
 
-@torch.no_grad()
 def test_a_copy_keeps_what_is_its_own() -> None:
     doubled = Doubled()
-    doubled()
+    with torch.inference_mode():
+        doubled()
     other = copy.deepcopy(doubled)
-    other.layer.weight += 1
-    other()
-    doubled()
+    with torch.no_grad():
+        other.layer.weight += 1
+        other()
+        doubled()
     assert (doubled.made, other.made) == (1, 2)
+
+
+@torch.no_grad()
+def test_what_a_recorded_graph_uses_stays_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    doubled = Doubled()
+    before = doubled("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "_recorded", lambda device: True)
+        with kept.noting_use() as used:
+            assert doubled("a") is before
+            inside = doubled("b")  # its memory belongs to the graph
+        assert [id(tensor) for tensor in used] == [id(before)]
+        assert doubled("a") is not before
+    assert doubled("b") is not inside
+    assert doubled("a") is before
+    assert [id(tensor) for tensor in used] == [id(before)]
 
 
 def test_nothing_kept_enters_an_exported_program() -> None:
@@ -123,13 +141,13 @@ def test_nothing_kept_enters_an_exported_program() -> None:
 
 
 def test_threads_share_it() -> None:
-    kept, wrong = KeptTensors(capacity=2), []
+    shared, wrong = KeptTensors(capacity=2), []
 
     def ask(offset: int) -> None:
         with torch.inference_mode():
             for index in range(300):
                 number = (offset * index) % 5
-                if kept(number, lambda: torch.tensor(number), CPU).item() != number:
+                if shared(number, lambda: torch.tensor(number), CPU).item() != number:
                     wrong.append(number)
 
     threads = [threading.Thread(target=ask, args=(offset,)) for offset in range(1, 5)]
