@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip_seg_ros.models.kept import KeptTensors
+from clip_seg_ros.models.kept import KeptTensors, is_traced
 
 _AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 26}
 """About how many products ``convolve_upsampled`` works on at once; on a CPU they should stay in its cache."""
@@ -57,8 +57,7 @@ def convolve_upsampled(convolution: nn.Conv2d, x: torch.Tensor, kept: KeptTensor
     Returns:
         (N, out, 2 h, 2 w).
     """
-    # A traced program keeps its convolution, which other runtimes know better.
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.is_grad_enabled():
         return convolution(upsample(x))
     weight = convolution.weight
     # (C, 3 columns of the kernel * 3 rows * out)
@@ -67,10 +66,12 @@ def convolve_upsampled(convolution: nn.Conv2d, x: torch.Tensor, kept: KeptTensor
     rows, columns = _spread(height, x), _spread(width, x)
     pixels = x.permute(0, 2, 3, 1)
     at_once = _AT_ONCE.get(x.device.type, _AT_ONCE["cuda"]) // (height * width * taps.shape[1])
-    parts = [_spread_products(part @ taps, rows, columns) for part in pixels.split(max(1, at_once))]
+    # The batch of a traced program may be of any size.
+    split = (pixels,) if is_traced() else pixels.split(max(1, at_once))
+    parts = [_spread_products(part @ taps, rows, columns) for part in split]
     convolved = parts[0] if len(parts) == 1 else torch.cat(parts)
     if convolution.bias is not None:
-        convolved += convolution.bias
+        convolved = convolved.add_(convolution.bias)
     return convolved.permute(0, 3, 1, 2)
 
 
@@ -93,9 +94,11 @@ def _spread(side: int, x: torch.Tensor) -> torch.Tensor:
     """Returns (2 * side, side * 3): what each place of a kernel's three adds to the pixels of the upsampled axis."""
 
     def make() -> torch.Tensor:
-        alone = torch.eye(side, device=x.device)[None]
-        upsampled = F.interpolate(alone, scale_factor=2, mode="linear", align_corners=False)[0].t()  # (2 * side, side)
-        padded = F.pad(upsampled, (0, 0, 1, 1))  # the kernel sees zeros beyond the border
-        return torch.stack([padded[tap : tap + 2 * side] for tap in range(3)], dim=2).flatten(1).to(x.dtype)
+        places = torch.arange(side, dtype=torch.float32, device=x.device)[:, None]
+        fine = torch.arange(2 * side, dtype=torch.float32, device=x.device)[:, None, None]
+        seen = fine + torch.arange(-1, 2, dtype=torch.float32, device=x.device)  # by each of the kernel's places
+        # Bilinear interpolation repeats the pixels at the border, and the kernel sees zeros beyond it.
+        weights = (1 - ((seen / 2 - 0.25).clamp(0, side - 1) - places).abs()).clamp(min=0)  # (2 * side, side, 3)
+        return (weights * ((seen >= 0) & (seen < 2 * side))).flatten(1).to(x.dtype)
 
     return _SPREADS((side, x.dtype), make, x.device)

@@ -63,7 +63,7 @@ class KeptTensors:
             device: The device of the tensor.
             weight: What the tensor is made of, the same one in every call; ``None`` if ``key`` says all.
         """
-        if torch.is_grad_enabled() or _traced() or (weight is not None and weight.is_inference()):
+        if torch.is_grad_enabled() or is_traced() or (weight is not None and weight.is_inference()):
             return make()
         key, used = (key, device), getattr(_used, "tensors", None)
         entry = self._entries.get(key)
@@ -85,7 +85,8 @@ class KeptTensors:
         return KeptTensors, (self._capacity,)
 
 
-def _traced() -> bool:
+def is_traced() -> bool:
+    """Returns whether torch traces a model at the moment, to compile it or to make a program for another runtime."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 

@@ -72,3 +72,23 @@ def test_gradients_pass_an_upsampled_convolution() -> None:
     convolve_upsampled(convolution, x, KeptTensors(1)).sum().backward()
     assert x.grad.abs().min() > 0
     assert convolution.weight.grad.abs().min() > 0
+
+
+@torch.no_grad()
+def test_an_exported_program_takes_any_number_of_maps() -> None:
+    class Upsampled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution, self.kept = nn.Conv2d(6, 5, 3, padding=1), KeptTensors(1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return convolve_upsampled(self.convolution, x, self.kept)
+
+    model = Upsampled()
+    program = torch.export.export(model, (randn(2, 6, 4, 3),), dynamic_shapes=({0: torch.export.Dim("n")},))
+    operations = {node.target for node in program.graph.nodes}
+    assert torch.ops.aten.matmul.default in operations
+    assert torch.ops.aten.conv2d.default not in operations
+    for count in (2, 5):
+        x = randn(count, 6, 4, 3)
+        assert_near(program.module()(x), model.convolution(upsample(x)))
