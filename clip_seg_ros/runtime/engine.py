@@ -12,6 +12,10 @@ from clip_seg_ros.models.base import ImageFeatures, TextFeatures
 from clip_seg_ros.models.spec import ModelSpec
 
 
+class EngineUnavailable(ValueError):
+    """An engine cannot be had here; the message says why, and what to do."""
+
+
 class Engine(ABC):
     """Runs one model: encodes an image once and decodes many prompts. It is safe to use from several threads.
 
@@ -19,6 +23,8 @@ class Engine(ABC):
     and then passed to its ``decode``. Its text features are split and joined by prompt.
     """
 
+    name: str
+    """Its name in settings, one of ``config.ENGINE_NAMES``."""
     spec: ModelSpec
     device: torch.device
     """The device of the pixels that it takes and of the logits that it returns."""
