@@ -12,7 +12,6 @@ from typing import Any
 
 from clip_seg_ros.settings import OWN, Config, number, switch, text, texts
 
-
 ENGINE_NAMES = ("auto", "eager", "cuda_graph", "openvino", "onnxruntime")
 """What may be asked to run a model; ``auto`` stands for the fastest whose answers are right on this machine."""
 PRECISION_NAMES = ("auto", "float32", "bfloat16", "float16", "int8")
@@ -51,14 +50,14 @@ class SegmentationConfig(Config):
     )
     engine: str = text(
         "auto",
-        "What runs the model. With auto it is the fastest engine of this machine whose masks agree with those of eager, "
-        "which is PyTorch itself.",
+        "What runs the model. With auto it is the fastest engine of this machine whose masks agree with those of "
+        "eager, which is PyTorch itself.",
         choices=ENGINE_NAMES,
     )
     precision: str = text(
         "auto",
-        "The type of the numbers that the model computes with. With auto the engine chooses it; int8 needs a model that "
-        "clip-seg export has calibrated.",
+        "The type of the numbers that the model computes with. With auto the engine chooses it; int8 needs a model "
+        "that clip-seg export has calibrated.",
         choices=PRECISION_NAMES,
     )
     weights_dir: str = text(

@@ -37,7 +37,7 @@ _WARM_UPS = 3
 
 Step = Callable[[], Any]
 Capture = Callable[[Step], tuple[Callable[[], None], Any]]
-"""Captures a step; returns what replays it, and its output, a tensor or ``ImageFeatures``, which a replay overwrites."""
+"""Captures a step; returns what replays it, and its output (a tensor or ``ImageFeatures``), which replays overwrite."""
 
 
 def bucket(count: int) -> int:
@@ -70,9 +70,9 @@ class _Graphs:
         self._calls = 0
         self.fault = ""
 
-    def find(self, key: Hashable, inputs: Sequence[torch.Tensor], step: Callable[[Sequence[torch.Tensor]], Any]) -> (
-        _Graph | None
-    ):
+    def find(
+        self, key: Hashable, inputs: Sequence[torch.Tensor], step: Callable[[Sequence[torch.Tensor]], Any]
+    ) -> _Graph | None:
         """Returns the graph of ``step`` for inputs of these sizes, captured now if there is room; or ``None``."""
         self._calls += 1
         graph = self._kept.get(key)

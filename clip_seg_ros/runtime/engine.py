@@ -29,7 +29,7 @@ class Engine(ABC):
     device: torch.device
     """The device of the pixels that it takes and of the logits that it returns."""
     precision: str
-    """The precision of its computations, a key of ``devices.PRECISIONS``."""
+    """The precision of its computations, one of ``config.PRECISION_NAMES`` without "auto"."""
 
     @abstractmethod
     def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
