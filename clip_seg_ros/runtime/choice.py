@@ -117,7 +117,7 @@ def build_engine(
     if not planned.tiers:
         met = precision in ("auto", planned.last.precision)
         note = "" if met else f"the eager engine has no {precision}: use the engine openvino or onnxruntime"
-        return _Maker(model, str(target)).make(planned.last), Chosen("eager", planned.last.precision, note, met)
+        return make_engine(model, str(target), planned.last), Chosen("eager", planned.last.precision, note, met)
     choice = _Choice(model, str(target), verdicts_dir)
     found = choice.of(planned)
     built, taken = found if found is not None else (choice.fall_back(planned.last), planned.last)
@@ -132,50 +132,50 @@ def require_names(engine: str, precision: str) -> None:
             raise ValueError(f'unknown {what} "{name}": use {", ".join(known[:-1])} or {known[-1]}')
 
 
-class _Maker:
-    """Makes the engines of one model on one device."""
+def make_engine(model: PromptableSegmenter, device: str, wanted: Candidate, own_copy: bool = False) -> Engine:
+    """Makes an engine, whether it is fast and right or not.
 
-    def __init__(self, model: PromptableSegmenter, device: str) -> None:
-        self._model, self._device = model, device
+    Args:
+        model: The model, as for ``build_engine``.
+        device: The device, as for ``resolve_device``.
+        wanted: The engine, which is not "auto", and its precision, likewise.
+        own_copy: Whether it works on a copy of the model where it would round the weights.
 
-    def make(self, candidate: Candidate, own_copy: bool = False) -> Engine:
-        """Makes an engine, of a copy of the model if ``own_copy`` and its weights are to be rounded.
+    Raises:
+        EngineUnavailable: It cannot be had here.
+        ValueError: The device or the precision is unknown or not available.
+    """
+    if wanted.engine in ("openvino", "onnxruntime"):
+        return _exported(wanted, model, device)
+    if own_copy and wanted.precision != "float32":
+        model = copy.deepcopy(model)
+    if wanted.precision not in PRECISIONS:
+        raise EngineUnavailable(f"{wanted.engine} computes in {', '.join(PRECISIONS)}, not in {wanted.precision}")
+    if wanted.engine == "eager":
+        return EagerEngine(model, device, wanted.precision)
+    from clip_seg_ros.runtime.cuda_graph import CudaGraphEngine
 
-        Raises:
-            EngineUnavailable: It cannot be had here.
-        """
-        # The packages of engines are optional and slow to import.
-        model, precision = self._model, candidate.precision
-        if candidate.engine in ("openvino", "onnxruntime"):
-            return _exported(candidate, model, self._device)
-        if own_copy and precision != "float32":
-            model = copy.deepcopy(model)
-        if candidate.engine == "eager":
-            return EagerEngine(model, self._device, precision)
-        from clip_seg_ros.runtime.cuda_graph import CudaGraphEngine
-
-        if precision not in PRECISIONS:
-            raise EngineUnavailable(f"CUDA graphs compute in {', '.join(PRECISIONS)}, not in {precision}")
-        return CudaGraphEngine(model, self._device, precision)
+    return CudaGraphEngine(model, device, wanted.precision)
 
 
-def _exported(candidate: Candidate, model: PromptableSegmenter, device: str) -> Engine:
-    if candidate.engine == "openvino":
-        if device != "cpu":
+def _exported(wanted: Candidate, model: PromptableSegmenter, device: str) -> Engine:
+    # These packages are optional and slow to import.
+    if wanted.engine == "openvino":
+        if resolve_device(device).type != "cpu":
             raise EngineUnavailable("OpenVINO runs on the processor alone: use device cpu")
         from clip_seg_ros.runtime.openvino_engine import OpenVINOEngine
 
-        return OpenVINOEngine(model, candidate.precision)
+        return OpenVINOEngine(model, wanted.precision)
     from clip_seg_ros.runtime.onnx_engine import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(model, candidate.precision, device)
+    return OnnxRuntimeEngine(model, wanted.precision, device)
 
 
 class _Choice:
     """Tries the engines of one model, and remembers why some of them were not taken."""
 
     def __init__(self, model: PromptableSegmenter, device: str, verdicts_dir: Path | None) -> None:
-        self._maker = _Maker(model, device)
+        self._model, self._device = model, device
         # The fingerprint is that of the weights before any of them is rounded.
         self._reference = EagerEngine(model, device)
         self._verdicts = Verdicts(self._reference.fingerprint(), self._reference.device, verdicts_dir)
@@ -189,7 +189,9 @@ class _Choice:
             passed = self._passed(tier, planned)
             for candidate in sorted(passed, key=lambda each: -passed[each].speedup):
                 try:
-                    return self._built.pop(candidate, None) or self._maker.make(candidate), candidate
+                    return self._built.pop(candidate, None) or make_engine(
+                        self._model, self._device, candidate
+                    ), candidate
                 except Exception as error:
                     self._blame(candidate, error)
         return None
@@ -197,7 +199,7 @@ class _Choice:
     def fall_back(self, last: Candidate) -> Engine:
         """Returns the engine of the plan that always works."""
         self._built.clear()
-        return self._maker.make(last)
+        return make_engine(self._model, self._device, last)
 
     def note(self, taken: Candidate) -> str:
         """Returns what the engine gains, and why others were not taken."""
@@ -232,7 +234,7 @@ class _Choice:
         known = self._verdicts.find(candidate.engine, candidate.precision)
         if known is not None and candidate.precision != "int8":  # which may have been exported anew
             return known
-        engine = self._maker.make(candidate, own_copy=True)
+        engine = make_engine(self._model, self._device, candidate, own_copy=True)
         if known is None or candidate.precision == "int8":
             self._gate = self._gate or Gate(self._reference)
             known = self._gate.measure(engine)
