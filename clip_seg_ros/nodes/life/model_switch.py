@@ -63,7 +63,7 @@ class ModelSwitch:
         self._launched_with = config().model
         """The model that the node was started with, which may be any file."""
         self._is_cautioned = False
-        self._said_of_engine = ""
+        self._complained = ""
 
     def start(self) -> None:
         """Loads the first model on the caller's thread; raises what loading raises."""
@@ -162,14 +162,12 @@ class ModelSwitch:
         return predictor
 
     def _log_engine(self) -> None:
-        """Logs which engine serves and why, unless that is what was logged last."""
-        name, chosen = self.host.name, self.host.predictor.chosen
-        words = f"{name} is run by {chosen}"
-        if words != self._said_of_engine:
-            self._said_of_engine = words
-            if complaint := chosen.complaint:
-                self._node.get_logger().warning(complaint)
-            self._node.get_logger().info(words)
+        """Logs which engine serves; a complaint that it is not the one that was asked for, only once."""
+        chosen = self.host.predictor.chosen
+        if chosen.complaint not in ("", self._complained):
+            self._complained = chosen.complaint
+            self._node.get_logger().warning(chosen.complaint)
+        self._node.get_logger().info(f"{self.host.name} is run by {chosen}")
 
     def _log_caution(self) -> None:
         if words := in_commands(self.host.predictor.spec):
