@@ -82,6 +82,9 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
     understands_relations: bool = False
     """Whether phrases may relate one object to others: "the cup left of the box", "the largest ball"."""
 
+    light_decode: bool = False
+    """Whether ``decode`` is a few operations in float32, for which no other engine than torch is worth while."""
+
     @property
     def open_vocabulary(self) -> bool:
         """Whether any phrase may be a prompt."""

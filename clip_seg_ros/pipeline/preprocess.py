@@ -38,12 +38,11 @@ class Geometry:
         height, width = source_size
         if height < 1 or width < 1:
             raise ValueError(f"an image needs at least one pixel, got {width}x{height}")
-        short, long = sorted(source_size)
-        if spec.resize == "short_side" and long > MAX_ASPECT_RATIO * short:
+        if spec.resize == "short_side" and max(source_size) > MAX_ASPECT_RATIO * min(source_size):
             raise ValueError(
                 f"a {width}x{height} image is too narrow: its sides may differ {MAX_ASPECT_RATIO:g} times at most"
             )
-        return cls(source_size, spec.size_for(source_size), spec.resize == "letterbox")
+        return cls(source_size, spec.model_size(source_size), spec.resize == "letterbox")
 
     def restore(self, maps: np.ndarray) -> np.ndarray:
         """Resizes maps of any resolution to the camera's image: bilinearly, or cubically with a letterbox.

@@ -13,7 +13,7 @@ from clip_seg_ros.models.spec import ModelSpec
 
 
 class EngineUnavailable(ValueError):
-    """An engine cannot be had here; the message says why, and what to do."""
+    """An engine or one of its precisions cannot be had on this machine; the message says why and what to do."""
 
 
 class Engine(ABC):
@@ -24,7 +24,7 @@ class Engine(ABC):
     """
 
     name: str
-    """Its name in settings, one of ``config.ENGINE_NAMES``."""
+    """Name of the kind of engine, one of ``config.ENGINE_NAMES`` without "auto"."""
     spec: ModelSpec
     device: torch.device
     """The device of the pixels that it takes and of the logits that it returns."""

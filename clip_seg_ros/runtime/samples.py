@@ -26,7 +26,7 @@ def sample_pixels(spec: InputSpec) -> list[torch.Tensor]:
     for path in sorted((resources.config_dir() / "samples").glob("*.jpg")):
         rgb = torch.from_numpy(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB))
         pixels = rgb.permute(2, 0, 1)[None].float() / 255.0
-        size = spec.size_for(CAMERA_SIZE)
+        size = spec.model_size(CAMERA_SIZE)
         pixels = functional.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
         pixels = (pixels - mean) / std
         if spec.window is not None:

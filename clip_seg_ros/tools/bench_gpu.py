@@ -141,7 +141,7 @@ def cases(model: PromptableSegmenter, device: torch.device) -> list[Case]:
 
 def _pixels(spec: InputSpec, source_size: tuple[int, int]) -> torch.Tensor:
     """Returns what a model sees of a sample image of ``source_size`` (H, W), (B, 3, h, w)."""
-    size = spec.size_for(source_size)
+    size = spec.model_size(source_size)
     picture = functional.interpolate(sample_pixels(spec)[0][:1], size=size, mode="bilinear", align_corners=False)
     if spec.window is None:
         return picture

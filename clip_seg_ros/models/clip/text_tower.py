@@ -31,5 +31,5 @@ def encode_text(tower: TextTower, token_ids: torch.Tensor, whole: bool = False) 
     x = tower.token_embedding(token_ids) + tower.positional_embedding[:length]
     x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
     x = tower.ln_final(x)  # (P, L, C)
-    pooled = x[torch.arange(len(x), device=x.device), end] @ tower.text_projection
+    pooled = x[torch.arange(x.shape[0], device=x.device), end] @ tower.text_projection
     return TextFeatures(pooled=pooled, tokens=x, padding_mask=token_ids == 0)

@@ -51,7 +51,7 @@ def embed_patches(visual: VisionTransformer, pixels: torch.Tensor, grid: tuple[i
         grid: (h, w), the number of patches of ``pixels``, to which the position table is interpolated bicubically.
     """
     x = visual.conv1(pixels).flatten(2).transpose(1, 2)  # (B, h * w, C)
-    cls = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+    cls = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
     positions = resize_position_table(visual.positional_embedding, visual.grid_size, grid).to(x.dtype)
     return visual.patch_dropout(torch.cat([cls, x], dim=1) + positions)
 

@@ -249,7 +249,7 @@ class CLIPSeg(PromptableSegmenter[TapFeatures]):
 
     def decode(self, image: TapFeatures, text: TextFeatures) -> torch.Tensor:
         """Returns logits (B, P, H, W) at the size of the encoded pixels."""
-        conditionals = text.pooled.expand(len(image.taps[0]), -1, -1)
+        conditionals = text.pooled.expand(image.taps[0].shape[0], -1, -1)
         return self.decoder.decode_prompts(image.taps, image.grid_size, conditionals)
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:

@@ -143,7 +143,7 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
 
     def decode(self, image: CRISFeatures, text: TextFeatures) -> torch.Tensor:
         """Returns logits (B, P, H / 4, W / 4)."""
-        batch, prompts = len(image.levels[0]), len(text.pooled)
+        batch, prompts = image.levels[0].shape[0], text.pooled.shape[0]
         # Every image is paired with every sentence (B * P).
         images = image.mapped(lambda tensor: tensor.repeat_interleave(prompts, dim=0))
         every = TextFeatures(*(part.repeat(batch, *[1] * (part.ndim - 1)) for part in _parts(text)))

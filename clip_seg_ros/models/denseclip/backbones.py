@@ -123,7 +123,7 @@ class DenseViT(DenseBackbone):
         x = x.flatten(2).transpose(1, 2)
         table = resize_position_table(visual.positional_embedding, visual.grid_size, grid, mode="bilinear")
         # The authors' program adds the class embedding twice: as the token, and to its place.
-        cls = (2 * visual.class_embedding).to(x.dtype).expand(len(x), 1, -1)
+        cls = (2 * visual.class_embedding).to(x.dtype).expand(x.shape[0], 1, -1)
         x = visual.ln_pre(torch.cat([cls, x], dim=1) + table.to(x.dtype))
         maps = []
         for index, block in enumerate(visual.transformer.resblocks):

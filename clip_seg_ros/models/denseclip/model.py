@@ -210,7 +210,7 @@ class DenseCLIP(PromptableSegmenter[DenseFeatures]):
         Raises:
             ValueError: ``text`` does not have all classes.
         """
-        if len(text.pooled) != len(self.class_names):
+        if text.pooled.shape[0] != len(self.class_names):
             raise ValueError(f"all {len(self.class_names)} classes must be asked together, got {len(text.pooled)}")
         texts = self.texts_in_context(image, text)
         scores = torch.einsum("bdhw,bkd->bkhw", F.normalize(image.dense, dim=1), F.normalize(texts, dim=2))
@@ -221,7 +221,7 @@ class DenseCLIP(PromptableSegmenter[DenseFeatures]):
 
     def texts_in_context(self, image: DenseFeatures, text: TextFeatures) -> torch.Tensor:
         """Returns the texts (B, K, D), adapted to the image."""
-        batch = len(image.dense)
+        batch = image.dense.shape[0]
         if not self.config.context_aware:
             return text.pooled.expand(batch, -1, -1)
         visual = torch.cat([image.pooled[:, :, None], image.dense.flatten(2)], dim=2).transpose(
@@ -231,7 +231,7 @@ class DenseCLIP(PromptableSegmenter[DenseFeatures]):
             texts = text.pooled.expand(batch, -1, -1)
             return texts + self.gamma * self.context_decoder(texts, visual)
         contexts = self.context_decoder(self.contexts.expand(batch, -1, -1), visual)  # (B, N, C)
-        classes = len(text.tokens)
+        classes = text.tokens.shape[0]
         words = text.tokens.repeat(batch, 1, 1)
         ends = ((~text.padding_mask).sum(dim=1) - 1).repeat(batch)
         pooled = self._encode_words(words, ends, contexts.repeat_interleave(classes, dim=0))
@@ -242,5 +242,5 @@ class DenseCLIP(PromptableSegmenter[DenseFeatures]):
         tower = self.text_encoder
         x = torch.cat([words[:, :1], contexts.to(words.dtype), words[:, 1:]], dim=1) + tower.positional_embedding
         x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask))
-        rows = torch.arange(len(x), device=x.device)
+        rows = torch.arange(x.shape[0], device=x.device)
         return x[rows, ends + contexts.shape[1]] @ tower.text_projection

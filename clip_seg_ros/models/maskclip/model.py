@@ -120,6 +120,7 @@ class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
     """
 
     competition = "softmax"
+    light_decode = True
 
     def __init__(
         self,
