@@ -24,12 +24,12 @@ class Engine(ABC):
     """
 
     name: str
-    """Name of the kind of engine: "eager", "openvino" or "onnxruntime"."""
+    """Name of the kind of engine, one of ``config.ENGINE_NAMES`` without "auto"."""
     spec: ModelSpec
     device: torch.device
     """The device of the pixels that it takes and of the logits that it returns."""
     precision: str
-    """The precision of its computations: a key of ``devices.PRECISIONS``, or "int8"."""
+    """The precision of its computations, one of ``config.PRECISION_NAMES`` without "auto"."""
 
     @abstractmethod
     def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
