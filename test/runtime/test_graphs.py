@@ -12,7 +12,7 @@ from clip_seg_ros.models.spec import InputSpec, SlidingWindow
 from clip_seg_ros.runtime import graphs
 from color_segmenter import ColorSegmenter
 from nearness import assert_near
-from small_models import CLASSES, CONFIGS, SHORT_SIDE, small_model
+from small_models import CLASSES, SHORT_SIDE, small_model
 
 TAPS = TapFeatures((torch.zeros(2, 5, 3), torch.ones(2, 4, 6)), (2, 2))
 
@@ -51,7 +51,7 @@ def test_the_usual_size_is_that_of_the_usual_camera(spec: InputSpec, size: tuple
     assert graphs.usual_size(model) == size
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", ["cris", "denseclip-pre", "maskclip"])
 def test_the_graphs_answer_as_the_model_for_any_number_of_images_and_prompts(kind: str) -> None:
     model = small_model(kind)
     exported = graphs.image_graphs(model, (64, 96), with_decoder=True)

@@ -49,7 +49,7 @@ def _denseclip(clip: ClipConfig, **changes) -> dict:
 
 
 def _maskclip() -> dict:
-    own = MaskCLIPConfig(SHORT_SIDE, templates=("{}", "a {}"), background=("box",), pamr_iterations=2)
+    own = MaskCLIPConfig(SHORT_SIDE, templates=("{}", "a {}"), background=("box",))
     return {"kind": "maskclip", "clip": _VIT.to_dict(), "maskclip": own.to_dict(), "tokenizer": _TOKENIZER}
 
 
