@@ -12,7 +12,7 @@ from clip_seg_ros.models.spec import InputSpec, SlidingWindow
 from clip_seg_ros.runtime import graphs
 from color_segmenter import ColorSegmenter
 from nearness import assert_near
-from small_models import CLASSES, SHORT_SIDE, small_model
+from small_models import CLASSES, CONFIGS, SHORT_SIDE, small_model
 
 TAPS = TapFeatures((torch.zeros(2, 5, 3), torch.ones(2, 4, 6)), (2, 2))
 
@@ -33,6 +33,16 @@ def test_the_layout_tells_features_of_other_sizes_apart() -> None:
     assert graphs.feature_layout(TAPS.rows(0, 1)) == layout
     assert graphs.feature_layout(TapFeatures(TAPS.taps, (1, 4))) != layout
     assert graphs.feature_layout(TapFeatures((TAPS.taps[0], TAPS.taps[1][:, :3]), (2, 2))) != layout
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_layout_is_known_without_computing(kind: str) -> None:
+    model = small_model(kind)
+    with torch.inference_mode():
+        computed = model.encode_image(torch.zeros(1, 3, 64, 96))
+
+    assert graphs.feature_layout(graphs.features_without_numbers(model, (64, 96))) == graphs.feature_layout(computed)
+    assert next(model.parameters()).device.type == "cpu"
 
 
 @pytest.mark.parametrize(
