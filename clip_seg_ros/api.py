@@ -26,6 +26,7 @@ from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.pipeline.sliding import window_boxes
 from clip_seg_ros.pipeline.space.localization import Measurement, measure, with_position
 from clip_seg_ros.resources import class_list, class_list_names
+from clip_seg_ros.runtime.chosen import Chosen, EngineWarning
 from clip_seg_ros.types import CameraFrame, CameraIntrinsics, MaskSet, ObjectRegion, OrientedBox, ProbabilityMaps
 from clip_seg_ros.zoo.caution import EmbeddedWeightsWarning
 
@@ -33,11 +34,13 @@ __all__ = [
     "Answer",
     "CameraFrame",
     "CameraIntrinsics",
+    "Chosen",
     "ClassMap",
     "Command",
     "CommandError",
     "EmbeddedWeightsWarning",
     "EncodedImage",
+    "EngineWarning",
     "MaskSet",
     "Measurement",
     "ObjectRegion",

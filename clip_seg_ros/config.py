@@ -12,6 +12,11 @@ from typing import Any
 
 from clip_seg_ros.settings import OWN, Config, number, switch, text, texts
 
+ENGINE_NAMES = ("auto", "eager", "cuda_graph", "openvino", "onnxruntime")
+"""What may be asked to run a model; ``auto`` stands for the fastest whose answers are right on this machine."""
+PRECISION_NAMES = ("auto", "float32", "bfloat16", "float16", "int8")
+"""What a model may be asked to compute with; ``auto`` leaves it to the engine."""
+
 
 @dataclass(frozen=True)
 class CameraTopics:
@@ -43,10 +48,17 @@ class SegmentationConfig(Config):
         "the CPU elsewhere.",
         required=True,
     )
+    engine: str = text(
+        "auto",
+        "What runs the model. With auto it is the fastest engine of this machine whose masks agree with those of "
+        "eager, which is PyTorch itself.",
+        choices=ENGINE_NAMES,
+    )
     precision: str = text(
-        "float32",
-        "The type of the numbers that the model computes with. The halves, bfloat16 and float16, are for GPUs.",
-        choices=("float32", "bfloat16", "float16"),
+        "auto",
+        "The type of the numbers that the model computes with. With auto the engine chooses it; int8 needs a model "
+        "that clip-seg export has calibrated.",
+        choices=PRECISION_NAMES,
     )
     weights_dir: str = text(
         "",

@@ -34,6 +34,7 @@ SHARED = (
     "image_transport",
     "command_topic",
     "device",
+    "engine",
     "precision",
     "allow_model_paths",
     "autostart",

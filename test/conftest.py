@@ -22,6 +22,10 @@ os.environ["ROS_DOMAIN_ID"] = str(reserve_domain())
 _ROS_LOGS = tempfile.TemporaryDirectory(prefix="clip_seg_ros_test_logs_")
 os.environ["ROS_LOG_DIR"] = _ROS_LOGS.name
 
+# What is measured and kept of engines is that of these tests alone.
+_CACHE = tempfile.TemporaryDirectory(prefix="clip_seg_ros_test_cache_")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
+
 # Whoever starts the tests in the background may have Ctrl-C ignored, which every program that a test starts inherits.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

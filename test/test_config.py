@@ -87,7 +87,7 @@ def test_the_class_lists_that_are_described_are_those_that_there_are():
     [
         (ReferringConfig, "threshold", "-1, or 0 to 1"),
         (ReferringConfig, "max_points", "1 to 1000000"),
-        (ReferringConfig, "precision", "float32, bfloat16 or float16"),
+        (ReferringConfig, "precision", "auto, float32, bfloat16, float16 or int8"),
         (ReferringConfig, "image_transport", "raw or compressed"),
         (ReferringConfig, "target_frame", ""),
         (ReferringConfig, "image_topics", ""),
@@ -155,7 +155,7 @@ def test_some_cameras_may_have_no_depth(depth):
         ),
         ({"image_topics": "/a/x"}, "image_topics must be a list of texts, got '/a/x'"),
         ({"image_topics": [1]}, r"image_topics must be a list of texts, got \(1,\)"),
-        ({"precision": "double"}, "precision must be float32, bfloat16 or float16, got 'double'"),
+        ({"precision": "double"}, "precision must be auto, float32, bfloat16, float16 or int8, got 'double'"),
         ({"autostart": 1}, "autostart must be a bool, got 1"),
         ({"max_points": 2.5}, "max_points must be a whole number, got 2.5"),
         ({"max_points": 0}, r"max_points must lie in 1\.\."),

@@ -18,13 +18,13 @@ STUDENT, TEACHER = "maskclip-plus-pocket", "maskclip-pocket"
 
 @pytest.fixture(scope="module")
 def predictor():
-    return Predictor.from_name("clipseg-pocket", "cpu")
+    return Predictor.from_name("clipseg-pocket", "cpu", engine="eager")
 
 
 @pytest.fixture(scope="module")
 def figures():
     asked = examiners(["phrases", "examples", "relations", "classes"], "cpu", None)
-    asked.append(ClassExaminer({name: Predictor.from_name(name, "cpu") for name in (STUDENT, TEACHER)}))
+    asked.append(ClassExaminer({name: Predictor.from_name(name, "cpu", engine="eager") for name in (STUDENT, TEACHER)}))
     found = run_suite(asked, held_out_seeds(40))
     return {figure.name.removeprefix("embedded."): figure.value for figure in found}
 

@@ -82,6 +82,9 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
     understands_relations: bool = False
     """Whether phrases may relate one object to others: "the cup left of the box", "the largest ball"."""
 
+    light_decode: bool = False
+    """Whether ``decode`` is a few operations in float32, for which no other engine than torch is worth while."""
+
     @property
     def open_vocabulary(self) -> bool:
         """Whether any phrase may be a prompt."""
@@ -120,6 +123,15 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
 
         Prompts are encoded verbatim, unless templates are part of the model's method.
         """
+
+    def encode_token_ids(self, token_ids: torch.Tensor) -> TextFeatures:
+        """Encodes P prompts that were tokenised, for a model with a text tower and an open vocabulary.
+
+        Args:
+            token_ids: int64, P rows of ``tokenizer``, (P, context length); for a model with templates (P, T, context
+                length), each prompt in its T templates.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def decode(self, image: FeaturesT, text: TextFeatures) -> torch.Tensor:

@@ -46,6 +46,18 @@ class InputSpec:
     window: SlidingWindow | None = None
     """The sliding windows of a model that sees an image through them; ``None`` if it sees the whole image."""
 
+    def model_size(self, source_size: tuple[int, int]) -> tuple[int, int]:
+        """Returns the size (h, w) of the model's pixels for an image of ``source_size`` (H, W), both at least 1."""
+        height, width = source_size
+        sides: tuple[float, float] = (self.size, self.size)
+        if self.resize == "short_side":
+            scale = self.size / min(source_size)
+            if self.long_side_limit is not None:
+                scale = min(scale, self.long_side_limit / max(source_size))
+            sides = (scale * height, scale * width)
+        model_height, model_width = (max(1, int(side / self.multiple + 0.5)) * self.multiple for side in sides)
+        return model_height, model_width
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> InputSpec:
         """Makes a spec from its ``dataclasses.asdict`` after JSON. Raises TypeError on unknown or missing names."""

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Hashable
 from functools import lru_cache
 
+from clip_seg_ros.runtime.capturing import CAPTURING
+
 KERNELS = 256
 """The number of kernels that torch and oneDNN each keep; a kernel is made for one shape. By default both keep 1,024,
 which took 90 MB when measured. A model needs 50 to 100 for each size of image that it sees."""
@@ -58,7 +60,8 @@ def give_back() -> None:
     """Returns to the system and to the GPU the memory that was freed, but kept for later use."""
     torch = sys.modules.get("torch")  # torch takes seconds to import, and without it nothing is on a GPU
     if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        with CAPTURING:
+            torch.cuda.empty_cache()
     trim = _trim()
     if trim is not None:
         # glibc keeps the gaps between the blocks in use, and a heap for each thread.

@@ -27,6 +27,8 @@ from clip_seg_ros.pipeline.mixing import mixing
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
 from clip_seg_ros.pipeline.sliding import Box, merge_windows, window_boxes
 from clip_seg_ros.pipeline.text_cache import TextCache
+from clip_seg_ros.runtime.choice import build_engine, require_names
+from clip_seg_ros.runtime.chosen import Chosen, EngineWarning
 from clip_seg_ros.runtime.eager import EagerEngine
 from clip_seg_ros.runtime.engine import Engine
 from clip_seg_ros.types import ProbabilityMaps
@@ -52,14 +54,15 @@ def _places(prompts: tuple[str, ...], asked: tuple[str, ...], device: torch.devi
 
 _LEAST_DOUBT = 1e-6
 """The distance from 0 and 1 that probabilities keep when they are interpolated as log odds."""
-_warned = threading.Event()
+_warned: set[str] = set()
+"""What the callers of ``Predictor.from_name`` were warned of already: kinds of warnings, and reasons."""
 
 
-def _warn_once(words: str) -> None:
+def _warn_once(key: str, words: str, category: type[Warning]) -> None:
     """Warns the caller of ``Predictor.from_name``, once in a process."""
-    if not _warned.is_set():
-        _warned.set()
-        warnings.warn(words, EmbeddedWeightsWarning, stacklevel=3)
+    if key not in _warned:
+        _warned.add(key)
+        warnings.warn(words, category, stacklevel=3)
 
 
 class _Stopwatch(threading.local):
@@ -90,6 +93,7 @@ class Predictor:
 
     Args:
         engine: Runs the model; ``from_model`` and ``from_name`` make one.
+        chosen: Says why it is this engine, where it was chosen.
 
     Examples:
         >>> predictor = Predictor.from_name("clipseg-pocket")
@@ -101,8 +105,10 @@ class Predictor:
         ('green ball',)
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, chosen: Chosen | None = None) -> None:
         self.engine = engine
+        self.chosen = chosen or Chosen(engine.name, engine.precision)
+        """The engine and the precision that run the model, and why."""
         self._preprocess = Preprocessor(engine.spec.input, engine.device)
         self._text_features = TextCache(engine.encode_text)
         self._stopwatch = _Stopwatch()
@@ -124,7 +130,7 @@ class Predictor:
 
     @property
     def precision(self) -> str:
-        """The precision of the model's computations, a key of ``runtime.devices.PRECISIONS``."""
+        """The precision of the model's computations, one of ``config.PRECISION_NAMES`` without "auto"."""
         return self.engine.precision
 
     @property
@@ -142,7 +148,8 @@ class Predictor:
         name: str = "clipseg-pocket",
         device: str = "auto",
         weights_dir: Path | None = None,
-        precision: str = "float32",
+        precision: str = "auto",
+        engine: str = "auto",
     ) -> Predictor:
         """Builds the model ``name`` with its weights.
 
@@ -150,24 +157,34 @@ class Predictor:
         with ``zoo.factory.build_segmenter``. The embedded weights know only the simulated table: an
         ``EmbeddedWeightsWarning`` says so, once in a process.
 
+        With ``engine="auto"``, the model is run by the fastest engine of this machine whose masks agree with those of
+        PyTorch in float32, which is measured once, and then remembered. Where figures must be the same on every
+        machine, use ``engine="eager"``. An engine or a precision that is asked for by its name and cannot be had is
+        replaced by PyTorch, and an ``EngineWarning`` says why. ``predictor.chosen`` has what runs the model.
+
         Args:
             name: A name such as "clipseg-pocket", or the path of a weight file.
             device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
             weights_dir: The folder with the weights; ``None`` stands for the embedded and the downloaded weights.
-            precision: "float32", "bfloat16" or "float16".
+            precision: "auto", "float32", "bfloat16", "float16" or "int8". For the eager engine, "auto" is float32.
+            engine: "auto", "eager" (PyTorch), "cuda_graph", "openvino" or "onnxruntime".
 
         Raises:
-            ValueError: The name, the device or the precision is unknown, or the device is not available.
+            ValueError: The name, the device, the engine or the precision is unknown, or the device is not available.
             WeightsError: The weights are missing, damaged or do not fit the model.
         """
         # It is imported here because a program that brings its own model needs neither the builders nor their imports.
         from clip_seg_ros.zoo.factory import build_segmenter
 
+        # To load a model may take long.
+        require_names(engine, precision)
         model = build_segmenter(name, weights_dir).eval()
         fold_batch_norms(model)
-        predictor = cls.from_model(model, device, precision)
+        predictor = cls(*build_engine(model, device, engine, precision))
         if words := in_programs(predictor.spec):
-            _warn_once(words)
+            _warn_once("weights", words, EmbeddedWeightsWarning)
+        if words := predictor.chosen.complaint:
+            _warn_once(words, words, EngineWarning)
         return predictor
 
     def encode(self, rgb: np.ndarray) -> EncodedImage:

@@ -38,21 +38,11 @@ class Geometry:
         height, width = source_size
         if height < 1 or width < 1:
             raise ValueError(f"an image needs at least one pixel, got {width}x{height}")
-        sides: tuple[float, float]
-        if spec.resize != "short_side":
-            sides = (spec.size, spec.size)
-        else:
-            short, long = sorted(source_size)
-            if long > MAX_ASPECT_RATIO * short:
-                raise ValueError(
-                    f"a {width}x{height} image is too narrow: its sides may differ {MAX_ASPECT_RATIO:g} times at most"
-                )
-            scale = spec.size / short
-            if spec.long_side_limit is not None:
-                scale = min(scale, spec.long_side_limit / long)
-            sides = (scale * height, scale * width)
-        model_height, model_width = (max(1, int(side / spec.multiple + 0.5)) * spec.multiple for side in sides)
-        return cls(source_size, (model_height, model_width), spec.resize == "letterbox")
+        if spec.resize == "short_side" and max(source_size) > MAX_ASPECT_RATIO * min(source_size):
+            raise ValueError(
+                f"a {width}x{height} image is too narrow: its sides may differ {MAX_ASPECT_RATIO:g} times at most"
+            )
+        return cls(source_size, spec.model_size(source_size), spec.resize == "letterbox")
 
     def restore(self, maps: np.ndarray) -> np.ndarray:
         """Resizes maps of any resolution to the camera's image: bilinearly, or cubically with a letterbox.

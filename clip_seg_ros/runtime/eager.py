@@ -27,6 +27,8 @@ class EagerEngine(Engine):
         ValueError: The device or the precision is unknown, or the device is not available.
     """
 
+    name = "eager"
+
     def __init__(self, model: PromptableSegmenter, device: str = "auto", precision: str = "float32") -> None:
         self._dtype = require_precision(precision)
         self.device, self.precision = resolve_device(device), precision

@@ -12,6 +12,10 @@ from clip_seg_ros.models.base import ImageFeatures, TextFeatures
 from clip_seg_ros.models.spec import ModelSpec
 
 
+class EngineUnavailable(ValueError):
+    """An engine or one of its precisions cannot be had on this machine; the message says why and what to do."""
+
+
 class Engine(ABC):
     """Runs one model: encodes an image once and decodes many prompts. It is safe to use from several threads.
 
@@ -19,11 +23,13 @@ class Engine(ABC):
     and then passed to its ``decode``. Its text features are split and joined by prompt.
     """
 
+    name: str
+    """Name of the kind of engine, one of ``config.ENGINE_NAMES`` without "auto"."""
     spec: ModelSpec
     device: torch.device
     """The device of the pixels that it takes and of the logits that it returns."""
     precision: str
-    """The precision of its computations, a key of ``devices.PRECISIONS``."""
+    """The precision of its computations, one of ``config.PRECISION_NAMES`` without "auto"."""
 
     @abstractmethod
     def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:

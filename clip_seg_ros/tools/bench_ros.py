@@ -32,6 +32,7 @@ import numpy as np
 
 from clip_seg_ros import resources
 from clip_seg_ros.commands.parser import CommandError
+from clip_seg_ros.tools.engine_options import add_engine_options, node_parameters
 from clip_seg_ros.tools.processes import ChildDied, ChildProcesses
 from clip_seg_ros.tools.simulation import NoRos, check_ros, environment, things_named
 
@@ -40,6 +41,8 @@ TRANSPORTS = {"shared_memory": "shared memory", "default": "Fast DDS's own"}
 WARM_UP_S = 2.0
 START_S = 180.0
 """The time that the processes may take to start and to render the camera's views."""
+# The line that the node logs when a model begins to serve (``nodes/life/model_switch.py``).
+_SERVES = re.compile(r"is run by (\S+) in (\S+)")
 # The line that the node logs for each image (``nodes/life/health.py``).
 _LOGGED = re.compile(
     r"image (\d+): (\S+) ms to arrive, (\S+) ms waiting, (\S+) ms in the model, .* (\d+) images received"
@@ -90,6 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="how long to measure each transport (default: %(default)g)",
     )
+    add_engine_options(parser)
     parser.add_argument("--depth", action="store_true", help="a depth camera: the node finds positions too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.set_defaults(run=run)
@@ -124,8 +128,10 @@ def run(args: argparse.Namespace) -> int:
             flush=True,
         )
         for transport in TRANSPORTS:
-            row = summary(*measure(args, names, transport))
-            print(table_line(transport, row), flush=True)
+            engine, images, sent, seconds = measure(args, names, transport)
+            row = summary(images, sent, seconds)
+            print(f"{table_line(transport, row)}  {engine.replace(' ', ' in ')}", flush=True)
+            row[f"engine.{engine.replace(' ', '_')}"] = (1.0, "serves")
             figures += [
                 {"name": f"ros.{transport}.{name}", "value": round(value, 2), "unit": unit}
                 for name, (value, unit) in row.items()
@@ -150,7 +156,7 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def measure(args: argparse.Namespace, names: Sequence[str], transport: str) -> tuple[list[Timing], int, float]:
+def measure(args: argparse.Namespace, names: Sequence[str], transport: str) -> tuple[str, list[Timing], int, float]:
     """Runs the three processes with one transport.
 
     Args:
@@ -159,8 +165,8 @@ def measure(args: argparse.Namespace, names: Sequence[str], transport: str) -> t
         transport: Key of ``TRANSPORTS``.
 
     Returns:
-        The images whose masks arrived, in the order of their stamps; the number of images that the camera sent; and
-        the duration in seconds.
+        The engine that served and its precision, such as "openvino bfloat16"; the images whose masks arrived, in the
+        order of their stamps; the number of images that the camera sent; and the duration in seconds.
 
     Raises:
         BenchRosError: The node rejects the command, or the processes give no result in time.
@@ -181,12 +187,12 @@ def measure(args: argparse.Namespace, names: Sequence[str], transport: str) -> t
         logged = (Path(folder) / "referring.log").read_text(encoding="utf-8", errors="replace")
     if not seen["accepted"]:
         raise BenchRosError(f"the command was rejected: {seen['understood']}")
-    return timings(seen["masks_ns"], logged), len(seen["sent_ns"]), args.seconds
+    return served_by(logged), timings(seen["masks_ns"], logged), len(seen["sent_ns"]), args.seconds
 
 
 def _start_node_and_camera(children: ChildProcesses, args: argparse.Namespace, names: Sequence[str]) -> None:
     config = resources.config_dir()
-    node = {"model": args.model}
+    node = {"model": args.model, **node_parameters(args)}
     if not args.depth:
         node |= {"depth_topic": "", "camera_info_topic": ""}
     camera = {"required": list(names) or [""], "rate_hz": args.rate}
@@ -213,6 +219,12 @@ def _answer(children: ChildProcesses, stream: Any, patience_s: float) -> dict[st
         children.check()
         raise BenchRosError("the observer ended without a word")
     return json.loads(line)
+
+
+def served_by(logged: str) -> str:
+    """Returns the engine and the precision that the log of a node names, such as "openvino bfloat16"."""
+    found = _SERVES.search(logged)
+    return f"{found[1]} {found[2]}" if found else "unknown engine"
 
 
 def timings(masks_ns: Sequence[tuple[int, int]], logged: str) -> list[Timing]:

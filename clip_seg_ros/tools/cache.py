@@ -87,10 +87,20 @@ def _weights() -> Iterator[Path]:
         yield folder / "SHA256SUMS"
 
 
+def _engines() -> Iterator[Path]:
+    folder = resources.user_cache_dir() / "engines"
+    if folder.is_dir():
+        yield from sorted(path for path in folder.iterdir() if path.is_dir())
+
+
 _FINDERS = {
     "environments": (_environments, "Python and ROS 2; `make env` installs them again"),
     "workspaces": (_workspaces, "the built package; `make env` builds it again"),
     "weights": (_weights, "downloaded or converted; `clip-seg weights download NAME` fetches them again"),
+    "engines": (
+        _engines,
+        "models for OpenVINO and ONNX Runtime; a node converts, `clip-seg export` exports them again",
+    ),
 }
 
 

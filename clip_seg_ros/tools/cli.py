@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from clip_seg_ros.runtime.chosen import EngineWarning
 from clip_seg_ros.zoo.caution import EmbeddedWeightsWarning
 
 # This maps names to help texts; the module clip_seg_ros.tools.<name> adds the arguments and runs the command.
@@ -21,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "distill": "teach a small, fast network your classes from your pictures, without labels",
     "evaluate": "measure how well a model does",
     "bench": "time the models",
+    "export": "write a model for ONNX Runtime, TensorRT or OpenVINO",
     "weights": "list, download, convert and verify published weights",
     "cache": "show what the package keeps on the disk, and remove it",
 }
@@ -45,8 +47,9 @@ def _run(argv: Sequence[str]) -> int:
         else:
             subparsers.add_parser(name, help=text)
     args = parser.parse_args(argv)
-    # The commands give this warning in their own words if it matters.
-    warnings.simplefilter("ignore", EmbeddedWeightsWarning)
+    # The commands give these warnings in their own words if they matter.
+    for known in (EmbeddedWeightsWarning, EngineWarning):
+        warnings.simplefilter("ignore", known)
     return args.run(args)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from clip_seg_ros import resources
 from clip_seg_ros.commands.parser import CommandError, parse_command
 from clip_seg_ros.tools import demo_report
+from clip_seg_ros.tools.engine_options import add_engine_options, node_parameters
 from clip_seg_ros.tools.processes import ChildDied, ChildProcesses
 from clip_seg_ros.tools.simulation import NoRos, check_ros, environment, things_named
 
@@ -42,6 +43,7 @@ def add_parser(subparsers: Any) -> None:
     seeds.add_argument("--seeds", type=_seed_range, metavar="A-B", help="many scenes, summed up")
     parser.add_argument("--absent", action="store_true", help="scenes that do not hold what the command names")
     parser.add_argument("--once", action="store_true", help="stop after the first answer")
+    add_engine_options(parser)
     parser.add_argument(
         "--overlay",
         type=Path,
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
             tempfile.TemporaryDirectory(prefix="clip_seg_demo_") as log_dir,
             ChildProcesses(Path(log_dir), environment()) as children,
         ):
-            session = _Session(children, args.timeout)
+            session = _Session(children, args.timeout, node_parameters(args))
             print(_other_terminal(children.env["ROS_DOMAIN_ID"]))
             if args.seeds is not None:
                 return _run_seeds(session, args, names)
@@ -122,8 +124,8 @@ def _fail(message: str, code: int) -> int:
 class _Session:
     """The three processes of the demo, and requests to the observer."""
 
-    def __init__(self, children: ChildProcesses, timeout_s: float) -> None:
-        self._children = children
+    def __init__(self, children: ChildProcesses, timeout_s: float, parameters: dict[str, str]) -> None:
+        self._children, self._parameters = children, parameters
         self._timeout_s = timeout_s
         self._lines: queue.Queue[str] = queue.Queue()
 
@@ -134,10 +136,11 @@ class _Session:
         for name, value in scene.items():
             # A JSON list of texts is a YAML list, too.
             arguments += ["-p", f"{name}:={json.dumps(value or [''] if isinstance(value, list) else value)}"]
+        of_node = [word for name, value in self._parameters.items() for word in ("-p", f"{name}:={value}")]
         self._children.start(
             "referring",
             "clip_seg_ros.nodes.referring",
-            ["--ros-args", "--params-file", str(config / "referring.yaml")],
+            ["--ros-args", "--params-file", str(config / "referring.yaml"), *of_node],
         )
         self._children.start("sim_camera", "clip_seg_ros.nodes.sim_camera", arguments)
         self._observer = self._children.start("demo_observer", "clip_seg_ros.nodes.observers.demo_observer", talks=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from clip_seg_ros.config import ENGINE_NAMES
 from clip_seg_ros.evaluation.metrics.classes import ClassScores
 from clip_seg_ros.evaluation.pages.pictures import write_picture
 from clip_seg_ros.models.checkpoints import WeightsError
@@ -22,6 +23,7 @@ from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.runtime.devices import PRECISIONS, resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
 from clip_seg_ros.sources.images import BagPictures, FolderPictures, PictureSource, ScenePictures
+from clip_seg_ros.tools.engine_options import complain
 from clip_seg_ros.training.distillation.agreement import agreement, keep_the_better, median_ms
 from clip_seg_ros.training.distillation.examples import example_grid
 from clip_seg_ros.training.distillation.maskclip_plus import MaskCLIPPlus, TrainSettings
@@ -59,6 +61,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for labels and state (default: beside --out)")
     parser.add_argument("--teacher", default="maskclip-pocket", metavar="NAME", help="a model (%(default)s)")
+    parser.add_argument(
+        "--engine",
+        choices=ENGINE_NAMES,
+        default="eager",
+        help="what runs the teacher; auto: the fastest of this machine, in --precision (%(default)s)",
+    )
     parser.add_argument(
         "--network",
         default="lraspp_mobilenet_v3_large",
@@ -146,7 +154,9 @@ def _distill(args: argparse.Namespace) -> None:
     device = resolve_device(args.device)
     work = args.work or args.out.with_suffix(".work")
     source = _source(args)
-    labeller = Labeller(Predictor.from_name(args.teacher, args.device, precision=args.precision), names, labels)
+    teacher = Predictor.from_name(args.teacher, args.device, precision=args.precision, engine=args.engine)
+    complain("clip-seg distill", teacher.chosen)
+    labeller = Labeller(teacher, names, labels)
     # The network is built before minutes of labelling, because its name may be wrong.
     torch.manual_seed(args.seed)
     student = _student(args, labeller).to(device)
@@ -163,7 +173,7 @@ def _distill(args: argparse.Namespace) -> None:
     store(Converted(student.file_config(), student.state_dict()), args.out)
     print(f"written to {args.out}; measuring it on {len(held_out)} pictures that training never saw")
     # The measurements use the weights as they are on disk.
-    served = Predictor.from_name(str(args.out), args.device, precision=args.precision)
+    served = Predictor.from_name(str(args.out), args.device, precision=args.precision, engine="eager")
     _say_agreement(agreement(served, pictures, held_out), labeller.class_names)
     _say_speed(labeller, served, pictures, held_out[:_TIMED_PICTURES])
     examples = args.out.with_suffix(".png")

@@ -19,6 +19,7 @@ from clip_seg_ros.evaluation.suites.sequences import run_sequences
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RendererUnavailable
+from clip_seg_ros.tools.engine_options import add_engine_options, complain
 
 _SEQUENCES, _FRAMES = 20, 200
 
@@ -33,6 +34,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "figures.",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    # Figures must not depend on the machine unless somebody says so.
+    add_engine_options(parser, "eager", "float32", "whose figures are the same everywhere")
     parser.add_argument("--weights", type=Path, help="folder of the weights (default: the embedded ones)")
     parser.add_argument(
         "--threshold",
@@ -164,7 +167,8 @@ def figure_table(figures: Iterable[Figure]) -> str:
 
 
 def _sequences(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
-    predictor = Predictor.from_name("clipseg-pocket", args.device, args.weights)
+    predictor = Predictor.from_name("clipseg-pocket", args.device, args.weights, args.precision, args.engine)
+    complain("clip-seg evaluate", predictor.chosen)
     count, frames = args.sequences or _SEQUENCES, args.frames or _FRAMES
     return run_sequences(predictor, count, frames, lambda seeds: tqdm(seeds, desc="sequences")), []
 
@@ -177,6 +181,6 @@ def _embedded(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
     for part in PARTS if not args.parts else ():
         if part not in parts:
             print(f"left out: {part}, for the weights of {' and '.join(PARTS[part])} are not all there")
-    asked = examiners(parts, args.device, args.weights, threshold)
+    asked = examiners(parts, args.device, args.weights, threshold, args.precision, args.engine)
     seeds = tabletop.held_out_seeds(args.scenes or len(tabletop.TEST_SEEDS))
     return run_suite(asked, seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0)), asked

@@ -29,6 +29,7 @@ from clip_seg_ros.evaluation.protocols import (
 )
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.tools.engine_options import complain
 from clip_seg_ros.zoo.caution import in_options
 
 PROTOCOL_OF_KIND = {"refcoco": "referring", "refcoco+": "referring", "refcocog": "referring"}
@@ -58,7 +59,9 @@ def run_dataset(args: argparse.Namespace) -> int:
         _check_numbers(args)
         data = _open(args.data)
         protocol = _protocol(args, data)
-        predictor = Predictor.from_name(args.model or _DEFAULT_MODEL, args.device, args.weights)
+        name = args.model or _DEFAULT_MODEL
+        predictor = Predictor.from_name(name, args.device, args.weights, args.precision, args.engine)
+        complain("clip-seg evaluate", predictor.chosen)
         if words := in_options(predictor.spec):
             print(f"clip-seg evaluate: {words}", file=sys.stderr)
         _evaluate(args, data, protocol, predictor)
@@ -166,6 +169,8 @@ def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Pr
         "samples": len(indices),
         "samples_in_data": len(data.dataset),
         "device": str(predictor.device),
+        "engine": predictor.chosen.engine,
+        "precision": predictor.chosen.precision,
         "seconds": round(time.monotonic() - started, 1),
     }
     _report(args, run, evaluation, answers, data.dataset)

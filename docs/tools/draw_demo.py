@@ -40,7 +40,7 @@ def poses(camera: CameraPose) -> Iterator[CameraPose]:
 def frames() -> Iterator[np.ndarray]:
     """Yields the pictures, (H, W, 3) uint8 RGB, answered as a node answers them."""
     scene = sample_scene(200, required=[("red", "cup"), ("blue", "cup"), ("yellow", "bottle")], objects=(6, 8))
-    predictor = Predictor.from_name("clipseg-pocket")
+    predictor = Predictor.from_name("clipseg-pocket", engine="eager")
     stream = Stream(smoothing=0.9, margin=0.05, track_age_s=2.0)
     with SceneRenderer() as renderer:
         for index, pose in enumerate(poses(scene.camera)):

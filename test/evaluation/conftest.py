@@ -62,7 +62,7 @@ def recording(request: pytest.FixtureRequest) -> Callable[[str], MetricRecording
 @pytest.fixture(scope="session")
 def clipseg() -> Predictor:
     """The embedded CLIPSeg on the CPU."""
-    return Predictor.from_name("clipseg-pocket", "cpu")
+    return Predictor.from_name("clipseg-pocket", "cpu", engine="eager")
 
 
 @pytest.fixture(scope="session")

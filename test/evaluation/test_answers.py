@@ -16,7 +16,7 @@ from nearness import assert_near
 
 @pytest.fixture(scope="module")
 def maskclip() -> Predictor:
-    return Predictor.from_name("maskclip-pocket", "cpu")
+    return Predictor.from_name("maskclip-pocket", "cpu", engine="eager")
 
 
 def assert_labels(found: np.ndarray, expected: np.ndarray) -> None:

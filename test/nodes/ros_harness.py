@@ -54,6 +54,9 @@ class NodeProcess:
         fresh: bool = False,
     ) -> None:
         self._log = log
+        if name in ("referring", "semantic") and not any(each.startswith("engine:=") for each in parameters):
+            # A first start of the others takes seconds, and the tests of nodes are not about them.
+            parameters = ["engine:=eager", *parameters]
         arguments = [word for file in files for word in ("--params-file", str(file))]
         arguments += [word for parameter in parameters for word in ("-p", parameter)]
         arguments += ["-r", f"__ns:=/{namespace}"] if namespace else []

@@ -219,7 +219,7 @@ def test_there_is_room_for_so_many_classes(count: int, message: str) -> None:
 @pytest.mark.parametrize("picture", ["color.jpg", "large.jpg"])
 @pytest.mark.parametrize("name", ["denseclip-pocket", "maskclip-pocket", "maskclip-plus-pocket"])
 def test_the_embedded_models_on_rendered_scenes(name: str, picture: str) -> None:
-    predictor = Predictor.from_name(name, "cpu")
+    predictor = Predictor.from_name(name, "cpu", engine="eager")
     encoded = predictor.encode(cv2.imread(str(TABLE / picture))[..., ::-1].copy())
     names = predictor.spec.class_names or ("cup", "box", "bottle", "bowl", "plate", "table")
     for min_confidence in (0.0, 0.6):

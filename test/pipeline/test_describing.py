@@ -81,7 +81,7 @@ def test_the_embedded_model_names_what_stands_on_the_table() -> None:
     scene = sample_scene(20_000)
     with SceneRenderer() as renderer:
         view = renderer.render(scene, depth=False)
-    seen = describe(Predictor.from_name("clipseg-pocket", "cpu"), view.rgb, NAMES, 0.5, 0.002)
+    seen = describe(Predictor.from_name("clipseg-pocket", "cpu", engine="eager"), view.rgb, NAMES, 0.5, 0.002)
     there = {item.name for item in scene.objects}
     named = {each.phrase for each in seen}
     assert len(named & there) >= 0.8 * len(there), (named, there)

@@ -22,7 +22,7 @@ def view() -> RenderedView:
 
 @pytest.fixture
 def predictor() -> Predictor:
-    return Predictor.from_name("clipseg-pocket", "cpu")
+    return Predictor.from_name("clipseg-pocket", "cpu", engine="eager")
 
 
 def largest_object(view: RenderedView) -> tuple[str, np.ndarray]:
@@ -69,6 +69,6 @@ def test_bad_examples_are_refused(predictor: Predictor, view: RenderedView) -> N
 
 
 def test_models_of_phrases_alone_say_so(view: RenderedView) -> None:
-    predictor = Predictor.from_name("maskclip-pocket", "cpu")
+    predictor = Predictor.from_name("maskclip-pocket", "cpu", engine="eager")
     with pytest.raises(ValueError, match="maskclip-pocket understands phrases alone"):
         predictor.add_image_prompt("it", view.rgb, np.ones(view.rgb.shape[:2], bool))

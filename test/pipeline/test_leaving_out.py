@@ -58,7 +58,7 @@ def test_no_scrap_of_the_white_box_stays() -> None:
     with SceneRenderer() as renderer:
         scene = sample_scene(4, required=[("white", "box"), ("red", "box")], objects=(4, 6))
         view = renderer.render(scene, depth=False)
-    predictor = Predictor.from_name("clipseg-pocket", "cpu")
+    predictor = Predictor.from_name("clipseg-pocket", "cpu", engine="eager")
     question = Question(("boxes",), ("white boxes",), 0.5, 0.002)
     found = answer(predictor, predictor.encode(view.rgb), question).regions
     assert len(found) == 1

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import subprocess
+import sys
 import threading
 import time
 
@@ -185,7 +187,7 @@ def test_each_thread_knows_how_long_it_was_in_the_model(monkeypatch):
 class TableEngine(Engine):
     """Answers by a table of colours, without any network of torch."""
 
-    precision = "float32"
+    name, precision = "table", "float32"
 
     def __init__(self):
         self.spec = ModelSpec("table", InputSpec(32, "squash", 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), "sigmoid")
@@ -218,3 +220,29 @@ def test_any_engine_can_be_asked():
     assert predictor.precision == "float32"
     with pytest.raises(ValueError, match="table understands phrases alone: example images need a CLIPSeg"):
         predictor.add_image_prompt("mug", halves("red", "blue"), np.ones((48, 64), bool))
+
+
+def test_whoever_asked_for_another_engine_is_warned_once():
+    program = (
+        "import warnings; from clip_seg_ros.api import EngineWarning, Predictor\n"
+        "warnings.simplefilter('always', EngineWarning)\n"
+        "for _ in range(2): found = Predictor.from_name('clipseg-pocket', 'cpu', engine='eager', precision='int8')\n"
+        "print(found.chosen.engine, found.precision, found.chosen.as_asked)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "eager float32 False\n"
+    assert result.stderr.count("EngineWarning") == 1
+    assert "<string>:3: EngineWarning: the engine that was asked for cannot be had" in result.stderr
+    assert "use the engine openvino or onnxruntime" in result.stderr
+
+
+@pytest.mark.parametrize("wrong", [{"engine": "tensorrt"}, {"precision": "half"}])
+def test_an_unknown_engine_or_precision_is_an_error_before_anything_is_loaded(wrong):
+    with pytest.raises(ValueError, match="unknown (engine|precision)"):
+        Predictor.from_name("no-such-model", "cpu", **wrong)
+
+
+def test_what_runs_a_model_is_told():
+    predictor = Predictor.from_model(ColorSegmenter(), "cpu", "bfloat16")
+    assert str(predictor.chosen) == "eager in bfloat16"
+    assert predictor.chosen.complaint == ""

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import contextlib
-import io
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from clip_seg_ros.tools import bench, bench_models
+from clip_seg_ros.tools import bench, bench_compare, bench_models, bench_turns, published_sizes
 from clip_seg_ros.tools.cli import main
+from clip_seg_ros.zoo.factory import build_segmenter
 
-TINY = bench.Architecture(
+TINY = bench_compare.Architecture(
     "tiny_64",
     64,
     {
@@ -40,53 +40,111 @@ TINY = bench.Architecture(
 )
 
 
-def in_this_process(*arguments: str) -> dict[str, float]:
-    """Does a step without waiting for a fresh process to import everything again."""
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All sides in this process, which need not import everything again, and the smallest model."""
     threads = torch.get_num_threads()
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        bench_models.main(list(arguments))
+    monkeypatch.setattr(bench_compare, "VIT_B16", TINY)
+    monkeypatch.setattr(bench_compare, "step", lambda *arguments: bench_models.main(list(arguments)))
+    monkeypatch.setattr(bench_turns, "open_side", bench_models.open_side)
+    yield
     torch.set_num_threads(threads)
-    return json.loads(said.getvalue().splitlines()[-1])
 
 
-def test_measures_both_sides(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(bench, "VIT_B16", TINY)
-    monkeypatch.setattr(bench, "_child", in_this_process)
+def figures_of(path: Path) -> dict[str, float]:
+    return {item["name"]: item["value"] for item in json.loads(path.read_text())}
+
+
+def test_measures_all_sides(here: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "figures.json"
-    arguments = ["--against", "transformers", "--prompts", "3", "--repeats", "2", "--threads", "1"]
-    assert main(["bench", "models", *arguments, "--json", str(path)]) == 0
+    arguments = ["--against", "transformers", "--prompts", "3", "--repeats", "3", "--threads", "1"]
+    assert main(["bench", "models", *arguments, "--engines", "eager_bfloat16", "--json", str(path)]) == 0
     said = capsys.readouterr().out
-    assert "tiny_64, 1 threads, median of 2" in said
-    assert said.count(" ms") == 3
-    figures = {
-        item["name"].removeprefix("clipseg.tiny_64.cpu.prompts_3."): item for item in json.loads(path.read_text())
-    }
-    value = {name: item["value"] for name, item in figures.items()}
-    assert value["speedup"] == pytest.approx(value["transformers"] / value["ours"], rel=0.1)
-    assert value["ours"] > 0
-    assert value["ours_text_cached"] > 0
-    assert value["ours_peak"] > 50
-    assert 0 <= value["max_difference"] < 1e-4
-    assert {item["unit"] for item in figures.values()} == {"x", "ms", "MiB", "logit"}
+    assert "tiny_64, 3 prompts, 1 threads, median of 3 in turns" in said
+    assert re.search(r"best: eager_(float32|bfloat16)", said)
+    value, prefix = figures_of(path), "clipseg.tiny_64.cpu."
+    of_eager = {name.removeprefix(f"{prefix}prompts_3."): number for name, number in value.items()}
+    assert of_eager["speedup"] == pytest.approx(of_eager["transformers"] / of_eager["ours"], rel=0.2)
+    assert of_eager["ours_text_cached"] > 0
+    assert of_eager["ours_peak"] > 50
+    assert 0 <= of_eager["max_difference"] < 1e-4
+    assert value[f"{prefix}eager_float32.prompts_3.mask_iou"] == 1.0
+    assert 0.5 < value[f"{prefix}eager_bfloat16.prompts_3.mask_iou"] <= 1.0
+    assert value[f"{prefix}eager_bfloat16.prompts_3.ms"] > 0
+    assert value[f"{prefix}best.prompts_3.mask_iou"] >= 0.98
+    assert value[f"{prefix}best.prompts_3.speedup"] >= value[f"{prefix}eager_float32.prompts_3.speedup"]
 
 
-def test_sides_that_disagree_are_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def pretend(step: str, folder: str, *_: str) -> dict[str, float]:
-        if step != "prepare":
-            np.save(Path(folder) / f"{step}_1.npy", np.full((1, 4, 4), 0.0 if step == "ours" else 0.01))
-        return {"seconds": 1.0, "cached_seconds": 1.0, "peak_bytes": 2**20, "threads": 1}
+def test_a_side_that_cannot_be_had_is_told(here: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "figures.json"
+    arguments = ["--prompts", "1", "--repeats", "1", "--engines", "eager_int8", "--json", str(path)]
+    assert main(["bench", "models", *arguments]) == 0
+    assert "eager_int8           cannot be had: eager computes in" in capsys.readouterr().out
+    assert not any("int8" in name for name in figures_of(path))
 
-    monkeypatch.setattr(bench, "_child", pretend)
-    assert main(["bench", "models", "--prompts", "1"]) == 1
-    assert capsys.readouterr().err == "clip-seg bench: the logits of the two sides differ by 0.01, which is too much\n"
+
+def test_sides_that_disagree_are_an_error(
+    here: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_compare, "difference", lambda *_: 0.01)
+    assert main(["bench", "models", "--prompts", "1", "--repeats", "1", "--engines", ""]) == 1
+    error = capsys.readouterr().err
+    assert error.endswith("clip-seg bench: the logits of the two sides differ by 0.01, which is too much\n")
+
+
+def test_the_published_sizes_are_timed_by_engine(
+    here: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_compare, "LAYOUTS", ("maskclip-plus-pocket",))
+    monkeypatch.setattr(published_sizes, "random_model", build_segmenter)
+    path = tmp_path / "figures.json"
+    arguments = ["--layouts", "published", "--repeats", "2", "--engines", "eager_bfloat16"]
+    assert main(["bench", "models", *arguments, "--json", str(path)]) == 0
+    assert "maskclip-plus-pocket, " in capsys.readouterr().out
+    value, prefix = figures_of(path), "maskclip-plus-pocket.cpu."
+    assert value[f"{prefix}eager_float32.speedup"] == 1.0
+    for name in ("ms", "load", "first_load", "peak"):
+        assert value[f"{prefix}eager_bfloat16.{name}"] > 0
+
+
+def test_a_process_answers_until_it_is_to_finish(tmp_path: Path) -> None:
+    random = bench_models.Request("eager_float32", str(tmp_path), 1, 1, "cris-r50")
+    measured, missing = bench_turns.in_turns([random, replace(random, side="eager_int8")], 1)
+    assert list(measured) == ["eager_float32"]
+    assert len(measured["eager_float32"].texts_s) == 1
+    assert measured["eager_float32"].report["peak_bytes"] > 5e8
+    assert "eager computes in" in missing["eager_int8"]
+    assert bench_turns.mask_iou(random, random) == 1.0
+
+
+def test_nobody_always_follows_the_same_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Listens:
+        def __init__(self, request: bench_models.Request) -> None:
+            self.name = request.side
+
+        def ask(self, what: str) -> float:
+            asked.append(self.name)
+            return 1.0
+
+        def finish(self) -> dict[str, float]:
+            return {}
+
+    monkeypatch.setattr(bench_turns, "open_side", Listens)
+    sides = ["a_float32", "b_float32", "transformers"]
+    bench_turns.in_turns([bench_models.Request(side, "", 1, 1) for side in sides], 2)
+    assert asked[-5:] == ["b_float32", "b_float32", "transformers", "a_float32", "a_float32"]
+
+
+def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
+    with pytest.raises(bench_turns.BenchError, match="the side eager_float32 failed with exit code 1: FileNotFound"):
+        bench_turns.in_turns([bench_models.Request("eager_float32", str(tmp_path), 1, 1)], 1)
 
 
 def test_a_step_that_fails_is_named(tmp_path: Path) -> None:
-    with pytest.raises(bench.BenchError, match="the step dance failed with exit code 1: KeyError") as caught:
-        bench._child("dance", str(tmp_path), "1", "1", "1")
+    with pytest.raises(bench_turns.BenchError, match="the step dance failed with exit code 1: KeyError") as caught:
+        bench_compare.step("dance", str(tmp_path))
     assert "\n" not in str(caught.value)
 
 
@@ -99,6 +157,7 @@ def test_a_step_that_fails_is_named(tmp_path: Path) -> None:
         (["--repeats", "0"], "--repeats must be 1 or more"),
         (["--json", "/nowhere/at/all.json"], "name a file in a folder that exists"),
         (["--against", "nobody"], "invalid choice"),
+        (["--engines", "openvino"], "openvino is no engine with its precision"),
     ],
 )
 def test_wrong_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

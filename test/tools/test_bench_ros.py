@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.tools import bench_ros
-from clip_seg_ros.tools.bench_ros import Timing, summary, table_line, timings
+from clip_seg_ros.tools.bench_ros import Timing, served_by, summary, table_line, timings
 from domains import own_domain_environment
 
 # Nodes of other tests may be alive in this run's domain.
@@ -57,6 +57,11 @@ def test_what_node_and_observer_noted_is_put_together():
     images = timings([(2_000_000, 64_000_000), (1_000_000, 42_500_000), (3_000_000, 50_000_000)], LOG)
     assert images == [Timing(41.5, 2.5, 0.0, 30.0, 42.5, 3), Timing(62.0, 3.5, 10.25, 40.0, 64.0, 8)]
     assert [image.rest for image in images] == [11.5, 11.75]
+
+
+def test_the_engine_is_the_one_that_the_node_names():
+    assert served_by("[INFO]: clipseg-pocket is run by openvino in bfloat16 (3 times as fast)\n") == "openvino bfloat16"
+    assert served_by(LOG) == "unknown engine"
 
 
 def test_the_rest_is_taken_image_by_image():
@@ -124,7 +129,7 @@ def test_both_transports_are_measured_and_every_process_ends(tmp_path):
     path = tmp_path / "figures.json"
     start_s = time.monotonic()
     for seconds in (2, 8, 32):  # on a slow machine that is busy, two seconds may be too short for a single answer
-        run = bench("--seconds", str(seconds), "--rate", "10", "--depth", "--json", str(path))
+        run = bench("--seconds", str(seconds), "--rate", "10", "--depth", "--engine", "eager", "--json", str(path))
         assert run.returncode == 0, run.stdout + run.stderr
         assert not processes_left()
         assert f"640x480 at 10 Hz for {seconds} s" in run.stdout
@@ -141,3 +146,5 @@ def test_both_transports_are_measured_and_every_process_ends(tmp_path):
     assert 0 < value["arrival_median"] < value["latency_median"]
     assert value["waiting_median"] >= 0
     assert figures["ros.default.sent"]["unit"] == "1/s"
+    assert figures["ros.default.engine.eager_float32"]["value"] == 1
+    assert "  eager in float32\n" in run.stdout

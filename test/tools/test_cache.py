@@ -18,7 +18,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CLIP_SEG_CACHE_DIR", str(tmp_path / "weights"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_bytes(b"x" * 9_000_000)
-    for name, size in (("venv-1/lib/a.so", 3_000_000), ("venv-1.log", 0), ("ws-2/build.log", 2_000_000), (KEPT, 1)):
+    for name, size in (
+        ("venv-1/lib/a.so", 3_000_000),
+        ("venv-1.log", 0),
+        ("ws-2/build.log", 2_000_000),
+        ("engines/cup-64x64-openvino-1/encoder.bin", 4_000_000),
+        (KEPT, 1),
+    ):
         path = tmp_path / "clip_seg_ros" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * size)
@@ -41,7 +47,8 @@ def test_it_shows_what_there_is_and_removes_nothing(home: Path, capsys: pytest.C
     assert rows["environments"] == "3.0 MB"
     assert rows["workspaces"] == "2.0 MB"
     assert rows["weights"] == "2.0 MB"
-    assert rows["all"] == "7.0 MB"
+    assert rows["engines"] == "4.0 MB"
+    assert rows["all"] == "11.0 MB"
     assert str(home / "clip_seg_ros" / "venv-1") in said
     assert left(home) == before
 
@@ -51,6 +58,7 @@ def test_some_of_it_is_removed(home: Path) -> None:
     assert left(home) == {
         "clip_seg_ros/venv-1/lib/a.so",
         "clip_seg_ros/venv-1.log",
+        "clip_seg_ros/engines/cup-64x64-openvino-1/encoder.bin",
         f"clip_seg_ros/{KEPT}",
         "weights/a.safetensors",
         "weights/SHA256SUMS",

@@ -233,7 +233,7 @@ def test_embedded_weights_learn_words_that_they_lack(tmp_path: Path, kind: str, 
     assert "  gizmo, in 4 phrases" in said
     assert "  square, in 4 phrases" in said
     weights = tmp_path / "out"
-    predictor = Predictor.from_name("mine", "cpu", weights)
+    predictor = Predictor.from_name("mine", "cpu", weights, engine="eager")
     assert predictor.spec.unknown_words("the green gizmo and a dragon") == ("and", "dragon")
     start = build_segmenter(f"{kind}-pocket")
     assert start.unknown_words("the green gizmo") == ("gizmo",)

@@ -39,8 +39,8 @@ def test_predictor_warns_once_in_a_process() -> None:
     name = next(iter(EMBEDDED_MODELS))
     program = (
         "import warnings; from clip_seg_ros.pipeline.predictor import Predictor\n"
-        f"warnings.simplefilter('always')\nfor _ in range(2): Predictor.from_name({name!r}, 'cpu')\n"
-        "Predictor.from_name('maskclip', 'cpu')\n"
+        f"warnings.simplefilter('always')\nfor _ in range(2): Predictor.from_name({name!r}, 'cpu', engine='eager')\n"
+        "Predictor.from_name('maskclip', 'cpu', engine='eager')\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stderr.count("EmbeddedWeightsWarning") == 1

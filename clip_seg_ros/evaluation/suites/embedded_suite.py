@@ -30,7 +30,14 @@ KEY_SMOOTHING, PROMPT_DENOISING = 1.0, 0.5
 """The thresholds that MaskCLIP's authors use."""
 
 
-def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, threshold: float = 0.5) -> list[Examiner]:
+def examiners(
+    parts: Sequence[str],
+    device: str,
+    weights_dir: Path | None,
+    threshold: float = 0.5,
+    precision: str = "float32",
+    engine: str = "eager",
+) -> list[Examiner]:
     """Makes the examiners of the chosen ``PARTS``, each with its models.
 
     Args:
@@ -40,6 +47,9 @@ def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, thres
         device: Name of the device, as for ``resolve_device``.
         weights_dir: Folder of the weights; ``None`` for the embedded ones.
         threshold: Probability above which a pixel belongs to CLIPSeg's answer.
+        precision: What the models compute in, and
+        engine: what runs them, as for ``Predictor.from_name``. The figures of the weights are those of the defaults.
+            The variants of MaskCLIP are always run by these.
 
     Raises:
         WeightsError: A weight file is missing or damaged.
@@ -48,7 +58,7 @@ def examiners(parts: Sequence[str], device: str, weights_dir: Path | None, thres
     folder = weights_dir or resources.weights_dir()
 
     def predictor(name: str) -> Predictor:
-        return Predictor.from_name(name, device, folder)
+        return Predictor.from_name(name, device, folder, precision, engine)
 
     makers: dict[str, Callable[[], Examiner]] = {
         "phrases": lambda: PhraseExaminer(predictor("clipseg-pocket"), threshold),

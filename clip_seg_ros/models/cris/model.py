@@ -139,7 +139,10 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
         return CRISFeatures(levels, None if self.detail is None else self.detail(c2))
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
-        return self._encode_tokens(self.tokenizer(prompts).to(self.clip.positional_embedding.device))
+        return self.encode_token_ids(self.tokenizer(prompts).to(self.clip.positional_embedding.device))
+
+    def encode_token_ids(self, token_ids: torch.Tensor) -> TextFeatures:
+        return encode_text(self.clip, token_ids, whole=True)
 
     def decode(self, image: CRISFeatures, text: TextFeatures) -> torch.Tensor:
         """Returns logits (B, P, H / 4, W / 4)."""
@@ -158,13 +161,10 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
         Returns:
             Logits (B * P, H / 4, W / 4).
         """
-        return self._decode_pairs(self.encode_image(pixels), self._encode_tokens(token_ids))
+        return self._decode_pairs(self.encode_image(pixels), self.encode_token_ids(token_ids))
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         return self.tokenizer.unknown_words(prompt)
-
-    def _encode_tokens(self, token_ids: torch.Tensor) -> TextFeatures:
-        return encode_text(self.clip, token_ids, whole=True)
 
     def _decode_pairs(self, image: CRISFeatures, text: TextFeatures) -> torch.Tensor:
         """Returns logits (B * P, H / 4, W / 4) of B images for B * P sentences, those of one image after another."""

@@ -95,6 +95,7 @@ class Student(PromptableSegmenter[StudentFeatures]):
     """Semantic segmentation of a fixed list of classes by an ordinary network; there is no text tower."""
 
     competition = "softmax"
+    light_decode = True
 
     def __init__(self, name: str, config: StudentConfig) -> None:
         """Builds the network with random weights.

@@ -132,7 +132,10 @@ class Health:
         import torch
 
         name, predictor = self._host.name, self._host.predictor
-        values = {"device": str(predictor.device), "precision": predictor.precision}
+        chosen = predictor.chosen
+        values = {"device": str(predictor.device), "engine": chosen.engine, "precision": chosen.precision}
+        if chosen.note:
+            values["why this engine"] = chosen.note
         if predictor.device.type == "cuda":
             values["GPU memory, MiB"] = f"{torch.cuda.memory_allocated(predictor.device) / 2**20:.0f}"
             values["GPU memory at its peak, MiB"] = f"{torch.cuda.max_memory_allocated(predictor.device) / 2**20:.0f}"

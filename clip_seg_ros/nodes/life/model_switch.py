@@ -63,11 +63,13 @@ class ModelSwitch:
         self._launched_with = config().model
         """The model that the node was started with, which may be any file."""
         self._is_cautioned = False
+        self._complained = ""
 
     def start(self) -> None:
         """Loads the first model on the caller's thread; raises what loading raises."""
         self.host.start(self.full_name(self._config().model))
         self._is_cautioned = False
+        self._log_engine()
         self._log_caution()
 
     def caution(self) -> str:
@@ -155,9 +157,17 @@ class ModelSwitch:
         from clip_seg_ros.pipeline.predictor import Predictor
 
         config = self._config()
-        predictor = Predictor.from_name(name, config.device, self.weights_dir, config.precision)
+        predictor = Predictor.from_name(name, config.device, self.weights_dir, config.precision, config.engine)
         self._warm_up(predictor)
         return predictor
+
+    def _log_engine(self) -> None:
+        """Logs which engine serves; a complaint that it is not the one that was asked for, only once."""
+        chosen = self.host.predictor.chosen
+        if chosen.complaint not in ("", self._complained):
+            self._complained = chosen.complaint
+            self._node.get_logger().warning(chosen.complaint)
+        self._node.get_logger().info(f"{self.host.name} is run by {chosen}")
 
     def _log_caution(self) -> None:
         if words := in_commands(self.host.predictor.spec):
@@ -166,6 +176,7 @@ class ModelSwitch:
     def _on_model_ready(self, name: str) -> None:
         self._on_ready()
         self._faults.clear("model")
+        self._log_engine()
         self._log_caution()
         self._tell(True, f"{name} serves now", name)
 

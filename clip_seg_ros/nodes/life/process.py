@@ -26,6 +26,7 @@ from rclpy.utilities import remove_ros_args
 from clip_seg_ros.nodes.common.answering_services import answer_always
 from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.common.rclpy_internals import has_begun
+from clip_seg_ros.runtime.chosen import EngineWarning
 from clip_seg_ros.zoo.caution import EmbeddedWeightsWarning
 
 NodeT = TypeVar("NodeT", bound=Node)
@@ -116,8 +117,9 @@ def run_node(
         about: Description of the node, for "--help".
     """
     _read_arguments(name, about)
-    # Nodes give this warning in their log and in the answers to commands.
-    warnings.simplefilter("ignore", EmbeddedWeightsWarning)
+    # Nodes give these warnings in their log, in the answers to commands and in their diagnostics.
+    for known in (EmbeddedWeightsWarning, EngineWarning):
+        warnings.simplefilter("ignore", known)
     signals, node, executor = _Signals(), None, None
     try:
         # rclpy's own handlers would first end its context, so that waiting callers would get no answer.

@@ -204,10 +204,16 @@ def _label(picture: Picture, labeller: Labeller, folder: Path, index: int) -> No
     _write_png(_path(folder, "labels", index), labels)
 
 
+def _unless_exact(labeller: Labeller) -> str:
+    """Returns the engine whose labels may differ in some pixels; "" for PyTorch, whose labels are as ever."""
+    chosen = labeller.teacher.chosen
+    return "" if chosen.engine == "eager" else f" {chosen.engine} {chosen.precision}"
+
+
 def _claim(folder: Path, source: PictureSource, labeller: Labeller) -> None:
     """Records what the labels in ``folder`` are made from, or checks that it has not changed."""
     recipe = {
-        "teacher": f"{labeller.teacher.spec.name} {labeller.teacher.engine.fingerprint()}",
+        "teacher": f"{labeller.teacher.spec.name} {labeller.teacher.engine.fingerprint()}{_unless_exact(labeller)}",
         "classes": list(labeller.class_names),
         "settings": asdict(labeller.settings),
         "pictures": source.identity(),

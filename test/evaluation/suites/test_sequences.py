@@ -7,7 +7,7 @@ from clip_seg_ros.pipeline.predictor import Predictor
 
 
 def test_every_variant_gets_every_figure_and_memory_helps():
-    figures = run_sequences(Predictor.from_name("clipseg-pocket", "cpu"), 1, 16)
+    figures = run_sequences(Predictor.from_name("clipseg-pocket", "cpu", engine="eager"), 1, 16)
     values = {figure.name: figure.value for figure in figures}
     keys = {name.split(".")[2] for name in values}
     assert len(values) == len(VARIANTS) * len(keys) == 3 * 6

@@ -14,7 +14,7 @@ import sys
 import numpy as np
 from clip_seg_ros.pipeline.predictor import Predictor
 
-predictor = Predictor.from_name("{}", "cpu")
+predictor = Predictor.from_name("{}", "cpu", engine="eager")
 predictor.predict(np.zeros((48, 64, 3), np.uint8), predictor.spec.class_names or ("red cup",))
 print(*(name for name in ("transformers", "timm", "torch._dynamo") if name in sys.modules))
 """

@@ -50,7 +50,8 @@ def test_the_node_says_once_a_second_how_it_is(heard):
         assert [status.name for status in message.status] == ["own/referring: model", "own/referring: camera"]
     values = values_of(messages[-1].status[0])
     assert values["model"].endswith("-pocket")
-    assert values["precision"] == "float32"
+    assert (values["engine"], values["precision"]) == ("eager", "float32")
+    assert "why this engine" not in values, "the tests ask for it"
     assert values["device"]
 
 

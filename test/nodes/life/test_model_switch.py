@@ -272,3 +272,23 @@ def test_a_switch_at_the_start_allows_files_anywhere(ros, log, own_file):
     with running_referring(log, "allowed", parameters) as (node, watcher):
         assert watcher.set_parameter("referring", "model", str(own_file)).successful
         node.wait_said(f"{own_file} serves now")
+
+
+def test_an_engine_that_cannot_be_had_is_told_once_and_the_node_lives(ros, log):
+    asked = ["engine:=eager", "precision:=int8", "image_topic:=/engines/image", "depth_topic:=''"]
+    with running_referring(log, "engines", asked) as (node, watcher):
+        heard = watcher.hear(DiagnosticArray, "/diagnostics", 10)
+
+        def of_model():
+            found = [status for message in heard[:] for status in message.status]
+            return [status for status in found if status.name == "engines/referring: model"]
+
+        status = wait_until(of_model, "diagnostics")[0]
+        values = {pair.key: pair.value for pair in status.values}
+        assert (values["engine"], values["precision"]) == ("eager", "float32")
+        assert values["why this engine"].startswith("the eager engine has no int8")
+        assert status.level == DiagnosticStatus.OK
+        assert done(watcher, watcher.say("use cris")).state == CommandStatus.DONE
+        assert "cris-pocket is run by eager in float32" in node.wait_said("cris-pocket is run by")
+        assert node.said().count("cannot be had, and eager in float32 is used") == 1
+        assert "EngineWarning" not in node.said()

@@ -24,14 +24,16 @@ def labelled(teacher, tmp_path):
     """One picture, labelled by the teacher without a doubt."""
     pictures = write_pictures(tmp_path / "pictures", 1)
     found = LabelledPictures(tmp_path / "work", (0,), ())
-    found.write_labels(0, "labels", likeliest(Predictor.from_name(str(teacher), "cpu"), read_rgb(pictures / "0.png")))
+    found.write_labels(
+        0, "labels", likeliest(Predictor.from_name(str(teacher), "cpu", engine="eager"), read_rgb(pictures / "0.png"))
+    )
     (tmp_path / "work" / "pictures").mkdir()
     shutil.copy(pictures / "0.png", tmp_path / "work" / "pictures" / "000000.png")
     return found
 
 
 def test_agreement_counts_sure_pixels_alone(teacher, labelled):
-    predictor = Predictor.from_name(str(teacher), "cpu")
+    predictor = Predictor.from_name(str(teacher), "cpu", engine="eager")
     labels = labelled.labels(0)
     labels[16:] = (labels[16:] + 1) % 3
     labels[32:] = 255
@@ -44,7 +46,7 @@ def test_agreement_counts_sure_pixels_alone(teacher, labelled):
 
 
 def test_whole_answers_are_timed(teacher, labelled):
-    predictor = Predictor.from_name(str(teacher), "cpu")
+    predictor = Predictor.from_name(str(teacher), "cpu", engine="eager")
     assert 0 < median_ms(predictor, predictor.spec.class_names, labelled, [0, 0]) < 1e5
 
 

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures whether an engine may stand for the eager engine in float32: whether it says the same, and how soon."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+
+from clip_seg_ros.models.base import TextFeatures
+from clip_seg_ros.runtime.agreement import answers, compare
+from clip_seg_ros.runtime.engine import Engine
+from clip_seg_ros.runtime.samples import sample_pixels, sample_prompts
+from clip_seg_ros.runtime.verdicts import Verdict
+
+ROUNDS = 5
+"""How often both engines are timed, in turns, so that other work on the machine disturbs both alike."""
+ENOUGH_S = 4.0
+"""The time after which no further round is begun, once there are three."""
+_SHARED_TEXTS = ("openvino", "onnxruntime")
+"""The engines whose texts are encoded by torch in float32."""
+
+
+class Gate:
+    """Compares engines of a model with the engine that is right.
+
+    Args:
+        reference: The eager engine in float32.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, reference: Engine) -> None:
+        self._reference = reference
+        self._pixels = sample_pixels(reference.spec.input)
+        self._prompts = sample_prompts(reference.spec)
+        self._text = reference.encode_text(self._prompts)
+        self._expected = answers(reference, self._pixels, self._text)
+
+    @torch.inference_mode()
+    def measure(self, engine: Engine) -> Verdict:
+        """Runs both engines on the sample images. It may raise whatever the engine raises."""
+        # To encode the texts of 85 templates again takes seconds.
+        text = self._text if engine.name in _SHARED_TEXTS else engine.encode_text(self._prompts)
+        spec = self._reference.spec
+        found = answers(engine, self._pixels, text)
+        agreement = compare(self._expected, found, spec.competition, spec.threshold)
+        return Verdict(agreement, self._speedup(engine, text) if agreement.is_good else 0.0)
+
+    def _speedup(self, engine: Engine, text: TextFeatures) -> float:
+        sides = ((self._reference, self._text), (engine, text))
+        times: tuple[list[float], list[float]] = ([], [])
+        started = time.perf_counter()
+        for turn in range(ROUNDS):
+            if turn >= 3 and time.perf_counter() - started > ENOUGH_S:
+                break
+            for side, taken in zip(sides, times):
+                start = time.perf_counter()
+                # The logits come to the processor, for which a GPU must have done its work.
+                answers(side[0], self._pixels[:1], side[1])
+                taken.append(time.perf_counter() - start)
+        reference_s, engine_s = (statistics.median(taken) for taken in times)
+        return reference_s / engine_s
