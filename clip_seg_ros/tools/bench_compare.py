@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from clip_seg_ros.runtime.agreement import LEAST_MEAN_IOU
-from clip_seg_ros.tools.bench import EXACT
 from clip_seg_ros.tools.bench_models import TRANSFORMERS, Request
 from clip_seg_ros.tools.bench_turns import BenchError, Measured, difference, in_turns, mask_iou
+from clip_seg_ros.tools.engine_options import EXACT
 from clip_seg_ros.tools.published_sizes import LAYOUTS
 
 TOLERANCE = 1e-3
