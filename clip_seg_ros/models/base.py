@@ -124,6 +124,15 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
         Prompts are encoded verbatim, unless templates are part of the model's method.
         """
 
+    def encode_token_ids(self, token_ids: torch.Tensor) -> TextFeatures:
+        """Encodes P prompts that were tokenised, for a model with a text tower and an open vocabulary.
+
+        Args:
+            token_ids: int64, P rows of ``tokenizer``, (P, context length); for a model with templates (P, T, context
+                length), each prompt in its T templates.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def decode(self, image: FeaturesT, text: TextFeatures) -> torch.Tensor:
         """Returns logits (B, P, h, w) for every prompt on every image, in one pass."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of a model as graphs of tensors, which other runtimes can run: image encoder and decoder.
+"""The parts of a model as graphs of tensors, which other runtimes can run: image encoder, decoder and text tower.
 
     pixels (B, 3, h, w) -> encoder -> feature_0, feature_1, ... -> decoder -> logits (B, P, h', w')
-    text_pooled (P, D), for some models also text_tokens, text_padding ------^
+    token_ids (P, L) -> text -> text_pooled (P, D), for some models also text_tokens, text_padding --^
 
 The height and the width of the pixels are fixed in a graph; the numbers of images B and of prompts P are not, except
 that a model with a list of classes is asked for all of them.
@@ -25,7 +25,7 @@ Size = tuple[int, int]
 """(h, w) of a model's pixels."""
 FeaturesT = TypeVar("FeaturesT", bound=ImageFeatures)
 
-PIXELS, LOGITS = "pixels", "logits"
+PIXELS, TOKEN_IDS, LOGITS = "pixels", "token_ids", "logits"
 TEXT_INPUTS = ("text_pooled", "text_tokens", "text_padding")
 """The names of the fields of ``TextFeatures`` in a graph, in their order; a model has the first or all."""
 # Dimensions of 1 would be taken for fixed ones, and equal dimensions for the same one.
@@ -110,6 +110,18 @@ class Decoder(nn.Module):
         return self.model.decode(image, TextFeatures(*tensors[self.count :]))
 
 
+class TextTower(nn.Module):
+    """``encode_token_ids`` of a model, with its features as a tuple of tensors."""
+
+    def __init__(self, model: PromptableSegmenter) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, token_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Encodes token ids (P, L), or (P, T, L) with templates, to tensors with the prompts first."""
+        return text_tensors(self.model.encode_token_ids(token_ids))
+
+
 @dataclass(frozen=True)
 class Graph:
     """A module as torch exported it, with what a converter to another format needs besides."""
@@ -160,6 +172,39 @@ def image_graphs(model: PromptableSegmenter, size: Size, with_decoder: bool) -> 
     return graphs
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
+def text_graph(model: PromptableSegmenter) -> Graph:
+    """Exports the text tower of a model with an open vocabulary, for texts of the tokenizer's full length.
+
+    Args:
+        model: A model in float32 on the CPU, in evaluation mode.
+
+    Raises:
+        RuntimeError: torch cannot export the model.
+    """
+    token_ids = tokenised(model, _some_prompts(model))
+    outputs = TEXT_INPUTS[: len(text_tensors(model.encode_token_ids(token_ids)))]
+    return _exported(TextTower(_own_modules(model)), [token_ids], ["prompts"], (TOKEN_IDS,), outputs)
+
+
+def templates_of(model: PromptableSegmenter) -> tuple[str, ...]:
+    """Returns the sentences in which a model reads each prompt, with "{}" for it; empty if it reads the prompt alone.
+
+    A model of which ``encode_token_ids`` takes three dimensions has them in its configuration.
+    """
+    return tuple(getattr(getattr(model, "config", None), "templates", ()))
+
+
+def tokenised(model: PromptableSegmenter, prompts: Sequence[str]) -> torch.Tensor:
+    """Returns the token ids of P prompts for the text tower of ``model``."""
+    templates = templates_of(model)
+    if not templates:
+        return model.tokenizer(prompts)
+    phrases = [template.format(prompt) for prompt in prompts for template in templates]
+    return model.tokenizer(phrases).unflatten(0, (len(prompts), len(templates)))
+
+
 def emptied(features: FeaturesT) -> FeaturesT:
     """Returns a template for ``with_tensors`` that keeps no memory."""
     return features.mapped(lambda tensor: tensor.new_empty(0))
@@ -189,9 +234,12 @@ def _exported(
 
 def _some_text(model: PromptableSegmenter) -> tuple[torch.Tensor, ...]:
     """Returns the text tensors of all classes of a model, or of a few prompts."""
+    return text_tensors(model.encode_text(model.class_names or _some_prompts(model)))
+
+
+def _some_prompts(model: PromptableSegmenter) -> tuple[str, ...]:
     # Any tokenizer reads digits, also one whose prompts are ids.
-    prompts = model.class_names or tuple(str(index) for index in range(1, _PROMPTS + 1))
-    return text_tensors(model.encode_text(prompts))
+    return tuple(str(index) for index in range(1, _PROMPTS + 1))
 
 
 def _own_modules(model: PromptableSegmenter) -> PromptableSegmenter:

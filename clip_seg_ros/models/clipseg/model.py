@@ -234,6 +234,9 @@ class CLIPSeg(PromptableSegmenter[TapFeatures]):
         # The decoder does not use single words; without them, the features of any two prompts can be stacked.
         return TextFeatures(pooled=encode_text(self.clip, token_ids).pooled)
 
+    def encode_token_ids(self, token_ids: torch.Tensor) -> TextFeatures:
+        return TextFeatures(pooled=encode_text(self.clip, token_ids, whole=True).pooled)
+
     @staticmethod
     def mix_prompts(text: torch.Tensor, image: torch.Tensor, text_weight: float | torch.Tensor) -> torch.Tensor:
         """Interpolates raw embeddings (N, D) of phrases and example images.

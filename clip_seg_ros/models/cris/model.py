@@ -139,7 +139,10 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
         return CRISFeatures(levels, None if self.detail is None else self.detail(c2))
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
-        return self._encode_tokens(self.tokenizer(prompts).to(self.clip.positional_embedding.device))
+        return self.encode_token_ids(self.tokenizer(prompts).to(self.clip.positional_embedding.device))
+
+    def encode_token_ids(self, token_ids: torch.Tensor) -> TextFeatures:
+        return encode_text(self.clip, token_ids, whole=True)
 
     def decode(self, image: CRISFeatures, text: TextFeatures) -> torch.Tensor:
         """Returns logits (B, P, H / 4, W / 4)."""
@@ -164,13 +167,10 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
         sentences = len(token_ids) // len(pixels)
         if sentences > 1:
             image = image.mapped(lambda tensor: tensor.repeat_interleave(sentences, dim=0))
-        return self._decode_pairs(image, self._encode_tokens(token_ids))
+        return self._decode_pairs(image, self.encode_token_ids(token_ids))
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         return self.tokenizer.unknown_words(prompt)
-
-    def _encode_tokens(self, token_ids: torch.Tensor) -> TextFeatures:
-        return encode_text(self.clip, token_ids, whole=True)
 
     def _decode_pairs(self, image: CRISFeatures, text: TextFeatures) -> torch.Tensor:
         x = self.neck(image.levels, text.pooled)  # (N, C, H / 16, W / 16)

@@ -216,6 +216,11 @@ class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
             rows.append(F.normalize(pooled, dim=-1).unflatten(0, part.shape[:2]).mean(dim=1))
         return TextFeatures(F.normalize(torch.cat(rows), dim=-1))
 
+    def encode_token_ids(self, token_ids: torch.Tensor) -> TextFeatures:
+        pooled = encode_text(self.text, token_ids.flatten(0, 1), whole=True).pooled
+        means = F.normalize(pooled, dim=-1).unflatten(0, token_ids.shape[:2]).mean(dim=1)
+        return TextFeatures(F.normalize(means, dim=-1))
+
     def decode(self, image: MaskCLIPFeatures, text: TextFeatures) -> torch.Tensor:
         """Compares every place with every prompt.
 
