@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 
 from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.checkpoints import sha256
 from clip_seg_ros.runtime.eager import EagerEngine
 from clip_seg_ros.runtime.engine import Engine, EngineUnavailable
-from clip_seg_ros.runtime.engine_cache import EngineCache, engine_key
+from clip_seg_ros.runtime.engine_cache import METADATA, EngineCache, engine_key
 from clip_seg_ros.runtime.graphs import (
     Graph,
     Size,
@@ -72,6 +73,7 @@ class ConvertedEngine(Engine):
         self.model, self.spec, self.device, self.precision = model, model.spec, torch.device("cpu"), precision
         self._fingerprint = self._eager.fingerprint()
         self._cache = EngineCache(cache_dir)
+        self._identity = ""
         self._sizes: BuiltSizes[Converted] = BuiltSizes(self._build)
         self.prepare(usual_size(model))
 
@@ -110,6 +112,11 @@ class ConvertedEngine(Engine):
     def fingerprint(self) -> str:
         return self._fingerprint
 
+    @property
+    def identity(self) -> str:
+        """What tells one int8 export of a model from another one, as hexadecimal digits; empty for other precisions."""
+        return self._identity
+
     def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:
         return self._eager.encode_example(pixels, text, text_weight)
 
@@ -145,6 +152,8 @@ class ConvertedEngine(Engine):
 
         folder = self._found(size)
         if folder is not None:
+            if self.precision == "int8":
+                self._identity = sha256(folder / METADATA)[:16]
             return read(folder)
         _LOG.info("converting %s for %s and pixels of %dx%d", self.model.name, self.name, size[1], size[0])
         try:

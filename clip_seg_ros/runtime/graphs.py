@@ -133,6 +133,11 @@ class Graph:
     """The dimensions of each input; a name, such as "batch", stands for any number."""
 
     @property
+    def attends(self) -> bool:
+        """Whether there is attention in it, as in transformers."""
+        return any("scaled_dot_product" in str(node.target) for node in self.program.graph.nodes)
+
+    @property
     def open_shapes(self) -> list[list[int]]:
         """The dimensions of each input; -1 stands for any number."""
         return [[-1 if isinstance(side, str) else side for side in shape] for shape in self.input_shapes]

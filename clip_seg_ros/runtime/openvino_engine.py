@@ -81,6 +81,7 @@ def to_openvino(graph: Graph) -> Any:
     import openvino
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+    from openvino.passes import ConstantFolding, Manager
 
     frontend = FrontEndManager().load_by_framework("pytorch")
     with _quiet_root_logger():
@@ -88,6 +89,10 @@ def to_openvino(graph: Graph) -> Any:
         model = frontend.convert(frontend.load(decoder))
     shapes = {port: openvino.PartialShape(shape) for port, shape in zip(model.inputs, graph.open_shapes)}
     model.reshape(shapes)
+    # Weights that are reshaped or transposed first would be taken for activations where the model is quantised.
+    passes = Manager()
+    passes.register_pass(ConstantFolding())
+    passes.run_passes(model)
     for ports, names in ((model.inputs, graph.input_names), (model.outputs, graph.output_names)):
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import string
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,6 +56,21 @@ class Tokenizer(ABC):
         """Returns the words of ``prompt`` that the vocabulary lacks, in order, each once."""
         return ()
 
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Writes what other programs need to tokenise into ``folder``, and returns plain values for JSON.
+
+        ``kind`` is "clip": CLIP's byte-pair encoding of the lower-case text, with its vocabulary in ``vocab.json`` and
+        its merges in ``merges.txt``, as Hugging Face's tokenizers read them; "words": ``words`` has the ids of every
+        known word, and ``unknown`` is that of others; or "ids": prompts are ids. Each row begins with ``start``, ends
+        with ``end`` and is filled with ``padding`` up to ``context_length``.
+        """
+        sizes = {"context_length": self.context_length, "vocab_size": self.vocab_size, "padding": _PADDING}
+        return {**sizes, **self._written(folder)}
+
+    @abstractmethod
+    def _written(self, folder: Path) -> dict[str, Any]:
+        """Returns what ``write`` adds for one kind of tokenizer."""
+
 
 class ClipTokenizer(Tokenizer):
     """CLIP's own byte-pair vocabulary of 49,408 pieces."""
@@ -64,6 +81,14 @@ class ClipTokenizer(Tokenizer):
 
     def __call__(self, prompts: Sequence[str]) -> torch.Tensor:
         return bpe_tokenizer()(list(prompts), context_length=self.context_length)
+
+    def _written(self, folder: Path) -> dict[str, Any]:
+        tokenizer = bpe_tokenizer()
+        (folder / "vocab.json").write_text(json.dumps(tokenizer.encoder), encoding="utf-8")
+        merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.get)
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+        (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return {"kind": "clip", "start": tokenizer.sot_token_id, "end": tokenizer.eot_token_id}
 
 
 class IdTokenizer(Tokenizer):
@@ -82,6 +107,9 @@ class IdTokenizer(Tokenizer):
                 raise ValueError(f'"{prompt}" does not fit: at most {limits}')
             row[: len(numbers)] = torch.tensor(numbers)
         return ids
+
+    def _written(self, folder: Path) -> dict[str, Any]:
+        return {"kind": "ids"}
 
 
 class CompactTokenizer(Tokenizer):
@@ -112,6 +140,10 @@ class CompactTokenizer(Tokenizer):
             pieces = self._encode(prompt)[: self.context_length - 2]
             row[: len(pieces) + 2] = torch.tensor([self._start, *pieces, self._end])
         return ids
+
+    def _written(self, folder: Path) -> dict[str, Any]:
+        words = {word: [self._ids[piece] for piece in bpe_tokenizer().encode(word)] for word in self.known_words}
+        return {"kind": "words", "words": words, "unknown": _UNKNOWN, "start": self._start, "end": self._end}
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         words = (word.strip(string.punctuation) for word in self._completed(prompt).split())
