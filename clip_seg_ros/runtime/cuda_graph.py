@@ -14,11 +14,13 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.kept import noting_use
 from clip_seg_ros.runtime.capturing import CAPTURING
 from clip_seg_ros.runtime.eager import EagerEngine
 from clip_seg_ros.runtime.engine import Engine, EngineUnavailable
@@ -204,9 +206,15 @@ class _OfDevice:
                     step()
             torch.cuda.current_stream().wait_stream(stream)
             # Other threads go on with their own work on the GPU, such as loading another model.
-            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+            recording = torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local")
+            with noting_use() as used, recording:
                 output = step()
-        return graph.replay, output
+        return partial(_replay, graph, used), output
+
+
+def _replay(graph: torch.cuda.CUDAGraph, used: Sequence[torch.Tensor]) -> None:
+    """Replays a graph that refers to the memory of ``used``, which is kept by being passed."""
+    graph.replay()
 
 
 def _parts(text: TextFeatures) -> tuple[torch.Tensor | None, ...]:
