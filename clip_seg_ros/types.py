@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -18,6 +19,12 @@ import numpy as np
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def window_of(box_px: tuple[int, int, int, int]) -> tuple[slice, slice]:
+    """Returns the (rows, columns) of a box (x_min, y_min, x_max, y_max) whose maxima are exclusive."""
+    x_min, y_min, x_max, y_max = box_px
+    return slice(y_min, y_max), slice(x_min, x_max)
 
 
 def vector3(values: Iterable[float]) -> tuple[float, float, float]:
@@ -159,19 +166,65 @@ class ObjectRegion:
     """1..255, unique in its image; 0 stands for "no object" in label images."""
     score: float
     """Mean probability over the mask, 0..1."""
-    mask: np.ndarray
-    """(H, W) bool."""
+    inside: np.ndarray
+    """(h, w) bool, the mask in the window of ``box_px``. An image of many objects has room for no full masks."""
     box_px: tuple[int, int, int, int]
     """(x_min, y_min, x_max, y_max); the maxima are exclusive."""
     centroid_px: tuple[float, float]
     """(x, y), mean of the mask's pixel centres."""
     area_px: int
+    image_size: tuple[int, int]
+    """(H, W) of the image."""
     position_m: tuple[float, float, float] | None = None
     """(x, y, z) of the middle of the visible surface, in the optical frame; ``None`` without depth or intrinsics."""
     box_m: OrientedBox | None = None
     """The box around the visible part; ``None`` without depth or intrinsics, and for parts too small to have axes."""
 
     def __post_init__(self) -> None:
-        _require(1 <= self.id <= 255, f"an object id lies in 1..255, got {self.id}")
-        _require(self.mask.ndim == 2 and self.mask.dtype == np.bool_, "mask must be a (H, W) bool array")
-        _require(self.area_px > 0, "a region holds at least one pixel")
+        # The messages are made only if they are needed, because an image may have hundreds of regions.
+        if not 1 <= self.id <= 255:
+            raise ValueError(f"an object id lies in 1..255, got {self.id}")
+        x_min, y_min, x_max, y_max = self.box_px
+        height, width = self.image_size
+        if not (0 <= x_min < x_max <= width and 0 <= y_min < y_max <= height):
+            raise ValueError(f"box_px must lie in the image of {width}x{height}, got {self.box_px}")
+        if self.inside.shape != (y_max - y_min, x_max - x_min) or self.inside.dtype != np.bool_:
+            found = f"{self.inside.shape} {self.inside.dtype}"
+            raise ValueError(f"inside must be a bool array of the size of its box {self.box_px}, got {found}")
+        if self.area_px <= 0:
+            raise ValueError("a region holds at least one pixel")
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """The (rows, columns) of ``box_px`` in the image."""
+        return window_of(self.box_px)
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool, the mask in the whole image; it is made when it is first read."""
+        mask = np.zeros(self.image_size, np.bool_)
+        mask[self.window] = self.inside
+        return mask
+
+    @classmethod
+    def of_mask(
+        cls,
+        prompt: str,
+        id: int,
+        score: float,
+        mask: np.ndarray,
+        position_m: tuple[float, float, float] | None = None,
+        box_m: OrientedBox | None = None,
+    ) -> ObjectRegion:
+        """Makes a region of its (H, W) bool mask, from which box, centroid and area follow.
+
+        Raises:
+            ValueError: The mask is empty or no such array.
+        """
+        _require(mask.ndim == 2 and mask.dtype == np.bool_, "mask must be a (H, W) bool array")
+        rows, columns = np.nonzero(mask)
+        _require(len(rows) > 0, "a region holds at least one pixel")
+        box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
+        centroid = (float(columns.mean()), float(rows.mean()))
+        inside = mask[window_of(box)].copy()
+        return cls(prompt, id, score, inside, box, centroid, len(rows), mask.shape, position_m, box_m)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -107,7 +107,10 @@ def test_masks_come_one_a_prompt(values):
     [
         ({"id": 0}, "1..255"),
         ({"id": 256}, "1..255"),
-        ({"mask": np.ones((4, 6), np.uint8)}, "mask must be"),
+        ({"inside": np.ones((4, 6), np.uint8)}, "inside must be"),
+        ({"inside": np.ones((6, 4), bool)}, "inside must be"),
+        ({"box_px": (3, 0, 9, 4)}, "must lie in the image of 8x5"),
+        ({"box_px": (0, 2, 6, 2)}, "must lie in the image"),
         ({"area_px": 0}, "at least one pixel"),
     ],
 )
@@ -116,12 +119,31 @@ def test_a_region_is_checked(change, message):
         "prompt": "cup",
         "id": 1,
         "score": 0.9,
-        "mask": np.ones((4, 6), bool),
-        "box_px": (0, 0, 6, 4),
-        "centroid_px": (2.5, 1.5),
+        "inside": np.ones((4, 6), bool),
+        "box_px": (1, 0, 7, 4),
+        "centroid_px": (3.5, 1.5),
         "area_px": 24,
+        "image_size": (5, 8),
     }
     assert ObjectRegion(**good).position_m is None
     assert ObjectRegion(**good).box_m is None
     with pytest.raises(ValueError, match=message):
         ObjectRegion(**(good | change))
+
+
+def test_a_region_is_made_of_its_mask_and_gives_it_back():
+    mask = np.zeros((5, 8), bool)
+    mask[1, 2:6] = mask[3, 4] = True
+    region = ObjectRegion.of_mask("cup", 2, 0.7, mask)
+    assert (region.box_px, region.area_px, region.image_size) == ((2, 1, 6, 4), 5, (5, 8))
+    assert region.centroid_px == pytest.approx((3.6, 1.4))
+    assert region.inside.shape == (3, 4)
+    np.testing.assert_array_equal(region.mask, mask)
+    np.testing.assert_array_equal(mask[region.window], region.inside)
+    assert replace(region, id=3).mask.sum() == 5
+
+
+@pytest.mark.parametrize("mask", [np.zeros((4, 6), bool), np.ones((4, 6), np.uint8), np.ones(4, bool)])
+def test_a_region_needs_a_mask(mask):
+    with pytest.raises(ValueError, match=r"at least one pixel|mask must be"):
+        ObjectRegion.of_mask("cup", 1, 0.9, mask)

@@ -121,18 +121,9 @@ def true_regions(view: RenderedView) -> list[ObjectRegion]:
     regions = []
     for index, item in enumerate(view.objects):
         mask = view.labels == 1 + index
-        rows, columns = np.nonzero(mask)
-        if len(rows) == 0:
+        if not mask.any():
             continue
-        region = ObjectRegion(
-            prompt=item.name,
-            id=1 + index,
-            score=1.0,
-            mask=mask,
-            box_px=(int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1),
-            centroid_px=(float(columns.mean()), float(rows.mean())),
-            area_px=len(rows),
-        )
+        region = ObjectRegion.of_mask(item.name, 1 + index, 1.0, mask)
         regions.append(replace(region, position_m=locate(region, view.depth_m, view.intrinsics)))
     return regions
 

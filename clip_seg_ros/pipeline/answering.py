@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clip_seg_ros.pipeline.cell_maps import CellMaps, runs_of_cells
 from clip_seg_ros.pipeline.leaving_out import leave_out
-from clip_seg_ros.pipeline.postprocess import masks, regions
-from clip_seg_ros.pipeline.stream.smoothing import TemporalSmoother
+from clip_seg_ros.pipeline.postprocess import regions_of
+from clip_seg_ros.pipeline.stream.smoothing import Steadiness, TemporalSmoother
 from clip_seg_ros.pipeline.stream.tracking import Tracker
-from clip_seg_ros.types import MaskSet, ObjectRegion, ProbabilityMaps
+from clip_seg_ros.types import ObjectRegion
 
 if TYPE_CHECKING:  # torch takes seconds to import, and nodes import this before they can end cleanly
     from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
@@ -33,19 +34,24 @@ class Question:
     min_area_fraction: float = 0.0
     """The area of the smallest object, as a share of the image's pixels, 0..1."""
 
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """The prompts and then the negatives, each phrase once."""
+        return tuple(dict.fromkeys((*self.prompts, *self.negatives)))
+
 
 @dataclass(frozen=True)
 class Answer:
     """What was found in an image for a ``Question``."""
 
-    maps: ProbabilityMaps
+    maps: CellMaps
     """The probabilities of the prompts, each once, without the negatives."""
     regions: tuple[ObjectRegion, ...]
     """The objects, the one with the best score first."""
 
     def best_score(self) -> float:
-        """Returns the highest probability of any pixel for any prompt, 0..1; 0 if there were no prompts."""
-        return float(self.maps.values.max(initial=0.0))
+        """Returns the highest probability of any place for any prompt, 0..1; 0 if there were no prompts."""
+        return self.maps.best_score()
 
 
 def answer(predictor: Predictor, encoded: EncodedImage, question: Question) -> Answer:
@@ -54,43 +60,83 @@ def answer(predictor: Predictor, encoded: EncodedImage, question: Question) -> A
     Raises:
         ValueError: ``Predictor.ask`` refuses the prompts.
     """
-    threshold = _threshold(question, predictor)
-    maps = predictor.ask(encoded, _all_phrases(question))
-    return _answered(question, maps, masks(maps, threshold))
+    return answered(question, asked(predictor, encoded, question), predictor.spec.threshold)
 
 
-def answer_each(
+def asked(predictor: Predictor, encoded: EncodedImage, question: Question) -> CellMaps:
+    """Does the first half of ``answer``, which needs the model; raises what it raises."""
+    return _without_nan(predictor.ask_cells(encoded, question.phrases))
+
+
+def asked_each(
     predictor: Predictor, encoded: EncodedImage, questions: Sequence[Question]
-) -> list[Answer | ValueError]:
-    """Answers questions about one image that know nothing of each other, in one pass where this makes no difference.
+) -> list[CellMaps | ValueError]:
+    """Does the first half of ``answer`` for questions about one image that know nothing of each other.
 
-    Where prompts compete, each question is asked alone. So it is if the model refuses any of them.
+    They are asked in one pass where this makes no difference: where prompts compete, each question is asked alone. So
+    it is if the model refuses any of them.
 
     Returns:
-        For each question its answer, or what ``answer`` raises.
+        For each question the probabilities of its phrases, or what ``asked`` raises.
     """
     if predictor.spec.competition == "sigmoid" and len(questions) > 1:
-        asked = tuple(dict.fromkeys(phrase for question in questions for phrase in _all_phrases(question)))
+        phrases = tuple(dict.fromkeys(phrase for question in questions for phrase in question.phrases))
         try:
-            maps = predictor.ask(encoded, asked)
+            maps = _without_nan(predictor.ask_cells(encoded, phrases))
         except ValueError:
             pass
         else:
-            return [_part_of(question, maps, _threshold(question, predictor)) for question in questions]
-    answers: list[Answer | ValueError] = []
+            return [maps.part(question.phrases) for question in questions]
+    found: list[CellMaps | ValueError] = []
     for question in questions:
         try:
-            answers.append(answer(predictor, encoded, question))
+            found.append(asked(predictor, encoded, question))
         except ValueError as error:
-            answers.append(error)
-    return answers
+            found.append(error)
+    return found
 
 
-def _part_of(question: Question, maps: ProbabilityMaps, threshold: float) -> Answer:
-    """Answers a question by the maps of its own phrases among others."""
-    phrases = _all_phrases(question)
-    part = ProbabilityMaps(phrases, maps.values[[maps.prompts.index(phrase) for phrase in phrases]])
-    return _answered(question, part, masks(part, threshold))
+def answered(question: Question, maps: CellMaps, own_threshold: float, decided: np.ndarray | None = None) -> Answer:
+    """Does the second half of ``answer``: makes objects of masks and leaves out those that a negative names.
+
+    Args:
+        question: The question.
+        maps: The probabilities of its prompts and negatives, without NaN.
+        own_threshold: The model's own threshold, 0..1, for a question without one.
+        decided: (P, h, w) float32, what decides instead of the probabilities.
+    """
+    prompts, threshold = tuple(dict.fromkeys(question.prompts)), _threshold(question, own_threshold)
+    positive = maps.part(prompts)
+    height, width = maps.size
+    least_px = max(1, round(question.min_area_fraction * height * width))
+    inside = positive.values if decided is None or decided is maps.values else decided[: len(prompts)]
+    found = regions_of(runs_of_cells(positive, inside, threshold), prompts, least_px, tidy=True)
+    kept = found
+    for negative in question.negatives:
+        kept = leave_out(kept, maps.part((negative,)).restored().values[0], threshold)
+    kept = [region for region in kept if region.area_px >= least_px]
+    if len(kept) < len(found):
+        kept = [replace(region, id=id) for id, region in enumerate(kept, start=1)]
+    return Answer(positive, tuple(kept))
+
+
+def _without_nan(maps: CellMaps) -> CellMaps:
+    # The maximum is NaN if any value is.
+    if np.isnan(maps.values.max(initial=0.0)):
+        return replace(maps, values=np.nan_to_num(maps.values, nan=0.0))
+    return maps
+
+
+@dataclass(frozen=True)
+class Look:
+    """An image of a ``Stream`` that is compared with those before it."""
+
+    rgb: np.ndarray
+    """(H, W, 3) uint8."""
+    stamp_ns: int
+    forgotten: frozenset[str]
+    """The prompts whose past is to be forgotten before the image is answered."""
+    steadiness: Future[Steadiness]
 
 
 class Stream:
@@ -132,52 +178,63 @@ class Stream:
         Raises:
             ValueError: ``Predictor.ask`` refuses the prompts.
         """
-        if self._asked is None or self._asked() is not predictor:
-            self._smoother.reset()
-            self._asked = weakref.ref(predictor)
-        # This comes before the model is asked: a prompt that is forgotten meanwhile may still be in this answer, and
-        # has to be forgotten again before the next one.
+        looking = self.look(rgb, stamp_ns)
+        try:
+            maps = predictor.ask_cells(encoded, question.phrases)
+        except Exception:
+            self.give_up(looking)
+            raise
+        return self.finish(predictor, maps, question, looking)
+
+    def look(self, rgb: np.ndarray, stamp_ns: int) -> Look:
+        """Begins to compare the next image with the earlier ones, on a thread.
+
+        Call ``finish`` or ``give_up`` with the result, for all images in the same order. Until then, the next images
+        may be begun.
+
+        Args:
+            rgb: (H, W, 3) uint8, the image.
+            stamp_ns: When the image was taken, in nanoseconds.
+        """
+        # A prompt that is forgotten later may still have its old meaning in this image, and is forgotten before the
+        # next one.
+        forgotten = set()
         while self._forgotten:
-            prompt = self._forgotten.pop()
+            forgotten.add(self._forgotten.pop())
+        return Look(rgb, stamp_ns, frozenset(forgotten), self._beside.submit(self._smoother.look, rgb, stamp_ns))
+
+    def give_up(self, look: Look) -> None:
+        """Ends an image that has no answer: the next answer is not averaged with those before."""
+        look.steadiness.exception()
+        self._smoother.forget_all()
+        self._forget(look.forgotten)
+
+    def finish(self, predictor: Predictor, maps: CellMaps, question: Question, look: Look) -> Answer:
+        """Answers a question with the probabilities that the model gave for an image.
+
+        Args:
+            predictor: The model that was asked.
+            maps: What ``Predictor.ask_cells`` returned for the phrases of the question, prompts first.
+            question: The question.
+            look: What ``look`` returned for the image.
+        """
+        if self._asked is None or self._asked() is not predictor:
+            self._smoother.forget_all()
+            self._asked = weakref.ref(predictor)
+        self._forget(look.forgotten)
+        own = predictor.spec.threshold
+        maps, decided = self._smoother.smooth(maps, look.steadiness.result(), _threshold(question, own))
+        result = answered(question, maps, own, decided)
+        if self._tracker is None:
+            return result
+        return Answer(result.maps, tuple(self._tracker.update(result.regions, look.rgb, look.stamp_ns)))
+
+    def _forget(self, prompts: Iterable[str]) -> None:
+        for prompt in prompts:
             self._smoother.forget(prompt)
             if self._tracker is not None:
                 self._tracker.forget(prompt)
-        looking = self._beside.submit(self._smoother.look, rgb, stamp_ns)
-        try:
-            maps = predictor.ask(encoded, _all_phrases(question))
-        except Exception:
-            # The smoother has seen an image that will have no answer. It can be reset once it is done with that image.
-            looking.exception()
-            self._smoother.reset()
-            raise
-        maps, mask_set = self._smoother.smooth(maps, looking.result(), _threshold(question, predictor))
-        result = _answered(question, maps, mask_set)
-        if self._tracker is None:
-            return result
-        return Answer(result.maps, tuple(self._tracker.update(result.regions, rgb, stamp_ns)))
 
 
-def _threshold(question: Question, predictor: Predictor) -> float:
-    return predictor.spec.threshold if question.threshold is None else question.threshold
-
-
-def _all_phrases(question: Question) -> tuple[str, ...]:
-    """Returns the prompts and then the negatives, each phrase once."""
-    return tuple(dict.fromkeys((*question.prompts, *question.negatives)))
-
-
-def _answered(question: Question, maps: ProbabilityMaps, mask_set: MaskSet) -> Answer:
-    """Makes objects of the prompts' masks and leaves out those that a negative names."""
-    prompts = tuple(dict.fromkeys(question.prompts))
-    positive = ProbabilityMaps(prompts, maps.values[: len(prompts)])
-    inside = MaskSet(prompts, mask_set.values[: len(prompts)], mask_set.threshold)
-    height, width = maps.values.shape[1:]
-    least_px = max(1, round(question.min_area_fraction * height * width))
-    found = regions(positive, inside, least_px, tidy=True)
-    kept = found
-    for negative in question.negatives:
-        kept = leave_out(kept, maps.values[maps.prompts.index(negative)], mask_set.threshold)
-    kept = [region for region in kept if region.area_px >= least_px]
-    if len(kept) < len(found):
-        kept = [replace(region, id=id) for id, region in enumerate(kept, start=1)]
-    return Answer(positive, tuple(kept))
+def _threshold(question: Question, own: float) -> float:
+    return own if question.threshold is None else question.threshold

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from clip_seg_ros.pipeline.postprocess import masks, regions, window_of
+from clip_seg_ros.pipeline.cell_maps import runs_of_cells
+from clip_seg_ros.pipeline.postprocess import regions_of, shared_px
 from clip_seg_ros.types import ObjectRegion
 
 if TYPE_CHECKING:  # torch takes seconds to import, and nodes import this before they can end cleanly
@@ -59,10 +60,10 @@ def describe(
     step = len(phrases) if predictor.spec.competition == "softmax" else PHRASES_AT_ONCE
     found: list[ObjectRegion] = []
     for first in range(0, len(phrases), step):
-        maps = predictor.ask(encoded, tuple(phrases[first : first + step]))
-        height, width = maps.values.shape[1:]
+        maps = predictor.ask_cells(encoded, tuple(phrases[first : first + step]))
+        height, width = maps.size
         least_px = max(1, round(min_area_fraction * height * width))
-        found += regions(maps, masks(maps, threshold), least_px, tidy=True)
+        found += regions_of(runs_of_cells(maps, maps.values, threshold), maps.prompts, least_px, tidy=True)
     kept: list[ObjectRegion] = []
     for region in sorted(found, key=lambda each: -each.score):
         if not any(_is_same(region, other) for other in kept):
@@ -82,6 +83,4 @@ def _shrunk(rgb: np.ndarray) -> np.ndarray:
 
 
 def _is_same(one: ObjectRegion, other: ObjectRegion) -> bool:
-    window = window_of(one.box_px)
-    shared = np.count_nonzero(one.mask[window] & other.mask[window])
-    return shared > _SAME_SHARE * min(one.area_px, other.area_px)
+    return shared_px(one, other) > _SAME_SHARE * min(one.area_px, other.area_px)

@@ -65,6 +65,14 @@ class LatestWorker(Generic[ItemT]):
             self._changed.notify()
             return replaced
 
+    def take(self, most: int) -> list[ItemT]:
+        """Takes waiting items of up to ``most`` sources, in their turn, to be worked on with the present one.
+
+        It is for ``work``, which is called with one item.
+        """
+        with self._changed:
+            return [self._pop() for _ in range(min(most, len(self._waiting)))]
+
     def close(self, timeout_s: float = 2.0) -> bool:
         """Drops the waiting items and ends the thread.
 
@@ -88,12 +96,13 @@ class LatestWorker(Generic[ItemT]):
         """Waits for an item; returns it in a list, or an empty list once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._waiting)
-            if not self._waiting:
-                return []
-            source = min(self._waiting, key=lambda waiting: self._served.get(waiting, 0))
-            self._turn += 1
-            self._served[source] = self._turn
-            return [self._waiting.pop(source)]
+            return [self._pop()] if self._waiting else []
+
+    def _pop(self) -> ItemT:
+        source = min(self._waiting, key=lambda waiting: self._served.get(waiting, 0))
+        self._turn += 1
+        self._served[source] = self._turn
+        return self._waiting.pop(source)
 
     def _run(self) -> None:
         while taken := self._next():

@@ -9,7 +9,6 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from clip_seg_ros.pipeline.postprocess import window_of
 from clip_seg_ros.types import ObjectRegion
 
 _DOUBTFUL_SHARE = 0.4
@@ -31,8 +30,7 @@ def leave_out(regions: Sequence[ObjectRegion], unwanted: np.ndarray, threshold: 
     named = _named(unwanted, threshold)
     kept = []
     for region in regions:
-        window = window_of(region.box_px)
-        mask = region.mask[window]
+        window, mask = region.window, region.inside
         if float(unwanted[window][mask].mean()) > threshold:
             continue
         share = 0.0 if named is None else np.count_nonzero(named[window] & mask) / region.area_px
@@ -63,11 +61,9 @@ def _largest_part(region: ObjectRegion, inside: np.ndarray) -> ObjectRegion:
     label = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
     left, top, width, height, area = stats[label].tolist()
     x, y = region.box_px[:2]
-    mask = np.zeros_like(region.mask)
-    mask[window_of(region.box_px)] = labels == label
     return replace(
         region,
-        mask=mask,
+        inside=labels[top : top + height, left : left + width] == label,
         box_px=(x + left, y + top, x + left + width, y + top + height),
         area_px=area,
         centroid_px=(float(centroids[label][0]) + x, float(centroids[label][1]) + y),

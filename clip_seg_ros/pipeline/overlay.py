@@ -10,7 +10,6 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from clip_seg_ros.pipeline.postprocess import window_of
 from clip_seg_ros.types import ObjectRegion
 
 Color = tuple[int, int, int]
@@ -122,8 +121,7 @@ def _hatch(canvas: np.ndarray, region: ObjectRegion, color: Color, style: _Style
     x_min, y_min, x_max, y_max = region.box_px
     if min(x_max - x_min, y_max - y_min) < 2 * style.spacing:
         return
-    window = window_of(region.box_px)
-    patch = canvas[window]
+    patch = canvas[region.window]
     strokes = _strokes(style.spacing, style.stroke, max(canvas.shape[:2]))
     # Every row is the one above it, shifted by one pixel, so that a view is enough. The start depends on the place in
     # the image, so that the pattern stays where it is when the box changes.
@@ -131,7 +129,7 @@ def _hatch(canvas: np.ndarray, region: ObjectRegion, color: Color, style: _Style
     rows, columns = patch.shape[:2]
     step = strokes.strides[0]
     inside = np.lib.stride_tricks.as_strided(strokes[start:], (rows, columns), (step, step), writeable=False)
-    inside = inside & region.mask[window]
+    inside = inside & region.inside
     under = patch[inside]  # (N, 3)
     if len(under):
         patch[inside] = cv2.addWeighted(under, 1 - _STROKE, np.full_like(under, color), _STROKE, 0)
@@ -145,7 +143,7 @@ def _strokes(spacing: int, stroke: int, side: int) -> np.ndarray:
 
 def _outline(canvas: np.ndarray, region: ObjectRegion, color: Color, style: _Style) -> None:
     """Draws contour and centroid in the region's colour over a wider dark line, to stand out on any background."""
-    crop = np.ascontiguousarray(region.mask[window_of(region.box_px)]).view(np.uint8)
+    crop = region.inside.view(np.uint8)
     contours, _ = cv2.findContours(crop, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=region.box_px[:2])
     center = (round(region.centroid_px[0]), round(region.centroid_px[1]))
     cv2.drawContours(canvas, contours, -1, _DARK, style.thick, cv2.LINE_AA)

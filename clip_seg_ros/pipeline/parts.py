@@ -1,119 +1,197 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The connected parts of a label image, those of all labels at once.
-
-An image is read as runs: stretches of a row that have one label. There are some thousands of them in an image of
-millions of pixels, and everything about a part follows from its runs.
-"""
+"""The connected parts that runs form, those of all masks or labels at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+
+from clip_seg_ros.pipeline.runs import Runs
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The N connected parts of a label image (H, W); parts that touch at a corner are one."""
+    """The N connected parts of runs; parts that touch at a corner are one."""
 
-    shape: tuple[int, int]
-    label: np.ndarray
-    """(N,) uint8."""
-    area: np.ndarray
-    """(N,) float64, whole numbers."""
-    value: np.ndarray
-    """(N,) float64, the mean over the part of the values that came with the labels."""
-    _part: np.ndarray
-    """(R,) int64, the part of each run."""
-    _row: np.ndarray
-    """(R,) int64."""
-    _left: np.ndarray
-    """(R,) int64, the first column of each run."""
-    _length: np.ndarray
-    """(R,) int64."""
+    runs: Runs
+    joints: np.ndarray
+    """(N,) int64: how many pairs of a part's runs touch."""
+    order: np.ndarray
+    """(R,) int64: the indices of all runs, those of each part together and sorted as ``runs`` are."""
+    first: np.ndarray
+    """(N + 1,) int64: where each part begins in ``order``."""
 
-    def numbered(self, number: np.ndarray) -> np.ndarray:
-        """Draws the parts: (N,) numbers of any type -> (H, W) of that type."""
-        return np.repeat(number[self._part], self._length).reshape(self.shape)
+    def __len__(self) -> int:
+        return len(self.joints)
 
-    def centroids(self, chosen: np.ndarray) -> np.ndarray:
-        """Returns (n, 2) float64, x and y in pixels of the parts with these numbers."""
+    @cached_property
+    def label(self) -> np.ndarray:
+        """(N,) int64, the label of the runs."""
+        return self.runs.label[self.order[self.first[:-1]]]
+
+    @cached_property
+    def area(self) -> np.ndarray:
+        """(N,) int64, in pixels."""
+        return self._sums(self._rights - self._lefts)
+
+    @cached_property
+    def value(self) -> np.ndarray:
+        """(N,) float64, the mean over the part of the values that were summed over the runs."""
+        return self._sums(self.runs.total[self.order]) / self.area
+
+    @cached_property
+    def centroids(self) -> np.ndarray:
+        """(N, 2) float64: x and y in pixels."""
         # The sum of the columns of a run is its length times their mean.
-        middles = (self._left + (self._length - 1) / 2, self._row)
-        sums = [np.bincount(self._part, self._length * middle, len(self.area)) for middle in middles]
-        return np.stack(sums, axis=1)[chosen] / self.area[chosen, None]
+        lengths = self._rights - self._lefts
+        doubled = self._sums(lengths * (self._lefts + self._rights - 1))
+        return np.stack([doubled / 2, self._sums(lengths * self._rows)], axis=1) / self.area[:, None]
 
-    def boxes(self, chosen: np.ndarray) -> np.ndarray:
-        """Returns (n, 4) int64, x_min, y_min, x_max, y_max of the parts with these numbers; maxima are exclusive."""
-        boxes = np.empty((len(self.area), 4), np.int64)
-        boxes[:, :2], boxes[:, 2:] = np.iinfo(np.int64).max, 0
-        np.minimum.at(boxes[:, 0], self._part, self._left)
-        np.minimum.at(boxes[:, 1], self._part, self._row)
-        np.maximum.at(boxes[:, 2], self._part, self._left + self._length)
-        np.maximum.at(boxes[:, 3], self._part, self._row + 1)
-        return boxes[chosen]
+    @cached_property
+    def holes(self) -> np.ndarray:
+        """(N,) int64: how many holes each part has, by Euler's formula for its runs and the pairs that touch."""
+        return self.joints - np.diff(self.first) + 1
+
+    @cached_property
+    def boxes(self) -> np.ndarray:
+        """(N, 4) int64: x_min, y_min, x_max, y_max; the maxima are exclusive."""
+        starts, lasts = self.first[:-1], self.first[1:] - 1
+        left = np.minimum.reduceat(self._lefts, starts)
+        right = np.maximum.reduceat(self._rights, starts)
+        return np.stack([left, self._rows[starts], right, self._rows[lasts] + 1], axis=1)
+
+    def runs_of(self, part: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns (n,) int64 each: the rows, first columns and ends of a part's runs, sorted by row and column."""
+        window = slice(self.first[part], self.first[part + 1])
+        return self._rows[window], self._lefts[window], self._rights[window]
+
+    def indices_of(self, part: int) -> np.ndarray:
+        """Returns (n,) int64, the places of the same runs in ``runs``."""
+        return self.order[self.first[part] : self.first[part + 1]]
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        return self.runs.row_in_image[self.order]
+
+    @cached_property
+    def _lefts(self) -> np.ndarray:
+        return self.runs.left[self.order]
+
+    @cached_property
+    def _rights(self) -> np.ndarray:
+        return self.runs.right[self.order]
+
+    def _sums(self, values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values, self.first[:-1])
 
 
-def parts_of(labels: np.ndarray, values: np.ndarray) -> Parts:
-    """Finds the parts of ``labels`` (H, W) uint8, numbered in the order of their first pixels.
+def parts_of(runs: Runs) -> Parts:
+    """Finds the parts, numbered in the order of their first runs."""
+    upper, lower = touching(runs)
+    part, count = connected(len(runs.row), upper, lower)
+    order = np.argsort(part, kind="stable")
+    first = np.concatenate([[0], np.cumsum(np.bincount(part, minlength=count))])
+    return Parts(runs, np.bincount(part[upper], minlength=count), order, first)
+
+
+def touching(runs: Runs, corners: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the pairs (upper, lower) of runs of one label in successive rows that touch.
 
     Args:
-        labels: The labels.
-        values: (H, W) float32, whose means over the parts are wanted.
+        runs: The runs.
+        corners: Whether it is enough that they touch at a corner.
     """
-    height, width = labels.shape
-    begins = np.ones((height, width), np.bool_)
-    np.not_equal(labels[:, 1:], labels[:, :-1], out=begins[:, 1:])
-    first = np.flatnonzero(begins)
-    length = np.diff(first, append=height * width)
-    run_label = labels.reshape(-1)[first]
-    part = _connected(len(first), *_touching(first, length, run_label, width))
-    count = int(part.max(initial=-1)) + 1
-    label = np.zeros(count, np.uint8)
-    label[part] = run_label
-    area = np.bincount(part, length, count)
-    sums = np.bincount(part, np.add.reduceat(values.reshape(-1), first), count)
-    row, left = np.divmod(first, width)
-    return Parts((height, width), label, area, sums / area, part, row, left, length)
-
-
-def _touching(first: np.ndarray, length: np.ndarray, label: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pairs (upper, lower) of runs of one label in successive rows that touch, also at a corner.
-
-    Args:
-        first: (R,) the first pixel of each run, as an index into the flat image.
-        length: (R,).
-        label: (R,).
-        width: Of the image.
-    """
-    start_of_row = first // width * width
-    upper = np.flatnonzero(start_of_row < start_of_row[-1])  # all but those of the last row
-    below = start_of_row[upper] + width
-    lowest = np.maximum(first[upper] + width - 1, below)
-    highest = np.minimum(first[upper] + length[upper] + width, below + width - 1)
-    first_lower = np.searchsorted(first, lowest, side="right") - 1
-    count = np.searchsorted(first, highest, side="right") - first_lower
-    pair = np.repeat(np.arange(len(upper)), count)
-    lower = first_lower[pair] + np.arange(len(pair)) - (np.cumsum(count) - count)[pair]
-    upper = upper[pair]
-    same = label[upper] == label[lower]
+    # Keys in which the pixels of all rows follow one another, with a margin on either side, so that not even corners of
+    # rows that do not succeed one another touch.
+    stride = runs.size[1] + 2
+    start = runs.row * stride + runs.left + 1
+    end = start + runs.right - runs.left
+    shared = 0 if corners else 1
+    first = np.searchsorted(end, start + stride + shared, side="left")
+    count = np.searchsorted(start, end + stride - shared, side="right") - first
+    upper = np.repeat(np.arange(len(start)), count)
+    lower = first[upper] + np.arange(len(upper)) - (np.cumsum(count) - count)[upper]
+    same = runs.label[upper] == runs.label[lower]
     return upper[same], lower[same]
 
 
-def _connected(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns (count,) int64: the number of each one's group, given the pairs that are joined.
+def connected(count: int, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, int]:
+    """Groups ``count`` things of which pairs (``one``, ``other``) are joined.
 
-    Groups are numbered in the order of their first members.
+    Returns:
+        (count,) int64, the number of each one's group, and the number of groups, which are numbered in the order of
+        their first members.
     """
     root = np.arange(count)
-    while True:
+    while len(one):
         a, b = root[one], root[other]
-        if (a == b).all():
+        apart = np.flatnonzero(a != b)
+        if not len(apart):
             break
         # The root of each group becomes that of the lowest group it is joined with, and then all follow to the end.
+        one, other, a, b = one[apart], other[apart], a[apart], b[apart]
         low = np.minimum(a, b)
         np.minimum.at(root, a, low)
         np.minimum.at(root, b, low)
-        while (root != root[root]).any():
-            root = root[root]
-    return np.unique(root, return_inverse=True)[1].reshape(-1)
+        while True:
+            further = root[root]
+            if (further == root).all():
+                break
+            root = further
+    is_first = root == np.arange(count)
+    number = np.cumsum(is_first) - 1
+    return number[root], int(number[-1]) + 1 if count else 0
+
+
+def in_small_holes(
+    rows: np.ndarray, lefts: np.ndarray, rights: np.ndarray, size: tuple[int, int], limit_px: float
+) -> np.ndarray:
+    """Finds the gaps between the runs of one connected part that belong to a small hole.
+
+    Args:
+        rows: (n,) int64, the rows of the runs, which are sorted by row and column.
+        lefts: (n,) int64, their first columns.
+        rights: (n,) int64, the columns after their last ones.
+        size: (H, W) of the image.
+        limit_px: The area of the largest hole that is small.
+
+    Returns:
+        (n,) bool, True where the gap between a run and the next one belongs to such a hole.
+    """
+    gaps = np.flatnonzero(rows[1:] == rows[:-1])
+    row, left, right = rows[gaps] - rows[0], rights[gaps], lefts[gaps + 1]
+    # The pixels that each row of the part spans, and none for the rows above and below it.
+    first = np.flatnonzero(np.diff(rows, prepend=-1))
+    starts = np.concatenate([[size[1]], lefts[first], [size[1]]])
+    ends = np.concatenate([[0], rights[np.append(first[1:], len(rows)) - 1], [0]])
+    is_open = np.zeros(len(gaps), np.bool_)
+    for neighbour in (row, row + 2):  # the rows above and below, in which place 0 is the one above the part
+        is_open |= (left < starts[neighbour]) | (right > ends[neighbour])
+    nothing = np.zeros(len(gaps))
+    upper, lower = touching(Runs(size, np.zeros(len(gaps), np.int64), row, left, right, nothing), corners=False)
+    # The last thing to be joined is all that is outside.
+    outer = np.flatnonzero(is_open)
+    outside = np.full(len(outer), len(gaps))
+    group, count = connected(len(gaps) + 1, np.append(upper, outer), np.append(lower, outside))
+    area = np.bincount(group[:-1], right - left, count)
+    area[group[-1]] = np.inf
+    found = np.zeros(len(rows), np.bool_)
+    found[gaps] = area[group[:-1]] <= limit_px
+    return found
+
+
+def drawn(rows: np.ndarray, lefts: np.ndarray, rights: np.ndarray, box_px: tuple[int, int, int, int]) -> np.ndarray:
+    """Draws runs, sorted by row and column, into the window of a box: (h, w) bool."""
+    x_min, y_min, x_max, y_max = box_px
+    height, width = y_max - y_min, x_max - x_min
+    # What is outside and what is inside, in turns: how many pixels.
+    lengths = np.empty(2 * len(rows) + 1, np.int64)
+    starts, ends = (rows - y_min) * width + lefts - x_min, (rows - y_min) * width + rights - x_min
+    lengths[0], lengths[-1] = starts[0], height * width - ends[-1]
+    np.subtract(ends, starts, out=lengths[1::2])
+    np.subtract(starts[1:], ends[:-1], out=lengths[2:-1:2])
+    inside = np.zeros(len(lengths), np.bool_)
+    inside[1::2] = True
+    return np.repeat(inside, lengths).reshape(height, width)

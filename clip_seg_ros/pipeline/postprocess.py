@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
-import cv2
 import numpy as np
 
-from clip_seg_ros.pipeline.parts import parts_of
+from clip_seg_ros.pipeline.parts import Parts, drawn, in_small_holes, parts_of
+from clip_seg_ros.pipeline.runs import Runs, runs_of_masks
 from clip_seg_ros.types import MaskSet, ObjectRegion, ProbabilityMaps
 
 MAX_REGIONS = 255
@@ -20,26 +20,6 @@ SCRAP_SHARE = 0.02
 """A part of a mask that is smaller than this share of the prompt's largest object is a scrap and no object."""
 HOLE_SHARE = 0.02
 """A hole that is smaller than this share of the object is filled. The hole of a cup's handle is larger."""
-
-
-@dataclass(frozen=True)
-class _Component:
-    """A connected part of one prompt's mask, before it is known whether it is among the best."""
-
-    prompt: str
-    score: float
-    inside: np.ndarray
-    """(H, W) bool, the mask of the prompt."""
-    numbers: np.ndarray
-    """(rows, W) uint8, some rows of the image; the part's pixels have the value ``number``."""
-    number: int
-    first_row: int
-    """The first of these rows."""
-    box_px: tuple[int, int, int, int]
-    """In the image."""
-    centroid_px: np.ndarray
-    """(2,) float64: x, y in the image."""
-    area_px: int
 
 
 def masks(maps: ProbabilityMaps, threshold: float) -> MaskSet:
@@ -78,24 +58,65 @@ def regions(maps: ProbabilityMaps, mask_set: MaskSet, min_area_px: int = 1, tidy
             f"masks of {mask_set.prompts} {mask_set.values.shape} do not belong to "
             f"probabilities of {maps.prompts} {maps.values.shape}"
         )
-    found = [
-        component
-        for prompt, mask, probabilities in zip(maps.prompts, mask_set.values, maps.values)
-        for component in _components(prompt, mask, probabilities, min_area_px, SCRAP_SHARE if tidy else 0.0)
+    return regions_of(runs_of_masks(mask_set.values, maps.values), maps.prompts, min_area_px, tidy)
+
+
+def regions_of(runs: Runs, prompts: Sequence[str], min_area_px: int = 1, tidy: bool = False) -> list[ObjectRegion]:
+    """Splits the runs of each prompt's mask into connected objects, as ``regions`` does with the masks.
+
+    Args:
+        runs: The runs of all masks, labelled with the index of the prompt, with the sums of the probabilities.
+        prompts: The prompts.
+        min_area_px: As in ``regions``.
+        tidy: As in ``regions``.
+    """
+    parts = parts_of(runs)
+    if not len(parts):
+        return []
+    least = np.full(len(prompts), float(min_area_px))
+    if tidy:
+        largest = np.zeros(len(prompts))
+        np.maximum.at(largest, parts.label, parts.area)
+        least = np.maximum(least, SCRAP_SHARE * largest)
+    found = np.flatnonzero(parts.area >= least[parts.label])
+    # Equal scores keep the order of the prompts, and then that of the first pixels.
+    found = found[np.argsort(-parts.value[found], kind="stable")][:MAX_REGIONS]
+    return [
+        region_of(parts, int(part), id, prompts[parts.label[part]], HOLE_SHARE if tidy else 0.0)
+        for id, part in enumerate(found, start=1)
     ]
-    found.sort(key=lambda component: -component.score)  # stable
-    shape = maps.values.shape[1:]
-    hole_share = HOLE_SHARE if tidy else 0.0
-    return [_to_region(component, id, shape, hole_share) for id, component in enumerate(found[:MAX_REGIONS], start=1)]
 
 
 def tidied(maps: ProbabilityMaps, mask_set: MaskSet) -> MaskSet:
     """Returns the masks without scraps and small holes, as ``regions`` makes them with ``tidy``."""
     values = np.zeros_like(mask_set.values)
     for region in regions(maps, mask_set, tidy=True):
-        window = window_of(region.box_px)
-        values[mask_set.prompts.index(region.prompt)][window] |= region.mask[window]
+        values[mask_set.prompts.index(region.prompt)][region.window] |= region.inside
     return MaskSet(mask_set.prompts, values, mask_set.threshold)
+
+
+class InWindow(Protocol):
+    """Something that has a mask in the window of a box, such as an ``ObjectRegion``."""
+
+    @property
+    def inside(self) -> np.ndarray:
+        """(h, w) bool."""
+
+    @property
+    def box_px(self) -> tuple[int, int, int, int]:
+        """(x_min, y_min, x_max, y_max); the maxima are exclusive."""
+
+
+def shared_px(one: InWindow, other: InWindow, shift: tuple[int, int] = (0, 0)) -> int:
+    """Returns how many pixels two masks share after the first is moved by ``shift`` (x, y)."""
+    x0, y0, x1, y1 = (edge + shift[axis % 2] for axis, edge in enumerate(one.box_px))
+    u0, v0, u1, v1 = other.box_px
+    left, top, right, bottom = max(x0, u0), max(y0, v0), min(x1, u1), min(y1, v1)
+    if left >= right or top >= bottom:
+        return 0
+    a = one.inside[top - y0 : bottom - y0, left - x0 : right - x0]
+    b = other.inside[top - v0 : bottom - v0, left - u0 : right - u0]
+    return int(np.count_nonzero(a & b))
 
 
 def label_image(regions: Sequence[ObjectRegion], shape: tuple[int, int]) -> np.ndarray:
@@ -115,91 +136,41 @@ def label_image(regions: Sequence[ObjectRegion], shape: tuple[int, int]) -> np.n
     """
     labels = np.zeros(shape, np.uint8)
     for region in sorted(regions, key=lambda region: (region.score, -region.id)):
-        if region.mask.shape != labels.shape:
-            raise ValueError(f"region {region.id} has a mask of {region.mask.shape}, the image has {labels.shape}")
-        window = window_of(region.box_px)
-        labels[window][region.mask[window]] = region.id
+        if region.image_size != labels.shape:
+            raise ValueError(f"region {region.id} is from an image of {region.image_size}, this one has {labels.shape}")
+        np.copyto(labels[region.window], np.uint8(region.id), where=region.inside)
     return labels
 
 
-def window_of(box_px: tuple[int, int, int, int]) -> tuple[slice, slice]:
-    """Returns the (rows, columns) of a box (x_min, y_min, x_max, y_max) whose maxima are exclusive."""
-    x_min, y_min, x_max, y_max = box_px
-    return slice(y_min, y_max), slice(x_min, x_max)
-
-
-def _components(
-    prompt: str, mask: np.ndarray, probabilities: np.ndarray, min_area_px: int, scrap_share: float
-) -> list[_Component]:
-    """Finds the connected parts of one (H, W) mask, without a pass over the whole image for each of them."""
-    _, first_row, width, height = cv2.boundingRect(mask.view(np.uint8))
-    if width == 0:
-        return []
-    rows = slice(first_row, first_row + height)
-    parts = parts_of(mask[rows].view(np.uint8), probabilities[rows])
-    objects = np.flatnonzero(parts.label)
-    areas = parts.area[objects]
-    objects = objects[areas >= max(min_area_px, scrap_share * areas.max())]
-    # No prompt keeps more than all together may: with a noisy mask this saves thousands of useless components.
-    objects = objects[np.argsort(-parts.value[objects], kind="stable")][:MAX_REGIONS]
-    number_of = np.zeros(len(parts.area), np.uint8)
-    number_of[objects] = np.arange(1, len(objects) + 1)
-    numbers = parts.numbered(number_of)
-    boxes, centroids = parts.boxes(objects), parts.centroids(objects)
-    boxes[:, 1::2] += first_row
-    centroids[:, 1] += first_row
-    return [
-        _Component(prompt, float(value), mask, numbers, number, first_row, tuple(box.tolist()), centroid, int(area))
-        for number, (value, area, box, centroid) in enumerate(
-            zip(parts.value[objects], parts.area[objects], boxes, centroids), start=1
-        )
-    ]
-
-
-def _to_region(component: _Component, id: int, shape: tuple[int, int], hole_share: float) -> ObjectRegion:
-    """Brings a component to an image of ``shape`` (H, W), with its smaller holes filled."""
-    left, top, right, bottom = box = component.box_px
-    window, area, centroid = window_of(box), component.area_px, component.centroid_px
-    mask = np.zeros(shape, np.bool_)
-    inside = mask[window]
-    numbers = component.numbers[top - component.first_row : bottom - component.first_row, left:right]
-    np.equal(numbers, component.number, out=inside)
-    if hole_share and (holes := _small_holes(inside, hole_share * area)) is not None:
-        # Other objects of the prompt may lie in a hole.
-        holes &= ~component.inside[window]
-        rows, columns = np.nonzero(holes)
-        inside |= holes
-        total = np.array([columns.sum() + left * len(rows), rows.sum() + top * len(rows)])
-        centroid = (centroid * area + total) / (area + len(rows))
-        area += len(rows)
+def region_of(parts: Parts, part: int, id: int, prompt: str, hole_share: float = 0.0) -> ObjectRegion:
+    """Makes the object of one part; holes of at most ``hole_share`` of its area are filled."""
+    rows, lefts, rights = parts.runs_of(part)
+    area, (x, y) = int(parts.area[part]), parts.centroids[part].tolist()
+    if hole_share and parts.holes[part]:
+        inner = np.flatnonzero(in_small_holes(rows, lefts, rights, parts.runs.size, hole_share * area))
+        rows, lefts, rights = _with_gaps(parts, part, inner)
+        lengths = rights - lefts
+        area = int(lengths.sum())
+        x, y = np.dot(lengths, lefts + rights - 1) / (2 * area), np.dot(lengths, rows) / area
+    box = tuple(parts.boxes[part].tolist())
     return ObjectRegion(
-        prompt=component.prompt,
+        prompt=prompt,
         id=id,
-        score=component.score,
-        mask=mask,
+        score=float(parts.value[part]),
+        inside=drawn(rows, lefts, rights, box),
         box_px=box,
-        centroid_px=(float(centroid[0]), float(centroid[1])),
+        centroid_px=(float(x), float(y)),
         area_px=area,
+        image_size=parts.runs.size,
     )
 
 
-def _small_holes(inside: np.ndarray, limit_px: float) -> np.ndarray | None:
-    """Returns (h, w) bool, the holes of at most ``limit_px`` pixels in one object; ``None`` where there are none."""
-    contours, hierarchy = cv2.findContours(
-        np.ascontiguousarray(inside).view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
-    )
-    # The fourth of a contour's links is its parent, and only contours of holes have one. They run through the object's
-    # pixels, so that they enclose a little more than the hole.
-    holes = [contour for contour, links in zip(contours, hierarchy[0]) if links[3] >= 0]
-    filled = np.zeros(inside.shape, np.uint8)
-    for contour in holes:
-        left, top, width, height = cv2.boundingRect(contour)
-        window = window_of((left, top, left + width, top + height))
-        if (width - 2) * (height - 2) > 4 * limit_px:
-            continue
-        one = np.zeros((height, width), np.uint8)
-        cv2.drawContours(one, [contour], -1, 1, cv2.FILLED, offset=(-left, -top))
-        one &= ~inside[window].view(np.uint8) & 1
-        if np.count_nonzero(one) <= limit_px:
-            filled[window] |= one
-    return filled.view(np.bool_) if filled.any() else None
+def _with_gaps(parts: Parts, part: int, inner: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the runs of a part and those of the gaps after its runs ``inner``, sorted, as ``Parts.runs_of`` does."""
+    runs, chosen = parts.runs, parts.indices_of(part)
+    # Other objects of the prompt may lie in a hole: its pixels are between all runs from one to the next.
+    between = np.concatenate([np.arange(chosen[k], chosen[k + 1]) for k in inner] or [chosen[:0]])
+    gaps = runs.row_in_image[between], runs.right[between], runs.left[between + 1]
+    rows, lefts, rights = (np.concatenate(both) for both in zip(parts.runs_of(part), gaps))
+    order = np.lexsort((lefts, rows))
+    return rows[order], lefts[order], rights[order]

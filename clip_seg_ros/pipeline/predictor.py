@@ -20,6 +20,7 @@ from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter
 from clip_seg_ros.models.clipseg.visual_prompts import visual_prompt
 from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.models.spec import ModelSpec
+from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.class_labels import ClassMap, classified, require_count
 from clip_seg_ros.pipeline.deciding import Rules, decide
 from clip_seg_ros.pipeline.mixing import mixing
@@ -219,8 +220,6 @@ class Predictor:
                 encoded[index] = EncodedImage(part, prepared[index].geometry, boxes)
         return [encoded[index] for index in range(len(prepared))]
 
-    @_timed
-    @torch.inference_mode()
     def ask(self, encoded: EncodedImage, prompts: Sequence[str]) -> ProbabilityMaps:
         """Returns the probabilities of all prompts, computed in one pass.
 
@@ -239,6 +238,15 @@ class Predictor:
             ValueError: ``prompts`` is empty or one text instead of a list, or a prompt is empty or not a class of the
                 model.
         """
+        return self.ask_cells(encoded, prompts).restored()
+
+    @_timed
+    @torch.inference_mode()
+    def ask_cells(self, encoded: EncodedImage, prompts: Sequence[str]) -> CellMaps:
+        """Does what ``ask`` does, but returns the probabilities at the model's own resolution.
+
+        Only competing prompts come at the size of the image, because they are compared pixel by pixel.
+        """
         prompts = self._checked(prompts)
         asked = self._competitors(prompts)
         logits = self._decoded(encoded, asked)
@@ -254,8 +262,7 @@ class Predictor:
         values = self.engine.probabilities(logits)[0]
         if asked != prompts:
             values = values[[asked.index(prompt) for prompt in prompts]]
-        values = values.cpu().numpy()
-        return ProbabilityMaps(prompts, values if early else geometry.restore(values))
+        return CellMaps(prompts, values.cpu().numpy(), geometry)
 
     @_timed
     @torch.inference_mode()

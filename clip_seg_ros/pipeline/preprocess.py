@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from clip_seg_ros.models.spec import InputSpec
-from clip_seg_ros.pipeline.letterbox import from_square, to_square
+from clip_seg_ros.pipeline.letterbox import from_square, letterbox_affine, to_image, to_square
 
 # With ``short_side`` the long side, and with it the cost, grows with the aspect ratio: a 1 x 10000 image must be
 # refused and not resized to gigabytes. The widest panoramic cameras stay below 6.
@@ -59,10 +59,55 @@ class Geometry:
             # Cubic interpolation overshoots.
             return from_square(maps, self.model_size[0], self.source_size).clip(0.0, 1.0)
         height, width = self.source_size
+        if maps.shape[1:] == self.source_size:
+            return maps
         restored = np.empty((len(maps), height, width), np.float32)
         for source, target in zip(maps, restored):
             cv2.resize(source, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
         return restored
+
+    def fine(self, maps: np.ndarray) -> np.ndarray:
+        """Returns maps whose places are the middles of equal parts of the image, dense enough for linear interpolation.
+
+        Without a letterbox, these are the maps themselves. With one, they are interpolated cubically to about the
+        pixels of the square. This differs from ``restore`` at the border of the image, where ``restore`` mixes with the
+        zeros beyond the square, and between the pixels of the square, where it interpolates once more.
+
+        Args:
+            maps: (P, h', w') float32, each covering the whole square or image.
+
+        Returns:
+            (P, h'', w'') float32, within 0..1 where ``maps`` are.
+        """
+        if not self.letterbox:
+            return maps
+        return to_image(maps, self.model_size[0], self.source_size)
+
+    def to_cells(
+        self, picture: np.ndarray, cells: tuple[int, int], interpolation: int = cv2.INTER_LINEAR
+    ) -> np.ndarray:
+        """Samples a map of the camera's image, of any resolution, at the cells of maps that ``restore`` takes.
+
+        Args:
+            picture: (h, w), covering the whole image.
+            cells: (h', w') of the maps.
+            interpolation: OpenCV's interpolation.
+
+        Returns:
+            (h', w') of the same type; beyond the image, the values of its border.
+        """
+        if not self.letterbox:
+            return cv2.resize(picture, cells[::-1], interpolation=interpolation)
+        affine = letterbox_affine(self.source_size, self.model_size[0])
+        matrix = np.zeros((2, 3))
+        for axis, side, places, pixels in zip((1, 0), picture.shape, cells, self.source_size):
+            # Cell -> pixel of the square, whose corners are cells -> pixel of the image -> place of the picture.
+            step = (self.model_size[0] - 1) / max(places - 1, 1) / affine[axis, axis]
+            start = -affine[axis, 2] / affine[axis, axis]
+            matrix[axis, axis] = step * side / pixels
+            matrix[axis, 2] = (start + 0.5) * side / pixels - 0.5
+        flags = interpolation | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(picture, matrix, cells[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 @dataclass(frozen=True)

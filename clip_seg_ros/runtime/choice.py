@@ -122,7 +122,7 @@ def build_engine(
     found = choice.of(planned)
     built, taken = found if found is not None else (choice.fall_back(planned.last), planned.last)
     met = engine in ("auto", taken.engine) and precision in ("auto", taken.precision)
-    return built, Chosen(taken.engine, taken.precision, choice.note(taken), met)
+    return built, Chosen(taken.engine, taken.precision, choice.note, met)
 
 
 def require_names(engine: str, precision: str) -> None:
@@ -181,6 +181,7 @@ class _Choice:
         self._verdicts = Verdicts(self._reference.fingerprint(), self._reference.device, verdicts_dir)
         self._gate: Gate | None = None
         self._built: dict[Candidate, Engine] = {}
+        self._gains = ""
         self._faults: list[str] = []
 
     def of(self, planned: Plan) -> tuple[Engine, Candidate] | None:
@@ -189,11 +190,13 @@ class _Choice:
             passed = self._passed(tier, planned)
             for candidate in sorted(passed, key=lambda each: -passed[each].speedup):
                 try:
-                    return self._built.pop(candidate, None) or make_engine(
-                        self._model, self._device, candidate
-                    ), candidate
+                    built = self._built.pop(candidate, None) or make_engine(self._model, self._device, candidate)
                 except Exception as error:
                     self._blame(candidate, error)
+                    continue
+                verdict = passed[candidate]
+                self._gains = f"{verdict.speedup:.1f} times as fast as eager in float32, {verdict.agreement}"
+                return built, candidate
         return None
 
     def fall_back(self, last: Candidate) -> Engine:
@@ -201,13 +204,10 @@ class _Choice:
         self._built.clear()
         return make_engine(self._model, self._device, last)
 
-    def note(self, taken: Candidate) -> str:
-        """Returns what the engine gains, and why others were not taken."""
-        verdict = self._verdicts.find(taken.engine, taken.precision)
-        gains = []
-        if verdict is not None:
-            gains.append(f"{verdict.speedup:.1f} times as fast as eager in float32, {verdict.agreement}")
-        return "; ".join([*gains, *self._faults])
+    @property
+    def note(self) -> str:
+        """What the engine that was taken gains, and why others were not taken."""
+        return "; ".join(filter(None, [self._gains, *self._faults]))
 
     def _passed(self, tier: Sequence[Candidate], planned: Plan) -> dict[Candidate, Verdict]:
         """Returns the engines of a tier that pass the gate, and keeps the fastest of those that were built for that."""
@@ -231,18 +231,21 @@ class _Choice:
         return passed
 
     def _judged(self, candidate: Candidate) -> Verdict:
-        known = self._verdicts.find(candidate.engine, candidate.precision)
-        if known is not None and candidate.precision != "int8":  # which may have been exported anew
-            return known
-        engine = make_engine(self._model, self._device, candidate, own_copy=True)
-        if known is None or candidate.precision == "int8":
+        name, engine = str(candidate), None
+        if candidate.precision == "int8":
+            # It may have been exported anew, with other images.
+            engine = self._built[candidate] = make_engine(self._model, self._device, candidate)
+            name += f" {getattr(engine, 'identity', '')}".rstrip()
+        verdict = self._verdicts.find(name)
+        if verdict is None:
+            engine = engine or make_engine(self._model, self._device, candidate, own_copy=True)
+            self._built[candidate] = engine
             self._gate = self._gate or Gate(self._reference)
-            known = self._gate.measure(engine)
+            verdict = self._gate.measure(engine)
             if fault := getattr(engine, "fault", ""):
                 raise EngineUnavailable(fault)
-            self._verdicts.keep(candidate.engine, candidate.precision, known)
-        self._built[candidate] = engine
-        return known
+            self._verdicts.keep(name, verdict)
+        return verdict
 
     def _blame(self, candidate: Candidate, error: Exception) -> None:
         words = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -23,7 +23,7 @@ class Engine(ABC):
     and then passed to its ``decode``. Its text features are split and joined by prompt.
     """
 
-    name: str
+    name: str = "unnamed"
     """Name of the kind of engine, one of ``config.ENGINE_NAMES`` without "auto"."""
     spec: ModelSpec
     device: torch.device

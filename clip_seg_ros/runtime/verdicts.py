@@ -55,13 +55,13 @@ class Verdicts:
         self._path = (folder or verdicts_dir()) / f"{key}.json"
         self._known = _read(self._path)
 
-    def find(self, engine: str, precision: str) -> Verdict | None:
-        """Returns what was measured of an engine; ``None`` if nothing was."""
-        return self._known.get(f"{engine} {precision}")
+    def find(self, engine: str) -> Verdict | None:
+        """Returns what was measured of an engine with its precision; ``None`` if nothing was."""
+        return self._known.get(engine)
 
-    def keep(self, engine: str, precision: str, verdict: Verdict) -> None:
+    def keep(self, engine: str, verdict: Verdict) -> None:
         """Stores what was measured of an engine. If that fails, it will be measured again."""
-        self._known[f"{engine} {precision}"] = verdict
+        self._known[engine] = verdict
         content = json.dumps({name: asdict(each) for name, each in self._known.items()}, indent=1)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)

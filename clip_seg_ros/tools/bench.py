@@ -19,11 +19,10 @@ from pathlib import Path
 
 from clip_seg_ros.config import ENGINE_NAMES, PRECISION_NAMES
 from clip_seg_ros.tools import bench_ros
+from clip_seg_ros.tools.engine_options import EXACT
 
 MAX_PROMPTS = 64
 """The number of different phrases of ``bench_models``."""
-EXACT = "eager_float32"
-"""The engine and precision that all others are compared with."""
 ENGINES = (EXACT, "eager_bfloat16", "openvino_float32", "openvino_bfloat16", "onnxruntime_float32")
 """The engines with their precisions that are timed on the CPU unless others are named."""
 

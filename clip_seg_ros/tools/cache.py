@@ -93,6 +93,12 @@ def _engines() -> Iterator[Path]:
         yield from sorted(path for path in folder.iterdir() if path.is_dir())
 
 
+def _verdicts() -> Iterator[Path]:
+    folder = resources.user_cache_dir() / "verdicts"
+    if folder.is_dir():
+        yield folder
+
+
 _FINDERS = {
     "environments": (_environments, "Python and ROS 2; `make env` installs them again"),
     "workspaces": (_workspaces, "the built package; `make env` builds it again"),
@@ -101,6 +107,7 @@ _FINDERS = {
         _engines,
         "models for OpenVINO and ONNX Runtime; a node converts, `clip-seg export` exports them again",
     ),
+    "verdicts": (_verdicts, "what was measured of engines; the next start measures it again"),
 }
 
 

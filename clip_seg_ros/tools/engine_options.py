@@ -10,6 +10,9 @@ from typing import Any
 from clip_seg_ros.config import ENGINE_NAMES, PRECISION_NAMES
 from clip_seg_ros.runtime.chosen import Chosen
 
+EXACT = "eager_float32"
+"""The engine and precision that all others are compared with."""
+
 
 def add_engine_options(parser: Any, engine: str = "auto", precision: str = "auto", why: str = "") -> None:
     """Adds ``--engine`` and ``--precision`` to a parser or a group of it; ``why`` explains the defaults."""

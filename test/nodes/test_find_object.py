@@ -121,7 +121,7 @@ def test_what_is_there_is_found(find, watcher, view):
     assert stamp_ns(result) in stamps
     assert result.header.frame_id == "camera_color_optical_frame"
     mask = view.mask_of("red", "cup")
-    region = ObjectRegion("red cup", 1, 1.0, mask, (0, 0, 640, 480), (0.0, 0.0), int(mask.sum()))
+    region = ObjectRegion.of_mask("red cup", 1, 1.0, mask)
     expected_m = locate(region, view.depth_m, view.intrinsics)
     place = result.object.position
     assert result.object.prompt == "red cup"
@@ -270,7 +270,7 @@ def test_as_many_goals_as_there_may_be_leave_the_node_responsive(find, watcher, 
 def test_a_position_in_another_frame_leaves_the_image_alone():
     header = Header(stamp=Time(sec=3, nanosec=4), frame_id="camera")
     job = SimpleNamespace(image=SimpleNamespace(header=header), camera=SimpleNamespace(name="left"))
-    region = ObjectRegion("cup", 1, 0.8, np.ones((2, 3), np.bool_), (0, 0, 3, 2), (1.0, 0.5), 6, (0.1, 0.2, 0.3))
+    region = ObjectRegion.of_mask("cup", 1, 0.8, np.ones((2, 3), np.bool_), (0.1, 0.2, 0.3))
     search = Search("cup", "")
     search.look(job, 0.4, None, "camera")
     assert search.seen is None

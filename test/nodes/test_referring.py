@@ -48,9 +48,7 @@ def pixels(message, dtype=np.uint8) -> np.ndarray:
 
 def true_cup(view) -> tuple[np.ndarray, tuple[float, float, float]]:
     mask = view.mask_of("red", "cup")
-    rows, columns = np.nonzero(mask)
-    box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    region = ObjectRegion("red cup", 1, 1.0, mask, box, (columns.mean(), rows.mean()), len(rows))
+    region = ObjectRegion.of_mask("red cup", 1, 1.0, mask)
     return mask, locate(region, view.depth_m, view.intrinsics)
 
 
@@ -130,9 +128,7 @@ def test_the_points_are_those_of_the_objects(referring, watcher, view):
     assert cloud.width == len(rows)
     frame = CameraFrame(view.rgb, 0, "camera", view.depth_m, view.intrinsics)
     for item in objects:
-        box = (item.x_min, item.y_min, item.x_max, item.y_max)
-        centroid = (item.centroid_x, item.centroid_y)
-        region = ObjectRegion(item.prompt, item.id, item.score, labels == item.id, box, centroid, item.area)
+        region = ObjectRegion.of_mask(item.prompt, item.id, item.score, labels == item.id)
         measured = measure(region, frame)
         np.testing.assert_array_equal(points[ids == item.id], measured.points_m)
         red, green, blue = view.rgb.reshape(-1, 3)[measured.pixels].astype(np.uint32).T

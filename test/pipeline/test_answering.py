@@ -10,14 +10,16 @@ import pytest
 
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.models.clipseg.model import CLIPSeg
-from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer, answer_each
+from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer, answered, asked_each
+from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.pipeline.preprocess import Geometry
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
-from clip_seg_ros.types import ProbabilityMaps
 from nearness import assert_near
 
 HEIGHT, WIDTH = 20, 30
+GEOMETRY = Geometry((HEIGHT, WIDTH), (HEIGHT, WIDTH))
 RGB = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
 
 
@@ -42,13 +44,13 @@ class Told:
         self.beliefs = {phrase.replace("_", " "): parts for phrase, parts in beliefs.items()}
         self.asked: list[tuple[str, ...]] = []
 
-    def ask(self, encoded: object, prompts: tuple[str, ...]) -> ProbabilityMaps:
+    def ask_cells(self, encoded: object, prompts: tuple[str, ...]) -> CellMaps:
         self.asked.append(tuple(prompts))
         values = np.zeros((len(prompts), HEIGHT, WIDTH), np.float32)
         for row, prompt in enumerate(prompts):
             for rows, columns, probability in self.beliefs.get(prompt, []):
                 values[row, rows, columns] = probability
-        return ProbabilityMaps(tuple(prompts), values)
+        return CellMaps(tuple(prompts), values, GEOMETRY)
 
 
 LEFT, MIDDLE, RIGHT = ((slice(5, 10), slice(start, start + 5)) for start in (2, 12, 22))
@@ -109,8 +111,9 @@ QUESTIONS = [Question(("cup",)), Question(("box",), ("cup",)), Question(("cup",)
 
 def test_questions_that_know_nothing_of_each_other_are_asked_at_once() -> None:
     told = Told(cup=[(*LEFT, 0.9), (*MIDDLE, 0.7)], box=[(*RIGHT, 0.8), (*LEFT, 0.6)])
-    found = answer_each(told, ENCODED, QUESTIONS)
+    maps = asked_each(told, ENCODED, QUESTIONS)
     assert told.asked == [("cup", "box")]
+    found = [answered(question, each, 0.5) for question, each in zip(QUESTIONS, maps, strict=True)]
     assert [boxes(each) for each in found] == [boxes(answer(told, ENCODED, each)) for each in QUESTIONS]
     assert [each.maps.prompts for each in found] == [("cup",), ("box",), ("cup",)]
 
@@ -118,20 +121,21 @@ def test_questions_that_know_nothing_of_each_other_are_asked_at_once() -> None:
 def test_questions_are_asked_alone_where_prompts_compete() -> None:
     told = Told(cup=[(*LEFT, 0.9)])
     told.spec = SimpleNamespace(threshold=0.5, competition="softmax")
-    answer_each(told, ENCODED, QUESTIONS)
+    asked_each(told, ENCODED, QUESTIONS)
     assert told.asked == [("cup",), ("box", "cup"), ("cup",)]
 
 
 def test_a_question_that_the_model_refuses_costs_no_other_its_answer() -> None:
     class Particular(Told):
-        def ask(self, encoded: object, prompts: tuple[str, ...]) -> ProbabilityMaps:
+        def ask_cells(self, encoded: object, prompts: tuple[str, ...]) -> CellMaps:
             if "" in prompts:
                 raise ValueError("an empty prompt")
-            return super().ask(encoded, prompts)
+            return super().ask_cells(encoded, prompts)
 
-    refused, found = answer_each(Particular(cup=[(*LEFT, 0.9)]), ENCODED, [Question(("",)), Question(("cup",))])
+    questions = [Question(("",)), Question(("cup",))]
+    refused, maps = asked_each(Particular(cup=[(*LEFT, 0.9)]), ENCODED, questions)
     assert str(refused) == "an empty prompt"
-    assert boxes(found) == [(1, "cup", 2)]
+    assert boxes(answered(questions[1], maps, 0.5)) == [(1, "cup", 2)]
 
 
 def test_a_stream_keeps_ids_while_a_better_object_appears() -> None:
@@ -195,7 +199,7 @@ def test_what_the_model_refuses_is_passed_on(cups: RenderedView, predictor: Pred
         answer(predictor, predictor.encode(cups.rgb), Question(()))
 
 
-def refuse(encoded: object, prompts: tuple[str, ...]) -> ProbabilityMaps:
+def refuse(encoded: object, prompts: tuple[str, ...]) -> CellMaps:
     raise ValueError("not today")
 
 
@@ -204,10 +208,10 @@ def test_a_question_that_failed_leaves_nothing_to_average() -> None:
     told = Told(cup=[(*LEFT, 0.2)])
     for index in range(3):
         stream.answer(told, ENCODED, Question(("cup",)), RGB, index)
-    told.ask = refuse
+    told.ask_cells = refuse
     with pytest.raises(ValueError, match="not today"):
         stream.answer(told, ENCODED, Question(("cup",)), RGB, 3)
-    told.ask = Told(cup=[(*LEFT, 0.8)]).ask
+    told.ask_cells = Told(cup=[(*LEFT, 0.8)]).ask_cells
     assert boxes(stream.answer(told, ENCODED, Question(("cup",)), RGB, 4)) == [(1, "cup", 2)]
 
 
@@ -247,3 +251,30 @@ def test_an_answer_has_no_scraps_and_no_small_holes() -> None:
     assert found.area_px == 256
     assert found.mask[8, 8:10].all()
     assert not found.mask[0].any()
+
+
+def test_images_may_be_begun_before_earlier_ones_are_finished() -> None:
+    question, apart, ahead = Question(("cup",)), Stream(0.9, 0.05, 1.0), Stream(0.9, 0.05, 1.0)
+    random, told = np.random.default_rng(0), Told(cup=[(*LEFT, 0.8)])
+    images = [random.integers(80, 100, RGB.shape, dtype=np.uint8) for _ in range(4)]
+    expected = [apart.answer(told, ENCODED, question, rgb, index) for index, rgb in enumerate(images)]
+    looks = [ahead.look(rgb, index) for index, rgb in enumerate(images)]
+    maps = told.ask_cells(ENCODED, ("cup",))
+    for look, one in zip(looks, expected, strict=True):
+        other = ahead.finish(told, maps, question, look)
+        assert boxes(other) == boxes(one)
+        assert_near(other.maps.values, one.maps.values)
+
+
+def test_what_is_forgotten_after_an_image_was_begun_is_forgotten_before_the_next() -> None:
+    stream, told, question = Stream(0.9, 0.0, 1.0), Told(cup=[(*LEFT, 0.8)]), Question(("cup",))
+    for index in range(3):
+        stream.answer(told, ENCODED, question, RGB, index)
+    begun, old = stream.look(RGB, 3), told.ask_cells(ENCODED, ("cup",))
+    stream.forget("cup")
+    told.beliefs["cup"] = [(*LEFT, 0.55)]
+    later = stream.look(RGB, 4)
+    assert boxes(stream.finish(told, old, question, begun)) == [(1, "cup", 2)]
+    anew = stream.finish(told, told.ask_cells(ENCODED, ("cup",)), question, later)
+    assert boxes(anew) == [(2, "cup", 2)]
+    assert_near(anew.maps.best_score(), 0.55)

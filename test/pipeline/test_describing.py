@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.describing import LONGEST_SIDE_PX, PHRASES_AT_ONCE, Sighting, describe
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.pipeline.preprocess import Geometry
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import COLORS, KINDS, sample_scene
-from clip_seg_ros.types import ProbabilityMaps
 
 NAMES = tuple(f"{color} {kind}" for color in COLORS for kind in KINDS)
 
@@ -28,13 +29,13 @@ class Believer:
     def encode(self, rgb: np.ndarray) -> tuple[int, int]:
         return rgb.shape[:2]
 
-    def ask(self, encoded: tuple[int, int], prompts: tuple[str, ...]) -> ProbabilityMaps:
+    def ask_cells(self, encoded: tuple[int, int], prompts: tuple[str, ...]) -> CellMaps:
         self.asked.append(prompts)
         values = np.zeros((len(prompts), *encoded), np.float32)
         for row, prompt in enumerate(prompts):
             for rows, columns, probability in self.beliefs.get(prompt, []):
                 values[row, rows, columns] = probability
-        return ProbabilityMaps(prompts, values)
+        return CellMaps(prompts, values, Geometry(values.shape[1:], values.shape[1:]))
 
 
 RGB = np.zeros((60, 80, 3), np.uint8)

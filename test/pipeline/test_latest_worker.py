@@ -52,6 +52,30 @@ def test_only_the_newest_waiting_item_is_worked_on(gate, worker):
     assert worker.dropped == 2
 
 
+def test_work_may_take_what_waits_of_other_sources():
+    started, go, done = threading.Event(), threading.Event(), []
+
+    def work(item):
+        started.set()
+        assert go.wait(PATIENCE_S)
+        done.append([item, *worker.take(2)])
+
+    worker = LatestWorker(work, on_error=done.append)
+    worker.put("a1", "a")
+    assert started.wait(PATIENCE_S)
+    for item in ("a2", "b1", "c1", "d1", "b2"):
+        worker.put(item, item[0])
+    go.set()
+    for _ in range(500):
+        if len(done) == 2:
+            break
+        threading.Event().wait(0.01)
+    assert worker.close(PATIENCE_S)
+    # Those that were never served come first.
+    assert done == [["a1", "b2", "c1"], ["d1", "a2"]]
+    assert worker.dropped == 1
+
+
 def test_sources_take_turns_and_keep_their_newest(gate, worker):
     worker.put("a1", "a")
     assert gate.started.acquire(timeout=PATIENCE_S)

@@ -81,7 +81,7 @@ def test_labels_keep_off_each_other_the_borders_and_the_caption(places):
     """Each tag is filled with a colour of its own, so that a tag which is covered shows less of it."""
     found = squares(*places)
     prompts = [region.prompt for region in found]
-    nothing = [replace(region, mask=np.zeros_like(region.mask)) for region in found]
+    nothing = [replace(region, inside=np.zeros_like(region.inside)) for region in found]
     picture = draw(GREY, nothing, prompts, "several things")
     for region in nothing:
         color = prompt_colors(prompts)[region.prompt]
@@ -93,7 +93,7 @@ def test_labels_keep_off_each_other_the_borders_and_the_caption(places):
 def test_a_label_at_the_border_is_whole(x, y):
     def tag_px(x, y):
         (found,) = squares(("red cup", x, y), side=20)
-        picture = draw(GREY, [replace(found, mask=np.zeros_like(found.mask))])
+        picture = draw(GREY, [replace(found, inside=np.zeros_like(found.inside))])
         return (picture == PALETTE[0]).all(axis=2).sum()
 
     assert tag_px(x, y) == tag_px(300, 200) > 300

@@ -175,8 +175,7 @@ def test_masks_of_other_prompts_or_sizes_are_refused():
 def region_of(id, score, columns):
     mask = np.zeros((2, 6), bool)
     mask[:, columns] = True
-    box = (columns.start, 0, columns.stop, 2)
-    return ObjectRegion("cup", id, score, mask, box, (0.0, 0.0), int(mask.sum()))
+    return ObjectRegion.of_mask("cup", id, score, mask)
 
 
 def test_a_shared_pixel_goes_to_the_higher_score():
@@ -192,5 +191,5 @@ def test_a_label_image_without_regions_is_empty():
 
 
 def test_a_region_of_another_image_is_refused():
-    with pytest.raises(ValueError, match=r"region 7 has a mask of \(2, 6\), the image has \(6, 2\)"):
+    with pytest.raises(ValueError, match=r"region 7 is from an image of \(2, 6\), this one has \(6, 2\)"):
         label_image([region_of(7, 0.5, slice(0, 1))], (6, 2))

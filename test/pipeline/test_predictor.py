@@ -238,7 +238,7 @@ def test_whoever_asked_for_another_engine_is_warned_once():
 
 @pytest.mark.parametrize("wrong", [{"engine": "tensorrt"}, {"precision": "half"}])
 def test_an_unknown_engine_or_precision_is_an_error_before_anything_is_loaded(wrong):
-    with pytest.raises(ValueError, match="unknown (engine|precision)"):
+    with pytest.raises(ValueError, match=r"unknown (engine|precision)"):
         Predictor.from_name("no-such-model", "cpu", **wrong)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from pathlib import Path
@@ -10,10 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.runtime import choice, gate
+from clip_seg_ros.runtime.agreement import answers, compare
 from clip_seg_ros.runtime.choice import Candidate, build_engine, plan
 from clip_seg_ros.runtime.eager import EagerEngine
 from clip_seg_ros.runtime.engine import EngineUnavailable
+from clip_seg_ros.runtime.samples import sample_pixels
+from clip_seg_ros.zoo.factory import build_segmenter
 from color_segmenter import COLORS, ColorSegmenter
 
 SLOW_S = 0.05
@@ -164,7 +169,7 @@ def test_other_weights_are_measured_again(offered, tmp_path, monkeypatch):
     assert measured
 
 
-@pytest.mark.parametrize("content", ["", "[1, 2]", "{", '{"openvino bfloat16": {"speedup": 9}}', "\ufffd"])
+@pytest.mark.parametrize("content", ["", "[1, 2]", "{", '{"openvino in bfloat16": {"speedup": 9}}', "\ufffd"])
 def test_a_damaged_file_is_measured_again(offered, tmp_path, content):
     offered["openvino bfloat16"] = lambda: Pretender("openvino", "bfloat16")
     build(tmp_path)
@@ -239,3 +244,39 @@ def test_what_is_kept_is_small(offered, tmp_path: Path):
     build(tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2000
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+
+
+def test_another_export_of_int8_is_measured_again(offered, tmp_path, monkeypatch):
+    def exported(identity, error):
+        engine = Pretender("openvino", "int8", error)
+        engine.identity = identity
+        return engine
+
+    offered["openvino int8"] = lambda: exported("good", 0.0)
+    assert build(tmp_path).precision == "int8"
+    offered["openvino int8"] = lambda: exported("bad", 3.0)
+    chosen = build(tmp_path)
+    assert chosen.engine == "eager"
+    assert "openvino in int8 does not agree" in chosen.note
+    offered["openvino int8"] = lambda: exported("good", 0.0)
+    monkeypatch.setattr(gate.Gate, "__init__", lambda *_: pytest.fail("it measures again"))
+    assert build(tmp_path).precision == "int8"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
+@torch.inference_mode()
+def test_what_is_chosen_on_this_machine_agrees_and_starts_soon_again(tmp_path, monkeypatch):
+    def built():
+        model = build_segmenter("clipseg-pocket")
+        fold_batch_norms(model)
+        return build_engine(model, "cpu", verdicts_dir=tmp_path)
+
+    exact = EagerEngine(build_segmenter("clipseg-pocket"), "cpu")
+    engine, chosen = built()
+    assert chosen.engine in ("openvino", "eager"), chosen.note
+    assert chosen.as_asked
+    pixels, text = sample_pixels(exact.spec.input), exact.encode_text(["red cup", "blue box"])
+    found = compare(answers(exact, pixels, text), answers(engine, pixels, text), "sigmoid", 0.5)
+    assert found.is_good, found
+    monkeypatch.setattr(gate.Gate, "__init__", lambda *_: pytest.fail("it measures again"))
+    assert built()[1] == chosen

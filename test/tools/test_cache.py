@@ -23,6 +23,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("venv-1.log", 0),
         ("ws-2/build.log", 2_000_000),
         ("engines/cup-64x64-openvino-1/encoder.bin", 4_000_000),
+        ("verdicts/1.json", 1_000_000),
         (KEPT, 1),
     ):
         path = tmp_path / "clip_seg_ros" / name
@@ -48,7 +49,8 @@ def test_it_shows_what_there_is_and_removes_nothing(home: Path, capsys: pytest.C
     assert rows["workspaces"] == "2.0 MB"
     assert rows["weights"] == "2.0 MB"
     assert rows["engines"] == "4.0 MB"
-    assert rows["all"] == "11.0 MB"
+    assert rows["verdicts"] == "1.0 MB"
+    assert rows["all"] == "12.0 MB"
     assert str(home / "clip_seg_ros" / "venv-1") in said
     assert left(home) == before
 
@@ -59,6 +61,7 @@ def test_some_of_it_is_removed(home: Path) -> None:
         "clip_seg_ros/venv-1/lib/a.so",
         "clip_seg_ros/venv-1.log",
         "clip_seg_ros/engines/cup-64x64-openvino-1/encoder.bin",
+        "clip_seg_ros/verdicts/1.json",
         f"clip_seg_ros/{KEPT}",
         "weights/a.safetensors",
         "weights/SHA256SUMS",

@@ -17,7 +17,8 @@ from domains import own_domain_environment
 
 # Nodes of other tests may be alive in this run's domain.
 ENVIRONMENT = own_domain_environment()
-DEMO = [sys.executable, "-m", "clip_seg_ros.tools.cli", "demo"]
+# The first start of another engine takes seconds.
+DEMO = [sys.executable, "-m", "clip_seg_ros.tools.cli", "demo", "--engine", "eager"]
 
 
 def demo(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:

@@ -84,6 +84,8 @@ def test_phrases_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.Captur
         "samples": 9,
         "samples_in_data": 9,
         "device": "cpu",
+        "engine": "eager",
+        "precision": "float32",
         "seconds": 0,
     }
     found = figures(out)

@@ -13,10 +13,11 @@ from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.evaluation.metrics.tracking import TrackingMeter, TrueObject
 from clip_seg_ros.evaluation.suite import Figure
 from clip_seg_ros.pipeline.answering import Question, Stream
+from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.pipeline.space.localization import with_position
 from clip_seg_ros.sim.sequences import SequenceFrame, noisy_depth, sequence
-from clip_seg_ros.types import CameraFrame, ObjectRegion, ProbabilityMaps
+from clip_seg_ros.types import CameraFrame, ObjectRegion
 
 FIRST_SEED = 10_000
 """The first seed of the scenes with which sequences begin; training never uses them."""
@@ -38,9 +39,9 @@ class _AskedOnce:
         self._predictor = predictor
         self._encoded: EncodedImage | None = None
 
-    def ask(self, encoded: EncodedImage, prompts: Sequence[str]) -> ProbabilityMaps:
+    def ask_cells(self, encoded: EncodedImage, prompts: Sequence[str]) -> CellMaps:
         if encoded is not self._encoded:
-            self._encoded, self._maps = encoded, self._predictor.ask(encoded, prompts)
+            self._encoded, self._maps = encoded, self._predictor.ask_cells(encoded, prompts)
         return self._maps
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,9 +20,25 @@ from clip_seg_ros.nodes.camera.rate_limit import RateLimit
 from clip_seg_ros.nodes.camera.subscription_thread import SubscriptionThread, own_thread_group
 from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.pipeline.latest_worker import LatestWorker
+from clip_seg_ros.pipeline.second_stage import SecondStage
 
 if TYPE_CHECKING:
     from clip_seg_ros.pipeline.predictor import Predictor
+
+
+MAX_BATCH = 8
+"""The number of cameras whose images a GPU answers in one batch."""
+Finish = Callable[[], bool]
+"""The rest of the work on an image: makes and publishes the results, and returns whether there were any."""
+
+
+@dataclass(frozen=True)
+class TakenImage:
+    """An image that was taken from a camera and decoded."""
+
+    job: CameraJob
+    rgb: np.ndarray
+    """(H, W, 3) uint8."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +60,12 @@ class ImageTask(Protocol):
     def image_came(self) -> None:
         """Notes an arrived image on the thread that takes images, whether it will be processed or not."""
 
-    def answer(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
-        """Processes one image (H, W, 3) on the worker's thread; returns whether results were published."""
+    def ask(self, images: Sequence[TakenImage], predictor: Predictor) -> list[Finish | None]:
+        """Runs the model on images of different cameras, on the worker's thread.
+
+        Returns:
+            For each image the rest of the work, which needs no model; ``None`` if there is none.
+        """
 
     def depth_tolerance_s(self) -> float:
         """Returns how far the stamps of colour and depth may differ, in seconds."""
@@ -98,6 +118,7 @@ class Intake:
         core, config = self._core, self._core.config
         self._task, self._counts = task, counts
         self._worker = LatestWorker(self._work, self._on_work_error)
+        self._results = SecondStage(self._on_work_error)
         group = own_thread_group()
         self.cameras = tuple(
             CameraInput(
@@ -128,7 +149,7 @@ class Intake:
             camera.close()
         self.cameras = ()
         if self._worker is not None:
-            if not self._worker.close():
+            if not (self._worker.close() and self._results.close()):
                 note = "an image is still being answered; its answer will not be published"
                 self._core.node.get_logger().warning(note)
             self._worker = None
@@ -151,22 +172,40 @@ class Intake:
 
     def _work(self, job: CameraJob) -> None:
         with self._working:
-            if self.serves(job.camera):
-                self._answer(job)
+            worker, predictor = self._worker, self._predictor()
+            # On a GPU, images of several cameras take hardly longer than one, and what follows the model is done beside
+            # the next images. On a processor, both would only make the first results wait.
+            on_gpu = predictor.device.type != "cpu"
+            jobs = [job, *worker.take(MAX_BATCH - 1)] if on_gpu and worker is not None else [job]
+            jobs = [each for each in jobs if self.serves(each.camera)]
+            if jobs:
+                self._answer(jobs, predictor, on_gpu)
 
-    def _answer(self, job: CameraJob) -> None:
-        waited_s = max(0.0, self._free_s - job.came_s)
-        predictor = self._predictor()
-        before_s, rgb = predictor.seconds, None
+    def _answer(self, jobs: Sequence[CameraJob], predictor: Predictor, beside: bool) -> None:
+        waited_s = max(0.0, self._free_s - jobs[0].came_s)
+        before_s = predictor.seconds
+        images: list[TakenImage] = []
         try:
-            rgb = job.camera.rgb(job)
-            if rgb is not None and self._task.answer(job, rgb, predictor):
-                self._counts.answered(job, Spent(waited_s, predictor.seconds - before_s))
-                self._core.faults.clear("inference")
+            decoded = [(job, job.camera.rgb(job)) for job in jobs]
+            images = [TakenImage(job, rgb) for job, rgb in decoded if rgb is not None]
+            rest = self._task.ask(images, predictor) if images else []
+            spent = Spent(waited_s, (predictor.seconds - before_s) / max(1, len(images)))
+            todo = [(image.job, finish) for image, finish in zip(images, rest, strict=True) if finish is not None]
+            if todo:
+                self._results.do(lambda: self._finish(todo, spent), beside)
         finally:
             self._free_s = time.monotonic()
-            if rgb is not None:
-                self._core.sizes.saw(job.camera.name, rgb.shape)
+            for image in images:
+                self._core.sizes.saw(image.job.camera.name, image.rgb.shape)
+
+    def _finish(self, todo: Sequence[tuple[CameraJob, Finish]], spent: Spent) -> None:
+        for job, finish in todo:
+            try:
+                if finish():
+                    self._counts.answered(job, spent)
+                    self._core.faults.clear("inference")
+            except Exception as error:  # the other cameras' results are published all the same
+                self._on_work_error(error)
 
     def _on_input_error(self, error: Exception) -> None:
         note = f"a message cannot be taken: {type(error).__name__}: {error}"

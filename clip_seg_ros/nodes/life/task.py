@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from clip_seg_ros.commands.parser import Command
-from clip_seg_ros.nodes.camera.camera_input import CameraJob
+from clip_seg_ros.nodes.camera.intake import Finish, TakenImage
 
 if TYPE_CHECKING:
     from clip_seg_ros.pipeline.predictor import Predictor
@@ -54,8 +53,8 @@ class Task(ABC):
         """Returns why images of a camera are not answered at the moment; empty if they are."""
 
     @abstractmethod
-    def answer(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
-        """Answers one image (H, W, 3) on the worker's thread; returns whether anything was published."""
+    def ask(self, images: Sequence[TakenImage], predictor: Predictor) -> list[Finish | None]:
+        """Runs the model on images of different cameras; returns the rest of the work on each."""
 
     def image_came(self) -> None:  # noqa: B027
         """Is called for every image on the thread that receives it, whether it will be answered or not."""

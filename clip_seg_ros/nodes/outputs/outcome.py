@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from std_msgs.msg import Header
 
 from clip_seg_ros.nodes.camera.camera_input import SILENCE_S, CameraInput
-from clip_seg_ros.types import ObjectRegion, ProbabilityMaps
+from clip_seg_ros.pipeline.cell_maps import CellMaps
+from clip_seg_ros.types import ObjectRegion
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,7 @@ class Outcome:
         self.header = Header()
         """Header of the last image in which a phrase was found for the first time; without any, of the last image."""
 
-    def add(
-        self, camera: str, header: Header, regions: Iterable[ObjectRegion], maps: ProbabilityMaps | None = None
-    ) -> None:
+    def add(self, camera: str, header: Header, regions: Iterable[ObjectRegion], maps: CellMaps | None = None) -> None:
         """Adds the result of one image.
 
         Args:

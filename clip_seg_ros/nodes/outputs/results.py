@@ -28,11 +28,11 @@ from clip_seg_ros.nodes.outputs.topics import (
     points_message,
     union_mask,
 )
+from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.overlay import draw, prompt_colors
 from clip_seg_ros.pipeline.postprocess import label_image
 from clip_seg_ros.pipeline.space.localization import Measurement
 from clip_seg_ros.pipeline.space.point_cloud import PointCloud, point_cloud
-from clip_seg_ros.types import ProbabilityMaps
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Result:
     """The header of the image."""
     rgb: np.ndarray
     """(H, W, 3) uint8, the image."""
-    maps: ProbabilityMaps
+    maps: CellMaps
     """The prompts and their probabilities; with P = 0 every output is empty."""
     measured: Sequence[Measurement] = ()
     """The objects, with positions and points in the camera's optical frame."""
@@ -115,7 +115,7 @@ class ResultTopics(CameraTopics):
         makers = {
             self._mask_png: lambda: compressed(header, mask, "mono8"),
             self._labels: lambda: image(header, labels, "8UC1"),
-            self._confidence: lambda: image(header, result.maps.values.max(axis=0, initial=0.0), "32FC1"),
+            self._confidence: lambda: image(header, result.maps.confidence(), "32FC1"),
             self._overlay: lambda: image(header, overlay(), "rgb8"),
             self._overlay_jpeg: lambda: compressed(header, overlay(), "rgb8"),
             self._centroids: lambda: centroids_message(metric, placed),

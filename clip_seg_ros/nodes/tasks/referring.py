@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from rclpy.parameter import Parameter
 from clip_seg_ros.commands.hints import HELP, QUIT
 from clip_seg_ros.commands.parser import Command
 from clip_seg_ros.config import ReferringConfig
-from clip_seg_ros.nodes.camera.camera_input import CameraJob
+from clip_seg_ros.nodes.camera.intake import Finish, TakenImage
 from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.life.command_notes import note_on, refusal
 from clip_seg_ros.nodes.life.command_router import example_command
@@ -146,9 +147,10 @@ class Referring(Task):
             note = f"images arrive, but nothing says what to look for. Type: {example}"
             self._core.faults.report("command", "none", note)
 
-    def answer(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
-        self._describer.look(job, rgb, predictor, self._core.config)
-        return self._images.answer(job, rgb, predictor)
+    def ask(self, images: Sequence[TakenImage], predictor: Predictor) -> list[Finish | None]:
+        for image in images:
+            self._describer.look(image.job, image.rgb, predictor, self._core.config)
+        return self._images.ask_model(images, predictor)
 
     def depth_tolerance_s(self) -> float:
         return self._core.config.depth_tolerance_s

@@ -7,20 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from clip_seg_ros.config import ReferringConfig
-from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
-from clip_seg_ros.nodes.camera.intake import Intake
+from clip_seg_ros.nodes.camera.camera_input import CameraInput
+from clip_seg_ros.nodes.camera.intake import Finish, Intake, TakenImage
 from clip_seg_ros.nodes.camera.target_frame import TargetFrame
 from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.outputs.camera_topics import publish
 from clip_seg_ros.nodes.outputs.outcome import Outcome
 from clip_seg_ros.nodes.outputs.results import Result, ResultTopics
 from clip_seg_ros.nodes.services.finder import Finder, Search
-from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer_each
+from clip_seg_ros.nodes.tasks.encoding import encode_each
+from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answered, asked_each
+from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.space.localization import measure
-from clip_seg_ros.types import ProbabilityMaps
 from clip_seg_ros.zoo.caution import in_corner
 
 if TYPE_CHECKING:
@@ -100,8 +99,7 @@ class ReferringImages:
             for view in self._views.values() if publish_empty else ():
                 if view.last is not None:
                     rgb = view.last.rgb
-                    nothing = ProbabilityMaps((), np.zeros((0, *rgb.shape[:2]), np.float32))
-                    corner = view.last.corner
+                    nothing, corner = view.last.maps.part(()), view.last.corner
                     publish(view.topics.prepare(Result(view.last.header, rgb, nothing, corner=corner), 1))
 
     def forget_past_of(self, prompt: str) -> None:
@@ -117,56 +115,77 @@ class ReferringImages:
         # Until the outcome is published, whoever gave the command waits for it.
         return "nobody listens" if request.told and view is not None and not view.topics.is_heard() else ""
 
-    def answer(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
-        """Answers one image (H, W, 3) for the request and the goals; returns whether anything was published."""
-        request, camera, searches = self.request, job.camera, self._finder.searches(job.camera.name)
-        if request is None and not searches:
-            return False
-        try:
-            encoded = predictor.encode(rgb)
-        except ValueError as error:
-            self._core.faults.report(camera.source("image"), "shape", str(error))
-            return False
-        self._core.faults.clear(camera.source("image"))
-        found = None if request is None else self._answer(request, job, rgb, encoded, predictor)
-        looks = self._look_for(searches, encoded, predictor)
+    def ask_model(self, images: Sequence[TakenImage], predictor: Predictor) -> list[Finish | None]:
+        """Asks the model about images for the request and the goals; returns the rest of the work on each image."""
+        request = self.request
+        wanted = [image for image in images if request is not None or self._finder.searches(image.job.camera.name)]
+        rest: dict[str, Finish] = {}
+        for image, encoded in zip(wanted, encode_each(predictor, wanted, self._core.faults)):
+            if encoded is not None:
+                rest[image.job.camera.name] = self._ask(request, image, encoded, predictor)
+        return [rest.get(image.job.camera.name) for image in images]
+
+    def _ask(self, request: Request | None, image: TakenImage, encoded: EncodedImage, predictor: Predictor) -> Finish:
+        """Asks the model about one image; returns the rest of the work."""
+        found = None if request is None else self._ask_request(request, image, encoded, predictor)
+        looks = self._look_for(self._finder.searches(image.job.camera.name), encoded, predictor)
+        return lambda: self._finish(request, image, predictor, found() if found is not None else None, looks)
+
+    def _finish(
+        self,
+        request: Request | None,
+        image: TakenImage,
+        predictor: Predictor,
+        found: Answer | None,
+        looks: Sequence[tuple[Search, Question, CellMaps]],
+    ) -> bool:
+        """Measures and publishes what was found in an image; returns whether anything was published."""
+        job, rgb = image.job, image.rgb
         # The frame is made only now because depth often arrives a little later than its image.
-        frame = camera.frame(job, rgb)
+        frame = job.camera.frame(job, rgb)
         motion = self._target_frame.of(job.image.header) if frame.depth_m is not None else None
-        for search, seen in looks:
-            if seen is not None:
-                best = measure(seen.regions[0], frame).region if seen.regions else None
-                moved = motion.region(best) if motion and best else best
-                search.look(job, seen.best_score(), moved, motion.frame_id if motion else job.image.header.frame_id)
-        if found is None:
+        for search, question, maps in looks:
+            seen = answered(question, maps, predictor.spec.threshold)
+            best = measure(seen.regions[0], frame).region if seen.regions else None
+            moved = motion.region(best) if motion and best else best
+            search.look(job, seen.best_score(), moved, motion.frame_id if motion else job.image.header.frame_id)
+        if request is None or found is None:
             return bool(looks)
         measured = [measure(region, frame) for region in found.regions]
         result = Result(
             job.image.header, rgb, found.maps, measured, motion, in_corner(predictor.spec), self._threshold(predictor)
         )
-        return self._publish(request, camera, result)
+        return self._publish(request, job.camera, result)
 
-    def _answer(
-        self, request: Request, job: CameraJob, rgb: np.ndarray, encoded: EncodedImage, predictor: Predictor
-    ) -> Answer | None:
-        """Answers the request; returns ``None`` if the model cannot, which the status then reports."""
-        core, config, view = self._core, self._core.config, self._views[job.camera.name]
+    def _ask_request(
+        self, request: Request, image: TakenImage, encoded: EncodedImage, predictor: Predictor
+    ) -> Callable[[], Answer] | None:
+        """Asks about the request; returns how it is answered, or ``None`` if the model refuses, which is reported."""
+        core, config, view = self._core, self._core.config, self._views[image.job.camera.name]
         if view.settings != _stream_settings(config):
             view.settings = _stream_settings(config)
             view.stream = Stream(*view.settings)
         question = Question(request.prompts, request.negatives, config.asked_threshold, config.min_area_fraction)
+        stream = view.stream
+        look = stream.look(image.rgb, image.job.stamp_ns)
         try:
-            found = view.stream.answer(predictor, encoded, question, rgb, job.stamp_ns)
+            maps = predictor.ask_cells(encoded, question.phrases)
         except ValueError as error:
-            with core.lock:
-                if self.request is request and not request.told:
-                    request.told = True
-                    core.status.fail(request.command_id, request.text, str(error))
-            # The outcome may have been published long ago, when another model was in use.
-            core.faults.report("command", str(error), f"{request.text!r} cannot be answered: {error}")
-            return None
-        core.faults.clear("command")
-        return found
+            refused = error
+        except Exception:
+            stream.give_up(look)
+            raise
+        else:
+            core.faults.clear("command")
+            return lambda: stream.finish(predictor, maps, question, look)
+        stream.give_up(look)
+        with core.lock:
+            if self.request is request and not request.told:
+                request.told = True
+                core.status.fail(request.command_id, request.text, str(refused))
+        # The outcome may have been published long ago, when another model was in use.
+        core.faults.report("command", str(refused), f"{request.text!r} cannot be answered: {refused}")
+        return None
 
     def _threshold(self, predictor: Predictor) -> float:
         asked = self._core.config.asked_threshold
@@ -174,18 +193,21 @@ class ReferringImages:
 
     def _look_for(
         self, searches: Sequence[Search], encoded: EncodedImage, predictor: Predictor
-    ) -> list[tuple[Search, Answer | None]]:
-        """Segments each goal's phrase alone, so that neither the command nor other goals affect its result."""
+    ) -> list[tuple[Search, Question, CellMaps]]:
+        """Asks about each goal's phrase alone, so that neither the command nor other goals affect its result."""
         config = self._core.config
         phrases = list(dict.fromkeys(search.phrase for search in searches))
         questions = [Question((phrase,), (), config.asked_threshold, config.min_area_fraction) for phrase in phrases]
-        answers: dict[str, Answer | None] = {}
-        for phrase, found in zip(phrases, answer_each(predictor, encoded, questions), strict=True):
-            answers[phrase] = None if isinstance(found, ValueError) else found
+        looks = []
+        for question, maps in zip(questions, asked_each(predictor, encoded, questions), strict=True):
             for search in searches:
-                if search.phrase == phrase and isinstance(found, ValueError):
-                    search.fail(str(found))
-        return [(search, answers[search.phrase]) for search in searches]
+                if search.phrase != question.prompts[0]:
+                    continue
+                if isinstance(maps, ValueError):
+                    search.fail(str(maps))
+                else:
+                    looks.append((search, question, maps))
+        return looks
 
     def _publish(self, request: Request, camera: CameraInput, result: Result) -> bool:
         view = self._views[camera.name]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +14,7 @@ from clip_seg_ros.commands.parser import Command
 from clip_seg_ros.config import SemanticConfig
 from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.msg import LabelNames
-from clip_seg_ros.nodes.camera.camera_input import CameraJob
+from clip_seg_ros.nodes.camera.intake import Finish, TakenImage
 from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.common.qos import LATCHED
 from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
@@ -20,7 +22,8 @@ from clip_seg_ros.nodes.life.task import Task
 from clip_seg_ros.nodes.outputs import detections
 from clip_seg_ros.nodes.outputs.camera_topics import publish
 from clip_seg_ros.nodes.outputs.class_results import ClassResult, ClassTopics
-from clip_seg_ros.pipeline.class_labels import MAX_CLASSES, class_colors
+from clip_seg_ros.nodes.tasks.encoding import encode_each
+from clip_seg_ros.pipeline.class_labels import MAX_CLASSES, ClassMap, class_colors
 from clip_seg_ros.resources import class_list, class_list_names
 from clip_seg_ros.zoo.caution import in_corner
 
@@ -147,21 +150,23 @@ class Semantic(Task):
         topics = self._topics.get(camera)
         return "" if topics is not None and topics.is_heard() else "nobody listens"
 
-    def answer(self, job: CameraJob, rgb: np.ndarray, predictor: Predictor) -> bool:
-        names, config = self._classes, self._core.config
-        known = predictor.spec.class_names
+    def ask(self, images: Sequence[TakenImage], predictor: Predictor) -> list[Finish | None]:
+        names, known = self._classes, predictor.spec.class_names
         if known is not None and not set(names) <= set(known):
-            return False  # another model has just come into use, and its classes are still to be chosen
-        source = job.camera.source("image")
-        try:
-            encoded = predictor.encode(rgb)
-        except ValueError as error:
-            self._core.faults.report(source, "shape", str(error))
-            return False
-        self._core.faults.clear(source)
-        found = predictor.classify(encoded, names, config.min_confidence)
-        result = ClassResult(job.image.header, rgb, found, class_colors(len(names)), in_corner(predictor.spec))
-        messages = list(self._topics[job.camera.name].prepare(result, config.min_area_fraction))
+            return [None] * len(images)  # another model has just come into use, and its classes are still to be chosen
+        least = self._core.config.min_confidence
+        return [
+            None
+            if encoded is None
+            else partial(self._finish, image, names, predictor.classify(encoded, names, least), predictor)
+            for image, encoded in zip(images, encode_each(predictor, images, self._core.faults))
+        ]
+
+    def _finish(self, image: TakenImage, names: tuple[str, ...], found: ClassMap, predictor: Predictor) -> bool:
+        """Publishes the classes of one image; returns whether it did."""
+        job, colors = image.job, class_colors(len(names))
+        result = ClassResult(job.image.header, image.rgb, found, colors, in_corner(predictor.spec))
+        messages = list(self._topics[job.camera.name].prepare(result, self._core.config.min_area_fraction))
         with self._core.lock:
             if not self._intake.serves(job.camera) or self._classes is not names:
                 return False

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from clip_seg_ros.pipeline.postprocess import window_of
 from clip_seg_ros.pipeline.space.oriented_box import oriented_box
 from clip_seg_ros.pipeline.space.rays import ray_table
 from clip_seg_ros.types import CameraFrame, CameraIntrinsics, ObjectRegion, vector3
@@ -120,13 +119,16 @@ def _no_points() -> tuple[np.ndarray, np.ndarray]:
 
 def _surface(region: ObjectRegion, depth_m: np.ndarray, intrinsics: CameraIntrinsics) -> tuple[np.ndarray, np.ndarray]:
     """Returns the points (N, 3) of a region's visible surface and their pixels (N,), as in ``Measurement``."""
-    if not depth_m.shape == region.mask.shape == (intrinsics.height, intrinsics.width):
+    if not depth_m.shape == region.image_size == (intrinsics.height, intrinsics.width):
         raise ValueError(
-            f"sizes (H, W) differ: mask {region.mask.shape}, depth {depth_m.shape}, "
+            f"sizes (H, W) differ: mask {region.image_size}, depth {depth_m.shape}, "
             f"intrinsics ({intrinsics.height}, {intrinsics.width})"
         )
     rows, columns = _widened(region.box_px, depth_m.shape)
-    mask, depth, rays = region.mask[rows, columns], depth_m[rows, columns], ray_table(intrinsics)[rows, columns]
+    depth, rays = depth_m[rows, columns], ray_table(intrinsics)[rows, columns]
+    x_min, y_min, x_max, y_max = region.box_px
+    mask = np.zeros(depth.shape, np.bool_)
+    mask[y_min - rows.start : y_max - rows.start, x_min - columns.start : x_max - columns.start] = region.inside
     valid = mask & (depth > 0) & (depth < np.inf) & (rays[..., 0] == rays[..., 0])  # NaN equals nothing
     count = np.count_nonzero(valid)
     if count == 0 or count < MIN_VALID_SHARE * region.area_px:
@@ -149,10 +151,10 @@ def _surface(region: ObjectRegion, depth_m: np.ndarray, intrinsics: CameraIntrin
 
 def _widened(box_px: tuple[int, int, int, int], shape: tuple[int, int]) -> tuple[slice, slice]:
     """Returns the region's window, widened by ``REACH_PX`` as far as the image goes."""
-    rows, columns = window_of(box_px)
+    x_min, y_min, x_max, y_max = box_px
     return (
-        slice(max(0, int(rows.start) - REACH_PX), min(shape[0], int(rows.stop) + REACH_PX)),
-        slice(max(0, int(columns.start) - REACH_PX), min(shape[1], int(columns.stop) + REACH_PX)),
+        slice(max(0, y_min - REACH_PX), min(shape[0], y_max + REACH_PX)),
+        slice(max(0, x_min - REACH_PX), min(shape[1], x_max + REACH_PX)),
     )
 
 

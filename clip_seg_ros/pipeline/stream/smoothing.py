@@ -18,13 +18,12 @@ weight w = max(1 / (n + 1), 1 - strength): a plain mean at first and an exponent
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from clip_seg_ros.pipeline import postprocess
-from clip_seg_ros.types import MaskSet, ProbabilityMaps
+from clip_seg_ros.pipeline.cell_maps import CellMaps
 
 REDUCED_SIDE_PX = 160
 """Longest side of the reduced image in which changes are found. The image is halved until no side is longer; a pixel of
@@ -52,9 +51,9 @@ class _Answer:
     """The last result for one prompt. Its arrays were returned to the caller, so they are never written to again."""
 
     probabilities: np.ndarray
-    """(H, W) float32."""
-    mask: np.ndarray
-    """(H, W) bool."""
+    """(h, w) float32."""
+    decided: np.ndarray
+    """(h, w) float32."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +63,18 @@ class Steadiness:
     shape: tuple[int, int]
     """(H, W) of the image."""
     weight: np.ndarray | None = None
-    """(H, W) float32, 0..1: the weight of the new probabilities in the average; ``None`` for the first image."""
-    steady: np.ndarray | None = None
-    """(H, W) bool, True where nothing changed; ``None`` for the first image."""
+    """(h, w) float32, 0..1, of the cells of the image: the weight of the new probabilities in the average, which is 1
+    where something changed; ``None`` for the first image."""
 
 
 class TemporalSmoother:
-    """Averages probabilities over time where the camera's image stays the same, and makes masks with hysteresis.
+    """Averages probabilities over time where the camera's image stays the same, and decides with hysteresis.
 
     Where the image changed by more than its noise, the new probabilities are taken unchanged, so that nothing trails
     behind a moving object. A change of brightness of the whole image does not count as a change.
 
-    ``look`` needs only the image, so that it can run beside the model; ``smooth`` needs the model's probabilities.
+    ``look`` needs only the image, so that it can run beside the model; ``smooth`` needs the model's probabilities. Each
+    may run on a thread of its own, and ``look`` may be images ahead.
 
     A smoother has state: use one for each camera, with its images in the order of their stamps. Each prompt has a state
     of its own, so that prompts may come and go. The smoother starts anew with an image of another size, with a stamp
@@ -84,7 +83,7 @@ class TemporalSmoother:
     Args:
         strength: The final weight of the past where nothing moves, 0 to below 1: 0.9 averages about the last 19 images.
             With 0 there is neither smoothing nor hysteresis: the output is exactly the input.
-        margin: A pixel enters a mask above ``threshold + margin`` and leaves it below ``threshold - margin``. Where the
+        margin: A mask gains a place above ``threshold + margin`` and loses it below ``threshold - margin``. Where the
             image changed, only the threshold counts.
         max_gap_s: Time between two images in seconds after which the past is forgotten.
 
@@ -93,10 +92,12 @@ class TemporalSmoother:
 
     Examples:
         >>> smoother = TemporalSmoother()
-        >>> maps = ProbabilityMaps(("cup",), np.full((1, 480, 640), 0.7, np.float32))
+        >>> from clip_seg_ros.pipeline.preprocess import Geometry
+        >>> geometry = Geometry(source_size=(480, 640), model_size=(352, 352))
+        >>> maps = CellMaps(("cup",), np.full((1, 352, 352), 0.7, np.float32), geometry)
         >>> rgb = np.full((480, 640, 3), 127, np.uint8)
-        >>> smoothed, mask_set = smoother.smooth(maps, smoother.look(rgb, stamp_ns=0), threshold=0.5)
-        >>> bool(mask_set.values.all())
+        >>> smoothed, decided = smoother.smooth(maps, smoother.look(rgb, stamp_ns=0), threshold=0.5)
+        >>> bool((decided > 0.5).all())
         True
     """
 
@@ -117,6 +118,10 @@ class TemporalSmoother:
         self._stamp_ns = 0
         self._threshold = math.nan
 
+    def forget_all(self) -> None:
+        """Forgets the past of all prompts, but not the images."""
+        self._answers, self._threshold = {}, math.nan
+
     def forget(self, prompt: str) -> None:
         """Forgets the past of one prompt; its next probabilities are the first."""
         self._answers.pop(prompt, None)
@@ -124,7 +129,8 @@ class TemporalSmoother:
     def look(self, rgb: np.ndarray, stamp_ns: int) -> Steadiness:
         """Compares the next image with those before it.
 
-        Call ``smooth`` with the result before the next ``look``, or ``reset`` if this image gets no probabilities.
+        Call ``smooth`` with the result, or ``forget_all`` if this image gets no probabilities, for all images in the
+        same order.
 
         Args:
             rgb: (H, W, 3) uint8, the image.
@@ -143,49 +149,61 @@ class TemporalSmoother:
         past_s = (stamp_ns - self._stamp_ns) * 1e-9
         self._stamp_ns, picture = stamp_ns, self._picture
         if picture is None or picture.shape != rgb.shape or not 0.0 <= past_s <= self.max_gap_s:
-            self._answers, self._threshold = {}, math.nan
+            self.forget_all()
             self._picture = _SteadyPicture(rgb)
             return Steadiness(rgb.shape[:2])
         picture.compare(rgb, 1.0 - self.strength)
-        return picture.at_full_size()
+        return picture.steadiness()
 
-    def smooth(self, maps: ProbabilityMaps, picture: Steadiness, threshold: float) -> tuple[ProbabilityMaps, MaskSet]:
-        """Returns the smoothed probabilities of one image, and their masks.
+    def smooth(self, maps: CellMaps, picture: Steadiness, threshold: float) -> tuple[CellMaps, np.ndarray]:
+        """Smooths the probabilities of one image.
+
+        The hysteresis is that of a play: what decides stays as it is while the probability moves by less than the
+        margin around it, and is drawn along beyond. At each place, it then crosses the threshold where the probability
+        crosses ``threshold + margin`` on its way up, and ``threshold - margin`` on its way down.
 
         Prompts that are not in ``maps`` are forgotten.
 
         Args:
-            maps: (P, H, W), the model's probabilities. NaN counts as 0.
+            maps: The model's probabilities. NaN counts as 0.
             picture: What ``look`` returned for the same image.
-            threshold: The threshold of ``postprocess.masks``, 0..1. The first masks after a change of it have no
-                hysteresis.
+            threshold: The threshold of the masks, 0..1. After a change of it, the first image has no hysteresis.
+
+        Returns:
+            The smoothed probabilities, and (P, h, w) float32 what decides: a mask is where it exceeds the threshold.
 
         Raises:
             ValueError: The image was not of the size of ``maps``, or the threshold is out of range.
         """
-        if picture.shape != maps.values.shape[1:]:
-            raise ValueError(f"the image is {picture.shape}, its probabilities {maps.values.shape[1:]}")
-        if self.strength == 0.0:
-            return maps, postprocess.masks(maps, threshold)
+        if picture.shape != maps.size:
+            raise ValueError(f"the image is {picture.shape}, its probabilities are of an image of {maps.size}")
         if not 0.0 <= threshold <= 1.0:
             raise ValueError(f"threshold must lie in 0..1, got {threshold}")
+        if self.strength == 0.0:
+            return maps, maps.values
+        cells = maps.values.shape[1:]
         margin = self.margin if threshold == self._threshold else 0.0
-        values, decided = np.empty_like(maps.values), np.empty(maps.values.shape, np.bool_)
-        for prompt, new, smoothed, mask in zip(maps.prompts, maps.values, values, decided, strict=True):
+        values = np.empty_like(maps.values)
+        decided = np.empty_like(values) if margin else values
+        weight = changed = None
+        if picture.weight is not None:
+            weight = maps.geometry.to_cells(picture.weight, cells)
+            whole = (picture.weight >= 1.0).view(np.uint8)
+            changed = maps.geometry.to_cells(whole, cells, cv2.INTER_NEAREST).view(np.bool_)
+        for prompt, new, smoothed, decides in zip(maps.prompts, maps.values, values, decided, strict=True):
             before = self._answers.get(prompt)
-            if before is None:
+            if before is None or weight is None or before.probabilities.shape != cells:
                 np.copyto(smoothed, new)
                 cv2.patchNaNs(smoothed, 0.0)
-                np.greater(smoothed, threshold, out=mask)
-            else:
-                _blend(before.probabilities, new, picture.weight, smoothed)
-                _decide(smoothed, before.mask, picture.steady, threshold, margin, mask)
-        self._answers = {
-            prompt: _Answer(smoothed, mask)
-            for prompt, smoothed, mask in zip(maps.prompts, values, decided, strict=True)
-        }
+                np.copyto(decides, smoothed)
+                continue
+            _blend(before.probabilities, new, weight, smoothed)
+            if margin:
+                np.clip(before.decided, smoothed - np.float32(margin), smoothed + np.float32(margin), out=decides)
+                np.copyto(decides, smoothed, where=changed)
+        self._answers = {prompt: _Answer(*kept) for prompt, *kept in zip(maps.prompts, values, decided, strict=True)}
         self._threshold = threshold
-        return ProbabilityMaps(maps.prompts, values), MaskSet(maps.prompts, decided, threshold)
+        return replace(maps, values=values), decided
 
 
 class _SteadyPicture:
@@ -211,15 +229,9 @@ class _SteadyPicture:
         self._weight = np.maximum(1.0 / self._count, np.float32(least_weight))
         self._mean += cv2.multiply(difference, cv2.merge([self._weight] * 3))
 
-    def at_full_size(self) -> Steadiness:
-        """Returns the result of the last comparison for every pixel."""
-        size = (self.shape[1], self.shape[0])
-        steady = (self._weight < 1.0).view(np.uint8)
-        return Steadiness(
-            self.shape[:2],
-            cv2.resize(self._weight, size, interpolation=cv2.INTER_LINEAR),
-            cv2.resize(steady, size, interpolation=cv2.INTER_NEAREST).view(np.bool_),
-        )
+    def steadiness(self) -> Steadiness:
+        """Returns the result of the last comparison."""
+        return Steadiness(self.shape[:2], self._weight)
 
     def _noise(self, energy: np.ndarray) -> float:
         """Returns the variance of a cell's noise, estimated where the images differ least."""
@@ -247,23 +259,8 @@ def _gain(cells: np.ndarray, mean: np.ndarray) -> float:
     return float(np.median(new[known] / old[known])) if known.any() else 1.0
 
 
-def _decide(
-    values: np.ndarray, before: np.ndarray, steady: np.ndarray, threshold: float, margin: float, out: np.ndarray
-) -> None:
-    """Writes the mask (H, W) bool to ``out``, with hysteresis around the mask ``before`` where the image was steady."""
-    level, width = np.float32(threshold), np.float32(margin)
-    np.greater(values, level, out=out)
-    if margin == 0.0:
-        return
-    # Only the few pixels between the two levels keep their last state.
-    undecided = values > level - width
-    undecided &= values <= level + width
-    undecided &= steady
-    np.copyto(out, before, where=undecided)
-
-
 def _blend(before: np.ndarray, new: np.ndarray, weight: np.ndarray, out: np.ndarray) -> None:
-    """Writes ``before + (new - before) * weight`` to ``out``, all (H, W) float32; NaN becomes 0."""
+    """Writes ``before + (new - before) * weight`` to ``out``, all (h, w) float32; NaN becomes 0."""
     # torch is imported here because it takes seconds, and nodes import this module before they can end cleanly.
     import torch
 

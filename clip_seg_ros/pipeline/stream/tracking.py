@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from clip_seg_ros.pipeline.postprocess import MAX_REGIONS, window_of
+from clip_seg_ros.pipeline.postprocess import MAX_REGIONS, shared_px
 from clip_seg_ros.types import ObjectRegion
 
 SHAPE_WEIGHT, PLACE_WEIGHT, LOOKS_WEIGHT = 0.35, 0.25, 0.4
@@ -45,8 +45,8 @@ it moves the track, but does not update its looks and velocity."""
 class _Look:
     """One object in one image, as tracks compare it."""
 
-    mask: np.ndarray
-    """(h, w) bool, cut to ``box_px``."""
+    inside: np.ndarray
+    """(h, w) bool, the mask in the window of ``box_px``."""
     box_px: tuple[int, int, int, int]
     centroid_px: np.ndarray
     """(2,) float64: x, y."""
@@ -121,8 +121,8 @@ class Tracker:
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise ValueError(f"rgb must be a (H, W, 3) uint8 array, got {rgb.shape} {rgb.dtype}")
         for region in regions:
-            if region.mask.shape != rgb.shape[:2]:
-                raise ValueError(f"region {region.id} has a mask of {region.mask.shape}, the image has {rgb.shape[:2]}")
+            if region.image_size != rgb.shape[:2]:
+                raise ValueError(f"region {region.id} is of an image of {region.image_size}, this has {rgb.shape[:2]}")
         if rgb.shape != self._shape or self._stamp_ns is None or stamp_ns < self._stamp_ns:
             self.reset()
         self._stamp_ns, self._shape = stamp_ns, rgb.shape
@@ -208,13 +208,11 @@ def best_pairs(costs: np.ndarray, max_cost: float) -> list[tuple[int, int]]:
 
 
 def _look(region: ObjectRegion, rgb: np.ndarray) -> _Look:
-    window = window_of(region.box_px)
-    mask = np.ascontiguousarray(region.mask[window])
-    hsv = cv2.cvtColor(np.ascontiguousarray(rgb[window]), cv2.COLOR_RGB2HSV)
+    hsv = cv2.cvtColor(np.ascontiguousarray(rgb[region.window]), cv2.COLOR_RGB2HSV)
     ranges = [0, 180, 0, 256, 0, 256]
-    histogram = cv2.calcHist([hsv], [0, 1, 2], mask.view(np.uint8), list(HISTOGRAM_BINS), ranges)
+    histogram = cv2.calcHist([hsv], [0, 1, 2], region.inside.view(np.uint8), list(HISTOGRAM_BINS), ranges)
     centroid = np.array(region.centroid_px)
-    return _Look(mask, region.box_px, centroid, float(region.area_px), histogram.ravel() / region.area_px)
+    return _Look(region.inside, region.box_px, centroid, float(region.area_px), histogram.ravel() / region.area_px)
 
 
 def _costs(tracks: Sequence[_Track], looks: Sequence[_Look], stamp_ns: int) -> np.ndarray:
@@ -243,16 +241,8 @@ def _costs(tracks: Sequence[_Track], looks: Sequence[_Look], stamp_ns: int) -> n
 def _shifted_iou(before: _Look, now: _Look, shift: np.ndarray) -> float:
     """Returns the IoU of two masks after the first is moved by ``shift`` (x, y), rounded to whole pixels."""
     dx, dy = (round(float(value)) for value in shift)
-    x0, y0, x1, y1 = before.box_px
-    moved = (x0 + dx, y0 + dy, x1 + dx, y1 + dy)
-    left, top = max(moved[0], now.box_px[0]), max(moved[1], now.box_px[1])
-    right, bottom = min(moved[2], now.box_px[2]), min(moved[3], now.box_px[3])
-    if left >= right or top >= bottom:
-        return 0.0
-    a = before.mask[top - moved[1] : bottom - moved[1], left - moved[0] : right - moved[0]]
-    b = now.mask[top - now.box_px[1] : bottom - now.box_px[1], left - now.box_px[0] : right - now.box_px[0]]
-    shared = np.count_nonzero(a & b)
-    return shared / (np.count_nonzero(before.mask) + np.count_nonzero(now.mask) - shared)
+    shared = shared_px(before, now, (dx, dy))
+    return shared / (np.count_nonzero(before.inside) + np.count_nonzero(now.inside) - shared)
 
 
 def _follow(track: _Track, look: _Look, score: float, stamp_ns: int) -> None:

@@ -27,7 +27,7 @@ def block(top: int, left: int, height: int = 3, width: int = 4) -> np.ndarray:
 
 
 def region(id: int, mask: np.ndarray, prompt: str = "cup", position_m: tuple | None = None) -> ObjectRegion:
-    return ObjectRegion(prompt, id, 0.8, mask, (0, 0, SHAPE[1], SHAPE[0]), (0.0, 0.0), int(mask.sum()), position_m)
+    return ObjectRegion.of_mask(prompt, id, 0.8, mask, position_m)
 
 
 class LoopedMeter:

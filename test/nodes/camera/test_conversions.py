@@ -290,9 +290,7 @@ def position_of_disc(pixels: np.ndarray, rectified: bool) -> np.ndarray:
     mask = np.zeros((120, 160), bool)
     x, y = np.rint(pixels).astype(int).T
     mask[y, x] = True
-    region = ObjectRegion(
-        "disc", 1, 1.0, mask, (x.min(), y.min(), x.max() + 1, y.max() + 1), (x.mean(), y.mean()), int(mask.sum())
-    )
+    region = ObjectRegion.of_mask("disc", 1, 1.0, mask)
     intrinsics = camera_info_to_intrinsics(LENS, rectified)
     depth_m = np.full(mask.shape, DISC_M[2], np.float32)
     frame = CameraFrame(np.zeros((*mask.shape, 3), np.uint8), 0, "camera", depth_m, intrinsics)

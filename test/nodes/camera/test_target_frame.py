@@ -40,8 +40,7 @@ def quaternion(axis: tuple[float, ...], degrees: float) -> tuple[float, ...]:
 
 
 def region(position_m: tuple[float, ...] | None, box_m: OrientedBox | None = None) -> ObjectRegion:
-    mask = np.ones((4, 5), np.bool_)
-    return ObjectRegion("cup", 3, 0.5, mask, (0, 0, 5, 4), (2.0, 1.5), 20, position_m, box_m)
+    return ObjectRegion.of_mask("cup", 3, 0.5, np.ones((4, 5), np.bool_), position_m, box_m)
 
 
 @pytest.mark.parametrize(("axis", "degrees", "shift"), MOTIONS)

@@ -112,7 +112,6 @@ def test_each_mask_is_noted_with_its_stamp_and_its_arrival(robot):
     everything_ns = [time_ns for pair in seen["masks_ns"] for time_ns in pair]
     assert start_ns <= min(everything_ns)
     assert max(everything_ns) <= end_ns
-    assert max(everything_ns) - min(everything_ns) <= 1e9
     assert len(seen["sent_ns"]) >= 10
     assert max(seen["sent_ns"]) - min(seen["sent_ns"]) <= 1e9
 

@@ -18,7 +18,7 @@ BOX = OrientedBox((0.1, -0.2, 0.95), (0.3, 0.2, 0.1), (0.0, 0.6, 0.0, 0.8))
 def region(id: int, position_m: tuple[float, ...] | None, box_m: OrientedBox | None = None) -> ObjectRegion:
     mask = np.zeros((8, 10), np.bool_)
     mask[2:4, 3:7] = True
-    return ObjectRegion("red cup", id, 0.75, mask, (3, 2, 7, 4), (4.5, 2.5), 8, position_m, box_m)
+    return ObjectRegion.of_mask("red cup", id, 0.75, mask, position_m, box_m)
 
 
 def test_boxes_in_pixels():

@@ -13,13 +13,15 @@ from std_msgs.msg import Header
 from clip_seg_ros.nodes.camera.camera_input import SILENCE_S
 from clip_seg_ros.nodes.outputs import outcome as outcome_module
 from clip_seg_ros.nodes.outputs.outcome import Outcome
-from clip_seg_ros.types import ObjectRegion, ProbabilityMaps
+from clip_seg_ros.pipeline.cell_maps import CellMaps
+from clip_seg_ros.pipeline.preprocess import Geometry
+from clip_seg_ros.types import ObjectRegion
 
 LEFT, RIGHT = Header(frame_id="left_frame"), Header(frame_id="right_frame")
 
 
 def region(prompt: str, score: float) -> ObjectRegion:
-    return ObjectRegion(prompt, 1, score, np.ones((4, 5), np.bool_), (0, 0, 5, 4), (2.0, 1.5), 20)
+    return ObjectRegion.of_mask(prompt, 1, score, np.ones((4, 5), np.bool_))
 
 
 def cameras(*names: str, alive: bool = True) -> list[SimpleNamespace]:
@@ -85,6 +87,6 @@ def test_one_camera_has_no_name():
 
 def test_the_best_score_of_what_was_not_found_is_told():
     outcome = Outcome(("cup", "ball"))
-    maps = ProbabilityMaps(("cup", "ball"), np.array([[[0.2, 0.314]], [[0.9, 0.1]]], np.float32))
+    maps = CellMaps(("cup", "ball"), np.array([[[0.2, 0.314]], [[0.9, 0.1]]], np.float32), Geometry((1, 2), (1, 2)))
     outcome.add("", LEFT, [region("ball", 0.9)], maps)
     assert outcome.note() == "cup: not found, best score 0.31; ball: 1 found, best score 0.90"

@@ -16,8 +16,10 @@ from clip_seg_ros.nodes.outputs.topics import (
     points_message,
     union_mask,
 )
+from clip_seg_ros.pipeline.cell_maps import CellMaps
+from clip_seg_ros.pipeline.preprocess import Geometry
 from clip_seg_ros.pipeline.space.point_cloud import PointCloud
-from clip_seg_ros.types import ObjectRegion, OrientedBox, ProbabilityMaps
+from clip_seg_ros.types import ObjectRegion, OrientedBox
 
 HEADER = Header(frame_id="camera_color_optical_frame")
 
@@ -28,7 +30,7 @@ BOX = OrientedBox((0.1, -0.2, 0.95), (0.3, 0.2, 0.0), (0.0, 0.6, 0.0, 0.8))
 def region(id: int, position_m: tuple[float, float, float] | None, box_m: OrientedBox | None = None) -> ObjectRegion:
     mask = np.zeros((8, 10), np.bool_)
     mask[2:4, 3:7] = True
-    return ObjectRegion("red cup", id, 0.75, mask, (3, 2, 7, 4), (4.5, 2.5), 8, position_m, box_m)
+    return ObjectRegion.of_mask("red cup", id, 0.75, mask, position_m, box_m)
 
 
 def test_every_field_of_an_object():
@@ -114,7 +116,7 @@ def test_a_name_stands_above_its_object_and_not_beside_it(up, box):
 def test_up_is_that_of_the_frame_of_the_positions():
     def up(frame_id: str | None) -> tuple[float, float, float]:
         motion = frame_id and Motion(frame_id, (0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0))
-        maps = ProbabilityMaps((), np.zeros((0, 1, 1), np.float32))
+        maps = CellMaps((), np.zeros((0, 1, 1), np.float32), Geometry((1, 1), (1, 1)))
         return Result(HEADER, np.zeros((1, 1, 3), np.uint8), maps, motion=motion or None).up
 
     assert up(None) == up("head_camera_optical_frame") == (0.0, -1.0, 0.0)

@@ -14,9 +14,7 @@ INTRINSICS = CameraIntrinsics(fx=50.0, fy=40.0, cx=9.5, cy=7.5, width=20, height
 def region_at(rows, columns):
     mask = np.zeros((16, 20), bool)
     mask[rows, columns] = True
-    box = (columns.start, rows.start, columns.stop, rows.stop)
-    centroid = ((columns.start + columns.stop - 1) / 2, (rows.start + rows.stop - 1) / 2)
-    return ObjectRegion("cup", 1, 0.9, mask, box, centroid, int(mask.sum()))
+    return ObjectRegion.of_mask("cup", 1, 0.9, mask)
 
 
 REGION = region_at(slice(2, 6), slice(12, 17))
@@ -42,7 +40,7 @@ def test_depth_outside_the_mask_does_not_count():
     mask_depth = np.where(REGION.mask, 0.7, np.nan).astype(np.float32)
     ring = REGION.mask.copy()
     ring[3, 13] = False  # a hole inside the box
-    holed = ObjectRegion("cup", 1, 0.9, ring, REGION.box_px, REGION.centroid_px, 19)
+    holed = ObjectRegion.of_mask("cup", 1, 0.9, ring)
     mask_depth[3, 13] = 100.0
     assert locate(holed, mask_depth, INTRINSICS)[2] == pytest.approx(0.7)
 
@@ -76,7 +74,7 @@ def test_a_region_gets_the_position_of_its_frame():
     located = with_position(REGION, frame)
     assert located.position_m == locate(REGION, depth_m, INTRINSICS)
     assert located.box_m is not None
-    assert located.mask is REGION.mask
+    assert located.inside is REGION.inside
     assert REGION.position_m is None
 
 
@@ -144,9 +142,7 @@ def as_a_sensor_sees(depth_m, noise=0.003, holes=0.0, mixed=False, speckle=0.0):
 
 
 def region_of(mask):
-    rows, columns = np.nonzero(mask)
-    box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    return ObjectRegion("thing", 1, 0.9, mask, box, (columns.mean(), rows.mean()), len(rows))
+    return ObjectRegion.of_mask("thing", 1, 0.9, mask)
 
 
 def grown(mask, by_px):

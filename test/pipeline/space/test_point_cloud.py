@@ -13,8 +13,7 @@ INTRINSICS = CameraIntrinsics(50.0, 50.0, 19.5, 14.5, WIDTH, HEIGHT)
 def region_at(id, rows, columns):
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[rows, columns] = True
-    box = (columns.start, rows.start, columns.stop, rows.stop)
-    return ObjectRegion("cup", id, 0.9, mask, box, (0.0, 0.0), int(mask.sum()))
+    return ObjectRegion.of_mask("cup", id, 0.9, mask)
 
 
 def frame():

@@ -6,18 +6,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clip_seg_ros.pipeline import postprocess
+from clip_seg_ros.pipeline.cell_maps import CellMaps
+from clip_seg_ros.pipeline.preprocess import Geometry
 from clip_seg_ros.pipeline.stream import smoothing
 from clip_seg_ros.pipeline.stream.smoothing import TemporalSmoother
-from clip_seg_ros.types import MaskSet, ProbabilityMaps
+from clip_seg_ros.types import MaskSet
 from nearness import assert_near
 
 FRAME_NS = 100_000_000
 
 
-def maps_of(values: np.ndarray, prompts: tuple[str, ...] | None = None) -> ProbabilityMaps:
+def maps_of(values: np.ndarray, prompts: tuple[str, ...] | None = None) -> CellMaps:
+    """Maps of a model that has a cell for every pixel."""
     values = np.asarray(values, np.float32)
-    return ProbabilityMaps(prompts or tuple(f"p{index}" for index in range(len(values))), values)
+    geometry = Geometry(values.shape[1:], values.shape[1:])
+    return CellMaps(prompts or tuple(f"p{index}" for index in range(len(values))), values, geometry)
 
 
 def noisy(picture: np.ndarray, rng: np.random.Generator, sigma: float = 3.0) -> np.ndarray:
@@ -30,9 +33,10 @@ def textured(rng: np.random.Generator, shape: tuple[int, int] = (120, 160)) -> n
 
 
 def smooth(
-    smoother: TemporalSmoother, maps: ProbabilityMaps, rgb: np.ndarray, stamp_ns: int, threshold: float
-) -> tuple[ProbabilityMaps, MaskSet]:
-    return smoother.smooth(maps, smoother.look(rgb, stamp_ns), threshold)
+    smoother: TemporalSmoother, maps: CellMaps, rgb: np.ndarray, stamp_ns: int, threshold: float
+) -> tuple[CellMaps, MaskSet]:
+    smoothed, decided = smoother.smooth(maps, smoother.look(rgb, stamp_ns), threshold)
+    return smoothed, MaskSet(maps.prompts, decided > threshold, threshold)
 
 
 class LoopedSmoother:
@@ -105,7 +109,7 @@ def test_strength_0_gives_exactly_the_input() -> None:
         maps = maps_of(rng.random((2, 30, 40)))
         smoothed, mask_set = smooth(smoother, maps, np.full((30, 40, 3), 90, np.uint8), index * FRAME_NS, 0.4)
         assert smoothed is maps
-        assert (mask_set.values == postprocess.masks(maps, 0.4).values).all()
+        assert (mask_set.values == (maps.values > 0.4)).all()
         assert mask_set.threshold == 0.4
 
 

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sums over pixels that are never made, against those of a resized image."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from clip_seg_ros.pipeline.lattice import columns_of, to_rows
+from nearness import assert_near
+
+SIZES = [(1, 7), (2, 9), (5, 5), (12, 5), (12, 40), (44, 131), (9, 1)]
+
+
+@pytest.mark.parametrize(("places", "width"), SIZES)
+def test_the_sum_up_to_a_pixel_follows_from_the_places(places: int, width: int) -> None:
+    row = np.random.default_rng(0).random((1, places)).astype(np.float32)
+    pixels = cv2.resize(row, (width, 1), interpolation=cv2.INTER_LINEAR)[0]
+    columns = columns_of(places, width)
+    weighted = np.append(row[0] * columns.weights, 0.0)
+    for pixel in range(width + 1):
+        cell, (here, there) = columns.cell[pixel], columns.ends[:, pixel]
+        total = weighted[:cell].sum() + here * weighted[cell] + there * weighted[cell + 1]
+        assert_near(total, pixels[:pixel].sum(), scale=float(width))
+    assert_near(columns.weights.sum(), float(width))
+
+
+@pytest.mark.parametrize(("places", "width"), SIZES)
+def test_a_place_lies_where_the_resized_image_has_its_value(places: int, width: int) -> None:
+    columns = columns_of(places, width)
+    coordinate = (np.arange(width) + 0.5) * places / width - 0.5
+    assert_near(columns.pixel(coordinate), np.arange(width, dtype=float), scale=float(width))
+    inner = (coordinate > 0) & (coordinate < places - 1)
+    assert ((columns.left <= coordinate) & (coordinate < columns.left + 1))[inner].all()
+
+
+def test_rows_are_interpolated_and_those_that_fit_are_not_copied() -> None:
+    values = np.array([[0.0, 1.0], [1.0, 3.0]], np.float32)
+    rows = to_rows(values, np.empty((4, 2), np.float32))
+    assert_near(rows, np.array([[0.0, 1.0], [0.25, 1.5], [0.75, 2.5], [1.0, 3.0]]))
+    assert to_rows(values, np.empty((2, 2), np.float32)) is values
