@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -150,7 +149,7 @@ class OpenVINOFormat(FileFormat):
 
 def _unsmoothed(nncf: Any) -> Any:
     """Returns NNCF's parameters for a quantisation that leaves outliers where they are; -1 is its sign for that."""
-    quantisation = importlib.import_module("nncf.quantization.advanced_parameters")
+    quantisation = optional_package("nncf.quantization.advanced_parameters", "export")
     alphas = quantisation.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
     return nncf.AdvancedQuantizationParameters(smooth_quant_alphas=alphas)
 

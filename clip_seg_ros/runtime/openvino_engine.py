@@ -48,8 +48,7 @@ class OpenVINOEngine(ConvertedEngine):
     packages = ("openvino",)
 
     def __init__(self, model: PromptableSegmenter, precision: str = "float32", cache_dir: Path | None = None) -> None:
-        openvino = optional_package("openvino", "openvino")
-        self._core = openvino.Core()
+        self._core = _openvino().Core()
         require_capability(self._core, precision)
         super().__init__(model, precision, cache_dir)
 
@@ -77,21 +76,22 @@ def to_openvino(graph: Graph) -> Any:
     """Converts a graph to an ``openvino.Model`` with the names and the open dimensions of ``graph``.
 
     It does what ``openvino.convert_model`` does, without the reports of that function to its makers.
-    """
-    import openvino
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
-    from openvino.passes import ConstantFolding, Manager
 
-    frontend = FrontEndManager().load_by_framework("pytorch")
+    Raises:
+        EngineUnavailable: OpenVINO is not installed.
+    """
+    openvino = _openvino()
+    passing = _openvino(".passes")
+    reading = _openvino(".frontend.pytorch.fx_decoder").TorchFXPythonDecoder
+    frontend = _openvino(".frontend").FrontEndManager().load_by_framework("pytorch")
     with _quiet_root_logger():
-        decoder = TorchFXPythonDecoder.from_exported_program(graph.program)
+        decoder = reading.from_exported_program(graph.program)
         model = frontend.convert(frontend.load(decoder))
     shapes = {port: openvino.PartialShape(shape) for port, shape in zip(model.inputs, graph.open_shapes)}
     model.reshape(shapes)
     # Weights that are reshaped or transposed first would be taken for activations where the model is quantised.
-    passes = Manager()
-    passes.register_pass(ConstantFolding())
+    passes = passing.Manager()
+    passes.register_pass(passing.ConstantFolding())
     passes.run_passes(model)
     for ports, names in ((model.inputs, graph.input_names), (model.outputs, graph.output_names)):
         for port, name in zip(ports, names, strict=True):
@@ -101,9 +101,7 @@ def to_openvino(graph: Graph) -> Any:
 
 def save_graph(model: Any, path: Path) -> None:
     """Writes an ``openvino.Model`` as ``path``, which ends in .xml, and as the .bin beside it, in full precision."""
-    import openvino
-
-    openvino.save_model(model, path, compress_to_fp16=False)
+    _openvino().save_model(model, path, compress_to_fp16=False)
 
 
 def compile_network(core: Any, path: Path, precision: str) -> Network:
@@ -114,8 +112,7 @@ def compile_network(core: Any, path: Path, precision: str) -> Network:
         path: The .xml file.
         precision: A precision that ``require_capability`` let pass.
     """
-    import openvino
-
+    openvino = _openvino()
     if precision == "int8":
         # What stays in floats in a quantised graph.
         has_halves = "BF16" in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
@@ -127,6 +124,11 @@ def compile_network(core: Any, path: Path, precision: str) -> Network:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
     return _Compiled(core.compile_model(core.read_model(path), _DEVICE, settings))
+
+
+def _openvino(part: str = "") -> Any:
+    """Imports OpenVINO, or a part of it, without its reports. Raises EngineUnavailable if it is not installed."""
+    return optional_package(f"openvino{part}", "openvino")
 
 
 class _Compiled:

@@ -84,7 +84,7 @@ def test_the_metadata_says_how_to_use_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_halves_are_half_as_large(file_format: str, tmp_path: Path) -> None:
-    model, sizes = small_model("cris"), []
+    model, sizes = small_model("student"), []
     for precision in ("float32", "float16"):
         folder = tmp_path / precision
         exported = export_model(model, request_of(model, file_format, precision), samples_of(model), folder)

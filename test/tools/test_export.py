@@ -2,6 +2,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -21,6 +24,20 @@ try:
     optional_package("openvino", "export")
 except EngineUnavailable as error:
     pytest.skip(str(error), allow_module_level=True)
+ALONE = """
+import os, socket, sys
+
+def refuse(*args, **kwargs):
+    raise AssertionError("a connection was opened")
+
+socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refuse
+from clip_seg_ros.tools.cli import main
+
+code = main(sys.argv[1:])
+assert sys.modules["openvino_telemetry"] is None
+assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+sys.exit(code)
+"""
 
 
 @pytest.fixture
@@ -110,3 +127,24 @@ def test_a_file_that_is_no_image(weights: Path, tmp_path: Path, capsys: pytest.C
 def test_an_unknown_model(weights: Path, capsys: pytest.CaptureFixture) -> None:
     assert export("no-such-model") == 2
     assert 'there is no model "no-such-model"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["openvino", "float32"], ["openvino", "int8"], ["onnx", "float32"]], ids=lambda pair: "-".join(pair)
+)
+def test_nothing_is_reported_over_the_network(arguments: list[str], weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    # In continuous integration these packages are silent by themselves.
+    environment = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    file_format, precision = arguments
+    options = ["--format", file_format, "--precision", precision, "--keep-anyway", "--out", str(tmp_path / "exported")]
+    result = subprocess.run(
+        [sys.executable, "-c", ALONE, "export", str(weights), *options],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment | {"HOME": str(tmp_path / "home")},
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert list((tmp_path / "home").rglob("*")) == [], "an identifier of the user was kept"
