@@ -23,6 +23,7 @@ from clip_seg_ros.runtime.graphs import (
     emptied,
     feature_layout,
     feature_tensors,
+    features_without_numbers,
     image_graphs,
     text_tensors,
     usual_size,
@@ -139,8 +140,7 @@ class ConvertedEngine(Engine):
             encoder, decoder = self._networks(size)
         except (OSError, RuntimeError) as error:
             raise EngineUnavailable(f"{self.model.name} cannot be converted for {self.name}: {error}") from error
-        with torch.inference_mode():
-            features = self.model.encode_image(torch.zeros(1, 3, *size))
+        features = features_without_numbers(self.model, size)
         return Converted(encoder, decoder, emptied(features), feature_layout(features))
 
     def _networks(self, size: Size) -> tuple[Network, Network | None]:

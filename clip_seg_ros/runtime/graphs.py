@@ -210,6 +210,14 @@ def tokenised(model: PromptableSegmenter, prompts: Sequence[str]) -> torch.Tenso
     return model.tokenizer(phrases).unflatten(0, (len(prompts), len(templates)))
 
 
+@torch.inference_mode()
+def features_without_numbers(model: PromptableSegmenter, size: Size) -> ImageFeatures:
+    """Returns the features of one image with pixels of ``size`` as tensors that have shapes alone, at no cost."""
+    shapes = {id(value): nn.Parameter(value.to("meta"), requires_grad=False) for value in model.parameters()}
+    shapes.update((id(value), value.to("meta")) for value in model.buffers())
+    return copy.deepcopy(model, shapes).encode_image(torch.empty(1, 3, *size, device="meta"))
+
+
 def emptied(features: FeaturesT) -> FeaturesT:
     """Returns a template for ``with_tensors`` that keeps no memory."""
     return features.mapped(lambda tensor: tensor.new_empty(0))

@@ -66,6 +66,8 @@ class OnnxNetwork:
         runtime = load_onnxruntime(device)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that wait busily would take the processor from the other graph, and from all else on a robot.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = _ERRORS_ONLY
         # CUDA leaves to the CPU what it cannot do.
         providers = list(dict.fromkeys((_PROVIDERS[device], _PROVIDERS["cpu"])))

@@ -27,7 +27,7 @@ try:
 except EngineUnavailable as error:
     pytest.skip(str(error), allow_module_level=True)
 CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-SHIPPED = ("clipseg-pocket", "cris-pocket", "denseclip-pocket", "maskclip-pocket", "maskclip-plus-pocket")
+SHIPPED = ("clipseg-pocket", "maskclip-pocket")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from clip_seg_ros.models.denseclip.model import DenseCLIPConfig
 from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.models.maskclip.model import MaskCLIPConfig
 from clip_seg_ros.models.spec import InputSpec, SlidingWindow
-from clip_seg_ros.models.student.model import StudentConfig
+from clip_seg_ros.models.student.model import CLIP_NETWORK, StudentConfig
 from clip_seg_ros.zoo.build import MODEL_KINDS
 
 WORDS = ("red", "green", "cup", "box", "the", "a")
@@ -49,12 +49,12 @@ def _denseclip(clip: ClipConfig, **changes) -> dict:
 
 
 def _maskclip() -> dict:
-    own = MaskCLIPConfig(SHORT_SIDE, templates=("{}", "a {}"), background=("box",), pamr_iterations=2)
+    own = MaskCLIPConfig(SHORT_SIDE, templates=("{}", "a {}"), background=("box",))
     return {"kind": "maskclip", "clip": _VIT.to_dict(), "maskclip": own.to_dict(), "tokenizer": _TOKENIZER}
 
 
 def _student() -> dict:
-    own = StudentConfig("lraspp_mobilenet_v3_large", CLASSES, SQUARE)
+    own = StudentConfig(CLIP_NETWORK, CLASSES, SQUARE, _RESNET.vision)
     return {"kind": "student", "student": asdict(own)}
 
 

@@ -78,10 +78,17 @@ def pamr(
     window = torch.cat([neighbours, centre.expand(-1, -1, len(dilations), -1, -1)], dim=2)
     deviation = window.std(dim=2, keepdim=True)
     affinity = -((neighbours - centre).abs() / (_NEVER_ZERO + _PAMR_SHARPNESS * deviation)).mean(dim=1)
-    weights = affinity.softmax(dim=1)[:, None].unbind(dim=2)  # K of (B, 1, H, W)
+    weights = affinity.softmax(dim=1)[:, None]  # (B, 1, K, H, W)
+    if torch.compiler.is_compiling():
+        # In a program for another runtime, a slice for every neighbour and repetition takes minutes to convert.
+        places = _neighbour_places(values.shape[2], values.shape[3], dilations, values.device)
+        for _ in range(iterations):
+            around = values.flatten(2)[:, :, places].unflatten(2, weights.shape[2:])  # (B, P, K, H, W)
+            values = (around * weights).sum(dim=2)
+        return values
     for _ in range(iterations):
         refined = torch.zeros_like(values)
-        for neighbour, weight in zip(_neighbours(values, dilations), weights, strict=True):
+        for neighbour, weight in zip(_neighbours(values, dilations), weights.unbind(dim=2), strict=True):
             refined.addcmul_(neighbour, weight)
         values = refined
     return values
@@ -105,3 +112,16 @@ def _neighbours(x: torch.Tensor, dilations: Sequence[int]) -> Iterator[torch.Ten
             for column in (0, distance, 2 * distance):
                 if (row, column) != (distance, distance):
                     yield padded[:, :, row : row + height, column : column + width]
+
+
+def _neighbour_places(height: int, width: int, dilations: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Returns the places (K * height * width) of ``_neighbours`` in a flattened map, one neighbour after the other."""
+    rows, columns = (torch.arange(side, device=device) for side in (height, width))
+    places = []
+    for distance in dilations:
+        for down in (-distance, 0, distance):
+            for right in (-distance, 0, distance):
+                if (down, right) != (0, 0):
+                    row, column = (rows + down).clamp(0, height - 1), (columns + right).clamp(0, width - 1)
+                    places.append(row[:, None] * width + column)
+    return torch.stack(places).flatten()

@@ -114,3 +114,11 @@ def test_pamr_brings_labels_to_the_edge() -> None:
     true = torch.arange(32).expand(1, 1, 32, 32) >= 16
     assert ((values > 0.5) != true).sum() == 96
     assert (refined != true).sum() < 10
+
+
+def test_pamr_is_the_same_in_programs_for_other_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, values = torch.rand(2, 3, 30, 50), torch.rand(2, 3, 30, 50)
+    expected = pamr(image, values, 3)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+
+    assert_near(pamr(image, values, 3), expected)
