@@ -44,12 +44,28 @@ class Mixing:
 
     rows: Axis
     columns: Axis
+    places: tuple[int, int]
+    """(h, w) of a window's places."""
     windows: tuple[int, int]
     """The number of windows along the rows and along the columns; (1, 1) for a model that sees the whole image."""
 
+    @property
+    def across(self) -> int:
+        """The number of columns of arranged places."""
+        return self.places[1] * self.windows[1]
+
     def arranged(self, values: torch.Tensor) -> torch.Tensor:
-        """Lays all windows out beside one another: (W, h, w, ...) -> (rows of places, columns of places, ...)."""
-        return values.unflatten(0, self.windows).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+        """Lays all windows out beside one another: (W, K, h, w) -> (K, rows of places, columns of places)."""
+        return values.unflatten(0, self.windows).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """Gives every pixel the value of its block: (runs of columns, runs of rows) -> (H, W)."""
+        return values.index_select(0, self.columns.run).t().contiguous().index_select(0, self.rows.run)
+
+    def by_window(self, values: torch.Tensor) -> torch.Tensor:
+        """Takes the windows apart again: (rows of places, columns of places) -> (W, h, w)."""
+        height, width = self.places
+        return values.unflatten(1, (-1, width)).unflatten(0, (-1, height)).transpose(1, 2).flatten(0, 1)
 
 
 @lru_cache(maxsize=32)  # two for each size of image; finding one takes some tens of milliseconds
@@ -105,4 +121,4 @@ def mixing(
     across = tuple(sorted({(left, right) for _, left, _, right in boxes}))
     rows = axis(places[0], down, model_size[0], size[0], device)
     columns = axis(places[1], across, model_size[1], size[1], device)
-    return Mixing(rows, columns, (len(down), len(across)))
+    return Mixing(rows, columns, places, (len(down), len(across)))
