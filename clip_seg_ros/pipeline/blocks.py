@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Blocks of pixels that are mixed of the same places, and the values of their pixels.
+"""Blocks of pixels that are mixed of the same places.
 
-A run of columns and a run of rows (``mixing``) share one block, of about two by two pixels at 640x480 and four by four
-at 1080p. What holds at all places of a block can be said of all its pixels at once; the values of single pixels are
-mixed only for the blocks about which there is nothing to say.
+A run of columns and a run of rows (``mixing``) cross in one block, of about four by four pixels at 640x480 and nine by
+nine at 1080p. What holds at all places of a block often decides all its pixels at once. The values of single pixels are
+mixed only for the other blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
-from clip_seg_ros.pipeline.mixing import Axis, Mixing
+from clip_seg_ros.pipeline.mixing import Mixing
 
 _AT_ONCE = 1 << 18
 """About how many values are mixed at once; they should stay in the cache of a processor."""
@@ -22,7 +21,10 @@ _AT_ONCE = 1 << 18
 
 @dataclass(frozen=True)
 class Blocks:
-    """Some n blocks of an image."""
+    """Some n blocks of an image.
+
+    All tensors have the blocks as their last axis, because what runs along the others is short.
+    """
 
     mixed: Mixing
     column_run: torch.Tensor
@@ -30,49 +32,52 @@ class Blocks:
     row_run: torch.Tensor
     """(n,) int64."""
     places: torch.Tensor
-    """(n, k) int64, the places of each block, as indices into the arranged places; some of them are repeated."""
+    """(k, n) int64, the places of each block, as indices into the arranged places; some of them are repeated."""
 
     @classmethod
     def of(cls, chosen: torch.Tensor, mixed: Mixing) -> Blocks:
         """Takes those blocks for which ``chosen`` (runs of columns, runs of rows) bool is True."""
-        column_run, row_run = (runs.contiguous() for runs in chosen.nonzero().unbind(1))
-        rows = (mixed.rows.places * mixed.across).index_select(0, row_run)
-        columns = mixed.columns.places.index_select(0, column_run)
-        return cls(mixed, column_run, row_run, (rows[:, :, None] + columns[:, None]).flatten(1))
-
-    def __len__(self) -> int:
-        return self.places.shape[0]
+        index = chosen.flatten().nonzero()[:, 0]
+        column_run = index // chosen.shape[1]
+        row_run = index - column_run * chosen.shape[1]
+        rows = (mixed.rows.places * mixed.across).index_select(1, row_run)
+        columns = mixed.columns.places.index_select(1, column_run)
+        return cls(mixed, column_run, row_run, (rows[:, None] + columns).flatten(0, 1))
 
     def part(self, index: torch.Tensor) -> Blocks:
         """Takes some of these blocks, given by their indices."""
-        parts = (values.index_select(0, index) for values in (self.column_run, self.row_run, self.places))
-        return Blocks(self.mixed, *parts)
+        return Blocks(self.mixed, self.column_run[index], self.row_run[index], self.places.index_select(1, index))
 
-    def pixels(
-        self, table: torch.Tensor, places: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Mixes the values of all pixels of these blocks, some at a time.
+    def within(self, window: slice) -> Blocks:
+        """Takes those of a window of ``windows``."""
+        return Blocks(self.mixed, self.column_run[window], self.row_run[window], self.places[:, window])
+
+    def windows(self, kinds: int) -> Iterator[slice]:
+        """Splits the blocks so that ``kinds`` values of all pixels of a part stay in the cache of a processor."""
+        block_px = self.mixed.rows.pixels.shape[0] * self.mixed.columns.pixels.shape[0]
+        step = max(1, _AT_ONCE // (kinds * block_px))
+        return (slice(start, start + step) for start in range(0, len(self.row_run), step))
+
+    @property
+    def pixels(self) -> torch.Tensor:
+        """(l, m, n) int64, the pixels of each block, as indices into the flat image; some of them are repeated."""
+        rows = (self.mixed.rows.pixels * len(self.mixed.columns.run)).index_select(1, self.row_run)
+        return rows[:, None] + self.mixed.columns.pixels.index_select(1, self.column_run)
+
+    def values(self, of_places: torch.Tensor) -> torch.Tensor:
+        """Mixes the values of the pixels.
 
         Args:
-            table: (N, K) float32, the values of N places.
-            places: (n, k) int64, which rows of the table are the places of each block.
+            of_places: (K, k, n) float32, K values at the places of each block.
 
-        Yields:
-            Indices of p pixels into the flat image, the block of each, both (p,) int64, and their values (K, p).
+        Returns:
+            (K, l, m, n) float32, the values at the ``pixels`` of each block.
         """
-        rows, columns = self.mixed.rows, self.mixed.columns
-        depth, taps = rows.places.shape[1], columns.places.shape[1]
-        # One column of a block is a bar, whose pixels share what is mixed along the columns.
-        every_block, every_column = _spread(columns, self.column_run)
-        bars = max(1, _AT_ONCE // (table.shape[1] * depth))
-        below = torch.arange(depth, device=table.device)
-        for block, column in zip(every_block.split(bars), every_column.split(bars)):
-            weights = columns.weights.index_select(0, column)[:, None].expand(-1, depth, -1)
-            across = _mix(table, places.index_select(0, block).view(-1, taps), weights.reshape(-1, taps))
-            bar, row = _spread(rows, self.row_run.index_select(0, block))
-            values = _mix(across, (bar * depth)[:, None] + below, rows.weights.index_select(0, row))
-            pixels = row * len(columns.run) + column.index_select(0, bar)
-            yield pixels, block.index_select(0, bar), values.t().contiguous()
+        rows = self.mixed.rows.weights.index_select(2, self.row_run)  # (places of rows, l, n)
+        columns = self.mixed.columns.weights.index_select(2, self.column_run)  # (places of columns, m, n)
+        grid = of_places.unflatten(1, (len(rows), len(columns)))
+        across = _weighted_sum(grid[:, :, :, None].unbind(2), columns)  # (K, places of rows, m, n)
+        return _weighted_sum(across[:, :, None].unbind(1), rows[:, :, None])
 
 
 def agreed(values: torch.Tensor, mixed: Mixing, otherwise: int) -> torch.Tensor:
@@ -88,26 +93,19 @@ def agreed(values: torch.Tensor, mixed: Mixing, otherwise: int) -> torch.Tensor:
     """
     differ = torch.zeros_like(values)
     for axis in (mixed.rows, mixed.columns):
-        # Whole rows are selected and then turned, because selecting columns takes several times as long. Bits that
-        # differ are gathered, because that takes less time than to compare.
-        first, *others = axis.places.unbind(1)
-        one = values.index_select(0, first)
-        apart = differ.index_select(0, first)
+        # Whole rows are selected and then turned, because selecting columns takes several times as long. The bits in
+        # which values differ are collected, because that takes less time than to compare the values.
+        first, *others = axis.places.unbind(0)
+        one, bits = values.index_select(0, first), differ.index_select(0, first)
         for other in others:
-            apart |= differ.index_select(0, other)
-            apart |= values.index_select(0, other).bitwise_xor_(one)
-        values, differ = one.t().contiguous(), apart.t().contiguous()
+            bits |= differ.index_select(0, other)
+            bits |= values.index_select(0, other).bitwise_xor_(one)
+        values, differ = one.t().contiguous(), bits.t().contiguous()
     return values.t().masked_fill(differ.t() != 0, otherwise)
 
 
-def _spread(axis: Axis, runs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lists the pixels along an axis of n runs: (p,) int64 each, which of the n it is, and its coordinate."""
-    lengths = axis.length.index_select(0, runs)
-    owner = torch.repeat_interleave(lengths)
-    start = axis.first.index_select(0, runs) - (lengths.cumsum(0) - lengths)
-    return owner, start.index_select(0, owner) + torch.arange(len(owner), device=owner.device)
-
-
-def _mix(values: torch.Tensor, places: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Returns (n, K), the weighted sums of k rows of ``values`` (N, K); the other two are (n, k)."""
-    return F.embedding_bag(places, values, mode="sum", per_sample_weights=weights)
+def _weighted_sum(values: Sequence[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+    total = values[0] * weights[0]
+    for value, weight in zip(values[1:], weights[1:]):
+        total.addcmul_(value, weight)
+    return total

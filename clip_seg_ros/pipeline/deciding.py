@@ -20,7 +20,7 @@ from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.pipeline.blocks import Blocks, agreed
 from clip_seg_ros.pipeline.class_labels import UNLABELLED
 from clip_seg_ros.pipeline.mixing import Mixing
-from clip_seg_ros.pipeline.rivals import OPEN, Duels, find_duels, first_equal, runner_up, taken, weakest_rival
+from clip_seg_ros.pipeline.rivals import OPEN, find_duels, first_equal, runner_up, taken, weakest_rival
 
 Probabilities = Callable[[torch.Tensor], torch.Tensor]
 """Makes probabilities (B, P, h, w) of logits of that shape, and keeps their order at each place."""
@@ -29,6 +29,9 @@ _AT_ONCE = 1 << 18
 _ROWS_OF_REST = 16
 """The number of rows of places, about, in which the probability of all that is left out is computed if it decides
 nothing."""
+_ROUNDED = 1e-7
+"""How far the sum of probabilities may be from 1 by rounding."""
+_NEVER_ZERO = 1e-30
 _Pixels = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """(n,) each of some pixels: their indices in the flat image, labels, and probabilities of the best class."""
 _Verdicts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -88,7 +91,7 @@ class Decision:
     best: torch.Tensor
     """(W, h, w) float32, the probability of the best class at each place of each window."""
     edges: torch.Tensor
-    """(N,) int64, the pixels, as indices into the flat image, that were computed one by one."""
+    """(N,) int64, the pixels, as indices into the flat image, that were computed one by one; some of them repeat."""
     edge_best: torch.Tensor
     """(N,) float32, the probability of the best class at these pixels."""
 
@@ -102,30 +105,34 @@ def decide(logits: torch.Tensor, probabilities: Probabilities, mixed: Mixing, ru
         mixed: How pixels are mixed of the logits' places.
         rules: For the A phrases.
     """
-    lowest_top, peaks = logits.amax(dim=1).amin(), logits.amax(dim=(0, 2, 3))
+    lowest_top, peaks = _extremes(logits)
     strong = _not_below(peaks, lowest_top)
     values = mixed.arranged(logits.index_select(1, strong))
     winner = first_equal(values, values.amax(dim=0))
     settled = agreed(winner, mixed, OPEN)
     blocks, duels = Blocks.of(settled == OPEN, mixed), None
     if rules.best_suffices:
+        # A phrase that is not strong is below all winners, and below the second best ones that count.
         weak = peaks.index_fill(0, strong, -torch.inf).amax()
-        duels, blocks = find_duels(blocks, winner, runner_up(values, winner, weak))
-    kept = _not_below(peaks, torch.minimum(weakest_rival(values, winner, blocks), lowest_top), rules.classes)
+        duels, rivals, blocks = find_duels(blocks, winner, runner_up(values, winner, weak))
+    level = torch.minimum(weakest_rival(values, winner, blocks), lowest_top)
+    kept = _not_below(peaks, level, always_from=rules.classes)
     if len(kept) > len(strong):
         values = mixed.arranged(logits.index_select(1, kept))
     left_out = mixed.arranged(_left_out(logits, probabilities, kept, rules)[:, None])[0]
     places = _Places(values, left_out, probabilities, rules.part(kept))
-    _, sure, best = places.verdicts
     label_of = rules.labels.index_select(0, strong)
-    if not rules.always_sure:
+    if rules.best_suffices:
+        best = places.shares.amax(dim=0) * (1.0 - left_out)
+    else:
+        _, sure, best = _verdicts(places.shares, left_out, places.rules)
         sure |= label_of[winner.clamp(min=0)] == UNLABELLED
         settled = agreed(winner.masked_fill(~sure, OPEN), mixed, OPEN)
         blocks = Blocks.of(settled == OPEN, mixed)
     labels = mixed.spread(label_of[settled.clamp(min=0)])
     parts = list(places.compared(blocks))
     if duels is not None:
-        parts += places.fought(duels, torch.searchsorted(kept, strong))
+        parts += places.fought(duels, torch.searchsorted(kept, strong)[rivals])
     for pixels, label, _ in parts:
         labels.view(-1).scatter_(0, pixels, label)
     edges = torch.cat([kept[:0], *(pixels for pixels, _, _ in parts)])
@@ -150,45 +157,69 @@ class _Places:
         """(K, rows, columns), the probabilities of the K phrases, as if there were no others."""
         return self.probabilities(self.values[None])[0]
 
-    @cached_property
-    def verdicts(self) -> _Verdicts:
-        """The verdicts at the places themselves."""
-        return _verdicts(self.shares, self.left_out, self.rules)
-
     def compared(self, blocks: Blocks) -> Iterator[_Pixels]:
         """Compares all phrases at the pixels of some blocks."""
-        table = torch.cat([self.values, self.left_out[None]]).flatten(1).t().contiguous()
-        for pixels, _, values in blocks.pixels(table, blocks.places):
+        table = torch.cat([self.values, self.left_out[None]]).flatten(1)
+        for window in blocks.windows(len(table)):
+            part = blocks.within(window)
+            of_places = table.index_select(1, part.places.flatten()).unflatten(1, part.places.shape)
+            values = part.values(of_places).flatten(1)
             winner, sure, confidence = _verdicts(self._shares(values[:-1]), values[-1], self.rules)
-            yield pixels, self.rules.labels[winner].masked_fill(~sure, UNLABELLED), confidence
+            label = self.rules.labels[winner].masked_fill(~sure, UNLABELLED)
+            yield part.pixels.flatten(), label, confidence
 
-    def fought(self, duels: Duels, rank: torch.Tensor) -> Iterator[_Pixels]:
-        """Compares at the pixels of some blocks only the two phrases that can win there.
-
-        The probability of all others is interpolated between the places.
+    def fought(self, blocks: Blocks, rivals: torch.Tensor) -> Iterator[_Pixels]:
+        """Compares two phrases at the pixels of some blocks.
 
         Args:
-            duels: The blocks, and their two phrases among those that ``rank`` has for them.
-            rank: The indices, among the K phrases, of the phrases that ``duels`` counts.
+            blocks: Some n blocks.
+            rivals: (2, n) int64, the two of the K phrases that can win in each block.
         """
-        blocks, phrases = duels.blocks, [rank[phrase] for phrase in (duels.one, duels.other)]
-        at = [phrase[:, None] * self.left_out.numel() + blocks.places for phrase in phrases]
-        columns = [taken(self.values, index) for index in at]
-        columns.append(torch.zeros_like(columns[0]))
-        if self.rules.compete:
-            share = taken(self.shares, at[0]) + taken(self.shares, at[1])
-            columns[2] = 1.0 - share * (1.0 - taken(self.left_out, blocks.places))
-        table = torch.stack(columns, dim=2).flatten(0, 1)
-        places = torch.arange(len(table), device=table.device).view_as(blocks.places)
-        one, other = (self.rules.labels.index_select(0, phrase) for phrase in phrases)
-        for pixels, block, (*two, rest) in blocks.pixels(table, places):
-            one_wins = two[0] >= two[1]
-            label = torch.where(one_wins, one.index_select(0, block), other.index_select(0, block))
-            yield pixels, label, self._shares(torch.stack(two)).amax(dim=0) * (1.0 - rest)
+        labels = self.rules.labels[rivals]
+        for window in blocks.windows(len(rivals) + 1):
+            part = blocks.within(window)
+            at = rivals[:, None, window] * self.left_out.numel() + part.places
+            of_places = taken(self.values, at)
+            if self.rules.compete:
+                of_places = torch.cat([of_places, self._others(at, part.places)[None]])
+            values = part.values(of_places)
+            label = torch.where(values[0] >= values[1], labels[0, window], labels[1, window])
+            shares = self._shares(values[:2].flatten(1))
+            confidence = shares.amax(dim=0)
+            if self.rules.compete:
+                confidence /= 1.0 + shares[0] * values[2].flatten().exp()
+            yield part.pixels.flatten(), label.flatten(), confidence
+
+    def _others(self, at: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Compares all others with the first of two phrases.
+
+        Args:
+            at: (2, k, n) int64, the indices of both phrases in the flat ``values``.
+            places: (k, n) int64, the places.
+
+        Returns:
+            (k, n), the log of the others' probability as a multiple of that of the first one. If there is one other, it
+            is as linear between the places as the logits are.
+        """
+        shares = taken(self.shares, at) * (1.0 - taken(self.left_out, places))
+        others = (1.0 - shares.sum(dim=0)).clamp(min=_ROUNDED)
+        return others.log() - shares[0].clamp(min=_NEVER_ZERO).log()
 
     def _shares(self, values: torch.Tensor) -> torch.Tensor:
-        """Makes probabilities of (P, n) logits."""
+        """Makes probabilities (P, n) of logits of that shape."""
         return self.probabilities(values[None, :, :, None])[0, :, :, 0]
+
+
+def _extremes(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the lowest of the best logits at all places, and the peaks (A,) of all phrases, from (W, A, h, w).
+
+    Some phrases at a time, because these stay in the cache of a processor between the two looks at them.
+    """
+    tops, peaks = [], []
+    for part in logits.split(max(1, _AT_ONCE // logits[:, 0].numel()), dim=1):
+        tops.append(part.amax(dim=1))
+        peaks.append(part.amax(dim=(0, 2, 3)))
+    return torch.stack(tops).amax(dim=0).amin(), torch.cat(peaks)
 
 
 def _not_below(peaks: torch.Tensor, level: torch.Tensor, always_from: int | None = None) -> torch.Tensor:
@@ -210,15 +241,20 @@ def _left_out(logits: torch.Tensor, probabilities: Probabilities, kept: torch.Te
     size = logits.shape[2:]
     if rules.min_confidence <= 0.0:
         every = max(1, size[0] // _ROWS_OF_REST)
-        for axis, side in zip((2, 3), size):
-            some = torch.linspace(0, side - 1, -(-side // every), device=logits.device).round().long()
-            logits = logits.index_select(axis, some)
+        rows, columns = (_spaced(side, every, logits.device) for side in size)
+        some = rows[:, None] * size[1] + columns
+        logits = logits.flatten(2).index_select(2, some.flatten()).unflatten(2, some.shape)
     step = max(1, _AT_ONCE // logits[:, :, 0].numel())
     kept_parts = [probabilities(band.contiguous())[:, kept].sum(dim=1) for band in logits.split(step, dim=2)]
     left_out = (1.0 - torch.cat(kept_parts, dim=1)).clamp(min=0.0)
     if left_out.shape[1:] == size:
         return left_out
     return F.interpolate(left_out[None], size=size, mode="bilinear", align_corners=True)[0]
+
+
+def _spaced(side: int, every: int, device: torch.device) -> torch.Tensor:
+    """Returns evenly spaced indices from 0 to ``side`` - 1, about one in ``every``."""
+    return torch.linspace(0, side - 1, -(-side // every), device=device).round().long()
 
 
 def _verdicts(shares: torch.Tensor, left_out: torch.Tensor, rules: Rules) -> _Verdicts:
