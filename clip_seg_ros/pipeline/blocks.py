@@ -15,8 +15,13 @@ import torch
 
 from clip_seg_ros.pipeline.mixing import Mixing
 
-_AT_ONCE = 1 << 18
-"""About how many values are mixed at once; they should stay in the cache of a processor."""
+
+def at_once(device: torch.device) -> int:
+    """Returns about how many float32 values to work on at once.
+
+    On a processor they should stay in its cache. Elsewhere, fewer and larger steps are faster, as long as they fit.
+    """
+    return 1 << 18 if device.type == "cpu" else 1 << 26
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,9 @@ class Blocks:
         return Blocks(self.mixed, self.column_run[window], self.row_run[window], self.places[:, window])
 
     def windows(self, kinds: int) -> Iterator[slice]:
-        """Splits the blocks so that ``kinds`` values of all pixels of a part stay in the cache of a processor."""
+        """Splits the blocks so that ``kinds`` values of all pixels of a part are about as many as ``at_once`` says."""
         block_px = self.mixed.rows.pixels.shape[0] * self.mixed.columns.pixels.shape[0]
-        step = max(1, _AT_ONCE // (kinds * block_px))
+        step = max(1, at_once(self.places.device) // (kinds * block_px))
         return (slice(start, start + step) for start in range(0, len(self.row_run), step))
 
     @property

@@ -17,15 +17,13 @@ import torch
 import torch.nn.functional as F
 
 from clip_seg_ros.models.spec import ModelSpec
-from clip_seg_ros.pipeline.blocks import Blocks, agreed
+from clip_seg_ros.pipeline.blocks import Blocks, agreed, at_once
 from clip_seg_ros.pipeline.class_labels import UNLABELLED
 from clip_seg_ros.pipeline.mixing import Mixing
 from clip_seg_ros.pipeline.rivals import OPEN, find_duels, first_equal, runner_up, taken, weakest_rival
 
 Probabilities = Callable[[torch.Tensor], torch.Tensor]
 """Makes probabilities (B, P, h, w) of logits of that shape, and keeps their order at each place."""
-_AT_ONCE = 1 << 18
-"""About how many logits are worked on at once; they should stay in the cache of a processor."""
 _ROWS_OF_REST = 16
 """The number of rows of places, about, in which the probability of all that is left out is computed if it decides
 nothing."""
@@ -216,7 +214,7 @@ def _extremes(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Some phrases at a time, because these stay in the cache of a processor between the two looks at them.
     """
     tops, peaks = [], []
-    for part in logits.split(max(1, _AT_ONCE // logits[:, 0].numel()), dim=1):
+    for part in logits.split(max(1, at_once(logits.device) // logits[:, 0].numel()), dim=1):
         tops.append(part.amax(dim=1))
         peaks.append(part.amax(dim=(0, 2, 3)))
     return torch.stack(tops).amax(dim=0).amin(), torch.cat(peaks)
@@ -244,7 +242,7 @@ def _left_out(logits: torch.Tensor, probabilities: Probabilities, kept: torch.Te
         rows, columns = (_spaced(side, every, logits.device) for side in size)
         some = rows[:, None] * size[1] + columns
         logits = logits.flatten(2).index_select(2, some.flatten()).unflatten(2, some.shape)
-    step = max(1, _AT_ONCE // logits[:, :, 0].numel())
+    step = max(1, at_once(logits.device) // logits[:, :, 0].numel())
     kept_parts = [probabilities(band.contiguous())[:, kept].sum(dim=1) for band in logits.split(step, dim=2)]
     left_out = (1.0 - torch.cat(kept_parts, dim=1)).clamp(min=0.0)
     if left_out.shape[1:] == size:
