@@ -18,7 +18,7 @@ _SPREADS = KeptTensors(16)  # two for each size of map
 
 
 def convolve_joined(
-    convolution: nn.Conv2d, image: torch.Tensor, pairs: torch.Tensor, image_first: bool = True
+    convolution: nn.Conv2d, image: torch.Tensor, pairs: torch.Tensor, pairs_each: int, image_first: bool = True
 ) -> torch.Tensor:
     """Convolves features of images and of pairs, joined along their channels; those of an image are convolved once.
 
@@ -27,6 +27,7 @@ def convolve_joined(
         image: (B, C1, h, w).
         pairs: (B * P, C2, h, w), P for each image; for a 1x1 kernel also of half the size, and then as if it were
             upsampled bilinearly.
+        pairs_each: P. It is told, because a program for any B and P cannot be made where it is B * P divided by B.
         image_first: Whether the channels of ``image`` come before those of ``pairs``.
 
     Returns:
@@ -39,7 +40,7 @@ def convolve_joined(
     own = F.conv2d(pairs, of_pairs, padding=convolution.padding)
     if own.shape[2:] != shared.shape[2:]:
         own = upsample(own)
-    return (own.unflatten(0, (image.shape[0], -1)) + shared[:, None]).flatten(0, 1)
+    return (own.unflatten(0, (image.shape[0], pairs_each)) + shared[:, None]).flatten(0, 1)
 
 
 def convolve_upsampled(convolution: nn.Conv2d, x: torch.Tensor, kept: KeptTensors) -> torch.Tensor:

@@ -34,7 +34,7 @@ class ClassMap:
     log_odds: bool
     """Whether ``best`` holds log(p / (1 - p)). If classes compete, this is nearly linear between a model's places."""
     edges: np.ndarray
-    """(N,) int64, all other pixels, as indices into the flat image."""
+    """(N,) int64, all other pixels, as indices into the flat image; some of them repeat."""
     edge_best: np.ndarray
     """(N,) float32, the probability of the best of the classes at those pixels, 0..1."""
 

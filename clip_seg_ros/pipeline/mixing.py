@@ -9,6 +9,7 @@ mean of a few rows and columns of places. The weights are positive and sum to 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,18 +25,16 @@ Spans = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Axis:
-    """The mixing along the rows or along the columns of an image with N of them."""
+    """The mixing along the rows or along the columns of an image with N of them, which are divided into R runs."""
 
-    weights: torch.Tensor
-    """(N, k) float32, the weights of the places of each pixel; 0 where it has fewer than k."""
     run: torch.Tensor
-    """(N,) int64, the run that each pixel belongs to: neighbours that are mixed of the same places."""
+    """(N,) int64, the run that each pixel belongs to."""
     places: torch.Tensor
-    """(R, k) int64, the places of each run, in the order of ``weights``; a place that has no weight is repeated."""
-    first: torch.Tensor
-    """(R,) int64, the first pixel of each run."""
-    length: torch.Tensor
-    """(R,) int64, the number of pixels of each run."""
+    """(k, R) int64, the places that the pixels of each run are mixed of; shorter lists repeat their first place."""
+    pixels: torch.Tensor
+    """(l, R) int64, the pixels of each run; shorter runs repeat their last pixel."""
+    weights: torch.Tensor
+    """(k, l, R) float32, the weights of these places in these pixels; a repeated place has none."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,36 @@ class Mixing:
 
     rows: Axis
     columns: Axis
+    places: tuple[int, int]
+    """(h, w) of a window's places."""
     windows: tuple[int, int]
     """The number of windows along the rows and along the columns; (1, 1) for a model that sees the whole image."""
 
+    @property
+    def across(self) -> int:
+        """The number of columns of arranged places."""
+        return self.places[1] * self.windows[1]
+
     def arranged(self, values: torch.Tensor) -> torch.Tensor:
-        """Lays all windows out beside one another: (W, h, w, ...) -> (rows of places, columns of places, ...)."""
-        return values.unflatten(0, self.windows).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+        """Lays all windows out beside one another: (W, K, h, w) -> (K, rows of places, columns of places)."""
+        return values.unflatten(0, self.windows).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """Gives every pixel the value of its block: (runs of columns, runs of rows) -> (H, W)."""
+        return values.index_select(0, self.columns.run).t().contiguous().index_select(0, self.rows.run)
+
+    def by_window(self, values: torch.Tensor) -> torch.Tensor:
+        """Takes the windows apart again: (rows of places, columns of places) -> (W, h, w)."""
+        height, width = self.places
+        return values.unflatten(1, (-1, width)).unflatten(0, (-1, height)).transpose(1, 2).flatten(0, 1)
 
 
 @lru_cache(maxsize=32)  # two for each size of image; finding one takes some tens of milliseconds
 def axis(places: int, spans: Spans, model_side: int, side: int, device: torch.device) -> Axis:
     """Finds the mixing along one axis.
+
+    Neighbours belong to one run if the places of one of them hold those of all others. A run is no longer than the
+    distance between two places, so that nearly all runs are equally long.
 
     Args:
         places: The number of places of a window.
@@ -71,17 +89,30 @@ def axis(places: int, spans: Spans, model_side: int, side: int, device: torch.de
         part[:, first:end] = F.interpolate(alone, size=end - first, mode="linear", align_corners=False)[0]
         seen[first:end] += 1
     shares = F.interpolate((parts.flatten(0, 1) / seen)[None], size=side, mode="linear", align_corners=False)[0]
-    weights, taps = shares.topk(int((shares > 0).sum(dim=0).max()), dim=0)
-    lowest = taps.where(weights > 0, taps.max()).amin(dim=0)
-    taps, order = taps.where(weights > 0, lowest).sort(dim=0, stable=True)
-    weights = weights.gather(0, order)
-    begins = torch.ones(side, dtype=torch.bool)
-    begins[1:] = (taps[:, 1:] != taps[:, :-1]).any(dim=0)
-    first = begins.nonzero()[:, 0]
-    length = torch.diff(first, append=torch.tensor([side]))
-    run = begins.cumsum(0) - 1
-    parts_of_axis = (weights.t().float().contiguous(), run, taps[:, first].t().contiguous(), first, length)
-    return Axis(*(part.to(device) for part in parts_of_axis))
+    window_px = (spans[0][1] - spans[0][0]) * side / model_side
+    longest = math.ceil(window_px / places)
+    runs: list[list[int]] = []
+    used: list[frozenset[int]] = []
+    for pixel, weights_of_pixel in enumerate(shares.t()):
+        needed = frozenset(weights_of_pixel.nonzero()[:, 0].tolist())
+        if runs and len(runs[-1]) < longest and (needed <= used[-1] or used[-1] <= needed):
+            runs[-1].append(pixel)
+            used[-1] |= needed
+        else:
+            runs.append([pixel])
+            used.append(needed)
+    run = torch.repeat_interleave(torch.tensor([len(pixels) for pixels in runs]))
+    pixels_of_runs = _filled(runs, repeat=-1)
+    places_of_runs = _filled([sorted(of_run) for of_run in used], repeat=0)
+    weights = shares[places_of_runs[:, None], pixels_of_runs]
+    weights[1:] *= (places_of_runs[1:] != places_of_runs[0])[:, None]
+    return Axis(*(part.to(device) for part in (run, places_of_runs, pixels_of_runs, weights.float())))
+
+
+def _filled(lists: list[list[int]], repeat: int) -> torch.Tensor:
+    """Returns (k, n), n lists of at most k numbers; shorter ones repeat one of theirs, given by its index."""
+    longest = max(map(len, lists))
+    return torch.tensor([numbers + [numbers[repeat]] * (longest - len(numbers)) for numbers in lists]).t().contiguous()
 
 
 def mixing(
@@ -105,4 +136,4 @@ def mixing(
     across = tuple(sorted({(left, right) for _, left, _, right in boxes}))
     rows = axis(places[0], down, model_size[0], size[0], device)
     columns = axis(places[1], across, model_size[1], size[1], device)
-    return Mixing(rows, columns, (len(down), len(across)))
+    return Mixing(rows, columns, places, (len(down), len(across)))

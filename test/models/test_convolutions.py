@@ -24,7 +24,7 @@ def test_joined_maps_are_those_of_every_pair_side_by_side(kernel: int, pairs: in
     image, own = randn(2, 5, 6, 8), randn(2 * pairs, 7, 6, 8)
     repeated = image.repeat_interleave(pairs, dim=0)
     expected = convolution(torch.cat([repeated, own] if image_first else [own, repeated], dim=1))
-    assert_near(convolve_joined(convolution, image, own, image_first), expected)
+    assert_near(convolve_joined(convolution, image, own, pairs, image_first), expected)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -32,7 +32,7 @@ def test_coarser_pairs_are_upsampled(bias: bool) -> None:
     convolution = nn.Conv2d(5 + 7, 4, 1, bias=bias)
     image, own = randn(2, 5, 6, 8), randn(4, 7, 3, 4)
     expected = convolution(torch.cat([image.repeat_interleave(2, dim=0), upsample(own)], dim=1))
-    assert_near(convolve_joined(convolution, image, own), expected)
+    assert_near(convolve_joined(convolution, image, own, 2), expected)
 
 
 @pytest.mark.parametrize("at_once", [1, 9 * 5 * 35 * 2, 1 << 30], ids=["one by one", "two at once", "all at once"])

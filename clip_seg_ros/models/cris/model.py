@@ -149,7 +149,7 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
         batch, prompts = image.levels[0].shape[0], text.pooled.shape[0]
         # Every image is paired with every sentence (B * P).
         every = TextFeatures(*(part.expand(batch, *part.shape).flatten(0, 1) for part in _parts(text)))
-        return self._decode_pairs(image, every).unflatten(0, (batch, prompts))
+        return self._decode_pairs(image, every, prompts).unflatten(0, (batch, prompts))
 
     def forward(self, pixels: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
         """Returns the logits of P sentences for each image, as training needs them; each image has its own sentences.
@@ -161,16 +161,17 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
         Returns:
             Logits (B * P, H / 4, W / 4).
         """
-        return self._decode_pairs(self.encode_image(pixels), self.encode_token_ids(token_ids))
+        each = token_ids.shape[0] // pixels.shape[0]
+        return self._decode_pairs(self.encode_image(pixels), self.encode_token_ids(token_ids), each)
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         return self.tokenizer.unknown_words(prompt)
 
-    def _decode_pairs(self, image: CRISFeatures, text: TextFeatures) -> torch.Tensor:
-        """Returns logits (B * P, H / 4, W / 4) of B images for B * P sentences, those of one image after another."""
-        x = self.neck(image.levels, text.pooled)  # (N, C, H / 16, W / 16)
+    def _decode_pairs(self, image: CRISFeatures, text: TextFeatures, each: int) -> torch.Tensor:
+        """Returns logits (B * P, H / 4, W / 4) of B images with P = ``each`` sentences each, which follow one another."""
+        x = self.neck(image.levels, text.pooled, each)  # (N, C, H / 16, W / 16)
         x = self.decoder(x, text.tokens, text.padding_mask)
-        return self.proj(x, text.pooled, *(() if image.detail is None else (image.detail,)))
+        return self.proj(x, text.pooled, image.detail, each)
 
     def _attention_pool(self, layer4: torch.Tensor) -> torch.Tensor:
         """Applies CLIP's attention pool at every position, without a mean token: (B, C, h, w) -> (B, D, h, w)."""

@@ -30,9 +30,9 @@ class JoinBlock(ConvBlock):
         super().__init__(image_channels + pair_channels, out, kernel_size)
         self._image_first = image_first
 
-    def forward(self, image: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, pairs: torch.Tensor, pairs_each: int) -> torch.Tensor:
         """Transforms (B, C1, h, w) and (B * P, C2, h, w) as ``convolve_joined`` does, to (B * P, out, h, w)."""
-        return self[2](self[1](convolve_joined(self[0], image, pairs, self._image_first)))
+        return self[2](self[1](convolve_joined(self[0], image, pairs, pairs_each, self._image_first)))
 
 
 class UpsampleBlock(ConvBlock):
@@ -90,18 +90,19 @@ class CRISNeck(nn.Module):
         """Computes what does not depend on a sentence: the three levels, coarsest first, at strides 32, 16 and 16."""
         return self.f1_v_proj(c5), self.f2_v_proj(c4), F.avg_pool2d(self.f3_v_proj(c3), 2)
 
-    def forward(self, levels: tuple[torch.Tensor, ...], state: torch.Tensor) -> torch.Tensor:
+    def forward(self, levels: tuple[torch.Tensor, ...], state: torch.Tensor, pairs_each: int) -> torch.Tensor:
         """Combines ``levels`` of ``project`` with sentences at stride 16: (B * P, C, H / 16, W / 16).
 
         Args:
             levels: Those of B images.
             state: (B * P, D) of P sentences for each image, which follow one another.
+            pairs_each: P.
         """
         v5, v4, v3 = levels
-        factors = self.txt_proj(state).unflatten(0, (v5.shape[0], -1))  # (B, P, C)
+        factors = self.txt_proj(state).unflatten(0, (v5.shape[0], pairs_each))  # (B, P, C)
         f5 = self.norm_layer((v5[:, None] * factors[..., None, None]).flatten(0, 1))
-        f4 = self.f2_cat(v4, f5)
-        f3 = self.f3_cat(v3, f4)
+        f4 = self.f2_cat(v4, f5, pairs_each)
+        f3 = self.f3_cat(v3, f4, pairs_each)
         fq5, fq4, fq3 = upsample(self.f4_proj5(f5)), self.f4_proj4(f4), self.f4_proj3(f3)
         return self.coordconv(self.aggr(torch.cat([fq3, fq4, fq5], dim=1)))
 
@@ -219,10 +220,12 @@ class Projector(nn.Module):
         # Channel i has the product of the kernel's element i with each pixel; this moves it to the pixel it is for.
         self.register_buffer("shifts", torch.eye(9).reshape(1, 9, 3, 3), persistent=False)
 
-    def forward(self, x: torch.Tensor, state: torch.Tensor, detail: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, state: torch.Tensor, detail: torch.Tensor | None = None, pairs_each: int = 1
+    ) -> torch.Tensor:
         """Returns logits (N, 4 h, 4 w) for pixels (N, C, h, w) and states (N, D): equation 8 at every place.
 
-        ``detail`` (B, detail_channels, 4 h, 4 w), of the images to which N / B pixels in turn belong, is needed if the
+        ``detail`` (B, detail_channels, 4 h, 4 w), of the images to which ``pairs_each`` pixels in turn belong, is needed if the
         projector was built with it.
         """
         kernel = self.txt(state)
@@ -234,7 +237,7 @@ class Projector(nn.Module):
         else:
             x = self.vis(x)  # (N, C / 2, 4 h, 4 w)
             block, correction = self.sharpen
-            answers, size = self._answers(weight, block(detail, x), correction)
+            answers, size = self._answers(weight, block(detail, x, pairs_each), correction)
             answers = torch.baddbmm(answers, weight, x.flatten(2))
         answers = answers.unflatten(2, size)  # (N, 9, 4 h, 4 w)
         return F.conv2d(answers, self.shifts, padding=1)[:, 0] + kernel[:, -1, None, None]
