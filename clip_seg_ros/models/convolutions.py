@@ -6,6 +6,8 @@ Both are exact: convolution, interpolation and concatenation are linear, so that
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -27,7 +29,7 @@ def convolve_joined(
         image: (B, C1, h, w).
         pairs: (B * P, C2, h, w), P for each image; for a 1x1 kernel also of half the size, and then as if it were
             upsampled bilinearly.
-        pairs_each: P. It is told, because a program for any B and P cannot be made where it is B * P divided by B.
+        pairs_each: P.
         image_first: Whether the channels of ``image`` come before those of ``pairs``.
 
     Returns:
@@ -40,7 +42,20 @@ def convolve_joined(
     own = F.conv2d(pairs, of_pairs, padding=convolution.padding)
     if own.shape[2:] != shared.shape[2:]:
         own = upsample(own)
-    return (own.unflatten(0, (image.shape[0], pairs_each)) + shared[:, None]).flatten(0, 1)
+    return with_pairs(torch.add, shared, own, pairs_each)
+
+
+def with_pairs(
+    combine: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    image: torch.Tensor,
+    pairs: torch.Tensor,
+    pairs_each: int,
+) -> torch.Tensor:
+    """Returns ``combine`` of images (B, ...) and of P = ``pairs_each`` pairs of each, (B * P, ...)."""
+    if is_traced():
+        # To split an axis of any length B * P would bind a program to some of the numbers B and P.
+        return combine(image.repeat_interleave(pairs_each, dim=0), pairs)
+    return combine(image[:, None], pairs.unflatten(0, (image.shape[0], pairs_each))).flatten(0, 1)
 
 
 def convolve_upsampled(convolution: nn.Conv2d, x: torch.Tensor, kept: KeptTensors) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip_seg_ros.models.convolutions import convolve_joined, convolve_upsampled, upsample
+from clip_seg_ros.models.convolutions import convolve_joined, convolve_upsampled, upsample, with_pairs
 from clip_seg_ros.models.kept import KeptTensors
 from clip_seg_ros.models.layers import CrossAttention, sine_code
 
@@ -99,8 +99,8 @@ class CRISNeck(nn.Module):
             pairs_each: P.
         """
         v5, v4, v3 = levels
-        factors = self.txt_proj(state).unflatten(0, (v5.shape[0], pairs_each))  # (B, P, C)
-        f5 = self.norm_layer((v5[:, None] * factors[..., None, None]).flatten(0, 1))
+        factors = self.txt_proj(state)[..., None, None]  # (B * P, C, 1, 1)
+        f5 = self.norm_layer(with_pairs(torch.mul, v5, factors, pairs_each))
         f4 = self.f2_cat(v4, f5, pairs_each)
         f3 = self.f3_cat(v3, f4, pairs_each)
         fq5, fq4, fq3 = upsample(self.f4_proj5(f5)), self.f4_proj4(f4), self.f4_proj3(f3)
@@ -225,8 +225,8 @@ class Projector(nn.Module):
     ) -> torch.Tensor:
         """Returns logits (N, 4 h, 4 w) for pixels (N, C, h, w) and states (N, D): equation 8 at every place.
 
-        ``detail`` (B, detail_channels, 4 h, 4 w), of the images to which ``pairs_each`` pixels in turn belong, is needed if the
-        projector was built with it.
+        ``detail`` (B, detail_channels, 4 h, 4 w), of the images to which ``pairs_each`` of the N belong in turn, is
+        needed if the projector was built with it.
         """
         kernel = self.txt(state)
         weight = kernel[:, :-1].unflatten(1, (self.channels, 9)).transpose(1, 2)  # (N, 9, C / 2)
@@ -249,4 +249,5 @@ class Projector(nn.Module):
         Both are linear: the kernels are multiplied by the convolution, which is then not computed for every pixel.
         """
         folded = weight @ last.weight.flatten(1)
-        return torch.baddbmm((weight @ last.bias)[..., None], folded, x.flatten(2)), x.shape[2:]
+        # As a column: ONNX Runtime 1.32 optimises a product with a vector and the new axis after it to something else.
+        return torch.baddbmm(weight @ last.bias[:, None], folded, x.flatten(2)), x.shape[2:]

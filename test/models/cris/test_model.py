@@ -191,4 +191,4 @@ def test_the_projector_is_a_kernel_on_all_its_convolutions(detail_channels: int)
             for one, weight in zip(pixels, kernel, strict=True)
         ]
     )
-    assert_near(projector(x, state, *([detail] if detail_channels else [])), expected)
+    assert_near(projector(x, state, *([detail, 3] if detail_channels else [])), expected)
