@@ -44,8 +44,9 @@ class Plan:
     """Taken if there is none; it always works."""
     must_gain: bool
     """Whether an engine must be faster than the eager engine in float32, which holds unless it was asked for."""
-    int8_asked: bool = False
-    """Whether int8 was asked for; otherwise it is tried only where somebody has exported it."""
+    expected: bool = False
+    """Whether the precision was asked for: that nobody has exported int8 or that a processor has no float16 is no news
+    otherwise."""
 
 
 def plan(has_cuda: bool, engine: str, precision: str) -> Plan:
@@ -57,13 +58,13 @@ def plan(has_cuda: bool, engine: str, precision: str) -> Plan:
         precision: One of ``config.PRECISION_NAMES``.
     """
     last = Candidate("eager", precision if precision in PRECISIONS else "float32")
-    asked = precision == "int8"
+    asked = precision != "auto"
     if engine == "eager":
         return Plan((), last, False, asked)
     if engine != "auto":
         named = {
             "cuda_graph": (("float16",), ("float32",)),
-            "openvino": (("int8", "bfloat16"), ("float32",)),
+            "openvino": (("int8", "bfloat16", "float16"), ("float32",)),
             "onnxruntime": (("int8",), ("float32",)),
         }[engine]
         wanted = named if precision == "auto" else ((precision,),)
@@ -71,7 +72,7 @@ def plan(has_cuda: bool, engine: str, precision: str) -> Plan:
     if has_cuda:
         tiers = ["cuda_graph float16", "eager float16"] if precision == "auto" else [f"cuda_graph {precision}"]
     elif precision == "auto":
-        tiers = ["openvino int8, openvino bfloat16", "openvino float32", "onnxruntime float32"]
+        tiers = ["openvino int8, openvino bfloat16, openvino float16", "openvino float32", "onnxruntime float32"]
     elif precision == "int8":
         tiers = ["openvino int8, onnxruntime int8"]
     else:
@@ -216,8 +217,8 @@ class _Choice:
             try:
                 verdict = self._judged(candidate)
             except Exception as error:  # whatever an engine dies of, the model runs without it
-                # That nobody has exported int8 is no news.
-                if candidate.precision != "int8" or planned.int8_asked or not isinstance(error, EngineUnavailable):
+                rare = candidate.precision in ("int8", "float16") and candidate.engine != "cuda_graph"
+                if planned.expected or not rare or not isinstance(error, EngineUnavailable):
                     self._blame(candidate, error)
                 continue
             if not verdict.agreement.is_good:

@@ -22,6 +22,7 @@ from clip_seg_ros.zoo.factory import build_segmenter
 from color_segmenter import COLORS, ColorSegmenter
 
 SLOW_S = 0.05
+SMALL = "openvino int8, openvino bfloat16, openvino float16"
 
 
 class SlowSegmenter(ColorSegmenter):
@@ -76,13 +77,17 @@ def build(folder, engine="auto", precision="auto"):
 @pytest.mark.parametrize(
     ("asked", "tiers", "last"),
     [
-        ("cpu auto auto", "openvino int8, openvino bfloat16; openvino float32; onnxruntime float32", "float32"),
+        (
+            "cpu auto auto",
+            f"{SMALL}; openvino float32; onnxruntime float32",
+            "float32",
+        ),
         ("cpu auto float32", "openvino float32; onnxruntime float32", "float32"),
         ("cpu auto bfloat16", "openvino bfloat16", "bfloat16"),
         ("cpu auto int8", "openvino int8, onnxruntime int8", "float32"),
         ("cpu eager auto", "", "float32"),
         ("cpu eager bfloat16", "", "bfloat16"),
-        ("cpu openvino auto", "openvino int8, openvino bfloat16; openvino float32", "float32"),
+        ("cpu openvino auto", f"{SMALL}; openvino float32", "float32"),
         ("cpu openvino bfloat16", "openvino bfloat16", "bfloat16"),
         ("cpu onnxruntime int8", "onnxruntime int8", "float32"),
         ("cuda auto auto", "cuda_graph float16; eager float16", "float32"),
@@ -104,6 +109,7 @@ def test_without_other_engines_the_model_runs_all_the_same(offered, tmp_path):
     assert chosen.complaint == ""
     assert "openvino in bfloat16: openvino is not installed: pip install it" in chosen.note
     assert "int8" not in chosen.note, "that nobody has exported it is no news"
+    assert "float16" not in chosen.note.replace("bfloat16", ""), "that few processors have it, either"
 
 
 def test_a_faster_engine_that_agrees_is_taken(offered, tmp_path):
