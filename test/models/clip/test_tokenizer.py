@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from clip_seg_ros.models.clip.tokenizer import ClipTokenizer, CompactTokenizer
+from clip_seg_ros.models.clip.tokenizer import ClipTokenizer, CompactTokenizer, IdTokenizer
 
 WORDS = ("red", "cup", "bowl", "a", "photo", "of", ".")
 
@@ -124,3 +126,15 @@ def test_rows_of_an_older_vocabulary_go_to_the_same_pieces() -> None:
     same = newer.rows_from(newer)
     assert same[0] == same[1]
     assert sorted(same[0]) == list(range(newer.vocab_size))
+
+
+def test_other_programs_get_the_ids_of_known_words(tmp_path: Path) -> None:
+    tokenizer = CompactTokenizer(("red", "cup", "object"), 8)
+    rules = tokenizer.write(tmp_path)
+    words = [rules["words"][word] for word in ("red", "cup")]
+
+    assert rules["kind"] == "words"
+    row = [rules["start"], *words[0], *words[1], rules["end"]]
+    assert row + [rules["padding"]] * (rules["context_length"] - len(row)) == tokenizer(["red cup"])[0].tolist()
+    assert tokenizer(["blue cup"])[0, 1] == rules["unknown"]
+    assert IdTokenizer(9, 4).write(tmp_path) == {"kind": "ids", "vocab_size": 9, "context_length": 4, "padding": 0}
