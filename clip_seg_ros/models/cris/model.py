@@ -168,7 +168,7 @@ class CRIS(PromptableSegmenter[CRISFeatures]):
         return self.tokenizer.unknown_words(prompt)
 
     def _decode_pairs(self, image: CRISFeatures, text: TextFeatures, each: int) -> torch.Tensor:
-        """Returns logits (B * P, H / 4, W / 4) of B images and P = ``each`` sentences for each, which follow one another."""
+        """Returns logits (B * P, H / 4, W / 4) of B images with P = ``each`` sentences, image by image."""
         x = self.neck(image.levels, text.pooled, each)  # (N, C, H / 16, W / 16)
         x = self.decoder(x, text.tokens, text.padding_mask)
         return self.proj(x, text.pooled, image.detail, each)
