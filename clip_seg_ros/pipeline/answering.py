@@ -13,7 +13,7 @@ import numpy as np
 
 from clip_seg_ros.pipeline.cell_maps import CellMaps, runs_of_cells
 from clip_seg_ros.pipeline.leaving_out import leave_out
-from clip_seg_ros.pipeline.postprocess import regions_of
+from clip_seg_ros.pipeline.postprocess import regions_of, require_threshold
 from clip_seg_ros.pipeline.stream.smoothing import Steadiness, TemporalSmoother
 from clip_seg_ros.pipeline.stream.tracking import Tracker
 from clip_seg_ros.types import ObjectRegion
@@ -58,7 +58,7 @@ def answer(predictor: Predictor, encoded: EncodedImage, question: Question) -> A
     """Answers a question about one image, without regard to other images.
 
     Raises:
-        ValueError: ``Predictor.ask`` refuses the prompts.
+        ValueError: ``Predictor.ask`` refuses the prompts, or the threshold is out of range.
     """
     return answered(question, asked(predictor, encoded, question), predictor.spec.threshold)
 
@@ -104,6 +104,9 @@ def answered(question: Question, maps: CellMaps, own_threshold: float, decided: 
         maps: The probabilities of its prompts and negatives, without NaN.
         own_threshold: The model's own threshold, 0..1, for a question without one.
         decided: (P, h, w) float32, what decides instead of the probabilities.
+
+    Raises:
+        ValueError: The threshold is out of range.
     """
     prompts, threshold = tuple(dict.fromkeys(question.prompts)), _threshold(question, own_threshold)
     positive = maps.part(prompts)
@@ -237,4 +240,7 @@ class Stream:
 
 
 def _threshold(question: Question, own: float) -> float:
-    return own if question.threshold is None else question.threshold
+    """Returns the threshold of a question, or the model's own. Raises ValueError if it is out of range."""
+    threshold = own if question.threshold is None else question.threshold
+    require_threshold(threshold)
+    return threshold

@@ -30,9 +30,14 @@ def masks(maps: ProbabilityMaps, threshold: float) -> MaskSet:
     Raises:
         ValueError: The threshold is out of range.
     """
+    require_threshold(threshold)
+    return MaskSet(maps.prompts, maps.values > threshold, threshold)
+
+
+def require_threshold(threshold: float) -> None:
+    """Raises ValueError if a threshold is no probability."""
     if not 0.0 <= threshold <= 1.0:
         raise ValueError(f"threshold must lie in 0..1, got {threshold}")
-    return MaskSet(maps.prompts, maps.values > threshold, threshold)
 
 
 def regions(maps: ProbabilityMaps, mask_set: MaskSet, min_area_px: int = 1, tidy: bool = False) -> list[ObjectRegion]:

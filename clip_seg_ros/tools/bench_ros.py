@@ -93,6 +93,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="how long to measure each transport (default: %(default)g)",
     )
+    parser.add_argument(
+        "--size", type=_size, default=(640, 480), metavar="WxH", help="of the camera's images (default: 640x480)"
+    )
     add_engine_options(parser)
     parser.add_argument("--depth", action="store_true", help="a depth camera: the node finds positions too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
@@ -109,6 +112,13 @@ def _positive(text: str) -> float:
     return value
 
 
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text)
+    if match is None or not all(16 <= int(side) <= 4096 for side in match.groups()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 1920x1080, with sides of 16 to 4096 pixels")
+    return int(match[1]), int(match[2])
+
+
 def run(args: argparse.Namespace) -> int:
     """Measures both transports, prints a table and writes the requested file; returns the exit code."""
     try:
@@ -123,7 +133,8 @@ def run(args: argparse.Namespace) -> int:
             signal.signal(number, _interrupt)
         figures = []
         print(
-            f"640x480 at {args.rate:g} Hz for {args.seconds:g} s, {args.model}, {args.command!r}, "
+            f"{args.size[0]}x{args.size[1]} at {args.rate:g} Hz for {args.seconds:g} s, {args.model}, "
+            f"{args.command!r}, "
             f"{len(os.sched_getaffinity(0))} processor cores\n{_HEAD}",
             flush=True,
         )
@@ -195,7 +206,8 @@ def _start_node_and_camera(children: ChildProcesses, args: argparse.Namespace, n
     node = {"model": args.model, **node_parameters(args)}
     if not args.depth:
         node |= {"depth_topic": "", "camera_info_topic": ""}
-    camera = {"required": list(names) or [""], "rate_hz": args.rate}
+    width, height = args.size
+    camera = {"required": list(names) or [""], "rate_hz": args.rate, "width": width, "height": height}
     for name, module, file, values, more in (
         ("referring", "referring", "referring", node, ["--log-level", "clip_seg.referring:=debug"]),
         ("bench_camera", "observers.bench_camera", "sim_camera", camera, []),

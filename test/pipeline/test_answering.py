@@ -278,3 +278,12 @@ def test_what_is_forgotten_after_an_image_was_begun_is_forgotten_before_the_next
     anew = stream.finish(told, told.ask_cells(ENCODED, ("cup",)), question, later)
     assert boxes(anew) == [(2, "cup", 2)]
     assert_near(anew.maps.best_score(), 0.55)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
+def test_a_threshold_that_is_no_probability_is_refused(threshold: float) -> None:
+    question = Question(("cup",), (), threshold)
+    with pytest.raises(ValueError, match="threshold must lie"):
+        answer(Told(), ENCODED, question)
+    with pytest.raises(ValueError, match="threshold must lie"):
+        Stream(0.5, 0.02, 2.0).answer(Told(), ENCODED, question, RGB, 0)

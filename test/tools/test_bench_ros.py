@@ -91,6 +91,8 @@ def test_a_transport_that_carries_no_image_is_a_result():
     ("arguments", "message"),
     [
         (["--rate", "0"], "not a number from 0.1"),
+        (["--size", "big"], "not a size such as 1920x1080"),
+        (["--size", "8x4096"], "not a size such as 1920x1080"),
         (["--rate", "500"], "--rate must be at most 120"),
         (["--seconds", "soon"], "not a number from 0.1"),
         (["--json", "/nowhere/at/all.json"], "name a file in a folder that exists"),
@@ -129,10 +131,22 @@ def test_both_transports_are_measured_and_every_process_ends(tmp_path):
     path = tmp_path / "figures.json"
     start_s = time.monotonic()
     for seconds in (2, 8, 32):  # on a slow machine that is busy, two seconds may be too short for a single answer
-        run = bench("--seconds", str(seconds), "--rate", "10", "--depth", "--engine", "eager", "--json", str(path))
+        run = bench(
+            "--seconds",
+            str(seconds),
+            "--rate",
+            "10",
+            "--size",
+            "320x240",
+            "--depth",
+            "--engine",
+            "eager",
+            "--json",
+            str(path),
+        )
         assert run.returncode == 0, run.stdout + run.stderr
         assert not processes_left()
-        assert f"640x480 at 10 Hz for {seconds} s" in run.stdout
+        assert f"320x240 at 10 Hz for {seconds} s" in run.stdout
         assert len(run.stdout.splitlines()) == 5
         figures = {item["name"]: item for item in json.loads(path.read_text())}
         if "ros.shared_memory.received" in figures:

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 
 from clip_seg_ros.pipeline.cell_maps import CellMaps
+from clip_seg_ros.pipeline.postprocess import require_threshold
 
 REDUCED_SIDE_PX = 160
 """Longest side of the reduced image in which changes are found. The image is halved until no side is longer; a pixel of
@@ -177,8 +178,7 @@ class TemporalSmoother:
         """
         if picture.shape != maps.size:
             raise ValueError(f"the image is {picture.shape}, its probabilities are of an image of {maps.size}")
-        if not 0.0 <= threshold <= 1.0:
-            raise ValueError(f"threshold must lie in 0..1, got {threshold}")
+        require_threshold(threshold)
         if self.strength == 0.0:
             return maps, maps.values
         cells = maps.values.shape[1:]

@@ -45,13 +45,17 @@ class Slow(Task):
     def obey(self, command_id, text, command) -> None:
         raise AssertionError("no command is for this node")
 
-    def answer(self, job, rgb, predictor) -> bool:
+    def ask(self, images, predictor) -> list:
+        (image,) = images
         self.begun += 1
         self.at_work += 1
         self.most_at_work = max(self.most_at_work, self.at_work)
         self.go_on.acquire()
         self.at_work -= 1
-        self.served.append(self.node.intake.serves(job.camera))
+        return [lambda: self.finish(image)]
+
+    def finish(self, image) -> bool:
+        self.served.append(self.node.intake.serves(image.job.camera))
         return True
 
 
