@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clip_seg_ros.pipeline.parts import parts_of
-from clip_seg_ros.pipeline.postprocess import MAX_REGIONS, region_of
+from clip_seg_ros.pipeline.postprocess import MAX_REGIONS, objects_of
 from clip_seg_ros.pipeline.runs import runs_of_labels
 from clip_seg_ros.types import ObjectRegion
 
@@ -29,4 +29,4 @@ def label_objects(labels: np.ndarray, values: np.ndarray, names: Sequence[str], 
     found = np.flatnonzero((parts.label < len(names)) & (parts.area >= min_area_px))
     # Equal scores keep the order of the names, and then that of the first pixels.
     found = found[np.lexsort((parts.label[found], -parts.value[found]))][:MAX_REGIONS]
-    return [region_of(parts, int(part), id, names[parts.label[part]]) for id, part in enumerate(found, start=1)]
+    return objects_of(parts, found, names)

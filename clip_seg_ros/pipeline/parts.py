@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -182,7 +183,7 @@ def in_small_holes(
     return found
 
 
-def drawn(rows: np.ndarray, lefts: np.ndarray, rights: np.ndarray, box_px: tuple[int, int, int, int]) -> np.ndarray:
+def drawn(rows: np.ndarray, lefts: np.ndarray, rights: np.ndarray, box_px: Sequence[int]) -> np.ndarray:
     """Draws runs, sorted by row and column, into the window of a box: (h, w) bool."""
     x_min, y_min, x_max, y_max = box_px
     height, width = y_max - y_min, x_max - x_min
@@ -192,6 +193,12 @@ def drawn(rows: np.ndarray, lefts: np.ndarray, rights: np.ndarray, box_px: tuple
     lengths[0], lengths[-1] = starts[0], height * width - ends[-1]
     np.subtract(ends, starts, out=lengths[1::2])
     np.subtract(starts[1:], ends[:-1], out=lengths[2:-1:2])
-    inside = np.zeros(len(lengths), np.bool_)
-    inside[1::2] = True
-    return np.repeat(inside, lengths).reshape(height, width)
+    return np.repeat(_turns(len(lengths)), lengths).reshape(height, width)
+
+
+@lru_cache(maxsize=256)
+def _turns(count: int) -> np.ndarray:
+    """Returns (count,) bool: False, True, False, ..."""
+    turns = np.arange(count) % 2 == 1
+    turns.setflags(write=False)
+    return turns

@@ -86,10 +86,7 @@ def regions_of(runs: Runs, prompts: Sequence[str], min_area_px: int = 1, tidy: b
     found = np.flatnonzero(parts.area >= least[parts.label])
     # Equal scores keep the order of the prompts, and then that of the first pixels.
     found = found[np.argsort(-parts.value[found], kind="stable")][:MAX_REGIONS]
-    return [
-        region_of(parts, int(part), id, prompts[parts.label[part]], HOLE_SHARE if tidy else 0.0)
-        for id, part in enumerate(found, start=1)
-    ]
+    return objects_of(parts, found, prompts, HOLE_SHARE if tidy else 0.0)
 
 
 def tidied(maps: ProbabilityMaps, mask_set: MaskSet) -> MaskSet:
@@ -147,27 +144,44 @@ def label_image(regions: Sequence[ObjectRegion], shape: tuple[int, int]) -> np.n
     return labels
 
 
-def region_of(parts: Parts, part: int, id: int, prompt: str, hole_share: float = 0.0) -> ObjectRegion:
-    """Makes the object of one part; holes of at most ``hole_share`` of its area are filled."""
-    rows, lefts, rights = parts.runs_of(part)
-    area, (x, y) = int(parts.area[part]), parts.centroids[part].tolist()
-    if hole_share and parts.holes[part]:
-        inner = np.flatnonzero(in_small_holes(rows, lefts, rights, parts.runs.size, hole_share * area))
-        rows, lefts, rights = _with_gaps(parts, part, inner)
-        lengths = rights - lefts
-        area = int(lengths.sum())
-        x, y = np.dot(lengths, lefts + rights - 1) / (2 * area), np.dot(lengths, rows) / area
-    box = tuple(parts.boxes[part].tolist())
-    return ObjectRegion(
-        prompt=prompt,
-        id=id,
-        score=float(parts.value[part]),
-        inside=drawn(rows, lefts, rights, box),
-        box_px=box,
-        centroid_px=(float(x), float(y)),
-        area_px=area,
-        image_size=parts.runs.size,
-    )
+def objects_of(parts: Parts, chosen: np.ndarray, names: Sequence[str], hole_share: float = 0.0) -> list[ObjectRegion]:
+    """Makes objects of parts.
+
+    Args:
+        parts: The parts.
+        chosen: (n,) int64, their numbers, best first; n is at most ``MAX_REGIONS``.
+        names: What the labels of the parts mean.
+        hole_share: Holes of at most this share of an object's area are filled.
+
+    Returns:
+        The objects, with ids 1, 2, ... in the order of ``chosen``.
+    """
+    # As plain numbers at once: an image may have hundreds of objects, and NumPy's take time each by each.
+    figures = (parts.label, parts.value, parts.area, parts.boxes, parts.centroids, parts.holes)
+    objects: list[ObjectRegion] = []
+    for part, label, score, area, box, centroid, holes in zip(
+        chosen.tolist(), *(values[chosen].tolist() for values in figures)
+    ):
+        rows, lefts, rights = parts.runs_of(part)
+        if hole_share and holes:
+            inner = np.flatnonzero(in_small_holes(rows, lefts, rights, parts.runs.size, hole_share * area))
+            rows, lefts, rights = _with_gaps(parts, part, inner)
+            lengths = rights - lefts
+            area = int(lengths.sum())
+            centroid = float(np.dot(lengths, lefts + rights - 1)) / (2 * area), float(np.dot(lengths, rows)) / area
+        objects.append(
+            ObjectRegion(
+                prompt=names[label],
+                id=len(objects) + 1,
+                score=score,
+                inside=drawn(rows, lefts, rights, box),
+                box_px=tuple(box),
+                centroid_px=tuple(centroid),
+                area_px=area,
+                image_size=parts.runs.size,
+            )
+        )
+    return objects
 
 
 def _with_gaps(parts: Parts, part: int, inner: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -381,10 +381,11 @@ class Predictor:
         if not prompts:
             raise ValueError("no prompts: ask about at least one phrase")
         known = self.spec.class_names
+        classes = frozenset(known or ())
         for prompt in prompts:
             if not isinstance(prompt, str) or not prompt.strip():
                 raise ValueError(f"a prompt must be a phrase, got {prompt!r}")
-            if known is not None and prompt not in known:
+            if known is not None and prompt not in classes:
                 some = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
                 raise ValueError(f'"{prompt}" is not one of the {len(known)} classes of {self.spec.name}: {some}')
         return prompts
