@@ -55,8 +55,9 @@ def columns_of(places: int, width: int) -> Columns:
     return Columns(left, weights.astype(np.float32), np.concatenate([[0], left]), ends)
 
 
-def to_rows(values: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Brings (h, w) float32 to the rows of the image, (H, w), and returns it; ``out`` may be used for the result."""
+def to_rows(values: np.ndarray, out: np.ndarray) -> None:
+    """Brings (h, w) float32 to the rows of the image, into ``out`` (H, w)."""
     if values.shape == out.shape:
-        return values
-    return cv2.resize(values, out.shape[::-1], dst=out, interpolation=cv2.INTER_LINEAR)
+        np.copyto(out, values)
+    else:
+        cv2.resize(values, out.shape[::-1], dst=out, interpolation=cv2.INTER_LINEAR)

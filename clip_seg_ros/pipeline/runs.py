@@ -87,14 +87,18 @@ def runs_above(maps: np.ndarray, level: float, values: np.ndarray, size: tuple[i
     Returns:
         The runs of the P maps; the label of a run is the index of its map.
     """
-    columns = columns_of(maps.shape[2], size[1])
-    # One map after the other, because what is made of one map stays in the processor's cache.
-    rows = np.empty((size[0], maps.shape[2]), np.float32)
-    weighted, found = np.empty_like(rows), []
+    columns, (height, across) = columns_of(maps.shape[2], size[1]), (size[0], maps.shape[2])
+    # One map after the other, because what is made of one map stays in the processor's cache. Before each row and after
+    # the last one lies a place outside, so that all boundaries are found in one line of places.
+    line = np.full(height * (across + 1) + 1, -np.inf, np.float32)
+    rows = line[:-1].reshape(height, across + 1)[:, 1:]
+    weighted, found = np.empty((height, across), np.float32), []
     for one, value in zip(maps, values):
-        of_map = to_rows(one, rows)
-        run = _crossings(of_map, np.float32(level), columns)
-        np.multiply(of_map if values is maps else to_rows(value, rows), columns.weights, out=weighted)
+        to_rows(one, rows)
+        run = _crossings(line, np.float32(level), columns)
+        if values is not maps:
+            to_rows(value, weighted)
+        np.multiply(rows if values is maps else weighted, columns.weights, out=weighted)
         found.append((*run, _totals(weighted, *run, columns)))
     row, left, right, total = (np.concatenate(parts) for parts in zip(*found, _NO_RUNS))
     label = np.repeat(np.arange(len(maps)), np.array([len(parts[0]) for parts in found], np.int64))
@@ -104,17 +108,25 @@ def runs_above(maps: np.ndarray, level: float, values: np.ndarray, size: tuple[i
 _NO_RUNS = (np.zeros(0, np.int64),) * 3 + (np.zeros(0),)
 
 
-def _crossings(rows: np.ndarray, level: np.float32, columns: Columns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (row, left, right) of the runs of pixels above a level, of one map (H, w) at the rows of the image."""
-    across, width = rows.shape[1], len(columns.left)
-    marks = _boundaries(rows > level)
-    row, mark = np.divmod(marks, across + 1)
+def _crossings(line: np.ndarray, level: np.float32, columns: Columns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns (row, left, right) of the runs of pixels above a level.
+
+    Args:
+        line: (H * (w + 1) + 1,) float32, a map at the rows of the image, with a place outside before each row and at
+            the end.
+        level: The level.
+        columns: Where the w columns of places lie in the image.
+    """
+    across, width = len(columns.weights), len(columns.left)
+    inside = line > level
+    # The boundary before the first place of a row has the mark 0, and that after its last one the mark w.
+    row, mark = np.divmod(np.flatnonzero(inside[1:] != inside[:-1]), across + 1)
     pixel = np.where(mark == 0, 0, width)
     inner = np.flatnonzero((mark > 0) & (mark < across))
     cell = mark[inner] - 1
-    place = row[inner] * across + cell
+    place = row[inner] * (across + 1) + 1 + cell
     # In double precision, in which no crossing is rounded to a pixel on its other side.
-    before, after = (rows.reshape(-1)[at].astype(np.float64) for at in (place, place + 1))
+    before, after = (line[at].astype(np.float64) for at in (place, place + 1))
     crossing = columns.pixel(cell + (float(level) - before) / (after - before))
     # Rising, the first pixel after the crossing is inside; falling, the last one before it is.
     pixel[inner] = np.where(after > before, np.floor(crossing) + 1.0, np.ceil(crossing))

@@ -35,8 +35,12 @@ def test_a_place_lies_where_the_resized_image_has_its_value(places: int, width: 
     assert ((columns.left <= coordinate) & (coordinate < columns.left + 1))[inner].all()
 
 
-def test_rows_are_interpolated_and_those_that_fit_are_not_copied() -> None:
+@pytest.mark.parametrize("apart", [False, True])
+def test_rows_are_interpolated_into_place(apart: bool) -> None:
     values = np.array([[0.0, 1.0], [1.0, 3.0]], np.float32)
-    rows = to_rows(values, np.empty((4, 2), np.float32))
-    assert_near(rows, np.array([[0.0, 1.0], [0.25, 1.5], [0.75, 2.5], [1.0, 3.0]]))
-    assert to_rows(values, np.empty((2, 2), np.float32)) is values
+    for height, expected in ((4, [[0.0, 1.0], [0.25, 1.5], [0.75, 2.5], [1.0, 3.0]]), (2, values)):
+        whole = np.full((height, 3), 7.0, np.float32)
+        out = whole[:, 1:] if apart else np.empty((height, 2), np.float32)
+        to_rows(values, out)
+        assert_near(out, np.array(expected))
+        assert (whole[:, 0] == 7.0).all()
