@@ -19,6 +19,11 @@ _SILENT_VARIABLES = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
 _REPORTER = "openvino_telemetry"
 """The package through which OpenVINO and NNCF report; both do without if it cannot be imported."""
 
+ONEDNN_LIMIT = "ONEDNN_MAX_CPU_ISA"
+"""An environment variable that limits the instructions of oneDNN, which PyTorch uses, too. OpenVINO heeds it only in
+part: it failed, or answered with empty tensors."""
+_WITH_ONEDNN = ("openvino", "nncf")
+
 
 def optional_package(name: str, extra: str) -> ModuleType:
     """Imports a package that may be missing.
@@ -28,8 +33,12 @@ def optional_package(name: str, extra: str) -> ModuleType:
         extra: The extra of this package that installs it.
 
     Raises:
-        EngineUnavailable: It is not installed, or cannot be imported.
+        EngineUnavailable: It is not installed, cannot be imported, or would not work in this environment.
     """
+    if name in _WITH_ONEDNN and (limit := os.environ.get(ONEDNN_LIMIT)):
+        raise EngineUnavailable(
+            f"{ONEDNN_LIMIT}={limit} is set, with which OpenVINO chooses kernels that its oneDNN then refuses: unset it"
+        )
     os.environ.update(dict.fromkeys(_SILENT_VARIABLES, "1"))
     # This is Python's own sign for a module that is not to be imported.
     sys.modules.setdefault(_REPORTER, None)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clip_seg_ros.runtime.engine import EngineUnavailable
-from clip_seg_ros.runtime.optional_packages import optional_package
+from clip_seg_ros.runtime.optional_packages import ONEDNN_LIMIT, optional_package
 
 ALONE = """
 import importlib, os, socket, sys
@@ -43,7 +43,8 @@ def test_nothing_is_reported_by_what_is_imported(name: str, tmp_path: Path) -> N
         pytest.skip(f"{name} is not installed")
     program = "\n".join([ALONE, IMPORTS, USE[name]])
     # In continuous integration, and in pytest, these packages are silent by themselves.
-    environment = {key: value for key, value in os.environ.items() if key not in ("CI", "PYTEST_CURRENT_TEST")}
+    left_out = ("CI", "PYTEST_CURRENT_TEST", ONEDNN_LIMIT)
+    environment = {key: value for key, value in os.environ.items() if key not in left_out}
     result = subprocess.run(
         [sys.executable, "-c", program, name],
         capture_output=True,
@@ -59,3 +60,10 @@ def test_nothing_is_reported_by_what_is_imported(name: str, tmp_path: Path) -> N
 def test_what_is_missing_is_named_with_what_to_type() -> None:
     with pytest.raises(EngineUnavailable, match=r"no_such_package cannot be imported .*clip_seg_ros\[export\]"):
         optional_package("no_such_package", "export")
+
+
+@pytest.mark.parametrize("name", ["openvino", "nncf"])
+def test_openvino_is_left_alone_where_onednn_is_limited(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ONEDNN_LIMIT, "AVX2")
+    with pytest.raises(EngineUnavailable, match="ONEDNN_MAX_CPU_ISA=AVX2 is set"):
+        optional_package(name, "openvino")
