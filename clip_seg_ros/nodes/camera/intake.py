@@ -149,7 +149,9 @@ class Intake:
             camera.close()
         self.cameras = ()
         if self._worker is not None:
-            if not (self._worker.close() and self._results.close()):
+            # Both are ended, also where the first one is still at work.
+            ended = [self._worker.close(), self._results.close()]
+            if not all(ended):
                 note = "an image is still being answered; its answer will not be published"
                 self._core.node.get_logger().warning(note)
             self._worker = None
