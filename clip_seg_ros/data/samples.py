@@ -54,6 +54,25 @@ class SemanticSample:
     name: str
 
 
+@dataclass(frozen=True)
+class InstanceSample:
+    """An image and N objects, each with a class, a box and, where the data set has them, a mask."""
+
+    rgb: np.ndarray
+    """(H, W, 3) uint8."""
+    labels: np.ndarray
+    """(N,) int64 index into the data set's ``class_names``."""
+    boxes_px: np.ndarray
+    """(N, 4) float32: x_min, y_min, x_max, y_max as the data set gives them, in 0..W and 0..H."""
+    masks: np.ndarray | None
+    """(N, H, W) bool; ``None`` in a data set of boxes alone."""
+    areas_px: np.ndarray
+    """(N,) float32: the area by which objects count as small, medium or large."""
+    crowd: np.ndarray
+    """(N,) bool: regions of many objects, which are not learnt and in which no answer is wrong."""
+    name: str
+
+
 class ReferringDataset(Protocol):
     """A data set of phrases with masks. Files are read only when a sample is requested."""
 
@@ -70,6 +89,16 @@ class SemanticDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> SemanticSample: ...
+
+
+class InstanceDataset(Protocol):
+    """A data set of images with objects. Files are read only when a sample is requested."""
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> InstanceSample: ...
 
 
 def read_rgb(path: Path) -> np.ndarray:
