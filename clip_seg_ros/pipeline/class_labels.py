@@ -43,8 +43,11 @@ class ClassMap:
         """(H, W) float32, the probability of the best class at every pixel, 0..1; it is made when it is first read."""
         height, width = self.labels.shape
         values = cv2.resize(self.best, (width, height), interpolation=cv2.INTER_LINEAR)
-        if self.log_odds:
-            values = 1.0 / (1.0 + cv2.exp(-values))
+        if self.log_odds:  # in place, because to write to new memory takes longer than to compute
+            np.negative(values, out=values)
+            cv2.exp(values, dst=values)
+            values += 1.0
+            np.reciprocal(values, out=values)
         values.reshape(-1)[self.edges] = self.edge_best
         return values
 

@@ -27,6 +27,8 @@ Probabilities = Callable[[torch.Tensor], torch.Tensor]
 _ROWS_OF_REST = 16
 """The number of rows of places, about, in which the probability of all that is left out is computed if it decides
 nothing."""
+_LIKELY = 24
+"""How many phrases the lowest of the best logits is sought among; an image shows fewer of a model's many classes."""
 _ROUNDED = 1e-7
 """How far the sum of probabilities may be from 1 by rounding."""
 _NEVER_ZERO = 1e-30
@@ -110,10 +112,11 @@ def decide(logits: torch.Tensor, probabilities: Probabilities, mixed: Mixing, ru
         mixed: How pixels are mixed of the logits' places.
         rules: For the A phrases.
     """
-    lowest_top, peaks = _extremes(logits)
-    strong = _not_below(peaks, lowest_top)
+    peaks = _peaks(logits)
+    strong = _not_below(peaks, _floor(logits, peaks))
     values = mixed.arranged(logits.index_select(1, strong))
-    winner = first_equal(values, values.amax(dim=0))
+    top = values.amax(dim=0)
+    winner, lowest_top = first_equal(values, top), top.amin()
     settled = agreed(winner, mixed, OPEN)
     blocks, duels = Blocks.of(settled == OPEN, mixed), None
     if rules.best_suffices:
@@ -215,16 +218,18 @@ class _Places:
         return self.probabilities(values[None, :, :, None])[0, :, :, 0]
 
 
-def _extremes(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the lowest of the best logits at all places, and the peaks (A,) of all phrases, from (W, A, h, w).
+def _peaks(logits: torch.Tensor) -> torch.Tensor:
+    """Returns the highest logit (A,) of each phrase, from (W, A, h, w)."""
+    return logits.flatten(2).amax(dim=2).amax(dim=0)
 
-    Some phrases at a time, because these stay in the cache of a processor between the two looks at them.
+
+def _floor(logits: torch.Tensor, peaks: torch.Tensor) -> torch.Tensor:
+    """Returns one number that the best phrase reaches at every place, because some of the phrases do.
+
+    Of (W, A, h, w) logits, only those of the phrases with the highest ``peaks`` (A,) are looked at.
     """
-    tops, peaks = [], []
-    for part in logits.split(max(1, at_once(logits.device) // logits[:, 0].numel()), dim=1):
-        tops.append(part.amax(dim=1))
-        peaks.append(part.amax(dim=(0, 2, 3)))
-    return torch.stack(tops).amax(dim=0).amin(), torch.cat(peaks)
+    likely = peaks.topk(min(_LIKELY, len(peaks))).indices
+    return logits.index_select(1, likely).amax(dim=1).amin()
 
 
 def _not_below(peaks: torch.Tensor, level: torch.Tensor, always_from: int | None = None) -> torch.Tensor:

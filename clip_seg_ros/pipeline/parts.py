@@ -68,6 +68,12 @@ class Parts:
         window = slice(self.first[part], self.first[part + 1])
         return self._rows[window], self._lefts[window], self._rights[window]
 
+    def in_window(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns where the same runs begin and end in the flat window of the part's box, as ``in_window`` does."""
+        window = slice(self.first[part], self.first[part + 1])
+        starts, ends = self._in_windows
+        return starts[window], ends[window]
+
     def indices_of(self, part: int) -> np.ndarray:
         """Returns (n,) int64, the places of the same runs in ``runs``."""
         return self.order[self.first[part] : self.first[part + 1]]
@@ -83,6 +89,11 @@ class Parts:
     @cached_property
     def _rights(self) -> np.ndarray:
         return self.runs.right[self.order]
+
+    @cached_property
+    def _in_windows(self) -> tuple[np.ndarray, np.ndarray]:
+        # For all runs at once, because there are many small parts.
+        return in_window(self._rows, self._lefts, self._rights, np.repeat(self.boxes, np.diff(self.first), axis=0).T)
 
     def _sums(self, values: np.ndarray) -> np.ndarray:
         return np.add.reduceat(values, self.first[:-1])
@@ -183,13 +194,28 @@ def in_small_holes(
     return found
 
 
-def drawn(rows: np.ndarray, lefts: np.ndarray, rights: np.ndarray, box_px: Sequence[int]) -> np.ndarray:
-    """Draws runs, sorted by row and column, into the window of a box: (h, w) bool."""
+def in_window(
+    rows: np.ndarray, lefts: np.ndarray, rights: np.ndarray, box_px: Sequence[int] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (n,) int64 each: where runs begin and end in the flat window of a box.
+
+    Args:
+        rows: (n,) int64, the rows of the runs in the image.
+        lefts: (n,) int64, their first columns.
+        rights: (n,) int64, the columns after their last ones.
+        box_px: x_min, y_min, x_max, y_max; or (4, n) int64, the box of each run.
+    """
+    x_min, y_min, x_max, _ = box_px
+    starts = (rows - y_min) * (x_max - x_min) + lefts - x_min
+    return starts, starts + rights - lefts
+
+
+def drawn(starts: np.ndarray, ends: np.ndarray, box_px: Sequence[int]) -> np.ndarray:
+    """Draws runs, which begin and end at ascending places of the flat window of a box: (h, w) bool."""
     x_min, y_min, x_max, y_max = box_px
     height, width = y_max - y_min, x_max - x_min
     # What is outside and what is inside, in turns: how many pixels.
-    lengths = np.empty(2 * len(rows) + 1, np.int64)
-    starts, ends = (rows - y_min) * width + lefts - x_min, (rows - y_min) * width + rights - x_min
+    lengths = np.empty(2 * len(starts) + 1, np.int64)
     lengths[0], lengths[-1] = starts[0], height * width - ends[-1]
     np.subtract(ends, starts, out=lengths[1::2])
     np.subtract(starts[1:], ends[:-1], out=lengths[2:-1:2])

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from clip_seg_ros.pipeline.parts import Parts, drawn, in_small_holes, parts_of
+from clip_seg_ros.pipeline.parts import Parts, drawn, in_small_holes, in_window, parts_of
 from clip_seg_ros.pipeline.runs import Runs, runs_of_masks
 from clip_seg_ros.types import MaskSet, ObjectRegion, ProbabilityMaps
 
@@ -162,19 +162,22 @@ def objects_of(parts: Parts, chosen: np.ndarray, names: Sequence[str], hole_shar
     for part, label, score, area, box, centroid, holes in zip(
         chosen.tolist(), *(values[chosen].tolist() for values in figures)
     ):
-        rows, lefts, rights = parts.runs_of(part)
         if hole_share and holes:
+            rows, lefts, rights = parts.runs_of(part)
             inner = np.flatnonzero(in_small_holes(rows, lefts, rights, parts.runs.size, hole_share * area))
             rows, lefts, rights = _with_gaps(parts, part, inner)
             lengths = rights - lefts
             area = int(lengths.sum())
             centroid = float(np.dot(lengths, lefts + rights - 1)) / (2 * area), float(np.dot(lengths, rows)) / area
+            spans = in_window(rows, lefts, rights, box)
+        else:
+            spans = parts.in_window(part)
         objects.append(
             ObjectRegion(
                 prompt=names[label],
                 id=len(objects) + 1,
                 score=score,
-                inside=drawn(rows, lefts, rights, box),
+                inside=drawn(*spans, box),
                 box_px=tuple(box),
                 centroid_px=tuple(centroid),
                 area_px=area,

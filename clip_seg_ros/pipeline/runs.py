@@ -9,7 +9,7 @@ at the size of the image is found from these places, without making the image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -51,7 +51,8 @@ def runs_of_labels(labels: np.ndarray, values: np.ndarray) -> Runs:
     begins = np.ones((height, width), np.bool_)
     np.not_equal(labels[:, 1:], labels[:, :-1], out=begins[:, 1:])
     first = np.flatnonzero(begins)
-    row, left = np.divmod(first, width)
+    row = first // width  # NumPy's "divmod" takes twice as long
+    left = first - row * width
     right = left + np.diff(first, append=height * width)
     total = np.add.reduceat(values.reshape(-1), first).astype(np.float64)
     return Runs((height, width), labels.reshape(-1)[first].astype(np.int64), row, left, right, total)
@@ -66,8 +67,7 @@ def runs_of_masks(masks: np.ndarray, values: np.ndarray) -> Runs:
     """
     _, height, width = masks.shape
     row, left, right = _paired(_boundaries(masks.reshape(-1, width)), width)
-    start = row * width + left
-    total = _sums(values.reshape(-1), start, row * width + right)
+    total = _sums(values.reshape(-1), np.stack([left, right], axis=1) + (row * width)[:, None])
     label = row // height
     return Runs((height, width), label, row + label, left, right, total)
 
@@ -90,59 +90,79 @@ def runs_above(maps: np.ndarray, level: float, values: np.ndarray, size: tuple[i
     columns, (height, across) = columns_of(maps.shape[2], size[1]), (size[0], maps.shape[2])
     # One map after the other, because what is made of one map stays in the processor's cache. Before each row and after
     # the last one lies a place outside, so that all boundaries are found in one line of places.
-    line = np.full(height * (across + 1) + 1, -np.inf, np.float32)
+    line, weighted = (np.full(height * (across + 1) + 1, level, np.float32) for _ in range(2))
     rows = line[:-1].reshape(height, across + 1)[:, 1:]
-    weighted, found = np.empty((height, across), np.float32), []
+    weights = _line_weights(height, across, size[1])
+    found = []
     for one, value in zip(maps, values):
         to_rows(one, rows)
-        run = _crossings(line, np.float32(level), columns)
+        row, pixel = _crossings(line, np.float32(level), columns)
         if values is not maps:
-            to_rows(value, weighted)
-        np.multiply(rows if values is maps else weighted, columns.weights, out=weighted)
-        found.append((*run, _totals(weighted, *run, columns)))
-    row, left, right, total = (np.concatenate(parts) for parts in zip(*found, _NO_RUNS))
+            to_rows(value, rows)
+        np.multiply(line, weights, out=weighted)
+        found.append((row, pixel, _totals(weighted, row, pixel, columns)))
+    row, pixel, total = (np.concatenate(parts) for parts in zip(*found, _NO_RUNS))
     label = np.repeat(np.arange(len(maps)), np.array([len(parts[0]) for parts in found], np.int64))
-    return Runs(size, label, row + label * (size[0] + 1), left, right, total)
+    return Runs(size, label, row + label * (size[0] + 1), pixel[:, 0].copy(), pixel[:, 1].copy(), total)
 
 
-_NO_RUNS = (np.zeros(0, np.int64),) * 3 + (np.zeros(0),)
+_NO_RUNS = np.zeros(0, np.int64), np.zeros((0, 2), np.int64), np.zeros(0)
 
 
-def _crossings(line: np.ndarray, level: np.float32, columns: Columns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (row, left, right) of the runs of pixels above a level.
+@lru_cache(maxsize=8)  # they are as large as the places of a map at all rows
+def _line_weights(height: int, across: int, width: int) -> np.ndarray:
+    """Returns (H * (w + 1) + 1,) float32: ``Columns.weights`` for a line of places as in ``_crossings``."""
+    weights = np.ones(height * (across + 1) + 1, np.float32)
+    weights[:-1].reshape(height, across + 1)[:, 1:] = columns_of(across, width).weights
+    weights.setflags(write=False)
+    return weights
+
+
+def _crossings(line: np.ndarray, level: np.float32, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows (R,) int64 of the runs of pixels above a level, and where they begin and end, (R, 2) int64.
 
     Args:
         line: (H * (w + 1) + 1,) float32, a map at the rows of the image, with a place outside before each row and at
-            the end.
+            the end, which has the level itself.
         level: The level.
         columns: Where the w columns of places lie in the image.
     """
     across, width = len(columns.weights), len(columns.left)
     inside = line > level
-    # The boundary before the first place of a row has the mark 0, and that after its last one the mark w.
-    row, mark = np.divmod(np.flatnonzero(inside[1:] != inside[:-1]), across + 1)
-    pixel = np.where(mark == 0, 0, width)
-    inner = np.flatnonzero((mark > 0) & (mark < across))
-    cell = mark[inner] - 1
-    place = row[inner] * (across + 1) + 1 + cell
+    # The first of each pair rises above the level, the second one falls.
+    place = np.flatnonzero(inside[1:] != inside[:-1]).reshape(-1, 2)
+    row = place[:, 0] // (across + 1)
+    cell = place - (row * (across + 1) + 1)[:, None]
     # In double precision, in which no crossing is rounded to a pixel on its other side.
-    before, after = (line[at].astype(np.float64) for at in (place, place + 1))
+    before, after = line[place].astype(np.float64), line[place + 1].astype(np.float64)
     crossing = columns.pixel(cell + (float(level) - before) / (after - before))
-    # Rising, the first pixel after the crossing is inside; falling, the last one before it is.
-    pixel[inner] = np.where(after > before, np.floor(crossing) + 1.0, np.ceil(crossing))
-    return _paired(_without_empty(row * (width + 1) + pixel), width)
+    # Rising, the first pixel after the crossing is inside; falling, the last one before it is. To and from a place
+    # outside, a map crosses the level at that place, beyond the first or the last pixel.
+    crossing[:, 0] = np.floor(crossing[:, 0]) + 1.0
+    np.ceil(crossing[:, 1], out=crossing[:, 1])
+    pixel = np.clip(crossing, 0, width).astype(np.int64)
+    marks = ((row * (width + 1))[:, None] + pixel).reshape(-1)
+    if (marks[1:] != marks[:-1]).all():
+        return row, pixel
+    row, left, right = _paired(_without_empty(marks), width)
+    return row, np.stack([left, right], axis=1)
 
 
-def _totals(weighted: np.ndarray, row: np.ndarray, left: np.ndarray, right: np.ndarray, columns: Columns) -> np.ndarray:
-    """Returns (R,) float64, the sums of values over runs, of (H, w) values times ``columns.weights``."""
-    flat, across = weighted.reshape(-1), weighted.shape[1]
-    first, last = row * across + columns.cell[left], row * across + columns.cell[right]
-    total = _sums(flat, first, last)
+def _totals(weighted: np.ndarray, row: np.ndarray, pixel: np.ndarray, columns: Columns) -> np.ndarray:
+    """Returns (R,) float64, the sums of values over the runs of ``_crossings``.
+
+    Args:
+        weighted: The values, in a line of places as in ``_crossings``, times ``Columns.weights``.
+        row: (R,) int64, the rows of the runs.
+        pixel: (R, 2) int64, where they begin and end.
+        columns: Where the places lie.
+    """
+    place = (row * (len(columns.weights) + 1) + 1)[:, None] + columns.cell[pixel]
+    total = _sums(weighted, place)
     # The columns of the lattice at both ends count only in part. The last one of a row has no neighbour, and no share.
-    for place, pixel, sign in ((last, right, 1.0), (first, left, -1.0)):
-        here, there = columns.ends[:, pixel]
-        total += sign * (flat[place] * here + flat[np.minimum(place + 1, len(flat) - 1)] * there)
-    return total
+    here, there = columns.ends
+    part = weighted[place] * here[pixel] + weighted[place + 1] * there[pixel]
+    return total + part[:, 1] - part[:, 0]
 
 
 def _boundaries(inside: np.ndarray) -> np.ndarray:
@@ -158,8 +178,6 @@ def _without_empty(marks: np.ndarray) -> np.ndarray:
     """Removes runs and gaps that hold no pixel: of equal boundaries, pairs vanish."""
     begins = np.ones(len(marks), np.bool_)
     np.not_equal(marks[1:], marks[:-1], out=begins[1:])
-    if begins.all():
-        return marks
     first = np.flatnonzero(begins)
     return marks[first[np.diff(first, append=len(marks)) % 2 == 1]]
 
@@ -170,14 +188,13 @@ def _paired(marks: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.n
     return row, left, marks[1::2] - row * (width + 1)
 
 
-def _sums(values: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Returns (R,) float64, the sums of flat ``values`` from ``start`` to before ``end``, which ascend in turns."""
-    if not len(start):
+def _sums(values: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """Returns (R,) float64, the sums of flat ``values`` over R spans from one index to before another, in order."""
+    if not len(spans):
         return np.zeros(0)
-    edges = np.empty(2 * len(start), np.int64)
-    edges[::2], edges[1::2] = start, end
+    edges = spans.reshape(-1)
     # The last boundary may lie after the last value, where "reduceat" takes no index.
     whole = edges[-1] == len(values)
     sums = np.add.reduceat(values, edges[:-1] if whole else edges)[::2].astype(np.float64)
-    sums[start == end] = 0.0  # "reduceat" returns the value at "start" there
+    sums[spans[:, 0] == spans[:, 1]] = 0.0  # "reduceat" returns the value at the first index there
     return sums

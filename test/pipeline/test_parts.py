@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from clip_seg_ros.pipeline.parts import connected, drawn, in_small_holes, parts_of
+from clip_seg_ros.pipeline.parts import connected, drawn, in_small_holes, in_window, parts_of
 from clip_seg_ros.pipeline.runs import runs_of_masks
 from nearness import assert_near
 
@@ -52,7 +52,8 @@ def test_small_holes_are_those_of_a_flood_from_outside(seed: int, limit: int) ->
     parts = parts_of(runs_of_masks(mask[None], np.ones((1, *mask.shape), np.float32)))
     largest = int(np.argmax(parts.area))
     rows, lefts, rights = parts.runs_of(largest)
-    inside = drawn(rows, lefts, rights, (0, 0, 27, 22))
+    box = (0, 0, 27, 22)
+    inside = drawn(*in_window(rows, lefts, rights, box), box)
     assert inside.sum() == parts.area[largest]
     filled = inside.copy()
     for k in np.flatnonzero(in_small_holes(rows, lefts, rights, mask.shape, limit)):
@@ -70,7 +71,9 @@ def test_small_holes_are_those_of_a_flood_from_outside(seed: int, limit: int) ->
 
 def test_runs_are_drawn_into_their_box() -> None:
     rows, lefts, rights = np.array([2, 2, 3]), np.array([4, 7, 5]), np.array([6, 8, 8])
-    assert drawn(rows, lefts, rights, (4, 2, 8, 4)).tolist() == [[True, True, False, True], [False, True, True, True]]
+    box = (4, 2, 8, 4)
+    inside = drawn(*in_window(rows, lefts, rights, box), box)
+    assert inside.tolist() == [[True, True, False, True], [False, True, True, True]]
 
 
 def test_a_long_chain_is_one_group_and_groups_have_the_order_of_their_first_members() -> None:
