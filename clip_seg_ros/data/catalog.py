@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clip_seg_ros.data.ade20k import Ade20k
+from clip_seg_ros.data.coco import open_coco
 from clip_seg_ros.data.coco_stuff import CocoStuff10k, CocoStuff164k
 from clip_seg_ros.data.folder import PhraseFolder
 from clip_seg_ros.data.labelled_folder import LabelledFolder
@@ -24,6 +25,7 @@ from clip_seg_ros.data.voc import Voc2012
 
 BUILDERS: dict[str, Callable[..., ReferringDataset | SemanticDataset | InstanceDataset]] = {
     "ade20k": Ade20k,
+    "coco": open_coco,
     "coco_stuff_10k": CocoStuff10k,
     "coco_stuff_164k": CocoStuff164k,
     "folder": PhraseFolder,
