@@ -26,6 +26,7 @@ from clip_seg_ros.evaluation.protocols import (
     evaluate_referring,
     evaluate_semantic,
 )
+from clip_seg_ros.evaluation.wording import class_prompts, phrase_wording
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.tools.data_options import WrongCall, parse_data
@@ -100,6 +101,8 @@ def _protocol(args: argparse.Namespace, data: Data) -> str:
         raise WrongCall("--multi-scale is for --protocol semantic")
     if args.unseen is not None and not data.semantic:
         raise WrongCall("--unseen is for --protocol semantic")
+    if args.background_phrases is not None and not data.semantic:
+        raise WrongCall("--background-phrases is for --protocol semantic")
     if args.prompt is not None and data.semantic:
         raise WrongCall("--prompt is for phrases; a semantic data set is asked with the names of its classes")
     return protocol
@@ -115,13 +118,17 @@ def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Pr
     settings: dict[str, Any] = {}
     if protocol == "semantic":
         scales = MULTI_SCALES if args.multi_scale else (1.0,)
-        answers = LabelAnswers(predictor, data.dataset.class_names, scales, args.multi_scale, args.threshold)
+        names = data.dataset.class_names
+        prompts = class_prompts(names, args.names or "data", predictor.spec.class_names)
+        phrases = None if args.background_phrases is None else args.background_phrases == "on"
+        answers = LabelAnswers(predictor, names, scales, args.multi_scale, args.threshold, prompts, phrases)
         unseen = _unseen(args, data.dataset)
         evaluation = evaluate_semantic(answers, data.dataset, indices, progress, unseen)
         settings = {"multi_scale": args.multi_scale, "threshold": args.threshold, "unseen": list(unseen)}
     else:
         weight = 0.5 if args.text_weight is None else args.text_weight
-        answers = PhraseAnswers(predictor, args.prompt or "text", weight)
+        wording = phrase_wording(data.kind, args.names or "data")
+        answers = PhraseAnswers(predictor, args.prompt or "text", weight, wording)
         threshold = {"referring": MASK_THRESHOLD, "phrases": PHRASE_THRESHOLD}[protocol]
         threshold = threshold if args.threshold is None else args.threshold
         if protocol == "referring":
@@ -136,6 +143,7 @@ def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Pr
         "model": args.model or _DEFAULT_MODEL,
         "data": args.data,
         "protocol": protocol,
+        "names": args.names or "data",
         **settings,
         "samples": len(indices),
         "samples_in_data": len(data.dataset),

@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
+from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
 from clip_seg_ros.tools import evaluate_datasets
 from clip_seg_ros.tools.cli import main
+from clip_seg_ros.types import ProbabilityMaps
 
 SEEDS = range(10_000, 10_003)
 
@@ -78,6 +80,7 @@ def test_phrases_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.Captur
         "model": "clipseg-pocket",
         "data": f"folder:{folder}",
         "protocol": "phrases",
+        "names": "data",
         "threshold": 0.3,
         "prompt": "text",
         "samples": 9,
@@ -125,6 +128,25 @@ def test_labels_of_voc(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture)
     assert content["run"]["multi_scale"] is False
     assert len(list(page.glob("*.jpg"))) == 8
     assert "bottle" in capsys.readouterr().out
+
+
+def test_names_of_the_authors(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = set()
+    predict = Predictor.predict
+
+    def noted(self: Predictor, rgb: np.ndarray, prompts: tuple[str, ...]) -> ProbabilityMaps:
+        asked.update(prompts)
+        return predict(self, rgb, prompts)
+
+    monkeypatch.setattr(Predictor, "predict", noted)
+    out = tmp_path / "r.json"
+    data = f"voc:{voc}:val:background=false"
+    options = ["--names", "maskclip", "--background-phrases", "on"]
+    assert evaluate("--model", "maskclip-pocket", "--data", data, "--limit", 1, *options, "--json", out) == 0
+    run = json.loads(out.read_text())
+    assert run["run"]["names"] == "maskclip"
+    assert {"airplane", "tv monitor", "sofa"} <= asked
+    assert "aeroplane" in {one["name"] for one in run["classes"]}, "the report has the data set's names"
 
 
 def test_unseen_classes(voc: Path, tmp_path: Path) -> None:
@@ -183,6 +205,10 @@ def test_several_scales(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (["--data", "folder:{folder}", "--text-weight", "0.3"], "--text-weight is for --prompt mixed"),
         (["--data", "voc:{voc}:val", "--protocol", "phrases"], "use --protocol semantic"),
         (["--data", "voc:{voc}:val", "--prompt", "image"], "--prompt is for phrases"),
+        (
+            ["--data", "folder:{folder}", "--background-phrases", "on"],
+            "--background-phrases is for --protocol semantic",
+        ),
         (["--data", "folder:{folder}", "--unseen", "cup"], "--unseen is for --protocol semantic"),
         (["--data", "folder:{folder}", "--page", "{folder}/none/page"], "name a folder in a folder that exists"),
         (["--data", "folder:{folder}", "--json", "{folder}/none/r.json"], "name a file in a folder that exists"),
