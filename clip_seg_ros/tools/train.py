@@ -7,6 +7,7 @@ import argparse
 import json
 import platform
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -90,7 +91,7 @@ def _record(config: TrainConfig, seconds: dict[str, float], device: torch.device
     """Returns the facts about a training for a model card."""
     processor = f"{torch.get_num_threads()} threads, {platform.machine()}"
     return {
-        "config": vars(config),
+        "config": asdict(config),
         "seconds": {stage: round(spent) for stage, spent in seconds.items()},
         "processes": distributed.world_size(),
         "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,

@@ -29,7 +29,7 @@ from clip_seg_ros.training.recipes.architecture import (
     DenseCLIPArchitecture,
 )
 from clip_seg_ros.training.recipes.clipseg import CLIPSegRecipe, CLIPSegSettings
-from clip_seg_ros.training.recipes.cris import CRISRecipe, CRISSettings
+from clip_seg_ros.training.recipes.cris import CRISRecipe, CRISSettings, calm
 from clip_seg_ros.training.recipes.dataset_batches import LetterboxBatches, SemanticBatches
 from clip_seg_ros.training.recipes.denseclip import DenseCLIPRecipe, DenseCLIPSettings, initialise
 from clip_seg_ros.training.recipes.recipe import Recipe
@@ -204,6 +204,8 @@ def _cris(config: TrainConfig, settings: CRISSettings, device: torch.device) -> 
     data = _referring(config.method, config.data)
     grown = _grown(config, cris_start(config.model, config.read_architecture()), data.phrases)
     beginning = _assembled(config, grown.stored)
+    if settings.calm_start and "proj" in beginning.new:
+        calm(beginning.model)
     model = beginning.model.to(device)
     batches = LetterboxBatches(data, settings.batch, model.input_spec.size, config.seed)
     return CRISRecipe(

@@ -13,9 +13,10 @@ from clip_seg_ros.models.checkpoints import load_safetensors
 from clip_seg_ros.resources import class_list
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.training.curve import CURVE_NAME, read_curve
+from clip_seg_ros.training.methods import TrainConfig, build_recipe
 from plain_clips import RESNET, VIT, plain_tensors, write_archive, write_state
 from published_data import write_phrasecut, write_refcoco
-from recipes import train, write_voc
+from recipes import recipe_of, train, write_voc
 
 STEPS = {"steps": 2, "batch": 2, "precision": "float32"}
 PREFIX = {"clipseg": "clip.", "cris": "clip.", "denseclip": "text_encoder."}
@@ -105,6 +106,20 @@ def test_the_best_weights_on_other_samples_are_kept(tmp_path: Path, clip_file: P
     assert [point["step"] for point in points if "score" in point] == [1, 2]
     assert load_safetensors(tmp_path / "out" / "my-cris.safetensors")[1]["tokenizer"]["context_length"] == 9
     assert evaluate(tmp_path, values, split="val") == 0, capsys.readouterr().err
+
+
+def test_a_new_cris_may_begin_calmly(tmp_path: Path, clip_file: Path) -> None:
+    values = values_of("cris", clip_file, tmp_path)
+    values["recipe"]["calm_start"] = True
+    model = build_recipe(TrainConfig.from_mapping(values), None, torch.device("cpu")).model
+    plain = plain_tensors(RESNET)["text_projection"]
+    torch.testing.assert_close(model.clip.text_projection.detach(), 0.1 * plain, atol=1e-3 * float(plain.max()), rtol=0)
+    assert model.proj.txt.bias[-1] == -3
+    own = recipe_of("cris", tmp_path / "own")
+    own["recipe"]["calm_start"] = True
+    model = build_recipe(TrainConfig.from_mapping(own), None, torch.device("cpu")).model
+    before, _ = load_safetensors(Path(own["model"]))
+    assert torch.equal(model.proj.txt.bias, before["proj.txt.bias"]), "a trained projector is left alone"
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path, clip_file: Path, capsys) -> None:

@@ -19,14 +19,11 @@ from clip_seg_ros.training.pocket.batches import expression_batch
 from clip_seg_ros.training.pocket.clip import pocket_clip
 from clip_seg_ros.training.pocket.phrases import known_words
 from clip_seg_ros.training.recipes.batch import ExpressionBatch
-from clip_seg_ros.training.recipes.cris import CRISRecipe, CRISSettings
+from clip_seg_ros.training.recipes.cris import CRISRecipe, CRISSettings, calm
 from clip_seg_ros.training.settings import read_settings
 
 _CONTEXT_LENGTH = 16
 """The context length in tokens; the longest expressions have twelve words and marks."""
-_STATE_SCALE = 0.1
-_FIRST_LOGIT = -3.0
-"""The logit of the first answers, because an object covers about a twentieth of an image."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def build_cris_pocket(settings: CRISPocketSettings, clip_path: Path) -> tuple[CR
         detail_channels=settings.detail_channels,
     )
     model = CRIS("cris_pocket", clip, own, tokenizer)
-    _calm(model)
+    calm(model)
     config = {
         "kind": "cris",
         "cris": own.to_dict(),
@@ -115,16 +112,3 @@ def build_cris_pocket(settings: CRISPocketSettings, clip_path: Path) -> tuple[CR
         },
     }
     return model, config
-
-
-def _calm(model: CRIS) -> None:
-    """Scales weights so that the first logits vary little and are negative.
-
-    The embedded CLIP's sentence embeddings have a length of 25, and every step changes the kernel that is made from
-    them in proportion. Without this scaling, training never left the constant answer.
-    """
-    with torch.no_grad():
-        model.clip.text_projection.mul_(_STATE_SCALE)
-        model.proj.txt.weight.mul_(0.3)
-        model.proj.txt.bias.zero_()
-        model.proj.txt.bias[-1] = _FIRST_LOGIT

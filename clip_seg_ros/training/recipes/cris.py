@@ -22,6 +22,9 @@ from clip_seg_ros.training.runner import Stage, Validation
 EPOCHS = 50
 """The number of epochs of the paper's training."""
 _FIRST = "first"
+_STATE_SCALE = 0.1
+_FIRST_LOGIT = -3.0
+"""The logit of the first answers, because an object covers about a twentieth of an image."""
 _POSITIONS = ("positional_embedding", "visual.attnpool.positional_embedding")
 """The position tables of CLIP's towers."""
 Draw = Callable[[np.random.Generator], ExpressionBatch]
@@ -53,12 +56,27 @@ class CRISSettings(RunSettings):
     dice_weight: float = 0.0
     """The weight of a soft dice term, which makes small objects count in the mean; the paper has none."""
     contrast_weight: float = 1.0
+    calm_start: bool = False
+    """Whether a new projector begins with quiet answers, see ``calm``. The authors' does not."""
 
     def schedule(self) -> Schedule:
         """Returns the schedule of the learning rate."""
         if self.milestones is None:
             return Schedule("milestones", milestones=(self.steps * 35 // EPOCHS,))
         return Schedule("milestones", milestones=self.milestones) if self.milestones else Schedule()
+
+
+def calm(model: CRIS) -> None:
+    """Scales the weights of a new CRIS so that its first logits vary little and are negative.
+
+    The kernel that finds the object is made from the sentence's embedding, and every step changes it in proportion. The
+    embedded CLIP's embeddings have a length of 25. Without this scaling, training never left the constant answer.
+    """
+    with torch.no_grad():
+        model.clip.text_projection.mul_(_STATE_SCALE)
+        model.proj.txt.weight.mul_(0.3)
+        model.proj.txt.bias.zero_()
+        model.proj.txt.bias[-1] = _FIRST_LOGIT
 
 
 class CRISRecipe(WholeModelRecipe):

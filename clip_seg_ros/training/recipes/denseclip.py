@@ -40,6 +40,13 @@ class DenseCLIPSettings(RunSettings):
     identity_weight: float = 0.4
     """The weight of the score map's own loss; 0 leaves it out."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.least_rate <= self.learning_rate:
+            raise ValueError(
+                f"least_rate must lie in 0..{self.learning_rate:g}, the learning rate, got {self.least_rate}"
+            )
+
 
 def initialise(model: DenseCLIP) -> None:
     """Draws the first weights of the parts that CLIP lacks as the authors and their framework do.

@@ -66,6 +66,8 @@ def test_the_loss_is_the_papers() -> None:
 def test_a_slip_is_named() -> None:
     with pytest.raises(SettingsError, match=r"stpes.; did you mean steps"):
         DenseCLIPSettings.from_mapping({"stpes": 3})
+    with pytest.raises(SettingsError, match=r"least_rate must lie in 0..0.0001, the learning rate, got 0.001"):
+        DenseCLIPSettings.from_mapping({"least_rate": 1e-3})
 
 
 def test_first_weights_are_the_authors() -> None:
