@@ -73,6 +73,22 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--text-weight", type=float, metavar="W", help="share of the phrase in --prompt mixed, 0..1 (default: 0.5)"
     )
     data.add_argument("--multi-scale", action="store_true", help="semantic: look at six sizes and mirrored")
+    data.add_argument(
+        "--names",
+        choices=["data", "maskclip", "clipseg"],
+        help="whose words ask for a class: the data set's names (default), or those that the authors ask",
+    )
+    data.add_argument(
+        "--background-phrases",
+        choices=["on", "off"],
+        help="semantic: whether MaskCLIP's phrases for the surroundings compete with the classes (default: only if the "
+        "data set has a background)",
+    )
+    data.add_argument(
+        "--unseen",
+        metavar="SPLIT|A,B",
+        help="semantic: measure these classes apart: names of classes, or a split such as voc_15_5",
+    )
     data.add_argument("--page", type=Path, metavar="FOLDER", help="write a page of the worst answers")
     parser.set_defaults(run=run)
 
@@ -108,6 +124,9 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
         "--prompt": args.prompt,
         "--text-weight": args.text_weight,
         "--multi-scale": args.multi_scale or None,
+        "--names": args.names,
+        "--background-phrases": args.background_phrases,
+        "--unseen": args.unseen,
         "--page": args.page,
     }
     strange = [name for name, value in (of_suite if args.data else of_data).items() if value is not None]

@@ -8,13 +8,12 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from clip_seg_ros.data.catalog import open_dataset
+from clip_seg_ros.data.class_splits import chosen_classes
 from clip_seg_ros.data.samples import DataError, ReferringDataset, SemanticDataset, SemanticSample
 from clip_seg_ros.evaluation.answers import MULTI_SCALES, LabelAnswers, PhraseAnswers
 from clip_seg_ros.evaluation.metrics.referring import MASK_THRESHOLD
@@ -27,20 +26,18 @@ from clip_seg_ros.evaluation.protocols import (
     evaluate_referring,
     evaluate_semantic,
 )
+from clip_seg_ros.evaluation.wording import class_prompts, phrase_wording
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.tools.data_options import WrongCall, parse_data
 from clip_seg_ros.tools.engine_options import complain
 from clip_seg_ros.zoo.caution import in_options
 
-PROTOCOL_OF_KIND = {"refcoco": "referring", "refcoco+": "referring", "refcocog": "referring"}
+PROTOCOL_OF_KIND = {"refcoco": "referring"}
 """The protocols of kinds of data sets with phrases; it is "phrases" for all others."""
-KINDS_OF_CLASSES = ("pascal5i",)
+KINDS_OF_CLASSES = ("coco", "coco20i", "pascal5i")
 """The kinds of data sets whose phrases are classes; mIoU is the mean over these."""
 _DEFAULT_MODEL = "clipseg-pocket"
-
-
-class WrongCall(Exception):
-    """The arguments do not fit together; the message is written for the user."""
 
 
 @dataclass(frozen=True)
@@ -74,34 +71,6 @@ def run_dataset(args: argparse.Namespace) -> int:
     return 0
 
 
-def parse_data(text: str) -> Mapping[str, Any]:
-    """Parses ``DATA.yaml`` or ``KIND:ROOT[:SPLIT][:OPTION=VALUE]...`` into a mapping for ``data.catalog.open_dataset``.
-
-    Raises:
-        WrongCall: The text is neither.
-        DataError: The YAML file cannot be read.
-    """
-    if text.endswith((".yaml", ".yml")):
-        try:
-            values = yaml.safe_load(Path(text).expanduser().read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise DataError(f"{text} cannot be read: {error}") from error
-        if not isinstance(values, Mapping):
-            raise DataError(f"{text} describes no data set: it needs lines such as `kind: folder` and `root: FOLDER`")
-        return values
-    kind, *rest = text.split(":")
-    if not kind or not rest or not rest[0]:
-        raise WrongCall(f'--data must be a .yaml file or KIND:ROOT[:SPLIT][:OPTION=VALUE], got "{text}"')
-    values = {"kind": kind, "root": rest[0]}
-    for part in rest[1:]:
-        name, equals, value = part.partition("=")
-        name, value = (name, value) if equals else ("split", part)
-        if not name or not value or name in values:
-            raise WrongCall(f'--data "{text}": "{part}" is no split and no OPTION=VALUE, or is there twice')
-        values[name] = yaml.safe_load(value) if equals else value
-    return values
-
-
 def _check_numbers(args: argparse.Namespace) -> None:
     for name, value in (("--threshold", args.threshold), ("--text-weight", args.text_weight)):
         if value is not None and not 0.0 <= value <= 1.0:
@@ -130,6 +99,10 @@ def _protocol(args: argparse.Namespace, data: Data) -> str:
         raise WrongCall(f"the data set {data.kind} holds {holds}: use --protocol {fitting}")
     if args.multi_scale and not data.semantic:
         raise WrongCall("--multi-scale is for --protocol semantic")
+    if args.unseen is not None and not data.semantic:
+        raise WrongCall("--unseen is for --protocol semantic")
+    if args.background_phrases is not None and not data.semantic:
+        raise WrongCall("--background-phrases is for --protocol semantic")
     if args.prompt is not None and data.semantic:
         raise WrongCall("--prompt is for phrases; a semantic data set is asked with the names of its classes")
     return protocol
@@ -145,12 +118,17 @@ def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Pr
     settings: dict[str, Any] = {}
     if protocol == "semantic":
         scales = MULTI_SCALES if args.multi_scale else (1.0,)
-        answers = LabelAnswers(predictor, data.dataset.class_names, scales, args.multi_scale, args.threshold)
-        evaluation = evaluate_semantic(answers, data.dataset, indices, progress)
-        settings = {"multi_scale": args.multi_scale, "threshold": args.threshold}
+        names = data.dataset.class_names
+        prompts = class_prompts(names, args.names or "data", predictor.spec.class_names)
+        phrases = None if args.background_phrases is None else args.background_phrases == "on"
+        answers = LabelAnswers(predictor, names, scales, args.multi_scale, args.threshold, prompts, phrases)
+        unseen = _unseen(args, data.dataset)
+        evaluation = evaluate_semantic(answers, data.dataset, indices, progress, unseen)
+        settings = {"multi_scale": args.multi_scale, "threshold": args.threshold, "unseen": list(unseen)}
     else:
         weight = 0.5 if args.text_weight is None else args.text_weight
-        answers = PhraseAnswers(predictor, args.prompt or "text", weight)
+        wording = phrase_wording(data.kind, args.names or "data")
+        answers = PhraseAnswers(predictor, args.prompt or "text", weight, wording)
         threshold = {"referring": MASK_THRESHOLD, "phrases": PHRASE_THRESHOLD}[protocol]
         threshold = threshold if args.threshold is None else args.threshold
         if protocol == "referring":
@@ -165,6 +143,7 @@ def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Pr
         "model": args.model or _DEFAULT_MODEL,
         "data": args.data,
         "protocol": protocol,
+        "names": args.names or "data",
         **settings,
         "samples": len(indices),
         "samples_in_data": len(data.dataset),
@@ -174,6 +153,14 @@ def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Pr
         "seconds": round(time.monotonic() - started, 1),
     }
     _report(args, run, evaluation, answers, data.dataset)
+
+
+def _unseen(args: argparse.Namespace, dataset: SemanticDataset) -> tuple[str, ...]:
+    """Returns the classes that are measured apart: those of ``--unseen``, or those that the data set names."""
+    if args.unseen is None:
+        return getattr(dataset, "unseen", ())
+    names = tuple(name.strip() for name in args.unseen.split(","))
+    return chosen_classes(names[0] if len(names) == 1 else names, dataset.class_names)
 
 
 def _report(

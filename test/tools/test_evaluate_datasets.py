@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
+from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
 from clip_seg_ros.tools import evaluate_datasets
 from clip_seg_ros.tools.cli import main
-from clip_seg_ros.tools.evaluate_datasets import WrongCall, parse_data
+from clip_seg_ros.types import ProbabilityMaps
 
 SEEDS = range(10_000, 10_003)
 
@@ -79,6 +80,7 @@ def test_phrases_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.Captur
         "model": "clipseg-pocket",
         "data": f"folder:{folder}",
         "protocol": "phrases",
+        "names": "data",
         "threshold": 0.3,
         "prompt": "text",
         "samples": 9,
@@ -128,6 +130,40 @@ def test_labels_of_voc(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture)
     assert "bottle" in capsys.readouterr().out
 
 
+def test_names_of_the_authors(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = set()
+    predict = Predictor.predict
+
+    def noted(self: Predictor, rgb: np.ndarray, prompts: tuple[str, ...]) -> ProbabilityMaps:
+        asked.update(prompts)
+        return predict(self, rgb, prompts)
+
+    monkeypatch.setattr(Predictor, "predict", noted)
+    out = tmp_path / "r.json"
+    data = f"voc:{voc}:val:background=false"
+    options = ["--names", "maskclip", "--background-phrases", "on"]
+    assert evaluate("--model", "maskclip-pocket", "--data", data, "--limit", 1, *options, "--json", out) == 0
+    run = json.loads(out.read_text())
+    assert run["run"]["names"] == "maskclip"
+    assert {"airplane", "tv monitor", "sofa"} <= asked
+    assert "aeroplane" in {one["name"] for one in run["classes"]}, "the report has the data set's names"
+
+
+def test_unseen_classes(voc: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    for data, options, unseen in (
+        (f"voc:{voc}:val", ["--unseen", "voc_15_5"], ["pottedplant", "sheep", "sofa", "train", "tvmonitor"]),
+        (f"voc:{voc}:val", ["--unseen", "bottle, cow"], ["bottle", "cow"]),
+        (f"voc:{voc}:val:unseen=bottle", [], ["bottle"]),
+    ):
+        assert evaluate("--data", data, "--threshold", 0.5, "--limit", 1, *options, "--json", out) == 0
+        assert json.loads(out.read_text())["run"]["unseen"] == unseen
+        assert {"semantic.seen_iou", "semantic.unseen_iou", "semantic.harmonic_iou"} <= set(figures(out))
+    assert figures(out)["semantic.unseen_iou"] == pytest.approx(
+        next(c["iou"] for c in json.loads(out.read_text())["classes"] if c["name"] == "bottle")
+    )
+
+
 @pytest.mark.parametrize("prompt", ["image", "mixed"])
 def test_example_images(prompt: str, views: list, voc: Path, tmp_path: Path) -> None:
     root, out = tmp_path / "VOC2012", tmp_path / "r.json"
@@ -169,6 +205,11 @@ def test_several_scales(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (["--data", "folder:{folder}", "--text-weight", "0.3"], "--text-weight is for --prompt mixed"),
         (["--data", "voc:{voc}:val", "--protocol", "phrases"], "use --protocol semantic"),
         (["--data", "voc:{voc}:val", "--prompt", "image"], "--prompt is for phrases"),
+        (
+            ["--data", "folder:{folder}", "--background-phrases", "on"],
+            "--background-phrases is for --protocol semantic",
+        ),
+        (["--data", "folder:{folder}", "--unseen", "cup"], "--unseen is for --protocol semantic"),
         (["--data", "folder:{folder}", "--page", "{folder}/none/page"], "name a folder in a folder that exists"),
         (["--data", "folder:{folder}", "--json", "{folder}/none/r.json"], "name a file in a folder that exists"),
     ],
@@ -189,6 +230,7 @@ def test_wrong_calls_are_said_in_one_line(
         (["--data", "nothing:{folder}"], "nothing"),
         (["--data", "folder:{folder}/none"], "there is no folder"),
         (["--data", "none.yaml"], "none.yaml cannot be read"),
+        (["--data", "voc:{voc}:val", "--unseen", "moon"], "moon is no class of the data set"),
         (["--data", "folder:{folder}", "--model", "best"], 'there is no model "best"'),
         (["--data", "folder:{folder}", "--prompt", "image"], "has no example image"),
         (["--data", "voc:{voc}:val:background=false", "--threshold", "0.5"], "the data set has no such class"),
@@ -202,19 +244,3 @@ def test_failures_are_said_without_a_traceback(
     _, _, error = capsys.readouterr().err.rpartition("clip-seg evaluate: ")
     assert said in error
     assert "\n" not in error.strip()
-
-
-def test_short_descriptions_of_data() -> None:
-    assert parse_data("folder:/my data") == {"kind": "folder", "root": "/my data"}
-    assert parse_data("ade20k:/ade:validation") == {"kind": "ade20k", "root": "/ade", "split": "validation"}
-    assert parse_data("pascal5i:~/voc:val:fold=2:one_shot=false") == {
-        "kind": "pascal5i",
-        "root": "~/voc",
-        "split": "val",
-        "fold": 2,
-        "one_shot": False,
-    }
-    assert parse_data("refcoco:/r:testA:name=refcoco+")["name"] == "refcoco+"
-    for wrong in ("folder", "folder:", ":root", "voc:/r:val:train", "voc:/r:=3", "voc:/r:fold="):
-        with pytest.raises(WrongCall):
-            parse_data(wrong)
