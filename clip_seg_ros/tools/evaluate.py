@@ -64,7 +64,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     data = parser.add_argument_group("data sets")
     data.add_argument("--data", metavar="DATA", help="DATA.yaml, or KIND:ROOT[:SPLIT][:OPTION=VALUE]")
     data.add_argument("--model", metavar="NAME|FILE", help="which model (default: clipseg-pocket)")
-    data.add_argument("--protocol", choices=["referring", "phrases", "semantic"], help="default: what suits the data")
+    data.add_argument(
+        "--protocol", choices=["referring", "phrases", "semantic", "instances"], help="default: what suits the data"
+    )
     data.add_argument("--limit", type=int, metavar="N", help="measure N samples, spread evenly over the data set")
     data.add_argument(
         "--prompt", choices=["text", "image", "mixed"], help="ask with phrases (default), example images, or both"

@@ -49,8 +49,8 @@ def _denseclip(clip: ClipConfig, **changes) -> dict:
     return {"kind": "denseclip", **towers, "denseclip": own.to_dict(), "tokenizer": _TOKENIZER}
 
 
-def _instances() -> dict:
-    """A detector, which is none of ``CONFIGS``, because no other engine than torch runs it."""
+def detector_config() -> dict:
+    """The configuration of a detector, which is none of ``CONFIGS``, because no other engine than torch runs it."""
     sizes = {"context_width": 8, "context_heads": 2, "context_layers": 1, "pyramid_channels": 8, "box_channels": 16}
     own = DenseCLIPInstancesConfig(CLASSES, SQUARE, 9, 3, mask_channels=8, anchor_px=16.0, proposals=20, **sizes)
     towers = {name: _RESNET.to_dict()[name] for name in ("embed_dim", "quick_gelu", "vision", "text")}
@@ -81,7 +81,7 @@ CONFIGS: dict[str, Callable[[], dict]] = {
 def small_detector() -> DenseCLIPInstances:
     """Returns a detector in evaluation mode."""
     torch.manual_seed(0)
-    return DenseCLIPInstances.from_config("small-detector", _instances()).eval()
+    return DenseCLIPInstances.from_config("small-detector", detector_config()).eval()
 
 
 def small_model(kind: str) -> PromptableSegmenter:

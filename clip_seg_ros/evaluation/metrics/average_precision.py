@@ -109,7 +109,9 @@ class AveragePrecision:
         evaluated = self._evaluated()
         if evaluated is None:
             nothing = 0.0 if any(not item["iscrowd"] for item in self._true) else np.nan
-            return PrecisionScores(*[nothing] * 6, np.full(self.class_count, nothing))
+            return PrecisionScores(
+                nothing, nothing, nothing, nothing, nothing, nothing, np.full(self.class_count, nothing)
+            )
         ap, ap50, ap75, small, medium, large = (_or_nan(value) for value in evaluated.stats[:6])
         # (IoU thresholds, recalls, classes, areas, numbers of answers)
         at_half = evaluated.eval["precision"][0, :, :, 0, -1]

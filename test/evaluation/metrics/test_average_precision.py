@@ -8,7 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from clip_seg_ros.evaluation.metrics.average_precision import AveragePrecision, PlacedObject, PycocotoolsMissing
+from clip_seg_ros.evaluation.metrics.average_precision import (
+    AveragePrecision,
+    PlacedObject,
+    PrecisionScores,
+    PycocotoolsMissing,
+)
 
 SIZE = (200, 300)
 
@@ -105,12 +110,16 @@ def test_masks_may_differ_where_boxes_are_equal() -> None:
     assert by_box.scores().ap50 == pytest.approx(1)
 
 
+def scores_of(counted: AveragePrecision) -> PrecisionScores:
+    counted.add(SIZE, [true(10, 10, 40)], [square(10, 10, 40)])
+    return counted.scores()
+
+
 def test_it_says_what_to_install(monkeypatch, kind: str) -> None:
     counted = AveragePrecision(1, kind)
     for part in ("mask", "coco", "cocoeval"):
         monkeypatch.setitem(sys.modules, f"pycocotools.{part}", None)
     with pytest.raises(PycocotoolsMissing, match=r'pip install "clip_seg_ros\[coco\]"'):
-        counted.add(SIZE, [true(10, 10, 40)], [square(10, 10, 40)])
-        counted.scores()
+        scores_of(counted)
     with pytest.raises(ValueError, match='kind must be "mask" or "box", got "point"'):
         AveragePrecision(1, "point")
