@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from clip_seg_ros.data.catalog import open_dataset
 from clip_seg_ros.data.class_splits import chosen_classes
-from clip_seg_ros.data.samples import DataError, InstanceSample, ReferringDataset, SemanticDataset, SemanticSample
+from clip_seg_ros.data.samples import DataError, ReferringDataset, SemanticDataset, SemanticSample
 from clip_seg_ros.evaluation.answers import MULTI_SCALES, LabelAnswers, PhraseAnswers
 from clip_seg_ros.evaluation.metrics.referring import MASK_THRESHOLD
 from clip_seg_ros.evaluation.pages import page, report
@@ -88,10 +88,7 @@ def _open(text: str) -> Data:
     dataset = open_dataset(values)
     if not len(dataset):
         raise DataError(f"{text} holds no sample")
-    first = dataset[0]
-    if isinstance(first, InstanceSample):
-        raise WrongCall(f"{text} holds objects: use --protocol alignment, or task=semantic or task=phrases")
-    return Data(dataset, str(values["kind"]), isinstance(first, SemanticSample))
+    return Data(dataset, str(values["kind"]), isinstance(dataset[0], SemanticSample))
 
 
 def _protocol(args: argparse.Namespace, data: Data) -> str:

@@ -164,15 +164,6 @@ def test_unseen_classes(voc: Path, tmp_path: Path) -> None:
     )
 
 
-def test_objects_are_measured_by_another_protocol(views: list, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    cv2.imwrite(str(tmp_path / "a.png"), views[0].rgb[..., ::-1])
-    things = [{"image_id": 1, "category_id": 1, "bbox": [5, 5, 20, 20]}]
-    lists = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "cup"}]}
-    (tmp_path / "mine.json").write_text(json.dumps({**lists, "annotations": things}))
-    assert evaluate("--data", f"coco:{tmp_path}:task=instances") == 2
-    assert "holds objects: use --protocol alignment, or task=semantic or task=phrases" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("prompt", ["image", "mixed"])
 def test_example_images(prompt: str, views: list, voc: Path, tmp_path: Path) -> None:
     root, out = tmp_path / "VOC2012", tmp_path / "r.json"
