@@ -65,7 +65,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     data.add_argument("--data", metavar="DATA", help="DATA.yaml, or KIND:ROOT[:SPLIT][:OPTION=VALUE]")
     data.add_argument("--model", metavar="NAME|FILE", help="which model (default: clipseg-pocket)")
     data.add_argument(
-        "--protocol", choices=["referring", "phrases", "semantic", "alignment"], help="default: what suits the data"
+        "--protocol",
+        choices=["referring", "phrases", "semantic", "instances", "alignment"],
+        help="default: what suits the data",
     )
     data.add_argument("--limit", type=int, metavar="N", help="measure N samples, spread evenly over the data set")
     data.add_argument(

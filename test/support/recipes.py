@@ -45,7 +45,14 @@ CRIS_POCKET = {
     "method": "cris-pocket",
     "scenes": 6,
     "recipe": {
-        "train": {**STEP, "first_steps": 1, "dice_weight": 1.0, "contrast_weight": 5.0, "clip_factor": 1.0},
+        "train": {
+            **STEP,
+            "first_steps": 1,
+            "dice_weight": 1.0,
+            "contrast_weight": 5.0,
+            "clip_factor": 1.0,
+            "precision": "float32",
+        },
         "phrases": 2,
         "scene_px": [64, 64],
         "first_scene_px": [64, 64],
@@ -58,6 +65,11 @@ DENSECLIP_POCKET = {
     "method": "denseclip-pocket",
     "scenes": 6,
     "recipe": {"train": STEP, "scene_px": [64, 64], "input_px": 64},
+}
+INSTANCES_POCKET = {
+    "method": "denseclip-instances-pocket",
+    "scenes": 6,
+    "recipe": {"train": {**STEP, "milestones": []}, "scene_px": [64, 64], "input_px": 64},
 }
 VIT_POCKET = {
     "method": "clip-vit-pocket",
