@@ -65,7 +65,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     data.add_argument("--data", metavar="DATA", help="DATA.yaml, or KIND:ROOT[:SPLIT][:OPTION=VALUE]")
     data.add_argument("--model", metavar="NAME|FILE", help="which model (default: clipseg-pocket)")
     data.add_argument(
-        "--protocol", choices=["referring", "phrases", "semantic", "instances"], help="default: what suits the data"
+        "--protocol",
+        choices=["referring", "phrases", "semantic", "instances", "alignment"],
+        help="default: what suits the data",
     )
     data.add_argument("--limit", type=int, metavar="N", help="measure N samples, spread evenly over the data set")
     data.add_argument(
@@ -101,6 +103,10 @@ def run(args: argparse.Namespace) -> int:
     if wrong:
         print(f"clip-seg evaluate: {wrong}", file=sys.stderr)
         return 2
+    if args.data is not None and args.protocol == "alignment":
+        from clip_seg_ros.tools.evaluate_alignment import run_alignment
+
+        return run_alignment(args)
     if args.data is not None:
         # The import is not at the top, because the suite does not need the readers of data sets.
         from clip_seg_ros.tools.evaluate_datasets import run_dataset
