@@ -121,7 +121,7 @@ class LabelAnswers:
         if len(set(of_class.values())) < len(of_class):
             raise ValueError("two classes are asked for by the same words")
         asked = tuple(of_class[name] for name in self.class_names if threshold is None or name != BACKGROUND)
-        _check_known(spec, asked)
+        require_classes(spec, asked)
         competing = spec.competition == "softmax" and self._background is not None and threshold is None
         rest = spec.background_prompts if competing else ()
         # The classes in the data set's order, including the background only if it is a prompt; then all other prompts.
@@ -149,7 +149,8 @@ class LabelAnswers:
         return mean.argmax(axis=0).astype(np.uint8)
 
 
-def _check_known(spec: ModelSpec, class_names: Sequence[str]) -> None:
+def require_classes(spec: ModelSpec, class_names: Sequence[str]) -> None:
+    """Raises ValueError if a model with a fixed list of classes lacks some of ``class_names``."""
     lacking = [name for name in class_names if spec.class_names is not None and name not in spec.class_names]
     if lacking:
         some = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")

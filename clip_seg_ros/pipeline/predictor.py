@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import functools
-import threading
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +20,12 @@ from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.class_labels import ClassMap, classified, require_count
 from clip_seg_ros.pipeline.deciding import Rules, decide
+from clip_seg_ros.pipeline.instances import Instance, class_map_of, distinct, instances_of
 from clip_seg_ros.pipeline.mixing import mixing
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
+from clip_seg_ros.pipeline.prompts import checked_prompts
 from clip_seg_ros.pipeline.sliding import Box, merge_windows, window_boxes
+from clip_seg_ros.pipeline.stopwatch import Stopwatch, timed
 from clip_seg_ros.pipeline.text_cache import TextCache
 from clip_seg_ros.runtime.choice import build_engine, require_names
 from clip_seg_ros.runtime.chosen import Chosen, EngineWarning
@@ -65,26 +65,6 @@ def _warn_once(key: str, words: str, category: type[Warning]) -> None:
         warnings.warn(words, category, stacklevel=3)
 
 
-class _Stopwatch(threading.local):
-    """The time that the model took, counted separately for each thread."""
-
-    seconds = 0.0
-
-
-def _timed(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the time that a method of ``Predictor`` takes to its stopwatch."""
-
-    @functools.wraps(step)
-    def timed(self: Predictor, *args: Any, **kwargs: Any) -> Any:
-        start = time.perf_counter()
-        try:
-            return step(self, *args, **kwargs)
-        finally:
-            self._stopwatch.seconds += time.perf_counter() - start
-
-    return timed
-
-
 class Predictor:
     """Segments the objects that phrases name in images.
 
@@ -111,7 +91,7 @@ class Predictor:
         """The engine and the precision that run the model, and why."""
         self._preprocess = Preprocessor(engine.spec.input, engine.device)
         self._text_features = TextCache(engine.encode_text)
-        self._stopwatch = _Stopwatch()
+        self.stopwatch = Stopwatch()
 
     @classmethod
     def from_model(cls, model: PromptableSegmenter, device: str = "auto", precision: str = "float32") -> Predictor:
@@ -140,7 +120,7 @@ class Predictor:
         The time of one image is the difference between before and after. On a GPU this holds only for both steps
         together, because ``encode`` returns while the GPU still works, and the others wait for it.
         """
-        return self._stopwatch.seconds
+        return self.stopwatch.seconds
 
     @classmethod
     def from_name(
@@ -195,7 +175,7 @@ class Predictor:
         """
         return self.encode_batch([rgb])[0]
 
-    @_timed
+    @timed
     @torch.inference_mode()
     def encode_batch(self, images: Sequence[np.ndarray]) -> list[EncodedImage]:
         """Encodes several images; those that the model sees at the same size are encoded in one batch.
@@ -247,7 +227,7 @@ class Predictor:
         """
         return self.ask_cells(encoded, prompts).restored()
 
-    @_timed
+    @timed
     @torch.inference_mode()
     def ask_cells(self, encoded: EncodedImage, prompts: Sequence[str]) -> CellMaps:
         """Does what ``ask`` does, but returns the probabilities at the model's own resolution.
@@ -271,7 +251,7 @@ class Predictor:
             values = values.index_select(0, _places(prompts, asked, values.device))
         return CellMaps(prompts, values.cpu().numpy(), geometry)
 
-    @_timed
+    @timed
     @torch.inference_mode()
     def classify(self, encoded: EncodedImage, names: Sequence[str], min_confidence: float = 0.0) -> ClassMap:
         """Gives every pixel the most probable of the classes ``names``.
@@ -279,12 +259,13 @@ class Predictor:
         The labels are those of the largest probabilities of ``ask``, whose time and memory grow with pixels times
         classes. A model with a fixed list of classes tells all of them apart; pixels of a class that is not among
         ``names`` are unlabelled. So are pixels where the background phrases of a model that has them are together more
-        probable than the best class.
+        probable than the best class, and pixels in none of the objects that a model with ``finds_objects`` found.
 
         Args:
             encoded: An image from ``encode`` of this predictor.
             names: 1 to 255 classes, which are prompts as those of ``ask``.
-            min_confidence: A pixel stays unlabelled where no class has at least this probability, 0..1.
+            min_confidence: A pixel stays unlabelled where no class has at least this probability, 0..1. For a model
+                with ``finds_objects``, 0 stands for its threshold.
 
         Raises:
             ValueError: ``ask`` refuses the names, or there are too many.
@@ -292,6 +273,9 @@ class Predictor:
         names = self._checked(names)
         require_count(names)
         spec, geometry, windows = self.spec, encoded.geometry, encoded.windows
+        if spec.finds_objects:
+            objects = self._instances(encoded, names, min_confidence or spec.threshold)
+            return class_map_of(objects, names, geometry.source_size)
         if geometry.letterbox:
             maps = self.ask(encoded, spec.class_names or names)
             return classified(maps, names, min_confidence, spec.class_names is None and bool(spec.background_prompts))
@@ -314,6 +298,43 @@ class Predictor:
             part.cpu().numpy() for part in (found.labels, best, found.edges, found.edge_best)
         )
         return ClassMap(names, labels, best, competing, edges, edge_best)
+
+    @timed
+    @torch.inference_mode()
+    def instances(
+        self,
+        encoded: EncodedImage,
+        names: Sequence[str] | None = None,
+        least_score: float | None = None,
+        keep_same: bool = False,
+    ) -> list[Instance]:
+        """Returns the objects one by one, also where they touch, for a model whose spec has ``finds_objects``.
+
+        Args:
+            encoded: An image from ``encode`` of this predictor.
+            names: Some of the model's classes; ``None``: all of them.
+            least_score: Objects with a lower score are left out, 0..1; by default the model's threshold.
+            keep_same: Whether an object may be returned again with another class.
+
+        Returns:
+            The objects, the best first, each with a mask in its own window; ``Instance.region`` gives an id.
+
+        Raises:
+            ValueError: The model does not find objects, or a name is not one of its classes.
+        """
+        if not self.spec.finds_objects:
+            raise ValueError(f"{self.spec.name} does not find objects one by one: use a detector")
+        wanted = self._checked(names if names is not None else self.spec.class_names)
+        return self._instances(encoded, wanted, self.spec.threshold if least_score is None else least_score, keep_same)
+
+    def _instances(
+        self, encoded: EncodedImage, names: tuple[str, ...], least_score: float, keep_same: bool = False
+    ) -> list[Instance]:
+        classes = self.spec.class_names
+        (found,) = self.engine.detect(encoded.features, self._text_features(classes))
+        objects = instances_of(found, classes, encoded.geometry, least_score)
+        objects = [item for item in objects if item.name in names]
+        return objects if keep_same else distinct(objects)
 
     def predict(self, rgb: np.ndarray, prompts: Sequence[str]) -> ProbabilityMaps:
         """Does ``encode`` and ``ask`` in one call; raises what they raise."""
@@ -375,17 +396,4 @@ class Predictor:
         return prompts + tuple(phrase for phrase in self.spec.background_prompts if phrase not in prompts)
 
     def _checked(self, prompts: Sequence[str]) -> tuple[str, ...]:
-        if isinstance(prompts, str):
-            raise ValueError(f'prompts must be a list of phrases, got the text "{prompts}": write ["{prompts}"]')
-        prompts = tuple(prompts)
-        if not prompts:
-            raise ValueError("no prompts: ask about at least one phrase")
-        known = self.spec.class_names
-        classes = frozenset(known or ())
-        for prompt in prompts:
-            if not isinstance(prompt, str) or not prompt.strip():
-                raise ValueError(f"a prompt must be a phrase, got {prompt!r}")
-            if known is not None and prompt not in classes:
-                some = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-                raise ValueError(f'"{prompt}" is not one of the {len(known)} classes of {self.spec.name}: {some}')
-        return prompts
+        return checked_prompts(prompts, self.spec)

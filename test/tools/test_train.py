@@ -24,12 +24,15 @@ from recipes import (
     CLIPSEG_POCKET,
     CRIS_POCKET,
     DENSECLIP_POCKET,
+    INSTANCES_POCKET,
     STEP,
     VIT_POCKET,
+    instances_recipe,
     recipe_of,
     train,
     trained_part,
     write_phrases,
+    write_start,
 )
 
 
@@ -75,6 +78,7 @@ def test_the_embedded_weights_load_and_are_written_again_alike(embedded: Path, c
     [
         (CRIS_POCKET, "cris_pocket", "cris-pocket"),
         (DENSECLIP_POCKET, "denseclip_pocket", "denseclip-pocket"),
+        (INSTANCES_POCKET, "denseclip_instances_pocket", "denseclip-instances-pocket"),
         (VIT_POCKET, "clip_vit_pocket", "maskclip-vit-pocket"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -88,7 +92,7 @@ def test_the_other_embedded_models_begin_with_its_clip(
     assert (tmp_path / "out" / f"{values['method']}.json").is_file()
     tensors, _ = load_safetensors(tmp_path / "out" / f"{file}.safetensors")
     start, _ = load_safetensors(embedded / "out" / "clip_pocket.safetensors")
-    prefix = {"cris_pocket": "clip.", "denseclip_pocket": "text_encoder.", "clip_vit_pocket": ""}[file]
+    prefix = {"cris_pocket": "clip.", "clip_vit_pocket": ""}.get(file, "text_encoder.")
     same = torch.allclose(tensors[f"{prefix}ln_final.weight"], start["ln_final.weight"], atol=1e-6)
     assert same == (file != "cris_pocket"), "only CRIS trains the text tower"
     prompts = list(getattr(built, "class_names", None) or ["the red cup"])
@@ -132,6 +136,37 @@ def test_all_of_a_model_lies_on_the_device(tmp_path: Path, kind: str) -> None:
     recipe = build_recipe(TrainConfig.from_mapping(recipe_of(kind, tmp_path)), None, torch.device("meta"))
     tensors = (*recipe.module.parameters(), *recipe.module.buffers())
     assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+@pytest.mark.parametrize("head", ["mask_rcnn", "retinanet"])
+def test_a_data_set_of_objects_trains_a_detector(tmp_path: Path, head: str, capsys) -> None:
+    values = instances_recipe(tmp_path, outlined=head == "mask_rcnn")
+    values["architecture"]["head"] = head
+    values["validation"] = {"data": values["data"], "every": 1, "limit": 2}
+    assert train(tmp_path, values) == 0, capsys.readouterr().err
+    shown = capsys.readouterr().out
+    assert "taken: image tower, text tower\n" in shown
+    assert "new:   contexts, gamma, context_decoder, detector" in shown
+    model = build_segmenter("my-detector", tmp_path / "out")
+    assert model.class_names == ("red", "green")
+    assert model.spec.finds_objects
+    # What was trained goes on with all of its parts.
+    again = {**values, "model": str(tmp_path / "out" / "my-detector.safetensors"), "architecture": {}}
+    assert train(tmp_path / "again", again) == 0, capsys.readouterr().err
+    assert "new:" not in capsys.readouterr().out
+
+
+def test_a_detector_wants_objects_and_masks_for_mask_rcnn(tmp_path: Path, capsys) -> None:
+    values = instances_recipe(tmp_path, outlined=False)
+    assert train(tmp_path, values) == 1
+    assert "write architecture: {head: retinanet}" in capsys.readouterr().err
+    phrases = write_phrases(tmp_path / "phrases")
+    assert train(tmp_path, {**values, "data": phrases}) == 1
+    assert (
+        "denseclip-instances learns objects: use a data set of objects, such as kind: coco" in capsys.readouterr().err
+    )
+    assert train(tmp_path, {**values, "model": str(write_start(tmp_path, "cris"))}) == 1
+    assert "holds cris: a DenseCLIP detector cannot begin with it" in capsys.readouterr().err
 
 
 # What is wrong.
