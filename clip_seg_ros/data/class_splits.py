@@ -9,6 +9,7 @@ that show them (``drop``, as the zero-shot experiments on PASCAL VOC do to which
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -166,7 +167,7 @@ class SplitClasses:
     def __getitem__(self, index: int) -> SemanticSample:
         """Reads an image and its labels; raises what the data set raises."""
         sample = self._dataset[self._indices[index]]
-        return SemanticSample(sample.rgb, self._shown[sample.labels], sample.name)
+        return replace(sample, labels=self._shown[sample.labels])
 
     def _numbers(self, names: Sequence[str]) -> list[int]:
         return [self.class_names.index(name) for name in names]

@@ -23,6 +23,8 @@ from clip_seg_ros.tools.data_options import WrongCall, parse_data
 from clip_seg_ros.zoo.factory import build_segmenter
 
 _DEFAULT_MODEL = "clipseg-pocket"
+_OTHERS = ("--page", "--prompt", "--text-weight", "--threshold", "--multi-scale", "--names", "--unseen")
+"""Options of the other protocols."""
 
 
 def run_alignment(args: argparse.Namespace) -> int:
@@ -39,8 +41,9 @@ def run_alignment(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    if args.page or args.prompt or args.multi_scale:
-        raise WrongCall("--page, --prompt and --multi-scale do not go with --protocol alignment")
+    for option in _OTHERS:
+        if getattr(args, option.removeprefix("--").replace("-", "_")) not in (None, False):
+            raise WrongCall(f"{option} does not go with --protocol alignment")
     name = args.model or _DEFAULT_MODEL
     dataset = open_dataset(parse_data(args.data))
     if not isinstance(dataset, CocoInstances):

@@ -12,6 +12,7 @@ import torch
 
 from clip_seg_ros import resources
 from clip_seg_ros.data.catalog import open_dataset
+from clip_seg_ros.data.coco import CocoInstances
 from clip_seg_ros.data.phrasecut_plus import TEMPLATES, PhraseCutPlus
 from clip_seg_ros.data.samples import DataError, InstanceDataset, InstanceSample, ReferringDataset, SemanticDataset
 from clip_seg_ros.data.suggestions import did_you_mean
@@ -192,6 +193,8 @@ def _semantic(method: str, values: Mapping[str, Any]) -> SemanticDataset:
     data = open_dataset(values)
     if not hasattr(data, "class_names"):
         raise DataError(f"{method} learns classes, and the data set {values['kind']} has phrases instead")
+    if isinstance(data, CocoInstances):
+        raise DataError(f"{method} learns a class for every pixel, and the data set holds objects: say task: semantic")
     return data
 
 

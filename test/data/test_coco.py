@@ -16,6 +16,7 @@ from clip_seg_ros.data.coco import CocoInstances, open_coco
 from clip_seg_ros.data.phrasecut_plus import PhraseCutPlus
 from clip_seg_ros.data.samples import IGNORED, DataError
 from clip_seg_ros.training.recipes.dataset_batches import SemanticBatches
+from run_lengths import compress, run_lengths
 
 SIZE = (20, 30)
 
@@ -28,14 +29,6 @@ def filled(left: int, top: int, side: int) -> np.ndarray:
     mask = np.zeros(SIZE, bool)
     mask[top : top + side, left : left + side] = True
     return mask
-
-
-def runs(mask: np.ndarray) -> dict[str, Any]:
-    """Run lengths that are not compressed, column by column, which begin with those outside."""
-    flat = mask.T.ravel()
-    turns = np.flatnonzero(np.diff(flat)) + 1
-    counts = np.diff([0, *turns, flat.size]).tolist()
-    return {"size": list(mask.shape), "counts": [0, *counts] if flat[0] else counts}
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -56,7 +49,7 @@ OBJECTS = [
         "area": 144.5,
         "iscrowd": 0,
     },
-    {"id": 9, "image_id": 11, "category_id": 3, "segmentation": runs(filled(20, 10, 6)), "iscrowd": 1},
+    {"id": 9, "image_id": 11, "category_id": 3, "segmentation": run_lengths(filled(20, 10, 6)), "iscrowd": 1},
 ]
 CONTENT: dict[str, Any] = {
     "info": {},
@@ -226,6 +219,15 @@ def test_exports_are_found_where_tools_put_them(tool, tmp_path: Path, write_jpeg
 
     assert dataset.class_names == ("background", "box", "cup")
     assert dataset[0].labels.tolist() == PLAIN.tolist()
+
+
+def test_compressed_run_lengths_are_read(root: Path) -> None:
+    plain = run_lengths(BOX & ~CUP)
+    objects = [{"image_id": 11, "category_id": 3, "segmentation": {**plain, "counts": compress(plain["counts"])}}]
+
+    labels = open_coco(changed(root, annotations=objects), "val2017")[0].labels
+
+    assert labels.tolist() == (BOX & ~CUP).astype(int).tolist()
 
 
 def test_a_polygon_that_is_no_list_of_polygons_is_read(root: Path) -> None:

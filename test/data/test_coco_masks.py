@@ -10,6 +10,7 @@ import pytest
 
 from clip_seg_ros.data.coco_masks import decode_polygon, decode_runs, decode_segmentation, read_json
 from clip_seg_ros.data.samples import DataError
+from run_lengths import compress
 
 # Polygons on pictures of 20 x 24, and the compressed run lengths that COCO's tools make of them.
 RECORDED = (
@@ -81,19 +82,6 @@ def test_a_rectangle_covers_the_pixels_whose_middle_is_inside():
     expected[1:4, 2:6] = True
     assert (mask == expected).all()
     assert mask.dtype == bool
-
-
-def compress(runs):
-    """COCO's string, written out bit by bit."""
-    text = ""
-    for place, run in enumerate(runs):
-        value = run - runs[place - 2] if place > 2 else run
-        more = True
-        while more:
-            bits, value = value & 31, value >> 5
-            more = value != -1 if bits & 16 else value != 0
-            text += chr(48 + bits + 32 * more)
-    return text
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import yaml
 
 from clip_seg_ros import resources
+from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.training.methods import DATA_METHODS, POCKET_METHODS, TrainConfig, build_recipe
 from clip_seg_ros.training.recipes.clipseg import CLIPSegSettings
 from clip_seg_ros.training.settings import SettingsError
@@ -28,6 +30,29 @@ def test_every_recipe_that_comes_with_the_package_is_one(path: Path) -> None:
 
 def test_there_is_a_recipe_for_every_method() -> None:
     assert {read(path.name).method for path in RECIPES} == {*POCKET_METHODS, *DATA_METHODS}
+
+
+@pytest.mark.parametrize(
+    ("method", "task", "message"),
+    [
+        (
+            "denseclip",
+            "instances",
+            "denseclip learns a class for every pixel, and the data set holds objects: say task",
+        ),
+        ("denseclip", "phrases", "denseclip learns classes, and the data set coco has phrases instead"),
+        ("clipseg", "semantic", "clipseg learns phrases, and the data set coco has classes instead"),
+    ],
+)
+def test_data_of_another_kind_are_refused(method: str, task: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    things = [{"image_id": 1, "category_id": 1, "segmentation": [[0, 0, 4, 0, 4, 4]]}]
+    lists = {"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": "cup"}]}
+    (tmp_path / "mine.json").write_text(json.dumps({**lists, "annotations": things}))
+    data = {"kind": "coco", "root": str(tmp_path), "task": task}
+    config = TrainConfig(method, model=f"{method}-pocket", name="mine", data=data)
+    with pytest.raises(DataError, match=message):
+        build_recipe(config, None, torch.device("cpu"))
 
 
 def test_a_recipe_lies_on_its_device(few_scenes, pocket_folder: Path) -> None:
