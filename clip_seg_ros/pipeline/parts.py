@@ -103,7 +103,8 @@ def parts_of(runs: Runs) -> Parts:
     """Finds the parts, numbered in the order of their first runs."""
     upper, lower = touching(runs)
     part, count = connected(len(runs.row), upper, lower)
-    order = np.argsort(part, kind="stable")
+    # Numbers of 16 bits are sorted by their digits, in a fifth of the time.
+    order = np.argsort(part.astype(np.uint16) if count <= 1 << 16 else part, kind="stable")
     first = np.concatenate([[0], np.cumsum(np.bincount(part, minlength=count))])
     return Parts(runs, np.bincount(part[upper], minlength=count), order, first)
 

@@ -9,7 +9,7 @@ at the size of the image is found from these places, without making the image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
@@ -37,7 +37,8 @@ class Runs:
     @cached_property
     def row_in_image(self) -> np.ndarray:
         """(R,) int64, the row in the run's own image."""
-        return self.row % (self.size[0] + 1)
+        pitch = self.size[0] + 1
+        return self.row - self.row // pitch * pitch  # NumPy's "%" takes twice as long
 
 
 def runs_of_labels(labels: np.ndarray, values: np.ndarray) -> Runs:
@@ -90,32 +91,23 @@ def runs_above(maps: np.ndarray, level: float, values: np.ndarray, size: tuple[i
     columns, (height, across) = columns_of(maps.shape[2], size[1]), (size[0], maps.shape[2])
     # One map after the other, because what is made of one map stays in the processor's cache. Before each row and after
     # the last one lies a place outside, so that all boundaries are found in one line of places.
-    line, weighted = (np.full(height * (across + 1) + 1, level, np.float32) for _ in range(2))
-    rows = line[:-1].reshape(height, across + 1)[:, 1:]
-    weights = _line_weights(height, across, size[1])
+    line = np.full(height * (across + 1) + 1, level, np.float32)
+    with_outside = line[:-1].reshape(height, across + 1)
+    rows, weights = with_outside[:, 1:], np.append(np.float32(1.0), columns.weights)
     found = []
     for one, value in zip(maps, values):
         to_rows(one, rows)
         row, pixel = _crossings(line, np.float32(level), columns)
         if values is not maps:
             to_rows(value, rows)
-        np.multiply(line, weights, out=weighted)
-        found.append((row, pixel, _totals(weighted, row, pixel, columns)))
+        with_outside *= weights
+        found.append((row, pixel, _totals(line, row, pixel, columns)))
     row, pixel, total = (np.concatenate(parts) for parts in zip(*found, _NO_RUNS))
     label = np.repeat(np.arange(len(maps)), np.array([len(parts[0]) for parts in found], np.int64))
     return Runs(size, label, row + label * (size[0] + 1), pixel[:, 0].copy(), pixel[:, 1].copy(), total)
 
 
 _NO_RUNS = np.zeros(0, np.int64), np.zeros((0, 2), np.int64), np.zeros(0)
-
-
-@lru_cache(maxsize=8)  # they are as large as the places of a map at all rows
-def _line_weights(height: int, across: int, width: int) -> np.ndarray:
-    """Returns (H * (w + 1) + 1,) float32: ``Columns.weights`` for a line of places as in ``_crossings``."""
-    weights = np.ones(height * (across + 1) + 1, np.float32)
-    weights[:-1].reshape(height, across + 1)[:, 1:] = columns_of(across, width).weights
-    weights.setflags(write=False)
-    return weights
 
 
 def _crossings(line: np.ndarray, level: np.float32, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
