@@ -6,39 +6,52 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from clip_seg_ros.data.ade20k import Ade20k
+from clip_seg_ros.data.coco import open_coco
 from clip_seg_ros.data.coco_stuff import CocoStuff10k, CocoStuff164k
 from clip_seg_ros.data.folder import PhraseFolder
+from clip_seg_ros.data.labelled_folder import LabelledFolder
 from clip_seg_ros.data.pascal5i import Pascal5i
 from clip_seg_ros.data.pascal_context import PascalContext
 from clip_seg_ros.data.phrasecut import PhraseCut
 from clip_seg_ros.data.refcoco import RefCOCO
-from clip_seg_ros.data.samples import DataError, ReferringDataset, SemanticDataset
+from clip_seg_ros.data.samples import DataError, InstanceDataset, ReferringDataset, SemanticDataset
 from clip_seg_ros.data.suggestions import did_you_mean
 from clip_seg_ros.data.voc import Voc2012
 
-BUILDERS: dict[str, type] = {
+BUILDERS: dict[str, Callable[..., ReferringDataset | SemanticDataset | InstanceDataset]] = {
     "ade20k": Ade20k,
+    "coco": open_coco,
     "coco_stuff_10k": CocoStuff10k,
     "coco_stuff_164k": CocoStuff164k,
     "folder": PhraseFolder,
+    "labelled_folder": LabelledFolder,
     "pascal5i": Pascal5i,
     "pascal_context": PascalContext,
     "phrasecut": PhraseCut,
     "refcoco": RefCOCO,
     "voc": Voc2012,
 }
-"""The kinds of data sets. The options of a kind are the arguments of its class."""
+"""The kinds of data sets. The options of a kind are the arguments of its class or function."""
 _UNIONS = (types.UnionType, typing.Union)
 """The types of ``X | None``, in annotations and after ``get_type_hints``."""
-_WORDS = {Path: "a path", str: "a text", int: "a whole number", bool: "true or false", type(None): "null"}
+_WORDS = {
+    Path: "a path",
+    str: "a text",
+    int: "a whole number",
+    bool: "true or false",
+    type(None): "null",
+    tuple[str, ...]: "a list of texts, as [a,b,c]",
+    tuple[int, ...]: "a list of whole numbers, as [0,11]",
+    dict[int, str]: "a mapping of numbers to texts",
+}
 
 
-def open_dataset(values: Mapping[str, Any]) -> ReferringDataset | SemanticDataset:
+def open_dataset(values: Mapping[str, Any]) -> ReferringDataset | SemanticDataset | InstanceDataset:
     """Opens the data set that ``values`` describes: its ``kind``, and the options of that kind.
 
     Folders and files are text; "~" stands for the home folder.
@@ -62,7 +75,7 @@ def open_dataset(values: Mapping[str, Any]) -> ReferringDataset | SemanticDatase
         if names:
             hint = did_you_mean(unknown[0], known) if unknown else ""
             raise DataError(f"the data set {kind} {fault} {', '.join(names)}; its options are {', '.join(known)}{hint}")
-    hints = typing.get_type_hints(builder.__init__)
+    hints = typing.get_type_hints(builder.__init__ if inspect.isclass(builder) else builder)
     return builder(**{name: _converted(kind, name, value, hints[name]) for name, value in options.items()})
 
 
@@ -74,11 +87,25 @@ def _converted(kind: str, name: str, value: Any, expected: Any) -> Any:
             return Path(value).expanduser()
         if typing.get_origin(member) is Literal and value in typing.get_args(member):
             return value
+        if _is_many(member, value):
+            return typing.get_origin(member)(value)
         # The comparison is exact, because True is an int, too.
         if type(value) is member:
             return value
-    words = " or ".join(
-        ", ".join(typing.get_args(member)) if typing.get_origin(member) is Literal else _WORDS[member]
-        for member in members
-    )
+    words = " or ".join(_words(member) for member in members)
     raise DataError(f"{name} of the data set {kind} is {value!r}; it must be {words}")
+
+
+def _is_many(expected: Any, value: Any) -> bool:
+    """Returns whether ``value`` is a list or a mapping of the types in ``tuple[str, ...]``, ``dict[int, str]`` etc."""
+    kind, types_of = typing.get_origin(expected), typing.get_args(expected)
+    if kind is tuple:
+        return isinstance(value, (list, tuple)) and all(type(item) is types_of[0] for item in value)
+    if kind is dict:
+        return isinstance(value, dict) and all((type(key), type(item)) == types_of for key, item in value.items())
+    return False
+
+
+def _words(expected: Any) -> str:
+    """Says what a value of the type is."""
+    return ", ".join(typing.get_args(expected)) if typing.get_origin(expected) is Literal else _WORDS[expected]

@@ -62,6 +62,13 @@ def decode_segmentation(segmentation: list | dict, height: int, width: int) -> n
     return mask
 
 
+def packed(segmentation: list | dict) -> list | dict:
+    """Returns the polygons of a ``segmentation`` as arrays, which take a quarter of the memory of lists."""
+    if isinstance(segmentation, dict):
+        return segmentation
+    return [np.array(polygon, np.float64) for polygon in segmentation]
+
+
 def decode_runs(counts: Sequence[int] | str | bytes, height: int, width: int) -> np.ndarray:
     """Decodes run lengths (outside, inside, outside, ..., column by column) to a mask (height, width) bool.
 

@@ -16,6 +16,11 @@ from PIL import Image
 IGNORED = 255
 """The label of pixels that count neither in training nor in measuring."""
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+"""The endings of the names of images, in small letters."""
+
+_BITS_OF_MODE = {"1": 1, "L": 8, "P": 8, "I;16": 16, "I;16B": 16, "I": 16}
+"""The bits of the numbers in images with one channel, by Pillow's names of their modes."""
 _ORIENTATION = 0x0112
 """The EXIF tag for the orientation of the camera."""
 _TURNED = (5, 6, 7, 8)
@@ -152,6 +157,16 @@ def labels_size(path: Path) -> tuple[int, int]:
         if len(image.getbands()) > 1:
             raise DataError(f"{path} has {len(image.getbands())} channels; label images have one")
         return image.size
+
+
+def label_bits(path: Path) -> int | None:
+    """Returns the bits of each number in a label image, 1, 8 or 16, from its header; ``None`` if it has colours.
+
+    Raises:
+        DataError: It is not an image.
+    """
+    with _opened(path) as image:
+        return _BITS_OF_MODE.get(image.mode)
 
 
 @contextmanager

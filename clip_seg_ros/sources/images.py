@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sources of images without labels: a folder of files, rendered scenes, or a camera's topic in a ROS bag.
+"""Sources of images without labels: a folder of files, a data set, rendered scenes, or a camera's topic in a ROS bag.
 
 Bags are read by the package ``rosbags``, which needs no ROS. An image is decoded only when it is read, so that a long
 bag is never in memory and skipped images cost little.
@@ -17,11 +17,17 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from clip_seg_ros.data.samples import DataError, read_rgb
+from clip_seg_ros.data.samples import (
+    PICTURE_SUFFIXES,
+    DataError,
+    InstanceDataset,
+    ReferringDataset,
+    SemanticDataset,
+    read_rgb,
+)
 from clip_seg_ros.data.tabletop import FIRST_UNLABELLED_SEED, held_out_scene
 from clip_seg_ros.sim.renderer import SceneRenderer
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 # encoding -> (channels, OpenCV's conversion to RGB; None if it is RGB)
 _ENCODINGS: dict[str, tuple[int, int | None]] = {
@@ -90,6 +96,33 @@ class FolderPictures:
     def identity(self) -> str:
         sizes = [f"{name} {(self._folder / name).stat().st_size}" for name in self._names]
         return f"folder of {len(sizes)}: {'; '.join(sizes)}"
+
+
+class DatasetPictures:
+    """The images of a data set, each once; its masks and labels are not used.
+
+    Args:
+        dataset: A data set of this package, which knows the names of its images without reading them.
+    """
+
+    def __init__(self, dataset: ReferringDataset | SemanticDataset | InstanceDataset) -> None:
+        # Samples of one image share its name in "pictures"; elsewhere each image is one sample.
+        names: Sequence[str] = getattr(dataset, "pictures", None) or getattr(dataset, "names", ())
+        self._dataset = dataset
+        self._first = {name: index for index, name in reversed(list(enumerate(names)))}
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for name in sorted(self._first, key=self._first.__getitem__):
+            yield Picture(name, partial(self._read, self._first[name]))
+
+    def identity(self) -> str:
+        return f"data set of {len(self._first)}: {'; '.join(sorted(self._first))}"
+
+    def _read(self, index: int) -> np.ndarray:
+        return self._dataset[index].rgb
 
 
 class ScenePictures:

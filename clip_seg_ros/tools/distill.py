@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from clip_seg_ros.config import ENGINE_NAMES
+from clip_seg_ros.data.catalog import open_dataset
 from clip_seg_ros.evaluation.metrics.classes import ClassScores
 from clip_seg_ros.evaluation.pages.pictures import write_picture
 from clip_seg_ros.models.checkpoints import WeightsError
@@ -22,7 +23,8 @@ from clip_seg_ros.models.student.model import Student, StudentConfig, imagenet_i
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.runtime.devices import PRECISIONS, resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
-from clip_seg_ros.sources.images import BagPictures, FolderPictures, PictureSource, ScenePictures
+from clip_seg_ros.sources.images import BagPictures, DatasetPictures, FolderPictures, PictureSource, ScenePictures
+from clip_seg_ros.tools.data_options import parse_data
 from clip_seg_ros.tools.engine_options import complain
 from clip_seg_ros.training.distillation.agreement import agreement, keep_the_better, median_ms
 from clip_seg_ros.training.distillation.examples import example_grid
@@ -53,11 +55,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--images", type=Path, metavar="DIR", help="folder of pictures, looked through below too")
+    where.add_argument(
+        "--data", metavar="DATA", help="the pictures of a data set: DATA.yaml, or KIND:ROOT[:SPLIT][:OPTION=VALUE]"
+    )
     where.add_argument("--bag", type=Path, metavar="FILE", help="ROS bag: its folder, or a .db3, .mcap or .bag file")
     where.add_argument("--rendered", type=int, metavar="N", help="N rendered scenes, to try it with")
     parser.add_argument("--topic", help="topic of the bag's images, where it holds several")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take one of N images of the bag")
-    parser.add_argument("--classes", required=True, metavar="A,B,...", help="what to tell apart, e.g. cup,book,table")
+    parser.add_argument(
+        "--classes", metavar="A,B,...", help="what to tell apart, e.g. cup,book,table (default: the classes of --data)"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for labels and state (default: beside --out)")
     parser.add_argument("--teacher", default="maskclip-pocket", metavar="NAME", help="a model (%(default)s)")
@@ -139,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _distill(args: argparse.Namespace) -> None:
-    names = _class_names(args.classes)
+    source, names = _asked_for(args)
     _check_out(args.out)
     labels = LabelSettings(args.confidence, args.background_below)
     training = TrainSettings(
@@ -153,7 +160,6 @@ def _distill(args: argparse.Namespace) -> None:
     )
     device = resolve_device(args.device)
     work = args.work or args.out.with_suffix(".work")
-    source = _source(args)
     teacher = Predictor.from_name(args.teacher, args.device, precision=args.precision, engine=args.engine)
     complain("clip-seg distill", teacher.chosen)
     labeller = Labeller(teacher, names, labels)
@@ -179,6 +185,8 @@ def _distill(args: argparse.Namespace) -> None:
     examples = args.out.with_suffix(".png")
     write_picture(examples, example_grid(served, pictures, held_out[:_EXAMPLES]))
     print(f'examples: {examples}\nto use it: Predictor.from_name("{args.out}")')
+    if args.data and args.classes is None:
+        print(f"to measure it on true labels: clip-seg evaluate --model {args.out} --data {args.data}")
 
 
 def _student(args: argparse.Namespace, labeller: Labeller) -> Student:
@@ -194,6 +202,23 @@ def _student(args: argparse.Namespace, labeller: Labeller) -> Student:
         )
     spec = replace(imagenet_input(size), mean=teacher.input_spec.mean, std=teacher.input_spec.std)
     return Student.from_tower(name, visual, labeller.class_names, spec)
+
+
+def _asked_for(args: argparse.Namespace) -> tuple[PictureSource, tuple[str, ...]]:
+    """Returns the pictures and the classes."""
+    if args.data is None:
+        if args.classes is None:
+            raise ValueError("--classes is missing: name what to tell apart, such as cup,book,table")
+        names = _class_names(args.classes)
+        return _source(args), names
+    if args.topic is not None or args.every != 1:
+        raise ValueError("--topic and --every go with --bag")
+    dataset = open_dataset(parse_data(args.data))
+    if args.classes is not None:
+        return DatasetPictures(dataset), _class_names(args.classes)
+    if not hasattr(dataset, "class_names"):
+        raise ValueError(f"{args.data} holds phrases and no classes: name what to tell apart with --classes")
+    return DatasetPictures(dataset), tuple(dataset.class_names)
 
 
 def _class_names(text: str) -> tuple[str, ...]:

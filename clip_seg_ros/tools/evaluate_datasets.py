@@ -8,10 +8,8 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from clip_seg_ros.data.catalog import open_dataset
@@ -29,6 +27,7 @@ from clip_seg_ros.evaluation.protocols import (
 )
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.tools.data_options import WrongCall, parse_data
 from clip_seg_ros.tools.engine_options import complain
 from clip_seg_ros.zoo.caution import in_options
 
@@ -37,10 +36,6 @@ PROTOCOL_OF_KIND = {"refcoco": "referring", "refcoco+": "referring", "refcocog":
 KINDS_OF_CLASSES = ("pascal5i",)
 """The kinds of data sets whose phrases are classes; mIoU is the mean over these."""
 _DEFAULT_MODEL = "clipseg-pocket"
-
-
-class WrongCall(Exception):
-    """The arguments do not fit together; the message is written for the user."""
 
 
 @dataclass(frozen=True)
@@ -72,34 +67,6 @@ def run_dataset(args: argparse.Namespace) -> int:
         print(f"clip-seg evaluate: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def parse_data(text: str) -> Mapping[str, Any]:
-    """Parses ``DATA.yaml`` or ``KIND:ROOT[:SPLIT][:OPTION=VALUE]...`` into a mapping for ``data.catalog.open_dataset``.
-
-    Raises:
-        WrongCall: The text is neither.
-        DataError: The YAML file cannot be read.
-    """
-    if text.endswith((".yaml", ".yml")):
-        try:
-            values = yaml.safe_load(Path(text).expanduser().read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise DataError(f"{text} cannot be read: {error}") from error
-        if not isinstance(values, Mapping):
-            raise DataError(f"{text} describes no data set: it needs lines such as `kind: folder` and `root: FOLDER`")
-        return values
-    kind, *rest = text.split(":")
-    if not kind or not rest or not rest[0]:
-        raise WrongCall(f'--data must be a .yaml file or KIND:ROOT[:SPLIT][:OPTION=VALUE], got "{text}"')
-    values = {"kind": kind, "root": rest[0]}
-    for part in rest[1:]:
-        name, equals, value = part.partition("=")
-        name, value = (name, value) if equals else ("split", part)
-        if not name or not value or name in values:
-            raise WrongCall(f'--data "{text}": "{part}" is no split and no OPTION=VALUE, or is there twice')
-        values[name] = yaml.safe_load(value) if equals else value
-    return values
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

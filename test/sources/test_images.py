@@ -7,10 +7,12 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from clip_seg_ros.data.folder import PhraseFolder
+from clip_seg_ros.data.labelled_folder import LabelledFolder
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.data.tabletop import held_out_scene
 from clip_seg_ros.sim.renderer import SceneRenderer
-from clip_seg_ros.sources.images import BagPictures, FolderPictures, ScenePictures
+from clip_seg_ros.sources.images import BagPictures, DatasetPictures, FolderPictures, ScenePictures
 
 ROS = get_typestore(Stores.ROS2_HUMBLE)
 IMAGE, COMPRESSED, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "std_msgs/msg/String"
@@ -224,3 +226,20 @@ def test_scene_pictures_are_the_scenes_of_their_seeds():
     np.testing.assert_array_equal(pictures[1][1], expected)
     np.testing.assert_array_equal(alone[0], expected)
     assert (pictures[0][1] != expected).any()
+
+
+def test_pictures_of_a_data_set_come_once_each(tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for number, name in enumerate("ba"):
+        cv2.imwrite(str(tmp_path / f"images/{name}.png"), np.full((4, 6, 3), number, np.uint8))
+        cv2.imwrite(str(tmp_path / f"labels/{name}.png"), np.zeros((4, 6), np.uint8))
+    classes = LabelledFolder(tmp_path, ("cup",))
+    rows = ("image,mask,phrase", "images/b.png,,cup", "images/a.png,,cup", "images/b.png,,box")
+    (tmp_path / "phrases.csv").write_text("\n".join(rows))
+    phrases = PhraseFolder(tmp_path)
+
+    assert [(picture.name, picture.read()[0, 0, 0]) for picture in DatasetPictures(classes)] == [("a", 1), ("b", 0)]
+    assert [picture.name for picture in DatasetPictures(phrases)] == ["images/b.png", "images/a.png"]
+    assert len(DatasetPictures(phrases)) == 2
+    assert DatasetPictures(classes).identity() != DatasetPictures(phrases).identity()

@@ -128,6 +128,31 @@ def test_rendered_scenes_are_pictures_too(call, tmp_path, capsys):
     assert "--rendered must be at least 1, got 0" in capsys.readouterr().err
 
 
+def test_a_data_set_brings_pictures_and_classes(call, pictures, tmp_path, capsys):
+    for path in pictures.iterdir():
+        labels = tmp_path / "mine/labels" / path.name
+        labels.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(labels), np.zeros((64, 88), np.uint8))
+    pictures.rename(tmp_path / "mine/images")
+    (tmp_path / "mine/classes.txt").write_text("cup\nbackground\n")
+    data = ["--data", f"labelled_folder:{tmp_path / 'mine'}"]
+    assert call(*data, leave_out=("--images", "--classes")) == 0
+    said = capsys.readouterr().out
+    assert "3 pictures labelled, 0 skipped" in said
+    assert f"clip-seg evaluate --model {tmp_path / 'mine.safetensors'} --data labelled_folder:{tmp_path}" in said
+    predictor = Predictor.from_name(str(tmp_path / "mine.safetensors"), "cpu", engine="eager")
+    assert predictor.spec.class_names == ("cup", "background")
+    (tmp_path / "mine/phrases.csv").write_text("image,mask,phrase\nimages/0.png,,cup\n")
+    for wrong, leave_out, fault in (
+        (["--data", f"folder:{tmp_path / 'mine'}"], ("--images", "--classes"), "holds phrases and no classes"),
+        ([*data, "--every", 2], ("--images",), "--topic and --every go with --bag"),
+        (["--data", "mine"], ("--images",), "--data must be a .yaml file or KIND:ROOT"),
+        ([], ("--classes",), "--classes is missing"),
+    ):
+        assert call(*wrong, leave_out=leave_out) == 2
+        assert fault in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [

@@ -16,7 +16,6 @@ from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
 from clip_seg_ros.tools import evaluate_datasets
 from clip_seg_ros.tools.cli import main
-from clip_seg_ros.tools.evaluate_datasets import WrongCall, parse_data
 
 SEEDS = range(10_000, 10_003)
 
@@ -202,19 +201,3 @@ def test_failures_are_said_without_a_traceback(
     _, _, error = capsys.readouterr().err.rpartition("clip-seg evaluate: ")
     assert said in error
     assert "\n" not in error.strip()
-
-
-def test_short_descriptions_of_data() -> None:
-    assert parse_data("folder:/my data") == {"kind": "folder", "root": "/my data"}
-    assert parse_data("ade20k:/ade:validation") == {"kind": "ade20k", "root": "/ade", "split": "validation"}
-    assert parse_data("pascal5i:~/voc:val:fold=2:one_shot=false") == {
-        "kind": "pascal5i",
-        "root": "~/voc",
-        "split": "val",
-        "fold": 2,
-        "one_shot": False,
-    }
-    assert parse_data("refcoco:/r:testA:name=refcoco+")["name"] == "refcoco+"
-    for wrong in ("folder", "folder:", ":root", "voc:/r:val:train", "voc:/r:=3", "voc:/r:fold="):
-        with pytest.raises(WrongCall):
-            parse_data(wrong)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The description of a data set on the command line, ``--data``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clip_seg_ros.data.samples import DataError
+
+
+class WrongCall(ValueError):
+    """The arguments do not fit together; the message is written for the user."""
+
+
+def parse_data(text: str) -> Mapping[str, Any]:
+    """Parses ``DATA.yaml`` or ``KIND:ROOT[:SPLIT][:OPTION=VALUE]...`` into a mapping for ``data.catalog.open_dataset``.
+
+    Raises:
+        WrongCall: The text is neither.
+        DataError: The YAML file cannot be read.
+    """
+    if text.endswith((".yaml", ".yml")):
+        try:
+            values = yaml.safe_load(Path(text).expanduser().read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise DataError(f"{text} cannot be read: {error}") from error
+        if not isinstance(values, Mapping):
+            raise DataError(f"{text} describes no data set: it needs lines such as `kind: folder` and `root: FOLDER`")
+        return values
+    kind, *rest = text.split(":")
+    if not kind or not rest or not rest[0]:
+        raise WrongCall(f'--data must be a .yaml file or KIND:ROOT[:SPLIT][:OPTION=VALUE], got "{text}"')
+    values = {"kind": kind, "root": rest[0]}
+    for part in rest[1:]:
+        name, equals, value = part.partition("=")
+        name, value = (name, value) if equals else ("split", part)
+        if not name or not value or name in values:
+            raise WrongCall(f'--data "{text}": "{part}" is no split and no OPTION=VALUE, or is there twice')
+        values[name] = yaml.safe_load(value) if equals else value
+    return values
