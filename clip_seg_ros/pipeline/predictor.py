@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import functools
-import threading
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +23,7 @@ from clip_seg_ros.pipeline.deciding import Rules, decide
 from clip_seg_ros.pipeline.mixing import mixing
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
 from clip_seg_ros.pipeline.sliding import Box, merge_windows, window_boxes
+from clip_seg_ros.pipeline.stopwatch import Stopwatch, timed
 from clip_seg_ros.pipeline.text_cache import TextCache
 from clip_seg_ros.runtime.choice import build_engine, require_names
 from clip_seg_ros.runtime.chosen import Chosen, EngineWarning
@@ -65,26 +63,6 @@ def _warn_once(key: str, words: str, category: type[Warning]) -> None:
         warnings.warn(words, category, stacklevel=3)
 
 
-class _Stopwatch(threading.local):
-    """The time that the model took, counted separately for each thread."""
-
-    seconds = 0.0
-
-
-def _timed(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the time that a method of ``Predictor`` takes to its stopwatch."""
-
-    @functools.wraps(step)
-    def timed(self: Predictor, *args: Any, **kwargs: Any) -> Any:
-        start = time.perf_counter()
-        try:
-            return step(self, *args, **kwargs)
-        finally:
-            self._stopwatch.seconds += time.perf_counter() - start
-
-    return timed
-
-
 class Predictor:
     """Segments the objects that phrases name in images.
 
@@ -111,7 +89,7 @@ class Predictor:
         """The engine and the precision that run the model, and why."""
         self._preprocess = Preprocessor(engine.spec.input, engine.device)
         self._text_features = TextCache(engine.encode_text)
-        self._stopwatch = _Stopwatch()
+        self.stopwatch = Stopwatch()
 
     @classmethod
     def from_model(cls, model: PromptableSegmenter, device: str = "auto", precision: str = "float32") -> Predictor:
@@ -140,7 +118,7 @@ class Predictor:
         The time of one image is the difference between before and after. On a GPU this holds only for both steps
         together, because ``encode`` returns while the GPU still works, and the others wait for it.
         """
-        return self._stopwatch.seconds
+        return self.stopwatch.seconds
 
     @classmethod
     def from_name(
@@ -187,6 +165,31 @@ class Predictor:
             _warn_once(words, words, EngineWarning)
         return predictor
 
+    def with_classes(self, class_names: Sequence[str], text_tower: str | None = None) -> Predictor:
+        """Returns a predictor for another list of classes, which words make; both share the weights of the network.
+
+        It is for networks that `clip-seg distill --classifier text` trained, run by PyTorch. `clip-seg weights classes`
+        writes such a network with its new list, for all engines.
+
+        Args:
+            class_names: The new list: classes of ``spec.class_names``, and any other words.
+            text_tower: The weights whose text tower made the classifier, by their name or file; by default those that
+                the network names.
+
+        Raises:
+            ValueError: The model's list cannot be changed, the engine does not run it by PyTorch, or a word is unknown.
+            WeightsError: The weights of the text tower are not there.
+        """
+        from clip_seg_ros.zoo.classes import with_classes
+
+        if not isinstance(self.engine, EagerEngine):
+            raise ValueError(
+                f'the engine {self.engine.name} runs one list of classes: load the model with engine="eager", or write '
+                "it with its new list by `clip-seg weights classes`"
+            )
+        model = with_classes(self.engine.model, class_names, text_tower)
+        return Predictor.from_model(model, str(self.device), self.precision)
+
     def encode(self, rgb: np.ndarray) -> EncodedImage:
         """Encodes ``rgb``, (H, W, 3) uint8, once for any number of questions.
 
@@ -195,7 +198,7 @@ class Predictor:
         """
         return self.encode_batch([rgb])[0]
 
-    @_timed
+    @timed
     @torch.inference_mode()
     def encode_batch(self, images: Sequence[np.ndarray]) -> list[EncodedImage]:
         """Encodes several images; those that the model sees at the same size are encoded in one batch.
@@ -247,7 +250,7 @@ class Predictor:
         """
         return self.ask_cells(encoded, prompts).restored()
 
-    @_timed
+    @timed
     @torch.inference_mode()
     def ask_cells(self, encoded: EncodedImage, prompts: Sequence[str]) -> CellMaps:
         """Does what ``ask`` does, but returns the probabilities at the model's own resolution.
@@ -271,7 +274,7 @@ class Predictor:
             values = values.index_select(0, _places(prompts, asked, values.device))
         return CellMaps(prompts, values.cpu().numpy(), geometry)
 
-    @_timed
+    @timed
     @torch.inference_mode()
     def classify(self, encoded: EncodedImage, names: Sequence[str], min_confidence: float = 0.0) -> ClassMap:
         """Gives every pixel the most probable of the classes ``names``.

@@ -19,7 +19,8 @@ from clip_seg_ros.evaluation.pages.pictures import write_picture
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clip.backbone import ModifiedResNet
 from clip_seg_ros.models.conversion.mapping import Converted
-from clip_seg_ros.models.student.model import Student, StudentConfig, imagenet_input, known_networks
+from clip_seg_ros.models.student.model import Student, StudentConfig, imagenet_input
+from clip_seg_ros.models.student.networks import known_networks
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.runtime.devices import PRECISIONS, resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
