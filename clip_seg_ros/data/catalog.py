@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clip_seg_ros.data.ade20k import Ade20k
-from clip_seg_ros.data.coco import open_coco
+from clip_seg_ros.data.class_splits import SplitClasses, chosen_classes
+from clip_seg_ros.data.coco import CocoInstances, open_coco
+from clip_seg_ros.data.coco20i import Coco20i
 from clip_seg_ros.data.coco_stuff import CocoStuff10k, CocoStuff164k
 from clip_seg_ros.data.folder import PhraseFolder
 from clip_seg_ros.data.labelled_folder import LabelledFolder
@@ -26,6 +28,7 @@ from clip_seg_ros.data.voc import Voc2012
 BUILDERS: dict[str, Callable[..., ReferringDataset | SemanticDataset | InstanceDataset]] = {
     "ade20k": Ade20k,
     "coco": open_coco,
+    "coco20i": Coco20i,
     "coco_stuff_10k": CocoStuff10k,
     "coco_stuff_164k": CocoStuff164k,
     "folder": PhraseFolder,
@@ -37,6 +40,9 @@ BUILDERS: dict[str, Callable[..., ReferringDataset | SemanticDataset | InstanceD
     "voc": Voc2012,
 }
 """The kinds of data sets. The options of a kind are the arguments of its class or function."""
+SPLITTING = ("hide", "drop", "unseen")
+"""The options of every kind that gives a class for every pixel; see ``class_splits.SplitClasses``. Each is the name of
+a published split, or names of classes."""
 _UNIONS = (types.UnionType, typing.Union)
 """The types of ``X | None``, in annotations and after ``get_type_hints``."""
 _WORDS = {
@@ -67,7 +73,8 @@ def open_dataset(values: Mapping[str, Any]) -> ReferringDataset | SemanticDatase
         hint = did_you_mean(kind, BUILDERS)
         raise DataError(f"there is no kind of data set {kind!r}; the kinds are {', '.join(BUILDERS)}{hint}")
     builder = BUILDERS[kind]
-    options = {name: value for name, value in values.items() if name != "kind"}
+    splitting = {name: values[name] for name in SPLITTING if name in values}
+    options = {name: value for name, value in values.items() if name != "kind" and name not in splitting}
     known = inspect.signature(builder).parameters
     unknown = [str(name) for name in options if name not in known]
     missing = [name for name, option in known.items() if option.default is option.empty and name not in options]
@@ -76,7 +83,21 @@ def open_dataset(values: Mapping[str, Any]) -> ReferringDataset | SemanticDatase
             hint = did_you_mean(unknown[0], known) if unknown else ""
             raise DataError(f"the data set {kind} {fault} {', '.join(names)}; its options are {', '.join(known)}{hint}")
     hints = typing.get_type_hints(builder.__init__ if inspect.isclass(builder) else builder)
-    return builder(**{name: _converted(kind, name, value, hints[name]) for name, value in options.items()})
+    dataset = builder(**{name: _converted(kind, name, value, hints[name]) for name, value in options.items()})
+    return _split(kind, dataset, splitting) if splitting else dataset
+
+
+def _split(kind: str, dataset: Any, splitting: Mapping[str, Any]) -> SplitClasses:
+    """Hides, leaves out or names classes of a data set with a class for every pixel."""
+    if not hasattr(dataset, "class_names") or isinstance(dataset, CocoInstances):
+        raise DataError(
+            f"{next(iter(splitting))} is for data sets with a class for every pixel, which {kind} is not here"
+        )
+    chosen = {
+        name: chosen_classes(_converted(kind, name, value, tuple[str, ...] | str), dataset.class_names)
+        for name, value in splitting.items()
+    }
+    return SplitClasses(dataset, **chosen)
 
 
 def _converted(kind: str, name: str, value: Any, expected: Any) -> Any:

@@ -279,6 +279,20 @@ def open_coco(
     Raises:
         DataError: A file is missing or wrong; the message says what to do.
     """
+    file = find_coco(root, split, annotations, images, panoptic)
+    if task == "instances":
+        return CocoInstances(file, classes, masks)
+    return CocoPhrases(file, classes) if task == "phrases" else CocoSemantic(file, classes, background)
+
+
+def find_coco(
+    root: Path,
+    split: str | None = None,
+    annotations: str | None = None,
+    images: str | None = None,
+    panoptic: str | None = None,
+) -> CocoFile:
+    """Finds and reads the annotations of a folder; the arguments and errors are those of ``open_coco``."""
     if not root.is_dir():
         raise DataError(f"there is no folder {root}: it holds the images and the annotations in COCO's format")
     path = _annotations(root, split, annotations)
@@ -286,10 +300,7 @@ def open_coco(
     beside = [path.parent, root, root / "images"]
     places = [root / images] if images else [*(folder / part for part in parts for folder in beside), *beside]
     segments = [root / panoptic] if panoptic else [path.with_suffix(""), path.parent, root / path.stem, root]
-    file = read_coco(path, places, segments)
-    if task == "instances":
-        return CocoInstances(file, classes, masks)
-    return CocoPhrases(file, classes) if task == "phrases" else CocoSemantic(file, classes, background)
+    return read_coco(path, places, segments)
 
 
 def _annotations(root: Path, split: str | None, annotations: str | None) -> Path:

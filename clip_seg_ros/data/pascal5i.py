@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from clip_seg_ros.data.class_splits import FOLDS, pascal5i_classes
 from clip_seg_ros.data.labelled_pictures import check_choice
 from clip_seg_ros.data.samples import IGNORED, DataError, ReferringSample
 from clip_seg_ros.data.voc import Voc2012
 
-FOLDS = range(4)
-CLASSES_PER_FOLD = 5
 MIN_AREA_PX = 2 * 32 * 32
 """The least area of a class in an image, because smaller ones cannot be recognised."""
 SPOKEN = {"diningtable": "dining table", "pottedplant": "potted plant", "tvmonitor": "tv monitor"}
@@ -68,8 +67,8 @@ class Pascal5i:
         check_choice("split", split, ("train", "trainaug", "val"))
         self._voc = Voc2012(root, split, background=True)
         self._one_shot = one_shot
-        unseen = range(CLASSES_PER_FOLD * fold + 1, CLASSES_PER_FOLD * (fold + 1) + 1)
-        self.classes = tuple(number for number in range(1, 21) if (number in unseen) == (split == "val"))
+        unseen, names = pascal5i_classes(fold), self._voc.class_names
+        self.classes = tuple(n for n in range(1, len(names)) if (names[n] in unseen) == (split == "val"))
         """The numbers in VOC of the classes of this split, 1..20."""
         self._episodes = self._drawn(np.random.default_rng(seed), every_class=split != "val")
         if not self._episodes:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from clip_seg_ros.data.coco_masks import read_json
+from clip_seg_ros.data.removed_phrases import removal
 from clip_seg_ros.data.samples import DataError, ReferringSample, read_rgb
 
 SPLITS = ("train", "val", "test", "miniv")
@@ -87,15 +88,18 @@ class PhraseCut:
     pixels whose centre is inside, so that its masks are up to a pixel smaller along slanted edges.
     """
 
-    def __init__(self, root: Path, split: str) -> None:
+    def __init__(self, root: Path, split: str, remove: str | None = None) -> None:
         """Indexes the annotations.
 
         Args:
             root: Path of the folder VGPhraseCut_v0.
             split: Name of the split: "train", "val", "test" or "miniv" (20 images of the validation split).
+            remove: Name of what training must not see, such as "pascal5i_0", "voc_zs4" or "affordances": phrases that
+                name it are left out. See ``removed_phrases``.
 
         Raises:
-            DataError: The split does not exist, a file or the folder of images is missing, or a file is broken.
+            DataError: The split does not exist, a file or the folder of images is missing, a file is broken, or
+                ``remove`` is unknown or needs WordNet, which is missing.
         """
         if split not in SPLITS:
             raise DataError(f"PhraseCut has no split {split!r}, only {', '.join(SPLITS)}")
@@ -106,6 +110,9 @@ class PhraseCut:
         if not self._images.is_dir():
             raise DataError(f"{self._images} is missing: {_ADVICE}")
         self._tasks = [task for task in tasks if task.boxed and task.image_id not in MISMATCHED_IMAGES]
+        if remove is not None:
+            removed = removal(remove)
+            self._tasks = [task for task in self._tasks if not removed(task.phrase)]
         self._sizes = _read_sizes(root / "image_data_split.json", {task.image_id for task in self._tasks})
         self.phrases = tuple(task.phrase for task in self._tasks)
         """The phrase of each sample."""

@@ -193,15 +193,23 @@ def evaluate_phrases(
 
 
 def evaluate_semantic(
-    answers: LabelAnswers, dataset: SemanticDataset, indices: Sequence[int], progress: Progress = iter
+    answers: LabelAnswers,
+    dataset: SemanticDataset,
+    indices: Sequence[int],
+    progress: Progress = iter,
+    unseen: Sequence[str] = (),
 ) -> SemanticEvaluation:
     """Semantic segmentation: mIoU, pixel accuracy and the IoU of every class, from summed pixels.
+
+    With unseen classes, also the mIoU of the seen ones, that of the unseen ones, and the harmonic mean of both. A
+    background is one of the seen classes.
 
     Args:
         answers: The model, with the data set's classes, at one scale or several.
         dataset: Pictures with labels.
         indices: The pictures to measure.
         progress: Wraps the samples, for a progress bar.
+        unseen: Some of the data set's classes, which are measured apart from the others.
 
     Raises:
         DataError: A picture cannot be read, or its labels do not fit it.
@@ -217,6 +225,7 @@ def evaluate_semantic(
     scores = total.scores()
     figures = (
         Figure("semantic.mean_iou", scores.mean_iou, "mIoU"),
+        *_split_figures(answers.class_names, scores.iou, unseen),
         Figure("semantic.pixel_accuracy", scores.pixel_accuracy, "share of pixels"),
         Figure("semantic.mean_accuracy", mean_over_classes(scores.recall), "mean share of a class's pixels"),
         Figure("semantic.boundary_f", _mean([result.boundary_f for result in results]), "boundary F"),
@@ -274,6 +283,20 @@ def _image_result(index: int, sample: SemanticSample, predicted: np.ndarray, cla
     scores = matrix.scores()
     edges = list(class_boundary_f(predicted, sample.labels).values())
     return ImageResult(index, sample.name, scores.mean_iou, scores.pixel_accuracy, _mean(edges))
+
+
+def _split_figures(class_names: Sequence[str], iou: np.ndarray, unseen: Sequence[str]) -> list[Figure]:
+    """Returns the mIoU of seen and unseen classes, and its harmonic mean; nothing where all classes are seen."""
+    if not unseen:
+        return []
+    hidden = np.isin(class_names, unseen)
+    of_seen, of_unseen = mean_over_classes(iou[~hidden]), mean_over_classes(iou[hidden])
+    both = of_seen + of_unseen
+    return [
+        Figure("semantic.seen_iou", of_seen, f"mIoU of {np.count_nonzero(~hidden)} seen classes"),
+        Figure("semantic.unseen_iou", of_unseen, f"mIoU of {np.count_nonzero(hidden)} unseen classes"),
+        Figure("semantic.harmonic_iou", 2 * of_seen * of_unseen / both if both else 0.0, "harmonic mean of the two"),
+    ]
 
 
 def _common_figures(protocol: str, results: Sequence[PhraseResult]) -> list[Figure]:

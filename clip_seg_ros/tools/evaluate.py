@@ -73,6 +73,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--text-weight", type=float, metavar="W", help="share of the phrase in --prompt mixed, 0..1 (default: 0.5)"
     )
     data.add_argument("--multi-scale", action="store_true", help="semantic: look at six sizes and mirrored")
+    data.add_argument(
+        "--unseen",
+        metavar="SPLIT|A,B",
+        help="semantic: measure these classes apart: names of classes, or a split such as voc_15_5",
+    )
     data.add_argument("--page", type=Path, metavar="FOLDER", help="write a page of the worst answers")
     parser.set_defaults(run=run)
 
@@ -108,6 +113,7 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
         "--prompt": args.prompt,
         "--text-weight": args.text_weight,
         "--multi-scale": args.multi_scale or None,
+        "--unseen": args.unseen,
         "--page": args.page,
     }
     strange = [name for name, value in (of_suite if args.data else of_data).items() if value is not None]

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from clip_seg_ros.data.catalog import open_dataset
+from clip_seg_ros.data.class_splits import chosen_classes
 from clip_seg_ros.data.samples import DataError, ReferringDataset, SemanticDataset, SemanticSample
 from clip_seg_ros.evaluation.answers import MULTI_SCALES, LabelAnswers, PhraseAnswers
 from clip_seg_ros.evaluation.metrics.referring import MASK_THRESHOLD
@@ -31,9 +32,9 @@ from clip_seg_ros.tools.data_options import WrongCall, parse_data
 from clip_seg_ros.tools.engine_options import complain
 from clip_seg_ros.zoo.caution import in_options
 
-PROTOCOL_OF_KIND = {"refcoco": "referring", "refcoco+": "referring", "refcocog": "referring"}
+PROTOCOL_OF_KIND = {"refcoco": "referring"}
 """The protocols of kinds of data sets with phrases; it is "phrases" for all others."""
-KINDS_OF_CLASSES = ("pascal5i",)
+KINDS_OF_CLASSES = ("coco", "coco20i", "pascal5i")
 """The kinds of data sets whose phrases are classes; mIoU is the mean over these."""
 _DEFAULT_MODEL = "clipseg-pocket"
 
@@ -97,6 +98,8 @@ def _protocol(args: argparse.Namespace, data: Data) -> str:
         raise WrongCall(f"the data set {data.kind} holds {holds}: use --protocol {fitting}")
     if args.multi_scale and not data.semantic:
         raise WrongCall("--multi-scale is for --protocol semantic")
+    if args.unseen is not None and not data.semantic:
+        raise WrongCall("--unseen is for --protocol semantic")
     if args.prompt is not None and data.semantic:
         raise WrongCall("--prompt is for phrases; a semantic data set is asked with the names of its classes")
     return protocol
@@ -113,8 +116,9 @@ def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Pr
     if protocol == "semantic":
         scales = MULTI_SCALES if args.multi_scale else (1.0,)
         answers = LabelAnswers(predictor, data.dataset.class_names, scales, args.multi_scale, args.threshold)
-        evaluation = evaluate_semantic(answers, data.dataset, indices, progress)
-        settings = {"multi_scale": args.multi_scale, "threshold": args.threshold}
+        unseen = _unseen(args, data.dataset)
+        evaluation = evaluate_semantic(answers, data.dataset, indices, progress, unseen)
+        settings = {"multi_scale": args.multi_scale, "threshold": args.threshold, "unseen": list(unseen)}
     else:
         weight = 0.5 if args.text_weight is None else args.text_weight
         answers = PhraseAnswers(predictor, args.prompt or "text", weight)
@@ -141,6 +145,14 @@ def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Pr
         "seconds": round(time.monotonic() - started, 1),
     }
     _report(args, run, evaluation, answers, data.dataset)
+
+
+def _unseen(args: argparse.Namespace, dataset: SemanticDataset) -> tuple[str, ...]:
+    """Returns the classes that are measured apart: those of ``--unseen``, or those that the data set names."""
+    if args.unseen is None:
+        return getattr(dataset, "unseen", ())
+    names = tuple(name.strip() for name in args.unseen.split(","))
+    return chosen_classes(names[0] if len(names) == 1 else names, dataset.class_names)
 
 
 def _report(

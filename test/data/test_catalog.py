@@ -74,6 +74,7 @@ def test_every_kind_says_which_options_it_has(kind: str) -> None:
 def test_every_kind_says_what_is_missing_on_disk(kind: str, tmp_path: Path) -> None:
     options = {
         "ade20k": {"split": "training"},
+        "coco20i": {"fold": 0, "split": "val"},
         "coco_stuff_10k": {"split": "train"},
         "coco_stuff_164k": {"split": "val2017"},
         "folder": {},

@@ -130,3 +130,17 @@ def test_pictures_that_are_not_listed_are_refused(root):
     (root / "image_data_split.json").write_text(json.dumps([{"image_id": 7, "width": 40, "height": 30}]))
     with pytest.raises(DataError, match=r"image_data_split.json does not list picture 9"):
         PhraseCut(root, "val")
+
+
+def test_phrases_of_what_must_stay_unseen_are_left_out(root):
+    tasks = json.loads((root / "refer_val.json").read_text())
+    tasks[1]["phrase"] = "sign with wheels"
+    (root / "refer_val.json").write_text(json.dumps(tasks))
+
+    removed = PhraseCut(root, "val", remove="affordances")
+
+    assert removed.phrases == ("two white cups",)
+    assert removed.pictures == ("7",)
+    assert removed[0].name == "val/7__1"
+    with pytest.raises(DataError, match="nothing called 'wheels' can be removed"):
+        PhraseCut(root, "val", remove="wheels")

@@ -214,3 +214,25 @@ def test_a_sample_that_ignores_all_or_another_size_is_named(clipseg: Predictor, 
     for ignored in (np.ones_like(scenes[0].mask), np.zeros((3, 3), bool)):
         with pytest.raises(DataError, match=scenes[0].name):
             evaluate_phrases(PhraseAnswers(clipseg), [replace(scenes[0], ignored=ignored)], [0])
+
+
+def test_unseen_classes_are_measured_apart(clipseg: Predictor, labelled: Labelled) -> None:
+    answers = LabelAnswers(clipseg, CLASSES, threshold=0.5)
+    evaluation = evaluate_semantic(answers, labelled, range(len(labelled)), unseen=("cup", "ball"))
+    iou = dict(zip(CLASSES, evaluation.class_iou))
+    seen = np.nanmean([iou[name] for name in ("background", "bowl", "box")])
+    unseen = np.nanmean([iou[name] for name in ("cup", "ball")])
+    found = values(evaluation.figures)
+    assert found["seen_iou"] == pytest.approx(seen)
+    assert found["unseen_iou"] == pytest.approx(unseen)
+    assert found["harmonic_iou"] == pytest.approx(2 / (1 / seen + 1 / unseen))
+    units = {figure.name: figure.unit for figure in evaluation.figures}
+    assert units["semantic.unseen_iou"] == "mIoU of 2 unseen classes"
+    assert "seen_iou" not in values(evaluate_semantic(answers, labelled, [0]).figures)
+
+
+def test_the_harmonic_mean_of_nothing_right_is_zero(clipseg: Predictor, labelled: Labelled) -> None:
+    wrong = [replace(labelled[0], labels=np.full_like(labelled[0].labels, CLASSES.index("box")))]
+    evaluation = evaluate_semantic(LabelAnswers(clipseg, CLASSES, threshold=1.0), wrong, [0], unseen=("box",))
+    found = values(evaluation.figures)
+    assert (found["seen_iou"], found["unseen_iou"], found["harmonic_iou"]) == (0, 0, 0)

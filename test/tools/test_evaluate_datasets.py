@@ -127,6 +127,21 @@ def test_labels_of_voc(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture)
     assert "bottle" in capsys.readouterr().out
 
 
+def test_unseen_classes(voc: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    for data, options, unseen in (
+        (f"voc:{voc}:val", ["--unseen", "voc_15_5"], ["pottedplant", "sheep", "sofa", "train", "tvmonitor"]),
+        (f"voc:{voc}:val", ["--unseen", "bottle, cow"], ["bottle", "cow"]),
+        (f"voc:{voc}:val:unseen=bottle", [], ["bottle"]),
+    ):
+        assert evaluate("--data", data, "--threshold", 0.5, "--limit", 1, *options, "--json", out) == 0
+        assert json.loads(out.read_text())["run"]["unseen"] == unseen
+        assert {"semantic.seen_iou", "semantic.unseen_iou", "semantic.harmonic_iou"} <= set(figures(out))
+    assert figures(out)["semantic.unseen_iou"] == pytest.approx(
+        next(c["iou"] for c in json.loads(out.read_text())["classes"] if c["name"] == "bottle")
+    )
+
+
 @pytest.mark.parametrize("prompt", ["image", "mixed"])
 def test_example_images(prompt: str, views: list, voc: Path, tmp_path: Path) -> None:
     root, out = tmp_path / "VOC2012", tmp_path / "r.json"
@@ -168,6 +183,7 @@ def test_several_scales(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (["--data", "folder:{folder}", "--text-weight", "0.3"], "--text-weight is for --prompt mixed"),
         (["--data", "voc:{voc}:val", "--protocol", "phrases"], "use --protocol semantic"),
         (["--data", "voc:{voc}:val", "--prompt", "image"], "--prompt is for phrases"),
+        (["--data", "folder:{folder}", "--unseen", "cup"], "--unseen is for --protocol semantic"),
         (["--data", "folder:{folder}", "--page", "{folder}/none/page"], "name a folder in a folder that exists"),
         (["--data", "folder:{folder}", "--json", "{folder}/none/r.json"], "name a file in a folder that exists"),
     ],
@@ -188,6 +204,7 @@ def test_wrong_calls_are_said_in_one_line(
         (["--data", "nothing:{folder}"], "nothing"),
         (["--data", "folder:{folder}/none"], "there is no folder"),
         (["--data", "none.yaml"], "none.yaml cannot be read"),
+        (["--data", "voc:{voc}:val", "--unseen", "moon"], "moon is no class of the data set"),
         (["--data", "folder:{folder}", "--model", "best"], 'there is no model "best"'),
         (["--data", "folder:{folder}", "--prompt", "image"], "has no example image"),
         (["--data", "voc:{voc}:val:background=false", "--threshold", "0.5"], "the data set has no such class"),
