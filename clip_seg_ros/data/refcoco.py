@@ -89,6 +89,8 @@ class RefCOCO:
         """The sentence of each sample."""
         self.pictures = tuple(str(sentence.image_id) for sentence in self._sentences)
         """The name of the image of each sample."""
+        self.objects = tuple(str(sentence.ref_id) for sentence in self._sentences)
+        """The name of the object ("ref") of each sample; samples of one object are its sentences."""
 
     def __len__(self) -> int:
         return len(self._sentences)

@@ -21,12 +21,15 @@ class SelfAttention(nn.MultiheadAttention):
         return attend_within(self, x)
 
 
-def attend_within(attention: nn.MultiheadAttention, x: torch.Tensor) -> torch.Tensor:
-    """Computes the self-attention of ``attention`` with the fused kernel.
+def attend_within(
+    attention: nn.MultiheadAttention, x: torch.Tensor, factors: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Computes the self-attention of ``attention``, with the fused kernel if there are no ``factors``.
 
     Args:
         attention: A layer with ``batch_first`` whose keys and values are as wide as its queries.
         x: (B, N, C).
+        factors: (B, 1, N, N), by which the scores are multiplied before the softmax.
 
     Returns:
         (B, N, C).
@@ -35,7 +38,11 @@ def attend_within(attention: nn.MultiheadAttention, x: torch.Tensor) -> torch.Te
     qkv = qkv.unflatten(-1, (3, attention.num_heads, attention.head_dim))
     query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, C / heads)
     dropout = attention.dropout if attention.training else 0.0
-    attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    if factors is None:
+        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    else:
+        scores = factors * (query @ key.transpose(-2, -1)) / math.sqrt(attention.head_dim)
+        attended = F.dropout(scores.softmax(dim=-1), dropout) @ value
     return attention.out_proj(attended.transpose(1, 2).flatten(2))
 
 

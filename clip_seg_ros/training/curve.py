@@ -50,7 +50,8 @@ class Curve:
     """Writes the points of one stage's curve.
 
     Each line of ``curve.jsonl`` is ``{"stage", "step", "learning_rate", "loss", "terms": {name: value}}``, with the
-    number of the last step that the means include, counted from 0. If TensorBoard is installed, the same points
+    number of the last step that the means include, counted from 0; ``add_score`` adds lines with the scores of
+    validations. If TensorBoard is installed, the same points
     are written for it to a folder with the stage's name.
 
     Args:
@@ -83,6 +84,13 @@ class Curve:
             self._board.add_scalar("learning_rate", learning_rate, step)
             for name, value in terms.items():
                 self._board.add_scalar(f"terms/{name}", value, step)
+
+    def add_score(self, step: int, score: float) -> None:
+        """Writes the score of a validation after ``step``, as a line with ``score`` instead of a loss."""
+        self._file.write(json.dumps({"stage": self._stage, "step": step, "score": score}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            self._board.add_scalar("score", score, step)
 
     def flush(self) -> None:
         """Writes the points that TensorBoard's writer still buffers; call it before a state is saved."""

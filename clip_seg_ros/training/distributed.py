@@ -3,8 +3,8 @@
 
 Every process draws the same global batch from the same seed and works on its part of it. Gradients are averaged after
 the backward pass, so that N processes take the same steps as one. In a single process, every function here does
-nothing. N processes differ from one in two ways: BatchNorm in training mode sees only the part of its own process, and
-dropout differs.
+nothing. N processes differ from one in two ways: BatchNorm in training mode sees only the part of its own process,
+unless ``synchronise_norms`` changes that, and dropout differs.
 """
 
 from __future__ import annotations
@@ -159,6 +159,15 @@ def average_statistics(module: nn.Module) -> None:
         if isinstance(part, nn.modules.batchnorm._NormBase) and part.running_mean is not None:
             part.running_mean.copy_(mean(part.running_mean))
             part.running_var.copy_(mean(part.running_var))
+
+
+def synchronise_norms(module: nn.Module, device: torch.device) -> None:
+    """Makes every BatchNorm inside ``module`` normalise by the batch of all processes, in place.
+
+    PyTorch can do so on GPUs alone: on a CPU and in a single process, nothing changes.
+    """
+    if world_size() > 1 and device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)
 
 
 def decided_by_first(flag: bool, device: torch.device) -> bool:

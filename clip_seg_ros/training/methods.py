@@ -16,24 +16,30 @@ from clip_seg_ros.data.phrasecut_plus import TEMPLATES, PhraseCutPlus
 from clip_seg_ros.data.samples import DataError, ReferringDataset, SemanticDataset
 from clip_seg_ros.data.suggestions import did_you_mean
 from clip_seg_ros.data.tabletop import TabletopScenes
-from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.pocket.clipseg import PocketRecipe, PocketSettings
 from clip_seg_ros.training.pocket.cris import CRISPocketSettings, cris_pocket
 from clip_seg_ros.training.pocket.denseclip import DenseCLIPPocketSettings, denseclip_pocket
 from clip_seg_ros.training.pocket.vit import ViTRecipe, ViTSettings
+from clip_seg_ros.training.recipes.architecture import (
+    Architecture,
+    CLIPSegArchitecture,
+    CRISArchitecture,
+    DenseCLIPArchitecture,
+)
 from clip_seg_ros.training.recipes.clipseg import CLIPSegRecipe, CLIPSegSettings
 from clip_seg_ros.training.recipes.cris import CRISRecipe, CRISSettings
 from clip_seg_ros.training.recipes.dataset_batches import LetterboxBatches, SemanticBatches
-from clip_seg_ros.training.recipes.denseclip import DenseCLIPRecipe, DenseCLIPSettings
+from clip_seg_ros.training.recipes.denseclip import DenseCLIPRecipe, DenseCLIPSettings, initialise
 from clip_seg_ros.training.recipes.recipe import Recipe
+from clip_seg_ros.training.recipes.validation import ValidationSettings, referring_score, semantic_score
+from clip_seg_ros.training.runner import Validation
 from clip_seg_ros.training.settings import SettingsError, read_settings
-from clip_seg_ros.zoo.build import MODEL_KINDS, StoredModel
-from clip_seg_ros.zoo.factory import full_name, read_stored
+from clip_seg_ros.training.start import Beginning, assemble, clipseg_start, cris_start, denseclip_start
+from clip_seg_ros.zoo.build import StoredModel
 from clip_seg_ros.zoo.public_weights import is_name
 from clip_seg_ros.zoo.vocabulary import GrownModel, grow
-
-_TOWERS = ("backbone.", "text_encoder.")
 
 
 @dataclass(frozen=True)
@@ -51,16 +57,24 @@ class TrainConfig:
     """Folder of the embedded CLIP that a method for rendered scenes begins with. By default clipseg-pocket begins from
     scratch, and the others with the CLIP of the package."""
     model: str | None = None
-    """Weights that a method for data sets begins with: a name or a file."""
+    """Weights that a method for data sets begins with: a name or a file of its own weights or of a plain CLIP; see
+    ``zoo.plain_clip.read_start``."""
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    """What a method for data sets adds to a plain CLIP; see ``training.recipes.architecture``."""
     name: str | None = None
     """The name of the trained model and of its file."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """The data set, as a mapping for ``data.catalog.open_dataset``."""
+    validation: ValidationSettings | None = None
+    """The samples by which the best weights are chosen, for methods for data sets; without, the last weights count."""
 
     def __post_init__(self) -> None:
         if self.method in POCKET_METHODS:
             if self.scenes < 1:
                 raise ValueError(f"{self.method} learns from rendered scenes: say how many with scenes, e.g. 12000")
+            for unknown in ("architecture", "validation"):
+                if getattr(self, unknown):
+                    raise ValueError(f"{self.method} learns from rendered scenes and knows no {unknown}")
         elif self.method in DATA_METHODS:
             for wanted in ("model", "name", "data"):
                 if not getattr(self, wanted):
@@ -86,6 +100,12 @@ class TrainConfig:
     def check(self) -> None:
         """Raises SettingsError if the method's own settings are wrong, before anything is rendered."""
         self.settings()
+        if self.method in DATA_METHODS:
+            self.read_architecture()
+
+    def read_architecture(self) -> Any:
+        """Reads ``architecture`` as an object of the method's class. Raises SettingsError like ``check``."""
+        return read_settings(METHODS[self.method].architecture, self.architecture, "architecture")
 
     def settings(self) -> Any:
         """Reads the method's own settings as an object of their class. Raises SettingsError like ``check``."""
@@ -106,6 +126,9 @@ class Method:
     build: Callable[[TrainConfig, Any, TabletopScenes | None, torch.device], Recipe]
     """Makes the recipe from the file, the method's settings, the rendered scenes (``None`` without) and the device."""
 
+    architecture: type[Architecture] | None = None
+    """The class of the mapping ``architecture``, for methods that learn from data sets."""
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the method's own settings."""
@@ -116,18 +139,9 @@ def _clip_path(config: TrainConfig) -> Path:
     return (Path(config.start) if config.start else resources.weights_dir()) / "clip_pocket.safetensors"
 
 
-def _start(config: TrainConfig) -> StoredModel:
-    """Returns the weights to begin with, which must be of the method's own kind."""
-    stored = read_stored(full_name(config.model))
-    if stored.config.get("kind") != config.method:
-        held = stored.config.get("kind", "only a part of a model")
-        raise WeightsError(f"{stored.origin} holds {held}: {config.method} cannot begin with it")
-    return stored
-
-
-def _grown(config: TrainConfig, phrases: Sequence[str]) -> GrownModel:
+def _grown(config: TrainConfig, start: StoredModel, phrases: Sequence[str]) -> GrownModel:
     """Returns the weights to begin with, with embeddings for all words of ``phrases``."""
-    grown = grow(_start(config), phrases, config.seed)
+    grown = grow(start, phrases, config.seed)
     if grown.words and distributed.rank() == 0:
         print(f"{config.model} does not know these words and learns them, with an embedding of its own for each:")
         for word, count in grown.words.items():
@@ -135,46 +149,83 @@ def _grown(config: TrainConfig, phrases: Sequence[str]) -> GrownModel:
     return grown
 
 
-def _referring(config: TrainConfig) -> ReferringDataset:
-    data = open_dataset(config.data)
+def _assembled(
+    config: TrainConfig, stored: StoredModel, initialise: Callable[[Any], None] = lambda model: None
+) -> Beginning:
+    """Builds the model, and says once what it begins with."""
+    beginning = assemble(config.name, stored, config.seed, initialise)
+    if distributed.rank() == 0:
+        print(beginning)
+    return beginning
+
+
+def _referring(method: str, values: Mapping[str, Any]) -> ReferringDataset:
+    data = open_dataset(values)
     if not hasattr(data, "phrases"):
-        raise DataError(f"{config.method} learns phrases, and the data set {config.data['kind']} has classes instead")
+        raise DataError(f"{method} learns phrases, and the data set {values['kind']} has classes instead")
     return data
 
 
-def _semantic(config: TrainConfig) -> SemanticDataset:
-    data = open_dataset(config.data)
+def _semantic(method: str, values: Mapping[str, Any]) -> SemanticDataset:
+    data = open_dataset(values)
     if not hasattr(data, "class_names"):
-        raise DataError(f"{config.method} learns classes, and the data set {config.data['kind']} has phrases instead")
+        raise DataError(f"{method} learns classes, and the data set {values['kind']} has phrases instead")
     return data
+
+
+def _referring_validation(config: TrainConfig, model: PromptableSegmenter) -> Validation | None:
+    if (chosen := config.validation) is None:
+        return None
+    data = _referring(config.method, chosen.data)
+    return Validation(chosen.every, referring_score(model, data, chosen.limit))
+
+
+def _semantic_validation(config: TrainConfig, model: PromptableSegmenter) -> Validation | None:
+    if (chosen := config.validation) is None:
+        return None
+    data = _semantic(config.method, chosen.data)
+    if lacking := [name for name in data.class_names if name not in model.class_names]:
+        raise DataError(f"the validation's data set has classes that the training's lacks: {', '.join(lacking[:5])}")
+    return Validation(chosen.every, semantic_score(model, data, chosen.limit))
 
 
 def _clipseg(config: TrainConfig, settings: CLIPSegSettings, device: torch.device) -> Recipe:
-    data = _referring(config)
-    grown = _grown(config, (*data.phrases, *(template.format("") for template in TEMPLATES)))
-    model = grown.stored.build(config.name).to(device)
-    samples = PhraseCutPlus(data, size_px=settings.size_px or model.input_spec.size)
-    return CLIPSegRecipe(settings, model, samples, grown.stored.config, grown.rows)
+    data = _referring(config.method, config.data)
+    start = clipseg_start(config.model, config.read_architecture(), settings.fresh_decoder)
+    grown = _grown(config, start, (*data.phrases, *(template.format("") for template in TEMPLATES)))
+    beginning = _assembled(config, grown.stored)
+    model = beginning.model.to(device)
+    samples = PhraseCutPlus(data, settings.size_px or model.input_spec.size, settings.negative_probability)
+    validation = _referring_validation(config, model)
+    return CLIPSegRecipe(settings, model, samples, beginning.config, grown.rows, validation)
 
 
 def _cris(config: TrainConfig, settings: CRISSettings, device: torch.device) -> Recipe:
-    data = _referring(config)
-    grown = _grown(config, data.phrases)
-    model = grown.stored.build(config.name).to(device)
+    data = _referring(config.method, config.data)
+    grown = _grown(config, cris_start(config.model, config.read_architecture()), data.phrases)
+    beginning = _assembled(config, grown.stored)
+    model = beginning.model.to(device)
     batches = LetterboxBatches(data, settings.batch, model.input_spec.size, config.seed)
-    return CRISRecipe(settings, model, grown.stored.config, batches, load=batches.load, new_words=bool(grown.rows))
+    return CRISRecipe(
+        settings,
+        model,
+        beginning.config,
+        batches,
+        load=batches.load,
+        new_words=bool(grown.rows),
+        validation=_referring_validation(config, model),
+    )
 
 
 def _denseclip(config: TrainConfig, settings: DenseCLIPSettings, device: torch.device) -> Recipe:
     """Makes a recipe whose towers have the file's weights; the rest is new, because the data set has other classes."""
-    data = _semantic(config)
-    stored = _grown(config, data.class_names).stored
-    values = {**stored.config, "denseclip": {**stored.config["denseclip"], "class_names": list(data.class_names)}}
-    torch.manual_seed(config.seed)
-    model = MODEL_KINDS["denseclip"](config.name, values)
-    model.load_state_dict({k: v for k, v in stored.tensors.items() if k.startswith(_TOWERS)}, strict=False)
+    data = _semantic(config.method, config.data)
+    start = denseclip_start(config.model, config.read_architecture(), data.class_names)
+    beginning = _assembled(config, _grown(config, start, data.class_names).stored, initialise)
+    model = beginning.model.to(device)
     batches = SemanticBatches(data, settings.batch, model.input_spec.size, config.seed)
-    return DenseCLIPRecipe(settings, model.to(device), values, batches, batches.load)
+    validation = _semantic_validation(config, model)
+    return DenseCLIPRecipe(settings, model, beginning.config, batches, batches.load, validation)
 
 
 POCKET_METHODS: dict[str, Method] = {
@@ -191,10 +242,18 @@ POCKET_METHODS: dict[str, Method] = {
     ),
 }
 DATA_METHODS: dict[str, Method] = {
-    "clipseg": Method(CLIPSegSettings, lambda config, settings, scenes, device: _clipseg(config, settings, device)),
-    "cris": Method(CRISSettings, lambda config, settings, scenes, device: _cris(config, settings, device)),
+    "clipseg": Method(
+        CLIPSegSettings,
+        lambda config, settings, scenes, device: _clipseg(config, settings, device),
+        CLIPSegArchitecture,
+    ),
+    "cris": Method(
+        CRISSettings, lambda config, settings, scenes, device: _cris(config, settings, device), CRISArchitecture
+    ),
     "denseclip": Method(
-        DenseCLIPSettings, lambda config, settings, scenes, device: _denseclip(config, settings, device)
+        DenseCLIPSettings,
+        lambda config, settings, scenes, device: _denseclip(config, settings, device),
+        DenseCLIPArchitecture,
     ),
 }
 METHODS = POCKET_METHODS | DATA_METHODS

@@ -24,9 +24,11 @@ from tqdm import tqdm
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.curve import Curve, LossMeans
 from clip_seg_ros.training.optimizer import (
+    Decay,
     MixedPrecision,
     Precision,
     Schedule,
+    Warmup,
     load_optimizer,
     make_adamw,
     set_rates,
@@ -34,8 +36,23 @@ from clip_seg_ros.training.optimizer import (
 
 _SAVE_EVERY_S = 60.0
 _REMEDY = "use another folder, or delete the file to start anew"
-# Later versions added "scaler" and "means", which a run can do without.
+# Later versions added "scaler", "means" and "best", which a run can do without.
 _STATE_KEYS = ("seed", "recipe", "model", "done", "stage", "step", "spent_s", "optimizer")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a model is scored while it is trained."""
+
+    every: int
+    """The number of steps from one score to the next. The last step is scored, too."""
+    score: Callable[[], float]
+    """Returns the score of the model as it is, the same in every process; more is better. It may set the model to
+    evaluation mode; the runner restores each module's mode."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"a validation comes every 1 step or more, not every {self.every}")
 
 
 @dataclass(frozen=True)
@@ -54,19 +71,26 @@ class Stage:
     over that part, and each process must return the same terms."""
     begin: Callable[[], None] = lambda: None
     """Called before the first step, also when a run resumes in the middle of the stage."""
-    warmup_steps: int = 100
-    """The number of steps over which the learning rate first rises linearly; 0: none."""
-    clip_norm: float = 1.0
-    """The largest norm of the gradient over all parameters; ``math.inf``: no clipping."""
+    warmup: Warmup = field(default_factory=Warmup)
+    """How the learning rate first rises; by default it does not."""
+    clip_norm: float | None = None
+    """The largest norm of the gradient over all parameters; ``None``: no clipping."""
     schedule: Schedule = field(default_factory=Schedule)
     rate_factors: tuple[tuple[str, float], ...] = ()
     """(start of parameters' names in ``trained``, factor on their learning rate); see ``optimizer.make_adamw``."""
-    betas: tuple[float, float] = (0.9, 0.98)
+    factors_from: int = 0
+    """The step from which the factors count; before it, all parameters with a factor above 0 learn at the full rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
     """The betas of AdamW."""
+    decay: Decay = "all"
+    """The parameters to which weight decay applies; see ``optimizer.Decay``."""
     precision: Precision = "float32"
     """The precision of activations, by autocast on the device of ``trained``; float16 scales the loss."""
     accumulation: int = 1
     """The number of batches whose gradients are averaged for one step; ``loss`` is called for each."""
+    validation: Validation | None = None
+    """Scores the model now and then; the stage then ends with the weights of the best score. By default there is none,
+    and it ends with the last weights."""
     before_batch: Callable[[int], None] = lambda number: None
     """Called before each call of ``loss`` with the number of the batch, counted from 0 over the stage, as
     ``sampling.EpochSampler.indices`` needs it."""
@@ -109,6 +133,7 @@ class Runner:
     ) -> None:
         self.model, self.state_file, self.seed = model, state_file, seed
         self._done: dict[str, float] = {}
+        self._best: dict[str, Any] = {}
         self._recipe = recipe
         self._log_dir, self._log_every = log_dir, log_every
         # Only the first process may have access to the file, on a disk of its machine.
@@ -170,8 +195,9 @@ class Runner:
         """Returns the course of ``stage``, the step at which it resumes, and the seconds that it took so far."""
         state = self._state if self._state.get("stage") == stage.name else {}
         self._state = {}
+        self._best = state.get("best", {})
         parameters = [p for p in stage.trained.parameters() if p.requires_grad]
-        optimizer = make_adamw(stage.trained, stage.weight_decay, stage.rate_factors, stage.betas)
+        optimizer = make_adamw(stage.trained, stage.weight_decay, stage.rate_factors, stage.betas, stage.decay)
         device = parameters[0].device
         amp = MixedPrecision(stage.precision, device)
         if state:
@@ -201,6 +227,8 @@ class Runner:
                 terms = means.take()
                 if curve is not None:
                     curve.add(step, rate, terms)
+            if stage.validation is not None:
+                self._validate(stage, step, curve)
             now = time.monotonic()
             if distributed.decided_by_first(now - saved > _SAVE_EVERY_S, course.device):
                 if curve is not None:
@@ -209,6 +237,9 @@ class Runner:
                 saved = now
         if curve is not None:
             curve.flush()
+        if self._best:
+            self.model.load_state_dict(self._best["model"])
+            self._best = {}
         self._done[stage.name] = spent + time.monotonic() - started
         self._save("", 0, None, 0.0)
 
@@ -218,9 +249,11 @@ class Runner:
         entropy = [self.seed, step, *stage.name.encode()]
         rng = np.random.default_rng(entropy)
         torch.manual_seed(int(rng.integers(2**31)) + distributed.rank())
-        warm = min(1.0, (step + 1) / max(1, stage.warmup_steps))
-        rate = stage.learning_rate * warm * stage.schedule.share(step, stage.steps)
-        set_rates(course.optimizer, rate)
+        warm, schedule = stage.warmup.share(step), stage.schedule
+        share = schedule.share(step, stage.steps)
+        rate = warm * (schedule.least + (stage.learning_rate - schedule.least) * share)
+        with_factors = step >= stage.factors_from
+        set_rates(course.optimizer, warm * stage.learning_rate, share, warm * schedule.least, with_factors)
         course.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         for part in range(stage.accumulation):
@@ -241,6 +274,27 @@ class Runner:
         course.means.add(sums)
         return rate
 
+    def _validate(self, stage: Stage, step: int, curve: Curve | None) -> None:
+        """Scores the model if it is time to, and keeps its weights if none were better."""
+        if (step + 1) % stage.validation.every and step + 1 != stage.steps:
+            return
+        distributed.average_statistics(self.model)
+        modes = {module: module.training for module in self.model.modules()}
+        score = stage.validation.score()
+        for module, training in modes.items():
+            module.training = training
+        if math.isnan(score):
+            raise ValueError(f"the validation of stage {stage.name!r} has nothing to measure: use other samples for it")
+        # As CRIS's authors do, a later one of two equal scores counts.
+        if not self._best or score >= self._best["score"]:
+            state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            self._best = {"score": score, "step": step, "model": state}
+        if distributed.rank() == 0:
+            best = f"the best is {self._best['score']:.4f} of step {self._best['step'] + 1}"
+            tqdm.write(f"{stage.name}: {score:.4f} at step {step + 1}; {best}")
+        if curve is not None:
+            curve.add_score(step, score)
+
     def _save(self, stage: str, step: int, course: _Course | None, spent_s: float) -> None:
         distributed.average_statistics(self.model)
         if distributed.rank() != 0:
@@ -256,6 +310,7 @@ class Runner:
             "optimizer": course.optimizer.state_dict() if course else None,
             "scaler": course.amp.state_dict() if course else {},
             "means": course.means.state_dict() if course else {},
+            "best": self._best,
         }
         self.state_file.parent.mkdir(parents=True, exist_ok=True)
         beside = self.state_file.with_suffix(".part")

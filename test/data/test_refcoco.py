@@ -104,6 +104,7 @@ def test_samples_are_read_as_published(root):
     data = RefCOCO(root, "refcoco", "train")
     assert data.phrases == ("the chair on the left", "left chair")
     assert data.pictures == ("581857", "581857")
+    assert data.objects == ("0", "0"), "two sentences of one object"
     assert [sample.name for sample in data] == ["refcoco/train/ref_0/sent_0", "refcoco/train/ref_0/sent_1"]
     sample = data[1]
     picture = cv2.imread(str(root / "images/train2014/COCO_train2014_000000581857.jpg"))

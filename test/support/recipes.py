@@ -45,7 +45,14 @@ CRIS_POCKET = {
     "method": "cris-pocket",
     "scenes": 6,
     "recipe": {
-        "train": {**STEP, "first_steps": 1, "dice_weight": 1.0, "contrast_weight": 5.0, "clip_factor": 1.0},
+        "train": {
+            **STEP,
+            "first_steps": 1,
+            "dice_weight": 1.0,
+            "contrast_weight": 5.0,
+            "clip_factor": 1.0,
+            "precision": "float32",
+        },
         "phrases": 2,
         "scene_px": [64, 64],
         "first_scene_px": [64, 64],

@@ -19,6 +19,7 @@ from torch import nn
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.curve import CURVE_NAME, read_curve
 from clip_seg_ros.training.losses import text_to_pixel_loss
+from clip_seg_ros.training.optimizer import rising
 from clip_seg_ros.training.recipes.sampling import EpochSampler, sample_rngs
 from clip_seg_ros.training.runner import Runner, Stage
 
@@ -64,7 +65,7 @@ def train(folder: Path) -> None:
         batch[:] = sampler.indices(number)
 
     runner = Runner(model, folder / "state.pt", 0, log_dir=folder, log_every=1)
-    runner.run(Stage("fit", STEPS, 0.05, 0.01, model, loss, warmup_steps=3, before_batch=draw))
+    runner.run(Stage("fit", STEPS, 0.05, 0.01, model, loss, warmup=rising(3), before_batch=draw))
     weights = {name: value.flatten().tolist() for name, value in model.state_dict().items()}
     (folder / f"rank{distributed.rank()}.json").write_text(json.dumps(weights))
 
@@ -192,6 +193,19 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused(monkeypatch) -> None:
     monkeypatch.setattr(distributed, "world_size", lambda: 4)
     with pytest.raises(ValueError, match="a batch of 10 cannot be shared equally by 4 processes"):
         distributed.share(np.arange(10))
+
+
+def test_norms_are_synchronised_on_gpus_alone(monkeypatch) -> None:
+    def norms(world: int, device: str) -> set[type]:
+        monkeypatch.setattr(distributed, "world_size", lambda: world)
+        model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.BatchNorm2d(2)))
+        weight = model[1][0].weight
+        distributed.synchronise_norms(model, torch.device(device))
+        assert model[1][0].weight is weight, "the optimiser may know it already"
+        return {type(part) for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)}
+
+    assert norms(2, "cuda:0") == {nn.SyncBatchNorm}
+    assert norms(2, "cpu") == norms(1, "cuda:0") == {nn.BatchNorm2d}
 
 
 if __name__ == "__main__":

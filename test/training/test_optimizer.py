@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import nn
 
-from clip_seg_ros.training.optimizer import MixedPrecision, Schedule, load_optimizer, make_adamw, set_rates
+from clip_seg_ros.training.optimizer import (
+    SMALL_RUN,
+    MixedPrecision,
+    Schedule,
+    Warmup,
+    load_optimizer,
+    make_adamw,
+    rising,
+    set_rates,
+)
 
 
 def test_cosine_goes_from_one_to_the_floor() -> None:
@@ -45,6 +52,71 @@ def test_poly_is_the_formula() -> None:
         assert 1e-4 * schedule.share(step, 80) == pytest.approx(expected)
 
 
+def test_the_least_rate_is_that_of_every_trained_group() -> None:
+    """As in the framework of DenseCLIP's authors, where it is no share of a group's own rate."""
+    optimizer = make_adamw(tower_and_head(), 0.0, [("tower.", 0.1), ("tower.b.", 0.0)])
+    for step in (0, 17, 80):
+        share = (1 - step / 80) ** 0.9
+        set_rates(optimizer, 1e-4, share, least=1e-6)
+        rates = {group["rate_factor"]: group["lr"] for group in optimizer.param_groups}
+        assert rates[1.0] == pytest.approx((1e-4 - 1e-6) * share + 1e-6)
+        assert rates[0.1] == pytest.approx((1e-5 - 1e-6) * share + 1e-6)
+        assert rates[0.0] == 0, "frozen"
+    set_rates(optimizer, 1e-4, with_factors=False)
+    assert {group["rate_factor"]: group["lr"] for group in optimizer.param_groups} == {1.0: 1e-4, 0.1: 1e-4, 0.0: 0.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "shares"),
+    [
+        ("linear", [0.01, 0.01 + 0.99 / 4, 0.01 + 0.99 / 2, 0.01 + 0.99 * 3 / 4, 1.0]),
+        ("constant", [0.01, 0.01, 0.01, 0.01, 1.0]),
+        ("exponential", [0.01, 0.01**0.75, 0.1, 0.01**0.25, 1.0]),
+    ],
+)
+def test_a_warmup_rises_from_its_ratio(kind: str, shares: list[float]) -> None:
+    warmup = Warmup(4, kind, 0.01)
+    assert [warmup.share(step) for step in range(5)] == pytest.approx(shares)
+    assert warmup.share(1000) == 1
+    assert Warmup().share(0) == 1, "none by default"
+
+
+def test_rising_counts_from_one() -> None:
+    assert [rising(4).share(step) for step in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
+    assert rising(1).share(0) == 1
+    assert SMALL_RUN["warmup"] == rising(100)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"kind": "cosine"}, 'no warm-up "cosine"'),
+        ({"steps": -1}, "-1"),
+        ({"ratio": 0.0}, "0..1"),
+        ({"ratio": 2.0}, "2"),
+    ],
+)
+def test_warmups_that_make_no_sense_are_refused(values: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Warmup(**values)
+
+
+@pytest.mark.parametrize(
+    ("decay", "decayed"),
+    [
+        ("all", {"norm1.weight", "norm1.bias", "fc.weight", "fc.bias"}),
+        ("without_norms", {"fc.weight", "fc.bias"}),
+        ("matrices", {"fc.weight"}),
+    ],
+)
+def test_the_rule_says_what_decays(decay: str, decayed: set[str]) -> None:
+    model = nn.ModuleDict({"norm1": nn.LayerNorm(2), "fc": nn.Linear(2, 2)})
+    optimizer = make_adamw(model, 0.5, decay=decay)
+    found = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name for name, p in model.named_parameters() if found[id(p)] == 0.5} == decayed
+    assert optimizer.defaults["betas"] == (0.9, 0.999), "those of PyTorch"
+
+
 def test_constant_stays() -> None:
     assert {Schedule("constant").share(step, 9) for step in range(9)} == {1.0}
 
@@ -73,7 +145,7 @@ def tower_and_head() -> nn.Module:
 
 def test_the_longest_start_of_a_name_gives_the_factor() -> None:
     model = tower_and_head()
-    optimizer = make_adamw(model, 0.5, [("tower.", 0.1), ("tower.b.", 0.0)])
+    optimizer = make_adamw(model, 0.5, [("tower.", 0.1), ("tower.b.", 0.0)], decay="matrices")
     set_rates(optimizer, 2.0)
     found = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
     named = {name: found.get(id(p)) for name, p in model.named_parameters()}
@@ -124,7 +196,7 @@ def test_float16_keeps_gradients_that_would_vanish() -> None:
     with amp.autocast():
         loss = layer(torch.ones(1, 4)).float().sum() * 1e-8
     amp.backward(loss)
-    amp.step(optimizer, list(layer.parameters()), math.inf)
+    amp.step(optimizer, list(layer.parameters()), None)
     assert torch.allclose(layer.weight.grad, torch.full((1, 4), 1e-8), rtol=1e-2)
 
 

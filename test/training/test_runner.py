@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import math
 from dataclasses import replace
 
 import pytest
@@ -8,8 +7,8 @@ from torch import nn
 
 from clip_seg_ros.training import runner as runner_module
 from clip_seg_ros.training.curve import CURVE_NAME, read_curve
-from clip_seg_ros.training.optimizer import Schedule
-from clip_seg_ros.training.runner import Runner, Stage
+from clip_seg_ros.training.optimizer import Schedule, Warmup, rising
+from clip_seg_ros.training.runner import Runner, Stage, Validation
 from nearness import assert_near
 
 
@@ -26,7 +25,7 @@ def make_stage(model, steps=30, die_at=None, name="fit"):
         x = torch.from_numpy(rng.normal(size=(16, 3)).astype("float32"))
         return {"fit": (model(x) - x.sum(1, keepdim=True)).square().mean()}
 
-    return Stage(name, steps, 0.05, 0.01, model, loss, warmup_steps=5)
+    return Stage(name, steps, 0.05, 0.01, model, loss, warmup=rising(5))
 
 
 def make_model():
@@ -176,14 +175,76 @@ def test_the_schedule_and_the_factors_reach_the_optimizer(tmp_path, monkeypatch)
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
     stage = replace(
         make_stage(model, 8),
-        warmup_steps=0,
+        warmup=Warmup(4, ratio=0.2),
         schedule=Schedule("milestones", milestones=(5,)),
         rate_factors=(("bias", 0.5),),
-        clip_norm=math.inf,
+        factors_from=2,
     )
     Runner(model, tmp_path / "state.pt", 0).run(stage)
-    assert [rates[2] for rates in seen] == pytest.approx([0.05] * 5 + [0.005] * 3)
-    assert [rates[1] for rates in seen] == pytest.approx([0.025] * 5 + [0.0025] * 3)
+    full = [0.01, 0.02, 0.03, 0.04, 0.05, 0.005, 0.005, 0.005]
+    assert [rates[2] for rates in seen] == pytest.approx(full)
+    assert [rates[1] for rates in seen] == pytest.approx(full[:2] + [rate / 2 for rate in full[2:]])
+
+
+def test_gradients_are_clipped_only_where_it_is_asked_for(tmp_path, monkeypatch):
+    norms = []
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda parameters, norm: norms.append(norm))
+    for clip_norm in (None, 0.3):
+        model = make_model()
+        Runner(model, tmp_path / f"{clip_norm}.pt", 0).run(replace(make_stage(model, 2), clip_norm=clip_norm))
+    assert norms == [0.3, 0.3]
+
+
+class Scores:
+    """A validation of a stage of ten steps, every third of them: its scores, and the weights that it saw."""
+
+    def __init__(self, model, scores):
+        self.model, self.left, self.seen = model, list(scores), []
+
+    def __call__(self):
+        self.model.eval()
+        self.seen.append(self.model.weight.detach().clone())
+        return self.left.pop(0)
+
+
+def validated(model, scores, die_at=None):
+    return replace(make_stage(model, 10, die_at), validation=Validation(3, scores))
+
+
+@pytest.mark.parametrize(("scores", "best"), [([0.1, 0.7, 0.3, 0.2], 1), ([0.7, 0.1, 0.7, 0.2], 2), ([0, 0, 0, 1], 3)])
+def test_the_weights_of_the_best_score_are_kept(tmp_path, capsys, scores, best):
+    model = make_model()
+    watched = Scores(model, scores)
+    Runner(model, tmp_path / "state.pt", 0, log_dir=tmp_path).run(validated(model, watched))
+    assert len(watched.seen) == 4, "at steps 3, 6 and 9, and at the end"
+    assert torch.equal(model.weight, watched.seen[best])
+    assert not torch.equal(model.weight, watched.seen[best - 1])
+    assert model.training, "each module's mode is restored"
+    assert f"at step 10; the best is {max(scores):.4f} of step {(3, 6, 9, 10)[best]}" in capsys.readouterr().out
+    points = [(point["step"], point["score"]) for point in read_curve(tmp_path / CURVE_NAME) if "score" in point]
+    assert points == list(zip((2, 5, 8, 9), scores))
+    again = make_model()
+    Runner(again, tmp_path / "state.pt", 0)
+    assert torch.equal(again.weight, model.weight), "the state holds them, too"
+
+
+def test_a_killed_run_remembers_its_best_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner_module, "_SAVE_EVERY_S", -1.0)
+    broken = make_model()
+    scores = Scores(broken, [0.9, 0.5])
+    with pytest.raises(Killed):
+        Runner(broken, tmp_path / "state.pt", 0).run(validated(broken, scores, die_at=7))
+    resumed = make_model()
+    Runner(resumed, tmp_path / "state.pt", 0).run(validated(resumed, Scores(resumed, [0.6, 0.7])))
+    assert torch.equal(resumed.weight, scores.seen[0])
+
+
+def test_a_score_that_is_none_is_said(tmp_path):
+    model = make_model()
+    with pytest.raises(ValueError, match="nothing to measure"):
+        Runner(model, tmp_path / "state.pt", 0).run(validated(model, lambda: float("nan")))
+    with pytest.raises(ValueError, match="every 1 step or more"):
+        Validation(0, lambda: 1.0)
 
 
 def test_accumulated_batches_are_one_large_batch(tmp_path):
@@ -197,7 +258,7 @@ def test_accumulated_batches_are_one_large_batch(tmp_path):
             return {"fit": (model(batch) - batch.sum(1, keepdim=True)).square().mean()}
 
         stage = Stage(
-            "fit", 20, 0.05, 0.01, model, loss, warmup_steps=5, accumulation=accumulation, before_batch=numbers.append
+            "fit", 20, 0.05, 0.01, model, loss, warmup=rising(5), accumulation=accumulation, before_batch=numbers.append
         )
         Runner(model, tmp_path / folder / "state.pt", 0, log_dir=tmp_path / folder).run(stage)
         assert numbers == list(range(20 * accumulation))

@@ -17,7 +17,7 @@ from torch import nn
 
 from clip_seg_ros.training import runner as runner_module
 from clip_seg_ros.training.curve import CURVE_NAME, read_curve
-from clip_seg_ros.training.optimizer import Schedule
+from clip_seg_ros.training.optimizer import Schedule, rising
 from clip_seg_ros.training.runner import Runner, Stage
 
 KILLS = 4
@@ -41,7 +41,7 @@ def train(folder: Path, pause_s: float) -> nn.Module:
         return {"fit": (model(x) - x.sum(1, keepdim=True)).square().mean(), "size": 0.01 * model[0].weight.abs().sum()}
 
     runner = Runner(model, folder / "state.pt", 0, log_dir=folder / "log", log_every=4)
-    runner.run(Stage("first", STEPS, 0.05, 0.01, model, loss, warmup_steps=5))
+    runner.run(Stage("first", STEPS, 0.05, 0.01, model, loss, warmup=rising(5)))
     second = Schedule("milestones", milestones=(STEPS // 2,))
     runner.run(Stage("second", STEPS, 0.01, 0.01, model, loss, schedule=second, rate_factors=(("0.", 0.1),)))
     return model

@@ -27,7 +27,7 @@ from clip_seg_ros.zoo.factory import build_segmenter
 
 STEPS = 4
 RECIPE = {
-    "train": {"steps": STEPS, "batch": 4, "learning_rate": 1.0e-2},
+    "train": {"steps": STEPS, "batch": 4, "learning_rate": 1.0e-2, "precision": "float32"},
     "phrases": 2,
     "scene_px": [64, 64],
     "fpn_out": [16, 32, 32],

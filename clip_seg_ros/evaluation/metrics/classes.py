@@ -65,6 +65,13 @@ class ConfusionMatrix:
         self.reduce_zero_label = reduce_zero_label
         self._counts = np.zeros((class_count, class_count), np.int64)
 
+    @classmethod
+    def of(cls, counts: np.ndarray) -> ConfusionMatrix:
+        """Makes a matrix of ``counts`` (C, C), such as the sum of several matrices' own."""
+        matrix = cls(len(counts))
+        matrix._counts += np.rint(counts).astype(np.int64)
+        return matrix
+
     @property
     def counts(self) -> np.ndarray:
         """(C, C) int64: pixels of each true class (rows) that were predicted as each class (columns)."""

@@ -11,7 +11,7 @@ threshold:
     mean IoU       = mean over classes of the foreground IoU of each class's own counts
     precision      = tp / (1 + tp + fp)
     recall         = tp / (1 + tp + fn)
-    AP             = integral of precision over recall, along the sweep
+    AP             = integral of precision over recall, along the thresholds at which any pixel is predicted
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class SweepScores:
     mean_iou: np.ndarray
     """The mean IoU; NaN if there was no class."""
     average_precision: float
+    """The AP, about 0..1, as in ``average_precision``."""
 
     def at(self, curve: np.ndarray, threshold: float) -> float:
         """Returns the value of one of the curves at a threshold of the sweep.
@@ -158,7 +159,7 @@ class ThresholdSweep:
             foreground_iou=total.foreground_iou,
             binary_iou=(total.foreground_iou + total.background_iou) / 2,
             mean_iou=summed_iou / classes if classes else np.full(len(self.thresholds), np.nan),
-            average_precision=average_precision(total.precision, total.recall),
+            average_precision=average_precision(total),
         )
 
 
@@ -191,16 +192,21 @@ def count_over_thresholds(
     return BinaryCounts(tp=true.sum() - fn, fp=false.sum() - tn, fn=fn, tn=tn)
 
 
-def average_precision(precision: np.ndarray, recall: np.ndarray) -> float:
+def average_precision(counts: BinaryCounts) -> float:
     """Integrates precision over recall by Simpson's rule, over the distinct points of a sweep, sorted by recall.
 
-    The curve is not extended to recall 0 or 1. Simpson's rule can leave 0..1 slightly if points are unevenly spaced.
+    As in the authors' code, thresholds above which no pixel lies do not count: there is no precision without a
+    prediction, and the point (0, 0) would add an area under the curve. The curve is not extended to recall 0 or 1.
+    Simpson's rule can leave 0..1 slightly if points are unevenly spaced.
 
     Args:
-        precision: Precision, (T,), 0..1.
-        recall: Recall, (T,), 0..1.
+        counts: The counts of the whole data set at each threshold.
+
+    Returns:
+        The AP; 0 if nothing is predicted at any threshold, which the authors' code refuses.
     """
-    points = np.unique(np.stack([recall, precision], axis=1), axis=0)
+    predicted = counts.tp + counts.fp > 0
+    points = np.unique(np.stack([counts.recall, counts.precision], axis=1)[predicted], axis=0)
     return simpson(points[:, 0], points[:, 1])
 
 

@@ -141,14 +141,18 @@ class ViTTaps(VisionTaps):
         layers: Sequence[int] | None = None,
         queries: Literal["class", "all"] = "class",
     ) -> torch.Tensor:
-        """Embeds one object of each image by hiding the other patches inside attention (CLIPSeg, section 3.3).
+        """Embeds one object of each image by weakening the other patches inside attention (CLIPSeg, section 3.3).
+
+        As in the authors' program, the scores of the other patches are multiplied by 0 before the softmax. They lose
+        what makes one patch more important than another, but not all of their influence.
 
         Args:
             pixels: (B, 3, H, W), normalised; H and W multiples of ``multiple``.
-            masks: (B, H, W), bool or 0..1; a patch with any pixel that is not 0 belongs to the object.
-            layers: The blocks (0-based) in which the other patches are hidden; ``None``: all.
-            queries: Who does not see them there: the class token alone, or every token. Hidden from every token in all
-                blocks, they have no influence on the result at all.
+            masks: (B, H, W), bool or 0..1; a patch belongs to the object if the mask's pixel nearest to its first one
+                is not 0, and for an object that has no such patch, if any of its pixels is not 0.
+            layers: The blocks (0-based) in which the other patches are weakened; ``None``: all.
+            queries: Whose scores of them are 0 there: those of the class token alone, or with "all" those of every
+                patch, while the class token's stay.
 
         Returns:
             (B, D) image embeddings, not normalised.
@@ -165,16 +169,28 @@ class ViTTaps(VisionTaps):
             raise ValueError(f"block numbers must lie in 0..{len(blocks) - 1}, got {tuple(layers)}")
         if masks.shape != (pixels.shape[0], *pixels.shape[-2:]):
             raise ValueError(f"the masks {tuple(masks.shape)} do not fit the images {tuple(pixels.shape)}")
-        seen = F.max_pool2d((masks != 0).to(pixels.dtype), self.stride).flatten(1) > 0  # (B, h * w)
-        if not seen.any(dim=1).all():
-            raise ValueError("the mask of an example image is empty: there is no object to embed")
+        seen = _object_patches(masks, grid).to(pixels.dtype)
         x = visual.ln_pre(embed_patches(visual, pixels, self._positions(grid, pixels.dtype)))
-        hidden = x.new_zeros(x.shape[0], x.shape[1], x.shape[1])  # added to the attention's scores
-        hidden[:, : 1 if queries == "class" else None, 1:].masked_fill_(~seen[:, None], float("-inf"))
-        hidden = hidden.repeat_interleave(blocks[0].attn.num_heads, dim=0)  # (B * heads, tokens, tokens)
+        factors = x.new_ones(x.shape[0], x.shape[1], x.shape[1])  # on the attention's scores
+        rows = slice(0, 1) if queries == "class" else slice(1, None)
+        factors[:, rows, 1:] = seen[:, None]
         for index, block in enumerate(blocks):
-            x = block(x, attn_mask=hidden if index in layers else None)
+            if index in layers:
+                x = x + block.ls_1(attend_within(block.attn, block.ln_1(x), factors[:, None]))
+                x = x + feed_forward(block, x)
+            else:
+                x = run_block(block, x)
         return visual.ln_post(x[:, 0]) @ visual.proj
+
+
+def _object_patches(masks: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Returns the patches (B, h * w) bool of objects in ``masks`` (B, H, W). Raises ValueError if one is empty."""
+    there = (masks != 0).float()[:, None]
+    nearest = F.interpolate(there, size=grid, mode="nearest").flatten(1) > 0
+    touched = F.adaptive_max_pool2d(there, grid).flatten(1) > 0
+    if not touched.any(dim=1).all():
+        raise ValueError("the mask of an example image is empty: there is no object to embed")
+    return torch.where(nearest.any(dim=1, keepdim=True), nearest, touched)
 
 
 class ResNetTaps(VisionTaps):

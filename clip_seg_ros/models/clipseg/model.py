@@ -203,13 +203,13 @@ class CLIPSeg(PromptableSegmenter[TapFeatures]):
         """Embeds example images, to be used as prompts: ``TextFeatures(pooled=...)``, or through ``mix_prompts``.
 
         The paper found ``visual_prompts.visual_prompt`` to be best. ``masks`` is the alternative in the paper:
-        everything but the object is hidden inside CLIP's attention (section 3.3).
+        everything but the object is weakened inside CLIP's attention (section 3.3).
 
         Args:
             pixels: (N, 3, H, W), normalised.
             masks: (N, H, W), 1 where the object is; ``None`` stands for the whole image.
-            masked_layers: The blocks in which the background is hidden; ``None``: all.
-            masked_queries: The tokens from which it is hidden: the class token alone, or every token.
+            masked_layers: The blocks in which the background is weakened; ``None``: all.
+            masked_queries: For whom it is: the class token alone, or with "all" every patch but not the class token.
 
         Returns:
             Raw image embeddings (N, D).

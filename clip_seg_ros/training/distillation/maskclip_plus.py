@@ -29,7 +29,7 @@ from clip_seg_ros.pipeline.preprocess import Preprocessor
 from clip_seg_ros.training.augment import photometric_distortion
 from clip_seg_ros.training.distillation.pseudo_labels import LabelledPictures
 from clip_seg_ros.training.losses import dense_cross_entropy
-from clip_seg_ros.training.optimizer import Precision
+from clip_seg_ros.training.optimizer import SMALL_RUN, Precision, rising
 from clip_seg_ros.training.runner import Runner, Stage
 
 _SCALES = (0.75, 1.5)
@@ -119,8 +119,8 @@ class MaskCLIPPlus:
                     self.student,
                     loss,
                     begin,
-                    _WARMUP_STEPS,
                     precision=settings.precision,
+                    **{**SMALL_RUN, "warmup": rising(_WARMUP_STEPS)},
                 )
             )
 

@@ -28,6 +28,7 @@ from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.sim.scene import COLORS, KINDS
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.losses import dice_loss
+from clip_seg_ros.training.optimizer import SMALL_RUN
 from clip_seg_ros.training.pocket.batches import SceneBatch, crop_batch, example_batch, index_crops, scene_batch
 from clip_seg_ros.training.pocket.clip import pocket_clip
 from clip_seg_ros.training.pocket.contrast import PhraseBank, at_grid, cross_entropy_of_known, mostly_objects
@@ -147,7 +148,7 @@ class PocketRecipe(nn.Module):
             ("decoder", s.decoder, self.model.decoder, self._decoder_terms, self._freeze_towers),
         )
         return [
-            Stage(name, part.steps, part.learning_rate, s.weight_decay, trained, loss, begin)
+            Stage(name, part.steps, part.learning_rate, s.weight_decay, trained, loss, begin, **SMALL_RUN)
             for name, part, trained, loss, begin in parts
             if part.steps
         ]

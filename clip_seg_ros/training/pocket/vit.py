@@ -30,6 +30,7 @@ from clip_seg_ros.models.clip.vision_taps import ResNetTaps, embed_patches
 from clip_seg_ros.models.maskclip.dense_attention import dense_last_block
 from clip_seg_ros.sim.scene import COLORS
 from clip_seg_ros.training import distributed
+from clip_seg_ros.training.optimizer import SMALL_RUN, rising
 from clip_seg_ros.training.pocket.batches import crop_batch, index_crops, scene_batch
 from clip_seg_ros.training.pocket.clip import pocket_clip
 from clip_seg_ros.training.pocket.contrast import PhraseBank, at_grid, cross_entropy_of_known, mostly_objects
@@ -98,7 +99,8 @@ class ViTRecipe(nn.Module):
     def stages(self) -> list[Stage]:
         """Returns the only stage of the recipe, for a ``Runner``."""
         s = self.settings
-        return [Stage("vit", s.steps, s.learning_rate, s.weight_decay, self, self.terms, warmup_steps=200)]
+        run = {**SMALL_RUN, "warmup": rising(200)}
+        return [Stage("vit", s.steps, s.learning_rate, s.weight_decay, self, self.terms, **run)]
 
     @property
     def module(self) -> nn.Module:

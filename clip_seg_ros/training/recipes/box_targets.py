@@ -16,8 +16,8 @@ def box_score_targets(
 ) -> torch.Tensor:
     """Draws the boxes of one image into a map that is 1 inside the boxes of a class and 0 elsewhere.
 
-    As the authors do, both corners are rounded down to cells of the map and the far one does not count, so that a box
-    smaller than a cell may leave no trace.
+    As the authors do, both corners are rounded down to cells of the map, at most to its last one, and the far one does
+    not count. So a box smaller than a cell may leave no trace, and the last row and column are never drawn.
 
     Args:
         boxes: (N, 4), left, top, right, bottom in pixels; parts outside the image are cut off.
@@ -39,8 +39,8 @@ def box_score_targets(
     (height, width), (rows, columns) = image_size, map_size
     scale = boxes.new_tensor([columns / width, rows / height, columns / width, rows / height], dtype=torch.float64)
     cells = (boxes.double() * scale).long()
-    limit = cells.new_tensor([columns, rows, columns, rows])
-    cells = torch.minimum(cells.clamp(min=0), limit)
+    last = cells.new_tensor([columns - 1, rows - 1] * 2)
+    cells = torch.minimum(cells.clamp(min=0), last)
     target = torch.zeros(class_count, rows, columns, device=boxes.device)
     for (left, top, right, bottom), label in zip(cells.tolist(), class_ids.tolist(), strict=True):
         target[label, top:bottom, left:right] = 1

@@ -8,7 +8,6 @@ and an example image, so that both, and all mixtures of them, can be prompts aft
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,27 +27,27 @@ from clip_seg_ros.training.losses import dice_loss
 from clip_seg_ros.training.optimizer import Precision, Schedule
 from clip_seg_ros.training.recipes.new_words import NewWords
 from clip_seg_ros.training.recipes.recipe import save_model
+from clip_seg_ros.training.recipes.run_settings import RunSettings
 from clip_seg_ros.training.recipes.sampling import DrawnSamples, EpochSampler, SampleLoader
-from clip_seg_ros.training.runner import Stage
-from clip_seg_ros.training.settings import read_settings, require_steps
+from clip_seg_ros.training.runner import Stage, Validation
 
 
 @dataclass(frozen=True)
-class CLIPSegSettings:
-    """The settings of the recipe. The defaults are those of the paper, or else of its authors' code."""
+class CLIPSegSettings(RunSettings):
+    """The settings of the recipe. The defaults are those of the authors' configuration for PhraseCut."""
 
     steps: int = 20_000
     batch: int = 64
-    """The number of samples in a batch, over all processes."""
     learning_rate: float = 1e-3
     floor: float = 0.1
     """The factor on the learning rate at the end of the cosine, for a rate of 1e-4."""
     weight_decay: float = 0.01
     precision: Precision = "float16"
-    """The paper's mixed precision is for a GPU; on a CPU float32 is faster."""
-    text_weight: tuple[float, float] = (0.0, 1.0)
+    text_weight: tuple[float, float] = (0.0, 0.5)
     """The phrase's share of a prompt is drawn evenly from this range. The published weights were trained with shares up
-    to 0.5."""
+    to 0.5; the paper says up to 1."""
+    negative_probability: float = 0.2
+    """The share of phrases, 0..1, that are replaced by one that the image does not show, with an empty mask."""
     fresh_decoder: bool = True
     """Whether the decoder starts with random weights instead of the model's."""
     word_factor: float = 1.0
@@ -69,17 +68,14 @@ class CLIPSegSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text_weight", tuple(self.text_weight))
-        require_steps(self)
+        super().__post_init__()
         if self.threads < 1:
             raise ValueError(f"threads must be at least 1, got {self.threads}")
         low, high = self.text_weight
         if not 0 <= low <= high <= 1:
             raise ValueError(f"text_weight must be a range within 0..1, got {low}..{high}")
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> CLIPSegSettings:
-        """Reads the mapping of a YAML file. Raises SettingsError on unknown names and on values that do not fit."""
-        return read_settings(cls, values, "recipe")
+        if not 0 <= self.negative_probability <= 1:
+            raise ValueError(f"negative_probability must lie in 0..1, got {self.negative_probability}")
 
 
 class _Before:
@@ -113,6 +109,7 @@ class CLIPSegRecipe:
             model's stride divides. The prompt of a sample without an example image is its phrase alone.
         config: The configuration in the model's weight file: ``checkpoints.load_safetensors(path)[1]``.
         new_rows: The new rows of the table of word embeddings, which are trained: ``vocabulary.grow(...).rows``.
+        validation: Scores the model now and then; the best weights are kept.
     """
 
     def __init__(
@@ -122,7 +119,9 @@ class CLIPSegRecipe:
         data: DrawnSamples[ReferringSample],
         config: Mapping[str, Any],
         new_rows: Sequence[int] = (),
+        validation: Validation | None = None,
     ) -> None:
+        self._validation = validation
         self.settings, self.model, self._data, self._config = settings, model, data, config
         self._before = _Before(model, settings.kept_phrases) if settings.kept_phrases else None
         device = model.decoder.film_mul.weight.device
@@ -151,20 +150,14 @@ class CLIPSegRecipe:
         """Returns the recipe's one stage, for a ``Runner``."""
         s = self.settings
         factors = {"words": s.word_factor, "visual": s.image_factor}
-        stage = Stage(
+        stage = s.stage(
             "clipseg",
-            s.steps,
-            s.learning_rate,
-            s.weight_decay,
             self.module,
-            self.terms,
+            loss=self.terms,
             begin=self._begin,
-            warmup_steps=0,
-            clip_norm=math.inf,
             schedule=Schedule("cosine", floor=s.floor),
-            betas=(0.9, 0.999),
-            precision=s.precision,
             before_batch=self._load,
+            validation=self._validation,
             rate_factors=tuple((f"{part}.", factor) for part, factor in factors.items() if part in self._trained),
         )
         return [stage]

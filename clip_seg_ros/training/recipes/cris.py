@@ -11,45 +11,54 @@ import numpy as np
 import torch
 
 from clip_seg_ros.models.cris.model import CRIS
+from clip_seg_ros.training import distributed
 from clip_seg_ros.training.losses import dice_loss, shrink_mask, text_to_pixel_loss
 from clip_seg_ros.training.optimizer import Precision, Schedule
 from clip_seg_ros.training.recipes.batch import ExpressionBatch
 from clip_seg_ros.training.recipes.recipe import WholeModelRecipe
-from clip_seg_ros.training.runner import Stage
-from clip_seg_ros.training.settings import read_settings, require_steps
+from clip_seg_ros.training.recipes.run_settings import RunSettings
+from clip_seg_ros.training.runner import Stage, Validation
 
+EPOCHS = 50
+"""The number of epochs of the paper's training."""
+_FIRST = "first"
+_POSITIONS = ("positional_embedding", "visual.attnpool.positional_embedding")
+"""The position tables of CLIP's towers."""
 Draw = Callable[[np.random.Generator], ExpressionBatch]
 
 
 @dataclass(frozen=True)
-class CRISSettings:
-    """The recipe. The defaults are the paper's."""
+class CRISSettings(RunSettings):
+    """The recipe. The defaults are those of the authors' configuration and code for RefCOCO."""
 
-    steps: int
+    steps: int = 33_100
+    """50 epochs of 662 batches; an epoch shows each of RefCOCO's 42,404 objects once, with one of its sentences."""
     batch: int = 64
     learning_rate: float = 1e-4
+    precision: Precision = "float16"
     clip_factor: float = 0.1
-    """The factor on the learning rate for CLIP's towers."""
+    """The factor on the learning rate for CLIP's towers and the convolution beside its attention pool (``connect``).
+    As in the authors' code, the position tables of both towers learn at the full rate."""
+    clip_factor_from: int | None = None
+    """The step from which ``clip_factor`` counts. The authors' program sets it with the second epoch; by default it is
+    a fiftieth of the steps, which is one epoch."""
     word_factor: float = 1.0
     """The factor on the learning rate for the table of word embeddings, if words are new to the weights."""
-    weight_decay: float = 0.0
-    precision: Precision = "float32"
-    clip_norm: float = 1.0
+    sync_batch_norm: bool = True
+    """Whether BatchNorm sees the batch of all processes, if these run on GPUs."""
     first_steps: int = 0
     """The number of first steps on easier batches, at a constant rate."""
-    milestones: tuple[int, ...] = ()
-    """Steps at which the rate falls to a tenth, as the paper's does after 35 of 50 epochs; without any, a cosine."""
+    milestones: tuple[int, ...] | None = None
+    """Steps at which the rate falls to a tenth; by default after 35 of 50 epochs. An empty list: a cosine instead."""
     dice_weight: float = 0.0
     """The weight of a soft dice term, which makes small objects count in the mean; the paper has none."""
     contrast_weight: float = 1.0
 
-    def __post_init__(self) -> None:
-        require_steps(self)
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> CRISSettings:
-        """Reads the mapping of a YAML file. Raises SettingsError on unknown names and on values that do not fit."""
-        return read_settings(cls, values, "recipe")
+    def schedule(self) -> Schedule:
+        """Returns the schedule of the learning rate."""
+        if self.milestones is None:
+            return Schedule("milestones", milestones=(self.steps * 35 // EPOCHS,))
+        return Schedule("milestones", milestones=self.milestones) if self.milestones else Schedule()
 
 
 class CRISRecipe(WholeModelRecipe):
@@ -63,6 +72,7 @@ class CRISRecipe(WholeModelRecipe):
         first_draw: Makes a batch for the first steps.
         load: Loads the batch of a number ahead.
         new_words: Whether the model has new word embeddings, which have not been trained yet.
+        validation: Scores the model now and then; the best weights are kept.
     """
 
     def __init__(
@@ -74,37 +84,42 @@ class CRISRecipe(WholeModelRecipe):
         first_draw: Draw | None = None,
         load: Callable[[int], None] | None = None,
         new_words: bool = False,
+        validation: Validation | None = None,
     ) -> None:
-        super().__init__(model, config, load)
+        super().__init__(model, config, load, validation)
         self._new_words = new_words
         self.settings, self._draw, self._first_draw = settings, draw, first_draw or draw
 
     def stages(self) -> list[Stage]:
         """Returns the stages of the recipe, for a ``Runner``."""
         s = self.settings
-        falling = Schedule("milestones", milestones=s.milestones) if s.milestones else Schedule()
-        factors: tuple[tuple[str, float], ...] = (("model.clip.", s.clip_factor),)
+        factors = tuple((f"model.{part}", s.clip_factor) for part in ("clip.", "connect."))
+        factors += tuple((f"model.clip.{table}", 1.0) for table in _POSITIONS)
         if self._new_words:
             factors += (("model.clip.token_embedding.", s.word_factor),)
-        parts = [("end to end", s.steps, self.terms, falling)]
+        factors_from = s.steps // EPOCHS if s.clip_factor_from is None else s.clip_factor_from
+        parts = [("end to end", s.steps, self.terms, s.schedule(), factors_from)]
         if s.first_steps:
-            parts.insert(0, ("first", s.first_steps, self.first_terms, Schedule("constant")))
+            parts.insert(0, (_FIRST, s.first_steps, self.first_terms, Schedule("constant"), 0))
         return [
-            Stage(
+            s.stage(
                 name,
-                steps,
-                s.learning_rate,
-                s.weight_decay,
+                self,
+                steps=steps,
                 loss=loss,
+                begin=self._begin,
                 schedule=schedule,
                 rate_factors=factors,
-                trained=self,
+                factors_from=start,
                 before_batch=self._load,
-                precision=s.precision,
-                clip_norm=s.clip_norm,
+                validation=self._validation if name != _FIRST else None,
             )
-            for name, steps, loss, schedule in parts
+            for name, steps, loss, schedule, start in parts
         ]
+
+    def _begin(self) -> None:
+        if self.settings.sync_batch_norm:
+            distributed.synchronise_norms(self.model, self.normalised.device)
 
     def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Draws a batch and returns the terms of its loss."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,21 @@ from clip_seg_ros.pipeline.letterbox import mask_to_square
 from clip_seg_ros.training.augment import letterboxed, semantic_view
 from clip_seg_ros.training.recipes.batch import ClassBatch, ExpressionBatch
 from clip_seg_ros.training.recipes.sampling import EpochSampler, SampleLoader
+
+_LONG_SIDE_PX = 2048
+"""The long side to which DenseCLIP's authors fit images, whatever the short one."""
+
+
+def sentences_of_objects(dataset: ReferringDataset) -> tuple[tuple[int, ...], ...]:
+    """Returns the samples of each object, in the order of the data set.
+
+    Samples belong together by the attribute ``objects`` of the data set, the name of the object of each sample. Without
+    it, each sample is an object of its own.
+    """
+    groups: dict[Any, list[int]] = {}
+    for index, name in enumerate(getattr(dataset, "objects", range(len(dataset)))):
+        groups.setdefault(name, []).append(index)
+    return tuple(map(tuple, groups.values()))
 
 
 class _Batches:
@@ -39,21 +55,40 @@ class _Batches:
     def load(self, number: int) -> None:
         """Loads batch ``number``, for ``Stage.before_batch``."""
         if self._loader is None:
-            self._loader = SampleLoader(self, EpochSampler(len(self), self._batch, self._seed), self._threads)
+            self._loader = SampleLoader(self, self._sampler(), self._threads)
         self._samples = self._loader.load(number)
+
+    def _sampler(self) -> EpochSampler:
+        return EpochSampler(len(self), self._batch, self._seed)
 
 
 class LetterboxBatches(_Batches):
-    """Images and sentences for CRIS: every image is fitted into a square and not augmented."""
+    """Images and sentences for CRIS: every image is fitted into a square and not augmented.
+
+    As the authors do, an epoch shows each object once, with one of its sentences, which is drawn anew each time, and
+    ends with the last whole batch. In a data set that does not say which sentences belong to one object, each sample is
+    an object of its own.
+    """
+
+    def __init__(self, dataset: ReferringDataset, batch: int, side_px: int, seed: int, threads: int = 4) -> None:
+        super().__init__(dataset, batch, side_px, seed, threads)
+        self._sentences = sentences_of_objects(dataset)
+
+    def __len__(self) -> int:
+        return len(self._sentences)
 
     def draw(
         self, index: int, rng: np.random.Generator
     ) -> tuple[ReferringSample, np.ndarray, np.ndarray, np.ndarray | None]:
-        """Reads one sample; returns it with its image, its mask and its ignored pixels inside the square."""
-        sample = self._dataset[index]
+        """Reads a sentence of one object; returns it with its image, mask and ignored pixels inside the square."""
+        sentences = self._sentences[index]
+        sample = self._dataset[sentences[int(rng.integers(len(sentences)))]]
         # A pixel to which an ignored one contributes is ignored, too.
         ignored = None if sample.ignored is None else mask_to_square(sample.ignored, self._side_px) > 0
         return (sample, *letterboxed(sample, self._side_px), ignored)
+
+    def _sampler(self) -> EpochSampler:
+        return EpochSampler(len(self), self._batch, self._seed, drop_last=len(self) >= self._batch)
 
     def __call__(self, rng: np.random.Generator) -> ExpressionBatch:
         """Returns this process's part of the loaded batch."""
@@ -71,7 +106,8 @@ class SemanticBatches(_Batches):
 
     def draw(self, index: int, rng: np.random.Generator) -> SemanticSample:
         """Reads and augments one sample."""
-        return semantic_view(self._dataset[index], rng, self._side_px, (4 * self._side_px, self._side_px))
+        long_side_px = min(_LONG_SIDE_PX, 4 * self._side_px)
+        return semantic_view(self._dataset[index], rng, self._side_px, (long_side_px, self._side_px))
 
     def __call__(self, rng: np.random.Generator) -> ClassBatch:
         """Returns this process's part of the loaded batch."""

@@ -14,7 +14,7 @@ from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.conversion.mapping import Converted
 from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.training import distributed
-from clip_seg_ros.training.runner import Stage
+from clip_seg_ros.training.runner import Stage, Validation
 from clip_seg_ros.zoo.writing import store
 
 
@@ -58,13 +58,18 @@ class WholeModelRecipe(nn.Module):
         model: The model to train.
         config: The configuration of the model's weight file.
         load: Loads the batch of a number ahead.
+        validation: Scores the model now and then; the best weights are kept.
     """
 
     def __init__(
-        self, model: PromptableSegmenter, config: Mapping[str, Any], load: Callable[[int], None] | None
+        self,
+        model: PromptableSegmenter,
+        config: Mapping[str, Any],
+        load: Callable[[int], None] | None,
+        validation: Validation | None = None,
     ) -> None:
         super().__init__()
-        self.model, self._config = model, config
+        self.model, self._config, self._validation = model, config, validation
         self._load = load or (lambda number: None)
         self.normalised = Normaliser(model.input_spec)
 

@@ -27,7 +27,8 @@ class DrawnSamples(Protocol[Sample]):
 class EpochSampler:
     """Batches of indices in which every sample comes once in each epoch, in a new random order.
 
-    A batch that does not fit into an epoch is filled from the next one: no sample is left out or seen twice.
+    A batch that does not fit into an epoch is filled from the next one: no sample is left out or seen twice. With
+    ``drop_last``, each epoch ends with its last whole batch instead, and some samples are left out, others each time.
     """
 
     count: int
@@ -35,13 +36,20 @@ class EpochSampler:
     batch: int
     """The number of samples in a batch, over all processes."""
     seed: int
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.batch < 1:
             raise ValueError(f"batches of {self.batch} out of {self.count} samples: both must be at least 1")
+        if self.drop_last and self.count < self.batch:
+            raise ValueError(f"an epoch of {self.count} samples has no whole batch of {self.batch}")
 
     def indices(self, number: int) -> np.ndarray:
         """Returns the (batch,) int64 indices of batch ``number``, counted from 0 over all epochs."""
+        if self.drop_last:
+            epoch, within = divmod(number, self.count // self.batch)
+            order = _order(self.count, self.seed, epoch)
+            return order[within * self.batch : (within + 1) * self.batch].copy()
         places = np.arange(number * self.batch, (number + 1) * self.batch)
         epochs, within = np.divmod(places, self.count)
         chosen = np.empty(self.batch, np.int64)
@@ -52,6 +60,8 @@ class EpochSampler:
 
     def batches(self, epochs: float) -> int:
         """Returns how many batches show every sample ``epochs`` times, the last one full."""
+        if self.drop_last:
+            return int(np.ceil(epochs * (self.count // self.batch)))
         return int(np.ceil(epochs * self.count / self.batch))
 
 

@@ -11,6 +11,7 @@ import torch
 
 from clip_seg_ros.evaluation.metrics.thresholds import (
     THRESHOLDS,
+    BinaryCounts,
     ThresholdSweep,
     average_precision,
     count_over_thresholds,
@@ -128,10 +129,42 @@ def test_simpson_equals_scipy(x: list[float], y: list[float], expected: float) -
     assert simpson(np.array(x), np.array(y)) == pytest.approx(expected, abs=1e-12)
 
 
+def counts(tp: list[int], fp: list[int], true: int = 99) -> BinaryCounts:
+    found, wrong = np.array(tp), np.array(fp)
+    return BinaryCounts(tp=found, fp=wrong, fn=true - found, tn=200 - wrong)
+
+
 def test_average_precision_sorts_by_recall_and_counts_equal_points_once() -> None:
-    recall, precision = np.array([0.9, 0.5, 0.5, 0.2, 0.1]), np.array([0.2, 0.4, 0.4, 0.9, 1.0])
-    expected = simpson(np.array([0.1, 0.2, 0.5, 0.9]), np.array([1.0, 0.9, 0.4, 0.2]))
-    assert average_precision(precision, recall) == pytest.approx(expected)
+    sweep = counts([90, 50, 50, 20, 10], [200, 60, 60, 5, 0])
+    recall = np.array([0.1, 0.2, 0.5, 0.9])
+    precision = np.array([10 / 11, 20 / 26, 50 / 111, 90 / 291])
+    assert average_precision(sweep) == pytest.approx(simpson(recall, precision))
+
+
+def test_average_precision_leaves_out_thresholds_without_a_prediction() -> None:
+    """The authors' program does, so that a model whose probabilities end at 0.6 gains no area from the point (0, 0)."""
+    predicting = counts([90, 60, 30, 20], [80, 30, 5, 1])
+    silent = counts([90, 60, 30, 20, 0, 0], [80, 30, 5, 1, 0, 0])
+    assert average_precision(silent) == average_precision(predicting)
+    wrong_alone = counts([90, 60, 30, 20, 0], [80, 30, 5, 1, 1])
+    assert average_precision(wrong_alone) != average_precision(predicting), "a wrong prediction is one"
+    assert average_precision(counts([0, 0], [0, 0])) == 0
+
+
+def test_average_precision_of_low_probabilities_is_that_of_the_authors_loop() -> None:
+    rng = np.random.default_rng(7)
+    sweep = ThresholdSweep()
+    for _ in range(3):
+        mask = rng.random((12, 10)) < 0.4
+        probabilities = (0.6 * (0.5 * mask + 0.5 * rng.random((12, 10)))).astype(np.float32)
+        sweep.add(probabilities, mask)
+    scores, points = sweep.scores(), set()
+    for tp, fp, fn in zip(scores.counts.tp, scores.counts.fp, scores.counts.fn):
+        if tp + fp > 0:
+            points.add((tp / (1 + tp + fn), tp / (1 + tp + fp)))
+    assert scores.counts.tp[-1] == 0
+    recall, precision = zip(*sorted(points))
+    assert scores.average_precision == pytest.approx(simpson(np.array(recall), np.array(precision)))
 
 
 @pytest.mark.parametrize("size", [(50, 60), (5, 7), (3, 4), (1, 1), (9, 1)])

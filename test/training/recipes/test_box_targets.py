@@ -16,7 +16,8 @@ def drawn(boxes, class_ids, image_size, map_size, class_count) -> torch.Tensor:
         for y in range(map_size[0]):
             for x in range(map_size[1]):
                 down, across = map_size[0] / image_size[0], map_size[1] / image_size[1]
-                if int(left * across) <= x < int(right * across) and int(top * down) <= y < int(bottom * down):
+                last_x, last_y = min(int(right * across), map_size[1] - 1), min(int(bottom * down), map_size[0] - 1)
+                if int(left * across) <= x < last_x and int(top * down) <= y < last_y:
                     target[label, y, x] = 1
     return target
 
@@ -43,8 +44,15 @@ def test_a_box_of_whole_cells_is_exact_and_one_beyond_the_image_is_cut() -> None
     expected = torch.zeros(2, 4, 8)
     expected[1, 1:3, 2:4] = 1
     expected[0, 0, 0] = 1
-    expected[0, 3, 7] = 1
+    # Of a box from the last cell to the edge nothing is drawn, as by the authors' program.
     assert torch.equal(target, expected)
+
+
+def test_the_last_row_and_column_are_left_out() -> None:
+    target = box_score_targets(torch.tensor([[0.0, 0.0, 32.0, 16.0]]), torch.tensor([0]), (16, 32), (4, 8), 1)
+    assert target[0, :3, :7].all()
+    assert not target[0, 3].any()
+    assert not target[0, :, 7].any()
 
 
 def test_no_box_is_no_target() -> None:

@@ -12,9 +12,11 @@ import torch
 from clip_seg_ros.data.folder import PhraseFolder
 from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConfig
 from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
+from clip_seg_ros.models.cris.convert import published_name
 from clip_seg_ros.models.cris.model import CRIS, CRISConfig
 from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.training.losses import dice_loss, shrink_mask, text_to_pixel_loss
+from clip_seg_ros.training.optimizer import make_adamw
 from clip_seg_ros.training.recipes.batch import ExpressionBatch
 from clip_seg_ros.training.recipes.cris import CRISRecipe, CRISSettings
 from clip_seg_ros.training.recipes.dataset_batches import LetterboxBatches
@@ -56,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 def make(folder: Path, **settings) -> CRISRecipe:
     torch.manual_seed(0)
-    own = CRISSettings.from_mapping({"steps": 6, "batch": 4, "learning_rate": 1e-3, **settings})
+    own = CRISSettings.from_mapping({"steps": 6, "batch": 4, "learning_rate": 1e-3, "precision": "float32", **settings})
     batches = LetterboxBatches(PhraseFolder(folder), own.batch, 64, 0, threads=2)
     config = model_config()
     return CRISRecipe(own, CRIS.from_config("tiny", config), config, batches, load=batches.load)
@@ -130,11 +132,30 @@ def test_ignored_pixels_are_not_learnt_from(folder: Path) -> None:
 def test_stages_follow_from_the_settings(folder: Path) -> None:
     (only,) = make(folder, milestones=[4]).stages()
     assert (only.schedule.kind, only.schedule.milestones) == ("milestones", (4,))
-    assert only.rate_factors == (("model.clip.", 0.1),)
-    first, second = make(folder, first_steps=3).stages()
-    assert (first.name, first.steps, first.schedule.kind) == ("first", 3, "constant")
-    assert (second.steps, second.schedule.kind) == (6, "cosine")
-    defaults = CRISSettings(steps=1)
-    assert (defaults.batch, defaults.learning_rate, defaults.clip_factor, defaults.dice_weight) == (64, 1e-4, 0.1, 0.0)
+    first, second = make(folder, first_steps=3, milestones=[], clip_factor_from=2).stages()
+    assert (first.name, first.steps, first.schedule.kind, first.factors_from) == ("first", 3, "constant", 0)
+    assert (second.steps, second.schedule.kind, second.factors_from) == (6, "cosine", 2)
+    (scaled,) = make(folder, steps=100).stages()
+    assert (scaled.schedule.milestones, scaled.factors_from) == ((70,), 2), "35 and 1 of 50 epochs"
     with pytest.raises(SettingsError, match=r"stpes.; did you mean steps"):
         CRISSettings.from_mapping({"stpes": 3})
+
+
+def test_the_towers_learn_at_a_tenth_but_for_their_positions(folder: Path) -> None:
+    recipe = make(folder)
+    (stage,) = recipe.stages()
+    optimizer = make_adamw(stage.trained, 0.0, stage.rate_factors)
+    factors = {id(p): group["rate_factor"] for group in optimizer.param_groups for p in group["params"]}
+    slow = {name for name, p in recipe.model.named_parameters() if factors[id(p)] == pytest.approx(0.1)}
+    expected = {
+        name
+        for name, _ in recipe.model.named_parameters()
+        if published_name(name).startswith("backbone") and "positional_embedding" not in name
+    }
+    assert slow == expected, "the authors' rule, under their names"
+    assert {"connect.0.weight", "clip.text_projection"} <= slow
+    assert {
+        "clip.positional_embedding",
+        "clip.visual.attnpool.positional_embedding",
+        "neck.f1_v_proj.0.weight",
+    } & slow == set()

@@ -12,7 +12,8 @@ from clip_seg_ros.data.samples import ReferringSample, SemanticSample
 from clip_seg_ros.pipeline.letterbox import mask_to_square
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.augment import letterboxed
-from clip_seg_ros.training.recipes.dataset_batches import LetterboxBatches, SemanticBatches
+from clip_seg_ros.training.recipes import dataset_batches
+from clip_seg_ros.training.recipes.dataset_batches import LetterboxBatches, SemanticBatches, sentences_of_objects
 from clip_seg_ros.training.recipes.sampling import EpochSampler
 from nearness import assert_near
 
@@ -79,7 +80,7 @@ def test_pictures_are_letterboxed_with_their_masks_and_phrases() -> None:
     batch = batches(np.random.default_rng(0))
     assert batch.pixels.shape == (4, 3, 32, 32)
     assert batch.masks.shape == (4, 1, 32, 32)
-    for row, index in enumerate(EpochSampler(COUNT, 4, 0).indices(1)):
+    for row, index in enumerate(EpochSampler(COUNT, 4, 0, drop_last=True).indices(1)):
         rgb, mask = letterboxed(data[int(index)], 32)
         assert batch.texts[row] == (f"object {index}",)
         assert (batch.masks[row, 0].numpy() == mask).all()
@@ -98,7 +99,7 @@ def test_ignored_pixels_are_letterboxed_with_their_pictures() -> None:
     batch = batches(np.random.default_rng(0))
     assert batch.ignored.shape == batch.masks.shape
     assert batch.ignored.dtype == torch.bool
-    for row, index in enumerate(EpochSampler(COUNT, 4, 0).indices(1)):
+    for row, index in enumerate(EpochSampler(COUNT, 4, 0, drop_last=True).indices(1)):
         ignored = data[int(index)].ignored
         # Wherever the letterbox would have put something of an ignored pixel.
         expected = mask_to_square(ignored, 32) > 0 if index % 2 else np.zeros((32, 32), bool)
@@ -107,6 +108,47 @@ def test_ignored_pixels_are_letterboxed_with_their_pictures() -> None:
     plain = LetterboxBatches(Phrases(), 4, 32, 0)
     plain.load(1)
     assert plain(np.random.default_rng(0)).ignored is None
+
+
+class Sentences(Phrases):
+    """Three objects, with three, one and three sentences, not in order."""
+
+    objects = ("a", "b", "a", "c", "a", "c", "c")
+
+
+def test_an_epoch_shows_each_object_once_with_a_sentence_drawn_anew() -> None:
+    assert sentences_of_objects(Sentences()) == ((0, 2, 4), (1,), (3, 5, 6))
+    assert sentences_of_objects(Phrases()) == tuple((index,) for index in range(COUNT))
+    batches = LetterboxBatches(Sentences(), 2, 32, 0)
+    assert len(batches) == 3
+    drawn = []
+    for number in range(60):  # an epoch has one whole batch of two
+        batches.load(number)
+        asked = [int(texts[0].split()[1]) for texts in batches(np.random.default_rng(0)).texts]
+        assert len({Sentences.objects[index] for index in asked}) == 2
+        drawn += asked
+    shares = {name: sum(Sentences.objects[index] == name for index in drawn) / len(drawn) for name in "abc"}
+    assert all(0.2 < share < 0.5 for share in shares.values()), "an object with more sentences comes no more often"
+    assert set(drawn) == set(range(COUNT))
+
+
+def test_a_data_set_smaller_than_a_batch_is_not_dropped() -> None:
+    batches = LetterboxBatches(Sentences(), 4, 32, 0)
+    batches.load(0)
+    assert len(batches(np.random.default_rng(0)).texts) == 4
+
+
+def test_the_long_side_is_that_of_the_authors(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = []
+
+    def view(sample: SemanticSample, rng: np.random.Generator, side_px: int, fit_px: tuple[int, int]) -> SemanticSample:
+        fitted.append(fit_px)
+        return sample
+
+    monkeypatch.setattr(dataset_batches, "semantic_view", view)
+    for side_px in (512, 640, 64):
+        SemanticBatches(Classes(), 1, side_px, 0).draw(0, np.random.default_rng(0))
+    assert fitted == [(2048, 512), (2048, 640), (256, 64)]
 
 
 def test_labels_stay_with_their_pictures() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from clip_seg_ros.models.clip.backbone import TextConfig, VisionConfig
 from clip_seg_ros.models.denseclip.model import DenseCLIP, DenseCLIPConfig
 from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss
+from clip_seg_ros.training.optimizer import make_adamw
 from clip_seg_ros.training.recipes.batch import ClassBatch
-from clip_seg_ros.training.recipes.denseclip import DenseCLIPRecipe, DenseCLIPSettings
+from clip_seg_ros.training.recipes.denseclip import DenseCLIPRecipe, DenseCLIPSettings, initialise
 from clip_seg_ros.training.settings import SettingsError
 from nearness import assert_near
 
@@ -61,11 +63,33 @@ def test_the_loss_is_the_papers() -> None:
     assert make(identity_weight=0.0).terms(np.random.default_rng(3)).keys() == {"decode"}
 
 
-def test_the_schedule_and_the_rates_are_the_papers() -> None:
-    (stage,) = make().stages()
-    assert stage.rate_factors == (("model.backbone.", 0.1),)
-    assert (stage.learning_rate, stage.weight_decay) == (1e-4, 1e-4)
-    assert stage.schedule.kind == "poly"
-    assert stage.learning_rate * stage.schedule.share(10, 10) == pytest.approx(1e-6), "the lowest rate"
+def test_a_slip_is_named() -> None:
     with pytest.raises(SettingsError, match=r"stpes.; did you mean steps"):
         DenseCLIPSettings.from_mapping({"stpes": 3})
+
+
+def test_first_weights_are_the_authors() -> None:
+    model = make().model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(0)
+    initialise(model)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in changed} == {"context_decoder", "neck", "decode_head"}
+    assert not any(name.startswith("decode_head.conv_seg") for name in changed)
+    linear = [m.weight for m in model.context_decoder.modules() if isinstance(m, nn.Linear)]
+    assert torch.cat([weight.flatten() for weight in linear]).std().item() == pytest.approx(0.02, rel=0.1)
+    for name, value in model.named_parameters():
+        if name.startswith(("context_decoder.", "neck.")) and name.endswith(".bias"):
+            assert not value.any(), name
+    kernel = model.neck.fpn_convs[0].conv.weight  # 8 channels out, 3 x 3
+    assert kernel.std().item() == pytest.approx((2 / (8 * 9)) ** 0.5, rel=0.15)
+
+
+def test_only_norms_by_name_do_not_decay() -> None:
+    recipe = make()
+    (stage,) = recipe.stages()
+    optimizer = make_adamw(stage.trained, stage.weight_decay, stage.rate_factors, stage.betas, stage.decay)
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    plain = {name for name, p in recipe.model.named_parameters() if decays.get(id(p)) == 0}
+    assert plain == {name for name, _ in recipe.model.named_parameters() if "norm" in name}
+    assert "context_decoder.decoder.0.norm1.weight" in plain

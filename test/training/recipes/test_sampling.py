@@ -20,6 +20,20 @@ def test_every_sample_comes_once_an_epoch(count: int, batch: int) -> None:
         assert sorted(stream[epoch * count : (epoch + 1) * count]) == list(range(count))
 
 
+def test_an_epoch_may_end_with_its_last_whole_batch() -> None:
+    sampler = EpochSampler(11, 4, 3, drop_last=True)
+    assert sampler.batches(50) == 100
+    left_out = set()
+    for epoch in range(20):
+        shown = np.concatenate([sampler.indices(2 * epoch + part) for part in range(2)])
+        assert len(set(shown)) == 8
+        left_out |= set(range(11)) - set(shown)
+    assert left_out == set(range(11)), "others each time"
+    assert EpochSampler(42_404, 64, 0, drop_last=True).batches(50) == 33_100, "CRIS on RefCOCO"
+    with pytest.raises(ValueError, match="3 samples has no whole batch of 4"):
+        EpochSampler(3, 4, 0, drop_last=True)
+
+
 def test_epochs_and_seeds_differ_in_order_and_a_batch_depends_on_nothing_else() -> None:
     sampler = EpochSampler(50, 50, 0)
     first, second = sampler.indices(0), sampler.indices(1)

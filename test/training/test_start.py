@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from clip_seg_ros.models.checkpoints import WeightsError, save_safetensors, update_sum
+from clip_seg_ros.models.clip.positions import resize_position_table
+from clip_seg_ros.training.recipes.architecture import CLIPSegArchitecture, CRISArchitecture, DenseCLIPArchitecture
+from clip_seg_ros.training.start import assemble, clipseg_start, cris_start, denseclip_start
+from clip_seg_ros.zoo.build import StoredModel
+from plain_clips import RESNET, VIT, plain_tensors, write_state
+from recipes import shapes, write_start
+
+NAMES = ("wall", "kitchen island", "chest of drawers and more")
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory) -> str:
+    return str(write_state(tmp_path_factory.mktemp("clip") / "resnet.pt", RESNET))
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory) -> str:
+    return str(write_state(tmp_path_factory.mktemp("clip") / "vit.pt", VIT))
+
+
+def test_new_parts_are_drawn_from_the_seed_alone(resnet: str) -> None:
+    stored = cris_start(resnet, CRISArchitecture())
+    torch.manual_seed(5)
+    one = assemble("one", stored, 0).model.state_dict()
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    two, other = assemble("two", stored, 0).model.state_dict(), assemble("three", stored, 1).model.state_dict()
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    differing = {name.split(".")[0] for name, value in one.items() if not torch.equal(value, other[name])}
+    assert differing == {"connect", "neck", "decoder", "proj"}
+    assert torch.equal(torch.rand(1), expected), "the process's own random numbers are left alone"
+
+
+def test_weights_of_ones_own_kind_are_taken_whole(tmp_path: Path) -> None:
+    path = write_start(tmp_path, "cris")
+    beginning = assemble("mine", cris_start(str(path), CRISArchitecture()), 0)
+    assert beginning.new == ()
+    assert str(beginning) == (
+        f"mine begins with {path}\n  taken: image tower, text tower, connect, neck, decoder, proj"
+    )
+    changed = assemble("mine", cris_start(str(path), CRISArchitecture(feed_forward=48, word_length=7)), 0)
+    assert changed.new == ("decoder",)
+    assert changed.model.tokenizer.context_length == 7
+    assert str(changed).endswith("\n  new:   decoder")
+
+
+def test_a_fresh_decoder_leaves_the_files_one_out(tmp_path: Path) -> None:
+    path = str(write_start(tmp_path, "clipseg"))
+    kept = assemble("mine", clipseg_start(path, CLIPSegArchitecture(), fresh_decoder=False), 0)
+    fresh = assemble("mine", clipseg_start(path, CLIPSegArchitecture(reduce_dim=8), fresh_decoder=True), 0)
+    assert (kept.new, fresh.new) == ((), ("decoder",))
+    assert fresh.model.decoder.film_mul.weight.shape == (8, 24)
+
+
+def test_denseclip_takes_towers_alone(tmp_path: Path) -> None:
+    beginning = assemble(
+        "mine", denseclip_start(str(write_start(tmp_path, "denseclip")), DenseCLIPArchitecture(), NAMES[:1]), 0
+    )
+    assert beginning.taken == ("image tower", "text tower")
+    assert beginning.new == ("contexts", "gamma", "context_decoder", "neck", "decode_head")
+    assert beginning.model.class_names == NAMES[:1]
+
+
+@pytest.mark.parametrize(("tower", "cell"), [("resnet", 32), ("vit", 16)])
+def test_denseclip_resizes_the_positions_of_clip(tower: str, cell: int, request: pytest.FixtureRequest) -> None:
+    architecture = DenseCLIPArchitecture(input_px=128)
+    stored = denseclip_start(request.getfixturevalue(tower), architecture, NAMES)
+    plain = plain_tensors(RESNET if tower == "resnet" else VIT)
+    key = "visual.attnpool.positional_embedding" if tower == "resnet" else "visual.positional_embedding"
+    expected = resize_position_table(plain[key], (64 // cell,) * 2, (128 // cell,) * 2, "bilinear")
+    assert torch.equal(stored.tensors[f"backbone.{key}"], expected)
+    own = stored.config["denseclip"]
+    assert (own["name_length"], own["n_contexts"]) == (7, 8), "the longest name has five tokens between start and end"
+    assert torch.equal(stored.tensors["text_encoder.positional_embedding"], plain["positional_embedding"][:15])
+    model = assemble("mine", stored, 0).model.eval()
+    with torch.no_grad():
+        logits = model.decode(model.encode_image(torch.rand(1, 3, 128, 128)), model.encode_text(NAMES))
+    assert logits.shape == (1, 3, 32, 32)
+
+
+def test_an_embedded_clip_gives_smaller_sizes_in_proportion() -> None:
+    """Its images had 96 pixels, a text has 24 tokens, and its words and embeddings are 128 wide."""
+    cris = cris_start("clip-pocket", CRISArchitecture()).config
+    assert cris["cris"]["fpn_out"] == (64, 128, 256)
+    assert (cris["cris"]["n_heads"], cris["cris"]["feed_forward"]) == (2, 512)
+    assert cris["cris"]["input_spec"]["size"] == 192  # 416 * 96 / 224 to a multiple of 32
+    assert cris["clip"]["vision"]["output_stride"] == 32
+    denseclip = denseclip_start("clip-pocket", DenseCLIPArchitecture(), ("cup", "red box")).config["denseclip"]
+    assert (denseclip["context_width"], denseclip["pyramid_channels"], denseclip["head_channels"]) == (64, 64, 64)
+    assert (denseclip["name_length"], denseclip["n_contexts"]) == (5, 8)
+    clipseg = clipseg_start("clip-pocket", CLIPSegArchitecture(), True).config["clipseg"]
+    assert clipseg["extract_layers"] == (2, 3, 4)
+    assert clipseg["tap_widths"] == (192, 384, 768)
+
+
+def test_what_cannot_begin_is_said(tmp_path: Path, vit: str) -> None:
+    stored = cris_start(str(write_start(tmp_path, "cris")), CRISArchitecture())
+    torn = {key: value for key, value in stored.tensors.items() if key != "clip.visual.conv1.weight"}
+    with pytest.raises(WeightsError, match=r"the image tower in .* is not whole: clip\.visual\.conv1\.weight is"):
+        assemble("mine", replace(stored, tensors=torn), 0)
+    with pytest.raises(WeightsError, match="holds cris: clipseg cannot begin with it, but with its own weights"):
+        clipseg_start(str(tmp_path / "start_cris.safetensors"), CLIPSegArchitecture(), True)
+    config = {**shapes("cris"), "cris": {"fpn_out": [1, 2, 3]}}
+    save_safetensors(tmp_path / "old.safetensors", {"a": torch.ones(1)}, config)
+    update_sum(tmp_path / "old.safetensors")
+    with pytest.raises(WeightsError, match="does not describe a model of this version"):
+        cris_start(str(tmp_path / "old.safetensors"), CRISArchitecture())
+    shallow = replace(VIT, vision=replace(VIT.vision, layers=3))
+    with pytest.raises(ValueError, match="reads four blocks of a ViT, and this one has 3"):
+        denseclip_start(str(write_state(tmp_path / "shallow.pt", shallow)), DenseCLIPArchitecture(), NAMES)
+    assert isinstance(denseclip_start(vit, DenseCLIPArchitecture(), NAMES), StoredModel)
