@@ -148,8 +148,8 @@ EMBEDDED_MODELS: dict[str, EmbeddedModel] = {
     ),
     "maskclip-plus-pocket": _whole(
         "maskclip_plus_pocket.safetensors",
-        "clip-seg distill --rendered 2000 --network teacher --steps 1200 --learning-rate 1e-3 --self-share 0 "
-        "--classes cup,bowl,bottle,box,ball,can,plate,book,table,floor "
+        "clip-seg distill --rendered 2000 --network teacher --steps 1200 --learning-rate 1e-3 "
+        "--classifier learnt --half --classes cup,bowl,bottle,box,ball,can,plate,book,table,floor "
         "--out {}/maskclip_plus_pocket.safetensors --work work",
         _DENSE,
     ),
