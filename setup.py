@@ -43,6 +43,7 @@ setup(
         "sim": ["mujoco>=3.17"],
         "train": ["tensorboard>=2.11"],
         "bags": ["rosbags>=0.11"],
+        "coco": ["pycocotools>=2.0.7"],
         "wordnet": ["nltk>=3.8"],
         "openvino": ["openvino>=2025.0"],
         "onnxruntime": ["onnxruntime>=1.20"],

@@ -2,7 +2,7 @@
 """Finds files: the configuration and embedded weights of the package, and downloaded or converted weights.
 
 Lists of class names are read here, too: ``config/class_lists/NAME.txt``, with one name in each line, in the order of
-the data set.
+the data set. A name that is no English has words for it behind it: "wall-brick = brick wall".
 
 The package runs from a clone, from a colcon workspace and from a pip installation, which have
 these files in different places.
@@ -76,8 +76,12 @@ def class_list_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (config_dir() / "class_lists").glob("*.txt")))
 
 
-def class_list(name: str) -> tuple[str, ...]:
+def class_list(name: str, asked: bool = False) -> tuple[str, ...]:
     """Returns the classes of the list ``name``.
+
+    Args:
+        name: One of ``class_list_names``.
+        asked: Whether to return the words by which MaskCLIP's authors ask for them, and not the data set's names.
 
     Raises:
         ValueError: There is no such list; the message names all lists.
@@ -85,7 +89,8 @@ def class_list(name: str) -> tuple[str, ...]:
     if name not in class_list_names():
         raise ValueError(f'there is no class list "{name}": use {", ".join(class_list_names())}')
     text = (config_dir() / "class_lists" / f"{name}.txt").read_text(encoding="utf-8")
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+    pairs = [line.partition(" = ") for line in text.splitlines() if line.strip()]
+    return tuple((words if asked and words else own).strip() for own, _, words in pairs)
 
 
 def _candidates(module_file: Path) -> list[Path]:

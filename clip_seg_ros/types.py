@@ -165,7 +165,7 @@ class ObjectRegion:
     id: int
     """1..255, unique in its image; 0 stands for "no object" in label images."""
     score: float
-    """Mean probability over the mask, 0..1."""
+    """Mean probability over the mask, or how sure a detector is of the object, 0..1."""
     inside: np.ndarray
     """(h, w) bool, the mask in the window of ``box_px``. An image of many objects has room for no full masks."""
     box_px: tuple[int, int, int, int]

@@ -166,6 +166,16 @@ def test_every_list_has_its_classes_in_order(name: str) -> None:
     assert all(label == label.strip() and label for label in classes)
 
 
+def test_names_that_are_no_english_have_words() -> None:
+    assert class_list("voc20", asked=True)[0] == "airplane"
+    assert class_list("coco_stuff171", asked=True)[-1] == "wood"
+    assert class_list("coco_stuff171", asked=True)[84] == "building"
+    assert class_list("coco_stuff171")[84] == "building-other"
+    assert class_list("ade20k", asked=True) == class_list("ade20k")
+    for name in SIZES:
+        assert not [label for label in (*class_list(name), *class_list(name, asked=True)) if "=" in label]
+
+
 def test_an_unknown_list_is_refused() -> None:
     with pytest.raises(ValueError, match=r'no class list "ade": use ade20k, cityscapes19, .*voc20'):
         class_list("ade")

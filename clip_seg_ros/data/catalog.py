@@ -17,6 +17,7 @@ from clip_seg_ros.data.coco20i import Coco20i
 from clip_seg_ros.data.coco_stuff import CocoStuff10k, CocoStuff164k
 from clip_seg_ros.data.folder import PhraseFolder
 from clip_seg_ros.data.labelled_folder import LabelledFolder
+from clip_seg_ros.data.lvis_affordances import LvisAffordances
 from clip_seg_ros.data.pascal5i import Pascal5i
 from clip_seg_ros.data.pascal_context import PascalContext
 from clip_seg_ros.data.phrasecut import PhraseCut
@@ -33,6 +34,7 @@ BUILDERS: dict[str, Callable[..., ReferringDataset | SemanticDataset | InstanceD
     "coco_stuff_164k": CocoStuff164k,
     "folder": PhraseFolder,
     "labelled_folder": LabelledFolder,
+    "lvis_affordances": LvisAffordances,
     "pascal5i": Pascal5i,
     "pascal_context": PascalContext,
     "phrasecut": PhraseCut,

@@ -17,10 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_seg_ros.data.labelled_pictures import LabelledPicture, LabelledPictures
-from clip_seg_ros.data.samples import IGNORED, PICTURE_SUFFIXES, DataError, label_bits, labels_size, rgb_size
+from clip_seg_ros.data.samples import (
+    IGNORED,
+    PICTURE_SUFFIXES,
+    DataError,
+    label_bits,
+    labels_size,
+    refuse_video,
+    rgb_size,
+)
 from clip_seg_ros.resources import class_list, class_list_names
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 _NUMBERS = "write one number for each pixel as an 8-bit PNG, grey or with a palette"
 _SHOWN_PROBLEMS = 10
 
@@ -55,9 +62,8 @@ class LabelledFolder(LabelledPictures):
             DataError: A file is missing or wrong, or the classes do not fit ``ignore``. The message names up to ten of
                 the wrong files at once.
         """
-        if root.is_file() and root.suffix.lower() in VIDEO_SUFFIXES:
-            raise DataError(_about_video(root))
         if not root.is_dir():
+            refuse_video(root)
             raise DataError(f"there is no folder {root}: a data set of your own is a folder with images/ and labels/")
         numbered = _numbered(root, classes)
         _check_classes(numbered, ignore)
@@ -66,7 +72,10 @@ class LabelledFolder(LabelledPictures):
         pictures, numbers = _Place.of(root, images, folder, "images"), _Place.of(root, labels, folder, "labels")
         found = _listed(pictures, names) if names else pictures.files(PICTURE_SUFFIXES)
         if not found:
-            raise DataError(_nothing_found(pictures))
+            refuse_video(pictures.folder)
+            what = "" if pictures.end is None else f" {pictures.start}*{pictures.end}"
+            looked = ", ".join(PICTURE_SUFFIXES)
+            raise DataError(f"{pictures.folder} holds no image{what}: looked in it and below for {looked}")
         # A pattern for images may fit the label images beside them, too.
         also = {numbers.path(name) for name in found}
         found = {name: path for name, path in found.items() if path not in also}
@@ -234,23 +243,9 @@ def _problem(file: LabelledPicture) -> str | None:
     return None
 
 
-def _about_video(path: Path) -> str:
-    frames = path.with_suffix("")
-    command = f"mkdir {frames} && ffmpeg -i {path} {frames}/%06d.png"
-    return f"{path} is a video: write its frames as images first, with: {command}"
-
-
 def _no_folder(folder: Path, root: Path, split: str | None) -> str:
     """Says that a folder is missing, and which splits there are."""
     beside = sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) if folder.parent.is_dir() else []
     there = f" (folders beside it: {', '.join(beside)})" if beside else ""
     hint = "name a split that exists" if split else f"name the folders of {root} with images and labels"
     return f"there is no folder {folder}{there}: {hint}"
-
-
-def _nothing_found(pictures: _Place) -> str:
-    videos = sorted(path for path in pictures.folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-    if videos:
-        return _about_video(videos[0])
-    what = "" if pictures.end is None else f" {pictures.start}*{pictures.end}"
-    return f"{pictures.folder} holds no image{what}: looked in it and below for {', '.join(PICTURE_SUFFIXES)}"

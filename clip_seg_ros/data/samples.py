@@ -19,6 +19,8 @@ IGNORED = 255
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """The endings of the names of images, in small letters."""
 
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+
 _BITS_OF_MODE = {"1": 1, "L": 8, "P": 8, "I;16": 16, "I;16B": 16, "I": 16}
 """The bits of the numbers in images with one channel, by Pillow's names of their modes."""
 _ORIENTATION = 0x0112
@@ -157,6 +159,16 @@ def labels_size(path: Path) -> tuple[int, int]:
         if len(image.getbands()) > 1:
             raise DataError(f"{path} has {len(image.getbands())} channels; label images have one")
         return image.size
+
+
+def refuse_video(path: Path) -> None:
+    """Raises a DataError that says what to do if ``path`` is a video, or a folder that holds one at any depth."""
+    inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+    videos = [file for file in inside if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file()]
+    if videos:
+        frames = videos[0].with_suffix("")
+        command = f"mkdir {frames} && ffmpeg -i {videos[0]} {frames}/%06d.png"
+        raise DataError(f"{videos[0]} is a video: write its frames as images first, with: {command}")
 
 
 def label_bits(path: Path) -> int | None:

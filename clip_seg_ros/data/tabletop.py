@@ -50,14 +50,15 @@ class TabletopScenes:
     """The objects of the pixels, (N, H, W) uint8: 0 = no object, otherwise 1 + index in ``objects[n]``."""
     objects: tuple[tuple[tuple[str, str], ...], ...]
     """The (colour, kind) of each object, for each scene."""
+    alike: bool = False
+    """Whether every second shard has scenes in which many objects of one kind touch."""
 
     def __len__(self) -> int:
         return len(self.rgb)
 
-    @staticmethod
-    def scene(index: int) -> Scene:
+    def scene(self, index: int) -> Scene:
         """Returns the scene of image ``index``, drawn again from its seed."""
-        return _training_scene(FIRST_TRAIN_SEED + int(index))
+        return _training_scene(FIRST_TRAIN_SEED + int(index), self.alike and _is_alike(int(index) // SHARD_SCENES))
 
 
 def held_out_seeds(count: int) -> list[int]:
@@ -79,8 +80,13 @@ def held_out_scene(seed: int) -> Scene:
     return sample_scene(seed, unseen=is_unseen(seed))
 
 
-def _training_scene(seed: int) -> Scene:
-    return sample_scene(seed, forbidden=HELD_OUT_PAIRS)
+def _training_scene(seed: int, alike: bool = False) -> Scene:
+    return sample_scene(seed, forbidden=HELD_OUT_PAIRS, alike=alike)
+
+
+def _is_alike(shard: int) -> bool:
+    """Returns whether objects of one kind touch in the scenes of a shard, where half of the shards are such."""
+    return shard % 2 == 1
 
 
 def class_map(scene: Scene, labels: np.ndarray) -> np.ndarray:
@@ -91,44 +97,54 @@ def class_map(scene: Scene, labels: np.ndarray) -> np.ndarray:
     return np.where(labels > 0, kinds[labels], classes).astype(np.uint8)
 
 
-def _shard_path(folder: Path, index: int) -> Path:
-    return folder / f"tabletop_{index:05d}.npz"
+def _shard_path(folder: Path, index: int, alike: bool) -> Path:
+    return folder / f"tabletop_{'alike_' if alike and _is_alike(index) else ''}{index:05d}.npz"
 
 
-_Job = tuple[Path, int, int, int]
-"""The folder, the number of the shard, and the width and height of its images."""
+@dataclass(frozen=True)
+class _Job:
+    """A shard to render."""
+
+    folder: Path
+    index: int
+    width: int
+    height: int
+    alike: bool
+    """As in ``render_training_scenes``."""
 
 
 def _render_shard(job: _Job) -> Iterator[None]:
     """Renders a shard, and yields after each scene."""
-    folder, index, width, height = job
     rgb, labels, objects = [], [], []
-    first = FIRST_TRAIN_SEED + index * SHARD_SCENES
-    with SceneRenderer(width, height) as renderer:
+    first = FIRST_TRAIN_SEED + job.index * SHARD_SCENES
+    with SceneRenderer(job.width, job.height) as renderer:
         for seed in range(first, first + SHARD_SCENES):
-            view = renderer.render(_training_scene(seed), depth=False)
+            scene = _training_scene(seed, job.alike and _is_alike(job.index))
+            view = renderer.render(scene, depth=False)
             rgb.append(view.rgb)
             labels.append(view.labels)
             objects.append([(item.color, item.kind) for item in view.objects])
             yield
     # A temporary file is written and renamed, so that a shard that exists is complete.
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=job.folder, suffix=".part", delete=False) as file:
         np.savez(file, rgb=np.stack(rgb), labels=np.stack(labels), objects=json.dumps(objects))
-    os.replace(file.name, _shard_path(folder, index))
+    os.replace(file.name, _shard_path(job.folder, job.index, job.alike))
 
 
 def render_training_scenes(
-    folder: Path, scenes: int, width: int = 320, height: int = 240, workers: int = 2
+    folder: Path, scenes: int, width: int = 320, height: int = 240, workers: int = 2, alike: bool = False
 ) -> Iterator[int]:
     """Renders the training scenes that are missing in ``folder``, and yields repeatedly how many are ready.
 
     Scenes never contain held-out pairs. ``scenes`` is rounded up to whole shards. One worker renders in this process,
-    several in processes of their own. After an interruption, only complete shards remain.
+    several in processes of their own. After an interruption, only complete shards remain. With ``alike``, every second
+    shard has scenes in which many objects of one kind touch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_parts(folder)
     shards = range(-(-scenes // SHARD_SCENES))
-    missing = [(folder, index, width, height) for index in shards if not _shard_path(folder, index).exists()]
+    jobs = [_Job(folder, index, width, height, alike) for index in shards]
+    missing = [job for job in jobs if not _shard_path(folder, job.index, alike).exists()]
     ready = (len(shards) - len(missing)) * SHARD_SCENES
     yield ready
     try:
@@ -192,8 +208,10 @@ def _render_and_count(job: _Job) -> None:
             _rendered.value += 1
 
 
-def load_training_scenes(folder: Path, scenes: int) -> TabletopScenes:
+def load_training_scenes(folder: Path, scenes: int, alike: bool = False) -> TabletopScenes:
     """Reads the first ``scenes`` training scenes (rounded up to whole shards) into memory.
+
+    ``alike`` is as it was in ``render_training_scenes``.
 
     Raises:
         FileNotFoundError: A shard is missing; ``render_training_scenes`` renders it.
@@ -203,7 +221,7 @@ def load_training_scenes(folder: Path, scenes: int) -> TabletopScenes:
     rgb = labels = None
     objects: list[tuple[tuple[str, str], ...]] = []
     for index in range(shards):
-        path = _shard_path(folder, index)
+        path = _shard_path(folder, index, alike)
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: render the training scenes first")
         with np.load(path) as shard:
@@ -217,7 +235,7 @@ def load_training_scenes(folder: Path, scenes: int) -> TabletopScenes:
                 raise ValueError(f"{folder} holds scenes of different sizes; empty it and render again")
             rgb[part], labels[part] = pictures, shard["labels"]
             objects += [tuple((c, k) for c, k in scene) for scene in names]
-    return TabletopScenes(rgb, labels, tuple(objects))
+    return TabletopScenes(rgb, labels, tuple(objects), alike)
 
 
 def present_pairs(objects: Sequence[tuple[str, str]], labels: np.ndarray, min_share: float) -> set[tuple[str, str]]:

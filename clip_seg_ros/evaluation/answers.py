@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -31,10 +31,18 @@ class PhraseAnswers:
         predictor: The model.
         prompt: "text" for the phrase, "image" for the sample's example image, "mixed" for both.
         text_weight: The phrase's share in a mixed prompt, 0..1.
+        wording: Makes the prompt of a sample's phrase; by default the prompt is the phrase.
     """
 
-    def __init__(self, predictor: Predictor, prompt: PromptKind = "text", text_weight: float = 0.5) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        prompt: PromptKind = "text",
+        text_weight: float = 0.5,
+        wording: Callable[[str], str] = str,
+    ) -> None:
         self.predictor = predictor
+        self.wording = wording
         self.prompt = prompt
         self.text_weight = text_weight
         self._last: tuple[np.ndarray, EncodedImage] | None = None
@@ -48,10 +56,10 @@ class PhraseAnswers:
         """
         encoded = self._encode(sample.rgb)
         if self.prompt == "text":
-            return self.predictor.ask(encoded, [sample.phrase]).values[0]
+            return self.predictor.ask(encoded, [self.wording(sample.phrase)]).values[0]
         if sample.support is None:
             raise DataError(f"{sample.name} has no example image: ask with text")
-        text = sample.phrase if self.prompt == "mixed" else None
+        text = self.wording(sample.phrase) if self.prompt == "mixed" else None
         self.predictor.add_image_prompt(_EXAMPLE, *sample.support, text=text, text_weight=self.text_weight)
         try:
             return self.predictor.ask(encoded, [_EXAMPLE]).values[0]
@@ -71,7 +79,7 @@ class LabelAnswers:
     A class called "background" stands for everything else. With a threshold, it gets the pixels where no class is more
     probable than the threshold. Without a threshold, it is a prompt like the others: if prompts are decided alone, its
     probability is multiplied by three, as CLIPSeg's authors do; if they compete, it also gets the pixels of the model's
-    own background phrases.
+    own background phrases, where these take part.
 
     Args:
         predictor: The model.
@@ -79,10 +87,13 @@ class LabelAnswers:
         scales: The sizes of the image, as multiples of the model's own, over which probabilities are averaged.
         flip: Whether to average over the mirror image, too.
         threshold: The least probability of classes other than the background, 0..1, or ``None``.
+        prompts: The phrase that asks for each class; ``None`` for its name.
+        background_phrases: Whether the model's own background phrases compete with the classes. ``None``: only if the
+            data set has a background, because MaskCLIP's authors compare the classes with each other alone.
 
     Raises:
-        ValueError: The model has a fixed list of classes, which lacks some of these; or there is a threshold, but no
-            background.
+        ValueError: The model has a fixed list of classes, which lacks some of these; there is a threshold, but no
+            background; or two classes have the same prompt.
     """
 
     def __init__(
@@ -92,17 +103,25 @@ class LabelAnswers:
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
         threshold: float | None = None,
+        prompts: Sequence[str] | None = None,
+        background_phrases: bool | None = None,
     ) -> None:
+        has_background = BACKGROUND in class_names
+        if not (has_background if background_phrases is None else background_phrases):
+            predictor = without_background(predictor)
         spec = predictor.spec
         self.class_names = tuple(class_names)
         self.scales = tuple(scales)
         self.flip = flip
         self.threshold = threshold
-        self._background = self.class_names.index(BACKGROUND) if BACKGROUND in self.class_names else None
+        self._background = self.class_names.index(BACKGROUND) if has_background else None
         if threshold is not None and self._background is None:
             raise ValueError("a threshold tells classes from the background, and the data set has no such class")
-        asked = tuple(name for name in self.class_names if threshold is None or name != BACKGROUND)
-        _check_known(spec, asked)
+        of_class = dict(zip(self.class_names, self.class_names if prompts is None else prompts, strict=True))
+        if len(set(of_class.values())) < len(of_class):
+            raise ValueError("two classes are asked for by the same words")
+        asked = tuple(of_class[name] for name in self.class_names if threshold is None or name != BACKGROUND)
+        require_classes(spec, asked)
         competing = spec.competition == "softmax" and self._background is not None and threshold is None
         rest = spec.background_prompts if competing else ()
         # The classes in the data set's order, including the background only if it is a prompt; then all other prompts.
@@ -130,7 +149,8 @@ class LabelAnswers:
         return mean.argmax(axis=0).astype(np.uint8)
 
 
-def _check_known(spec: ModelSpec, class_names: Sequence[str]) -> None:
+def require_classes(spec: ModelSpec, class_names: Sequence[str]) -> None:
+    """Raises ValueError if a model with a fixed list of classes lacks some of ``class_names``."""
     lacking = [name for name in class_names if spec.class_names is not None and name not in spec.class_names]
     if lacking:
         some = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
@@ -139,6 +159,15 @@ def _check_known(spec: ModelSpec, class_names: Sequence[str]) -> None:
             f"of the data set's {len(class_names)} are not among them ({some}): use a model for any phrase, or the "
             "data set that it was trained on"
         )
+
+
+def without_background(predictor: Predictor) -> Predictor:
+    """Returns the same model without its own background phrases."""
+    if not predictor.spec.background_prompts:
+        return predictor
+    engine = copy.copy(predictor.engine)
+    engine.spec = replace(engine.spec, background_prompts=())
+    return Predictor(engine, predictor.chosen)
 
 
 def at_scale(predictor: Predictor, scale: float) -> Predictor:

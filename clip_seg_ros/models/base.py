@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import torch
 from torch import nn
 
+from clip_seg_ros.models.detections import Detections
 from clip_seg_ros.models.spec import InputSpec, ModelSpec
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
     example_px: int | None = None
     """Side of the square to which an example image is resized; ``None``: the size of all other images."""
 
+    finds_objects: bool = False
+    """Whether ``detect`` finds objects one by one, also where they touch."""
+
     @property
     def spec(self) -> ModelSpec:
         """The present properties of the model that its users must know."""
@@ -108,6 +112,7 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
             understands_relations=self.understands_relations,
             takes_examples=self.takes_examples,
             example_px=self.example_px,
+            finds_objects=self.finds_objects,
             known_words=self.known_words,
             unknown_words=self.unknown_words,
             for_real_pictures=self.for_real_pictures,
@@ -136,6 +141,10 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
     @abstractmethod
     def decode(self, image: FeaturesT, text: TextFeatures) -> torch.Tensor:
         """Returns logits (B, P, h, w) for every prompt on every image, in one pass."""
+
+    def detect(self, image: FeaturesT, text: TextFeatures) -> list[Detections]:
+        """Returns the objects of every image, for a model with ``finds_objects``; ``text`` has all classes."""
+        raise NotImplementedError
 
     def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:
         """Makes a prompt of an example image, for a model with ``takes_examples``.

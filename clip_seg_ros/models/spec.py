@@ -90,6 +90,8 @@ class ModelSpec:
     """Whether an example image can be a prompt."""
     example_px: int | None = None
     """Side of the square to which an example image is resized; ``None``: the size of all other images."""
+    finds_objects: bool = False
+    """Whether the model finds objects one by one, also where they touch; only the eager engine runs it."""
     known_words: tuple[str, ...] = ()
     """All words that the weights learnt; empty for an open vocabulary."""
     unknown_words: Callable[[str], tuple[str, ...]] = field(default=_no_words, repr=False, compare=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import cv2
@@ -37,6 +37,8 @@ class ClassMap:
     """(N,) int64, all other pixels, as indices into the flat image; some of them repeat."""
     edge_best: np.ndarray
     """(N,) float32, the probability of the best of the classes at those pixels, 0..1."""
+    objects: tuple[ObjectRegion, ...] | None = None
+    """The objects, the best first, of a model that finds them one by one; ``None``: they follow from the labels."""
 
     @cached_property
     def confidence(self) -> np.ndarray:
@@ -103,10 +105,15 @@ def classified(maps: ProbabilityMaps, names: Sequence[str], min_confidence: floa
 def class_regions(found: ClassMap, min_area_px: int) -> list[ObjectRegion]:
     """Returns the connected objects of every class, as ``postprocess.regions`` does for prompts.
 
+    The objects of a model that finds them one by one are apart also where they touch.
+
     Args:
-        found: The classes; an object's score is the mean of their confidence over it.
+        found: The classes; a connected object's score is the mean of their confidence over it.
         min_area_px: Smaller objects are left out.
     """
+    if found.objects is not None:
+        large = [item for item in found.objects if item.area_px >= min_area_px]
+        return [replace(item, id=number) for number, item in enumerate(large, start=1)]
     return label_objects(found.labels, found.confidence, found.names, min_area_px)
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,10 @@ from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.class_labels import ClassMap, classified, require_count
 from clip_seg_ros.pipeline.deciding import Rules, decide
+from clip_seg_ros.pipeline.instances import Instance, class_map_of, distinct, instances_of
 from clip_seg_ros.pipeline.mixing import mixing
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
+from clip_seg_ros.pipeline.prompts import checked_prompts, competitors, places
 from clip_seg_ros.pipeline.sliding import Box, merge_windows, window_boxes
 from clip_seg_ros.pipeline.stopwatch import Stopwatch, timed
 from clip_seg_ros.pipeline.text_cache import TextCache
@@ -42,12 +43,6 @@ class EncodedImage:
     geometry: Geometry
     windows: tuple[Box, ...] | None = None
     """The boxes of the windows, for a model that sees an image through sliding windows."""
-
-
-@functools.lru_cache(maxsize=16)  # the same prompts are asked about each image, and to send indices makes a GPU wait
-def _places(prompts: tuple[str, ...], asked: tuple[str, ...], device: torch.device) -> torch.Tensor:
-    """Returns the indices (P,) int64 of ``prompts`` among the phrases ``asked``."""
-    return torch.tensor([asked.index(prompt) for prompt in prompts], device=device)
 
 
 _LEAST_DOUBT = 1e-6
@@ -166,29 +161,19 @@ class Predictor:
         return predictor
 
     def with_classes(self, class_names: Sequence[str], text_tower: str | None = None) -> Predictor:
-        """Returns a predictor for another list of classes, which words make; both share the weights of the network.
+        """Returns this network of `clip-seg distill --classifier text`, run by PyTorch, with another list of classes.
 
-        It is for networks that `clip-seg distill --classifier text` trained, run by PyTorch. `clip-seg weights classes`
-        writes such a network with its new list, for all engines.
-
-        Args:
-            class_names: The new list: classes of ``spec.class_names``, and any other words.
-            text_tower: The weights whose text tower made the classifier, by their name or file; by default those that
-                the network names.
-
-        Raises:
-            ValueError: The model's list cannot be changed, the engine does not run it by PyTorch, or a word is unknown.
-            WeightsError: The weights of the text tower are not there.
+        Words that are not in ``spec.class_names`` are encoded by ``text_tower``, by default the weights that the
+        network names. Raises ValueError if the list cannot be changed or a word is unknown, and WeightsError if the
+        weights of the text tower are not there.
         """
         from clip_seg_ros.zoo.classes import with_classes
 
         if not isinstance(self.engine, EagerEngine):
-            raise ValueError(
-                f'the engine {self.engine.name} runs one list of classes: load the model with engine="eager", or write '
-                "it with its new list by `clip-seg weights classes`"
-            )
-        model = with_classes(self.engine.model, class_names, text_tower)
-        return Predictor.from_model(model, str(self.device), self.precision)
+            raise ValueError(f"the engine {self.engine.name} runs one list: see `clip-seg weights classes` for another")
+        return Predictor.from_model(
+            with_classes(self.engine.model, class_names, text_tower), str(self.device), self.precision
+        )
 
     def encode(self, rgb: np.ndarray) -> EncodedImage:
         """Encodes ``rgb``, (H, W, 3) uint8, once for any number of questions.
@@ -257,8 +242,8 @@ class Predictor:
 
         Only competing prompts come at the size of the image, because they are compared pixel by pixel.
         """
-        prompts = self._checked(prompts)
-        asked = self._competitors(prompts)
+        prompts = checked_prompts(prompts, self.spec)
+        asked = competitors(prompts, self.spec)
         logits = self._decoded(encoded, asked)
         geometry = encoded.geometry
         if encoded.windows is not None:
@@ -271,7 +256,7 @@ class Predictor:
                     logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         values = self.engine.probabilities(logits)[0]
         if asked != prompts:
-            values = values.index_select(0, _places(prompts, asked, values.device))
+            values = values.index_select(0, places(prompts, asked, values.device))
         return CellMaps(prompts, values.cpu().numpy(), geometry)
 
     @timed
@@ -282,23 +267,27 @@ class Predictor:
         The labels are those of the largest probabilities of ``ask``, whose time and memory grow with pixels times
         classes. A model with a fixed list of classes tells all of them apart; pixels of a class that is not among
         ``names`` are unlabelled. So are pixels where the background phrases of a model that has them are together more
-        probable than the best class.
+        probable than the best class, and pixels in none of the objects that a model with ``finds_objects`` found.
 
         Args:
             encoded: An image from ``encode`` of this predictor.
             names: 1 to 255 classes, which are prompts as those of ``ask``.
-            min_confidence: A pixel stays unlabelled where no class has at least this probability, 0..1.
+            min_confidence: A pixel stays unlabelled where no class has at least this probability, 0..1. For a model
+                with ``finds_objects``, 0 stands for its threshold.
 
         Raises:
             ValueError: ``ask`` refuses the names, or there are too many.
         """
-        names = self._checked(names)
+        names = checked_prompts(names, self.spec)
         require_count(names)
         spec, geometry, windows = self.spec, encoded.geometry, encoded.windows
+        if spec.finds_objects:
+            objects = self._instances(encoded, names, min_confidence or spec.threshold)
+            return class_map_of(objects, names, geometry.source_size)
         if geometry.letterbox:
             maps = self.ask(encoded, spec.class_names or names)
             return classified(maps, names, min_confidence, spec.class_names is None and bool(spec.background_prompts))
-        asked = self._competitors(names)
+        asked = competitors(names, self.spec)
         logits = self._decoded(encoded, asked)
         competing = spec.competition == "softmax"
         probabilities: Callable[[torch.Tensor], torch.Tensor] = self.engine.probabilities
@@ -318,6 +307,43 @@ class Predictor:
         )
         return ClassMap(names, labels, best, competing, edges, edge_best)
 
+    @timed
+    @torch.inference_mode()
+    def instances(
+        self,
+        encoded: EncodedImage,
+        names: Sequence[str] | None = None,
+        least_score: float | None = None,
+        keep_same: bool = False,
+    ) -> list[Instance]:
+        """Returns the objects one by one, also where they touch, for a model whose spec has ``finds_objects``.
+
+        Args:
+            encoded: An image from ``encode`` of this predictor.
+            names: Some of the model's classes; ``None``: all of them.
+            least_score: Objects with a lower score are left out, 0..1; by default the model's threshold.
+            keep_same: Whether an object may be returned again with another class.
+
+        Returns:
+            The objects, the best first, each with a mask in its own window; ``Instance.region`` gives an id.
+
+        Raises:
+            ValueError: The model does not find objects, or a name is not one of its classes.
+        """
+        if not self.spec.finds_objects:
+            raise ValueError(f"{self.spec.name} does not find objects one by one: use a detector")
+        wanted = checked_prompts(names if names is not None else self.spec.class_names, self.spec)
+        return self._instances(encoded, wanted, self.spec.threshold if least_score is None else least_score, keep_same)
+
+    def _instances(
+        self, encoded: EncodedImage, names: tuple[str, ...], least_score: float, keep_same: bool = False
+    ) -> list[Instance]:
+        classes = self.spec.class_names
+        (found,) = self.engine.detect(encoded.features, self._text_features(classes))
+        objects = instances_of(found, classes, encoded.geometry, least_score)
+        objects = [item for item in objects if item.name in names]
+        return objects if keep_same else distinct(objects)
+
     def predict(self, rgb: np.ndarray, prompts: Sequence[str]) -> ProbabilityMaps:
         """Does ``encode`` and ``ask`` in one call; raises what they raise."""
         return self.predict_batch([rgb], prompts)[0]
@@ -325,7 +351,7 @@ class Predictor:
     def predict_batch(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> list[ProbabilityMaps]:
         """Asks the same prompts about several images, each (H, W, 3) uint8; raises what ``predict`` raises."""
         # The prompts are checked before the expensive part.
-        prompts = self._checked(prompts)
+        prompts = checked_prompts(prompts, self.spec)
         return [self.ask(encoded, prompts) for encoded in self.encode_batch(images)]
 
     @torch.inference_mode()
@@ -349,7 +375,7 @@ class Predictor:
         """
         if not self.spec.takes_examples:
             raise ValueError(f"{self.spec.name} understands phrases alone: example images need a CLIPSeg")
-        self._checked([name] if text is None else [name, text])
+        checked_prompts([name] if text is None else [name, text], self.spec)
         if not 0.0 <= text_weight <= 1.0:
             raise ValueError(f"text_weight must lie in 0..1, got {text_weight}")
         mask = np.asarray(mask, dtype=bool)
@@ -370,25 +396,3 @@ class Predictor:
     def _decoded(self, encoded: EncodedImage, asked: tuple[str, ...]) -> torch.Tensor:
         """Returns logits (1 or W, A, h, w)."""
         return self.engine.decode(encoded.features, self._text_features(asked))
-
-    def _competitors(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
-        """Returns all phrases that must be decoded together to answer ``prompts``."""
-        if self.spec.class_names is not None:
-            return self.spec.class_names
-        return prompts + tuple(phrase for phrase in self.spec.background_prompts if phrase not in prompts)
-
-    def _checked(self, prompts: Sequence[str]) -> tuple[str, ...]:
-        if isinstance(prompts, str):
-            raise ValueError(f'prompts must be a list of phrases, got the text "{prompts}": write ["{prompts}"]')
-        prompts = tuple(prompts)
-        if not prompts:
-            raise ValueError("no prompts: ask about at least one phrase")
-        known = self.spec.class_names
-        classes = frozenset(known or ())
-        for prompt in prompts:
-            if not isinstance(prompt, str) or not prompt.strip():
-                raise ValueError(f"a prompt must be a phrase, got {prompt!r}")
-            if known is not None and prompt not in classes:
-                some = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-                raise ValueError(f'"{prompt}" is not one of the {len(known)} classes of {self.spec.name}: {some}')
-        return prompts

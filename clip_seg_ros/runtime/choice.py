@@ -97,7 +97,8 @@ def build_engine(
     masks agree with those of the eager engine in float32 (a mean IoU of 0.98 or more, and no mask and no map far off),
     and it takes less time. What was measured is kept in the user's cache, so that the next start measures nothing. An
     engine that is asked for by its name must agree, too, but need not be faster. Where nothing passes or can be had, it
-    is the eager engine, whatever was asked for, and ``Chosen`` says why.
+    is the eager engine, whatever was asked for, and ``Chosen`` says why. A model that finds objects one by one is
+    always run by the eager engine in float32.
 
     Args:
         model: A model with loaded weights whose batch normalisation is folded. It is moved to the device and set to
@@ -115,6 +116,10 @@ def build_engine(
     # OpenVINO runs on the processor alone; whoever leaves the device open means that one.
     target = resolve_device("cpu" if (device, engine) == ("auto", "openvino") else device)
     planned = plan(target.type == "cuda", engine, precision)
+    if model.finds_objects:
+        met = engine in ("auto", "eager") and precision in ("auto", "float32")
+        note = "" if met else "a model that finds objects one by one is run by the eager engine in float32 alone"
+        return EagerEngine(model, str(target)), Chosen("eager", "float32", note, met)
     if not planned.tiers:
         met = precision in ("auto", planned.last.precision)
         note = "" if met else f"the eager engine has no {precision}: use the engine openvino or onnxruntime"

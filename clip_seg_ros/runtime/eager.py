@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.detections import Detections
 from clip_seg_ros.runtime.devices import require_precision, resolve_device
 from clip_seg_ros.runtime.engine import Engine
 
@@ -55,6 +56,9 @@ class EagerEngine(Engine):
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def detect(self, image: ImageFeatures, text: TextFeatures) -> list[Detections]:
+        return self.model.detect(image, text)
 
     def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:
         return self.model.encode_example(pixels.to(self._dtype), text, text_weight)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from clip_seg_ros.models.base import ImageFeatures, TextFeatures
+from clip_seg_ros.models.detections import Detections
 from clip_seg_ros.models.spec import ModelSpec
 
 
@@ -50,6 +51,10 @@ class Engine(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Returns 16 hexadecimal digits that identify the weights, also among weights of the same name."""
+
+    def detect(self, image: ImageFeatures, text: TextFeatures) -> list[Detections]:
+        """Returns the objects of every image, for a model whose spec has ``finds_objects``."""
+        raise NotImplementedError
 
     def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:
         """Makes a prompt of an example image, for a model whose spec has ``takes_examples``.

@@ -158,6 +158,8 @@ def image_graphs(model: PromptableSegmenter, size: Size, with_decoder: bool) -> 
     Raises:
         RuntimeError: torch cannot export the model.
     """
+    if model.finds_objects:
+        raise RuntimeError(f"{model.name} finds objects one by one, and only PyTorch runs such models")
     if not hasattr(torch, "export"):
         raise RuntimeError(f"torch {torch.__version__} is too old to export models: 2.5 or newer is needed")
     pixels = torch.zeros(_BATCH, 3, *size)

@@ -65,6 +65,10 @@ WORKSHOP_SHAPE_SETS = 2_000_000
 """The seed from which shape sets contain the objects of a workshop besides those of ``KINDS``."""
 TABLE_REACH = 0.30
 """The largest distance of objects from the middle of the table, metres."""
+GAP = 0.008
+"""The least distance of two objects, metres."""
+CLOSE_GAPS = (0.001, 0.015)
+"""The least and largest distance of an object from the one beside which it is placed, metres."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,7 @@ def sample_scene(
     objects: tuple[int, int] = (4, 9),
     unseen: bool = False,
     workshop: bool = False,
+    alike: bool = False,
 ) -> Scene:
     """Draws the scene of ``seed``; the same arguments give the same scene.
 
@@ -159,12 +164,16 @@ def sample_scene(
             from outside the ranges of all other scenes, and half of the shapes from outside the usual sizes. Training
             never uses such scenes.
         workshop: Whether objects of ``WORKSHOP_KINDS`` stand among the others; not together with ``unseen``.
+        alike: Whether most objects stand close to others of their kind, so that many touch in the image; not together
+            with ``required``.
 
     Raises:
         ValueError: A colour or kind is unknown, or no scene can meet the demands.
     """
     if unseen and workshop:
         raise ValueError("a scene is drawn with unseen or with workshop, not with both")
+    if alike and required:
+        raise ValueError("a scene is drawn with alike or with required objects, not with both")
     _check_pairs([*required, *forbidden])
     rng = np.random.default_rng([seed, 2])
     shape_seed = seed // SCENES_PER_SHAPE_SET + (
@@ -179,6 +188,9 @@ def sample_scene(
         raise ValueError("the forbidden pairs leave nothing to put on the table")
     for _ in range(20):
         table = _Table(shape_seed, camera, protect=len(wanted))
+        if alike:
+            _populate_alike(rng, allowed, count, table)
+            break
         if _populate(rng, wanted, allowed, count, table):
             break
     else:
@@ -233,6 +245,20 @@ def _populate(
     return True
 
 
+def _populate_alike(rng: np.random.Generator, allowed: Sequence[Pair], count: int, table: _Table) -> None:
+    """Places groups of one kind up to ``count`` objects; in half of the groups, all have one colour."""
+    while count > 0:
+        first = allowed[rng.integers(len(allowed))]
+        colors = [color for color, kind in allowed if kind == first[1]]
+        one_color, group = rng.random() < 0.5, min(int(rng.integers(1, SHAPES_PER_KIND + 1)), count)
+        table.place(rng, first)
+        for _ in range(group - 1):
+            color = first[0] if one_color else colors[rng.integers(len(colors))]
+            others = [item for item in table.objects if item.kind == first[1]]
+            table.place(rng, (color, first[1]), others[rng.integers(len(others))] if others else None)
+        count -= group
+
+
 def _check_pairs(pairs: Sequence[Pattern]) -> None:
     for color, kind in pairs:
         if color is not None and color not in COLORS:
@@ -271,8 +297,14 @@ class _Table:
         self.objects: list[SceneObject] = []
         self._shapes, self._camera, self._protect = shape_set(shape_seed), camera, protect
 
-    def place(self, rng: np.random.Generator, pair: Pair) -> bool:
-        """Places an object of this colour and kind where there is room; returns false if several tries find none."""
+    def place(self, rng: np.random.Generator, pair: Pair, beside: SceneObject | None = None) -> bool:
+        """Places an object of this colour and kind where there is room; returns false if several tries find none.
+
+        Args:
+            rng: The source of all random numbers.
+            pair: The colour and kind.
+            beside: An object to whose side it is placed; by default it is placed anywhere.
+        """
         color, kind = pair
         taken = {item.slot for item in self.objects if item.kind == kind}
         free = [slot for slot in range(SHAPES_PER_KIND) if slot not in taken]
@@ -284,8 +316,12 @@ class _Table:
         reach = TABLE_REACH * (0.6 if len(self.objects) < self._protect else 1.0)
         for _ in range(60):
             radius, angle = reach * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
-            spot = radius * np.array([np.cos(angle), np.sin(angle)])
-            if self._clashes(spot, shape, lying):
+            direction, gap = np.array([np.cos(angle), np.sin(angle)]), GAP
+            spot = radius * direction
+            if beside is not None:
+                away = _ground_radius(shape, lying) + self._radius(beside) + rng.uniform(*CLOSE_GAPS)
+                spot, gap = np.array(beside.position[:2]) + away * direction, 0.0
+            if np.linalg.norm(spot) > TABLE_REACH or self._clashes(spot, shape, lying, gap):
                 continue
             rgba = sample_rgba(rng, color)
             position = (float(spot[0]), float(spot[1]), float(shape.lying_radius if lying else 0.0))
@@ -294,14 +330,20 @@ class _Table:
             return True
         return False
 
-    def _clashes(self, spot: np.ndarray, shape: Shape, lying: bool) -> bool:
-        """Returns whether an object at ``spot``, (2,) metres, would touch another or occlude a protected one."""
+    def _radius(self, item: SceneObject) -> float:
+        return _ground_radius(self._shapes[item.kind][item.slot], item.lying)
+
+    def _clashes(self, spot: np.ndarray, shape: Shape, lying: bool, gap: float) -> bool:
+        """Returns whether an object at ``spot``, (2,) metres, would come too close to another or hide a protected one.
+
+        ``gap`` is the least distance of two objects, metres.
+        """
         radius = _ground_radius(shape, lying)
         height = 2 * shape.lying_radius if lying else shape.height
         for index, other in enumerate(self.objects):
-            other_radius = _ground_radius(self._shapes[other.kind][other.slot], other.lying)
+            other_radius = self._radius(other)
             centre = np.array(other.position[:2])
-            if np.linalg.norm(spot - centre) < radius + other_radius + 0.008:
+            if np.linalg.norm(spot - centre) < radius + other_radius + gap:
                 return True
             if index < self._protect and self._hides(spot, height, centre, radius + other_radius):
                 return True

@@ -24,6 +24,7 @@ from clip_seg_ros.data.samples import (
     ReferringDataset,
     SemanticDataset,
     read_rgb,
+    refuse_video,
 )
 from clip_seg_ros.data.tabletop import FIRST_UNLABELLED_SEED, held_out_scene
 from clip_seg_ros.sim.renderer import SceneRenderer
@@ -75,6 +76,7 @@ class FolderPictures:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
+            refuse_video(folder)
             raise DataError(f"there is no folder {folder}")
         self._folder = folder
         found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
@@ -84,6 +86,7 @@ class FolderPictures:
             if not any(part.startswith(".") for part in path.parts) and (folder / path).is_file()
         )
         if not self._names:
+            refuse_video(folder)
             raise DataError(f"{folder} holds no pictures: looked in it and below for {', '.join(PICTURE_SUFFIXES)}")
 
     def __len__(self) -> int:

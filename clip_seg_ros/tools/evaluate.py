@@ -64,7 +64,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     data = parser.add_argument_group("data sets")
     data.add_argument("--data", metavar="DATA", help="DATA.yaml, or KIND:ROOT[:SPLIT][:OPTION=VALUE]")
     data.add_argument("--model", metavar="NAME|FILE", help="which model (default: clipseg-pocket)")
-    data.add_argument("--protocol", choices=["referring", "phrases", "semantic"], help="default: what suits the data")
+    data.add_argument(
+        "--protocol",
+        choices=["referring", "phrases", "semantic", "instances", "alignment"],
+        help="default: what suits the data",
+    )
     data.add_argument("--limit", type=int, metavar="N", help="measure N samples, spread evenly over the data set")
     data.add_argument(
         "--prompt", choices=["text", "image", "mixed"], help="ask with phrases (default), example images, or both"
@@ -73,6 +77,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--text-weight", type=float, metavar="W", help="share of the phrase in --prompt mixed, 0..1 (default: 0.5)"
     )
     data.add_argument("--multi-scale", action="store_true", help="semantic: look at six sizes and mirrored")
+    data.add_argument(
+        "--names",
+        choices=["data", "maskclip", "clipseg"],
+        help="whose words ask for a class: the data set's names (default), or those that the authors ask",
+    )
+    data.add_argument(
+        "--background-phrases",
+        choices=["on", "off"],
+        help="semantic: whether MaskCLIP's phrases for the surroundings compete with the classes (default: only if the "
+        "data set has a background)",
+    )
     data.add_argument(
         "--unseen",
         metavar="SPLIT|A,B",
@@ -88,6 +103,10 @@ def run(args: argparse.Namespace) -> int:
     if wrong:
         print(f"clip-seg evaluate: {wrong}", file=sys.stderr)
         return 2
+    if args.data is not None and args.protocol == "alignment":
+        from clip_seg_ros.tools.evaluate_alignment import run_alignment
+
+        return run_alignment(args)
     if args.data is not None:
         # The import is not at the top, because the suite does not need the readers of data sets.
         from clip_seg_ros.tools.evaluate_datasets import run_dataset
@@ -113,6 +132,8 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
         "--prompt": args.prompt,
         "--text-weight": args.text_weight,
         "--multi-scale": args.multi_scale or None,
+        "--names": args.names,
+        "--background-phrases": args.background_phrases,
         "--unseen": args.unseen,
         "--page": args.page,
     }

@@ -14,8 +14,16 @@ from tqdm import tqdm
 
 from clip_seg_ros.data.catalog import open_dataset
 from clip_seg_ros.data.class_splits import chosen_classes
-from clip_seg_ros.data.samples import DataError, ReferringDataset, SemanticDataset, SemanticSample
+from clip_seg_ros.data.samples import (
+    DataError,
+    InstanceDataset,
+    InstanceSample,
+    ReferringDataset,
+    SemanticDataset,
+    SemanticSample,
+)
 from clip_seg_ros.evaluation.answers import MULTI_SCALES, LabelAnswers, PhraseAnswers
+from clip_seg_ros.evaluation.instances import InstanceEvaluation, evaluate_instances
 from clip_seg_ros.evaluation.metrics.referring import MASK_THRESHOLD
 from clip_seg_ros.evaluation.pages import page, report
 from clip_seg_ros.evaluation.prefetch import spread
@@ -26,6 +34,7 @@ from clip_seg_ros.evaluation.protocols import (
     evaluate_referring,
     evaluate_semantic,
 )
+from clip_seg_ros.evaluation.wording import class_prompts, phrase_wording
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.tools.data_options import WrongCall, parse_data
@@ -34,6 +43,12 @@ from clip_seg_ros.zoo.caution import in_options
 
 PROTOCOL_OF_KIND = {"refcoco": "referring"}
 """The protocols of kinds of data sets with phrases; it is "phrases" for all others."""
+FITTING: dict[str, tuple[str, ...]] = {
+    "phrases": ("referring", "phrases"),
+    "a class a pixel": ("semantic",),
+    "objects": ("instances",),
+}
+"""The protocols that fit what data sets yield."""
 KINDS_OF_CLASSES = ("coco", "coco20i", "pascal5i")
 """The kinds of data sets whose phrases are classes; mIoU is the mean over these."""
 _DEFAULT_MODEL = "clipseg-pocket"
@@ -43,10 +58,15 @@ _DEFAULT_MODEL = "clipseg-pocket"
 class Data:
     """An open data set."""
 
-    dataset: ReferringDataset | SemanticDataset
+    dataset: ReferringDataset | SemanticDataset | InstanceDataset
     kind: str
-    semantic: bool
-    """Whether it yields labels instead of phrases."""
+    holds: str
+    """What it yields: one of ``FITTING``."""
+
+    @property
+    def semantic(self) -> bool:
+        """Whether it yields a class for every pixel."""
+        return self.holds == "a class a pixel"
 
 
 def run_dataset(args: argparse.Namespace) -> int:
@@ -87,21 +107,28 @@ def _open(text: str) -> Data:
     dataset = open_dataset(values)
     if not len(dataset):
         raise DataError(f"{text} holds no sample")
-    return Data(dataset, str(values["kind"]), isinstance(dataset[0], SemanticSample))
+    holds = {SemanticSample: "a class a pixel", InstanceSample: "objects"}.get(type(dataset[0]), "phrases")
+    return Data(dataset, str(values["kind"]), holds)
 
 
 def _protocol(args: argparse.Namespace, data: Data) -> str:
     """Returns the requested protocol, or the one that suits the data set."""
-    protocol = args.protocol or ("semantic" if data.semantic else PROTOCOL_OF_KIND.get(data.kind, "phrases"))
-    if (protocol == "semantic") != data.semantic:
-        holds, fitting = ("a class a pixel", "semantic") if data.semantic else ("phrases", "referring or phrases")
-        raise WrongCall(f"the data set {data.kind} holds {holds}: use --protocol {fitting}")
+    fitting = FITTING[data.holds]
+    protocol = args.protocol or PROTOCOL_OF_KIND.get(data.kind, fitting[-1])
+    if protocol not in fitting:
+        raise WrongCall(f"the data set {data.kind} holds {data.holds}: use --protocol {' or '.join(fitting)}")
     if args.multi_scale and not data.semantic:
         raise WrongCall("--multi-scale is for --protocol semantic")
     if args.unseen is not None and not data.semantic:
         raise WrongCall("--unseen is for --protocol semantic")
-    if args.prompt is not None and data.semantic:
-        raise WrongCall("--prompt is for phrases; a semantic data set is asked with the names of its classes")
+    if args.background_phrases is not None and not data.semantic:
+        raise WrongCall("--background-phrases is for --protocol semantic")
+    if args.prompt is not None and data.holds != "phrases":
+        raise WrongCall("--prompt is for phrases; other data sets are asked with the names of their classes")
+    if data.holds == "objects":
+        for name, value in (("--threshold", args.threshold), ("--names", args.names), ("--page", args.page)):
+            if value is not None:
+                raise WrongCall(f"{name} is not for --protocol instances")
     return protocol
 
 
@@ -115,13 +142,19 @@ def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Pr
     settings: dict[str, Any] = {}
     if protocol == "semantic":
         scales = MULTI_SCALES if args.multi_scale else (1.0,)
-        answers = LabelAnswers(predictor, data.dataset.class_names, scales, args.multi_scale, args.threshold)
+        names = data.dataset.class_names
+        prompts = class_prompts(names, args.names or "data", predictor.spec.class_names)
+        phrases = None if args.background_phrases is None else args.background_phrases == "on"
+        answers = LabelAnswers(predictor, names, scales, args.multi_scale, args.threshold, prompts, phrases)
         unseen = _unseen(args, data.dataset)
         evaluation = evaluate_semantic(answers, data.dataset, indices, progress, unseen)
         settings = {"multi_scale": args.multi_scale, "threshold": args.threshold, "unseen": list(unseen)}
+    elif protocol == "instances":
+        answers, evaluation = None, evaluate_instances(predictor, data.dataset, indices, progress)
     else:
         weight = 0.5 if args.text_weight is None else args.text_weight
-        answers = PhraseAnswers(predictor, args.prompt or "text", weight)
+        wording = phrase_wording(data.kind, args.names or "data")
+        answers = PhraseAnswers(predictor, args.prompt or "text", weight, wording)
         threshold = {"referring": MASK_THRESHOLD, "phrases": PHRASE_THRESHOLD}[protocol]
         threshold = threshold if args.threshold is None else args.threshold
         if protocol == "referring":
@@ -136,6 +169,7 @@ def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Pr
         "model": args.model or _DEFAULT_MODEL,
         "data": args.data,
         "protocol": protocol,
+        "names": args.names or "data",
         **settings,
         "samples": len(indices),
         "samples_in_data": len(data.dataset),
@@ -159,11 +193,13 @@ def _report(
     args: argparse.Namespace,
     run: Mapping[str, Any],
     evaluation: report.Evaluation,
-    answers: PhraseAnswers | LabelAnswers,
-    dataset: ReferringDataset | SemanticDataset,
+    answers: PhraseAnswers | LabelAnswers | None,
+    dataset: ReferringDataset | SemanticDataset | InstanceDataset,
 ) -> None:
     semantic = isinstance(evaluation, SemanticEvaluation)
-    if semantic:
+    if isinstance(evaluation, InstanceEvaluation):
+        print(report.precision_table(evaluation), end="\n\n")
+    elif semantic:
         print(report.class_table(evaluation), end="\n\n")
     elif evaluation.sweep is not None:
         print(report.sweep_table(evaluation.sweep), end="\n\n")

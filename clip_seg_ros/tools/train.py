@@ -18,7 +18,7 @@ from clip_seg_ros.runtime.devices import resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
 from clip_seg_ros.tools.scenes import training_scenes
 from clip_seg_ros.training import distributed
-from clip_seg_ros.training.methods import DATA_METHODS, TrainConfig, build_recipe
+from clip_seg_ros.training.methods import DATA_METHODS, METHODS, TrainConfig, build_recipe
 from clip_seg_ros.training.runner import Runner
 
 _FAULTS = (
@@ -74,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(work: Path, out: Path, config: TrainConfig, device: torch.device) -> None:
-    scenes = None if config.method in DATA_METHODS else training_scenes(work / "scenes", config.scenes)
+    scenes = None
+    if config.method not in DATA_METHODS:
+        scenes = training_scenes(work / "scenes", config.scenes, METHODS[config.method].alike)
     recipe = build_recipe(config, scenes, device)
     runner = Runner(recipe.module, work / "state.pt", config.seed, repr(config), log_dir=work / "log")
     for stage in recipe.stages():

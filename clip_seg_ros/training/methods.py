@@ -21,6 +21,7 @@ from clip_seg_ros.training import distributed
 from clip_seg_ros.training.pocket.clipseg import PocketRecipe, PocketSettings
 from clip_seg_ros.training.pocket.cris import CRISPocketSettings, cris_pocket
 from clip_seg_ros.training.pocket.denseclip import DenseCLIPPocketSettings, denseclip_pocket
+from clip_seg_ros.training.pocket.instances import InstancesPocketSettings, instances_pocket
 from clip_seg_ros.training.pocket.vit import ViTRecipe, ViTSettings
 from clip_seg_ros.training.recipes.architecture import (
     Architecture,
@@ -125,6 +126,8 @@ class Method:
     """The class of the method's own settings."""
     build: Callable[[TrainConfig, Any, TabletopScenes | None, torch.device], Recipe]
     """Makes the recipe from the file, the method's settings, the rendered scenes (``None`` without) and the device."""
+    alike: bool = False
+    """Whether many objects of one kind touch in half of the rendered scenes."""
 
     architecture: type[Architecture] | None = None
     """The class of the mapping ``architecture``, for methods that learn from data sets."""
@@ -239,6 +242,11 @@ POCKET_METHODS: dict[str, Method] = {
     "denseclip-pocket": Method(
         DenseCLIPPocketSettings,
         lambda config, settings, scenes, device: denseclip_pocket(settings, scenes, _clip_path(config)),
+    ),
+    "denseclip-instances-pocket": Method(
+        InstancesPocketSettings,
+        lambda config, settings, scenes, device: instances_pocket(settings, scenes, _clip_path(config)),
+        alike=True,
     ),
 }
 DATA_METHODS: dict[str, Method] = {

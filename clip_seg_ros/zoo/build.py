@@ -15,6 +15,7 @@ from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError, load_safetensors, load_strict
 from clip_seg_ros.models.clipseg.model import CLIPSeg
 from clip_seg_ros.models.cris.model import CRIS
+from clip_seg_ros.models.denseclip.instances import DenseCLIPInstances
 from clip_seg_ros.models.denseclip.model import DenseCLIP
 from clip_seg_ros.models.maskclip.model import MaskCLIP
 from clip_seg_ros.models.student.model import Student
@@ -23,6 +24,7 @@ MODEL_KINDS: dict[str, Callable[[str, Mapping[str, Any]], PromptableSegmenter]] 
     "clipseg": CLIPSeg.from_config,
     "cris": CRIS.from_config,
     "denseclip": DenseCLIP.from_config,
+    "denseclip_instances": DenseCLIPInstances.from_config,
     "maskclip": MaskCLIP.from_config,
     "student": Student.from_config,
 }

@@ -139,6 +139,9 @@ EMBEDDED_MODELS: dict[str, EmbeddedModel] = {
         _DENSE,
     ),
     "denseclip-pocket": _whole("denseclip_pocket.safetensors", _trained("train_denseclip_pocket.yaml"), _DENSE),
+    "denseclip-instances-pocket": _whole(
+        "denseclip_instances_pocket.safetensors", _trained("train_denseclip_instances_pocket.yaml"), _DENSE
+    ),
     "cris-pocket": _whole("cris_pocket.safetensors", _trained("train_cris_pocket.yaml"), _REFERRING),
     "maskclip-vit-pocket": EmbeddedModel(
         lambda folder: _read_maskclip_pocket(folder, "vit"),

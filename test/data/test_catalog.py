@@ -78,6 +78,7 @@ def test_every_kind_says_what_is_missing_on_disk(kind: str, tmp_path: Path) -> N
         "coco_stuff_10k": {"split": "train"},
         "coco_stuff_164k": {"split": "val2017"},
         "folder": {},
+        "lvis_affordances": {"split": "val", "group": "parts"},
         "pascal5i": {"fold": 0, "split": "val"},
         "refcoco": {"name": "refcoco+", "split": "testA", "images": str(tmp_path)},
     }.get(kind, {"split": "val"})

@@ -13,7 +13,9 @@ from PIL import Image
 
 from clip_seg_ros.data.catalog import open_dataset
 from clip_seg_ros.data.coco import CocoInstances, open_coco
+from clip_seg_ros.data.phrasecut_plus import PhraseCutPlus
 from clip_seg_ros.data.samples import IGNORED, DataError
+from clip_seg_ros.training.recipes.dataset_batches import SemanticBatches
 
 SIZE = (20, 30)
 
@@ -162,6 +164,15 @@ def test_the_classes_of_an_image_are_phrases(root: Path) -> None:
     assert dataset[0].mask.tolist() == (BOX | filled(20, 10, 6)).tolist()
     assert (dataset[1].phrase, dataset[1].name) == ("cup", "000000000011/cup")
     assert dataset[1].mask.tolist() == CUP.tolist()
+
+
+def test_both_can_be_trained_on(root: Path) -> None:
+    plus = PhraseCutPlus(open_coco(root, "val2017", "phrases"), size_px=16)
+    batches = SemanticBatches(open_coco(root, "val2017"), batch=2, side_px=16, seed=0)
+    batches.load(0)
+
+    assert {plus.draw(index, np.random.default_rng(index)).mask.shape for index in range(2)} == {(16, 16)}
+    assert set(batches(np.random.default_rng(0)).labels.unique().tolist()) <= {0, 1, 2, IGNORED}
 
 
 def test_it_opens_from_a_mapping(root: Path) -> None:

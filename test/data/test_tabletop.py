@@ -182,3 +182,15 @@ def test_pixels_that_look_over_the_floors_end_have_no_class():
     classes = tabletop.class_map(replace(scene, camera=level), np.zeros((40, 60), np.uint8))
     assert (classes[:18] == IGNORED).all(), "above the horizon"
     assert (classes[-1] != IGNORED).all()
+
+
+def test_every_second_shard_may_have_scenes_with_objects_that_touch(tmp_path, small_shards):
+    list(tabletop.render_training_scenes(tmp_path, 6, 64, 48, workers=1, alike=True))
+    scenes = tabletop.load_training_scenes(tmp_path, 6, alike=True)
+    for index in range(6):
+        seed = tabletop.FIRST_TRAIN_SEED + index
+        expected = sample_scene(seed, forbidden=HELD_OUT_PAIRS, alike=index >= 3)
+        assert scenes.objects[index] == tuple((item.color, item.kind) for item in expected.objects)
+        assert scenes.scene(index) == expected
+    with pytest.raises(FileNotFoundError):
+        tabletop.load_training_scenes(tmp_path, 6)

@@ -100,7 +100,7 @@ def test_scales_and_mirror_images_are_averaged(name: str, scenes: list, request:
         assert scaled.encode(rgb).geometry.model_size != predictor.encode(rgb).geometry.model_size
         views.append(scaled.predict(rgb, names).values)
         views.append(scaled.predict(np.fliplr(rgb).copy(), names).values[:, :, ::-1])
-    labels = LabelAnswers(predictor, names, (0.5, 1.25), flip=True).labels(rgb)
+    labels = LabelAnswers(predictor, names, (0.5, 1.25), flip=True, background_phrases=True).labels(rgb)
     expected = np.mean(views, axis=0).argmax(axis=0)
     assert_labels(labels, expected)
     assert predictor.spec.input != at_scale(predictor, 0.5).spec.input
@@ -115,3 +115,40 @@ def test_a_fixed_list_that_lacks_classes_is_refused(clipseg: Predictor, monkeypa
     LabelAnswers(clipseg, ("ball", "cup"))
     with pytest.raises(ValueError, match=r"only the 2 classes .* 1 of the data set's 2 .*\(sofa\)"):
         LabelAnswers(clipseg, ("cup", "sofa"))
+
+
+def test_classes_may_be_asked_for_by_other_words(clipseg: Predictor, scenes: list) -> None:
+    rgb = scenes[0].rgb
+    named = LabelAnswers(clipseg, ("rest", "background", "kugel"), prompts=("cup", "background", "ball"))
+    assert_labels(named.labels(rgb), LabelAnswers(clipseg, ("cup", "background", "ball")).labels(rgb))
+    with pytest.raises(ValueError, match="two classes are asked for by the same words"):
+        LabelAnswers(clipseg, ("cup", "mug"), prompts=("cup", "cup"))
+
+
+def test_phrases_may_be_put_into_other_words(clipseg: Predictor, scenes: list) -> None:
+    sample = replace(scenes[0], phrase="this", support=(scenes[0].rgb, scenes[0].mask))
+    worded = {"wording": lambda phrase: scenes[0].phrase if phrase == "this" else phrase}
+    assert_near(PhraseAnswers(clipseg, **worded).probabilities(sample), PhraseAnswers(clipseg).probabilities(scenes[0]))
+    mixed = PhraseAnswers(clipseg, "mixed", 1.0, **worded).probabilities(sample)
+    assert_near(mixed, PhraseAnswers(clipseg).probabilities(scenes[0]))
+
+
+@pytest.mark.parametrize(
+    ("names", "choice", "there"),
+    [
+        (("cup", "ball"), None, False),
+        (("cup", "ball"), True, True),
+        (("background", "cup"), None, True),
+        (("background", "cup"), False, False),
+    ],
+)
+def test_whether_the_models_background_competes(
+    maskclip: Predictor, scenes: list, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], choice, there: bool
+) -> None:
+    asked = []
+    encode = maskclip.engine.encode_text
+    monkeypatch.setattr(maskclip.engine, "encode_text", lambda prompts: asked.extend(prompts) or encode(prompts))
+    LabelAnswers(Predictor(maskclip.engine), names, background_phrases=choice).labels(scenes[0].rgb)
+    assert set(names) <= set(asked)
+    assert (set(maskclip.spec.background_prompts) <= {*asked, *names}) == there
+    assert there or set(asked) == set(names)

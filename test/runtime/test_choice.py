@@ -20,6 +20,7 @@ from clip_seg_ros.runtime.engine import EngineUnavailable
 from clip_seg_ros.runtime.samples import sample_pixels
 from clip_seg_ros.zoo.factory import build_segmenter
 from color_segmenter import COLORS, ColorSegmenter
+from small_models import small_detector
 
 SLOW_S = 0.05
 SMALL = "openvino int8, openvino bfloat16, openvino float16"
@@ -286,3 +287,14 @@ def test_what_is_chosen_on_this_machine_agrees_and_starts_soon_again(tmp_path, m
     assert found.is_good, found
     monkeypatch.setattr(gate.Gate, "__init__", lambda *_: pytest.fail("it measures again"))
     assert built()[1] == chosen
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "met"), [("auto", "auto", True), ("eager", "float16", False), ("openvino", "auto", False)]
+)
+def test_a_detector_is_run_by_the_eager_engine_alone(tmp_path, monkeypatch, engine, precision, met):
+    monkeypatch.setattr(gate.Gate, "__init__", lambda *_: pytest.fail("it measures other engines"))
+    built, chosen = build_engine(small_detector(), "cpu", engine, precision, tmp_path)
+    assert isinstance(built, EagerEngine)
+    assert (chosen.engine, chosen.precision, chosen.as_asked) == ("eager", "float32", met)
+    assert ("run by the eager engine in float32 alone" in chosen.note) != met

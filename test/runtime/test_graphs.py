@@ -12,7 +12,7 @@ from clip_seg_ros.models.spec import InputSpec, SlidingWindow
 from clip_seg_ros.runtime import graphs
 from color_segmenter import ColorSegmenter
 from nearness import assert_near
-from small_models import CLASSES, CONFIGS, SHORT_SIDE, small_model
+from small_models import CLASSES, CONFIGS, SHORT_SIDE, small_detector, small_model
 
 TAPS = TapFeatures((torch.zeros(2, 5, 3), torch.ones(2, 4, 6)), (2, 2))
 
@@ -120,3 +120,8 @@ def test_a_model_that_cannot_be_exported_is_refused() -> None:
 
     with pytest.raises(RuntimeError, match=r"torch .* cannot export the model: "):
         graphs.image_graphs(Undecided(), (48, 64), with_decoder=False)
+
+
+def test_a_detector_is_not_exported() -> None:
+    with pytest.raises(RuntimeError, match="small-detector finds objects one by one, and only PyTorch runs such"):
+        graphs.image_graphs(small_detector(), (64, 64), with_decoder=True)

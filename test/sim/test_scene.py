@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.sim.scene import (
+    CLOSE_GAPS,
     COLORS,
     HELD_OUT_PAIRS,
     KINDS,
@@ -125,3 +126,33 @@ def test_things_of_a_workshop_stand_only_where_they_are_asked_for():
     assert kinds[1] == {*KINDS, *WORKSHOP_KINDS}
     with pytest.raises(ValueError, match="not with both"):
         sample_scene(0, workshop=True, unseen=True)
+
+
+def test_most_objects_of_an_alike_scene_stand_beside_one_of_their_kind():
+    beside = total = 0
+    for seed in range(40):
+        scene = sample_scene(seed, alike=True)
+        assert len({(item.kind, item.slot) for item in scene.objects}) == len(scene.objects)
+        for item in scene.objects:
+            total += 1
+            beside += any(
+                other is not item
+                and other.kind == item.kind
+                and ground_distance(scene, item, other) <= CLOSE_GAPS[1] + 1e-9
+                for other in scene.objects
+            )
+    assert beside / total > 0.6
+    with pytest.raises(ValueError, match="with alike or with required objects"):
+        sample_scene(0, alike=True, required=[("red", "cup")])
+
+
+def ground_distance(scene, one, other) -> float:
+    """Returns how far apart the circles are on which two objects stand, metres; it must not be below 0."""
+    shapes = shape_set(scene.shape_seed)
+    radii = 0.0
+    for item in (one, other):
+        shape = shapes[item.kind][item.slot]
+        radii += max(shape.height / 2, shape.lying_radius) if item.lying else shape.footprint_radius
+    distance = float(np.hypot(*np.subtract(one.position[:2], other.position[:2]))) - radii
+    assert distance >= 0
+    return distance

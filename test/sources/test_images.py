@@ -190,6 +190,10 @@ def test_a_folder_without_pictures(tmp_path):
         FolderPictures(tmp_path)
     with pytest.raises(DataError, match="no folder"):
         FolderPictures(tmp_path / "nowhere")
+    (tmp_path / "drive.mp4").touch()
+    for named in (tmp_path, tmp_path / "drive.mp4"):
+        with pytest.raises(DataError, match=r"drive\.mp4 is a video: write its frames as images first.*ffmpeg -i"):
+            FolderPictures(named)
 
 
 def test_other_pictures_have_another_identity(tmp_path):

@@ -66,6 +66,11 @@ DENSECLIP_POCKET = {
     "scenes": 6,
     "recipe": {"train": STEP, "scene_px": [64, 64], "input_px": 64},
 }
+INSTANCES_POCKET = {
+    "method": "denseclip-instances-pocket",
+    "scenes": 6,
+    "recipe": {"train": {**STEP, "milestones": []}, "scene_px": [64, 64], "input_px": 64},
+}
 VIT_POCKET = {
     "method": "clip-vit-pocket",
     "scenes": 6,

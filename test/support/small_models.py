@@ -13,6 +13,7 @@ from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConf
 from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
 from clip_seg_ros.models.clipseg.model import CLIPSegConfig
 from clip_seg_ros.models.cris.model import CRISConfig
+from clip_seg_ros.models.denseclip.instances import DenseCLIPInstances, DenseCLIPInstancesConfig
 from clip_seg_ros.models.denseclip.model import DenseCLIPConfig
 from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.models.maskclip.model import MaskCLIPConfig
@@ -49,6 +50,14 @@ def _denseclip(clip: ClipConfig, **changes) -> dict:
     return {"kind": "denseclip", **towers, "denseclip": own.to_dict(), "tokenizer": _TOKENIZER}
 
 
+def detector_config() -> dict:
+    """The configuration of a detector, which is none of ``CONFIGS``, because no other engine than torch runs it."""
+    sizes = {"context_width": 8, "context_heads": 2, "context_layers": 1, "pyramid_channels": 8, "box_channels": 16}
+    own = DenseCLIPInstancesConfig(CLASSES, SQUARE, 9, 3, mask_channels=8, anchor_px=16.0, proposals=20, **sizes)
+    towers = {name: _RESNET.to_dict()[name] for name in ("embed_dim", "quick_gelu", "vision", "text")}
+    return {"kind": "denseclip_instances", **towers, "denseclip": own.to_dict(), "tokenizer": _TOKENIZER}
+
+
 def _maskclip() -> dict:
     own = MaskCLIPConfig(SHORT_SIDE, templates=("{}", "a {}"), background=("box",))
     return {"kind": "maskclip", "clip": _VIT.to_dict(), "maskclip": own.to_dict(), "tokenizer": _TOKENIZER}
@@ -68,6 +77,12 @@ CONFIGS: dict[str, Callable[[], dict]] = {
     "maskclip": _maskclip,
     "student": _student,
 }
+
+
+def small_detector() -> DenseCLIPInstances:
+    """Returns a detector in evaluation mode."""
+    torch.manual_seed(0)
+    return DenseCLIPInstances.from_config("small-detector", detector_config()).eval()
 
 
 def small_model(kind: str) -> PromptableSegmenter:

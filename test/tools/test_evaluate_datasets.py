@@ -12,10 +12,15 @@ import cv2
 import numpy as np
 import pytest
 
+from clip_seg_ros.models.conversion.mapping import Converted
+from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
 from clip_seg_ros.tools import evaluate_datasets
 from clip_seg_ros.tools.cli import main
+from clip_seg_ros.types import ProbabilityMaps
+from clip_seg_ros.zoo.writing import store
+from small_models import detector_config, small_detector
 
 SEEDS = range(10_000, 10_003)
 
@@ -78,6 +83,7 @@ def test_phrases_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.Captur
         "model": "clipseg-pocket",
         "data": f"folder:{folder}",
         "protocol": "phrases",
+        "names": "data",
         "threshold": 0.3,
         "prompt": "text",
         "samples": 9,
@@ -125,6 +131,25 @@ def test_labels_of_voc(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture)
     assert content["run"]["multi_scale"] is False
     assert len(list(page.glob("*.jpg"))) == 8
     assert "bottle" in capsys.readouterr().out
+
+
+def test_names_of_the_authors(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = set()
+    predict = Predictor.predict
+
+    def noted(self: Predictor, rgb: np.ndarray, prompts: tuple[str, ...]) -> ProbabilityMaps:
+        asked.update(prompts)
+        return predict(self, rgb, prompts)
+
+    monkeypatch.setattr(Predictor, "predict", noted)
+    out = tmp_path / "r.json"
+    data = f"voc:{voc}:val:background=false"
+    options = ["--names", "maskclip", "--background-phrases", "on"]
+    assert evaluate("--model", "maskclip-pocket", "--data", data, "--limit", 1, *options, "--json", out) == 0
+    run = json.loads(out.read_text())
+    assert run["run"]["names"] == "maskclip"
+    assert {"airplane", "tv monitor", "sofa"} <= asked
+    assert "aeroplane" in {one["name"] for one in run["classes"]}, "the report has the data set's names"
 
 
 def test_unseen_classes(voc: Path, tmp_path: Path) -> None:
@@ -183,6 +208,10 @@ def test_several_scales(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (["--data", "folder:{folder}", "--text-weight", "0.3"], "--text-weight is for --prompt mixed"),
         (["--data", "voc:{voc}:val", "--protocol", "phrases"], "use --protocol semantic"),
         (["--data", "voc:{voc}:val", "--prompt", "image"], "--prompt is for phrases"),
+        (
+            ["--data", "folder:{folder}", "--background-phrases", "on"],
+            "--background-phrases is for --protocol semantic",
+        ),
         (["--data", "folder:{folder}", "--unseen", "cup"], "--unseen is for --protocol semantic"),
         (["--data", "folder:{folder}", "--page", "{folder}/none/page"], "name a folder in a folder that exists"),
         (["--data", "folder:{folder}", "--json", "{folder}/none/r.json"], "name a file in a folder that exists"),
@@ -218,3 +247,57 @@ def test_failures_are_said_without_a_traceback(
     _, _, error = capsys.readouterr().err.rpartition("clip-seg evaluate: ")
     assert said in error
     assert "\n" not in error.strip()
+
+
+@pytest.fixture(scope="module")
+def objects(views: list, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cups and books of the scenes in COCO's format, with the kinds of the tiny detector's classes."""
+    root = tmp_path_factory.mktemp("coco")
+    images, annotations = [], []
+    for number, view in enumerate(views):
+        images.append({"id": number, "file_name": f"{number}.png", "width": 320, "height": 240})
+        cv2.imwrite(str(root / f"{number}.png"), view.rgb[..., ::-1])
+        for index in range(len(view.objects)):
+            left, top, width, height = cv2.boundingRect((view.labels == index + 1).astype(np.uint8))
+            if width:
+                right, bottom = left + width, top + height
+                outline = [left, top, right, top, right, bottom, left, bottom]
+                entry = {"id": len(annotations) + 1, "image_id": number, "category_id": 1 + index % 2}
+                annotations.append({**entry, "segmentation": [outline], "bbox": [left, top, width, height]})
+    categories = [{"id": 1, "name": "red"}, {"id": 2, "name": "cup"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "annotations.json").write_text(json.dumps(content))
+    return root
+
+
+def test_objects_of_coco_are_measured_by_precision(
+    objects: Path, detector_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data, out = f"coco:{objects}:task=instances:annotations={objects / 'annotations.json'}", tmp_path / "r.json"
+    assert evaluate("--model", detector_file, "--data", data, "--json", out) == 0
+    values = figures(out)
+    assert {"instances.ap", "instances.ap50", "instances.box.ap75", "instances.touching.found"} <= values.keys()
+    assert 0 <= values["instances.ap"] <= values["instances.ap50"] <= 1
+    content = json.loads(out.read_text())
+    assert content["run"]["protocol"] == "instances"
+    assert [entry["name"] for entry in content["classes"]] == ["red", "cup"]
+    assert len(content["samples"]) == 3
+    shown = capsys.readouterr().out
+    assert "AP50" in shown
+    assert evaluate("--model", "denseclip-pocket", "--data", data) == 1
+    assert "denseclip-pocket does not find objects one by one: use a detector" in capsys.readouterr().err
+    for options, fault in (
+        (("--protocol", "semantic"), "holds objects: use --protocol instances"),
+        (("--threshold", "0.5"), "--threshold is not for --protocol instances"),
+        (("--prompt", "text"), "--prompt is for phrases"),
+    ):
+        assert evaluate("--model", detector_file, "--data", data, *options) == 2
+        assert fault in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def detector_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of a tiny detector of red, green and cup."""
+    path = tmp_path_factory.mktemp("detector") / "tiny.safetensors"
+    store(Converted(detector_config(), small_detector().state_dict()), path)
+    return path

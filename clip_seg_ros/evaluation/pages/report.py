@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from clip_seg_ros import resources
+from clip_seg_ros.evaluation.instances import InstanceEvaluation
 from clip_seg_ros.evaluation.metrics.thresholds import SweepScores
 from clip_seg_ros.evaluation.protocols import PhraseEvaluation, SemanticEvaluation
 
-Evaluation = PhraseEvaluation | SemanticEvaluation
+Evaluation = PhraseEvaluation | SemanticEvaluation | InstanceEvaluation
 _TABLE_STEP = 0.1
 """The step between the thresholds in a printed sweep."""
 
@@ -48,6 +49,9 @@ def write_json(path: Path, run: Mapping[str, Any], evaluation: Evaluation) -> No
             {"name": name, "iou": iou, "accuracy": accuracy}
             for name, iou, accuracy in zip(evaluation.class_names, evaluation.class_iou, evaluation.class_accuracy)
         ]
+    elif isinstance(evaluation, InstanceEvaluation):
+        pairs = zip(evaluation.class_names, evaluation.class_ap50)
+        content["classes"] = [{"name": name, "ap50": value} for name, value in pairs]
     elif evaluation.sweep is not None:
         content["sweep"] = sweep_columns(evaluation.sweep)
     content["samples"] = [asdict(sample) for sample in evaluation.samples]
@@ -91,6 +95,14 @@ def class_table(evaluation: SemanticEvaluation) -> str:
     lines = [f"{'class':<{width}}  {'IoU':>6}  {'accuracy':>8}"]
     lines += [f"{name:<{width}}  {iou:>6.4f}  {_number(accuracy):>8}" for name, iou, accuracy in rows]
     return "\n".join(lines)
+
+
+def precision_table(evaluation: InstanceEvaluation) -> str:
+    """Lists the classes with objects and their average precision at IoU 0.5, one per line, the worst first."""
+    pairs = zip(evaluation.class_names, evaluation.class_ap50.tolist())
+    rows = sorted((pair for pair in pairs if not math.isnan(pair[1])), key=lambda pair: pair[1])
+    width = max((len(name) for name, _ in rows), default=5)
+    return "\n".join([f"{'class':<{width}}  {'AP50':>6}", *(f"{name:<{width}}  {value:>6.4f}" for name, value in rows)])
 
 
 def figure_table(evaluation: Evaluation) -> str:

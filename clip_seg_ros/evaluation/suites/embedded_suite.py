@@ -12,6 +12,7 @@ from clip_seg_ros.evaluation.suite import Examiner
 from clip_seg_ros.evaluation.suites.embedded import PhraseExaminer
 from clip_seg_ros.evaluation.suites.embedded_classes import ClassExaminer
 from clip_seg_ros.evaluation.suites.embedded_examples import ExampleExaminer
+from clip_seg_ros.evaluation.suites.embedded_instances import InstanceExaminer
 from clip_seg_ros.evaluation.suites.embedded_relations import RelationExaminer
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.zoo.embedded import build_maskclip_pocket, embedded_models
@@ -21,6 +22,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "examples": ("clipseg-pocket",),
     "relations": ("cris-pocket", "clipseg-pocket"),
     "classes": ("denseclip-pocket",),
+    "instances": ("denseclip-instances-pocket", "denseclip-pocket"),
     "maskclip": ("maskclip-pocket",),
     "maskclip_vit": ("maskclip-vit-pocket",),
     "maskclip_plus": ("maskclip-plus-pocket",),
@@ -42,8 +44,8 @@ def examiners(
 
     Args:
         parts: Names of the parts. ``phrases`` and ``examples`` evaluate CLIPSeg, ``relations`` CRIS and CLIPSeg,
-            ``classes`` DenseCLIP, ``maskclip`` and ``maskclip_vit`` MaskCLIP in all its variants, and ``maskclip_plus``
-            the network that learnt from it.
+            ``classes`` DenseCLIP, ``instances`` its detector, ``maskclip`` and ``maskclip_vit`` MaskCLIP in all its
+            variants, and ``maskclip_plus`` the network that learnt from it.
         device: Name of the device, as for ``resolve_device``.
         weights_dir: Folder of the weights; ``None`` for the embedded ones.
         threshold: Probability above which a pixel belongs to CLIPSeg's answer.
@@ -70,6 +72,7 @@ def examiners(
             }
         ),
         "classes": lambda: ClassExaminer({"denseclip": predictor("denseclip-pocket")}),
+        "instances": lambda: InstanceExaminer(predictor("denseclip-instances-pocket"), predictor("denseclip-pocket")),
         "maskclip": lambda: ClassExaminer(_maskclips(folder, "resnet", device)),
         "maskclip_vit": lambda: ClassExaminer(_maskclips(folder, "vit", device)),
         "maskclip_plus": lambda: ClassExaminer({"maskclip_plus": predictor("maskclip-plus-pocket")}),

@@ -10,7 +10,7 @@ import copy
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from clip_seg_ros.data.samples import IGNORED, DataError, read_labels, read_rgb
-from clip_seg_ros.evaluation.answers import at_scale
+from clip_seg_ros.evaluation.answers import at_scale, without_background
 from clip_seg_ros.models.maskclip.model import BACKGROUND
 from clip_seg_ros.models.maskclip.refinement import denoise_prompts
 from clip_seg_ros.models.student.model import BACKGROUND_CLASS
@@ -82,7 +82,7 @@ class Labeller:
         taught = teacher.spec.class_names
         if taught is not None and (strange := [name for name in class_names if name not in taught]):
             raise ValueError(f"{teacher.spec.name} knows a fixed list of classes, without {', '.join(strange)}")
-        self.teacher, self.settings = teacher if background else _without_background(teacher), settings
+        self.teacher, self.settings = teacher if background else without_background(teacher), settings
         self.background = background
         self._asked = tuple(class_names)
         worded = {*BACKGROUND, *teacher.spec.background_prompts}
@@ -117,13 +117,6 @@ class Labeller:
         other = copy.copy(self)
         other.teacher = at_scale(self.teacher, side_px / spec.size)
         return other
-
-
-def _without_background(predictor: Predictor) -> Predictor:
-    """Returns the same model without background phrases that compete with the prompts."""
-    engine = copy.copy(predictor.engine)
-    engine.spec = replace(engine.spec, background_prompts=())
-    return Predictor(engine, predictor.chosen)
 
 
 def hard_labels(values: np.ndarray, competing: bool, background_added: bool, settings: LabelSettings) -> np.ndarray:

@@ -32,7 +32,8 @@ _MIN_RELATED_SHARE = 0.002
 _RECOLORED_SHARE = 0.3
 _EMPHASISED_SHARE = 0.3
 _RETEXTURED_SHARE = 0.5
-_TABLE = SEMANTIC_CLASSES.index("table")
+TABLE = SEMANTIC_CLASSES.index("table")
+"""The class of the table's pixels."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def scene_batch(
         colors = np.array([-1] + [-1 if recolored[row] else COLORS.index(c) for c, _ in objects])
         classes = window.cut(class_map(scenes.scene(n), scenes.labels[n])).astype(np.int64)
         if rng.random() < _RETEXTURED_SHARE:
-            rgb[row] = retextured(rgb[row], classes == _TABLE, rng)
+            rgb[row] = retextured(rgb[row], classes == TABLE, rng)
         classes[classes == IGNORED] = -1
         color_map[row], class_maps[row] = colors[labels], classes
         for p, query in enumerate(asked):
@@ -237,7 +238,7 @@ def expression_batch(
         ground = ground_positions(scenes.scene(n)) * ([-1, 1] if window.mirrored else 1)
         classes = window.cut(class_map(scenes.scene(n), scenes.labels[n]))
         if rng.random() < _RETEXTURED_SHARE:
-            rgb[row] = retextured(rgb[row], classes == _TABLE, rng)
+            rgb[row] = retextured(rgb[row], classes == TABLE, rng)
         seen = seen_objects(labels, objects, ground, _MIN_RELATED_SHARE)
         visible = [(item.color, item.kind) for item in seen]
         asked = []
@@ -268,7 +269,7 @@ def class_batch(
         window = zoom(scenes.labels[n], rng, height, width)
         rgb[row], labels[row] = window.cut(scenes.rgb[n]), window.cut(class_map(scenes.scene(n), scenes.labels[n]))
         if rng.random() < _RETEXTURED_SHARE:
-            rgb[row] = retextured(rgb[row], labels[row] == _TABLE, rng)
+            rgb[row] = retextured(rgb[row], labels[row] == TABLE, rng)
     return ClassBatch(augment(rgb, recolored, rng), torch.from_numpy(labels))
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, TabletopScenes
-from clip_seg_ros.models.clip.backbone import TextConfig, build_text_tower
+from clip_seg_ros.models.clip.backbone import TextConfig, TextTransformer, build_text_tower
+from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
 from clip_seg_ros.models.denseclip.backbones import DenseResNet
 from clip_seg_ros.models.denseclip.model import DenseCLIP, DenseCLIPConfig
 from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
@@ -22,7 +23,8 @@ from clip_seg_ros.training.recipes.batch import ClassBatch
 from clip_seg_ros.training.recipes.denseclip import DenseCLIPRecipe, DenseCLIPSettings
 from clip_seg_ros.training.settings import read_settings
 
-_NAME_LENGTH, _CONTEXTS = 4, 4
+POCKET_PROMPTING: dict[str, Any] = {"name_length": 4, "n_contexts": 4, "context_width": 64, "context_layers": 2}
+"""The sizes of what adapts texts to images, for the small towers."""
 
 
 @dataclass(frozen=True)
@@ -72,34 +74,50 @@ def build_denseclip_pocket(settings: DenseCLIPPocketSettings, clip_path: Path) -
     Returns:
         The model, and the configuration from which ``factory.build_from_config`` builds it.
     """
-    length = _NAME_LENGTH + _CONTEXTS
+    towers = pocket_towers(clip_path)
+    spec = InputSpec(settings.input_px, "short_side", 32, IMAGENET_MEAN, IMAGENET_STD)
+    own = DenseCLIPConfig(
+        SEMANTIC_CLASSES,
+        spec,
+        pyramid_channels=64,
+        head_channels=64,
+        context_aware=settings.context_aware,
+        score_map=settings.score_map,
+        **POCKET_PROMPTING,
+    )
+    model = DenseCLIP("denseclip_pocket", towers.backbone, towers.text, own, towers.tokenizer)
+    return model, {"kind": "denseclip", "denseclip": own.to_dict(), **towers.config}
+
+
+@dataclass(frozen=True)
+class PocketTowers:
+    """The embedded CLIP as DenseCLIP's towers."""
+
+    backbone: DenseResNet
+    text: TextTransformer
+    tokenizer: CompactTokenizer
+    config: dict[str, Any]
+    """The towers' part of the configuration of a weight file."""
+
+
+def pocket_towers(clip_path: Path) -> PocketTowers:
+    """Loads the embedded CLIP, its image tower at stride 32 and its text tower for contexts and names.
+
+    Raises:
+        WeightsError: The file is missing or damaged.
+    """
+    length = POCKET_PROMPTING["name_length"] + POCKET_PROMPTING["n_contexts"]
     clip, clip_config, tokenizer = pocket_clip(clip_path, (), length)
     text_config = TextConfig(**{**asdict(clip_config.text), "context_length": length})
     text = build_text_tower(text_config, clip_config.embed_dim, clip_config.quick_gelu)
     state = {name: value for name, value in clip.state_dict().items() if name in text.state_dict()}
     # The last positions are dropped, because contexts and names are shorter than sentences.
     text.load_state_dict(state | {"positional_embedding": state["positional_embedding"][:length]})
-    spec = InputSpec(settings.input_px, "short_side", 32, IMAGENET_MEAN, IMAGENET_STD)
-    own = DenseCLIPConfig(
-        SEMANTIC_CLASSES,
-        spec,
-        _NAME_LENGTH,
-        _CONTEXTS,
-        context_width=64,
-        context_layers=2,
-        pyramid_channels=64,
-        head_channels=64,
-        context_aware=settings.context_aware,
-        score_map=settings.score_map,
-    )
-    model = DenseCLIP("denseclip_pocket", DenseResNet(clip.visual), text, own, tokenizer)
     config = {
-        "kind": "denseclip",
-        "denseclip": own.to_dict(),
         "embed_dim": clip_config.embed_dim,
         "quick_gelu": clip_config.quick_gelu,
         "vision": asdict(clip_config.vision),
         "text": asdict(text_config),
         "tokenizer": {"kind": "compact", "known_words": list(tokenizer.known_words), "context_length": length},
     }
-    return model, config
+    return PocketTowers(DenseResNet(clip.visual), text, tokenizer, config)

@@ -59,6 +59,7 @@ def test_maskclip_is_examined_with_its_refinements_and_its_successors(weights, h
     [
         ("relations", "cris_pocket"),
         ("classes", "denseclip_pocket"),
+        ("instances", "denseclip_instances_pocket"),
         ("maskclip_vit", "clip_vit_pocket"),
         ("maskclip_plus", "maskclip_plus_pocket"),
     ],

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from clip_seg_ros.data.expressions import expression_words
+from clip_seg_ros.sim.scene import KINDS
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.pocket.cris import CRISPocketSettings, cris_pocket
 from clip_seg_ros.training.pocket.denseclip import DenseCLIPPocketSettings, denseclip_pocket
+from clip_seg_ros.training.pocket.instances import InstancesPocketSettings, instances_pocket, scene_instances
 from clip_seg_ros.training.pocket.vit import ViTRecipe, ViTSettings
 from clip_seg_ros.training.recipes.recipe import Recipe
 from clip_seg_ros.training.runner import Runner
@@ -30,6 +33,12 @@ CRIS_VALUES = {
 DENSECLIP_VALUES = {
     "scenes": 12,
     "train": {"steps": 3, "batch": 2, "learning_rate": 1e-3},
+    "scene_px": [64, 64],
+    "input_px": 64,
+}
+INSTANCES_VALUES = {
+    "scenes": 12,
+    "train": {"steps": 3, "batch": 2, "learning_rate": 1e-3, "milestones": [], "warmup_steps": 1},
     "scene_px": [64, 64],
     "input_px": 64,
 }
@@ -53,6 +62,8 @@ def make(name: str, scenes, folder: Path, **changes) -> Recipe:
         return cris_pocket(CRISPocketSettings.from_mapping({**CRIS_VALUES, **changes}), scenes, clip)
     if name == "denseclip-pocket":
         return denseclip_pocket(DenseCLIPPocketSettings.from_mapping({**DENSECLIP_VALUES, **changes}), scenes, clip)
+    if name == "denseclip-instances-pocket":
+        return instances_pocket(InstancesPocketSettings.from_mapping({**INSTANCES_VALUES, **changes}), scenes, clip)
     return ViTRecipe(ViTSettings.from_mapping({**VIT_VALUES, **changes}), scenes, clip)
 
 
@@ -105,6 +116,35 @@ def test_denseclip_learns_all_but_its_texts(few_scenes, pocket_folder, tmp_path:
     assert torch.allclose(answers(loaded, names), answers(recipe.model, names), atol=0.02)
 
 
+def test_the_detector_learns_all_but_its_texts(few_scenes, pocket_folder, tmp_path: Path) -> None:
+    recipe = make("denseclip-instances-pocket", few_scenes, pocket_folder)
+    assert {name.split(".")[1] for name in train(recipe, tmp_path) if not name.endswith("k_proj.bias")} == {
+        "text_encoder"
+    }
+    (path,) = recipe.save(tmp_path / "weights")
+    assert path.name == "denseclip_instances_pocket.safetensors"
+    loaded = build_segmenter("denseclip-instances-pocket", tmp_path / "weights")
+    assert loaded.class_names == KINDS
+    assert loaded.spec.finds_objects
+    assert answers(loaded, list(KINDS)).isfinite().all()
+
+
+def test_a_batch_of_scenes_lists_what_it_shows(few_scenes) -> None:
+    batch = scene_instances(few_scenes, np.random.default_rng(0), 4, (64, 96))
+    assert batch.pixels.shape == (4, 3, 64, 96)
+    assert batch.sizes == ((64, 96),) * 4
+    assert sum(len(target.labels) for target in batch.targets) > 0
+    for target in batch.targets:
+        inside = torch.stack([target.boxes[:, 0], target.boxes[:, 1]], dim=1) >= 0
+        assert inside.all()
+        assert (target.masks.sum(dim=(1, 2)) >= 0.001 * 64 * 96).all()
+        for box, mask in zip(target.boxes.int().tolist(), target.masks, strict=True):
+            left, top, right, bottom = box
+            assert mask.sum() == mask[top:bottom, left:right].sum()
+            assert mask[top].any()
+            assert mask[:, right - 1].any()
+
+
 def test_the_vit_learns_and_the_texts_stay(few_scenes, pocket_folder, tmp_path: Path) -> None:
     recipe = make("clip-vit-pocket", few_scenes, pocket_folder)
     same = train(recipe, tmp_path)
@@ -125,7 +165,7 @@ def test_the_teacher_is_neither_saved_nor_trained(few_scenes, pocket_folder) -> 
     assert not any(id(parameter) in own for parameter in teacher.parameters())
 
 
-@pytest.mark.parametrize("name", ["cris-pocket", "denseclip-pocket", "clip-vit-pocket"])
+@pytest.mark.parametrize("name", ["cris-pocket", "denseclip-pocket", "denseclip-instances-pocket", "clip-vit-pocket"])
 def test_only_the_first_process_writes(few_scenes, pocket_folder, tmp_path: Path, monkeypatch, name: str) -> None:
     recipe = make(name, few_scenes, pocket_folder)
     monkeypatch.setattr(distributed, "rank", lambda: 1)
