@@ -26,6 +26,8 @@ PAUSE_S = 2.0
 """The shortest time between two releases of memory, because pages that are used again must be fetched again."""
 REST_S = 4.0
 """The time without a change after which the sizes count as settled."""
+EVERY_S = 10.0
+"""The longest time between two releases while images come: gaps also grow slowly where no size changes."""
 
 
 def limit_caches() -> None:
@@ -62,29 +64,40 @@ def give_back() -> None:
     if torch is not None and torch.cuda.is_available():
         with CAPTURING:
             torch.cuda.empty_cache()
+    close_gaps()
+
+
+def close_gaps() -> None:
+    """Returns to the system the gaps between the blocks of memory that are in use, which glibc keeps."""
     trim = _trim()
     if trim is not None:
-        # glibc keeps the gaps between the blocks in use, and a heap for each thread.
         trim(0)
 
 
 class SizeWatch:
-    """Gives memory back while the sizes of the images change, and once more when they have settled.
+    """Gives memory back while the sizes of the images change, once more when they have settled, and then now and then.
 
     Blocks of new sizes do not fit into the gaps that earlier blocks left, and these gaps can take as much memory as the
-    models. If the sizes stay the same, as those of cameras do, the gaps fit and nothing is done. It is safe to use
-    from any thread.
+    models. If the sizes stay the same, as those of cameras do, most gaps fit, and ``EVERY_S`` is often enough. It is
+    safe to use from any thread.
 
     Args:
-        act: Called to give memory back.
+        act: Called to give memory back when sizes change.
+        act_anyway: Called for the same if ``act`` was not called for ``EVERY_S``. By default the GPU's memory stays:
+            its blocks fit as long as sizes do, and to ask for new ones takes long.
         clock: Monotonic time in seconds.
     """
 
-    def __init__(self, act: Callable[[], None] = give_back, clock: Callable[[], float] = time.monotonic) -> None:
-        self._act, self._clock = act, clock
+    def __init__(
+        self,
+        act: Callable[[], None] = give_back,
+        act_anyway: Callable[[], None] = close_gaps,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._act, self._act_anyway, self._clock = act, act_anyway, clock
         self._sizes: dict[str, Hashable] = {}
         self._due_s: tuple[float, ...] = ()
-        self._last_s = -PAUSE_S
+        self._last_s = clock() - PAUSE_S
         self._lock = threading.Lock()
 
     def saw(self, source: str, size: Hashable) -> None:
@@ -100,7 +113,12 @@ class SizeWatch:
                 self._due_s = (now_s, now_s + REST_S)
             self._sizes[source] = size
             to_come = tuple(each for each in self._due_s if each > now_s)
-            if len(to_come) == len(self._due_s) or now_s - self._last_s < PAUSE_S:
+            waited_s = now_s - self._last_s
+            if len(to_come) < len(self._due_s) and waited_s >= PAUSE_S:
+                act, self._due_s = self._act, to_come
+            elif waited_s >= EVERY_S:
+                act = self._act_anyway
+            else:
                 return
-            self._due_s, self._last_s = to_come, now_s
-        self._act()
+            self._last_s = now_s
+        act()

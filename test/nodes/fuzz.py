@@ -29,6 +29,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header, String
 
+from clip_seg_ros.config import ENGINE_NAMES
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.common.qos import RELIABLE, camera_output
@@ -124,10 +125,18 @@ class Trial:
         fresh: Whether the node begins with nothing imported.
         steady: Whether all raw images have one size, and as many as ever wait at once come first. Fast DDS keeps
             a buffer for each message that ever waited, as large as the largest that it held; it has all of them then.
+        engine: What runs the node's models.
     """
 
     def __init__(
-        self, name: str, view: RenderedView, log: Path, seed: int = 0, fresh: bool = False, steady: bool = False
+        self,
+        name: str,
+        view: RenderedView,
+        log: Path,
+        seed: int = 0,
+        fresh: bool = False,
+        steady: bool = False,
+        engine: str = "eager",
     ) -> None:
         self.name, self._view, self._steady = name, view, steady
         self._setting = setting = SETTINGS[name]
@@ -147,6 +156,7 @@ class Trial:
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
         parameters = [
+            f"engine:={engine}",
             f"image_topic:=/{namespace}/image",
             f"image_transport:={'compressed' if setting.compressed else 'raw'}",
         ]
@@ -326,6 +336,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--steady", action="store_true", help="images of one size, and many at once at the beginning")
+    parser.add_argument("--engine", choices=ENGINE_NAMES, default="eager", help="what runs the nodes' models")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--logs", type=Path, default=None, help="folder for what the nodes write")
     args = parser.parse_args()
@@ -334,7 +345,7 @@ def main() -> int:
     rclpy.init()
     view, figures, code = good_view(), {}, 0
     for name in args.trials:
-        trial = Trial(name, view, logs / f"{name}.log", args.seed, fresh=True, steady=args.steady)
+        trial = Trial(name, view, logs / f"{name}.log", args.seed, True, args.steady, args.engine)
         try:
             samples = trial.run(args.messages, args.every)
         finally:

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from clip_seg_ros.pipeline.memory import KERNELS, PAUSE_S, REST_S, SizeWatch, give_back
+from clip_seg_ros.pipeline.memory import EVERY_S, KERNELS, PAUSE_S, REST_S, SizeWatch, give_back
 from clip_seg_ros.pipeline.model_host import ModelHost
 
 KEPT_BY_THREADS = """
@@ -57,12 +57,13 @@ class Clock:
 
 
 def test_memory_is_given_back_when_sizes_change_but_not_always():
-    clock, times = Clock(), []
-    watch = SizeWatch(lambda: times.append(clock.now_s), clock)
+    clock, times, others = Clock(), [], []
+    watch = SizeWatch(lambda: times.append(clock.now_s), lambda: others.append(clock.now_s), clock)
     for number in range(100):  # two cameras whose sizes stay
         watch.saw(f"camera {number % 2}", (480 + number % 2, 640))
         clock.now_s += 1.0
     assert times == []
+    assert others == [EVERY_S - PAUSE_S], "gaps also grow slowly where no size changes"
     for number in range(1, 101):  # another size each time
         watch.saw("camera 0", (480, 640 + number))
         clock.now_s += PAUSE_S / 4
@@ -75,6 +76,7 @@ def test_memory_is_given_back_when_sizes_change_but_not_always():
         clock.now_s += REST_S / 4
         watch.saw("camera 0", (480, 740))
     assert len(times) == 27
+    assert len(others) == 1 + int(100 * REST_S / 4 / EVERY_S)
 
 
 GLIBC = pytest.mark.skipif(
