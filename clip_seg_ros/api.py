@@ -20,6 +20,7 @@ from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.spec import SlidingWindow
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
 from clip_seg_ros.pipeline.class_labels import ClassMap, class_regions
+from clip_seg_ros.pipeline.instances import Instance
 from clip_seg_ros.pipeline.overlay import draw
 from clip_seg_ros.pipeline.postprocess import label_image, masks, regions
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
@@ -41,6 +42,7 @@ __all__ = [
     "EmbeddedWeightsWarning",
     "EncodedImage",
     "EngineWarning",
+    "Instance",
     "MaskSet",
     "Measurement",
     "ObjectRegion",

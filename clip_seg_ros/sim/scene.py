@@ -186,15 +186,7 @@ def sample_scene(
     allowed = [(c, k) for c in COLORS for k in kinds if not _matches_any((c, k), forbidden)]
     if not allowed:
         raise ValueError("the forbidden pairs leave nothing to put on the table")
-    for _ in range(20):
-        table = _Table(shape_seed, camera, protect=len(wanted))
-        if alike:
-            _populate_alike(rng, allowed, count, table)
-            break
-        if _populate(rng, wanted, allowed, count, table):
-            break
-    else:
-        raise ValueError(f"no room for {len(required)} required objects; name fewer")
+    table = _laid_table(rng, _Table(shape_seed, camera, protect=len(wanted)), wanted, allowed, count, alike)
     hue, saturation, value = rng.random(), rng.uniform(0.0, 0.45) ** 1.3, rng.uniform(0.35, 0.95)
     scene = Scene(
         seed=seed,
@@ -231,6 +223,20 @@ def _beyond(scene: Scene) -> Scene:
         towards = [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
         camera = replace(camera, eye=vector3(target + distance * np.array(towards)))
     return replace(scene, camera=camera, table_texture=texture, lights=lights, ambient=ambient)
+
+
+def _laid_table(
+    rng: np.random.Generator, table: _Table, wanted: Sequence[Pair], allowed: Sequence[Pair], count: int, alike: bool
+) -> _Table:
+    """Puts ``count`` objects on a table, or as many as have room. Raises ValueError if the wanted ones have none."""
+    if alike:
+        _populate_alike(rng, allowed, count, table)
+        return table
+    for _ in range(20):
+        table.objects.clear()
+        if _populate(rng, wanted, allowed, count, table):
+            return table
+    raise ValueError(f"no room for {len(wanted)} required objects; name fewer")
 
 
 def _populate(

@@ -44,6 +44,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "phrases; semantic: above which it is no background, by default that is a class like others)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    _add_suite_options(parser)
+    _add_data_options(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_suite_options(parser: argparse.ArgumentParser) -> None:
     suite = parser.add_argument_group("held-out scenes")
     suite.add_argument(
         "--suite",
@@ -61,6 +67,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     suite.add_argument("--pictures", type=Path, metavar="FOLDER", help="write random and worst answers as pictures")
     suite.add_argument("--sequences", type=int, metavar="N", help=f"how many sequences (default: {_SEQUENCES})")
     suite.add_argument("--frames", type=int, metavar="N", help=f"pictures in each sequence (default: {_FRAMES})")
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data sets")
     data.add_argument("--data", metavar="DATA", help="DATA.yaml, or KIND:ROOT[:SPLIT][:OPTION=VALUE]")
     data.add_argument("--model", metavar="NAME|FILE", help="which model (default: clipseg-pocket)")
@@ -100,7 +109,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="corrupt the pictures first, such as gaussian_noise:3; several, a name without a level, or all: a table",
     )
     data.add_argument("--page", type=Path, metavar="FOLDER", help="write a page of the worst answers")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

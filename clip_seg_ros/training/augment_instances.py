@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 
 from clip_seg_ros.data.rendered_instances import mask_boxes
 from clip_seg_ros.data.samples import InstanceSample
+from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.training.augment import photometric_distortion
 
 
@@ -17,10 +19,10 @@ from clip_seg_ros.training.augment import photometric_distortion
 class InstanceViews:
     """What is done to each sample, at random. The defaults are those of DenseCLIP's authors for COCO."""
 
-    size_px: int = 800
-    """The short side to which an image is resized, unless its long side would be too long."""
-    long_side_px: int = 1333
-    """The largest long side."""
+    size_px: int | None = None
+    """The short side to which an image is resized, unless its long side would be too long; by default the model's."""
+    long_side_px: int | None = None
+    """The largest long side; by default the model's."""
     scales: tuple[float, float] = (1.0, 1.0)
     """The least and the largest factor on this size; one is drawn for each sample."""
     crop_px: int | None = None
@@ -31,8 +33,9 @@ class InstanceViews:
     """Whether brightness, contrast, saturation and hue change, as in ``augment.photometric_distortion``."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.size_px <= self.long_side_px:
-            raise ValueError(f"size_px must lie in 1..{self.long_side_px}, the largest long side, got {self.size_px}")
+        size, limit = self.size_px or 1, self.long_side_px or math.inf
+        if not 0 < size <= limit:
+            raise ValueError(f"size_px must lie in 1..{limit}, the largest long side, got {size}")
         if not 0 < self.scales[0] <= self.scales[1]:
             raise ValueError(f"scales must be two factors above 0, the smaller one first, got {self.scales}")
         if not 0.0 <= self.mirrored <= 1.0:
@@ -40,10 +43,18 @@ class InstanceViews:
         if self.crop_px is not None and self.crop_px < 1:
             raise ValueError(f"crop_px must be at least 1, got {self.crop_px}")
 
+    def for_model(self, spec: InputSpec) -> InstanceViews:
+        """Returns the same with the model's sizes where there are none."""
+        return replace(
+            self, size_px=self.size_px or spec.size, long_side_px=self.long_side_px or spec.long_side_limit or None
+        )
+
     def of(self, sample: InstanceSample, rng: np.random.Generator) -> InstanceSample:
-        """Returns a view of a sample; objects that it does not show are left out."""
-        height, width = sample.rgb.shape[:2]
-        scale = min(self.size_px / min(height, width), self.long_side_px / max(height, width))
+        """Returns a view of a sample; objects that it does not show are left out. Without a size, it keeps its own."""
+        sides = sample.rgb.shape[:2]
+        scale = 1.0 if self.size_px is None else self.size_px / min(sides)
+        if self.long_side_px is not None:
+            scale = min(scale, self.long_side_px / max(sides))
         sample = resized(sample, scale * rng.uniform(*self.scales))
         if self.crop_px is not None:
             sample = cut(sample, rng, self.crop_px)

@@ -13,7 +13,7 @@ import torch
 from clip_seg_ros import resources
 from clip_seg_ros.data.catalog import open_dataset
 from clip_seg_ros.data.phrasecut_plus import TEMPLATES, PhraseCutPlus
-from clip_seg_ros.data.samples import DataError, ReferringDataset, SemanticDataset
+from clip_seg_ros.data.samples import DataError, InstanceDataset, InstanceSample, ReferringDataset, SemanticDataset
 from clip_seg_ros.data.suggestions import did_you_mean
 from clip_seg_ros.data.tabletop import TabletopScenes
 from clip_seg_ros.models.base import PromptableSegmenter
@@ -28,16 +28,36 @@ from clip_seg_ros.training.recipes.architecture import (
     CLIPSegArchitecture,
     CRISArchitecture,
     DenseCLIPArchitecture,
+    InstancesArchitecture,
 )
 from clip_seg_ros.training.recipes.clipseg import CLIPSegRecipe, CLIPSegSettings
 from clip_seg_ros.training.recipes.cris import CRISRecipe, CRISSettings
 from clip_seg_ros.training.recipes.dataset_batches import LetterboxBatches, SemanticBatches
-from clip_seg_ros.training.recipes.denseclip import DenseCLIPRecipe, DenseCLIPSettings, initialise
+from clip_seg_ros.training.recipes.denseclip import (
+    DenseCLIPRecipe,
+    DenseCLIPSettings,
+    initialise,
+    initialise_context_decoder,
+)
+from clip_seg_ros.training.recipes.denseclip_instances import DenseCLIPInstancesRecipe, DenseCLIPInstancesSettings
+from clip_seg_ros.training.recipes.instance_batch import InstanceBatches
 from clip_seg_ros.training.recipes.recipe import Recipe
-from clip_seg_ros.training.recipes.validation import ValidationSettings, referring_score, semantic_score
+from clip_seg_ros.training.recipes.validation import (
+    ValidationSettings,
+    instance_score,
+    referring_score,
+    semantic_score,
+)
 from clip_seg_ros.training.runner import Validation
 from clip_seg_ros.training.settings import SettingsError, read_settings
-from clip_seg_ros.training.start import Beginning, assemble, clipseg_start, cris_start, denseclip_start
+from clip_seg_ros.training.start import (
+    Beginning,
+    assemble,
+    clipseg_start,
+    cris_start,
+    denseclip_start,
+    instances_start,
+)
 from clip_seg_ros.zoo.build import StoredModel
 from clip_seg_ros.zoo.public_weights import is_name
 from clip_seg_ros.zoo.vocabulary import GrownModel, grow
@@ -126,11 +146,10 @@ class Method:
     """The class of the method's own settings."""
     build: Callable[[TrainConfig, Any, TabletopScenes | None, torch.device], Recipe]
     """Makes the recipe from the file, the method's settings, the rendered scenes (``None`` without) and the device."""
-    alike: bool = False
-    """Whether many objects of one kind touch in half of the rendered scenes."""
-
     architecture: type[Architecture] | None = None
     """The class of the mapping ``architecture``, for methods that learn from data sets."""
+    alike: bool = False
+    """Whether many objects of one kind touch in half of the rendered scenes."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -231,6 +250,36 @@ def _denseclip(config: TrainConfig, settings: DenseCLIPSettings, device: torch.d
     return DenseCLIPRecipe(settings, model, beginning.config, batches, batches.load, validation)
 
 
+def _objects(method: str, values: Mapping[str, Any]) -> InstanceDataset:
+    data = open_dataset(values)
+    if not isinstance(data[0] if len(data) else None, InstanceSample):
+        raise DataError(f"{method} learns objects: use a data set of objects, such as kind: coco with task: instances")
+    return data
+
+
+def _instances_validation(config: TrainConfig, model: PromptableSegmenter) -> Validation | None:
+    if (chosen := config.validation) is None:
+        return None
+    return Validation(chosen.every, instance_score(model, _objects(config.method, chosen.data), chosen.limit))
+
+
+def _denseclip_instances(config: TrainConfig, settings: DenseCLIPInstancesSettings, device: torch.device) -> Recipe:
+    """Makes a recipe for a detector of the data set's classes."""
+    data = _objects(config.method, config.data)
+    start = instances_start(config.model, config.read_architecture(), data.class_names)
+    grown = _grown(config, start, data.class_names).stored
+    if data[0].masks is None and grown.config["denseclip"]["head"] == "mask_rcnn":
+        raise DataError(
+            "the data set has boxes without masks, and Mask R-CNN learns masks: write architecture: {head: retinanet}"
+        )
+    beginning = _assembled(config, grown, initialise_context_decoder)
+    model = beginning.model.to(device)
+    views, fill = settings.views.for_model(model.input_spec), model.input_spec.mean
+    batches = InstanceBatches(data, views, settings.batch, fill, config.seed)
+    validation = _instances_validation(config, model)
+    return DenseCLIPInstancesRecipe(settings, model, beginning.config, batches, batches.load, validation)
+
+
 POCKET_METHODS: dict[str, Method] = {
     "clipseg-pocket": Method(PocketSettings, lambda config, settings, scenes, device: PocketRecipe(settings, scenes)),
     "clip-vit-pocket": Method(
@@ -262,6 +311,11 @@ DATA_METHODS: dict[str, Method] = {
         DenseCLIPSettings,
         lambda config, settings, scenes, device: _denseclip(config, settings, device),
         DenseCLIPArchitecture,
+    ),
+    "denseclip-instances": Method(
+        DenseCLIPInstancesSettings,
+        lambda config, settings, scenes, device: _denseclip_instances(config, settings, device),
+        InstancesArchitecture,
     ),
 }
 METHODS = POCKET_METHODS | DATA_METHODS

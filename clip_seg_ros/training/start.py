@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -19,6 +19,7 @@ from clip_seg_ros.training.recipes.architecture import (
     CLIPSegArchitecture,
     CRISArchitecture,
     DenseCLIPArchitecture,
+    InstancesArchitecture,
 )
 from clip_seg_ros.zoo.build import MODEL_KINDS, StoredModel
 from clip_seg_ros.zoo.plain_clip import PlainClip, read_start
@@ -33,6 +34,8 @@ _PARTS = {
 }
 """The parts of a model by the starts of their tensors' names; the first fit counts. Others are called as in the
 model."""
+_TOWERS = (IMAGE_TOWER, TEXT_TOWER, "pyramid")
+"""The parts of a DenseCLIP that do not depend on its classes."""
 _NO_TENSOR_OF_CLIP = "logit_scale"
 
 
@@ -86,8 +89,25 @@ def denseclip_start(name: str, architecture: DenseCLIPArchitecture, class_names:
     found = _read(name, architecture, "denseclip")
     if isinstance(found, PlainClip):
         return _denseclip_on_clip(found, architecture.on_clip(found, class_names))
-    towers = {key: value for key, value in found.tensors.items() if _part(key) in (IMAGE_TOWER, TEXT_TOWER, "pyramid")}
+    towers = {key: value for key, value in found.tensors.items() if _part(key) in _TOWERS}
     return replace(found, config=_own(found, architecture.on_own, class_names), tensors=towers)
+
+
+def instances_start(name: str, architecture: InstancesArchitecture, class_names: Sequence[str]) -> StoredModel:
+    """Returns the weights and the configuration of a DenseCLIP detector; errors are ``clipseg_start``'s.
+
+    Of a detector of other classes, and of a DenseCLIP, only the towers are taken.
+    """
+    found = read_start(name, architecture)
+    if isinstance(found, PlainClip):
+        return _denseclip_on_clip(found, architecture.on_clip(found, class_names))
+    if found.config.get("kind") not in ("denseclip", "denseclip_instances"):
+        _refuse(found, "a DenseCLIP detector")
+    same = found.config["kind"] == "denseclip_instances" and tuple(found.config["denseclip"]["class_names"]) == tuple(
+        class_names
+    )
+    kept = {key: value for key, value in found.tensors.items() if same or _part(key) in _TOWERS}
+    return replace(found, config=architecture.on_own(found.config, class_names), tensors=kept)
 
 
 def assemble(
@@ -133,8 +153,12 @@ def _read(name: str, architecture: CLIPSegArchitecture | CRISArchitecture | Dens
     found = read_start(name, architecture)
     if isinstance(found, PlainClip) or found.config.get("kind") == kind:
         return found
+    return _refuse(found, kind)
+
+
+def _refuse(found: StoredModel, what: str) -> NoReturn:
     held = found.config.get("kind", "only a part of a model")
-    raise WeightsError(f"{found.origin} holds {held}: {kind} cannot begin with it, but with its own weights or a CLIP")
+    raise WeightsError(f"{found.origin} holds {held}: {what} cannot begin with it, but with its own weights or a CLIP")
 
 
 def _own(stored: StoredModel, configure: Callable[..., dict[str, Any]], *more: Any) -> dict[str, Any]:

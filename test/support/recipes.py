@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,38 @@ def write_voc(root: Path) -> dict[str, str]:
         image.putpalette([value for index in range(256) for value in (255 - index, index * 7 % 256, 128)])
         image.save(root / "SegmentationClass" / f"{name}.png")
     return {"kind": "voc", "root": str(root), "split": "train"}
+
+
+def write_objects(root: Path, outlined: bool = True) -> dict[str, Any]:
+    """Four pictures in COCO's format, with a red square and two green ones that touch; or with boxes alone."""
+    (root / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for number in range(4):
+        rgb = np.full((60, 80, 3), 90, np.uint8)
+        images.append({"id": number, "file_name": f"{number}.png", "width": 80, "height": 60})
+        for left, label in ((4 + number, 1), (30, 2), (52, 2)):
+            rgb[10:40, left : left + 22] = (230, 0, 0) if label == 1 else (0, 200, 0)
+            entry = {"id": len(annotations) + 1, "image_id": number, "category_id": label, "bbox": [left, 10, 22, 30]}
+            outline = [left, 10, left + 22, 10, left + 22, 40, left, 40]
+            annotations.append({**entry, "segmentation": [outline]} if outlined else entry)
+        cv2.imwrite(str(root / "images" / f"{number}.png"), rgb[..., ::-1])
+    categories = [{"id": 1, "name": "red"}, {"id": 2, "name": "green"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "objects.json").write_text(json.dumps(content))
+    return {"kind": "coco", "root": str(root), "annotations": "objects.json", "images": "images", "task": "instances"}
+
+
+def instances_recipe(folder: Path, outlined: bool = True) -> dict[str, Any]:
+    """A detector on the towers of a DenseCLIP."""
+    sizes = {"pyramid_channels": 8, "box_channels": 16, "mask_channels": 8, "anchor_px": 16.0, "proposals": 20}
+    return {
+        "method": "denseclip-instances",
+        "model": str(write_start(folder, "denseclip")),
+        "name": "my-detector",
+        "data": write_objects(folder / "objects", outlined),
+        "architecture": {"head": "mask_rcnn", "input_px": 64, "sampled_boxes": 16, **sizes},
+        "recipe": {"steps": 2, "batch": 2, "learning_rate": 0.01, "views": {"scales": [0.5, 1.5]}},
+    }
 
 
 def recipe_of(kind: str, folder: Path) -> dict[str, Any]:

@@ -27,10 +27,12 @@ from recipes import (
     INSTANCES_POCKET,
     STEP,
     VIT_POCKET,
+    instances_recipe,
     recipe_of,
     train,
     trained_part,
     write_phrases,
+    write_start,
 )
 
 
@@ -134,6 +136,37 @@ def test_all_of_a_model_lies_on_the_device(tmp_path: Path, kind: str) -> None:
     recipe = build_recipe(TrainConfig.from_mapping(recipe_of(kind, tmp_path)), None, torch.device("meta"))
     tensors = (*recipe.module.parameters(), *recipe.module.buffers())
     assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+@pytest.mark.parametrize("head", ["mask_rcnn", "retinanet"])
+def test_a_data_set_of_objects_trains_a_detector(tmp_path: Path, head: str, capsys) -> None:
+    values = instances_recipe(tmp_path, outlined=head == "mask_rcnn")
+    values["architecture"]["head"] = head
+    values["validation"] = {"data": values["data"], "every": 1, "limit": 2}
+    assert train(tmp_path, values) == 0, capsys.readouterr().err
+    shown = capsys.readouterr().out
+    assert "taken: image tower, text tower\n" in shown
+    assert "new:   contexts, gamma, context_decoder, detector" in shown
+    model = build_segmenter("my-detector", tmp_path / "out")
+    assert model.class_names == ("red", "green")
+    assert model.spec.finds_objects
+    # What was trained goes on with all of its parts.
+    again = {**values, "model": str(tmp_path / "out" / "my-detector.safetensors"), "architecture": {}}
+    assert train(tmp_path / "again", again) == 0, capsys.readouterr().err
+    assert "new:" not in capsys.readouterr().out
+
+
+def test_a_detector_wants_objects_and_masks_for_mask_rcnn(tmp_path: Path, capsys) -> None:
+    values = instances_recipe(tmp_path, outlined=False)
+    assert train(tmp_path, values) == 1
+    assert "write architecture: {head: retinanet}" in capsys.readouterr().err
+    phrases = write_phrases(tmp_path / "phrases")
+    assert train(tmp_path, {**values, "data": phrases}) == 1
+    assert (
+        "denseclip-instances learns objects: use a data set of objects, such as kind: coco" in capsys.readouterr().err
+    )
+    assert train(tmp_path, {**values, "model": str(write_start(tmp_path, "cris"))}) == 1
+    assert "holds cris: a DenseCLIP detector cannot begin with it" in capsys.readouterr().err
 
 
 # What is wrong.

@@ -6,6 +6,7 @@ import pytest
 
 from clip_seg_ros.data.rendered_instances import mask_boxes
 from clip_seg_ros.data.samples import InstanceSample
+from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.training.augment_instances import InstanceViews, mirrored, resized, windowed
 
 
@@ -72,10 +73,18 @@ def test_a_view_follows_its_settings() -> None:
     assert np.array_equal(flipped.rgb, mirrored(sample()).rgb)
 
 
+def test_sizes_that_are_not_given_are_the_models() -> None:
+    spec = InputSpec(40, "short_side", 32, (0, 0, 0), (1, 1, 1), 50)
+    rng = np.random.default_rng(0)
+    assert InstanceViews().for_model(spec).of(sample(), rng).rgb.shape == (33, 50, 3)
+    assert InstanceViews(size_px=20).for_model(spec).of(sample(), rng).rgb.shape == (20, 30, 3)
+    assert InstanceViews().of(sample(), rng).rgb.shape == (40, 60, 3), "without a model it keeps its size"
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"size_px": 2000}, r"size_px must lie in 1\.\.1333"),
+        ({"size_px": 2000, "long_side_px": 1333}, r"size_px must lie in 1\.\.1333"),
         ({"scales": (2.0, 1.0)}, "smaller one first"),
         ({"mirrored": 1.5}, r"mirrored must lie in 0\.\.1"),
         ({"crop_px": 0}, "crop_px must be at least 1"),

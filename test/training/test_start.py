@@ -9,8 +9,13 @@ import torch
 
 from clip_seg_ros.models.checkpoints import WeightsError, save_safetensors, update_sum
 from clip_seg_ros.models.clip.positions import resize_position_table
-from clip_seg_ros.training.recipes.architecture import CLIPSegArchitecture, CRISArchitecture, DenseCLIPArchitecture
-from clip_seg_ros.training.start import assemble, clipseg_start, cris_start, denseclip_start
+from clip_seg_ros.training.recipes.architecture import (
+    CLIPSegArchitecture,
+    CRISArchitecture,
+    DenseCLIPArchitecture,
+    InstancesArchitecture,
+)
+from clip_seg_ros.training.start import assemble, clipseg_start, cris_start, denseclip_start, instances_start
 from clip_seg_ros.zoo.build import StoredModel
 from plain_clips import RESNET, VIT, plain_tensors, write_state
 from recipes import shapes, write_start
@@ -101,6 +106,38 @@ def test_an_embedded_clip_gives_smaller_sizes_in_proportion() -> None:
     clipseg = clipseg_start("clip-pocket", CLIPSegArchitecture(), True).config["clipseg"]
     assert clipseg["extract_layers"] == (2, 3, 4)
     assert clipseg["tap_widths"] == (192, 384, 768)
+
+
+@pytest.mark.parametrize("tower", ["resnet", "vit"])
+def test_a_detector_on_clip_has_the_authors_sizes_in_proportion(tower: str, request: pytest.FixtureRequest) -> None:
+    architecture = InstancesArchitecture(proposals=20, head="retinanet")
+    stored = instances_start(request.getfixturevalue(tower), architecture, NAMES)
+    own = stored.config["denseclip"]
+    # CLIP's images have 64 instead of 224 pixels.
+    assert (own["input_spec"]["size"], own["input_spec"]["long_side_limit"]) == (224, 373)
+    assert own["anchor_px"] == pytest.approx(32 * 224 / 800)
+    assert (own["head"], own["proposals"]) == ("retinanet", 20)
+    assert stored.config["vision"]["image_size"] == 384
+    beginning = assemble("mine", stored, 0)
+    assert beginning.taken == ("image tower", "text tower")
+    with torch.no_grad():
+        model = beginning.model.eval()
+        found = model.detect(model.encode_image(torch.rand(1, 3, 64, 96)), model.encode_text(NAMES))
+    assert len(found) == 1
+
+
+def test_a_detector_takes_the_towers_of_a_denseclip_or_of_other_classes(tmp_path: Path) -> None:
+    sizes = InstancesArchitecture(pyramid_channels=8, box_channels=16, mask_channels=8, proposals=20)
+    stored = instances_start(str(write_start(tmp_path, "denseclip")), sizes, NAMES[:2])
+    beginning = assemble("mine", stored, 0)
+    assert beginning.new == ("contexts", "gamma", "context_decoder", "detector")
+    assert beginning.model.input_spec.size == 800
+    path = tmp_path / "detector.safetensors"
+    save_safetensors(path, beginning.model.state_dict(), stored.config, half=False)
+    update_sum(path)
+    assert assemble("same", instances_start(str(path), InstancesArchitecture(), NAMES[:2]), 0).new == ()
+    other = assemble("other", instances_start(str(path), InstancesArchitecture(), NAMES[1:]), 0)
+    assert other.taken == ("image tower", "text tower")
 
 
 def test_what_cannot_begin_is_said(tmp_path: Path, vit: str) -> None:

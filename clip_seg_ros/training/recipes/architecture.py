@@ -15,17 +15,22 @@ from clip_seg_ros.models.clip.backbone import VisionConfig
 from clip_seg_ros.models.clip.tokenizer import build_tokenizer
 from clip_seg_ros.models.clipseg.model import CLIPSegConfig
 from clip_seg_ros.models.cris.model import CRISConfig
+from clip_seg_ros.models.denseclip.instances import DenseCLIPInstancesConfig
 from clip_seg_ros.models.denseclip.model import DenseCLIPConfig
+from clip_seg_ros.models.denseclip.prompting import PromptingConfig
 from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec, SlidingWindow
 from clip_seg_ros.zoo.plain_clip import ClipOptions, PlainClip
 
 _CLIP_PX = 224
 """The side of the images on which OpenAI trained most of its CLIPs."""
 _LONG_SIDE_LIMIT = 2048
+_DETECTOR_PX = (800, 1333)
+"""The short side of images for detectors, and the largest long side."""
 _PAPER_DEPTH = 12
 """The number of blocks of the ViT-B/16 for which the papers name blocks."""
 _PAPER_EMBED_DIM = 512
 """The narrowest embedding of the papers' CLIPs; below it, DenseCLIP's widths shrink."""
+_Rgb = tuple[float, float, float]
 _END_TOKENS = 2
 """The start and the end of a text."""
 
@@ -141,8 +146,8 @@ class CRISArchitecture(Architecture):
 
 
 @dataclass(frozen=True)
-class DenseCLIPArchitecture(Architecture):
-    """DenseCLIP's contexts, context decoder, neck and head; see ``DenseCLIPConfig``."""
+class PromptingArchitecture(Architecture):
+    """What DenseCLIP's segmenter and detectors share: contexts, context decoder and neck; see ``PromptingConfig``."""
 
     name_length: int | None = None
     """The number of tokens of a class name, including start and end: by default 5 as in the paper, or more if a name of
@@ -153,13 +158,54 @@ class DenseCLIPArchitecture(Architecture):
     context_heads: int | None = None
     context_layers: int | None = None
     pyramid_channels: int | None = None
-    head_channels: int | None = None
     blocks: tuple[int, int, int, int] | None = None
     dropout: float | None = None
     drop_path: float | None = None
     tau: float | None = None
     context_aware: bool | None = None
     score_map: bool | None = None
+
+    def _prompting(
+        self, clip: PlainClip, class_names: Sequence[str], blocks: tuple[int, int, int, int]
+    ) -> dict[str, Any]:
+        """Returns the shared settings on ``clip``, those that were given among them.
+
+        Raises:
+            ValueError: The class names are longer than CLIP's texts, or the tower has too few blocks.
+        """
+        text, embed_dim = clip.config.text, clip.config.embed_dim
+        names = self.name_length or max(5, _longest(class_names, clip.tokenizer))
+        contexts = self.n_contexts or min(8, text.context_length - names)
+        if contexts < 1 or contexts + names > text.context_length:
+            raise ValueError(
+                f"class names of {names} tokens leave no room for contexts in CLIP's texts of {text.context_length}: "
+                "find shorter names, or begin with another CLIP"
+            )
+        width = _width(embed_dim)
+        values: dict[str, Any] = {"context_width": width, "pyramid_channels": width}
+        if isinstance(clip.config.vision.layers, int):
+            values["blocks"] = self.blocks or _four_blocks(blocks, clip.config.vision)
+        return {**values, **self.given(), "name_length": names, "n_contexts": contexts}
+
+
+def _dense_towers(clip: PlainClip, positions_px: int, text_length: int) -> dict[str, Any]:
+    """Returns the towers' part of a configuration: position tables for images of this side, and shorter texts."""
+    vision, text = clip.config.vision, clip.config.text
+    return {
+        "embed_dim": clip.config.embed_dim,
+        "quick_gelu": clip.config.quick_gelu,
+        "vision": asdict(replace(vision, image_size=positions_px, output_stride=32)),
+        "text": asdict(replace(text, context_length=text_length)),
+        # It is longer than a name may be, so that a name that is too long is noticed and not cut.
+        "tokenizer": dict(clip.tokenizer),
+    }
+
+
+@dataclass(frozen=True)
+class DenseCLIPArchitecture(PromptingArchitecture):
+    """DenseCLIP's contexts, context decoder, neck and head; see ``DenseCLIPConfig``."""
+
+    head_channels: int | None = None
 
     def on_clip(self, clip: PlainClip, class_names: Sequence[str]) -> dict[str, Any]:
         """Returns the configuration of a DenseCLIP on ``clip``.
@@ -169,39 +215,15 @@ class DenseCLIPArchitecture(Architecture):
         Raises:
             ValueError: A setting does not fit, or the class names are longer than CLIP's texts.
         """
-        vision, text, embed_dim = clip.config.vision, clip.config.text, clip.config.embed_dim
-        vit = isinstance(vision.layers, int)
-        size = self.input_px or _scaled(640 if vit else 512, vision, 32)
-        names = self.name_length or max(5, _longest(class_names, clip.tokenizer))
-        contexts = self.n_contexts or min(8, text.context_length - names)
-        if contexts < 1 or contexts + names > text.context_length:
-            raise ValueError(
-                f"class names of {names} tokens leave no room for contexts in CLIP's texts of {text.context_length}: "
-                "find shorter names, or begin with another CLIP"
-            )
-        width = 256 if embed_dim >= _PAPER_EMBED_DIM else max(4, embed_dim // 8 * 4)
-        own = DenseCLIPConfig(
-            class_names=tuple(class_names),
-            input_spec=InputSpec(
-                size, "short_side", 1, clip.mean, clip.std, _LONG_SIDE_LIMIT, SlidingWindow(size, 2 * size // 3)
-            ),
-            context_width=width,
-            pyramid_channels=width,
-            head_channels=width,
+        vision = clip.config.vision
+        size = self.input_px or _scaled(640 if isinstance(vision.layers, int) else 512, vision, 32)
+        values = self._prompting(clip, class_names, DenseCLIPConfig.blocks)
+        spec = InputSpec(
+            size, "short_side", 1, clip.mean, clip.std, _LONG_SIDE_LIMIT, SlidingWindow(size, 2 * size // 3)
         )
-        if vit:
-            own = replace(own, blocks=self.blocks or _four_blocks(own.blocks, vision))
-        own = replace(own, **{**self.given(), "name_length": names, "n_contexts": contexts})
-        return {
-            "kind": "denseclip",
-            "embed_dim": embed_dim,
-            "quick_gelu": clip.config.quick_gelu,
-            "vision": asdict(replace(vision, image_size=size, output_stride=32)),
-            "text": asdict(replace(text, context_length=contexts + names)),
-            "denseclip": own.to_dict(),
-            # It is longer than a name may be, so that a name that is too long is noticed and not cut.
-            "tokenizer": dict(clip.tokenizer),
-        }
+        own = DenseCLIPConfig(tuple(class_names), spec, **{"head_channels": _width(clip.config.embed_dim), **values})
+        towers = _dense_towers(clip, size, own.n_contexts + own.name_length)
+        return {"kind": "denseclip", **towers, "denseclip": own.to_dict()}
 
     def on_own(self, config: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
         """Returns the configuration of a DenseCLIP's weight file with other classes and the settings given.
@@ -217,11 +239,75 @@ class DenseCLIPArchitecture(Architecture):
         return {**config, "denseclip": own.to_dict()}
 
 
+@dataclass(frozen=True)
+class InstancesArchitecture(PromptingArchitecture):
+    """DenseCLIP's detectors; see ``DenseCLIPInstancesConfig``."""
+
+    head: Literal["mask_rcnn", "retinanet"] | None = None
+    box_channels: int | None = None
+    mask_channels: int | None = None
+    anchor_px: float | None = None
+    proposals: int | None = None
+    sampled_boxes: int | None = None
+    least_score: float | None = None
+    overlap: float | None = None
+    max_objects: int | None = None
+
+    def on_clip(self, clip: PlainClip, class_names: Sequence[str]) -> dict[str, Any]:
+        """Returns the configuration of a detector on ``clip``; errors are those of DenseCLIP's."""
+        embed_dim, vision = clip.config.embed_dim, clip.config.vision
+        width = _width(embed_dim)
+        spec = self._spec(_scaled(_DETECTOR_PX[0], vision, 32), clip.mean, clip.std)
+        values = {
+            "box_channels": 4 * width,
+            "mask_channels": width,
+            # Objects are as large a part of a smaller image.
+            "anchor_px": DenseCLIPInstancesConfig.anchor_px * min(1.0, spec.size / _DETECTOR_PX[0]),
+            **self._prompting(clip, class_names, DenseCLIPInstancesConfig.blocks),
+        }
+        own = DenseCLIPInstancesConfig(tuple(class_names), spec, **values)
+        longest = -(-spec.long_side_limit // 32) * 32
+        return {
+            "kind": "denseclip_instances",
+            **_dense_towers(clip, longest, own.n_contexts + own.name_length),
+            "denseclip": own.to_dict(),
+        }
+
+    def on_own(self, config: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
+        """Returns the configuration with the towers of a DenseCLIP or a detector, other classes and the settings given.
+
+        Raises:
+            ValueError: The length of contexts and names together is another one than the file's.
+        """
+        of_file = dict(config["denseclip"])
+        if config["kind"] != "denseclip_instances":
+            before = InputSpec.from_dict(of_file["input_spec"])
+            shared = {field.name for field in fields(PromptingConfig)} - {"blocks"}
+            of_file = {name: value for name, value in of_file.items() if name in shared} | {
+                "blocks": tuple(of_file["blocks"]),
+                "input_spec": asdict(self._spec(_DETECTOR_PX[0], before.mean, before.std)),
+            }
+        own = DenseCLIPInstancesConfig.from_dict({**of_file, "class_names": class_names})
+        if self.input_px is not None:
+            own = replace(own, input_spec=self._spec(self.input_px, own.input_spec.mean, own.input_spec.std))
+        own = replace(own, **self.given())
+        return {**config, "kind": "denseclip_instances", "denseclip": own.to_dict()}
+
+    def _spec(self, size: int, mean: _Rgb, std: _Rgb) -> InputSpec:
+        size = self.input_px or size
+        return InputSpec(size, "short_side", 32, mean, std, size * _DETECTOR_PX[1] // _DETECTOR_PX[0])
+
+
 def _blocks(paper: tuple[int, ...], vision: VisionConfig) -> tuple[int, ...]:
     """Returns the blocks of a ViT at the same shares of its depth as ``paper``'s of 12, each block once."""
     assert isinstance(vision.layers, int)
     shares = [(block + 1) * vision.layers / _PAPER_DEPTH for block in paper]
     return tuple(sorted({max(0, round(share) - 1) for share in shares}))
+
+
+def _width(embed_dim: int) -> int:
+    """Returns the channels of DenseCLIP's parts, fewer for an embedding that is narrower than in the paper."""
+    return 256 if embed_dim >= _PAPER_EMBED_DIM else max(4, embed_dim // 8 * 4)
 
 
 def _four_blocks(paper: tuple[int, int, int, int], vision: VisionConfig) -> tuple[int, int, int, int]:

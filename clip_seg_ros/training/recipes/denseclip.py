@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from clip_seg_ros.models.denseclip.model import DenseCLIP
+from clip_seg_ros.models.denseclip.prompting import TextGuided
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.losses import dense_cross_entropy, identity_loss
 from clip_seg_ros.training.optimizer import Decay, Schedule, Warmup
@@ -44,17 +45,22 @@ class DenseCLIPSettings(RunSettings):
 def initialise(model: DenseCLIP) -> None:
     """Draws the first weights of the parts that CLIP lacks as the authors and their framework do.
 
-    The context decoder's matrices are normal with a deviation of 0.02, the convolutions of the pyramid and the head
-    normal by He et al. with the outgoing channels, and biases are zero. The classifier keeps PyTorch's own.
+    The convolutions of the pyramid and the head are normal by He et al. with the outgoing channels, and biases are
+    zero. The classifier keeps PyTorch's own.
     """
-    for module in model.context_decoder.modules() if model.config.context_aware else ():
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    initialise_context_decoder(model)
     for module in (*model.neck.modules(), *model.decode_head.scale_heads.modules()):
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def initialise_context_decoder(model: TextGuided) -> None:
+    """Draws the context decoder's matrices as the authors do: normal with a deviation of 0.02, with biases of zero."""
+    for module in model.context_decoder.modules() if model.config.context_aware else ():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 

@@ -12,19 +12,19 @@ import torch
 
 from clip_seg_ros.models.denseclip.instances import DenseCLIPInstances, InstanceTargets
 from clip_seg_ros.training.augment_instances import InstanceViews
-from clip_seg_ros.training.optimizer import Precision, Schedule
+from clip_seg_ros.training.optimizer import Decay, Schedule, Warmup
 from clip_seg_ros.training.recipes.box_targets import box_score_loss, box_score_targets
 from clip_seg_ros.training.recipes.instance_batch import InstanceBatch
 from clip_seg_ros.training.recipes.recipe import WholeModelRecipe
-from clip_seg_ros.training.runner import Stage
-from clip_seg_ros.training.settings import read_settings, require_steps
+from clip_seg_ros.training.recipes.run_settings import RunSettings
+from clip_seg_ros.training.runner import Stage, Validation
 
 _MAP_STRIDE = 4
 """The stride at which boxes are drawn for the score map's loss, as the authors do."""
 
 
 @dataclass(frozen=True)
-class DenseCLIPInstancesSettings:
+class DenseCLIPInstancesSettings(RunSettings):
     """The recipe. The defaults are the authors' for Mask R-CNN on COCO: 12 passes over 117,266 images.
 
     RetinaNet has a learning rate of 1e-4.
@@ -33,26 +33,18 @@ class DenseCLIPInstancesSettings:
     steps: int = 87_960
     batch: int = 16
     learning_rate: float = 2e-4
+    weight_decay: float = 1e-4
+    warmup: Warmup = field(default_factory=lambda: Warmup(500, "linear", 1e-3))
+    clip_norm: float | None = 0.1
+    decay: Decay = "without_norms"
     milestones: tuple[int, ...] = (58_640, 80_630)
     """The steps at which the rate is divided by ten: after 8 and 11 passes. Without any, it falls along a cosine."""
-    warmup_steps: int = 500
-    weight_decay: float = 1e-4
     image_factor: float = 0.1
     """The factor on the learning rate for the image tower; the text tower is frozen."""
-    precision: Precision = "float32"
-    clip_norm: float = 0.1
     score_weight: float = 1.0
     """The weight of the score map's own loss; 0 leaves it out."""
     views: InstanceViews = field(default_factory=InstanceViews)
     """How images are resized, cropped and mirrored."""
-
-    def __post_init__(self) -> None:
-        require_steps(self)
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> DenseCLIPInstancesSettings:
-        """Reads the mapping of a YAML file. Raises SettingsError on unknown names and on values that do not fit."""
-        return read_settings(cls, values, "recipe")
 
 
 class DenseCLIPInstancesRecipe(WholeModelRecipe):
@@ -64,6 +56,7 @@ class DenseCLIPInstancesRecipe(WholeModelRecipe):
         config: The configuration of the model's weight file.
         draw: Makes a batch from a generator; its labels are indices into the model's class names.
         load: Loads the batch of a number ahead.
+        validation: Scores the model now and then; the best weights are kept.
     """
 
     def __init__(
@@ -73,30 +66,24 @@ class DenseCLIPInstancesRecipe(WholeModelRecipe):
         config: Mapping[str, Any],
         draw: Callable[[np.random.Generator], InstanceBatch],
         load: Callable[[int], None] | None = None,
+        validation: Validation | None = None,
     ) -> None:
-        super().__init__(model, config, load)
+        super().__init__(model, config, load, validation)
         self.settings, self._draw = settings, draw
 
     def stages(self) -> list[Stage]:
         """Returns the recipe's one stage, for a ``Runner``."""
         s = self.settings
-        return [
-            Stage(
-                "fine-tuning",
-                s.steps,
-                s.learning_rate,
-                s.weight_decay,
-                self,
-                self.terms,
-                rate_factors=(("model.backbone.", s.image_factor),),
-                schedule=Schedule("milestones", milestones=s.milestones) if s.milestones else Schedule(),
-                warmup_steps=s.warmup_steps,
-                betas=(0.9, 0.999),
-                before_batch=self._load,
-                precision=s.precision,
-                clip_norm=s.clip_norm,
-            )
-        ]
+        stage = s.stage(
+            "fine-tuning",
+            self,
+            loss=self.terms,
+            rate_factors=(("model.backbone.", s.image_factor),),
+            schedule=Schedule("milestones", milestones=s.milestones) if s.milestones else Schedule(),
+            before_batch=self._load,
+            validation=self._validation,
+        )
+        return [stage]
 
     def terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Draws a batch and returns the terms of its loss."""

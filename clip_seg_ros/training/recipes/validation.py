@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from clip_seg_ros.data.samples import ReferringDataset, SemanticDataset
+from clip_seg_ros.data.samples import InstanceDataset, ReferringDataset, SemanticDataset
 from clip_seg_ros.evaluation.answers import LabelAnswers, PhraseAnswers
+from clip_seg_ros.evaluation.instances import evaluate_instances
 from clip_seg_ros.evaluation.metrics.classes import ConfusionMatrix
 from clip_seg_ros.evaluation.metrics.referring import sentence_iou
+from clip_seg_ros.evaluation.prefetch import spread
 from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.training import distributed
@@ -86,6 +88,28 @@ def semantic_score(
             matrix.add(answers.labels(sample.rgb), sample.labels)
         counts = _over_processes(matrix.counts, model)
         return ConfusionMatrix.of(counts).scores().mean_iou
+
+    return score
+
+
+def instance_score(
+    model: PromptableSegmenter, dataset: InstanceDataset, limit: int | None = None
+) -> Callable[[], float]:
+    """Returns a function that scores a detector by AP50 of masks, or of boxes for a data set without masks.
+
+    Every process measures all images, because precisions of parts cannot be joined.
+
+    Args:
+        model: The model, which is scored as it is at each call.
+        dataset: The samples.
+        limit: The number of images, evenly spaced; ``None``: all.
+    """
+
+    def score() -> float:
+        predictor = Predictor.from_model(model, str(_device(model)))
+        evaluation = evaluate_instances(predictor, dataset, spread(len(dataset), limit))
+        values = {figure.name: figure.value for figure in evaluation.figures}
+        return values.get("instances.ap50", values["instances.box.ap50"])
 
     return score
 

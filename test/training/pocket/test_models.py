@@ -38,7 +38,7 @@ DENSECLIP_VALUES = {
 }
 INSTANCES_VALUES = {
     "scenes": 12,
-    "train": {"steps": 3, "batch": 2, "learning_rate": 1e-3, "milestones": [], "warmup_steps": 1},
+    "train": {"steps": 3, "batch": 2, "learning_rate": 1e-3, "milestones": [], "warmup": {"steps": 0}},
     "scene_px": [64, 64],
     "input_px": 64,
 }

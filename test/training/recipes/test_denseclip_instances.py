@@ -88,7 +88,13 @@ def test_the_schedule_and_the_rates_are_the_authors() -> None:
     assert stage.rate_factors == (("model.backbone.", 0.1),)
     assert (stage.learning_rate, stage.weight_decay, stage.clip_norm) == (2e-4, 1e-4, 0.1)
     assert stage.betas == (0.9, 0.999)
-    assert [stage.schedule.share(step, 87_960) for step in (0, 58_640, 80_630)] == pytest.approx([1, 0.1, 0.01])
+    assert stage.decay == "without_norms"
+    assert [stage.warmup.share(step) for step in (0, 500)] == pytest.approx([1e-3, 1])
+    settings = DenseCLIPInstancesSettings()
+    assert settings.steps == 12 * 7330, "passes of the authors' framework over COCO in batches of 16"
+    assert [stage.schedule.share(step, settings.steps) for step in (0, 8 * 7330, 11 * 7330)] == pytest.approx(
+        [1, 0.1, 0.01]
+    )
     (stage,) = make(milestones=()).stages()
     assert stage.schedule.share(10, 10) == pytest.approx(0.02), "without milestones it falls along a cosine"
 
