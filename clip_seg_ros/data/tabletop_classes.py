@@ -6,6 +6,9 @@ from __future__ import annotations
 from clip_seg_ros.data.samples import SemanticSample
 from clip_seg_ros.data.tabletop import FIRST_TRAIN_SEED, SEMANTIC_CLASSES, TabletopScenes, class_map
 
+UNSEEN_KINDS = ("plate", "book")
+"""The kinds that have no true labels in the zero-shot setting: the last quarter of all, as in VOC's 15 and 5."""
+
 
 class TabletopClasses:
     """A ``SemanticDataset`` of rendered scenes: kinds of objects, the table and the floor.

@@ -156,6 +156,12 @@ EMBEDDED_MODELS: dict[str, EmbeddedModel] = {
         "--out {}/maskclip_plus_pocket.safetensors --work work",
         _DENSE,
     ),
+    "maskclip-plus-zero-shot-pocket": _whole(
+        "maskclip_plus_zero_shot_pocket.safetensors",
+        "clip-seg distill --rendered 4000 --unseen plate,book --network teacher --steps 4000 --learning-rate 1e-3 "
+        "--half --out {}/maskclip_plus_zero_shot_pocket.safetensors --work work",
+        _DENSE,
+    ),
 }
 """All models of the simulated world. Not all come with the package: ``embedded_models`` lists those that do."""
 

@@ -13,9 +13,9 @@ from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.models.student.model import Student
 
 _BACKBONE = "network.backbone."
-# In a file, the names of a network's tensors begin like this, and in a student like that: those of a student, of
-# torchvision's whole networks, of torchvision's and timm's backbones, and of CLIP's image tower.
-_BEGINNINGS = (("", ""), ("", "network."), ("", _BACKBONE), ("visual.", _BACKBONE))
+_BEGINNINGS = ("", "network.", _BACKBONE)
+"""What the names in a file lack to be those of a student: in files of students, of torchvision's whole networks, and of
+torchvision's and timm's backbones."""
 _BOOKKEEPING = "num_batches_tracked"
 _OWN = "text_embeddings"
 """The classifier of words, which a student has of its own classes."""
@@ -26,8 +26,7 @@ def begin_with(student: Student, path: Path) -> str:
 
     Args:
         student: A new student.
-        path: A checkpoint of torchvision (a backbone or a whole network), of timm, of OpenAI's or open_clip's CLIP, or
-            a student of this package.
+        path: A checkpoint of torchvision (a backbone or a whole network) or of timm, or a student of this package.
 
     Returns:
         What was taken and what is new, in lines for the user.
@@ -37,7 +36,7 @@ def begin_with(student: Student, path: Path) -> str:
     """
     given = read_tensors(path)
     own = student.state_dict()
-    found = max((_renamed(given, own, *beginning) for beginning in _BEGINNINGS), key=len)
+    found = max((_fitting(given, own, beginning) for beginning in _BEGINNINGS), key=len)
     lacking = [key for key in own if key.startswith(_BACKBONE) and not key.endswith(_BOOKKEEPING) and key not in found]
     if lacking:
         raise WeightsError(
@@ -49,14 +48,12 @@ def begin_with(student: Student, path: Path) -> str:
     return f"begins with {path}\n  taken: {taken}\n  new:   {new or 'nothing'}"
 
 
-def _renamed(
-    given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], old: str, new: str
+def _fitting(
+    given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], beginning: str
 ) -> dict[str, torch.Tensor]:
-    """Returns the tensors that fit when ``new`` takes the place of ``old`` at the beginning of their names."""
-    renamed = {new + key.removeprefix(old): value for key, value in given.items() if key.startswith(old)}
-    return {
-        key: value for key, value in renamed.items() if key in own and value.shape == own[key].shape and key != _OWN
-    }
+    """Returns the tensors that fit with ``beginning`` in front of their names."""
+    named = {beginning + key: value for key, value in given.items()}
+    return {key: value for key, value in named.items() if key in own and value.shape == own[key].shape and key != _OWN}
 
 
 def _summary(keys: list[str]) -> str:

@@ -4,16 +4,12 @@ import torch
 from safetensors.torch import save_file
 
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.models.clip.backbone import VisionConfig, build_vision_tower
 from clip_seg_ros.models.student.model import Student, StudentConfig, TextClassifier, imagenet_input
-from clip_seg_ros.models.student.networks import CLIP_NETWORK
 from clip_seg_ros.training.distillation.start import begin_with
 
-SHAPE = VisionConfig((1, 1, 1, 1), 16, 64)
 
-
-def make_student(network="deeplabv3_mobilenet_v3_large", vision=None, classes=("a", "b"), classifier=None):
-    return Student("s", StudentConfig(network, classes, imagenet_input(64), vision, classifier))
+def make_student(network="deeplabv3_mobilenet_v3_large", classes=("a", "b"), classifier=None):
+    return Student("s", StudentConfig(network, classes, imagenet_input(64), classifier=classifier))
 
 
 def filled(tensors, value=0.5):
@@ -46,15 +42,6 @@ def test_a_whole_network_with_other_classes_lends_all_but_its_last_layer(tmp_pat
     assert said.splitlines()[2] == "  new:   classifier (2 tensors)"
     assert (student.network.classifier[0].project[0].weight == 0.5).all()
     assert not (student.network.classifier[4].weight == 0.5).any()
-
-
-def test_a_clip_lends_its_image_tower(tmp_path):
-    tower = build_vision_tower(SHAPE, 32, False)
-    tensors = {f"visual.{key}": value for key, value in filled(tower.state_dict()).items()}
-    save_file({**tensors, "token_embedding.weight": torch.ones(2, 2)}, tmp_path / "clip.safetensors")
-    student = make_student(CLIP_NETWORK, SHAPE)
-    assert "new:   neck" in begin_with(student, tmp_path / "clip.safetensors")
-    assert (student.network.backbone.conv1.weight == 0.5).all()
 
 
 def test_a_student_lends_all_but_its_classes(tmp_path):
