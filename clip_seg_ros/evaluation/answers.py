@@ -108,7 +108,7 @@ class LabelAnswers:
     ) -> None:
         has_background = BACKGROUND in class_names
         if not (has_background if background_phrases is None else background_phrases):
-            predictor = _without_background(predictor)
+            predictor = without_background(predictor)
         spec = predictor.spec
         self.class_names = tuple(class_names)
         self.scales = tuple(scales)
@@ -161,13 +161,13 @@ def require_classes(spec: ModelSpec, class_names: Sequence[str]) -> None:
         )
 
 
-def _without_background(predictor: Predictor) -> Predictor:
+def without_background(predictor: Predictor) -> Predictor:
     """Returns the same model without its own background phrases."""
     if not predictor.spec.background_prompts:
         return predictor
     engine = copy.copy(predictor.engine)
     engine.spec = replace(engine.spec, background_prompts=())
-    return Predictor(engine)
+    return Predictor(engine, predictor.chosen)
 
 
 def at_scale(predictor: Predictor, scale: float) -> Predictor:

@@ -18,7 +18,7 @@ import numpy as np
 from clip_seg_ros.data.samples import DataError, ReferringDataset, ReferringSample, SemanticDataset, SemanticSample
 from clip_seg_ros.evaluation.answers import LabelAnswers, PhraseAnswers
 from clip_seg_ros.evaluation.metrics.boundary import boundary_score, class_boundary_f
-from clip_seg_ros.evaluation.metrics.classes import ConfusionMatrix, mean_over_classes
+from clip_seg_ros.evaluation.metrics.classes import ConfusionMatrix, SplitIoU, mean_over_classes
 from clip_seg_ros.evaluation.metrics.masks import ANSWERED_SHARE, mask_iou
 from clip_seg_ros.evaluation.metrics.referring import MASK_THRESHOLD, ReferringIoU
 from clip_seg_ros.evaluation.metrics.thresholds import SweepScores, ThresholdSweep
@@ -290,12 +290,11 @@ def _split_figures(class_names: Sequence[str], iou: np.ndarray, unseen: Sequence
     if not unseen:
         return []
     hidden = np.isin(class_names, unseen)
-    of_seen, of_unseen = mean_over_classes(iou[~hidden]), mean_over_classes(iou[hidden])
-    both = of_seen + of_unseen
+    split = SplitIoU.of(iou, hidden)
     return [
-        Figure("semantic.seen_iou", of_seen, f"mIoU of {np.count_nonzero(~hidden)} seen classes"),
-        Figure("semantic.unseen_iou", of_unseen, f"mIoU of {np.count_nonzero(hidden)} unseen classes"),
-        Figure("semantic.harmonic_iou", 2 * of_seen * of_unseen / both if both else 0.0, "harmonic mean of the two"),
+        Figure("semantic.seen_iou", split.seen, f"mIoU of {np.count_nonzero(~hidden)} seen classes"),
+        Figure("semantic.unseen_iou", split.unseen, f"mIoU of {np.count_nonzero(hidden)} unseen classes"),
+        Figure("semantic.harmonic_iou", split.harmonic, "harmonic mean of the two"),
     ]
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from clip_seg_ros.pipeline.deciding import Rules, decide
 from clip_seg_ros.pipeline.instances import Instance, class_map_of, distinct, instances_of
 from clip_seg_ros.pipeline.mixing import mixing
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
-from clip_seg_ros.pipeline.prompts import checked_prompts
+from clip_seg_ros.pipeline.prompts import checked_prompts, competitors, places
 from clip_seg_ros.pipeline.sliding import Box, merge_windows, window_boxes
 from clip_seg_ros.pipeline.stopwatch import Stopwatch, timed
 from clip_seg_ros.pipeline.text_cache import TextCache
@@ -44,12 +43,6 @@ class EncodedImage:
     geometry: Geometry
     windows: tuple[Box, ...] | None = None
     """The boxes of the windows, for a model that sees an image through sliding windows."""
-
-
-@functools.lru_cache(maxsize=16)  # the same prompts are asked about each image, and to send indices makes a GPU wait
-def _places(prompts: tuple[str, ...], asked: tuple[str, ...], device: torch.device) -> torch.Tensor:
-    """Returns the indices (P,) int64 of ``prompts`` among the phrases ``asked``."""
-    return torch.tensor([asked.index(prompt) for prompt in prompts], device=device)
 
 
 _LEAST_DOUBT = 1e-6
@@ -167,6 +160,21 @@ class Predictor:
             _warn_once(words, words, EngineWarning)
         return predictor
 
+    def with_classes(self, class_names: Sequence[str], text_tower: str | None = None) -> Predictor:
+        """Returns this network of `clip-seg distill --classifier text`, run by PyTorch, with another list of classes.
+
+        Words that are not in ``spec.class_names`` are encoded by ``text_tower``, by default the weights that the
+        network names. Raises ValueError if the list cannot be changed or a word is unknown, and WeightsError if the
+        weights of the text tower are not there.
+        """
+        from clip_seg_ros.zoo.classes import with_classes
+
+        if not isinstance(self.engine, EagerEngine):
+            raise ValueError(f"the engine {self.engine.name} runs one list: see `clip-seg weights classes` for another")
+        return Predictor.from_model(
+            with_classes(self.engine.model, class_names, text_tower), str(self.device), self.precision
+        )
+
     def encode(self, rgb: np.ndarray) -> EncodedImage:
         """Encodes ``rgb``, (H, W, 3) uint8, once for any number of questions.
 
@@ -234,8 +242,8 @@ class Predictor:
 
         Only competing prompts come at the size of the image, because they are compared pixel by pixel.
         """
-        prompts = self._checked(prompts)
-        asked = self._competitors(prompts)
+        prompts = checked_prompts(prompts, self.spec)
+        asked = competitors(prompts, self.spec)
         logits = self._decoded(encoded, asked)
         geometry = encoded.geometry
         if encoded.windows is not None:
@@ -248,7 +256,7 @@ class Predictor:
                     logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         values = self.engine.probabilities(logits)[0]
         if asked != prompts:
-            values = values.index_select(0, _places(prompts, asked, values.device))
+            values = values.index_select(0, places(prompts, asked, values.device))
         return CellMaps(prompts, values.cpu().numpy(), geometry)
 
     @timed
@@ -270,7 +278,7 @@ class Predictor:
         Raises:
             ValueError: ``ask`` refuses the names, or there are too many.
         """
-        names = self._checked(names)
+        names = checked_prompts(names, self.spec)
         require_count(names)
         spec, geometry, windows = self.spec, encoded.geometry, encoded.windows
         if spec.finds_objects:
@@ -279,7 +287,7 @@ class Predictor:
         if geometry.letterbox:
             maps = self.ask(encoded, spec.class_names or names)
             return classified(maps, names, min_confidence, spec.class_names is None and bool(spec.background_prompts))
-        asked = self._competitors(names)
+        asked = competitors(names, self.spec)
         logits = self._decoded(encoded, asked)
         competing = spec.competition == "softmax"
         probabilities: Callable[[torch.Tensor], torch.Tensor] = self.engine.probabilities
@@ -324,7 +332,7 @@ class Predictor:
         """
         if not self.spec.finds_objects:
             raise ValueError(f"{self.spec.name} does not find objects one by one: use a detector")
-        wanted = self._checked(names if names is not None else self.spec.class_names)
+        wanted = checked_prompts(names if names is not None else self.spec.class_names, self.spec)
         return self._instances(encoded, wanted, self.spec.threshold if least_score is None else least_score, keep_same)
 
     def _instances(
@@ -343,7 +351,7 @@ class Predictor:
     def predict_batch(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> list[ProbabilityMaps]:
         """Asks the same prompts about several images, each (H, W, 3) uint8; raises what ``predict`` raises."""
         # The prompts are checked before the expensive part.
-        prompts = self._checked(prompts)
+        prompts = checked_prompts(prompts, self.spec)
         return [self.ask(encoded, prompts) for encoded in self.encode_batch(images)]
 
     @torch.inference_mode()
@@ -367,7 +375,7 @@ class Predictor:
         """
         if not self.spec.takes_examples:
             raise ValueError(f"{self.spec.name} understands phrases alone: example images need a CLIPSeg")
-        self._checked([name] if text is None else [name, text])
+        checked_prompts([name] if text is None else [name, text], self.spec)
         if not 0.0 <= text_weight <= 1.0:
             raise ValueError(f"text_weight must lie in 0..1, got {text_weight}")
         mask = np.asarray(mask, dtype=bool)
@@ -388,12 +396,3 @@ class Predictor:
     def _decoded(self, encoded: EncodedImage, asked: tuple[str, ...]) -> torch.Tensor:
         """Returns logits (1 or W, A, h, w)."""
         return self.engine.decode(encoded.features, self._text_features(asked))
-
-    def _competitors(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
-        """Returns all phrases that must be decoded together to answer ``prompts``."""
-        if self.spec.class_names is not None:
-            return self.spec.class_names
-        return prompts + tuple(phrase for phrase in self.spec.background_prompts if phrase not in prompts)
-
-    def _checked(self, prompts: Sequence[str]) -> tuple[str, ...]:
-        return checked_prompts(prompts, self.spec)

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+
+import torch
 
 from clip_seg_ros.models.spec import ModelSpec
 
@@ -28,3 +31,16 @@ def checked_prompts(prompts: Sequence[str], spec: ModelSpec) -> tuple[str, ...]:
             some = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
             raise ValueError(f'"{prompt}" is not one of the {len(known)} classes of {spec.name}: {some}')
     return prompts
+
+
+def competitors(prompts: tuple[str, ...], spec: ModelSpec) -> tuple[str, ...]:
+    """Returns all phrases that must be decoded together to answer ``prompts``."""
+    if spec.class_names is not None:
+        return spec.class_names
+    return prompts + tuple(phrase for phrase in spec.background_prompts if phrase not in prompts)
+
+
+@functools.lru_cache(maxsize=16)  # the same prompts are asked about each image, and to send indices makes a GPU wait
+def places(prompts: tuple[str, ...], asked: tuple[str, ...], device: torch.device) -> torch.Tensor:
+    """Returns the indices (P,) int64 of ``prompts`` among the phrases ``asked``."""
+    return torch.tensor([asked.index(prompt) for prompt in prompts], device=device)

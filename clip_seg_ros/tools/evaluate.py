@@ -102,6 +102,12 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
         metavar="SPLIT|A,B",
         help="semantic: measure these classes apart: names of classes, or a split such as voc_15_5",
     )
+    data.add_argument(
+        "--corruption",
+        nargs="+",
+        metavar="NAME[:LEVEL]",
+        help="corrupt the pictures first, such as gaussian_noise:3; several, a name without a level, or all: a table",
+    )
     data.add_argument("--page", type=Path, metavar="FOLDER", help="write a page of the worst answers")
 
 
@@ -143,6 +149,7 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
         "--names": args.names,
         "--background-phrases": args.background_phrases,
         "--unseen": args.unseen,
+        "--corruption": args.corruption,
         "--page": args.page,
     }
     strange = [name for name, value in (of_suite if args.data else of_data).items() if value is not None]

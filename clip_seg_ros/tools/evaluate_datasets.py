@@ -7,7 +7,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tqdm import tqdm
@@ -23,6 +23,7 @@ from clip_seg_ros.data.samples import (
     SemanticSample,
 )
 from clip_seg_ros.evaluation.answers import MULTI_SCALES, LabelAnswers, PhraseAnswers
+from clip_seg_ros.evaluation.corruptions import CorruptedImages, Corruption, parse_corruptions
 from clip_seg_ros.evaluation.instances import InstanceEvaluation, evaluate_instances
 from clip_seg_ros.evaluation.metrics.referring import MASK_THRESHOLD
 from clip_seg_ros.evaluation.pages import page, report
@@ -39,6 +40,7 @@ from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.tools.data_options import WrongCall, parse_data
 from clip_seg_ros.tools.engine_options import complain
+from clip_seg_ros.tools.evaluate_corruptions import evaluate_corrupted
 from clip_seg_ros.zoo.caution import in_options
 
 PROTOCOL_OF_KIND = {"refcoco": "referring"}
@@ -73,6 +75,7 @@ def run_dataset(args: argparse.Namespace) -> int:
     """Evaluates, prints tables and writes the requested files; returns the exit code."""
     try:
         _check_numbers(args)
+        corruptions = _corruptions(args)
         data = _open(args.data)
         protocol = _protocol(args, data)
         name = args.model or _DEFAULT_MODEL
@@ -80,7 +83,16 @@ def run_dataset(args: argparse.Namespace) -> int:
         complain("clip-seg evaluate", predictor.chosen)
         if words := in_options(predictor.spec):
             print(f"clip-seg evaluate: {words}", file=sys.stderr)
-        _evaluate(args, data, protocol, predictor)
+        if len(corruptions) > 1:
+            evaluate_corrupted(
+                args,
+                data.dataset,
+                corruptions,
+                lambda dataset: _measure(args, replace(data, dataset=dataset), protocol, predictor)[0],
+            )
+        else:
+            shown = CorruptedImages(data.dataset, corruptions[0]) if corruptions else data.dataset
+            _evaluate(args, replace(data, dataset=shown), protocol, predictor)
     except WrongCall as error:
         print(f"clip-seg evaluate: {error}", file=sys.stderr)
         return 2
@@ -100,6 +112,16 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise WrongCall("--text-weight is for --prompt mixed")
     if args.page and (args.page.is_file() or not args.page.parent.is_dir()):
         raise WrongCall(f"{args.page} cannot be written: name a folder in a folder that exists")
+
+
+def _corruptions(args: argparse.Namespace) -> tuple[Corruption, ...]:
+    try:
+        corruptions = parse_corruptions(args.corruption or [])
+    except ValueError as error:
+        raise WrongCall(f"--corruption: {error}") from error
+    if args.page and len(corruptions) > 1:
+        raise WrongCall("--page is for one corruption at one level")
+    return corruptions
 
 
 def _open(text: str) -> Data:
@@ -133,8 +155,30 @@ def _protocol(args: argparse.Namespace, data: Data) -> str:
 
 
 def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Predictor) -> None:
-    indices = spread(len(data.dataset), args.limit)
     started = time.monotonic()
+    evaluation, answers, settings = _measure(args, data, protocol, predictor)
+    run = {
+        "model": args.model or _DEFAULT_MODEL,
+        "data": args.data,
+        "protocol": protocol,
+        "names": args.names or "data",
+        **settings,
+        "corruption": args.corruption[0] if args.corruption else None,
+        "samples": len(spread(len(data.dataset), args.limit)),
+        "samples_in_data": len(data.dataset),
+        "device": str(predictor.device),
+        "engine": predictor.chosen.engine,
+        "precision": predictor.chosen.precision,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    _report(args, run, evaluation, answers, data.dataset)
+
+
+def _measure(
+    args: argparse.Namespace, data: Data, protocol: str, predictor: Predictor
+) -> tuple[report.Evaluation, PhraseAnswers | LabelAnswers | None, dict[str, Any]]:
+    """Returns the figures, what gave the answers, and the settings of the protocol."""
+    indices = spread(len(data.dataset), args.limit)
 
     def progress(samples: Iterable) -> Iterable:
         return tqdm(samples, desc=protocol, total=len(indices), mininterval=1.0)
@@ -165,20 +209,7 @@ def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Pr
         settings = {"threshold": threshold, "prompt": answers.prompt}
         if answers.prompt == "mixed":
             settings["text_weight"] = weight
-    run = {
-        "model": args.model or _DEFAULT_MODEL,
-        "data": args.data,
-        "protocol": protocol,
-        "names": args.names or "data",
-        **settings,
-        "samples": len(indices),
-        "samples_in_data": len(data.dataset),
-        "device": str(predictor.device),
-        "engine": predictor.chosen.engine,
-        "precision": predictor.chosen.precision,
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    _report(args, run, evaluation, answers, data.dataset)
+    return evaluation, answers, settings
 
 
 def _unseen(args: argparse.Namespace, dataset: SemanticDataset) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError, is_weight_file
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.resources import class_list, class_list_names
+from clip_seg_ros.tools import weights_classes
 from clip_seg_ros.zoo.build import build_from_config, build_from_file
 from clip_seg_ros.zoo.embedded import EMBEDDED_MODELS, embedded_folder, embedded_models, embedded_name
 from clip_seg_ros.zoo.factory import build_segmenter
@@ -64,6 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     verify.add_argument(
         "file", metavar="FILE|NAME", help="a file of this package or a published one, or a name of the list"
     )
+    weights_classes.add_parser(actions)
     for action in (convert_, verify):
         _add_file_options(action)
     for action in (download, convert_, verify):
@@ -97,7 +99,13 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the action; returns the exit code: 1 if it failed, 2 for wrong arguments, 130 if interrupted."""
-    actions = {"list": _list, "download": _download, "convert": _convert, "verify": _verify}
+    actions = {
+        "list": _list,
+        "download": _download,
+        "convert": _convert,
+        "verify": _verify,
+        "classes": weights_classes.change_classes,
+    }
     try:
         actions[args.action](args)
     except WeightsError as error:

@@ -119,6 +119,30 @@ def make_adamw(
     Raises:
         ValueError: No parameter is to be trained, or a start matches no trained parameter.
     """
+    return torch.optim.AdamW(_groups(module, weight_decay, rate_factors, decay), betas=betas)
+
+
+def make_sgd(
+    module: nn.Module,
+    weight_decay: float,
+    momentum: float,
+    rate_factors: Sequence[tuple[str, float]] = (),
+    decay: Decay = "all",
+) -> torch.optim.SGD:
+    """Builds stochastic gradient descent; the arguments and errors are ``make_adamw``'s.
+
+    Args:
+        module, weight_decay, rate_factors, decay: As for ``make_adamw``.
+        momentum: The share of the last step that the next one keeps, 0..1.
+    """
+    # The rate is set before each step; PyTorch before 2.2 has no default for it.
+    return torch.optim.SGD(_groups(module, weight_decay, rate_factors, decay), lr=1e-3, momentum=momentum)
+
+
+def _groups(
+    module: nn.Module, weight_decay: float, rate_factors: Sequence[tuple[str, float]], decay: Decay
+) -> list[dict[str, Any]]:
+    """Returns the parameters in groups of one factor and one weight decay."""
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if not named:
         raise ValueError("no parameter requires a gradient: there is nothing to train")
@@ -135,7 +159,7 @@ def make_adamw(
         plain = [p for name, p in parts[factor] if not _decays(name, p, decay)]
         groups.append({"params": decayed, "weight_decay": weight_decay, "rate_factor": factor})
         groups.append({"params": plain, "weight_decay": 0.0, "rate_factor": factor})
-    return torch.optim.AdamW(groups, betas=betas)
+    return groups
 
 
 def _decays(name: str, parameter: nn.Parameter, decay: Decay) -> bool:

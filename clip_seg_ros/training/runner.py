@@ -31,6 +31,7 @@ from clip_seg_ros.training.optimizer import (
     Warmup,
     load_optimizer,
     make_adamw,
+    make_sgd,
     set_rates,
 )
 
@@ -82,6 +83,8 @@ class Stage:
     """The step from which the factors count; before it, all parameters with a factor above 0 learn at the full rate."""
     betas: tuple[float, float] = (0.9, 0.999)
     """The betas of AdamW."""
+    momentum: float | None = None
+    """The momentum of stochastic gradient descent; ``None``: AdamW."""
     decay: Decay = "all"
     """The parameters to which weight decay applies; see ``optimizer.Decay``."""
     precision: Precision = "float32"
@@ -197,7 +200,10 @@ class Runner:
         self._state = {}
         self._best = state.get("best", {})
         parameters = [p for p in stage.trained.parameters() if p.requires_grad]
-        optimizer = make_adamw(stage.trained, stage.weight_decay, stage.rate_factors, stage.betas, stage.decay)
+        if stage.momentum is None:
+            optimizer = make_adamw(stage.trained, stage.weight_decay, stage.rate_factors, stage.betas, stage.decay)
+        else:
+            optimizer = make_sgd(stage.trained, stage.weight_decay, stage.momentum, stage.rate_factors, stage.decay)
         device = parameters[0].device
         amp = MixedPrecision(stage.precision, device)
         if state:

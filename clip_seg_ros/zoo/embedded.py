@@ -151,9 +151,15 @@ EMBEDDED_MODELS: dict[str, EmbeddedModel] = {
     ),
     "maskclip-plus-pocket": _whole(
         "maskclip_plus_pocket.safetensors",
-        "clip-seg distill --rendered 2000 --network teacher --steps 1200 --learning-rate 1e-3 --self-share 0 "
-        "--classes cup,bowl,bottle,box,ball,can,plate,book,table,floor "
+        "clip-seg distill --rendered 2000 --network teacher --steps 1200 --learning-rate 1e-3 "
+        "--classifier learnt --half --classes cup,bowl,bottle,box,ball,can,plate,book,table,floor "
         "--out {}/maskclip_plus_pocket.safetensors --work work",
+        _DENSE,
+    ),
+    "maskclip-plus-zero-shot-pocket": _whole(
+        "maskclip_plus_zero_shot_pocket.safetensors",
+        "clip-seg distill --rendered 4000 --unseen plate,book --network teacher --steps 4000 --learning-rate 1e-3 "
+        "--half --out {}/maskclip_plus_zero_shot_pocket.safetensors --work work",
         _DENSE,
     ),
 }

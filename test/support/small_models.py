@@ -18,7 +18,8 @@ from clip_seg_ros.models.denseclip.model import DenseCLIPConfig
 from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.models.maskclip.model import MaskCLIPConfig
 from clip_seg_ros.models.spec import InputSpec, SlidingWindow
-from clip_seg_ros.models.student.model import CLIP_NETWORK, StudentConfig
+from clip_seg_ros.models.student.model import StudentConfig
+from clip_seg_ros.models.student.networks import CLIP_NETWORK
 from clip_seg_ros.zoo.build import MODEL_KINDS
 
 WORDS = ("red", "green", "cup", "box", "the", "a")

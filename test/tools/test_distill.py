@@ -3,11 +3,13 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from clip_seg_ros.data.samples import read_rgb
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.zoo.factory import build_segmenter
+from nearness import assert_near
 from small_teacher import CLASSES, SMALL, save_teacher, write_pictures
 
 
@@ -65,7 +67,7 @@ def test_from_pictures_to_a_model_that_is_served(call, pictures, tmp_path, capsy
     assert "3 pictures labelled, 1 skipped because they cannot be read" in said
     assert "pixels: cup " in said
     assert "unsure and ignored" in said
-    assert "before self-training, " in said
+    assert "self-training" not in said
     assert "agreement with the teacher where it is sure: " in said
     assert "IoU: cup " in said
     assert "an image, on cpu: teacher " in said
@@ -81,12 +83,113 @@ def test_the_same_command_again_trains_no_further(call, tmp_path, capsys):
     assert call("--work", tmp_path / "work") == 0
     first = (tmp_path / "mine.safetensors").read_bytes()
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.png")}
-    assert len(stamps) == 3 + 3 + 2  # pictures, the teacher's labels, and those of the one step of self-training
+    assert len(stamps) == 3 + 3  # pictures and the teacher's labels
     assert call("--work", tmp_path / "work") == 0
     assert (tmp_path / "mine.safetensors").read_bytes() == first
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
     assert call("--work", tmp_path / "work", "--steps", 6) == 2
     assert "belongs to a run with another recipe: use another folder" in capsys.readouterr().err
+
+
+def test_self_training_is_judged_on_pictures_of_its_own(call, tmp_path, capsys):
+    assert call("--self-share", 0.25) == 0
+    assert "before self-training, " in capsys.readouterr().out
+    parts = {path.parent.name: [] for path in (tmp_path / "mine.work").rglob("*.png")}
+    for path in sorted((tmp_path / "mine.work").rglob("*.png")):
+        parts[path.parent.name].append(int(path.stem))
+    # Of three pictures the first measures, the last chooses, and one trains.
+    assert parts == {"pictures": [0, 1, 2], "labels": [0, 1, 2], "self_2": [1]}
+
+
+def test_the_teacher_may_label_what_the_network_sees(call, tmp_path, capsys):
+    assert call("--labels", "views", "--crop", 32, "--scales", 0.5, 2, "--optimizer", "sgd", "--half") == 0
+    said = capsys.readouterr().out
+    assert "1 pictures labelled, 0 skipped" in said
+    assert [path.name for path in (tmp_path / "mine.work" / "labels").iterdir()] == ["000000.png"]
+    assert (tmp_path / "mine.safetensors").stat().st_size < 2.5e6
+
+
+def test_a_network_that_words_extend(call, tmp_path, capsys):
+    asked = ["--teacher", "maskclip-pocket", "--classes", "cup,table", "--denoising", 0]
+    assert call(*asked, "--no-background", "--confidence", 0) == 0
+    assert "was added" not in capsys.readouterr().out
+    path = tmp_path / "mine.safetensors"
+    made = build_segmenter(str(path))
+    assert made.class_names == ("cup", "table")
+    assert made.config.classifier.tower == "maskclip-pocket"
+    tower = build_segmenter("maskclip-pocket")
+    with torch.inference_mode():
+        assert_near(made.text_embeddings, tower.encode_text(["cup", "table"]).pooled)
+    changed = Predictor.from_name(str(path), "cpu", engine="eager").with_classes(["mug", "table", "red ball"])
+    assert changed.predict(np.zeros((48, 64, 3), np.uint8), ["mug", "red ball"]).values.shape == (2, 48, 64)
+    assert call(*asked, "--classifier", "learnt", "--out", tmp_path / "learnt.safetensors") == 0
+    assert build_segmenter(str(tmp_path / "learnt.safetensors")).config.classifier is None
+    assert call("--classifier", "text") == 2
+    assert "--classifier text needs a MaskCLIP as the teacher" in capsys.readouterr().err
+
+
+def test_a_network_begins_with_a_file(call, tmp_path, capsys):
+    assert call() == 0
+    assert call("--out", tmp_path / "second.safetensors", "--start", tmp_path / "mine.safetensors", "--steps", 1) == 0
+    said = capsys.readouterr().out
+    assert f"the network begins with {tmp_path / 'mine.safetensors'}\n  taken: backbone (" in said
+    assert call("--start", tmp_path / "mine.safetensors", "--network", "teacher") == 2
+    assert "both say what to begin with" in capsys.readouterr().err
+    assert call("--start", tmp_path / "nowhere.pth") == 1
+    assert "there is no weight file" in capsys.readouterr().err
+
+
+@pytest.fixture
+def zero_shot(call, tmp_path):
+    """Calls the command on a folder of six pictures with labels of four classes."""
+    root = tmp_path / "labelled"
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    (root / "classes.txt").write_text("cup\nbook\nball\ntable\n")
+    for index in range(6):
+        rng = np.random.default_rng(index)
+        cv2.imwrite(str(root / "images" / f"{index}.png"), rng.integers(0, 255, (48, 64, 3), np.uint8))
+        cv2.imwrite(str(root / "labels" / f"{index}.png"), rng.integers(0, 4, (48, 64), np.uint8))
+
+    def zero_shot(*more, leave_out=()):
+        left_out = ("--images", "--classes", "--confidence", "--background-below", *leave_out)
+        asked = ["--data", f"labelled_folder:{root}", "--teacher", "maskclip-pocket", "--steps", 10]
+        return call(*asked, *more, leave_out=left_out)
+
+    return zero_shot
+
+
+def test_unseen_classes_learn_from_pseudo_labels(zero_shot, tmp_path, capsys):
+    assert zero_shot("--unseen", "ball,book") == 0
+    said = capsys.readouterr().out
+    assert "2 seen classes; unseen: ball, book" in said
+    assert f"clip-seg evaluate --model {tmp_path / 'mine.safetensors'} --data DATA --unseen ball,book" in said
+    made = build_segmenter(str(tmp_path / "mine.safetensors"))
+    assert made.class_names == ("cup", "book", "ball", "table")
+    assert made.config.classifier is not None
+    without = tmp_path / "without.safetensors"
+    assert zero_shot("--unseen", "ball,book", "--without-pseudo-labels", "--out", without) == 0
+    assert without.is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--unseen", "fork"], "fork is no class of the data set"),
+        (["--unseen", "ball", "--classes", "cup"], "--classes does not go with --unseen"),
+        (["--unseen", "ball", "--labels", "views"], "--labels does not go with --unseen"),
+        (["--unseen", "ball", "--guided-share", "2"], "share of guided steps must lie in 0..1"),
+        (["--without-pseudo-labels"], "--without-pseudo-labels goes with --unseen"),
+    ],
+)
+def test_wrong_arguments_of_the_zero_shot_setting(zero_shot, arguments, fault, capsys):
+    assert zero_shot(*arguments) == 2
+    assert fault in capsys.readouterr().err
+
+
+def test_unseen_classes_need_true_labels_of_the_others(call, capsys):
+    assert call("--unseen", "ball", leave_out=("--classes",)) == 2
+    assert "--unseen needs true labels of the other classes: give --data or --rendered" in capsys.readouterr().err
 
 
 def test_a_bag_of_images(call, pictures, tmp_path, capsys):

@@ -73,6 +73,34 @@ def figures(path: Path) -> dict[str, float]:
     return {figure["name"]: figure["value"] for figure in json.loads(path.read_text())["figures"]}
 
 
+def test_corrupted_pictures_and_a_table_of_levels(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    asked = ("--model", "clipseg-pocket", "--data", f"folder:{folder}", "--limit", 2, "--json", tmp_path / "r.json")
+    assert evaluate(*asked, "--corruption", "gaussian_noise:5") == 0
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert content["run"]["corruption"] == "gaussian_noise:5"
+    one = figures(tmp_path / "r.json")["phrases.mean_iou"]
+    capsys.readouterr()
+    assert evaluate(*asked, "--corruption", "gaussian_noise:5", "jpeg_compression:1") == 0
+    *_, heading, levels, noise, jpeg = capsys.readouterr().out.splitlines()
+    rows = json.loads((tmp_path / "r.json").read_text())["corruptions"]
+    assert [(row["corruption"], row["level"]) for row in rows] == [
+        ("none", 0),
+        ("gaussian_noise", 5),
+        ("jpeg_compression", 1),
+    ]
+    assert rows[1]["value"] == pytest.approx(one, abs=1e-4)
+    assert heading.startswith("phrases.mean_iou")
+    assert heading.endswith(f"without corruption {rows[0]['value']:.4f}")
+    assert levels.split() == ["level", "1", "2", "3", "4", "5", "mean"]
+    assert noise.split() == ["gaussian_noise", f"{rows[1]['value']:.4f}", f"{rows[1]['value']:.4f}"]
+    assert jpeg.split()[0] == "jpeg_compression"
+    assert noise.index(noise.split()[1]) > jpeg.index(jpeg.split()[1])  # level 5 is right of level 1
+    assert evaluate(*asked, "--corruption", "fog:1") == 2
+    assert 'there is no corruption "fog": use gaussian_noise' in capsys.readouterr().err
+    assert evaluate(*asked, "--corruption", "all", "--page", tmp_path / "page") == 2
+    assert "--page is for one corruption at one level" in capsys.readouterr().err
+
+
 def test_phrases_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out, page = tmp_path / "r.json", tmp_path / "page"
     assert evaluate("--model", "clipseg-pocket", "--data", f"folder:{folder}", "--json", out, "--page", page) == 0
@@ -86,6 +114,7 @@ def test_phrases_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.Captur
         "names": "data",
         "threshold": 0.3,
         "prompt": "text",
+        "corruption": None,
         "samples": 9,
         "samples_in_data": 9,
         "device": "cpu",

@@ -186,6 +186,28 @@ def test_the_schedule_and_the_factors_reach_the_optimizer(tmp_path, monkeypatch)
     assert [rates[1] for rates in seen] == pytest.approx(full[:2] + [rate / 2 for rate in full[2:]])
 
 
+def test_momentum_carries_steps_on(tmp_path, monkeypatch):
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+
+    def stage(die_at=None):
+        calls = iter(range(9))
+
+        def loss(rng):
+            if next(calls) == die_at:
+                raise Killed
+            return {"x": model.weight.sum()}
+
+        return Stage("fit", 3, 0.1, 0.0, model, loss, schedule=Schedule("constant"), momentum=0.5)
+
+    monkeypatch.setattr(runner_module, "_SAVE_EVERY_S", -1.0)
+    with pytest.raises(Killed):
+        Runner(model, tmp_path / "state.pt", 0).run(stage(die_at=2))
+    Runner(model, tmp_path / "state.pt", 0).run(stage())
+    # The velocities are 1, 1.5 and 1.75, also after a run was stopped.
+    assert model.weight.item() == pytest.approx(-0.425)
+
+
 def test_gradients_are_clipped_only_where_it_is_asked_for(tmp_path, monkeypatch):
     norms = []
     monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda parameters, norm: norms.append(norm))

@@ -122,6 +122,25 @@ def mean_over_classes(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
+@dataclass(frozen=True)
+class SplitIoU:
+    """The mean IoU of seen and of unseen classes, 0..1; NaN where none of them has an IoU."""
+
+    seen: float
+    unseen: float
+
+    @classmethod
+    def of(cls, iou: np.ndarray, unseen: np.ndarray) -> SplitIoU:
+        """Takes the classes' IoU, (C,) float64, and which of them are unseen, (C,) bool."""
+        return cls(mean_over_classes(iou[~unseen]), mean_over_classes(iou[unseen]))
+
+    @property
+    def harmonic(self) -> float:
+        """The harmonic mean of both, by which zero-shot segmentation is compared."""
+        both = self.seen + self.unseen
+        return 2 * self.seen * self.unseen / both if both else 0.0
+
+
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Returns ``numerator / denominator``, with NaN where the denominator is 0."""
     denominator = np.asarray(denominator, np.float64)

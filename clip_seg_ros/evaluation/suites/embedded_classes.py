@@ -10,7 +10,7 @@ import numpy as np
 
 from clip_seg_ros.data.samples import IGNORED
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, class_map, is_unseen
-from clip_seg_ros.evaluation.metrics.classes import ConfusionMatrix
+from clip_seg_ros.evaluation.metrics.classes import ConfusionMatrix, SplitIoU
 from clip_seg_ros.evaluation.pages.panels import class_colors
 from clip_seg_ros.evaluation.pages.pictures import COLUMNS, Gallery, captioned, grid
 from clip_seg_ros.evaluation.suite import Examiner, Figure
@@ -25,10 +25,17 @@ class ClassExaminer(Examiner):
     Args:
         predictors: Predictors by their names in the figures. Models with a fixed list of classes must have these.
         names: Names of the classes, with which the models are prompted.
+        unseen: The classes of which the models had no true labels, which are measured apart, too.
     """
 
-    def __init__(self, predictors: Mapping[str, Predictor], names: Sequence[str] = SEMANTIC_CLASSES) -> None:
+    def __init__(
+        self,
+        predictors: Mapping[str, Predictor],
+        names: Sequence[str] = SEMANTIC_CLASSES,
+        unseen: Sequence[str] = (),
+    ) -> None:
         self._predictors, self._names = predictors, tuple(names)
+        self._unseen = np.isin(self._names, unseen)
         groups = ("", ".usual_scenes", ".unseen_scenes")
         self._counts = {model: {group: ConfusionMatrix(len(names)) for group in groups} for model in predictors}
         self._galleries = {model: Gallery(COLUMNS, COLUMNS) for model in predictors}
@@ -56,6 +63,10 @@ class ClassExaminer(Examiner):
             kinds = float(np.nanmean(scores.iou[: len(KINDS)]))
             figures.append(Figure(f"embedded.{model}.kinds.miou", round(kinds, 4), "IoU, mean over kinds of object"))
             figures.append(Figure(f"embedded.{model}.pixel_accuracy", round(scores.pixel_accuracy, 4), "share"))
+            split = SplitIoU.of(scores.iou, self._unseen)
+            if np.isfinite(split.harmonic):
+                for name, value in (("seen", split.seen), ("unseen", split.unseen), ("harmonic", split.harmonic)):
+                    figures.append(Figure(f"embedded.{model}.{name}_iou", round(value, 4), "IoU, mean over classes"))
             figures += [
                 Figure(f"embedded.{model}.class.{name}", round(float(iou), 4), "IoU")
                 for name, iou in zip(self._names, scores.iou, strict=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clip_seg_ros import resources
+from clip_seg_ros.data.tabletop_classes import UNSEEN_KINDS
 from clip_seg_ros.evaluation.suite import Examiner
 from clip_seg_ros.evaluation.suites.embedded import PhraseExaminer
 from clip_seg_ros.evaluation.suites.embedded_classes import ClassExaminer
@@ -26,6 +27,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "maskclip": ("maskclip-pocket",),
     "maskclip_vit": ("maskclip-vit-pocket",),
     "maskclip_plus": ("maskclip-plus-pocket",),
+    "maskclip_plus_zero_shot": ("maskclip-plus-zero-shot-pocket",),
 }
 """The models that each part evaluates."""
 KEY_SMOOTHING, PROMPT_DENOISING = 1.0, 0.5
@@ -45,7 +47,8 @@ def examiners(
     Args:
         parts: Names of the parts. ``phrases`` and ``examples`` evaluate CLIPSeg, ``relations`` CRIS and CLIPSeg,
             ``classes`` DenseCLIP, ``instances`` its detector, ``maskclip`` and ``maskclip_vit`` MaskCLIP in all its
-            variants, and ``maskclip_plus`` the network that learnt from it.
+            variants, ``maskclip_plus`` the network that learnt from it, and ``maskclip_plus_zero_shot`` one that had
+            true labels of all classes but two.
         device: Name of the device, as for ``resolve_device``.
         weights_dir: Folder of the weights; ``None`` for the embedded ones.
         threshold: Probability above which a pixel belongs to CLIPSeg's answer.
@@ -76,6 +79,9 @@ def examiners(
         "maskclip": lambda: ClassExaminer(_maskclips(folder, "resnet", device)),
         "maskclip_vit": lambda: ClassExaminer(_maskclips(folder, "vit", device)),
         "maskclip_plus": lambda: ClassExaminer({"maskclip_plus": predictor("maskclip-plus-pocket")}),
+        "maskclip_plus_zero_shot": lambda: ClassExaminer(
+            {"maskclip_plus.zero_shot": predictor("maskclip-plus-zero-shot-pocket")}, unseen=UNSEEN_KINDS
+        ),
     }
     return [makers[part]() for part in PARTS if part in parts]
 

@@ -24,7 +24,7 @@ def keep_the_better(
     guided: dict[str, torch.Tensor] | None,
     device: str,
     pictures: LabelledPictures,
-    held_out: Sequence[int],
+    to_choose: Sequence[int],
 ) -> None:
     """Restores the weights from before self-training if that made the student forget what it had learnt.
 
@@ -32,14 +32,15 @@ def keep_the_better(
         student: Student after both phases.
         guided: Weights of the student between the phases; ``None`` if there was no second phase.
         device: Device on which to evaluate the student.
-        pictures, held_out: Images with labels, and the indices of those to evaluate the student on.
+        pictures, to_choose: Images with labels, and the indices of those to compare the weights on. Others measure the
+            student afterwards, because a choice favours the images on which it was made.
     """
     if guided is None:
         return
     own = {key: value.clone() for key, value in student.state_dict().items()}
-    after = agreement(Predictor.from_model(student, device), pictures, held_out).mean_iou
+    after = agreement(Predictor.from_model(student, device), pictures, to_choose).mean_iou
     student.load_state_dict(guided)
-    before = agreement(Predictor.from_model(student, device), pictures, held_out).mean_iou
+    before = agreement(Predictor.from_model(student, device), pictures, to_choose).mean_iou
     told = f"mean IoU with the teacher's labels {before:.3f} before self-training, {after:.3f} after"
     if after < _TOLERATED * before:
         print(f"{told}: the network from before is kept. It needs more --steps or pictures, or --self-share 0")

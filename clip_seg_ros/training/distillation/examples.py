@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 
 from clip_seg_ros.data.samples import IGNORED
+from clip_seg_ros.models.student.model import BACKGROUND_CLASS
 from clip_seg_ros.pipeline.class_labels import class_colors
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.training.distillation.agreement import likeliest
-from clip_seg_ros.training.distillation.pseudo_labels import BACKGROUND_CLASS, LabelledPictures
+from clip_seg_ros.training.distillation.pseudo_labels import LabelledPictures
 
 _CELL = (320, 240)
 _UNKNOWN_RGB = (40, 40, 40)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pseudo-labels: a teacher's answers on images as hard labels, made once per image and kept on disk.
+"""Pseudo-labels: a teacher's answers as hard labels, made once per image and kept on disk, or made on views.
 
 Prompt denoising and thresholds decide which pixels get a label (MaskCLIP+, Zhou et al., ECCV 2022, section 3.3).
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -17,13 +18,15 @@ import numpy as np
 import torch
 
 from clip_seg_ros.data.samples import IGNORED, DataError, read_labels, read_rgb
+from clip_seg_ros.evaluation.answers import at_scale, without_background
 from clip_seg_ros.models.maskclip.model import BACKGROUND
 from clip_seg_ros.models.maskclip.refinement import denoise_prompts
+from clip_seg_ros.models.student.model import BACKGROUND_CLASS
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sources.images import Picture, PictureSource
 
-BACKGROUND_CLASS = "background"
-"""The class that is added if the list has none for pixels without an object."""
+GUIDED = "labels"
+"""The folder of the teacher's labels."""
 STORED_SHORT_SIDE_PX = 512
 """The largest short side of the images stored for training; the teacher sees them at their full size."""
 _RECIPE_NAME = "labels.json"
@@ -59,12 +62,17 @@ class Labeller:
         teacher: Any predictor. If its prompts do not compete, the background has 1 minus the best prompt's probability.
         class_names: List of classes from the user.
         settings: Thresholds at which an answer becomes a label.
+        background: Whether pixels may belong to none of these classes: the teacher's background phrases compete, and
+            ``BACKGROUND_CLASS`` is added to a list without a background. Otherwise, as in the paper, every pixel of
+            which the teacher is sure has a class of the list.
 
     Raises:
         ValueError: The list is empty or too long, or contains a name twice or a name that the teacher does not know.
     """
 
-    def __init__(self, teacher: Predictor, class_names: Sequence[str], settings: LabelSettings) -> None:
+    def __init__(
+        self, teacher: Predictor, class_names: Sequence[str], settings: LabelSettings, background: bool = True
+    ) -> None:
         if not class_names or not all(name.strip() for name in class_names):
             raise ValueError("the list of classes is empty or holds an empty name: name what to look for")
         if len(set(class_names)) != len(class_names):
@@ -74,16 +82,41 @@ class Labeller:
         taught = teacher.spec.class_names
         if taught is not None and (strange := [name for name in class_names if name not in taught]):
             raise ValueError(f"{teacher.spec.name} knows a fixed list of classes, without {', '.join(strange)}")
-        self.teacher, self.settings = teacher, settings
+        self.teacher, self.settings = teacher if background else without_background(teacher), settings
+        self.background = background
         self._asked = tuple(class_names)
-        self.background_added = not {*BACKGROUND, *teacher.spec.background_prompts}.intersection(class_names)
+        worded = {*BACKGROUND, *teacher.spec.background_prompts}
+        self.background_added = background and not worded.intersection(class_names)
         self.class_names = (*class_names, BACKGROUND_CLASS) if self.background_added else self._asked
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """Labels an image (H, W, 3) uint8 at its full size: (H, W) uint8 index into ``class_names`` or ``IGNORED``."""
-        values = self.teacher.predict(rgb, self._asked).values
+        return self.batch([rgb])[0]
+
+    def batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Labels several images, as ``__call__``; those of one size are encoded together."""
         competing = self.teacher.spec.competition == "softmax"
-        return hard_labels(values, competing, self.background_added, self.settings)
+        answers = self.teacher.predict_batch(images, self._asked)
+        return [hard_labels(maps.values, competing, self.background_added, self.settings) for maps in answers]
+
+    def for_views(self, side_px: int) -> Labeller:
+        """Returns the same labeller for square views, which the teacher sees at their own size.
+
+        Args:
+            side_px: The side of the views in pixels.
+
+        Raises:
+            ValueError: The teacher takes images of one size alone, or looks at them through windows.
+        """
+        spec = self.teacher.spec.input
+        if spec.resize != "short_side" or spec.window is not None:
+            raise ValueError(
+                f"{self.teacher.spec.name} cannot label the views of each step, because it does not take every size: "
+                "use a MaskCLIP, or labels that are stored"
+            )
+        other = copy.copy(self)
+        other.teacher = at_scale(self.teacher, side_px / spec.size)
+        return other
 
 
 def hard_labels(values: np.ndarray, competing: bool, background_added: bool, settings: LabelSettings) -> np.ndarray:
@@ -113,6 +146,18 @@ def hard_labels(values: np.ndarray, competing: bool, background_added: bool, set
 
 
 @dataclass(frozen=True)
+class Split:
+    """The indices of images in three parts that share none."""
+
+    trained: tuple[int, ...]
+    """The images to train on."""
+    to_choose: tuple[int, ...]
+    """The images on which weights are chosen."""
+    measured: tuple[int, ...]
+    """The images on which the student is measured, which nothing else saw."""
+
+
+@dataclass(frozen=True)
 class LabelledPictures:
     """The images and labels that ``label_pictures`` wrote to disk."""
 
@@ -126,7 +171,7 @@ class LabelledPictures:
         """Reads a stored image, (H, W, 3) uint8."""
         return read_rgb(_path(self.folder, "pictures", index))
 
-    def labels(self, index: int, part: str = "labels") -> np.ndarray:
+    def labels(self, index: int, part: str = GUIDED) -> np.ndarray:
         """Reads the labels of an image from the folder ``part``, by default the teacher's, (H, W) uint8."""
         return read_labels(_path(self.folder, part, index))
 
@@ -138,21 +183,28 @@ class LabelledPictures:
         """Writes labels (H, W) uint8 of an image to the folder ``part``."""
         _write_png(_path(self.folder, part, index), labels)
 
-    def split(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Returns the indices of the images to train on, and of every tenth image, which is held out.
+    def split(self, to_choose: bool = False) -> Split:
+        """Returns the images to train on, and every tenth image, which is held out to measure the student.
+
+        Args:
+            to_choose: Whether another tenth is held out, to choose between weights. Otherwise it has none.
 
         Raises:
-            DataError: There are fewer than two images.
+            DataError: There are too few images.
         """
-        if len(self.indices) < 2:
-            raise DataError(f"training needs at least 2 pictures that can be read, got {len(self.indices)}")
-        held_out = self.indices[::10]
-        return tuple(index for index in self.indices if index not in set(held_out)), held_out
+        needed = 3 if to_choose else 2
+        if len(self.indices) < needed:
+            raise DataError(f"training needs at least {needed} pictures that can be read, got {len(self.indices)}")
+        measured = self.indices[::10]
+        # In a video, images half way between two others differ most from both.
+        chosen = self.indices[min(5, len(self.indices) - 1) :: 10] if to_choose else ()
+        apart = {*measured, *chosen}
+        return Split(tuple(index for index in self.indices if index not in apart), chosen, measured)
 
-    def pixel_counts(self, class_count: int) -> np.ndarray:
-        """Counts the pixels of each class in all images: (class_count + 1,) int64, the ignored pixels last."""
+    def pixel_counts(self, class_count: int, indices: Sequence[int]) -> np.ndarray:
+        """Counts the pixels of each class in some images: (class_count + 1,) int64, the ignored pixels last."""
         total = np.zeros(IGNORED + 1, np.int64)
-        for index in self.indices:
+        for index in indices:
             total += np.bincount(self.labels(index).ravel(), minlength=IGNORED + 1)
         return np.append(total[:class_count], total[IGNORED])
 
@@ -162,24 +214,28 @@ def label_pictures(
     labeller: Labeller,
     folder: Path,
     progress: Callable[[PictureSource], Iterable[Picture]] = iter,
+    every: int = 1,
 ) -> LabelledPictures:
-    """Labels every image once; labels that an earlier call wrote to disk are kept.
+    """Stores every image and labels it once; labels that an earlier call wrote to disk are kept.
 
     Args:
         source: Source of the images.
         labeller: Labeller with the teacher.
         folder: Folder for ``pictures/``, ``labels/`` and a record of what they were made from.
         progress: Wraps the images, to show the progress.
+        every: One of so many images is labelled, from the first on; all are stored.
 
     Raises:
         DataError: The folder contains labels that were made from something else.
     """
     _claim(folder, source, labeller)
-    indices, unreadable = [], []
+    indices: list[int] = []
+    unreadable = []
     for index, picture in enumerate(progress(source)):
+        parts = ("pictures", GUIDED) if len(indices) % every == 0 else ("pictures",)
         try:
-            if not _path(folder, "labels", index).is_file():
-                _label(picture, labeller, folder, index)
+            if not all(_path(folder, part, index).is_file() for part in parts):
+                _store(picture, labeller if GUIDED in parts else None, folder, index)
         except DataError as error:
             unreadable.append(str(error))
         else:
@@ -187,21 +243,23 @@ def label_pictures(
     return LabelledPictures(folder, tuple(indices), tuple(unreadable))
 
 
-def _label(picture: Picture, labeller: Labeller, folder: Path, index: int) -> None:
+def _store(picture: Picture, labeller: Labeller | None, folder: Path, index: int) -> None:
     rgb = picture.read()
-    try:
-        labels = labeller(rgb)
-    except ValueError as error:  # an image that the teacher does not accept, such as one that is one pixel high
-        raise DataError(f"{picture.name} cannot be labelled: {error}") from error
-    height, width = labels.shape
-    scale = STORED_SHORT_SIDE_PX / min(height, width)
+    labels = None
+    if labeller is not None:
+        try:
+            labels = labeller(rgb)
+        except ValueError as error:  # an image that the teacher does not accept, such as one that is one pixel high
+            raise DataError(f"{picture.name} cannot be labelled: {error}") from error
+    height, width = rgb.shape[:2]
+    scale = min(1.0, STORED_SHORT_SIDE_PX / min(height, width))
+    size = (round(width * scale), round(height * scale))
     if scale < 1:
-        size = (round(width * scale), round(height * scale))
         rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-        labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
     # The labels are written last: if they exist, so does the image.
     _write_png(_path(folder, "pictures", index), rgb[..., ::-1])
-    _write_png(_path(folder, "labels", index), labels)
+    if labels is not None:
+        _write_png(_path(folder, GUIDED, index), cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST))
 
 
 def _unless_exact(labeller: Labeller) -> str:
@@ -215,7 +273,7 @@ def _claim(folder: Path, source: PictureSource, labeller: Labeller) -> None:
     recipe = {
         "teacher": f"{labeller.teacher.spec.name} {labeller.teacher.engine.fingerprint()}{_unless_exact(labeller)}",
         "classes": list(labeller.class_names),
-        "settings": asdict(labeller.settings),
+        "settings": asdict(labeller.settings) | ({} if labeller.background else {"background": False}),
         "pictures": source.identity(),
     }
     path = folder / _RECIPE_NAME

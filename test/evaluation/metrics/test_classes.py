@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from clip_seg_ros.evaluation.metrics.classes import ConfusionMatrix, mean_over_classes
+from clip_seg_ros.evaluation.metrics.classes import ConfusionMatrix, SplitIoU, mean_over_classes
 
 
 def looped_areas(pairs: list[tuple[np.ndarray, np.ndarray]], c: int, shift: int, classes: int) -> tuple[int, int, int]:
@@ -93,3 +93,11 @@ def test_255_is_no_class_of_a_large_vocabulary() -> None:
     matrix = ConfusionMatrix(300)
     matrix.add(np.array([[255, 254]]), np.array([[255, 254]]))
     assert matrix.counts.sum() == 1
+
+
+def test_seen_and_unseen_classes_have_a_harmonic_mean():
+    split = SplitIoU.of(np.array([0.8, np.nan, 0.4, 0.3]), np.array([False, False, False, True]))
+    assert (split.seen, split.unseen) == pytest.approx((0.6, 0.3))
+    assert split.harmonic == pytest.approx(0.4)
+    assert SplitIoU(0.0, 0.0).harmonic == 0
+    assert np.isnan(SplitIoU.of(np.array([0.8]), np.array([False])).harmonic)

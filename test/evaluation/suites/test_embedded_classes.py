@@ -76,6 +76,21 @@ def test_figures_are_those_of_plain_counting(held_out, by_rule, rule):
         assert figures[f"{place}.miou"] == pytest.approx(np.mean(list(part.values())), abs=1e-4)
 
 
+def test_unseen_classes_are_measured_apart(held_out, by_rule):
+    examiner = ClassExaminer({"zero": by_rule(lower_half_is_floor)}, unseen=("floor", "cup"))
+    for scene, view in held_out:
+        examiner.examine(scene, view)
+    figures = {figure.name.removeprefix("embedded.zero."): figure.value for figure in examiner.figures()}
+    ious, _ = by_loops(lower_half_is_floor, held_out)
+    unseen = np.mean([ious[name] for name in ("floor", "cup") if name in ious])
+    seen = np.mean([iou for name, iou in ious.items() if name not in ("floor", "cup")])
+    assert unseen > 0
+    assert figures["unseen_iou"] == pytest.approx(unseen, abs=1e-4)
+    assert figures["seen_iou"] == pytest.approx(seen, abs=1e-4)
+    assert figures["harmonic_iou"] == pytest.approx(2 * seen * unseen / (seen + unseen), abs=1e-4)
+    assert "unseen_iou" not in figures_of(by_rule(truth), held_out)
+
+
 def test_pixels_beyond_the_floor_count_nowhere(held_out, by_rule):
     def wrong_beyond(scene, view, prompt):
         return truth(scene, view, prompt) | ((class_map(scene, view.labels) == IGNORED) & (prompt == "cup"))

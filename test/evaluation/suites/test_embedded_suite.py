@@ -62,6 +62,7 @@ def test_maskclip_is_examined_with_its_refinements_and_its_successors(weights, h
         ("instances", "denseclip_instances_pocket"),
         ("maskclip_vit", "clip_vit_pocket"),
         ("maskclip_plus", "maskclip_plus_pocket"),
+        ("maskclip_plus_zero_shot", "maskclip_plus_zero_shot_pocket"),
     ],
 )
 def test_missing_weights_are_named(weights, part, file):

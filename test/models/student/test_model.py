@@ -8,7 +8,7 @@ import torch
 from clip_seg_ros.models.checkpoints import WeightsError, save_safetensors, update_sum
 from clip_seg_ros.models.clip.backbone import VisionConfig, build_vision_tower
 from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec
-from clip_seg_ros.models.student.model import Student, StudentConfig, build_network, imagenet_input
+from clip_seg_ros.models.student.model import Student, StudentConfig, TextClassifier, imagenet_input
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.zoo.build import MODEL_KINDS, build_from_config
 from clip_seg_ros.zoo.factory import build_segmenter
@@ -29,29 +29,6 @@ def saved(tmp_path):
     save_safetensors(path, model.state_dict(), model.file_config(), half=False)
     update_sum(path)
     return model, path
-
-
-@pytest.mark.parametrize("network", ["lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large", SMALL])
-def test_logits_of_all_classes_at_any_size(network):
-    model = build_network(network, 3).eval()
-    with torch.inference_mode():
-        logits = model(torch.randn(2, 3, 64, 96))
-    assert logits.shape[:2] == (2, 3)
-    assert logits.shape[3] * 2 == logits.shape[2] * 3
-    assert logits.isfinite().all()
-
-
-def test_torchvisions_network_is_torchvisions_before_its_last_resize():
-    from torchvision.models.segmentation import lraspp_mobilenet_v3_large
-
-    ours = build_network("lraspp_mobilenet_v3_large", 3).eval()
-    theirs = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3).eval()
-    theirs.load_state_dict(ours.state_dict())
-    pixels = torch.randn(1, 3, 64, 96)
-    with torch.inference_mode():
-        expected = theirs(pixels)["out"]
-        resized = torch.nn.functional.interpolate(ours(pixels), size=(64, 96), mode="bilinear", align_corners=False)
-    assert_near(resized, expected)
 
 
 def test_a_file_gives_the_same_model_back(saved):
@@ -100,12 +77,6 @@ def test_decoding_takes_the_classes_in_the_order_that_is_asked():
     assert torch.equal(logits[:, 1], image.logits[:, 0])
 
 
-@pytest.mark.parametrize("name", ["unet", "timm:unet", "timm:swin_tiny_patch4_window7_224"])
-def test_a_network_that_there_is_not(name):
-    with pytest.raises(ValueError, match=r"use lraspp_mobilenet_v3_large, deeplab|needed are maps"):
-        build_network(name, 3)
-
-
 @pytest.mark.parametrize("classes", [(), ("cup", "cup")])
 def test_class_lists_that_name_nothing(classes):
     with pytest.raises(ValueError, match="class names must be there and differ"):
@@ -141,3 +112,66 @@ def test_only_the_network_of_clip_has_a_vision_shape():
     for network, vision in (("clip", None), ("fcn_resnet50", VisionConfig((1, 1, 1, 1), 16, 64))):
         with pytest.raises(ValueError, match='the network "clip", and no other, needs the shape of its ResNet'):
             StudentConfig(network, ("cup",), imagenet_input(64), vision)
+
+
+def worded(classes=CLASSES, seed=0):
+    """A student with a classifier of text embeddings, and the embeddings of further words."""
+    torch.manual_seed(seed)
+    config = StudentConfig(SMALL, classes, imagenet_input(64), classifier=TextClassifier("some-clip", 5))
+    student = Student("worded", config).eval()
+    rows = torch.randn(len(classes), 5)
+    student.set_text_embeddings(rows)
+    return student, rows
+
+
+def test_logits_are_products_of_features_and_unit_embeddings():
+    student, rows = worded()
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        features = student.network(pixels)
+        logits = student.encode_image(pixels).logits
+    assert features.shape[:2] == (2, 5)
+    for place in (0, 1):
+        expected = (features * (rows[place] / rows[place].norm())[:, None, None]).sum(dim=1)
+        assert_near(logits[:, place], expected)
+    learnt = student.background.detach()[0]
+    assert_near(logits[:, 2], (features * (learnt / learnt.norm())[:, None, None]).sum(dim=1))
+
+
+def test_training_leaves_the_embeddings_as_they_are_and_learns_the_background():
+    student, _ = worded()
+    trained = {name for name, _ in student.named_parameters()}
+    assert "background" in trained
+    assert not any("text_embeddings" in name for name in trained)
+
+
+def test_the_list_changes_by_rows_and_the_network_is_shared():
+    student, rows = worded()
+    new = torch.randn(5)
+    other = student.with_classes(("jug", "cup"), torch.stack([new, rows[0]]))
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        before, after = student.encode_image(pixels).logits, other.encode_image(pixels).logits
+        features = student.network(pixels)
+    assert other.class_names == other.spec.class_names == ("jug", "cup")
+    assert student.class_names == CLASSES
+    assert before.shape[1] == 3
+    assert_near(after[:, 1], before[:, 0])
+    assert_near(after[:, 0], (features * (new / new.norm())[:, None, None]).sum(dim=1))
+    assert other.network is student.network
+    again = Student.from_config("again", other.file_config())
+    again.load_state_dict(other.state_dict())
+    with torch.inference_mode():
+        assert_near(again.eval().encode_image(pixels).logits, after)
+
+
+def test_lists_that_words_cannot_make():
+    student, rows = worded()
+    with pytest.raises(ValueError, match='does not tell "jug" from "pot": it may know neither word'):
+        student.with_classes(("jug", "cup", "pot"), torch.stack([rows[1], rows[0], rows[1]]))
+    with pytest.raises(ValueError, match="class names must be there and differ"):
+        student.with_classes(("cup", "cup"), rows[:2])
+    with pytest.raises(ValueError, match='trained without a class "background"'):
+        worded(("cup", "book"))[0].with_classes(CLASSES, rows)
+    with pytest.raises(ValueError, match="the classes of mine are learnt and cannot be changed by words"):
+        make_student().with_classes(("jug",), rows[:1])

@@ -9,9 +9,10 @@ from clip_seg_ros.data.samples import IGNORED, DataError
 from clip_seg_ros.models.student.model import Student, StudentConfig, imagenet_input
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.training import runner
-from clip_seg_ros.training.distillation.maskclip_plus import MaskCLIPPlus, TrainSettings, crop_side, random_view
-from clip_seg_ros.training.distillation.pseudo_labels import LabelledPictures
+from clip_seg_ros.training.distillation.maskclip_plus import MaskCLIPPlus, TrainSettings
+from clip_seg_ros.training.distillation.pseudo_labels import LabelledPictures, Labeller, LabelSettings
 from clip_seg_ros.training.runner import Runner
+from color_segmenter import ColorSegmenter
 from nearness import assert_same_training
 
 CLASSES = ("red", "green", "blue", "background")
@@ -51,7 +52,7 @@ class Killed(Exception):
 
 def train(labelled, settings, state_file, die_at=None):
     student = make_student()
-    trainer = MaskCLIPPlus(student, labelled, labelled.split()[0], settings)
+    trainer = MaskCLIPPlus(student, labelled, labelled.split().trained, settings)
     judge, calls = trainer._terms, iter(range(10**6))
 
     def terms(part, rng):
@@ -62,31 +63,6 @@ def train(labelled, settings, state_file, die_at=None):
     trainer._terms = terms
     trainer.run(Runner(student, state_file, 0))
     return student, trainer
-
-
-@pytest.mark.parametrize(("height", "width"), [(64, 200), (90, 60), (40, 40), (1, 7)])
-def test_views_show_picture_and_labels_alike(height, width):
-    truth = np.random.default_rng(0).integers(0, 3, (-(-height // 20), -(-width // 20)), np.uint8)
-    labels = np.kron(truth, np.ones((20, 20), np.uint8))[:height, :width]
-    rgb = np.repeat(labels[..., None] * 100, 3, axis=2)
-    side = crop_side(96)
-    assert side == 64
-    for seed in range(20):
-        view, view_labels = random_view(rgb, labels, np.random.default_rng(seed), 96, side)
-        assert view.shape == (64, 64, 3)
-        assert view_labels.shape == (64, 64)
-        assert (np.abs(view[..., 0] / 100 - view_labels) < 0.5).mean() > 0.85
-
-
-def test_most_views_hold_the_rare_class():
-    labels = np.zeros((100, 400), np.uint8)
-    labels[10:14, 350:354] = 1
-    rgb = np.zeros((100, 400, 3), np.uint8)
-    rng = np.random.default_rng(0)
-    held = [1 in random_view(rgb, labels, rng, 96, 64)[1] for _ in range(200)]
-    assert 0.35 < np.mean(held) < 0.7  # 3 in 8 aim at it, and some others see it
-    ignored = np.full_like(labels, IGNORED)
-    assert random_view(rgb, ignored, rng, 96, 64)[1].min() == IGNORED
 
 
 @pytest.mark.parametrize("die_at", [1, 3, 4, 6])
@@ -109,7 +85,7 @@ def test_the_student_learns_classes_that_hold_on_pictures_it_never_saw(labelled,
     settings = TrainSettings(80, self_share=0.2, batch=4, learning_rate=0.03)
     student, _ = train(labelled, settings, tmp_path / "state.pt")
     predictor = Predictor.from_model(student, "cpu")
-    held_out = labelled.split()[1]
+    held_out = labelled.split().measured
     found = np.stack([predictor.predict(labelled.rgb(i), CLASSES).values.argmax(axis=0) for i in held_out])
     true = np.stack([labelled.labels(i) for i in held_out])
     for place, name in enumerate(CLASSES):
@@ -158,9 +134,30 @@ def test_a_training_from_the_start_forgets_the_rounds_of_an_earlier_one(labelled
     assert not list(labelled.folder.glob("self_*"))
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"steps": 9, "batch": 1}, {"steps": 9, "rounds": 0}, {"steps": 9, "self_share": 1.0}]
-)
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": 9, "rounds": 0}, {"steps": 9, "self_share": 1.0}])
 def test_settings_that_cannot_be_trained_with(wrong):
-    with pytest.raises(ValueError, match=r"needed are|must lie"):
+    with pytest.raises(ValueError, match=r"needed are|needs 1 round|must lie"):
         TrainSettings(**wrong)
+
+
+def test_the_teacher_may_label_the_views_of_each_step(labelled, tmp_path, monkeypatch):
+    for path in (labelled.folder / "labels").glob("*.png"):
+        path.unlink()
+    # Only colours in full are the teacher's, so that it labels squares alone.
+    color = Predictor.from_model(ColorSegmenter("softmax"), "cpu")
+    teacher = Labeller(color, ("red", "green", "blue"), LabelSettings(0.0, 0.0, 0.0), background=False)
+    seen, batch = [], Labeller.batch
+    monkeypatch.setattr(Labeller, "batch", lambda self, views: seen.append((views, batch(self, views))) or seen[-1][1])
+    settings = TrainSettings(3, batch=2, crop_px=32)
+    student = make_student()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    trainer = MaskCLIPPlus(student, labelled, (1, 2, 3), settings, teacher)
+    trainer.run(Runner(student, tmp_path / "state.pt", 0))
+    assert len(seen) == 3
+    assert any(not value.equal(before[name]) for name, value in student.state_dict().items())
+    views, labels = (np.stack([each for batch in part for each in batch]) for part in zip(*seen, strict=True))
+    assert views.shape == (6, 32, 32, 3)
+    # Where a channel clearly leads, it is the label of that pixel.
+    ordered = np.sort(views, axis=3)
+    clear = ordered[..., 2].astype(int) - ordered[..., 1] > 60
+    assert np.mean(labels[clear] == views.argmax(axis=3)[clear]) > 0.95

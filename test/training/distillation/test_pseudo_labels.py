@@ -153,7 +153,7 @@ def test_pictures_are_labelled_once(pictures, tmp_path):
     assert np.array_equal(rgb, cv2.imread(str(pictures / "03.png"))[..., ::-1])
     for place, name in enumerate(labeller.class_names):
         assert np.abs(rgb[labels == place].mean(axis=0) - np.array(HUES[name]) - 10).max() < 12
-    assert labelled.pixel_counts(4).sum() == 12 * 64 * 80
+    assert labelled.pixel_counts(4, labelled.indices).sum() == 12 * 64 * 80
     # Killed while it wrote: what is half there is made again, and nothing else.
     (work / "labels" / "000003.png").rename(work / "labels" / "000003.part")
     again = label_pictures(FolderPictures(pictures), labeller, work)
@@ -182,11 +182,54 @@ def test_labels_of_something_else_are_not_taken(pictures, tmp_path):
 
 def test_a_tenth_is_held_out(pictures, tmp_path):
     labelled = label_pictures(FolderPictures(pictures), make_labeller(), tmp_path / "work")
-    trained, held_out = labelled.split()
-    assert held_out == (0, 11)
-    assert sorted((*trained, *held_out)) == list(labelled.indices)
+    split = labelled.split()
+    assert (split.to_choose, split.measured) == ((), (0, 11))
+    assert sorted((*split.trained, *split.measured)) == list(labelled.indices)
     with pytest.raises(DataError, match="at least 2 pictures that can be read, got 1"):
         LabelledPictures(tmp_path, (3,), ()).split()
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(3, (2,)), (5, (4,)), (12, (5,)), (30, (5, 15, 25))])
+def test_weights_are_chosen_on_pictures_that_measure_nothing(tmp_path, count, chosen):
+    split = LabelledPictures(tmp_path, tuple(range(count)), ()).split(to_choose=True)
+    assert split.to_choose == chosen
+    assert split.measured == tuple(range(0, count, 10))
+    assert sorted((*split.trained, *split.to_choose, *split.measured)) == list(range(count))
+    assert split.trained
+    with pytest.raises(DataError, match="at least 3 pictures"):
+        LabelledPictures(tmp_path, (3, 4), ()).split(to_choose=True)
+
+
+def test_some_pictures_are_labelled_and_all_are_stored(pictures, tmp_path):
+    labeller = make_labeller()
+    stored = label_pictures(FolderPictures(pictures), labeller, tmp_path / "work", every=10)
+    assert [index for index in stored.indices if stored.has_labels(index, "labels")] == [0, 11]
+    assert stored.split().measured == (0, 11)
+    assert all(stored.rgb(index).shape == (64, 80, 3) for index in stored.indices)
+    assert labeller.teacher.engine.model.asked == 2
+
+
+def test_without_a_background_every_pixel_has_a_class():
+    picture = np.array([[HUES["red"], HUES["green"], HUES["background"]]] * 4, np.uint8)
+    labeller = Labeller(
+        Predictor.from_model(ColorTeacher(), "cpu"), ("red", "green"), LabelSettings(0.0, 0.0, 0.0), background=False
+    )
+    labels = labeller(picture)
+    assert labeller.class_names == ("red", "green")
+    assert labels[:, :2].tolist() == [[0, 1]] * 4
+    assert set(labels[:, 2].tolist()) <= {0, 1}
+    assert make_labeller(("red", "green"))(picture)[:, 2].tolist() == [2] * 4
+
+
+def test_views_are_seen_at_their_own_size():
+    labeller = make_labeller().for_views(64)
+    sizes = []
+    encode = labeller.teacher.engine.model.encode_image
+    labeller.teacher.engine.model.encode_image = lambda pixels: sizes.append(tuple(pixels.shape)) or encode(pixels)
+    picture = np.full((64, 64, 3), HUES["red"], np.uint8)
+    labels = labeller.batch([picture, picture])
+    assert sizes == [(2, 3, 64, 64)]
+    assert [found.tolist() for found in labels] == [[[0] * 64] * 64] * 2
 
 
 def test_the_same_name_with_other_weights_is_another_teacher(pictures, tmp_path):
