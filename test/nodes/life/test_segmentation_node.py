@@ -92,7 +92,8 @@ def test_memory_is_given_back_when_a_camera_changes_its_size(node):
     given_back = []
     # From image to image more than the pause, but less than it takes until sizes count as at rest.
     step_s = int(PAUSE_S + REST_S) // 2
-    node.core.sizes = SizeWatch(lambda: given_back.append(node.task.begun), iter(range(0, 1000, step_s)).__next__)
+    clock = iter(range(0, 1000, step_s)).__next__
+    node.core.sizes = SizeWatch(lambda: given_back.append(node.task.begun), lambda: None, clock)
     node.trigger_configure()
     node.trigger_activate()
     with Camera(depth=False, topic=TOPIC) as camera:
