@@ -228,7 +228,7 @@ def _beyond(scene: Scene) -> Scene:
 def _laid_table(
     rng: np.random.Generator, table: _Table, wanted: Sequence[Pair], allowed: Sequence[Pair], count: int, alike: bool
 ) -> _Table:
-    """Returns a table with ``count`` objects, or as many as have room. Raises ValueError if the wanted ones have none."""
+    """Returns a table with ``count`` objects, or as many as have room. Raises ValueError if a wanted one has none."""
     if alike:
         _populate_alike(rng, allowed, count, table)
         return table
