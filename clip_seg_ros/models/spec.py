@@ -45,6 +45,10 @@ class InputSpec:
     long_side_limit: int | None = None
     window: SlidingWindow | None = None
     """The sliding windows of a model that sees an image through them; ``None`` if it sees the whole image."""
+    antialias: bool = True
+    """Whether an image is smoothed before it shrinks. The authors of CLIPSeg, DenseCLIP and MaskCLIP interpolate
+    between the four nearest pixels alone. A letterbox, whose interpolation is cubic as by CRIS's authors, never smooths.
+    """
 
     def model_size(self, source_size: tuple[int, int]) -> tuple[int, int]:
         """Returns the size (h, w) of the model's pixels for an image of ``source_size`` (H, W), both at least 1."""
