@@ -47,8 +47,7 @@ class InputSpec:
     """The sliding windows of a model that sees an image through them; ``None`` if it sees the whole image."""
     antialias: bool = True
     """Whether an image is smoothed before it shrinks. The authors of CLIPSeg, DenseCLIP and MaskCLIP interpolate
-    between the four nearest pixels alone. A letterbox, whose interpolation is cubic as by CRIS's authors, never smooths.
-    """
+    between the four nearest pixels alone. A letterbox, which is cubic as by CRIS's authors, never smooths."""
 
     def model_size(self, source_size: tuple[int, int]) -> tuple[int, int]:
         """Returns the size (h, w) of the model's pixels for an image of ``source_size`` (H, W), both at least 1."""
