@@ -116,5 +116,5 @@ def test_classes_must_be_named() -> None:
 
 
 def test_an_unknown_option_is_refused() -> None:
-    with pytest.raises(ValueError, match="takes no word_length; it takes blocks, class_names"):
+    with pytest.raises(ValueError, match="takes no word_length; it takes antialias, blocks, class_names"):
         convert(published("rn"), "file", {**SHARED, "word_length": 5})
