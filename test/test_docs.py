@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import runpy
 from pathlib import Path
@@ -55,13 +54,6 @@ def test_the_reference_holds_the_whole_public_face() -> None:
     page = (DOCS / "reference" / "api.md").read_text()
 
     assert sorted(re.findall(r"^::: clip_seg_ros\.api\.(\w+)$", page, re.MULTILINE)) == sorted(api.__all__)
-
-
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`([a-z_]+(?:\.\w+){2,})`", (DOCS / "papers.md").read_text()))))
-def test_what_the_page_of_the_papers_names_is_there(name: str) -> None:
-    module, _, member = name.rpartition(".")
-
-    assert hasattr(importlib.import_module(f"clip_seg_ros.{module}"), member)
 
 
 def test_the_drawing_is_what_its_program_draws() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from clip_seg_ros.data.class_splits import FOLDS, coco20i_classes, coco_classes
 from clip_seg_ros.data.coco import CocoPhrases, find_coco
 from clip_seg_ros.data.labelled_pictures import check_choice
-from clip_seg_ros.data.samples import DataError, ReferringSample
+from clip_seg_ros.data.samples import DataError, ReferringSample, draw_another
 
 EPISODES = 1000
 """The number of samples of the test."""
@@ -72,7 +72,7 @@ class Coco20i:
             shown = [name for name in self.classes if name in places]
             drawn = [shown[int(rng.integers(len(shown)))] for _ in range(episodes)]
             queries = [places[name][int(rng.integers(len(places[name])))] for name in drawn]
-        self._episodes = tuple((query, _another(query, places[coco.phrases[query]], rng)) for query in queries)
+        self._episodes = tuple((query, draw_another(query, places[coco.phrases[query]], rng)) for query in queries)
         self.phrases = tuple(coco.phrases[query] for query in queries)
         """The phrase of each sample."""
         self.pictures = tuple(coco.pictures[query] for query in queries)
@@ -93,12 +93,3 @@ class Coco20i:
             return sample
         shown = self._coco[example]
         return ReferringSample(sample.rgb, sample.phrase, sample.mask, sample.name, support=(shown.rgb, shown.mask))
-
-
-def _another(query: int, places: list[int], rng: np.random.Generator) -> int | None:
-    """Draws another sample of the same class; ``None`` if there is none."""
-    others = len(places) - 1
-    if not others:
-        return None
-    drawn = int(rng.integers(others))
-    return places[drawn] if places[drawn] != query else places[-1]

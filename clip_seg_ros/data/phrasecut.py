@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from clip_seg_ros.data.coco_masks import read_json
 from clip_seg_ros.data.removed_phrases import removal
-from clip_seg_ros.data.samples import DataError, ReferringSample, read_rgb
+from clip_seg_ros.data.samples import DataError, ReferringSample, draw_another, read_rgb
 
 SPLITS = ("train", "val", "test", "miniv")
 MISMATCHED_IMAGES = frozenset(
@@ -88,7 +88,9 @@ class PhraseCut:
     pixels whose centre is inside, so that its masks are up to a pixel smaller along slanted edges.
     """
 
-    def __init__(self, root: Path, split: str, remove: str | None = None) -> None:
+    def __init__(
+        self, root: Path, split: str, remove: str | None = None, examples: bool = False, seed: int = 0
+    ) -> None:
         """Indexes the annotations.
 
         Args:
@@ -96,6 +98,9 @@ class PhraseCut:
             split: Name of the split: "train", "val", "test" or "miniv" (20 images of the validation split).
             remove: Name of what training must not see, such as "pascal5i_0", "voc_zs4" or "affordances": phrases that
                 name it are left out. See ``removed_phrases``.
+            examples: Whether each sample has a ``support``: another sample of the same phrase. Phrases that occur once
+                are then left out, as in the authors' tests of visual prompts.
+            seed: Seed of the choice of examples.
 
         Raises:
             DataError: The split does not exist, a file or the folder of images is missing, a file is broken, or
@@ -114,6 +119,7 @@ class PhraseCut:
             removed = removal(remove)
             self._tasks = [task for task in self._tasks if not removed(task.phrase)]
         self._sizes = _read_sizes(root / "image_data_split.json", {task.image_id for task in self._tasks})
+        self._examples = self._drawn(np.random.default_rng(seed)) if examples else None
         self.phrases = tuple(task.phrase for task in self._tasks)
         """The phrase of each sample."""
         self.pictures = tuple(str(task.image_id) for task in self._tasks)
@@ -128,7 +134,23 @@ class PhraseCut:
         Raises:
             DataError: The image is missing or unreadable, or its size differs from the annotations.
         """
-        task = self._tasks[index]
+        sample = self._read(self._tasks[index])
+        if self._examples is None:
+            return sample
+        shown = self._read(self._examples[index])
+        return replace(sample, support=(shown.rgb, shown.mask))
+
+    def _drawn(self, rng: np.random.Generator) -> list[_Task]:
+        """Leaves out phrases that occur once, and draws an example for each of the others."""
+        alike: dict[str, list[int]] = {}
+        for number, task in enumerate(self._tasks):
+            alike.setdefault(task.phrase, []).append(number)
+        drawn = {number: draw_another(number, alike[task.phrase], rng) for number, task in enumerate(self._tasks)}
+        pairs = [(self._tasks[number], self._tasks[other]) for number, other in drawn.items() if other is not None]
+        self._tasks = [task for task, _ in pairs]
+        return [example for _, example in pairs]
+
+    def _read(self, task: _Task) -> ReferringSample:
         path = self._images / f"{task.image_id}.jpg"
         if not path.is_file():
             raise DataError(f"{path} is missing: download the pictures of the split {self.split} too; {_ADVICE}")

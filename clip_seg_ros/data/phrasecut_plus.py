@@ -52,6 +52,8 @@ class PhraseCutPlus:
         dataset: IndexedReferringDataset,
         size_px: int = 352,
         negative_probability: float = NEGATIVE_PROBABILITY,
+        templates: Sequence[str] = TEMPLATES,
+        examples: bool = True,
     ) -> None:
         """Indexes the phrases without reading images.
 
@@ -60,6 +62,8 @@ class PhraseCutPlus:
             size_px: Side of the square to which images, masks and example images are resized.
             negative_probability: Probability, 0..1, that a phrase is replaced by one that the data set has for other
                 images but not for this one, with an empty mask.
+            templates: Sentences with one ``{}`` for the phrase, of which one is drawn for each sample.
+            examples: Whether samples have example images.
         """
         if size_px < 1:
             raise ValueError(f"size_px must be at least 1, not {size_px}")
@@ -67,6 +71,7 @@ class PhraseCutPlus:
             raise ValueError(f"negative_probability must be in 0..1, not {negative_probability}")
         self.size_px = size_px
         self.negative_probability = negative_probability
+        self._templates, self._examples = tuple(templates), examples
         self._dataset = dataset
         self._samples_of: dict[str, list[int]] = defaultdict(list)
         self._phrases_on: dict[str, set[str]] = defaultdict(set)
@@ -83,7 +88,7 @@ class PhraseCutPlus:
 
         Returns:
             The image (size_px, size_px, 3), the mask and the ignored pixels (size_px, size_px), and the phrase in one
-            of ``TEMPLATES``. ``support`` is another sample of the same phrase, cropped and resized likewise, or
+            of the templates. ``support`` is another sample of the same phrase, cropped and resized likewise, or
             ``None`` if there is none or its crop has no object: the authors then train on the phrase alone. The support
             of a negative shows an object of its phrase.
         """
@@ -94,8 +99,8 @@ class PhraseCutPlus:
             absent = self._absent_phrase(self._dataset.pictures[index], rng)
             if absent is not None:
                 phrase, mask = absent, np.zeros_like(mask)
-        support = self._support(phrase, index, rng)
-        template = TEMPLATES[int(rng.integers(len(TEMPLATES)))]
+        support = self._support(phrase, index, rng) if self._examples else None
+        template = self._templates[int(rng.integers(len(self._templates)))]
         phrase = template.format(phrase)
         return replace(sample, rgb=rgb, mask=mask, phrase=phrase, support=support, ignored=ignored)
 

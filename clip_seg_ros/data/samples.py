@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,3 +188,21 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except OSError as error:
         raise DataError(f"{path} is no picture that can be read: {error}") from error
+
+
+def draw_another(sample: int, alike: Sequence[int], rng: np.random.Generator) -> int | None:
+    """Draws a sample to be the example of another one.
+
+    Args:
+        sample: The number of the sample that needs an example.
+        alike: The numbers of all samples of its class or phrase, ``sample`` among them.
+        rng: Generator of the choice.
+
+    Returns:
+        The number of another sample; ``None`` if there is none.
+    """
+    others = len(alike) - 1
+    if not others:
+        return None
+    drawn = alike[int(rng.integers(others))]
+    return drawn if drawn != sample else alike[-1]

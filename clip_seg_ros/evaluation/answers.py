@@ -170,6 +170,15 @@ def without_background(predictor: Predictor) -> Predictor:
     return Predictor(engine, predictor.chosen)
 
 
+def with_antialias(predictor: Predictor, antialias: bool | None) -> Predictor:
+    """Returns the same model with images that are smoothed before they shrink, or not; ``None``: as the model says."""
+    if antialias in (None, predictor.spec.input.antialias):
+        return predictor
+    engine = copy.copy(predictor.engine)
+    engine.spec = replace(engine.spec, input=replace(engine.spec.input, antialias=antialias))
+    return Predictor(engine, predictor.chosen)
+
+
 def at_scale(predictor: Predictor, scale: float) -> Predictor:
     """Returns the same model for images that are ``scale`` times as large; its windows do not change."""
     if scale == 1.0:

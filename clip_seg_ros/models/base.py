@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from clip_seg_ros.models.detections import Detections
-from clip_seg_ros.models.spec import InputSpec, ModelSpec
+from clip_seg_ros.models.spec import BEST_STYLE, ExampleStyle, InputSpec, ModelSpec
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -95,6 +95,8 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
     """Whether ``encode_example`` makes prompts of example images."""
     example_px: int | None = None
     """Side of the square to which an example image is resized; ``None``: the size of all other images."""
+    example_style: ExampleStyle = BEST_STYLE
+    """How an example image is changed before it is a prompt."""
 
     finds_objects: bool = False
     """Whether ``detect`` finds objects one by one, also where they touch."""
@@ -112,6 +114,7 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
             understands_relations=self.understands_relations,
             takes_examples=self.takes_examples,
             example_px=self.example_px,
+            example_style=self.example_style,
             finds_objects=self.finds_objects,
             known_words=self.known_words,
             unknown_words=self.unknown_words,

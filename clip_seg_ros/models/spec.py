@@ -45,6 +45,9 @@ class InputSpec:
     long_side_limit: int | None = None
     window: SlidingWindow | None = None
     """The sliding windows of a model that sees an image through them; ``None`` if it sees the whole image."""
+    antialias: bool = True
+    """Whether an image is smoothed before it shrinks. The authors of CLIPSeg, DenseCLIP and MaskCLIP interpolate
+    between the four nearest pixels alone. A letterbox, which is cubic as by CRIS's authors, never smooths."""
 
     def model_size(self, source_size: tuple[int, int]) -> tuple[int, int]:
         """Returns the size (h, w) of the model's pixels for an image of ``source_size`` (H, W), both at least 1."""
@@ -64,6 +67,31 @@ class InputSpec:
         window = values.get("window")
         nested = {"mean": tuple(values["mean"]), "std": tuple(values["std"])}
         return cls(**{**values, **nested, "window": SlidingWindow(**window) if window else None})
+
+
+@dataclass(frozen=True)
+class ExampleStyle:
+    """How an example image is changed so that CLIP sees the object in it (CLIPSeg, section 3.3 and table 1)."""
+
+    blur_sigma: float = 3.0
+    """Standard deviation in pixels of the Gaussian (15 x 15) over the background; 0 leaves it sharp."""
+    intensity: float = 0.1
+    """Factor on the background, 0..1, which fades it to the mean colour; 1 leaves it unchanged."""
+    margin: float | None = 0.1
+    """The image is cut to the object's box, which grows on each side by this share of its own side; ``None``: it is not
+    cut."""
+
+    def __post_init__(self) -> None:
+        if self.blur_sigma < 0:
+            raise ValueError(f"blur_sigma must be at least 0, got {self.blur_sigma}")
+        if not 0 <= self.intensity <= 1:
+            raise ValueError(f"intensity must lie in 0..1, got {self.intensity}")
+        if self.margin is not None and self.margin < 0:
+            raise ValueError(f"margin must be at least 0, got {self.margin}")
+
+
+BEST_STYLE = ExampleStyle()
+"""The style that CLIPSeg's paper found best."""
 
 
 def _no_words(prompt: str) -> tuple[str, ...]:
@@ -90,6 +118,8 @@ class ModelSpec:
     """Whether an example image can be a prompt."""
     example_px: int | None = None
     """Side of the square to which an example image is resized; ``None``: the size of all other images."""
+    example_style: ExampleStyle = BEST_STYLE
+    """How an example image is changed before it is a prompt."""
     finds_objects: bool = False
     """Whether the model finds objects one by one, also where they touch; only the eager engine runs it."""
     known_words: tuple[str, ...] = ()

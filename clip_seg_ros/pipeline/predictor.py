@@ -360,7 +360,8 @@ class Predictor:
     ) -> None:
         """Adds a prompt that is an example image: ``name`` then means the object in the mask, until it is removed.
 
-        The background is first blurred, darkened and cut away, which the CLIPSeg paper found best (table 1).
+        The background is first blurred, darkened and cut away, which the CLIPSeg paper found best (table 1), unless the
+        model was trained with another ``example_style``.
 
         Args:
             name: The new prompt; it replaces an earlier example of the same name.
@@ -385,7 +386,7 @@ class Predictor:
         size = tuple(pixels.shape[2:])
         shown = F.adaptive_max_pool2d(torch.from_numpy(mask)[None, None].float(), size)[0].to(pixels.device)
         side = self.spec.example_px
-        cut = visual_prompt(pixels, shown, max(size))
+        cut = visual_prompt(pixels, shown, max(size), self.spec.example_style)
         example = F.interpolate(cut, size=(side, side) if side else size, mode="bilinear", antialias=True)
         self._text_features.pin(name, self.engine.encode_example(example, text, text_weight))
 

@@ -27,7 +27,9 @@ def sample_pixels(spec: InputSpec) -> list[torch.Tensor]:
         rgb = torch.from_numpy(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB))
         pixels = rgb.permute(2, 0, 1)[None].float() / 255.0
         size = spec.model_size(CAMERA_SIZE)
-        pixels = functional.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
+        pixels = functional.interpolate(
+            pixels, size=size, mode="bilinear", align_corners=False, antialias=spec.antialias
+        )
         pixels = (pixels - mean) / std
         if spec.window is not None:
             crop = spec.window.crop

@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(argv: Sequence[str]) -> int:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses a command line without the program's name; ``args.run(args)`` runs it. Exits with 2 if it is wrong."""
     parser = argparse.ArgumentParser(prog="clip-seg", description="Language-guided segmentation for robots.")
     subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
@@ -46,7 +47,11 @@ def _run(argv: Sequence[str]) -> int:
             importlib.import_module(f"clip_seg_ros.tools.{name}").add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=text)
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    args = parse(argv)
     # The commands give these warnings in their own words if they matter.
     for known in (EmbeddedWeightsWarning, EngineWarning):
         warnings.simplefilter("ignore", known)

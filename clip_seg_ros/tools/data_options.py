@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The description of a data set on the command line, ``--data``."""
+"""The description of a data set on the command line, ``--data``, and how its images are resized."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from clip_seg_ros.data.samples import DataError
 
 class WrongCall(ValueError):
     """The arguments do not fit together; the message is written for the user."""
+
+
+def antialias_of(args: argparse.Namespace) -> bool | None:
+    """Returns whether ``--antialias`` is on or off; ``None`` without it."""
+    return {"on": True, "off": False}.get(args.antialias)
 
 
 def parse_data(text: str) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from clip_seg_ros.data import tabletop
+from clip_seg_ros.evaluation.answers import with_antialias
 from clip_seg_ros.evaluation.pages.pictures import write_picture
 from clip_seg_ros.evaluation.suite import Examiner, Figure, run_suite
 from clip_seg_ros.evaluation.suites.embedded_suite import PARTS, examiners, parts_there
@@ -19,6 +20,7 @@ from clip_seg_ros.evaluation.suites.sequences import run_sequences
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RendererUnavailable
+from clip_seg_ros.tools.data_options import antialias_of
 from clip_seg_ros.tools.engine_options import add_engine_options, complain
 
 _SEQUENCES, _FRAMES = 20, 200
@@ -42,6 +44,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         type=float,
         help="probability above which a pixel counts, 0..1 (default: 0.5 for the suite, 0.35 for referring, 0.3 for "
         "phrases; semantic: above which it is no background, by default that is a class like others)",
+    )
+    parser.add_argument(
+        "--antialias",
+        choices=["on", "off"],
+        help="whether images are smoothed before they shrink (default: as the model's weights say)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     _add_suite_options(parser)
@@ -210,6 +217,7 @@ def figure_table(figures: Iterable[Figure]) -> str:
 
 def _sequences(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
     predictor = Predictor.from_name("clipseg-pocket", args.device, args.weights, args.precision, args.engine)
+    predictor = with_antialias(predictor, antialias_of(args))
     complain("clip-seg evaluate", predictor.chosen)
     count, frames = args.sequences or _SEQUENCES, args.frames or _FRAMES
     return run_sequences(predictor, count, frames, lambda seeds: tqdm(seeds, desc="sequences")), []
@@ -223,6 +231,6 @@ def _embedded(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
     for part in PARTS if not args.parts else ():
         if part not in parts:
             print(f"left out: {part}, for the weights of {' and '.join(PARTS[part])} are not all there")
-    asked = examiners(parts, args.device, args.weights, threshold, args.precision, args.engine)
+    asked = examiners(parts, args.device, args.weights, threshold, args.precision, args.engine, antialias_of(args))
     seeds = tabletop.held_out_seeds(args.scenes or len(tabletop.TEST_SEEDS))
     return run_suite(asked, seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0)), asked

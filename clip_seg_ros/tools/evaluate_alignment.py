@@ -23,7 +23,7 @@ from clip_seg_ros.tools.data_options import WrongCall, parse_data
 from clip_seg_ros.zoo.factory import build_segmenter
 
 _DEFAULT_MODEL = "clipseg-pocket"
-_OTHERS = ("--page", "--prompt", "--text-weight", "--threshold", "--multi-scale", "--names", "--unseen")
+_OTHERS = ("--page", "--prompt", "--text-weight", "--threshold", "--multi-scale", "--names", "--unseen", "--antialias")
 """Options of the other protocols."""
 
 

@@ -22,7 +22,7 @@ from clip_seg_ros.data.samples import (
     SemanticDataset,
     SemanticSample,
 )
-from clip_seg_ros.evaluation.answers import MULTI_SCALES, LabelAnswers, PhraseAnswers
+from clip_seg_ros.evaluation.answers import MULTI_SCALES, LabelAnswers, PhraseAnswers, with_antialias
 from clip_seg_ros.evaluation.corruptions import CorruptedImages, Corruption, parse_corruptions
 from clip_seg_ros.evaluation.instances import InstanceEvaluation, evaluate_instances
 from clip_seg_ros.evaluation.metrics.referring import MASK_THRESHOLD
@@ -38,7 +38,7 @@ from clip_seg_ros.evaluation.protocols import (
 from clip_seg_ros.evaluation.wording import class_prompts, phrase_wording
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
-from clip_seg_ros.tools.data_options import WrongCall, parse_data
+from clip_seg_ros.tools.data_options import WrongCall, antialias_of, parse_data
 from clip_seg_ros.tools.engine_options import complain
 from clip_seg_ros.tools.evaluate_corruptions import evaluate_corrupted
 from clip_seg_ros.zoo.caution import in_options
@@ -80,6 +80,7 @@ def run_dataset(args: argparse.Namespace) -> int:
         protocol = _protocol(args, data)
         name = args.model or _DEFAULT_MODEL
         predictor = Predictor.from_name(name, args.device, args.weights, args.precision, args.engine)
+        predictor = with_antialias(predictor, antialias_of(args))
         complain("clip-seg evaluate", predictor.chosen)
         if words := in_options(predictor.spec):
             print(f"clip-seg evaluate: {words}", file=sys.stderr)

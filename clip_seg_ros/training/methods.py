@@ -13,7 +13,7 @@ import torch
 from clip_seg_ros import resources
 from clip_seg_ros.data.catalog import open_dataset
 from clip_seg_ros.data.coco import CocoInstances
-from clip_seg_ros.data.phrasecut_plus import TEMPLATES, PhraseCutPlus
+from clip_seg_ros.data.phrasecut_plus import PhraseCutPlus
 from clip_seg_ros.data.samples import DataError, InstanceDataset, InstanceSample, ReferringDataset, SemanticDataset
 from clip_seg_ros.data.suggestions import did_you_mean
 from clip_seg_ros.data.tabletop import TabletopScenes
@@ -173,10 +173,13 @@ def _grown(config: TrainConfig, start: StoredModel, phrases: Sequence[str]) -> G
 
 
 def _assembled(
-    config: TrainConfig, stored: StoredModel, initialise: Callable[[Any], None] = lambda model: None
+    config: TrainConfig,
+    stored: StoredModel,
+    initialise: Callable[[Any], None] = lambda model: None,
+    fresh_towers: bool = False,
 ) -> Beginning:
     """Builds the model, and says once what it begins with."""
-    beginning = assemble(config.name, stored, config.seed, initialise)
+    beginning = assemble(config.name, stored, config.seed, initialise, fresh_towers)
     if distributed.rank() == 0:
         print(beginning)
     return beginning
@@ -217,10 +220,16 @@ def _semantic_validation(config: TrainConfig, model: PromptableSegmenter) -> Val
 def _clipseg(config: TrainConfig, settings: CLIPSegSettings, device: torch.device) -> Recipe:
     data = _referring(config.method, config.data)
     start = clipseg_start(config.model, config.read_architecture(), settings.fresh_decoder)
-    grown = _grown(config, start, (*data.phrases, *(template.format("") for template in TEMPLATES)))
-    beginning = _assembled(config, grown.stored)
+    grown = _grown(config, start, (*data.phrases, *(template.format("") for template in settings.templates)))
+    beginning = _assembled(config, grown.stored, fresh_towers=settings.fresh_clip)
     model = beginning.model.to(device)
-    samples = PhraseCutPlus(data, settings.size_px or model.input_spec.size, settings.negative_probability)
+    samples = PhraseCutPlus(
+        data,
+        settings.size_px or model.input_spec.size,
+        settings.negative_probability,
+        settings.templates,
+        settings.uses_examples,
+    )
     validation = _referring_validation(config, model)
     return CLIPSegRecipe(settings, model, samples, beginning.config, grown.rows, validation)
 

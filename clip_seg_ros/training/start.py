@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
 from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.models.clip.imagenet_vit import read_imagenet_vit
 from clip_seg_ros.models.clip.positions import resize_position_table
+from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.training.recipes.architecture import (
     CLIPSegArchitecture,
     CRISArchitecture,
@@ -71,7 +74,11 @@ def clipseg_start(name: str, architecture: CLIPSegArchitecture, fresh_decoder: b
     """
     found = _read(name, architecture, "clipseg")
     if isinstance(found, PlainClip):
+        if architecture.image_tower is not None:
+            found = _with_image_tower(found, Path(architecture.image_tower).expanduser())
         return _on_clip(found, architecture.on_clip(found))
+    if architecture.image_tower is not None:
+        raise ValueError(f"image_tower takes the place of CLIP's: begin with a plain CLIP, not with {found.origin}")
     kept = {key: value for key, value in found.tensors.items() if key.startswith("clip.") or not fresh_decoder}
     return replace(found, config=_own(found, architecture.on_own), tensors=kept)
 
@@ -111,7 +118,11 @@ def instances_start(name: str, architecture: InstancesArchitecture, class_names:
 
 
 def assemble(
-    name: str, stored: StoredModel, seed: int, initialise: Callable[[PromptableSegmenter], None] = lambda model: None
+    name: str,
+    stored: StoredModel,
+    seed: int,
+    initialise: Callable[[PromptableSegmenter], None] = lambda model: None,
+    fresh_towers: bool = False,
 ) -> Beginning:
     """Builds a model from the weights in ``stored``; a part of which a tensor is missing or has another shape is new.
 
@@ -120,6 +131,7 @@ def assemble(
         stored: The configuration, and the weights that there are.
         seed: The seed of new weights.
         initialise: Draws the new weights otherwise than the modules do by themselves.
+        fresh_towers: Whether the towers are random, too, so that nothing but their shape is taken from the file.
 
     Raises:
         ValueError: The configuration describes no model.
@@ -139,7 +151,9 @@ def assemble(
         elif given.shape != value.shape:
             lacking.append(f"{key} is {tuple(given.shape)} and should be {tuple(value.shape)}")
     for tower in (IMAGE_TOWER, TEXT_TOWER):
-        if faults[tower]:
+        if fresh_towers:
+            faults[tower].append("it is to be new")
+        elif faults[tower]:
             raise WeightsError(f"the {tower} in {stored.origin} is not whole: {'; '.join(faults[tower])}")
     taken = [part for part, lacking in faults.items() if not lacking]
     own.update({key: stored.tensors[key] for key in own if _part(key) in taken})
@@ -174,6 +188,23 @@ def _own(stored: StoredModel, configure: Callable[..., dict[str, Any]], *more: A
 
 def _on_clip(clip: PlainClip, config: Mapping[str, Any]) -> StoredModel:
     return StoredModel(config, {f"clip.{key}": value for key, value in clip.tensors.items()}, clip.origin)
+
+
+def _with_image_tower(clip: PlainClip, path: Path) -> PlainClip:
+    """Returns ``clip`` with the ViT of ``path`` as its image tower.
+
+    What projects this tower's class token to CLIP's embedding is random and stays so, as in the authors' program.
+    """
+    if not path.is_file():
+        raise WeightsError(f"there is no file {path}: image_tower is the file of a ViT of timm or torchvision")
+    vision, tower = read_imagenet_vit(read_tensors(path), str(path))
+    embed_dim = clip.config.embed_dim
+    generator = torch.Generator().manual_seed(0)
+    tower["proj"] = torch.randn(vision.width, embed_dim, generator=generator) * vision.width**-0.5
+    tensors = {key: value for key, value in clip.tensors.items() if not key.startswith("visual.")}
+    tensors.update({f"visual.{key}": value for key, value in tower.items()})
+    config = replace(clip.config, vision=vision)
+    return replace(clip, config=config, tensors=tensors, origin=f"{clip.origin} and {path}")
 
 
 def _denseclip_on_clip(clip: PlainClip, config: Mapping[str, Any]) -> StoredModel:

@@ -144,3 +144,20 @@ def test_phrases_of_what_must_stay_unseen_are_left_out(root):
     assert removed[0].name == "val/7__1"
     with pytest.raises(DataError, match="nothing called 'wheels' can be removed"):
         PhraseCut(root, "val", remove="wheels")
+
+
+def test_examples_show_another_sample_of_the_phrase(root):
+    tasks = json.loads((root / "refer_val.json").read_text())
+    tasks += [task(7, 7, "red sign", [[rectangle(1, 1, 4, 4)]], [[1, 1, 4, 4]])]
+    (root / "refer_val.json").write_text(json.dumps(tasks))
+
+    data = PhraseCut(root, "val", examples=True)
+
+    assert data.phrases == ("red sign", "red sign"), "the cups occur once"
+    whole = PhraseCut(root, "val")
+    for own, other in ((0, 1), (1, 0)):
+        rgb, mask = data[own].support
+        assert (rgb == data[other].rgb).all()
+        assert (mask == data[other].mask).all()
+    assert data[0].name == whole[1].name
+    assert whole[1].support is None

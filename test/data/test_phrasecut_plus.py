@@ -188,3 +188,12 @@ def test_ignored_pixels_are_cut_and_scaled_with_the_picture(negative_probability
         assert (sample.ignored == (sample.rgb[..., 2] == 255)).all()
         assert sample.ignored.any()
     assert PhraseCutPlus(Pictures(), size_px=60).draw(0, np.random.default_rng(0)).ignored is None
+
+
+def test_templates_and_examples_can_be_left_out():
+    data = Pictures()
+    plus = PhraseCutPlus(data, size_px=64, negative_probability=0.0, templates=["{}"], examples=False)
+    for seed in range(5):
+        sample = plus.draw(0, np.random.default_rng(seed))
+        assert (sample.phrase, sample.support) == ("a cup", None)
+    assert data.reads == [0] * 5

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.data.samples import DataError
-from clip_seg_ros.evaluation.answers import LabelAnswers, PhraseAnswers, at_scale
+from clip_seg_ros.evaluation.answers import LabelAnswers, PhraseAnswers, at_scale, with_antialias
 from clip_seg_ros.pipeline.predictor import Predictor
 from nearness import assert_near
 
@@ -29,6 +29,18 @@ def test_a_phrase_gets_the_models_own_answer(clipseg: Predictor, scenes: list) -
     sample = scenes[0]
     expected = clipseg.predict(sample.rgb, [sample.phrase]).values[0]
     assert_near(PhraseAnswers(clipseg).probabilities(sample), expected)
+
+
+def test_images_are_smoothed_or_not(clipseg: Predictor) -> None:
+    plain = with_antialias(clipseg, False)
+    assert not plain.spec.input.antialias
+    assert clipseg.spec.input.antialias, "the model is as it was"
+    assert with_antialias(clipseg, None) is with_antialias(clipseg, True) is clipseg
+    # Rows of dots, which smoothing makes grey, and of which one pixel in three alone may see nothing but black.
+    dots = np.zeros((576, 768, 3), np.uint8)
+    dots[::3, ::3] = 255
+    one, other = (each.encode(dots).features.taps[0] for each in (clipseg, plain))
+    assert (one - other).abs().mean() > 0.01 * one.abs().mean()
 
 
 def test_an_image_is_encoded_once_for_all_its_phrases(

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,13 +40,15 @@ def test_a_narrow_image_is_refused_where_the_aspect_ratio_is_kept(source_size):
         Geometry.fit(source_size, SHORT_SIDE)
 
 
-def linear_weights(source, target):
-    """(target, source) weights of anti-aliased linear interpolation, by its definition."""
+def linear_weights(source, target, antialias=True):
+    """(target, source) weights of linear interpolation with or without anti-aliasing, by its definition."""
     scale = source / target
-    support = max(scale, 1.0)
+    support = max(scale, 1.0) if antialias else 1.0
     weights = np.zeros((target, source))
     for i in range(target):
         center = (i + 0.5) * scale
+        if not antialias:
+            center = min(max(center, 0.5), source - 0.5)
         for j in range(source):
             distance = abs(j + 0.5 - center) / support
             weights[i, j] = max(0.0, 1.0 - distance)
@@ -53,14 +56,14 @@ def linear_weights(source, target):
     return weights
 
 
+@pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("size", [(40, 57), (5, 7), (8, 8), (1, 1), (31, 6)])
-def test_pixels_are_the_resized_and_normalised_image(size):
+def test_pixels_are_the_resized_and_normalised_image(size, antialias):
     rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    prepared = Preprocessor(SMALL, torch.device("cpu"))(rgb)
+    prepared = Preprocessor(replace(SMALL, antialias=antialias), torch.device("cpu"))(rgb)
     height, width = prepared.geometry.model_size
-    resized = np.einsum(
-        "ih,jw,hwc->cij", linear_weights(size[0], height), linear_weights(size[1], width), rgb.astype(np.float64)
-    )
+    rows, columns = (linear_weights(*sides, antialias) for sides in zip(size, (height, width)))
+    resized = np.einsum("ih,jw,hwc->cij", rows, columns, rgb.astype(np.float64))
     assert prepared.pixels.shape == (1, 3, height, width)
     assert prepared.pixels.dtype == torch.float32
     grey_levels = (prepared.pixels[0].numpy() * np.reshape(STD, (3, 1, 1)) + np.reshape(MEAN, (3, 1, 1))) * 255

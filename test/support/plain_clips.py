@@ -8,7 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+# This import comes before timm, because it makes a torchvision that does not fit torch importable.
 from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConfig, build_clip
+
+from timm.models import VisionTransformer  # isort: skip
 
 # CLIP's own vocabulary, so that any phrase can be asked for; heads are as wide as OpenAI's.
 TEXT = TextConfig(77, 49408, 64, 1, 1)
@@ -49,4 +52,13 @@ def write_archive(path: Path, config: ClipConfig) -> Path:
     for name, number in BOOKKEEPING.items():
         root.register_buffer(name, torch.tensor(number))
     torch.jit.save(torch.jit.script(root), str(path))
+    return path
+
+
+def write_imagenet_vit(path: Path, image_px: int, blocks: int) -> Path:
+    """Writes a small ViT with classes, as timm publishes them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = VisionTransformer(image_px, 16, num_classes=3, embed_dim=64, depth=blocks, num_heads=1)
+    torch.save(model.state_dict(), path)
     return path

@@ -14,7 +14,7 @@ from clip_seg_ros.resources import class_list
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.training.curve import CURVE_NAME, read_curve
 from clip_seg_ros.training.methods import TrainConfig, build_recipe
-from plain_clips import RESNET, VIT, plain_tensors, write_archive, write_state
+from plain_clips import RESNET, VIT, plain_tensors, write_archive, write_imagenet_vit, write_state
 from published_data import write_phrasecut, write_refcoco
 from recipes import recipe_of, train, write_voc
 
@@ -82,6 +82,28 @@ def test_a_plain_vit_does_it_too(tmp_path: Path, method: str, capsys) -> None:
         assert config["clipseg"]["extract_layers"] == [0, 2]
     else:
         assert config["denseclip"]["blocks"] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "recipe", "begun"),
+    [
+        ({"block": "linear"}, {"text_weight": [1.0, 1.0], "templates": ["{}"]}, "taken: image tower, text tower"),
+        ({"extract_layers": [1], "reduce_dim": 16}, {"fresh_clip": True}, "new:   image tower, text tower, decoder"),
+        ({"image_tower": "imagenet.pth"}, {"text_weight": [0.0, 0.0]}, "taken: image tower, text tower"),
+    ],
+    ids=["CLIP-Deconv", "no pre-training", "ViTSeg"],
+)
+def test_clipsegs_baselines_and_ablations_train(
+    tmp_path: Path, monkeypatch, capsys, architecture: dict, recipe: dict, begun: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_imagenet_vit(Path("imagenet.pth"), 64, blocks=3)
+    values = values_of("clipseg", write_state(tmp_path / "ViT.pth", VIT), tmp_path)
+    values["architecture"] = architecture
+    values["recipe"].update(recipe)
+    assert train(tmp_path, values) == 0, capsys.readouterr().err
+    assert begun in capsys.readouterr().out
+    assert evaluate(tmp_path, values) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["clipseg", "cris", "denseclip"])

@@ -17,7 +17,8 @@ from clip_seg_ros.training.recipes.architecture import (
 )
 from clip_seg_ros.training.start import assemble, clipseg_start, cris_start, denseclip_start, instances_start
 from clip_seg_ros.zoo.build import StoredModel
-from plain_clips import RESNET, VIT, plain_tensors, write_state
+from nearness import assert_near
+from plain_clips import RESNET, VIT, plain_tensors, write_imagenet_vit, write_state
 from recipes import shapes, write_start
 
 NAMES = ("wall", "kitchen island", "chest of drawers and more")
@@ -156,3 +157,43 @@ def test_what_cannot_begin_is_said(tmp_path: Path, vit: str) -> None:
     with pytest.raises(ValueError, match="reads four blocks of a ViT, and this one has 3"):
         denseclip_start(str(write_state(tmp_path / "shallow.pt", shallow)), DenseCLIPArchitecture(), NAMES)
     assert isinstance(denseclip_start(vit, DenseCLIPArchitecture(), NAMES), StoredModel)
+
+
+def test_a_vit_of_imagenet_takes_the_place_of_clips_tower(vit: str, tmp_path: Path) -> None:
+    path = write_imagenet_vit(tmp_path / "imagenet.pth", 96, blocks=2)
+    stored = clipseg_start(vit, CLIPSegArchitecture(image_tower=str(path), extract_layers=(0, 1)), True)
+    beginning = assemble("vitseg", stored, 0)
+    assert beginning.origin == f"{vit} and {path}"
+    assert (beginning.taken, beginning.new) == (("image tower", "text tower"), ("decoder",))
+    assert beginning.model.input_spec.size == 96, "that of its own positions"
+    tensors = torch.load(path)
+    assert_near(beginning.model.clip.visual.conv1.weight, tensors["patch_embed.proj.weight"])
+    assert_near(beginning.model.clip.token_embedding.weight, plain_tensors(VIT)["token_embedding.weight"])
+    with torch.no_grad():
+        model = beginning.model
+        assert model.decode(model.encode_image(torch.rand(1, 3, 96, 96)), model.encode_text(["cup"])).shape[-1] == 96
+
+
+def test_a_vit_of_imagenet_needs_a_plain_clip_and_a_file(vit: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"there is no file no.pth: image_tower is the file of a ViT"):
+        clipseg_start(vit, CLIPSegArchitecture(image_tower="no.pth"), True)
+    path = write_start(tmp_path, "clipseg")
+    with pytest.raises(ValueError, match="begin with a plain CLIP, not with"):
+        clipseg_start(
+            str(path), CLIPSegArchitecture(image_tower=str(write_imagenet_vit(tmp_path / "i.pth", 96, blocks=1))), True
+        )
+
+
+def test_deconv_reads_one_layer(vit: str) -> None:
+    own = clipseg_start(vit, CLIPSegArchitecture(block="linear"), True).config["clipseg"]
+    assert (len(own["extract_layers"]), own["feed_forward"], own["block"]) == (1, 64, "linear")
+    with pytest.raises(ValueError, match="extract_layers needs one number"):
+        CLIPSegArchitecture(block="linear", extract_layers=(1, 2))
+
+
+def test_fresh_towers_take_nothing_but_the_shape(vit: str) -> None:
+    stored = clipseg_start(vit, CLIPSegArchitecture(), True)
+    beginning = assemble("random", stored, 0, fresh_towers=True)
+    assert (beginning.taken, beginning.new) == ((), ("image tower", "text tower", "decoder"))
+    taken = assemble("taken", stored, 0).model.clip.visual.conv1.weight
+    assert not torch.equal(beginning.model.clip.visual.conv1.weight, taken)

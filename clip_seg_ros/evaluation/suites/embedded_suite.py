@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from clip_seg_ros import resources
 from clip_seg_ros.data.tabletop_classes import UNSEEN_KINDS
+from clip_seg_ros.evaluation.answers import with_antialias
 from clip_seg_ros.evaluation.suite import Examiner
 from clip_seg_ros.evaluation.suites.embedded import PhraseExaminer
 from clip_seg_ros.evaluation.suites.embedded_classes import ClassExaminer
@@ -41,6 +42,7 @@ def examiners(
     threshold: float = 0.5,
     precision: str = "float32",
     engine: str = "eager",
+    antialias: bool | None = None,
 ) -> list[Examiner]:
     """Makes the examiners of the chosen ``PARTS``, each with its models.
 
@@ -55,6 +57,7 @@ def examiners(
         precision: What the models compute in, and
         engine: what runs them, as for ``Predictor.from_name``. The figures of the weights are those of the defaults.
             The variants of MaskCLIP are always run by these.
+        antialias: Whether images are smoothed before they shrink; ``None``: as each model says.
 
     Raises:
         WeightsError: A weight file is missing or damaged.
@@ -63,7 +66,11 @@ def examiners(
     folder = weights_dir or resources.weights_dir()
 
     def predictor(name: str) -> Predictor:
-        return Predictor.from_name(name, device, folder, precision, engine)
+        return with_antialias(Predictor.from_name(name, device, folder, precision, engine), antialias)
+
+    def maskclips(tower: Literal["resnet", "vit"]) -> dict[str, Predictor]:
+        found = _maskclips(folder, tower, device)
+        return {variant: with_antialias(one, antialias) for variant, one in found.items()}
 
     makers: dict[str, Callable[[], Examiner]] = {
         "phrases": lambda: PhraseExaminer(predictor("clipseg-pocket"), threshold),
@@ -76,8 +83,8 @@ def examiners(
         ),
         "classes": lambda: ClassExaminer({"denseclip": predictor("denseclip-pocket")}),
         "instances": lambda: InstanceExaminer(predictor("denseclip-instances-pocket"), predictor("denseclip-pocket")),
-        "maskclip": lambda: ClassExaminer(_maskclips(folder, "resnet", device)),
-        "maskclip_vit": lambda: ClassExaminer(_maskclips(folder, "vit", device)),
+        "maskclip": lambda: ClassExaminer(maskclips("resnet")),
+        "maskclip_vit": lambda: ClassExaminer(maskclips("vit")),
         "maskclip_plus": lambda: ClassExaminer({"maskclip_plus": predictor("maskclip-plus-pocket")}),
         "maskclip_plus_zero_shot": lambda: ClassExaminer(
             {"maskclip_plus.zero_shot": predictor("maskclip-plus-zero-shot-pocket")}, unseen=UNSEEN_KINDS

@@ -10,7 +10,7 @@ import importlib
 import sys
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -62,6 +62,7 @@ with put_off("torch._dynamo.utils", "timm", "timm.layers", "transformers", "tran
     from open_clip.transformer import ResidualAttentionBlock as ResidualAttentionBlock
     from open_clip.transformer import TextTransformer, VisionTransformer
 
+_IMAGENET_EPS = 1e-6
 VisionTower: TypeAlias = VisionTransformer | ModifiedResNet
 TextTower: TypeAlias = CLIP | TextTransformer
 """A module with ``token_embedding``, ``positional_embedding``, ``transformer``, ``ln_final``, ``text_projection`` and
@@ -82,10 +83,15 @@ class VisionConfig:
     """Channels of one attention head; a ResNet's attention pool has ``32 * width`` channels."""
     output_stride: int = 32
     """ResNet only: 32, or 16 to keep the last stage at the resolution of the one before."""
+    trained_on: Literal["texts", "imagenet"] = "texts"
+    """ViT only: a tower of CLIP, or one that was trained on the classes of ImageNet, which has no norm ahead of its
+    blocks, the exact GELU, and norms with an epsilon of 1e-6."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.layers, int):
             object.__setattr__(self, "layers", tuple(self.layers))
+        if self.trained_on == "imagenet" and not isinstance(self.layers, int):
+            raise ValueError("a tower that was trained on ImageNet must be a ViT")
         if self.output_stride not in (16, 32):
             raise ValueError(f"output_stride must be 16 or 32, got {self.output_stride}")
 
@@ -132,6 +138,8 @@ def build_clip(config: ClipConfig) -> CLIP:
         text_cfg=CLIPTextCfg(**asdict(config.text)),
         quick_gelu=config.quick_gelu,
     )
+    if config.vision.trained_on == "imagenet":
+        clip.visual = build_vision_tower(config.vision, config.embed_dim, quick_gelu=False)
     _apply_output_stride(clip.visual, config.vision)
     return clip
 
@@ -236,6 +244,8 @@ def _vision_cfg(vision: VisionConfig) -> CLIPVisionCfg:
         head_width=vision.head_width,
         patch_size=vision.patch_size,
         image_size=vision.image_size,
+        no_ln_pre=vision.trained_on == "imagenet",
+        norm_kwargs={"eps": _IMAGENET_EPS} if vision.trained_on == "imagenet" else None,
     )
 
 

@@ -2,7 +2,8 @@
 """Converts CLIPSeg's published weights: whole models of Hugging Face, and the authors' decoders, which need a CLIP.
 
 Options: ``clip`` (tensors of the CLIP that the authors' decoder was trained on), ``extract_layers`` (default 3, 6, 9),
-``cond_layer`` (0), ``n_heads`` of the decoder (4), ``vision_head_width`` and ``text_head_width`` of CLIP (64).
+``cond_layer`` (0), ``n_heads`` of the decoder (4), ``vision_head_width`` and ``text_head_width`` of CLIP (64), and
+``antialias`` (false).
 """
 
 from __future__ import annotations
@@ -17,10 +18,18 @@ from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConf
 from clip_seg_ros.models.clip.convert import BOOKKEEPING, HEAD_WIDTH, clip_config
 from clip_seg_ros.models.clip.tokenizer import tokenizer_config
 from clip_seg_ros.models.clipseg.model import CLIPSeg, CLIPSegConfig
-from clip_seg_ros.models.conversion.mapping import Converted, Source, assemble, count_blocks, require, shapes_of
+from clip_seg_ros.models.conversion.mapping import (
+    Converted,
+    Source,
+    antialiased,
+    assemble,
+    count_blocks,
+    require,
+    shapes_of,
+)
 from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 
-OPTIONS = frozenset({"extract_layers", "cond_layer", "n_heads", "vision_head_width", "text_head_width"})
+OPTIONS = frozenset({"extract_layers", "cond_layer", "n_heads", "vision_head_width", "text_head_width", "antialias"})
 _INPUT_SIZE = 352
 _QKV = ("q_proj", "k_proj", "v_proj")
 
@@ -100,7 +109,14 @@ def _convert(
         tap_widths=(clip.vision.width,) * len(layers),
         stride=clip.vision.patch_size,
         prefix_tokens=1,
-        input_spec=InputSpec(_INPUT_SIZE, "squash", clip.vision.patch_size, IMAGENET_MEAN, IMAGENET_STD),
+        input_spec=InputSpec(
+            _INPUT_SIZE,
+            "squash",
+            clip.vision.patch_size,
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+            antialias=antialiased(options),
+        ),
         reduce_dim=len(require(tensors, f"{prefix}film_mul.weight", origin)),
         n_heads=options.get("n_heads", 4),
         feed_forward=len(require(tensors, f"{prefix}{blocks}0.{feed_forward}", origin)),

@@ -23,7 +23,7 @@ from clip_seg_ros.models.clip.text_tower import encode_text
 from clip_seg_ros.models.clip.tokenizer import Tokenizer, build_tokenizer
 from clip_seg_ros.models.clip.vision_taps import TapFeatures, ViTTaps, build_taps
 from clip_seg_ros.models.layers import PatchUpsample, PostNormBlock
-from clip_seg_ros.models.spec import InputSpec
+from clip_seg_ros.models.spec import BEST_STYLE, ExampleStyle, InputSpec
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class CLIPSegConfig:
     dropout: float = 0.1
     image_prompt_px: int | None = None
     """Side of the square to which an example image is resized; ``None``: the size of all other images."""
+    block: Literal["transformer", "linear"] = "transformer"
+    """What follows each tap: a transformer block, or two linear layers for each token by itself, the first of which has
+    ``feed_forward`` channels. The baseline CLIP-Deconv is one tap with linear layers."""
+    example_style: ExampleStyle = BEST_STYLE
+    """How an example image is changed before it is a prompt."""
 
     def __post_init__(self) -> None:
         if len(self.extract_layers) != len(self.tap_widths):
@@ -68,11 +73,13 @@ class CLIPSegConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CLIPSegConfig:
         """Makes a configuration from the values of ``to_dict``. Raises TypeError on unknown or missing names."""
-        nested = {
+        nested: dict[str, Any] = {
             "input_spec": InputSpec.from_dict(values["input_spec"]),
             "extract_layers": tuple(values["extract_layers"]),
             "tap_widths": tuple(values["tap_widths"]),
         }
+        if "example_style" in values:
+            nested["example_style"] = ExampleStyle(**values["example_style"])
         return cls(**{**values, **nested})
 
 
@@ -86,9 +93,7 @@ class CLIPSegDecoder(nn.Module):
         self.film_mul = nn.Linear(config.embed_dim, width)
         self.film_add = nn.Linear(config.embed_dim, width)
         self.reduces = nn.ModuleList(nn.Linear(taps, width) for taps in reversed(config.tap_widths))
-        self.blocks = nn.ModuleList(
-            PostNormBlock(width, config.n_heads, config.feed_forward, config.dropout) for _ in config.tap_widths
-        )
+        self.blocks = nn.ModuleList(_block(config) for _ in config.tap_widths)
         if config.complex_trans_conv:
             self.trans_conv = nn.Sequential(
                 nn.Conv2d(width, width, kernel_size=3, padding=1),
@@ -142,6 +147,13 @@ class CLIPSegDecoder(nn.Module):
         return logits[:, 0].unflatten(0, (batch, prompts))
 
 
+def _block(config: CLIPSegConfig) -> nn.Module:
+    width, hidden = config.reduce_dim, config.feed_forward
+    if config.block == "transformer":
+        return PostNormBlock(width, config.n_heads, hidden, config.dropout)
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
+
+
 def _at_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Interpolates tokens (B, N, C) of a coarser grid bilinearly to ``grid`` (h, w); others are returned unchanged."""
     count = tokens.shape[1]
@@ -170,7 +182,7 @@ class CLIPSeg(PromptableSegmenter[TapFeatures]):
         self.name = name
         self.input_spec = config.input_spec
         self.clip = clip
-        self.example_px = config.image_prompt_px
+        self.example_px, self.example_style = config.image_prompt_px, config.example_style
         self.decoder = CLIPSegDecoder(config)
         self.tokenizer = tokenizer
         self.taps = build_taps(clip.visual, config.extract_layers, config.stride)

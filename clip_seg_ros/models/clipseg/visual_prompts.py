@@ -2,7 +2,7 @@
 """Example images as prompts: shows CLIP which object of an image is meant (CLIPSeg, section 3.3 and table 1).
 
 CLIP embeds a whole image. The embedding becomes that of one object if the rest of the image is blurred, darkened and
-cut away. ``visual_prompt`` does all three, which the paper found best.
+cut away. ``visual_prompt`` does all three by default, which the paper found best.
 Everything here works on normalised images, as the authors do: darkening then fades the background to the mean colour of
 the data, not to black.
 """
@@ -14,32 +14,25 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-BLUR_SIGMA = 3.0
-INTENSITY = 0.1
-MARGIN = 0.1
+from clip_seg_ros.models.spec import BEST_STYLE, ExampleStyle
+
+BLUR_SIGMA, INTENSITY, MARGIN = BEST_STYLE.blur_sigma, BEST_STYLE.intensity, 0.1
 _BLUR_RADIUS = 7
+_EMPTY = "the mask of an example image is empty: it shows no object"
 MEAN_RGB = np.array([123.675, 116.28, 103.53], dtype=np.float32)
 """The mean colour, which normalisation maps to 0, in 0..255."""
 
 
 def visual_prompt(
-    pixels: torch.Tensor,
-    masks: torch.Tensor,
-    size: int,
-    *,
-    blur_sigma: float = BLUR_SIGMA,
-    intensity: float = INTENSITY,
-    margin: float = MARGIN,
+    pixels: torch.Tensor, masks: torch.Tensor, size: int, style: ExampleStyle = BEST_STYLE
 ) -> torch.Tensor:
     """Blurs and darkens the background, then crops to the object, for ``CLIPSeg.encode_image_prompt``.
 
     Args:
         pixels: (N, 3, H, W), normalised.
         masks: (N, H, W), bool or 0..1; pixels that are not 0 are the object.
-        size: Side in pixels of the result.
-        blur_sigma: As in ``emphasise``.
-        intensity: As in ``emphasise``.
-        margin: As in ``crop_to_object``.
+        size: Side in pixels of the result, which is resized to it by nearest pixels.
+        style: What is done to the background, and whether the image is cut.
 
     Returns:
         (N, 3, size, size).
@@ -47,8 +40,12 @@ def visual_prompt(
     Raises:
         ValueError: A mask is empty or of another size than the image, or the image is too small to be blurred.
     """
-    emphasised = emphasise(pixels, masks, blur_sigma=blur_sigma, intensity=intensity)
-    return crop_to_object(emphasised, masks, size, margin=margin)
+    emphasised = emphasise(pixels, masks, blur_sigma=style.blur_sigma, intensity=style.intensity)
+    if style.margin is not None:
+        return crop_to_object(emphasised, masks, size, margin=style.margin)
+    if not (masks != 0).flatten(1).any(dim=1).all():
+        raise ValueError(_EMPTY)
+    return F.interpolate(emphasised, size=(size, size), mode="nearest")
 
 
 def emphasise(
@@ -93,7 +90,7 @@ def crop_to_object(pixels: torch.Tensor, masks: torch.Tensor, size: int, *, marg
     crops = []
     for image, mask in zip(pixels, masks != 0, strict=True):
         if not mask.any():
-            raise ValueError("the mask of an example image is empty: there is no object to crop to")
+            raise ValueError(_EMPTY)
         top, bottom = _bounds(mask.any(dim=1), margin)
         left, right = _bounds(mask.any(dim=0), margin)
         cut = image[:, top:bottom, left:right]

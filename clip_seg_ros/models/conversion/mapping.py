@@ -111,6 +111,18 @@ def count_blocks(tensors: Mapping[str, torch.Tensor], prefix: str) -> int:
     return len({number for number in numbers if number.isdigit()})
 
 
+def antialiased(options: Mapping[str, Any], default: bool = False) -> bool:
+    """Returns the option "antialias": whether images are smoothed before they shrink. The papers' authors do not.
+
+    Raises:
+        ValueError: It is neither true nor false.
+    """
+    chosen = options.get("antialias", default)
+    if not isinstance(chosen, bool):
+        raise ValueError(f"the option antialias must be true or false, got {chosen!r}")
+    return chosen
+
+
 def shapes_of(build: Callable[[], nn.Module]) -> dict[str, torch.Size]:
     """Returns the keys and shapes in the ``state_dict`` of ``build()``, without memory for its weights."""
     with torch.device("meta"):

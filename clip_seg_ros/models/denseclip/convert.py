@@ -16,12 +16,20 @@ import torch
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clip.convert import HEAD_WIDTH, text_config, vision_config
 from clip_seg_ros.models.clip.tokenizer import tokenizer_config
-from clip_seg_ros.models.conversion.mapping import Converted, Source, assemble, count_blocks, require, shapes_of
+from clip_seg_ros.models.conversion.mapping import (
+    Converted,
+    Source,
+    antialiased,
+    assemble,
+    count_blocks,
+    require,
+    shapes_of,
+)
 from clip_seg_ros.models.denseclip.model import DenseCLIP, DenseCLIPConfig
 from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec, SlidingWindow
 from clip_seg_ros.resources import class_list
 
-OPTIONS = frozenset({"class_names", "text_head_width", "vision_head_width", "context_heads", "blocks"})
+OPTIONS = frozenset({"class_names", "text_head_width", "vision_head_width", "context_heads", "blocks", "antialias"})
 _LONG_SIDE_LIMIT = 2048
 _AXES = {
     "contexts": 3,
@@ -59,7 +67,9 @@ def convert(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[s
     window = SlidingWindow(size, 2 * size // 3)
     own = DenseCLIPConfig(
         class_names=_class_names(len(require(tensors, "decode_head.conv_seg.weight", origin)), origin, options),
-        input_spec=InputSpec(size, "short_side", 1, CLIP_MEAN, CLIP_STD, _LONG_SIDE_LIMIT, window),
+        input_spec=InputSpec(
+            size, "short_side", 1, CLIP_MEAN, CLIP_STD, _LONG_SIDE_LIMIT, window, antialiased(options)
+        ),
         name_length=text.context_length - n_contexts,
         n_contexts=n_contexts,
         context_width=len(require(tensors, "context_decoder.text_proj.1.weight", origin)),

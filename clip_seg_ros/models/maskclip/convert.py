@@ -21,12 +21,20 @@ from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clip.backbone import ClipConfig, VisionConfig
 from clip_seg_ros.models.clip.convert import BOOKKEEPING, HEAD_WIDTH, clip_config, text_config
 from clip_seg_ros.models.clip.tokenizer import tokenizer_config
-from clip_seg_ros.models.conversion.mapping import Converted, Source, assemble, count_blocks, require, shapes_of
+from clip_seg_ros.models.conversion.mapping import (
+    Converted,
+    Source,
+    antialiased,
+    assemble,
+    count_blocks,
+    require,
+    shapes_of,
+)
 from clip_seg_ros.models.maskclip.model import MaskCLIP, MaskCLIPConfig
 from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, InputSpec
 
 _READOUT = ("variant", "key_smoothing", "prompt_denoising", "pamr_iterations", "attention_pool_heads")
-OPTIONS = frozenset({*_READOUT, "official_tower", "quick_gelu", "vision_head_width", "text_head_width"})
+OPTIONS = frozenset({*_READOUT, "official_tower", "quick_gelu", "vision_head_width", "text_head_width", "antialias"})
 AUTHORS_OPTIONS = OPTIONS | {"clip", "text_embeddings", "class_names"}
 _SIZE, _LONG_SIDE_LIMIT = 512, 2048
 _IMAGE_PREFIXES = ("backbone.", "clip/")
@@ -111,6 +119,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     """Checks the options that can be checked without a file. Raises ValueError if a value is wrong."""
     spec = InputSpec(_SIZE, "short_side", 32, CLIP_MEAN, CLIP_STD)
     MaskCLIPConfig(spec, **{name: options[name] for name in _READOUT if name in options})
+    antialiased(options)
 
 
 def _configure(
@@ -121,7 +130,10 @@ def _configure(
     # The size is a multiple of the patches, so that nothing is padded and labels are not shifted.
     multiple = 32 if resnet else clip.vision.patch_size
     own = MaskCLIPConfig(
-        InputSpec(_SIZE, "short_side", multiple, mean, std, _LONG_SIDE_LIMIT),
+        # CLIP's own images are smoothed before they shrink; MaskCLIP's authors do not smooth them.
+        InputSpec(
+            _SIZE, "short_side", multiple, mean, std, _LONG_SIDE_LIMIT, antialias=antialiased(options, not official)
+        ),
         official_tower=official,
         class_names=class_names,
         **{name: options[name] for name in _READOUT if name in options},

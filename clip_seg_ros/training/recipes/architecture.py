@@ -18,7 +18,7 @@ from clip_seg_ros.models.cris.model import CRISConfig
 from clip_seg_ros.models.denseclip.instances import DenseCLIPInstancesConfig
 from clip_seg_ros.models.denseclip.model import DenseCLIPConfig
 from clip_seg_ros.models.denseclip.prompting import PromptingConfig
-from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec, SlidingWindow
+from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, ExampleStyle, InputSpec, SlidingWindow
 from clip_seg_ros.zoo.plain_clip import ClipOptions, PlainClip
 
 _CLIP_PX = 224
@@ -61,12 +61,23 @@ class CLIPSegArchitecture(Architecture):
     complex_trans_conv: bool | None = None
     dropout: float | None = None
     stride: int | None = None
+    block: Literal["transformer", "linear"] | None = None
+    example_style: ExampleStyle | None = None
+    image_tower: str | None = None
+    """The file of a ViT of timm or torchvision that was trained on ImageNet and takes the place of CLIP's image tower,
+    as in the baseline ViTSeg; only with a plain CLIP."""
+
+    def __post_init__(self) -> None:
+        if self.block == "linear" and self.extract_layers is not None and len(self.extract_layers) > 1:
+            raise ValueError("block: linear is for CLIP-Deconv, which reads one layer: extract_layers needs one number")
 
     def on_clip(self, clip: PlainClip) -> dict[str, Any]:
         """Returns the configuration of a CLIPSeg on ``clip``. Raises ValueError if a setting does not fit it."""
         vision = clip.config.vision
         vit = isinstance(vision.layers, int)
-        layers = self.extract_layers or (_blocks((3, 7, 9), vision) if vit else (2, 3, 4))
+        deconv = self.block == "linear"
+        layers = self.extract_layers or (_blocks((9,) if deconv else (3, 7, 9), vision) if vit else (2, 3, 4))
+        size = vision.image_size if vision.trained_on == "imagenet" else _scaled(352, vision, _multiple(vision))
         own = CLIPSegConfig(
             embed_dim=clip.config.embed_dim,
             extract_layers=layers,
@@ -75,14 +86,16 @@ class CLIPSegArchitecture(Architecture):
             prefix_tokens=int(vit),
             # The authors normalise for their CLIP with ImageNet's figures.
             input_spec=InputSpec(
-                self.input_px or _scaled(352, vision, _multiple(vision)),
+                self.input_px or size,
                 "squash",
                 _multiple(vision),
                 IMAGENET_MEAN,
                 IMAGENET_STD,
             ),
         )
-        own = replace(own, **self.given())
+        # The authors' baseline has narrower layers than their transformer blocks.
+        narrow: dict[str, Any] = {"feed_forward": 64} if deconv else {}
+        own = replace(own, **{**narrow, **self._own()})
         return {
             "kind": "clipseg",
             "clip": clip.config.to_dict(),
@@ -93,11 +106,14 @@ class CLIPSegArchitecture(Architecture):
     def on_own(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the configuration of a CLIPSeg's weight file with the settings that were given."""
         own = CLIPSegConfig.from_dict(config["clipseg"])
-        given = self.given()
+        given = self._own()
         vision = VisionConfig(**config["clip"]["vision"])
         widths = _tap_widths(vision, given.get("extract_layers", own.extract_layers))
         own = replace(own, **given, tap_widths=widths, input_spec=_sized(own.input_spec, self.input_px))
         return {**config, "clipseg": own.to_dict()}
+
+    def _own(self) -> dict[str, Any]:
+        return {name: value for name, value in self.given().items() if name != "image_tower"}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clip_seg_ros.data.phrasecut_plus import TEMPLATES
 from clip_seg_ros.data.samples import ReferringSample
 from clip_seg_ros.models.clip.vision_taps import TapFeatures
 from clip_seg_ros.models.clipseg.model import CLIPSeg, CLIPSegDecoder
@@ -48,8 +49,12 @@ class CLIPSegSettings(RunSettings):
     to 0.5; the paper says up to 1."""
     negative_probability: float = 0.2
     """The share of phrases, 0..1, that are replaced by one that the image does not show, with an empty mask."""
+    templates: tuple[str, ...] = TEMPLATES
+    """The sentences of which one is drawn for each phrase; ["{}"] is the phrase alone."""
     fresh_decoder: bool = True
     """Whether the decoder starts with random weights instead of the model's."""
+    fresh_clip: bool = False
+    """Whether CLIP has random weights, which stay as they are, as in the paper's ablation "no CLIP pre-training"."""
     word_factor: float = 1.0
     """The factor on the learning rate for new words, which a small vocabulary lacks; other words are frozen."""
     image_factor: float = 0.0
@@ -76,6 +81,13 @@ class CLIPSegSettings(RunSettings):
             raise ValueError(f"text_weight must be a range within 0..1, got {low}..{high}")
         if not 0 <= self.negative_probability <= 1:
             raise ValueError(f"negative_probability must lie in 0..1, got {self.negative_probability}")
+        if not self.templates or any(template.count("{}") != 1 for template in self.templates):
+            raise ValueError('templates must be sentences with one {} for the phrase, such as "a photo of a {}."')
+
+    @property
+    def uses_examples(self) -> bool:
+        """Whether example images are a part of the prompts."""
+        return self.text_weight[0] < 1
 
 
 class _Before:
@@ -228,7 +240,8 @@ class CLIPSegRecipe:
         for row in shown:
             rgb, mask = samples[row].support
             there = torch.from_numpy(np.ascontiguousarray(mask)).to(texts.device)
-            crops.append(visual_prompt(self._normalised(rgb)[None], there[None], side))
+            style = self.model.decoder.config.example_style
+            crops.append(visual_prompt(self._normalised(rgb)[None], there[None], side, style))
         with torch.no_grad():
             images = self.model.encode_image_prompt(torch.cat(crops)).float()
         mixed = texts.clone()

@@ -40,6 +40,11 @@ def test_the_chosen_parts_are_made_in_the_suites_order(weights):
     assert examiners([], "cpu", weights) == []
 
 
+def test_all_models_see_images_resized_as_asked(weights):
+    asked = examiners(["phrases"], "cpu", weights, antialias=False)
+    assert not asked[0]._predictor.spec.input.antialias
+
+
 def test_maskclip_is_examined_with_its_refinements_and_its_successors(weights, held_out):
     (examiner,) = examiners(["maskclip"], "cpu", weights)
     examiner.examine(*held_out[0])

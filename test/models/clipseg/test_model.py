@@ -14,7 +14,7 @@ from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConf
 from clip_seg_ros.models.clip.tokenizer import tokenizer_config
 from clip_seg_ros.models.clip.vision_taps import embed_patches
 from clip_seg_ros.models.clipseg.model import CLIPSeg, CLIPSegConfig, CLIPSegDecoder
-from clip_seg_ros.models.spec import InputSpec
+from clip_seg_ros.models.spec import ExampleStyle, InputSpec
 from nearness import assert_near
 
 PROMPTS = ("a red cup", "the blue bowl", "a photo of a cup.")
@@ -242,8 +242,38 @@ def test_knows_what_it_does_not_know(clipseg: CLIPSeg) -> None:
 
 
 def test_config_survives_json(clipseg: CLIPSeg) -> None:
-    config = clipseg.decoder.config
-    assert CLIPSegConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    config = replace(clipseg.decoder.config, block="linear", example_style=ExampleStyle(1.0, 0.5, None))
+    values = json.loads(json.dumps(config.to_dict()))
+    assert CLIPSegConfig.from_dict(values) == config
+    del values["block"], values["example_style"]
+    assert CLIPSegConfig.from_dict(values) == clipseg.decoder.config, "older files lack them"
+
+
+def test_the_style_of_examples_is_a_property_of_the_weights(clipseg: CLIPSeg) -> None:
+    config = replace(clipseg.decoder.config, example_style=ExampleStyle(1.0, 0.5, None))
+    model = CLIPSeg("styled", clipseg.clip, config, clipseg.tokenizer)
+    assert model.spec.example_style == ExampleStyle(1.0, 0.5, None)
+
+
+@on_a_vit
+@torch.no_grad()
+def test_linear_layers_treat_each_place_by_itself(clipseg: CLIPSeg, pixels: torch.Tensor) -> None:
+    """CLIP-Deconv: one tap, FiLM, two linear layers, and the transposed convolution, whose steps are its kernels."""
+    own = clipseg.decoder.config
+    config = replace(own, extract_layers=own.extract_layers[-1:], tap_widths=own.tap_widths[-1:], block="linear")
+    model = CLIPSeg("deconv", clipseg.clip, config, clipseg.tokenizer).eval()
+    features, text = model.encode_image(pixels[:1]), model.encode_text(PROMPTS[:1]).pooled
+    decoder = model.decoder
+    x = decoder.reduces[0](features.taps[0])
+    x = decoder.film_mul(text) * x + decoder.film_add(text)
+    first, _, second = decoder.blocks[0]
+    x = second(first(x).relu())[0, config.prefix_tokens :]
+    kernel, bias = decoder.trans_conv.weight[:, 0], decoder.trans_conv.bias
+    h, w = features.grid_size
+    stride = config.stride
+    expected = torch.einsum("nc,cyx->nyx", x, kernel).view(h, w, stride, stride).transpose(1, 2).reshape(h * stride, -1)
+    found = decoder(features.taps, features.grid_size, text)[0]
+    assert_near(found, expected + bias)
 
 
 @pytest.mark.parametrize(

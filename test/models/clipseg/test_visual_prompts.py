@@ -12,6 +12,7 @@ from clip_seg_ros.models.clipseg.visual_prompts import (
     fade_background,
     visual_prompt,
 )
+from clip_seg_ros.models.spec import ExampleStyle
 from nearness import assert_near
 
 
@@ -53,6 +54,22 @@ def test_crop_of_an_image_that_is_not_square(pixels: torch.Tensor, masks: torch.
     assert_near(crop[:, :, 11:22], pixels[1, :, 31:64, 85:96])
     assert not crop[:, :, :11].any()
     assert not crop[:, :, 22:].any()
+
+
+def test_a_style_without_a_cut_shows_the_whole_image(pixels: torch.Tensor, masks: torch.Tensor) -> None:
+    style = ExampleStyle(blur_sigma=1.0, intensity=0.5, margin=None)
+    square = pixels[:, :, :, :64]
+    shown = visual_prompt(square, masks[:, :, 32:], 64, style)
+    assert_near(shown, emphasise(square, masks[:, :, 32:], blur_sigma=1.0, intensity=0.5))
+    assert visual_prompt(pixels, masks, 48, style).shape == (2, 3, 48, 48)
+    with pytest.raises(ValueError, match="empty"):
+        visual_prompt(pixels, masks & (torch.arange(2) < 1)[:, None, None], 48, style)
+
+
+@pytest.mark.parametrize("wrong", [{"blur_sigma": -1.0}, {"intensity": 1.5}, {"margin": -0.1}])
+def test_a_style_is_checked(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must"):
+        ExampleStyle(**wrong)
 
 
 def test_half_precision_is_close(pixels: torch.Tensor, masks: torch.Tensor) -> None:

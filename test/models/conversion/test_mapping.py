@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.models.conversion.mapping import Source, assemble, count_blocks, require, shapes_of
+from clip_seg_ros.models.conversion.mapping import Source, antialiased, assemble, count_blocks, require, shapes_of
 
 WANTED = {"qkv": torch.Size((6, 2)), "proj": torch.Size((2, 3)), "pool": torch.Size((4, 5)), "scale": torch.Size(())}
 SOURCES = {
@@ -80,3 +80,9 @@ def test_looking_into_a_file() -> None:
 def test_shapes_need_no_memory() -> None:
     # 4 TB, were it made.
     assert shapes_of(lambda: nn.Linear(1_000_000, 1_000_000, bias=False)) == {"weight": torch.Size((1_000_000,) * 2)}
+
+
+def test_smoothing_is_off_unless_it_is_asked_for() -> None:
+    assert [antialiased({}), antialiased({}, True), antialiased({"antialias": True})] == [False, True, True]
+    with pytest.raises(ValueError, match="antialias must be true or false, got 'yes'"):
+        antialiased({"antialias": "yes"})

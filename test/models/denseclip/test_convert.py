@@ -35,7 +35,7 @@ def test_sizes_are_read_off_the_shapes(tower: str) -> None:
     config = convert(published(tower), "file", OPTIONS[tower]).config
     assert DenseCLIPConfig.from_dict(config["denseclip"]) == DenseCLIPConfig(
         class_names=tuple("abcdef"),
-        input_spec=InputSpec(64, "short_side", 1, CLIP_MEAN, CLIP_STD, 2048, SlidingWindow(64, 42)),
+        input_spec=InputSpec(64, "short_side", 1, CLIP_MEAN, CLIP_STD, 2048, SlidingWindow(64, 42), antialias=False),
         context_width=24,
         context_layers=2,
         pyramid_channels=16,
@@ -116,5 +116,5 @@ def test_classes_must_be_named() -> None:
 
 
 def test_an_unknown_option_is_refused() -> None:
-    with pytest.raises(ValueError, match="takes no word_length; it takes blocks, class_names"):
+    with pytest.raises(ValueError, match="takes no word_length; it takes antialias, blocks, class_names"):
         convert(published("rn"), "file", {**SHARED, "word_length": 5})

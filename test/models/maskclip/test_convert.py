@@ -183,6 +183,7 @@ def test_options(clip: Tensors) -> None:
     assert plain["clip"]["quick_gelu"]
     assert not plain["maskclip"]["official_tower"]
     assert plain["maskclip"]["input_spec"]["mean"] == CLIP_MEAN
+    assert plain["maskclip"]["input_spec"]["antialias"], "as CLIP saw its images"
     told = convert(
         clip,
         "clip",
@@ -199,6 +200,7 @@ def test_options(clip: Tensors) -> None:
     assert told["maskclip"]["official_tower"]
     own = told["maskclip"]
     assert own["input_spec"]["mean"] == IMAGENET_MEAN
+    assert not own["input_spec"]["antialias"], "as MaskCLIP's authors resize"
     assert (own["key_smoothing"], own["prompt_denoising"], own["pamr_iterations"]) == (1.0, 0.5, 3)
     # The authors' own files are read as their program reads them.
     assert convert(authors_file(clip, "segmentor"), "file", {**HEADS, "class_names": CLASSES}).config["maskclip"][

@@ -280,3 +280,28 @@ def test_settings_are_checked() -> None:
         CLIPSegSettings(text_weight=(0.5, 0.2))
     with pytest.raises(ValueError, match=r"negative_probability must lie in 0..1, got 1.5"):
         CLIPSegSettings(negative_probability=1.5)
+
+
+def test_examples_are_changed_in_the_style_of_the_model(few_scenes) -> None:
+    config = model_config("vit")
+    config["clipseg"]["example_style"] = {"blur_sigma": 1.0, "intensity": 0.5, "margin": None}
+    model = build(config)
+    recipe = CLIPSegRecipe(SMALL, model, Scenes(few_scenes), config)
+    (sample,) = [recipe._data.draw(1, np.random.default_rng(0))]
+    with torch.no_grad():
+        found = recipe._conditionals([sample], np.array([0.0]))
+        rgb, mask = sample.support
+        style = model.decoder.config.example_style
+        cut = visual_prompt(recipe._normalised(rgb)[None], torch.from_numpy(mask)[None], 32, style)
+        assert_near(found, model.encode_image_prompt(cut))
+
+
+@pytest.mark.parametrize("templates", [(), ("a photo",), ("{} and {}",)])
+def test_templates_have_one_place_for_the_phrase(templates: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="templates must be sentences with one"):
+        replace(SMALL, templates=templates)
+
+
+def test_examples_are_needed_unless_the_phrase_is_all() -> None:
+    assert SMALL.uses_examples
+    assert not replace(SMALL, text_weight=(1.0, 1.0)).uses_examples
