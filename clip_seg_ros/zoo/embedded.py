@@ -158,7 +158,7 @@ EMBEDDED_MODELS: dict[str, EmbeddedModel] = {
     ),
     "maskclip-plus-zero-shot-pocket": _whole(
         "maskclip_plus_zero_shot_pocket.safetensors",
-        "clip-seg distill --rendered 4000 --unseen plate,book --network teacher --steps 4000 --learning-rate 1e-3 "
+        "clip-seg distill --rendered 3000 --unseen plate,book --network teacher --steps 3000 --learning-rate 1e-3 "
         "--half --out {}/maskclip_plus_zero_shot_pocket.safetensors --work work",
         _DENSE,
     ),
