@@ -158,8 +158,8 @@ EMBEDDED_MODELS: dict[str, EmbeddedModel] = {
     ),
     "maskclip-plus-zero-shot-pocket": _whole(
         "maskclip_plus_zero_shot_pocket.safetensors",
-        "clip-seg distill --rendered 4000 --unseen plate,book --network teacher --steps 4000 --learning-rate 1e-3 "
-        "--half --out {}/maskclip_plus_zero_shot_pocket.safetensors --work work",
+        "clip-seg distill --rendered 1000 --unseen plate,book --guided-share 0.25 --network teacher --steps 1200 "
+        "--learning-rate 1e-3 --half --out {}/maskclip_plus_zero_shot_pocket.safetensors --work work",
         _DENSE,
     ),
 }

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,13 @@ def test_a_predictor_answers_with_its_new_list(student, tmp_path):
     assert np.allclose(values[0] / values[2], before[0] / before[1], rtol=1e-3, atol=1e-6)
     with pytest.raises(ValueError, match='"plate" is not one of the 3 classes'):
         predictor.predict(rgb, ["plate"])
+
+
+def test_an_engine_with_one_list_is_refused(student):
+    predictor = Predictor.from_model(student, "cpu")
+    predictor.engine = SimpleNamespace(name="openvino", spec=student.spec)
+    with pytest.raises(ValueError, match="the engine openvino runs one list: see `clip-seg weights classes`"):
+        predictor.with_classes(("cup", "plate"))
 
 
 def test_a_list_without_new_words_needs_no_tower(student):
