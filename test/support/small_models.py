@@ -13,7 +13,8 @@ from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConf
 from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
 from clip_seg_ros.models.clipseg.model import CLIPSegConfig
 from clip_seg_ros.models.cris.model import CRISConfig
-from clip_seg_ros.models.denseclip.instances import DenseCLIPInstances, DenseCLIPInstancesConfig
+from clip_seg_ros.models.denseclip.detectors import DenseCLIPInstancesConfig
+from clip_seg_ros.models.denseclip.instances import DenseCLIPInstances
 from clip_seg_ros.models.denseclip.model import DenseCLIPConfig
 from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.models.maskclip.model import MaskCLIPConfig

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds torchvision's detectors for maps of a given width, with the settings of DenseCLIP's authors."""
+"""The settings of DenseCLIP's detectors, and torchvision's detectors with them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from clip_seg_ros.models.denseclip.backbones import STRIDES
 from clip_seg_ros.models.denseclip.operators import complete_torchvision
+from clip_seg_ros.models.denseclip.prompting import PromptingConfig
 
 _LEVELS = 5
 _RATIOS = (0.5, 1.0, 2.0)
@@ -15,25 +18,49 @@ _BOX_CELLS, _MASK_CELLS, _SAMPLES = 7, 14, 2
 
 
 @dataclass(frozen=True)
-class DetectorSizes:
-    """The sizes of a detector; those with the same name are described in ``DenseCLIPInstancesConfig``."""
+class DenseCLIPInstancesConfig(PromptingConfig):
+    """Everything besides its towers that determines the shapes of the detector, and how it chooses objects.
 
-    widths: tuple[int, ...]
-    """The numbers of channels of the four maps at strides 4 to 32."""
-    class_count: int
-    pyramid_channels: int
-    box_channels: int
-    mask_channels: int
-    anchor_px: float
-    proposals: int
-    sampled_boxes: int
-    least_score: float
-    overlap: float
-    max_objects: int
+    The defaults are the authors' for COCO.
+    """
+
+    head: Literal["mask_rcnn", "retinanet"] = "mask_rcnn"
+    """Mask R-CNN gives boxes and masks, RetinaNet boxes alone."""
+    pyramid_channels: int = 256
+    box_channels: int = 1024
+    """Mask R-CNN only: the width of the two layers that classify a box."""
+    mask_channels: int = 256
+    """Mask R-CNN only: the width of the four layers that draw a mask."""
+    anchor_px: float = 32.0
+    """Side of the smallest anchors in pixels; each of five levels doubles it."""
+    proposals: int = 1000
+    """Mask R-CNN only: the largest number of boxes of an image that are classified."""
+    sampled_boxes: int = 512
+    """Mask R-CNN only: the number of these that the loss counts in training."""
+    least_score: float = 0.05
+    """Objects with a lower score are left out, 0..1."""
+    overlap: float = 0.5
+    """Of two boxes of one class whose IoU is larger than this, the better one is kept, 0..1."""
+    max_objects: int = 100
+    """The largest number of objects in an image."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.head not in ("mask_rcnn", "retinanet"):
+            raise ValueError(f'head must be "mask_rcnn" or "retinanet", got "{self.head}"')
+        if self.input_spec.resize == "letterbox" or self.input_spec.window is not None:
+            raise ValueError("a detector sees the whole image: its input has neither a letterbox nor windows")
+        if self.input_spec.multiple % STRIDES[-1]:
+            raise ValueError(f"a detector's images have sides that are multiples of {STRIDES[-1]}")
 
 
-def build_mask_rcnn(sizes: DetectorSizes) -> Any:
-    """Builds a Mask R-CNN (He et al., ICCV 2017) with random weights, whose ``backbone`` is an FPN of the four maps."""
+def build_mask_rcnn(sizes: DenseCLIPInstancesConfig, widths: Sequence[int]) -> Any:
+    """Builds a Mask R-CNN (He et al., ICCV 2017) with random weights, whose ``backbone`` is an FPN of the four maps.
+
+    Args:
+        sizes: The settings.
+        widths: The numbers of channels of the maps at strides 4 to 32.
+    """
     complete_torchvision()
     # torchvision is imported here, because clip.backbone must have made it importable, and few models need it.
     from torchvision.models.detection import MaskRCNN
@@ -42,8 +69,8 @@ def build_mask_rcnn(sizes: DetectorSizes) -> Any:
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
     from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-    width, classes = sizes.pyramid_channels, sizes.class_count + 1  # the background is class 0
-    pyramid = FeaturePyramidNetwork(list(sizes.widths), width, LastLevelMaxPool())
+    width, classes = sizes.pyramid_channels, len(sizes.class_names) + 1  # the background is class 0
+    pyramid = FeaturePyramidNetwork(list(widths), width, LastLevelMaxPool())
     pyramid.out_channels = width
     return MaskRCNN(
         pyramid,
@@ -67,10 +94,11 @@ def build_mask_rcnn(sizes: DetectorSizes) -> Any:
     )
 
 
-def build_retinanet(sizes: DetectorSizes) -> Any:
+def build_retinanet(sizes: DenseCLIPInstancesConfig, widths: Sequence[int]) -> Any:
     """Builds a RetinaNet (Lin et al., ICCV 2017) with random weights.
 
-    Its ``backbone`` is an FPN of the maps at strides 8 to 32, with two more levels made of the last map.
+    Its ``backbone`` is an FPN of the maps at strides 8 to 32, with two more levels made of the last map. The arguments
+    are those of ``build_mask_rcnn``.
     """
     complete_torchvision()
     from torchvision.models.detection import RetinaNet
@@ -78,12 +106,12 @@ def build_retinanet(sizes: DetectorSizes) -> Any:
     from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
     width = sizes.pyramid_channels
-    pyramid = FeaturePyramidNetwork(list(sizes.widths[1:]), width, LastLevelP6P7(sizes.widths[-1], width))
+    pyramid = FeaturePyramidNetwork(list(widths[1:]), width, LastLevelP6P7(widths[-1], width))
     pyramid.out_channels = width
     steps = [2 ** (third / 3) for third in range(3)]
     return RetinaNet(
         pyramid,
-        sizes.class_count,
+        len(sizes.class_names),
         anchor_generator=AnchorGenerator(
             tuple(tuple(sizes.anchor_px * 2**level * step for step in steps) for level in range(_LEVELS)),
             (_RATIOS,) * _LEVELS,

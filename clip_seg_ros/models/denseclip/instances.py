@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
@@ -17,49 +17,12 @@ from clip_seg_ros.models.base import TextFeatures
 from clip_seg_ros.models.clip.backbone import TextTransformer
 from clip_seg_ros.models.clip.tokenizer import Tokenizer
 from clip_seg_ros.models.denseclip.backbones import STRIDES, DenseBackbone, DenseFeatures
-from clip_seg_ros.models.denseclip.detectors import DetectorSizes, build_mask_rcnn, build_retinanet
+from clip_seg_ros.models.denseclip.detectors import DenseCLIPInstancesConfig, build_mask_rcnn, build_retinanet
 from clip_seg_ros.models.denseclip.prompting import PromptingConfig, TextGuided
 from clip_seg_ros.models.detections import Detections, in_window
 
 _LEAST_DOUBT = 1e-4
 """The distance from 0 and 1 that probabilities keep as logits."""
-
-
-@dataclass(frozen=True)
-class DenseCLIPInstancesConfig(PromptingConfig):
-    """Everything besides its towers that determines the shapes of the detector, and how it chooses objects.
-
-    The defaults are the authors' for COCO.
-    """
-
-    head: Literal["mask_rcnn", "retinanet"] = "mask_rcnn"
-    """Mask R-CNN gives boxes and masks, RetinaNet boxes alone."""
-    pyramid_channels: int = 256
-    box_channels: int = 1024
-    """Mask R-CNN only: the width of the two layers that classify a box."""
-    mask_channels: int = 256
-    """Mask R-CNN only: the width of the four layers that draw a mask."""
-    anchor_px: float = 32.0
-    """Side of the smallest anchors in pixels; each of five levels doubles it."""
-    proposals: int = 1000
-    """Mask R-CNN only: the largest number of boxes of an image that are classified."""
-    sampled_boxes: int = 512
-    """Mask R-CNN only: the number of these that the loss counts in training."""
-    least_score: float = 0.05
-    """Objects with a lower score are left out, 0..1."""
-    overlap: float = 0.5
-    """Of two boxes of one class whose IoU is larger than this, the better one is kept, 0..1."""
-    max_objects: int = 100
-    """The largest number of objects in an image."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.head not in ("mask_rcnn", "retinanet"):
-            raise ValueError(f'head must be "mask_rcnn" or "retinanet", got "{self.head}"')
-        if self.input_spec.resize == "letterbox" or self.input_spec.window is not None:
-            raise ValueError("a detector sees the whole image: its input has neither a letterbox nor windows")
-        if self.input_spec.multiple % STRIDES[-1]:
-            raise ValueError(f"a detector's images have sides that are multiples of {STRIDES[-1]}")
 
 
 @dataclass(frozen=True)
@@ -95,21 +58,8 @@ class DenseCLIPInstances(TextGuided[DenseCLIPInstancesConfig]):
             ValueError: The length of the text tower's context is not that of contexts and names together.
         """
         super().__init__(name, backbone, text_encoder, config, tokenizer)
-        sizes = DetectorSizes(
-            widths=tuple(self.guided_widths),
-            class_count=len(config.class_names),
-            pyramid_channels=config.pyramid_channels,
-            box_channels=config.box_channels,
-            mask_channels=config.mask_channels,
-            anchor_px=config.anchor_px,
-            proposals=config.proposals,
-            sampled_boxes=config.sampled_boxes,
-            least_score=config.least_score,
-            overlap=config.overlap,
-            max_objects=config.max_objects,
-        )
         build = build_mask_rcnn if config.head == "mask_rcnn" else build_retinanet
-        self.detector = build(sizes)
+        self.detector = build(config, self.guided_widths)
 
     def detect(self, image: DenseFeatures, text: TextFeatures) -> list[Detections]:
         """Returns the objects of every image. ``text`` has all classes in their order."""

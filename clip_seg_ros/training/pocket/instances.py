@@ -14,7 +14,8 @@ import torch
 from clip_seg_ros.data.rendered_instances import RenderedInstances, instance_sample
 from clip_seg_ros.data.samples import InstanceSample
 from clip_seg_ros.data.tabletop import TabletopScenes, class_map
-from clip_seg_ros.models.denseclip.instances import DenseCLIPInstances, DenseCLIPInstancesConfig
+from clip_seg_ros.models.denseclip.detectors import DenseCLIPInstancesConfig
+from clip_seg_ros.models.denseclip.instances import DenseCLIPInstances
 from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.training.pocket.batches import TABLE
 from clip_seg_ros.training.pocket.denseclip import POCKET_PROMPTING, pocket_towers

@@ -15,7 +15,7 @@ from clip_seg_ros.models.clip.backbone import VisionConfig
 from clip_seg_ros.models.clip.tokenizer import build_tokenizer
 from clip_seg_ros.models.clipseg.model import CLIPSegConfig
 from clip_seg_ros.models.cris.model import CRISConfig
-from clip_seg_ros.models.denseclip.instances import DenseCLIPInstancesConfig
+from clip_seg_ros.models.denseclip.detectors import DenseCLIPInstancesConfig
 from clip_seg_ros.models.denseclip.model import DenseCLIPConfig
 from clip_seg_ros.models.denseclip.prompting import PromptingConfig
 from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, ExampleStyle, InputSpec, SlidingWindow

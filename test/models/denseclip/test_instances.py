@@ -11,7 +11,8 @@ import torch
 
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.conversion.mapping import Converted
-from clip_seg_ros.models.denseclip.instances import DenseCLIPInstances, DenseCLIPInstancesConfig, InstanceTargets
+from clip_seg_ros.models.denseclip.detectors import DenseCLIPInstancesConfig
+from clip_seg_ros.models.denseclip.instances import DenseCLIPInstances, InstanceTargets
 from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec, SlidingWindow
 from clip_seg_ros.zoo.build import build_from_config
 from clip_seg_ros.zoo.writing import store

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from clip_seg_ros.models.denseclip.instances import DenseCLIPInstances, DenseCLIPInstancesConfig, InstanceTargets
+from clip_seg_ros.models.denseclip.detectors import DenseCLIPInstancesConfig
+from clip_seg_ros.models.denseclip.instances import DenseCLIPInstances, InstanceTargets
 from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.training.recipes.box_targets import box_score_loss, box_score_targets
 from clip_seg_ros.training.recipes.denseclip_instances import DenseCLIPInstancesRecipe, DenseCLIPInstancesSettings
