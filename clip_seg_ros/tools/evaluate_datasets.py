@@ -171,6 +171,7 @@ def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Pr
         "data": args.data,
         "protocol": protocol,
         "names": args.names or "data",
+        "antialias": predictor.spec.input.antialias,
         **settings,
         "samples": len(indices),
         "samples_in_data": len(data.dataset),
