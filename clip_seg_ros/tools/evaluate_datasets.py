@@ -163,6 +163,7 @@ def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Pr
         "data": args.data,
         "protocol": protocol,
         "names": args.names or "data",
+        "antialias": predictor.spec.input.antialias,
         **settings,
         "corruption": args.corruption[0] if args.corruption else None,
         "samples": len(spread(len(data.dataset), args.limit)),

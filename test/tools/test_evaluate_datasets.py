@@ -115,6 +115,7 @@ def test_phrases_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.Captur
         "threshold": 0.3,
         "prompt": "text",
         "corruption": None,
+        "antialias": True,
         "samples": 9,
         "samples_in_data": 9,
         "device": "cpu",
@@ -139,9 +140,11 @@ def test_options_of_phrases(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.json"
     data = tmp_path / "mine.yaml"
     data.write_text(f"kind: folder\nroot: {folder}\n")
-    assert evaluate("--data", data, "--protocol", "referring", "--limit", 5, "--threshold", 0.5, "--json", out) == 0
+    options = ("--protocol", "referring", "--limit", 5, "--threshold", 0.5, "--antialias", "off")
+    assert evaluate("--data", data, *options, "--json", out) == 0
     content = json.loads(out.read_text())
     assert content["run"]["threshold"] == 0.5
+    assert content["run"]["antialias"] is False
     assert content["run"]["model"] == "clipseg-pocket"
     assert [sample["index"] for sample in content["samples"]] == [0, 1, 3, 5, 7]
     assert {"referring.mean_iou", "referring.overall_iou", "referring.precision_at_90"} <= set(figures(out))
