@@ -53,7 +53,7 @@ def _clipseg() -> dict[str, Any]:
         "tap_widths": [768, 768, 768],
         "stride": 16,
         "prefix_tokens": 1,
-        "input_spec": {"size": 352, "resize": "squash", "multiple": 16, **_OF_IMAGENET, "antialias": False},
+        "input_spec": {"size": 352, "resize": "squash", "multiple": 16, **_OF_IMAGENET},
         "complex_trans_conv": True,
     }
     return {"kind": "clipseg", "clip": _clip(_VIT_B16, 512), "clipseg": own, "tokenizer": _tokenizer()}
@@ -78,7 +78,6 @@ def _denseclip() -> dict[str, Any]:
             **_OF_CLIP,
             "long_side_limit": 2048,
             "window": window,
-            "antialias": False,
         },
     }
     return {

@@ -3,7 +3,7 @@
 
 Options: ``clip`` (tensors of the CLIP that the authors' decoder was trained on), ``extract_layers`` (default 3, 6, 9),
 ``cond_layer`` (0), ``n_heads`` of the decoder (4), ``vision_head_width`` and ``text_head_width`` of CLIP (64), and
-``antialias`` (false).
+``antialias`` (true).
 """
 
 from __future__ import annotations

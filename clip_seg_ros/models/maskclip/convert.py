@@ -130,10 +130,7 @@ def _configure(
     # The size is a multiple of the patches, so that nothing is padded and labels are not shifted.
     multiple = 32 if resnet else clip.vision.patch_size
     own = MaskCLIPConfig(
-        # CLIP's own images are smoothed before they shrink; MaskCLIP's authors do not smooth them.
-        InputSpec(
-            _SIZE, "short_side", multiple, mean, std, _LONG_SIDE_LIMIT, antialias=antialiased(options, not official)
-        ),
+        InputSpec(_SIZE, "short_side", multiple, mean, std, _LONG_SIDE_LIMIT, antialias=antialiased(options)),
         official_tower=official,
         class_names=class_names,
         **{name: options[name] for name in _READOUT if name in options},

@@ -35,7 +35,7 @@ def test_sizes_are_read_off_the_shapes(tower: str) -> None:
     config = convert(published(tower), "file", OPTIONS[tower]).config
     assert DenseCLIPConfig.from_dict(config["denseclip"]) == DenseCLIPConfig(
         class_names=tuple("abcdef"),
-        input_spec=InputSpec(64, "short_side", 1, CLIP_MEAN, CLIP_STD, 2048, SlidingWindow(64, 42), antialias=False),
+        input_spec=InputSpec(64, "short_side", 1, CLIP_MEAN, CLIP_STD, 2048, SlidingWindow(64, 42)),
         context_width=24,
         context_layers=2,
         pyramid_channels=16,

@@ -191,6 +191,7 @@ def test_options(clip: Tensors) -> None:
             **HEADS,
             "quick_gelu": False,
             "official_tower": True,
+            "antialias": False,
             "key_smoothing": 1.0,
             "prompt_denoising": 0.5,
             "pamr_iterations": 3,
