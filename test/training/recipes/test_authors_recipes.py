@@ -23,10 +23,16 @@ from clip_seg_ros.models.conversion.mapping import shapes_of
 from clip_seg_ros.resources import class_list
 from clip_seg_ros.training.methods import TrainConfig
 from clip_seg_ros.training.optimizer import Schedule
-from clip_seg_ros.training.recipes.architecture import CLIPSegArchitecture, CRISArchitecture, DenseCLIPArchitecture
+from clip_seg_ros.training.recipes.architecture import (
+    CLIPSegArchitecture,
+    CRISArchitecture,
+    DenseCLIPArchitecture,
+    InstancesArchitecture,
+)
 from clip_seg_ros.training.recipes.clipseg import CLIPSegSettings
 from clip_seg_ros.training.recipes.cris import CRISRecipe, CRISSettings
 from clip_seg_ros.training.recipes.denseclip import DenseCLIPRecipe, DenseCLIPSettings
+from clip_seg_ros.training.recipes.denseclip_instances import DenseCLIPInstancesSettings
 from clip_seg_ros.training.recipes.sampling import EpochSampler
 from clip_seg_ros.training.runner import Stage
 from clip_seg_ros.zoo.build import MODEL_KINDS
@@ -39,6 +45,7 @@ AUTHORS = json.loads((Path(__file__).parents[2] / "data" / "authors_recipes.json
 CLIPSEG = AUTHORS["clipseg"]["rd64-uni"]
 CRIS = AUTHORS["cris"]["refcoco/cris_r50"]
 DENSECLIP = AUTHORS["denseclip"]["denseclip_fpn_res50_512x512_80k"]
+DETECTOR = AUTHORS["denseclip"]["mask_rcnn_denseclip_r50_fpn_1x_coco"]
 DENSECLIP_VIT = AUTHORS["denseclip"]["denseclip_fpn_vit-b_640x640_80k"]
 
 
@@ -213,3 +220,37 @@ def test_denseclip_on_openais_clip_has_the_authors_sizes(layout: str, tower: str
     if "out_indices" in theirs:
         assert (own["blocks"], own["drop_path"]) == (tuple(theirs["out_indices"]), theirs["drop_path_rate"])
     assert shapes(config) == shapes(convert(published(layout, True), "").config)
+
+
+# DenseCLIP's detectors
+
+
+def test_detectors_are_trained_as_by_their_authors() -> None:
+    config = read("train_denseclip_instances_coco.yaml")
+    settings = config.settings()
+    assert settings == DenseCLIPInstancesSettings(), "the defaults are the same"
+    batch = DETECTOR["samples_per_gpu"] * DETECTOR["gpus"]
+    epoch = EpochSampler(117_266, batch, 0).batches(1)  # the images of COCO's training split that show an object
+    assert (settings.batch, settings.steps) == (batch, DETECTOR["epochs"] * epoch)
+    assert settings.milestones == tuple(epoch * milestone for milestone in DETECTOR["step"])
+    assert (settings.learning_rate, settings.weight_decay) == (DETECTOR["lr"], DETECTOR["weight_decay"])
+    assert (settings.clip_norm, settings.image_factor) == (DETECTOR["max_norm"], DETECTOR["backbone_lr_mult"])
+    assert (settings.decay, DETECTOR["no_decay_in"]) == ("without_norms", "norm")
+    warmup = settings.warmup
+    assert (warmup.kind, warmup.steps, warmup.ratio) == tuple(
+        DETECTOR[name] for name in ("warmup", "warmup_iters", "warmup_ratio")
+    )
+    assert settings.views.mirrored == DETECTOR["flip_ratio"]
+
+
+def test_a_detector_on_openais_clip_has_the_authors_sizes() -> None:
+    names = class_list("voc20")
+    found = InstancesArchitecture().on_clip(full_size("openai_clip_rn50"), names)
+    own = found["denseclip"]
+    spec = own["input_spec"]
+    assert [spec["long_side_limit"], spec["size"]] == DETECTOR["img_scale"]
+    assert found["vision"]["image_size"] == DETECTOR["input_resolution"]
+    assert own["name_length"] == DETECTOR["context_length"]
+    assert found["text"]["context_length"] == DETECTOR["text_context_length"]
+    assert own["pyramid_channels"] == DETECTOR["out_channels"]
+    assert (own["box_channels"], own["mask_channels"], own["anchor_px"]) == (1024, 256, 32)
