@@ -4,17 +4,32 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from clip_seg_ros.data.samples import DataError
+from clip_seg_ros.models.checkpoints import WeightsError
 
 
 class WrongCall(ValueError):
     """The arguments do not fit together; the message is written for the user."""
+
+
+def exit_code_of(evaluate: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """Runs an evaluation; says what went wrong and returns the exit code: 2 for wrong arguments, 1 for other errors."""
+    try:
+        evaluate(args)
+    except WrongCall as error:
+        print(f"clip-seg evaluate: {error}", file=sys.stderr)
+        return 2
+    except (DataError, WeightsError, ValueError, OSError) as error:
+        print(f"clip-seg evaluate: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def antialias_of(args: argparse.Namespace) -> bool | None:

@@ -5,39 +5,39 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable
 
 from tqdm import tqdm
 
 from clip_seg_ros.data.catalog import open_dataset
 from clip_seg_ros.data.coco import CocoInstances
-from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.evaluation.alignment import evaluate_alignment
 from clip_seg_ros.evaluation.pages.report import package_version
 from clip_seg_ros.evaluation.prefetch import spread
-from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clipseg.model import CLIPSeg
 from clip_seg_ros.runtime.devices import resolve_device
-from clip_seg_ros.tools.data_options import WrongCall, parse_data
+from clip_seg_ros.tools.data_options import WrongCall, exit_code_of, parse_data
 from clip_seg_ros.zoo.factory import build_segmenter
 
 _DEFAULT_MODEL = "clipseg-pocket"
-_OTHERS = ("--page", "--prompt", "--text-weight", "--threshold", "--multi-scale", "--names", "--unseen", "--antialias")
+_OTHERS = (
+    "--page",
+    "--prompt",
+    "--text-weight",
+    "--threshold",
+    "--multi-scale",
+    "--names",
+    "--background-phrases",
+    "--unseen",
+    "--antialias",
+    "--corruption",
+)
 """Options of the other protocols."""
 
 
 def run_alignment(args: argparse.Namespace) -> int:
     """Measures, prints the figures and writes the requested file; returns the exit code."""
-    try:
-        _run(args)
-    except WrongCall as error:
-        print(f"clip-seg evaluate: {error}", file=sys.stderr)
-        return 2
-    except (DataError, WeightsError, ValueError, OSError) as error:
-        print(f"clip-seg evaluate: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code_of(_run, args)
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -36,9 +36,8 @@ from clip_seg_ros.evaluation.protocols import (
     evaluate_semantic,
 )
 from clip_seg_ros.evaluation.wording import class_prompts, phrase_wording
-from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
-from clip_seg_ros.tools.data_options import WrongCall, antialias_of, parse_data
+from clip_seg_ros.tools.data_options import WrongCall, antialias_of, exit_code_of, parse_data
 from clip_seg_ros.tools.engine_options import complain
 from clip_seg_ros.tools.evaluate_corruptions import evaluate_corrupted
 from clip_seg_ros.zoo.caution import in_options
@@ -73,34 +72,30 @@ class Data:
 
 def run_dataset(args: argparse.Namespace) -> int:
     """Evaluates, prints tables and writes the requested files; returns the exit code."""
-    try:
-        _check_numbers(args)
-        corruptions = _corruptions(args)
-        data = _open(args.data)
-        protocol = _protocol(args, data)
-        name = args.model or _DEFAULT_MODEL
-        predictor = Predictor.from_name(name, args.device, args.weights, args.precision, args.engine)
-        predictor = with_antialias(predictor, antialias_of(args))
-        complain("clip-seg evaluate", predictor.chosen)
-        if words := in_options(predictor.spec):
-            print(f"clip-seg evaluate: {words}", file=sys.stderr)
-        if len(corruptions) > 1:
-            evaluate_corrupted(
-                args,
-                data.dataset,
-                corruptions,
-                lambda dataset: _measure(args, replace(data, dataset=dataset), protocol, predictor)[0],
-            )
-        else:
-            shown = CorruptedImages(data.dataset, corruptions[0]) if corruptions else data.dataset
-            _evaluate(args, replace(data, dataset=shown), protocol, predictor)
-    except WrongCall as error:
-        print(f"clip-seg evaluate: {error}", file=sys.stderr)
-        return 2
-    except (DataError, WeightsError, ValueError, OSError) as error:
-        print(f"clip-seg evaluate: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code_of(_run, args)
+
+
+def _run(args: argparse.Namespace) -> None:
+    _check_numbers(args)
+    corruptions = _corruptions(args)
+    data = _open(args.data)
+    protocol = _protocol(args, data)
+    name = args.model or _DEFAULT_MODEL
+    predictor = Predictor.from_name(name, args.device, args.weights, args.precision, args.engine)
+    predictor = with_antialias(predictor, antialias_of(args))
+    complain("clip-seg evaluate", predictor.chosen)
+    if words := in_options(predictor.spec):
+        print(f"clip-seg evaluate: {words}", file=sys.stderr)
+    if len(corruptions) > 1:
+        evaluate_corrupted(
+            args,
+            data.dataset,
+            corruptions,
+            lambda dataset: _measure(args, replace(data, dataset=dataset), protocol, predictor)[0],
+        )
+    else:
+        shown = CorruptedImages(data.dataset, corruptions[0]) if corruptions else data.dataset
+        _evaluate(args, replace(data, dataset=shown), protocol, predictor)
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

@@ -54,6 +54,11 @@ def test_figures_are_printed_and_written(root: Path, capsys: pytest.CaptureFixtu
     [
         (["--data", "coco:{root}"], 2, "needs objects with masks: --data coco:ROOT:SPLIT:task=instances"),
         (["--data", "coco:{root}:task=instances", "--model", "maskclip-pocket"], 2, "maskclip-pocket is no CLIPSeg"),
+        (
+            ["--data", "coco:{root}:task=instances", "--corruption", "all"],
+            2,
+            "--corruption does not go with --protocol al",
+        ),
         (["--data", "coco:{root}:task=instances", "--multi-scale"], 2, "--multi-scale does not go with --protocol al"),
         (["--data", "coco:{root}:task=instances", "--names", "data"], 2, "--names does not go with --protocol align"),
         (["--data", "coco:{root}:task=instances:masks=false"], 1, "its objects are boxes alone"),
