@@ -34,6 +34,9 @@ from clip_seg_ros.runtime.sizes import BuiltSizes
 Network = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
 """Runs a converted graph: tensors in the order of its inputs -> new tensors in the order of its outputs. It is safe to
 call from several threads."""
+PROMPTS_AT_ONCE = 8
+"""The most phrases that are decoded in one call. The other runtimes keep the memory of their largest call for ever,
+which is 7 MB a phrase with the embedded CLIPSeg in OpenVINO, and on a CPU more at once are no faster."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -101,11 +104,16 @@ class ConvertedEngine(Engine):
 
     def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
         decoder = self._decoder(image)
+        asked, names = text.pooled.shape[0], self.spec.class_names
         # A part of the classes, or too many: the model itself says what it makes of that.
-        whole = self.spec.class_names is None or text.pooled.shape[0] == len(self.spec.class_names)
-        if decoder is None or not whole:
+        if decoder is None or (names is not None and asked != len(names)):
             return self._eager.decode(image, text)
-        return decoder([*feature_tensors(image), *text_tensors(text)])[0]
+        features, texts = feature_tensors(image), text_tensors(text)
+        # Classes of a fixed list may depend on each other, phrases do not.
+        most = max(asked, 1) if names is not None else PROMPTS_AT_ONCE
+        parts = zip(*(tensor.split(most) for tensor in texts), strict=True)
+        logits = [decoder([*features, *part])[0] for part in parts]
+        return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         return self._eager.probabilities(logits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.runtime import openvino_engine
+from clip_seg_ros.runtime.converted import PROMPTS_AT_ONCE, Network
 from clip_seg_ros.runtime.eager import EagerEngine
 from clip_seg_ros.runtime.engine import EngineUnavailable
 from clip_seg_ros.runtime.graphs import usual_size
@@ -156,6 +158,34 @@ def test_some_of_the_classes_are_left_to_the_model(folder: Path) -> None:
     engine = OpenVINOEngine(small_model("denseclip-resnet"), cache_dir=folder)
     with torch.inference_mode(), pytest.raises(ValueError, match="all 3 classes must be asked together, got 1"):
         engine.decode(engine.encode_image(torch.zeros(1, 3, 64, 64)), engine.encode_text(["red"]))
+
+
+def test_many_phrases_are_decoded_a_few_at_a_time(folder: Path) -> None:
+    class Counting(OpenVINOEngine):
+        """Notes how many texts each call of a network takes."""
+
+        def _read(self, folder: Path, part: str) -> Network:
+            network = super()._read(folder, part)
+
+            def counted(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+                if part == "decoder":
+                    sizes.append(tensors[-1].shape[0])
+                return network(tensors)
+
+            return counted
+
+    sizes: list[int] = []
+    model = small_model("cris")
+    engine, phrases = (
+        Counting(model, cache_dir=folder),
+        [f"{CLASSES[i % 3]} {i}" for i in range(2 * PROMPTS_AT_ONCE + 3)],
+    )
+    pixels = torch.randn(2, 3, *usual_size(model))
+    with torch.inference_mode():
+        text = engine.encode_text(phrases)
+        expected = model.decode(model.encode_image(pixels), text)
+        assert_near(engine.decode(engine.encode_image(pixels), text), expected, 1e-4)
+    assert sizes == [PROMPTS_AT_ONCE, PROMPTS_AT_ONCE, 3]
 
 
 def test_threads_get_their_own_answers(folder: Path) -> None:
