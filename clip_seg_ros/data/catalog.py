@@ -16,7 +16,7 @@ from clip_seg_ros.data.coco import CocoInstances, open_coco
 from clip_seg_ros.data.coco20i import Coco20i
 from clip_seg_ros.data.coco_stuff import CocoStuff10k, CocoStuff164k
 from clip_seg_ros.data.folder import PhraseFolder
-from clip_seg_ros.data.labelled_folder import LabelledFolder
+from clip_seg_ros.data.labelled_things import LabelledThings, open_labelled_folder
 from clip_seg_ros.data.lvis_affordances import LvisAffordances
 from clip_seg_ros.data.pascal5i import Pascal5i
 from clip_seg_ros.data.pascal_context import PascalContext
@@ -33,7 +33,7 @@ BUILDERS: dict[str, Callable[..., ReferringDataset | SemanticDataset | InstanceD
     "coco_stuff_10k": CocoStuff10k,
     "coco_stuff_164k": CocoStuff164k,
     "folder": PhraseFolder,
-    "labelled_folder": LabelledFolder,
+    "labelled_folder": open_labelled_folder,
     "lvis_affordances": LvisAffordances,
     "pascal5i": Pascal5i,
     "pascal_context": PascalContext,
@@ -42,6 +42,8 @@ BUILDERS: dict[str, Callable[..., ReferringDataset | SemanticDataset | InstanceD
     "voc": Voc2012,
 }
 """The kinds of data sets. The options of a kind are the arguments of its class or function."""
+OBJECTS = (CocoInstances, LabelledThings)
+"""The data sets of objects, which have classes, but none for every pixel."""
 SPLITTING = ("hide", "drop", "unseen")
 """The options of every kind that gives a class for every pixel; see ``class_splits.SplitClasses``. Each is the name of
 a published split, or names of classes."""
@@ -91,7 +93,7 @@ def open_dataset(values: Mapping[str, Any]) -> ReferringDataset | SemanticDatase
 
 def _split(kind: str, dataset: Any, splitting: Mapping[str, Any]) -> SplitClasses:
     """Hides, leaves out or names classes of a data set with a class for every pixel."""
-    if not hasattr(dataset, "class_names") or isinstance(dataset, CocoInstances):
+    if not hasattr(dataset, "class_names") or isinstance(dataset, OBJECTS):
         raise DataError(
             f"{next(iter(splitting))} is for data sets with a class for every pixel, which {kind} is not here"
         )

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from clip_seg_ros import resources
-from clip_seg_ros.data.catalog import open_dataset
-from clip_seg_ros.data.coco import CocoInstances
+from clip_seg_ros.data.catalog import OBJECTS, open_dataset
 from clip_seg_ros.data.phrasecut_plus import PhraseCutPlus
 from clip_seg_ros.data.samples import DataError, InstanceDataset, InstanceSample, ReferringDataset, SemanticDataset
 from clip_seg_ros.data.suggestions import did_you_mean
@@ -196,8 +195,9 @@ def _semantic(method: str, values: Mapping[str, Any]) -> SemanticDataset:
     data = open_dataset(values)
     if not hasattr(data, "class_names"):
         raise DataError(f"{method} learns classes, and the data set {values['kind']} has phrases instead")
-    if isinstance(data, CocoInstances):
-        raise DataError(f"{method} learns a class for every pixel, and the data set holds objects: say task: semantic")
+    if isinstance(data, OBJECTS):
+        hint = "say task: semantic" if values["kind"] == "coco" else "leave out things"
+        raise DataError(f"{method} learns a class for every pixel, and the data set holds objects: {hint}")
     return data
 
 
@@ -267,7 +267,10 @@ def _denseclip(config: TrainConfig, settings: DenseCLIPSettings, device: torch.d
 def _objects(method: str, values: Mapping[str, Any]) -> InstanceDataset:
     data = open_dataset(values)
     if not isinstance(data[0] if len(data) else None, InstanceSample):
-        raise DataError(f"{method} learns objects: use a data set of objects, such as kind: coco with task: instances")
+        raise DataError(
+            f"{method} learns objects: use a data set of objects, such as kind: coco with task: instances, or "
+            "kind: labelled_folder with things"
+        )
     return data
 
 
