@@ -92,6 +92,17 @@ def test_what_lies_between_two_pixels_is_no_run() -> None:
     assert_sorted_and_apart(runs)
 
 
+def test_a_peak_or_a_valley_between_two_pixels_of_a_larger_image_is_no_run_or_gap() -> None:
+    # A place that is hardly on its side of the level and lies under no pixel.
+    peak, valley = [0.0, 0.501, 0.0, 0.0, 0.0], [1.0, 0.499, 1.0, 1.0, 0.0]
+    maps = np.array([[peak, valley, peak, [1.0, 1.0, 1.0, 0.499, 1.0]]], np.float32)
+    runs = runs_above(maps, 0.5, maps, (4, 7))
+    pixels = cv2.resize(maps[0], (7, 4), interpolation=cv2.INTER_LINEAR)
+    assert runs.row.tolist() == [1, 3]
+    np.testing.assert_array_equal(painted(runs, 1)[0], pixels > 0.5)
+    assert_near(runs.total, np.where(pixels > 0.5, pixels, 0.0).sum(axis=1)[[1, 3]])
+
+
 @pytest.mark.parametrize(("value", "count"), [(0.5, 0), (np.nextafter(np.float32(0.5), np.float32(1)), 6)])
 def test_the_level_itself_is_outside(value: float, count: int) -> None:
     maps = np.full((1, 2, 3), value, np.float32)
