@@ -9,7 +9,7 @@ at the size of the image is found from these places, without making the image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -89,13 +89,12 @@ def runs_above(maps: np.ndarray, level: float, values: np.ndarray, size: tuple[i
         The runs of the P maps; the label of a run is the index of its map.
     """
     (height, width), across = size, min(maps.shape[2], size[1])
-    columns = columns_of(across, width)
+    columns, weights = columns_of(across, width), _weights(across, width, height)
     # Before each row and after the last one lies a place outside, so that all boundaries are found in one line.
     line = np.full(height * (across + 1) + 1, level, np.float32)
     inside, rows = np.empty(len(line), np.bool_), line[:-1].reshape(height, across + 1)[:, 1:]
-    weights = np.tile(np.append(np.float32(1.0), columns.weights), height)
-    found = [_NOTHING]
-    # What is made of one map stays in the processor's cache. All else is done for all maps at once.
+    found, runs = [_NOTHING], []
+    # What is made of one map stays in the processor's cache. All else is done for several maps at once.
     for index, (one, value) in enumerate(zip(maps, values)):
         to_rows(one, rows)
         np.greater(line, np.float32(level), out=inside)
@@ -108,19 +107,48 @@ def runs_above(maps: np.ndarray, level: float, values: np.ndarray, size: tuple[i
         np.multiply(line[:-1], weights, out=line[:-1])
         sums = np.add.reduceat(line[: place[-1] + 2], place + 1)[::2] if len(place) else _NOTHING[3]
         found.append((place + index * (height + 1) * (across + 1), decided[1:], around, sums))
-    place, decided, around, sums = (np.concatenate(parts, axis=-1) for parts in zip(*found))
-    row, pixel, further = _crossings(place, decided, np.float32(level), around, columns)
-    total = sums.astype(np.float64) + further[1::2] - further[::2]
-    marks = row * (width + 1) + pixel
-    if (marks[1:] == marks[:-1]).any():
-        kept = _not_empty(marks)
-        total, marks = np.add.reduceat(total, kept[::2] // 2), marks[kept]
-    row, left, right = _paired(marks, width)
+        if sum(len(places) for places, *_ in found) > _AT_ONCE:
+            runs.append(_runs_between(found, np.float32(level), columns))
+            found = [_NOTHING]
+    runs.append(_runs_between(found, np.float32(level), columns))
+    row, left, right, total = (np.concatenate(parts) for parts in zip(*runs))
     return Runs(size, row // (height + 1), row, left, right, total)
 
 
+_AT_ONCE = 1 << 15
+"""The number of boundaries from which on they are worked on before the next map; more do not stay in the cache."""
 _AROUND = np.array([[-1], [0], [1]])
 _NOTHING = np.zeros(0, np.int64), np.zeros((2, 0), np.float32), np.zeros((3, 0), np.float32), np.zeros(0, np.float32)
+
+
+@lru_cache(maxsize=2)  # one takes a megabyte, and the images of a camera have one size
+def _weights(places: int, width: int, height: int) -> np.ndarray:
+    """Returns (height * (places + 1),) float32: ``Columns.weights`` of all rows, with 1 before each row."""
+    return np.tile(np.append(np.float32(1.0), columns_of(places, width).weights), height)
+
+
+def _runs_between(
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]], level: np.float32, columns: Columns
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Makes runs of the places where maps cross a level.
+
+    Args:
+        found: For each map what ``_crossings`` takes, (2 r,), (2, 2 r) and (3, 2 r); and (r,) float32, the sums over
+            the weighted places inside.
+        level: The level.
+        columns: Where the w columns of places lie in the image.
+
+    Returns:
+        (R,) each: rows, first columns, ends, and sums, as ``Runs`` has them.
+    """
+    place, decided, around, sums = (np.concatenate(parts, axis=-1) for parts in zip(*found))
+    row, pixel, further = _crossings(place, decided, level, around, columns)
+    total = sums.astype(np.float64) + further[1::2] - further[::2]
+    marks = row * (len(columns.left) + 1) + pixel
+    if (marks[1:] == marks[:-1]).any():
+        kept = _not_empty(marks)
+        total, marks = np.add.reduceat(total, kept[::2] // 2), marks[kept]
+    return *_paired(marks, len(columns.left)), total
 
 
 def _crossings(

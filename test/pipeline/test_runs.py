@@ -77,6 +77,18 @@ def test_runs_above_a_level_are_the_pixels_of_the_resized_maps(places: tuple[int
         assert_near(total, sums[label, row, left:right].sum(), scale=float(size[1]))
 
 
+def test_maps_with_many_boundaries_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = np.random.default_rng(4).random((5, 20, 24)).astype(np.float32)
+    maps[2] = 0.0
+    whole = runs_above(maps, 0.5, maps, (48, 64))
+    assert len(whole.row) > 1000, "the boundaries of two maps or more are a part"
+    monkeypatch.setattr("clip_seg_ros.pipeline.runs._AT_ONCE", 800)
+    parts = runs_above(maps, 0.5, maps, (48, 64))
+    for name in ("label", "row", "left", "right"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+    assert_near(parts.total, whole.total, scale=64.0)
+
+
 def test_values_that_are_the_maps_are_summed_too() -> None:
     maps = blobs(3, 2, (9, 11))
     assert_near(runs_above(maps, 0.4, maps, (30, 40)).total, runs_above(maps, 0.4, maps.copy(), (30, 40)).total)
