@@ -134,10 +134,10 @@ def decide(logits: torch.Tensor, probabilities: Probabilities, mixed: Mixing, ru
         best = places.shares.amax(dim=0) * (1.0 - left_out)
     else:
         _, sure, best = _verdicts(places.shares, left_out, places.rules)
-        sure |= label_of[winner.clamp(min=0)] == UNLABELLED
+        sure |= taken(label_of, winner.clamp(min=0)) == UNLABELLED
         settled = agreed(winner.masked_fill(~sure, OPEN), mixed, OPEN)
         blocks = Blocks.of(settled == OPEN, mixed)
-    labels = mixed.spread(label_of[settled.clamp(min=0)])
+    labels = mixed.spread(taken(label_of, settled.clamp(min=0)))
     parts = list(places.compared(blocks))
     if duels is not None:
         parts += places.fought(duels, torch.searchsorted(kept, strong)[rivals])
@@ -173,7 +173,7 @@ class _Places:
             of_places = table.index_select(1, part.places.flatten()).unflatten(1, part.places.shape)
             values = part.values(of_places).flatten(1)
             winner, sure, confidence = _verdicts(self._shares(values[:-1]), values[-1], self.rules)
-            label = self.rules.labels[winner].masked_fill(~sure, UNLABELLED)
+            label = taken(self.rules.labels, winner).masked_fill_(~sure, UNLABELLED)
             yield part.pixels.flatten(), label, confidence
 
     def fought(self, blocks: Blocks, rivals: torch.Tensor) -> Iterator[_Pixels]:
@@ -191,7 +191,9 @@ class _Places:
             if self.rules.compete:
                 of_places = torch.cat([of_places, self._others(at, part.places)[None]])
             values = part.values(of_places)
-            label = torch.where(values[0] >= values[1], labels[0, window], labels[1, window])
+            first, second = labels[:, window]
+            # This takes a tenth of the time of "where" on a processor. Numbers of eight bits wrap around.
+            label = (values[0] >= values[1]).view(torch.uint8).mul_(first - second).add_(second)
             shares = self._shares(values[:2].flatten(1))
             confidence = shares.amax(dim=0)
             if self.rules.compete:
@@ -253,7 +255,9 @@ def _left_out(logits: torch.Tensor, probabilities: Probabilities, kept: torch.Te
         every = max(1, size[0] // _ROWS_OF_REST)
         rows, columns = (_spaced(side, every, logits.device) for side in size)
         some = rows[:, None] * size[1] + columns
-        logits = logits.flatten(2).index_select(2, some.flatten()).unflatten(2, some.shape)
+        # Of two axes, which takes less time than of three.
+        chosen = logits.flatten(2).flatten(0, 1).index_select(1, some.flatten())
+        logits = chosen.unflatten(0, logits.shape[:2]).unflatten(2, some.shape)
     step = max(1, at_once(logits.device) // logits[:, :, 0].numel())
     kept_parts = [probabilities(band.contiguous())[:, kept].sum(dim=1) for band in logits.split(step, dim=2)]
     left_out = (1.0 - torch.cat(kept_parts, dim=1)).clamp(min=0.0)

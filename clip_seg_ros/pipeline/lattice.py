@@ -17,16 +17,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Columns:
-    """What sums over runs of pixels need to know of the w columns of places in an image of W columns."""
+    """What sums over runs of pixels need to know of w columns of places in an image of W >= w columns."""
 
     left: np.ndarray
     """(W,) int64, the place to the left of each pixel, or under it."""
     weights: np.ndarray
     """(w,) float32: how many pixels each place counts for in the sum over a whole row."""
     cell: np.ndarray
-    """(W + 1,) int64. The sum over the pixels before pixel x is that of all weighted places before ``cell[x]``, ..."""
-    ends: np.ndarray
-    """(2, W + 1) float64: ... and these shares of the weighted places ``cell[x]`` and ``cell[x] + 1``."""
+    """(W + 1,) int64: the place to the left of the last pixel before pixel x, or under it; 0 for x = 0."""
+    counts: np.ndarray
+    """(3, 3, W + 1) float32. The sum over the pixels before pixel x is that of all weighted places up to place p, and
+    ``counts[:, p + 1 - cell[x], x]`` times the places p - 1, p and p + 1. This holds for p = ``cell[x]`` and for
+    p = ``cell[x]`` + 1, and for p = ``cell[x]`` - 1 if no pixel is before x or the last one lies just at ``cell[x]``.
+    """
 
     def pixel(self, coordinate: np.ndarray) -> np.ndarray:
         """Returns the pixel, not rounded, at coordinates among the places."""
@@ -39,8 +42,9 @@ def columns_of(places: int, width: int) -> Columns:
     coordinate = np.clip((np.arange(width) + 0.5) * places / width - 0.5, 0, places - 1)
     left = np.clip(coordinate.astype(np.int64), 0, max(places - 2, 0))
     share = coordinate - left
+    right = np.minimum(left + 1, places - 1)
     to_left = np.bincount(left, 1.0 - share, places)
-    to_right = np.bincount(np.minimum(left + 1, places - 1), share, places)
+    to_right = np.bincount(right, share, places)
     weights = to_left + to_right
     # The pixels with one place to their left are a group. For each pixel, the sums over its group up to it:
     first = np.searchsorted(left, left)
@@ -48,15 +52,15 @@ def columns_of(places: int, width: int) -> Columns:
     here, there = (part[1:] - part[first] for part in sums)
     if places > 1:
         here += to_right[left]  # what the place already got from the group before
-    ends = np.zeros((2, width + 1))
-    # A place without weight has no share in any sum.
-    for shares, counted, of in zip(ends, (here, there), (left, np.minimum(left + 1, places - 1))):
-        np.divide(counted, weights[of], out=shares[1:], where=weights[of] > 0)
-    return Columns(left, weights.astype(np.float32), np.concatenate([[0], left]), ends)
+    cell, here, there = (np.concatenate([[0], part]) for part in (left, here, there))
+    less_here, less_there = here - weights[cell], there - weights[np.minimum(cell + 1, places - 1)]
+    none = np.zeros(width + 1)
+    counts = np.array([[none, none, less_here], [none, less_here, less_there], [here, there, none]], np.float32)
+    return Columns(left, weights.astype(np.float32), cell, counts)
 
 
 def to_rows(values: np.ndarray, out: np.ndarray) -> None:
-    """Brings (h, w) float32 to the rows of the image, into ``out`` (H, w)."""
+    """Brings (h, w) float32 to the rows of the image, into ``out`` (H, w); also to other columns if it has others."""
     if values.shape == out.shape:
         np.copyto(out, values)
     else:

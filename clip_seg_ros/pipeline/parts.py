@@ -122,12 +122,21 @@ def touching(runs: Runs, corners: bool = True) -> tuple[np.ndarray, np.ndarray]:
     start = runs.row * stride + runs.left + 1
     end = start + runs.right - runs.left
     shared = 0 if corners else 1
-    first = np.searchsorted(end, start + stride + shared, side="left")
-    count = np.searchsorted(start, end + stride - shared, side="right") - first
+    first = _below(end, start + stride + shared)
+    count = _below(start, end + stride - shared + 1) - first
     upper = np.repeat(np.arange(len(start)), count)
-    lower = first[upper] + np.arange(len(upper)) - (np.cumsum(count) - count)[upper]
+    lower = (first + count - np.cumsum(count))[upper] + np.arange(len(upper))
     same = runs.label[upper] == runs.label[lower]
-    return upper[same], lower[same]
+    return (upper, lower) if same.all() else (upper[same], lower[same])
+
+
+def _below(numbers: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Returns how many of ascending numbers are below each of ascending limits, as ``np.searchsorted`` does.
+
+    To merge the two takes a third of the time.
+    """
+    merged = np.argsort(np.concatenate([limits, numbers]), kind="stable")
+    return np.flatnonzero(merged < len(limits)) - np.arange(len(limits))
 
 
 def connected(count: int, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, int]:
@@ -139,48 +148,49 @@ def connected(count: int, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarra
     """
     root = np.arange(count)
     while len(one):
-        a, b = root[one], root[other]
-        apart = np.flatnonzero(a != b)
-        if not len(apart):
-            break
         # The root of each group becomes that of the lowest group it is joined with, and then all follow to the end.
-        one, other, a, b = one[apart], other[apart], a[apart], b[apart]
-        low = np.minimum(a, b)
-        np.minimum.at(root, a, low)
-        np.minimum.at(root, b, low)
-        while True:
-            further = root[root]
-            if (further == root).all():
-                break
+        np.minimum.at(root, np.maximum(one, other), np.minimum(one, other))
+        while not np.array_equal(further := root[root], root):
             root = further
+        one, other = root[one], root[other]
+        apart = np.flatnonzero(one != other)
+        one, other = one[apart], other[apart]
     is_first = root == np.arange(count)
     number = np.cumsum(is_first) - 1
     return number[root], int(number[-1]) + 1 if count else 0
 
 
 def in_small_holes(
-    rows: np.ndarray, lefts: np.ndarray, rights: np.ndarray, size: tuple[int, int], limit_px: float
+    part: np.ndarray,
+    rows: np.ndarray,
+    lefts: np.ndarray,
+    rights: np.ndarray,
+    size: tuple[int, int],
+    limits_px: np.ndarray,
 ) -> np.ndarray:
-    """Finds the gaps between the runs of one connected part that belong to a small hole.
+    """Finds the gaps between the runs of connected parts that belong to a small hole.
 
     Args:
-        rows: (n,) int64, the rows of the runs, which are sorted by row and column.
+        part: (n,) int64, the number of each run's part, 0, 1, ...; they ascend.
+        rows: (n,) int64, the rows of the runs, which are sorted by part, row and column.
         lefts: (n,) int64, their first columns.
         rights: (n,) int64, the columns after their last ones.
         size: (H, W) of the image.
-        limit_px: The area of the largest hole that is small.
+        limits_px: The area of the largest hole of each part that is small.
 
     Returns:
         (n,) bool, True where the gap between a run and the next one belongs to such a hole.
     """
-    gaps = np.flatnonzero(rows[1:] == rows[:-1])
-    row, left, right = rows[gaps] - rows[0], rights[gaps], lefts[gaps + 1]
-    # The pixels that each row of the part spans, and none for the rows above and below it.
-    first = np.flatnonzero(np.diff(rows, prepend=-1))
-    starts = np.concatenate([[size[1]], lefts[first], [size[1]]])
-    ends = np.concatenate([[0], rights[np.append(first[1:], len(rows)) - 1], [0]])
+    begins = np.ones(len(rows), np.bool_)
+    begins[1:] = (rows[1:] != rows[:-1]) | (part[1:] != part[:-1])
+    first, gaps = np.flatnonzero(begins), np.flatnonzero(~begins[1:])
+    # The rows of all parts follow one another, with an empty one before each part and after the last one.
+    line = np.cumsum(begins) + part
+    row, left, right = line[gaps], rights[gaps], lefts[gaps + 1]
+    starts, ends = np.full(line[-1] + 2, size[1]), np.zeros(line[-1] + 2, np.int64)
+    starts[line[first]], ends[line[first]] = lefts[first], rights[np.append(first[1:], len(rows)) - 1]
     is_open = np.zeros(len(gaps), np.bool_)
-    for neighbour in (row, row + 2):  # the rows above and below, in which place 0 is the one above the part
+    for neighbour in (row - 1, row + 1):
         is_open |= (left < starts[neighbour]) | (right > ends[neighbour])
     nothing = np.zeros(len(gaps))
     upper, lower = touching(Runs(size, np.zeros(len(gaps), np.int64), row, left, right, nothing), corners=False)
@@ -191,7 +201,7 @@ def in_small_holes(
     area = np.bincount(group[:-1], right - left, count)
     area[group[-1]] = np.inf
     found = np.zeros(len(rows), np.bool_)
-    found[gaps] = area[group[:-1]] <= limit_px
+    found[gaps] = area[group[:-1]] <= limits_px[part[gaps]]
     return found
 
 
@@ -220,7 +230,7 @@ def drawn(starts: np.ndarray, ends: np.ndarray, box_px: Sequence[int]) -> np.nda
     lengths[0], lengths[-1] = starts[0], height * width - ends[-1]
     np.subtract(ends, starts, out=lengths[1::2])
     np.subtract(starts[1:], ends[:-1], out=lengths[2:-1:2])
-    return np.repeat(_turns(len(lengths)), lengths).reshape(height, width)
+    return _turns(len(lengths)).repeat(lengths).reshape(height, width)
 
 
 @lru_cache(maxsize=256)

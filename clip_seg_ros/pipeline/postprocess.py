@@ -157,15 +157,14 @@ def objects_of(parts: Parts, chosen: np.ndarray, names: Sequence[str], hole_shar
         The objects, with ids 1, 2, ... in the order of ``chosen``.
     """
     # As plain numbers at once: an image may have hundreds of objects, and NumPy's take time each by each.
-    figures = (parts.label, parts.value, parts.area, parts.boxes, parts.centroids, parts.holes)
+    figures = (parts.label, parts.value, parts.area, parts.boxes, parts.centroids)
+    filled = _filled(parts, chosen[parts.holes[chosen] > 0], hole_share) if hole_share else {}
     objects: list[ObjectRegion] = []
-    for part, label, score, area, box, centroid, holes in zip(
+    for part, label, score, area, box, centroid in zip(
         chosen.tolist(), *(values[chosen].tolist() for values in figures)
     ):
-        if hole_share and holes:
-            rows, lefts, rights = parts.runs_of(part)
-            inner = np.flatnonzero(in_small_holes(rows, lefts, rights, parts.runs.size, hole_share * area))
-            rows, lefts, rights = _with_gaps(parts, part, inner)
+        if part in filled:
+            rows, lefts, rights = filled[part]
             lengths = rights - lefts
             area = int(lengths.sum())
             centroid = float(np.dot(lengths, lefts + rights - 1)) / (2 * area), float(np.dot(lengths, rows)) / area
@@ -185,6 +184,22 @@ def objects_of(parts: Parts, chosen: np.ndarray, names: Sequence[str], hole_shar
             )
         )
     return objects
+
+
+def _filled(parts: Parts, chosen: np.ndarray, hole_share: float) -> dict[int, tuple[np.ndarray, ...]]:
+    """Returns the runs of those of the ``chosen`` parts that have small holes, without these holes.
+
+    They are sorted as ``Parts.runs_of`` does, by the number of the part.
+    """
+    if not len(chosen):
+        return {}
+    spans = [parts.runs_of(part) for part in chosen.tolist()]
+    counts = [len(rows) for rows, _, _ in spans]
+    number = np.repeat(np.arange(len(chosen)), counts)
+    rows, lefts, rights = (np.concatenate(each) for each in zip(*spans))
+    is_small = in_small_holes(number, rows, lefts, rights, parts.runs.size, hole_share * parts.area[chosen])
+    inner = (np.flatnonzero(each) for each in np.split(is_small, np.cumsum(counts[:-1])))
+    return {part: _with_gaps(parts, part, after) for part, after in zip(chosen.tolist(), inner) if len(after)}
 
 
 def _with_gaps(parts: Parts, part: int, inner: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ at the size of the image is found from these places, without making the image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -88,73 +88,99 @@ def runs_above(maps: np.ndarray, level: float, values: np.ndarray, size: tuple[i
     Returns:
         The runs of the P maps; the label of a run is the index of its map.
     """
-    columns, (height, across) = columns_of(maps.shape[2], size[1]), (size[0], maps.shape[2])
-    # One map after the other, because what is made of one map stays in the processor's cache. Before each row and after
-    # the last one lies a place outside, so that all boundaries are found in one line of places.
+    (height, width), across = size, min(maps.shape[2], size[1])
+    columns, weights = columns_of(across, width), _weights(across, width, height)
+    # Before each row and after the last one lies a place outside, so that all boundaries are found in one line.
     line = np.full(height * (across + 1) + 1, level, np.float32)
-    with_outside = line[:-1].reshape(height, across + 1)
-    rows, weights = with_outside[:, 1:], np.append(np.float32(1.0), columns.weights)
-    found = []
-    for one, value in zip(maps, values):
+    inside, rows = np.empty(len(line), np.bool_), line[:-1].reshape(height, across + 1)[:, 1:]
+    found, runs = [_NOTHING], []
+    # What is made of one map stays in the processor's cache. All else is done for several maps at once.
+    for index, (one, value) in enumerate(zip(maps, values)):
         to_rows(one, rows)
-        row, pixel = _crossings(line, np.float32(level), columns)
+        np.greater(line, np.float32(level), out=inside)
+        # After the first place of each pair, the map rises above the level, and after the second one it falls.
+        place = np.flatnonzero(inside[1:] != inside[:-1])
+        around = decided = line[place + _AROUND]
         if values is not maps:
             to_rows(value, rows)
-        with_outside *= weights
-        found.append((row, pixel, _totals(line, row, pixel, columns)))
-    row, pixel, total = (np.concatenate(parts) for parts in zip(*found, _NO_RUNS))
-    label = np.repeat(np.arange(len(maps)), np.array([len(parts[0]) for parts in found], np.int64))
-    return Runs(size, label, row + label * (size[0] + 1), pixel[:, 0].copy(), pixel[:, 1].copy(), total)
+            around = line[place + _AROUND]
+        np.multiply(line[:-1], weights, out=line[:-1])
+        sums = np.add.reduceat(line[: place[-1] + 2], place + 1)[::2] if len(place) else _NOTHING[3]
+        found.append((place + index * (height + 1) * (across + 1), decided[1:], around, sums))
+        if sum(len(places) for places, *_ in found) > _AT_ONCE:
+            runs.append(_runs_between(found, np.float32(level), columns))
+            found = [_NOTHING]
+    runs.append(_runs_between(found, np.float32(level), columns))
+    row, left, right, total = (np.concatenate(parts) for parts in zip(*runs))
+    return Runs(size, row // (height + 1), row, left, right, total)
 
 
-_NO_RUNS = np.zeros(0, np.int64), np.zeros((0, 2), np.int64), np.zeros(0)
+_AT_ONCE = 1 << 15
+"""The number of boundaries from which on they are worked on before the next map; more do not stay in the cache."""
+_AROUND = np.array([[-1], [0], [1]])
+_NOTHING = np.zeros(0, np.int64), np.zeros((2, 0), np.float32), np.zeros((3, 0), np.float32), np.zeros(0, np.float32)
 
 
-def _crossings(line: np.ndarray, level: np.float32, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rows (R,) int64 of the runs of pixels above a level, and where they begin and end, (R, 2) int64.
+@lru_cache(maxsize=2)  # one takes a megabyte, and the images of a camera have one size
+def _weights(places: int, width: int, height: int) -> np.ndarray:
+    """Returns (height * (places + 1),) float32: ``Columns.weights`` of all rows, with 1 before each row."""
+    return np.tile(np.append(np.float32(1.0), columns_of(places, width).weights), height)
+
+
+def _runs_between(
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]], level: np.float32, columns: Columns
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Makes runs of the places where maps cross a level.
 
     Args:
-        line: (H * (w + 1) + 1,) float32, a map at the rows of the image, with a place outside before each row and at
-            the end, which has the level itself.
+        found: For each map what ``_crossings`` takes, (2 r,), (2, 2 r) and (3, 2 r); and (r,) float32, the sums over
+            the weighted places inside.
         level: The level.
         columns: Where the w columns of places lie in the image.
+
+    Returns:
+        (R,) each: rows, first columns, ends, and sums, as ``Runs`` has them.
     """
-    across, width = len(columns.weights), len(columns.left)
-    inside = line > level
-    # The first of each pair rises above the level, the second one falls.
-    place = np.flatnonzero(inside[1:] != inside[:-1]).reshape(-1, 2)
-    row = place[:, 0] // (across + 1)
-    cell = place - (row * (across + 1) + 1)[:, None]
-    # In double precision, in which no crossing is rounded to a pixel on its other side.
-    before, after = line[place].astype(np.float64), line[place + 1].astype(np.float64)
-    crossing = columns.pixel(cell + (float(level) - before) / (after - before))
-    # Rising, the first pixel after the crossing is inside; falling, the last one before it is. To and from a place
-    # outside, a map crosses the level at that place, beyond the first or the last pixel.
-    crossing[:, 0] = np.floor(crossing[:, 0]) + 1.0
-    np.ceil(crossing[:, 1], out=crossing[:, 1])
-    pixel = np.clip(crossing, 0, width).astype(np.int64)
-    marks = ((row * (width + 1))[:, None] + pixel).reshape(-1)
-    if (marks[1:] != marks[:-1]).all():
-        return row, pixel
-    row, left, right = _paired(_without_empty(marks), width)
-    return row, np.stack([left, right], axis=1)
+    place, decided, around, sums = (np.concatenate(parts, axis=-1) for parts in zip(*found))
+    row, pixel, further = _crossings(place, decided, level, around, columns)
+    total = sums.astype(np.float64) + further[1::2] - further[::2]
+    marks = row * (len(columns.left) + 1) + pixel
+    if (marks[1:] == marks[:-1]).any():
+        kept = _not_empty(marks)
+        total, marks = np.add.reduceat(total, kept[::2] // 2), marks[kept]
+    return *_paired(marks, len(columns.left)), total
 
 
-def _totals(weighted: np.ndarray, row: np.ndarray, pixel: np.ndarray, columns: Columns) -> np.ndarray:
-    """Returns (R,) float64, the sums of values over the runs of ``_crossings``.
+def _crossings(
+    place: np.ndarray, decided: np.ndarray, level: np.float32, around: np.ndarray, columns: Columns
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Finds the pixels where runs above a level begin and end.
 
     Args:
-        weighted: The values, in a line of places as in ``_crossings``, times ``Columns.weights``.
-        row: (R,) int64, the rows of the runs.
-        pixel: (R, 2) int64, where they begin and end.
-        columns: Where the places lie.
+        place: (2 R,) int64, the places after which a map rises above the level and falls again, in turns, in a line in
+            which a place outside lies before each row.
+        decided: (2, 2 R) float32, the map at these places and at those after them; outside it has the level itself.
+        level: The level.
+        around: (3, 2 R) float32, the values to be summed, at the places before, at and after ``place``.
+        columns: Where the w columns of places lie in the image.
+
+    Returns:
+        (2 R,) each: the row, int64; the first pixel inside or the first one after these, int64; and how much more the
+        sum over all pixels before it is than that over the weighted places up to ``place``, float32.
     """
-    place = (row * (len(columns.weights) + 1) + 1)[:, None] + columns.cell[pixel]
-    total = _sums(weighted, place)
-    # The columns of the lattice at both ends count only in part. The last one of a row has no neighbour, and no share.
-    here, there = columns.ends
-    part = weighted[place] * here[pixel] + weighted[place + 1] * there[pixel]
-    return total + part[:, 1] - part[:, 0]
+    across, width = len(columns.weights), len(columns.left)
+    row = place // (across + 1)
+    after = place - row * (across + 1)  # the column of the place after
+    # In double precision, in which no crossing is rounded to a pixel on its other side.
+    start, end = decided.astype(np.float64)
+    crossing = columns.pixel(after + ((float(level) - start) / (end - start) - 1.0))
+    # Rising, the first pixel after the crossing is inside; falling, the last one before it is. To and from a place
+    # outside, a map crosses the level at that place, beyond the first or the last pixel.
+    crossing[::2] = np.floor(crossing[::2]) + 1.0
+    np.ceil(crossing[1::2], out=crossing[1::2])
+    pixel = np.clip(crossing, 0, width).astype(np.int64)
+    counts = columns.counts.reshape(3, -1).take((after - columns.cell[pixel]) * (width + 1) + pixel, axis=1)
+    return row, pixel, np.einsum("ij,ij->j", counts, around)
 
 
 def _boundaries(inside: np.ndarray) -> np.ndarray:
@@ -166,12 +192,12 @@ def _boundaries(inside: np.ndarray) -> np.ndarray:
     return np.flatnonzero(marks)
 
 
-def _without_empty(marks: np.ndarray) -> np.ndarray:
-    """Removes runs and gaps that hold no pixel: of equal boundaries, pairs vanish."""
+def _not_empty(marks: np.ndarray) -> np.ndarray:
+    """Returns the indices of boundaries without runs and gaps that hold no pixel: of equal ones, pairs vanish."""
     begins = np.ones(len(marks), np.bool_)
     np.not_equal(marks[1:], marks[:-1], out=begins[1:])
     first = np.flatnonzero(begins)
-    return marks[first[np.diff(first, append=len(marks)) % 2 == 1]]
+    return first[np.diff(first, append=len(marks)) % 2 == 1]
 
 
 def _paired(marks: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

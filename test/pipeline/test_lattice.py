@@ -18,11 +18,16 @@ def test_the_sum_up_to_a_pixel_follows_from_the_places(places: int, width: int) 
     row = np.random.default_rng(0).random((1, places)).astype(np.float32)
     pixels = cv2.resize(row, (width, 1), interpolation=cv2.INTER_LINEAR)[0]
     columns = columns_of(places, width)
-    weighted = np.append(row[0] * columns.weights, 0.0)
+    weighted = row[0] * columns.weights
+    beside = np.pad(row[0], (2, 1))
     for pixel in range(width + 1):
-        cell, (here, there) = columns.cell[pixel], columns.ends[:, pixel]
-        total = weighted[:cell].sum() + here * weighted[cell] + there * weighted[cell + 1]
-        assert_near(total, pixels[:pixel].sum(), scale=float(width))
+        cell = columns.cell[pixel]
+        places_up_to = [cell, cell + 1] if cell + 1 < places else [cell]
+        if pixel == 0 or (cell + 0.5) * width == (pixel - 0.5) * places:  # the last pixel lies just at the place
+            places_up_to.append(cell - 1)
+        for place in places_up_to:
+            part = columns.counts[:, place + 1 - cell, pixel] @ beside[place + 1 : place + 4]
+            assert_near(weighted[: place + 1].sum() + part, pixels[:pixel].sum(), scale=float(width))
     assert_near(columns.weights.sum(), float(width))
 
 

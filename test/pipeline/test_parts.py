@@ -45,28 +45,27 @@ def test_parts_are_those_of_opencv(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("limit", [1, 3, 40])
-def test_small_holes_are_those_of_a_flood_from_outside(seed: int, limit: int) -> None:
-    random = np.random.default_rng(seed)
-    mask = cv2.dilate((random.random((22, 27)) < 0.3).astype(np.uint8), np.ones((2, 2))) > 0
-    parts = parts_of(runs_of_masks(mask[None], np.ones((1, *mask.shape), np.float32)))
-    largest = int(np.argmax(parts.area))
-    rows, lefts, rights = parts.runs_of(largest)
-    box = (0, 0, 27, 22)
-    inside = drawn(*in_window(rows, lefts, rights, box), box)
-    assert inside.sum() == parts.area[largest]
-    filled = inside.copy()
-    for k in np.flatnonzero(in_small_holes(rows, lefts, rights, mask.shape, limit)):
-        filled[rows[k], rights[k] : lefts[k + 1]] = True
-    expected = inside.copy()
-    around = cv2.copyMakeBorder((~inside).view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
-    count, labels = cv2.connectedComponents(around, connectivity=4)
-    labels = labels[1:-1, 1:-1]
-    outside = cv2.connectedComponents(around, connectivity=4)[1][0, 0]
-    for each in set(range(1, count)) - {outside}:
-        if (labels == each).sum() <= limit:
-            expected |= labels == each
-    np.testing.assert_array_equal(filled, expected)
+def test_small_holes_are_those_of_a_flood_from_outside(seed: int) -> None:
+    random, box = np.random.default_rng(seed), (0, 0, 27, 22)
+    masks = np.stack([cv2.dilate((random.random((22, 27)) < 0.3).astype(np.uint8), np.ones((2, 2))) for _ in range(3)])
+    parts = parts_of(runs_of_masks(masks > 0, np.ones(masks.shape, np.float32)))
+    spans, limits = [parts.runs_of(part) for part in range(len(parts))], random.choice([1, 3, 40], len(parts))
+    number = np.repeat(np.arange(len(parts)), [len(rows) for rows, _, _ in spans])
+    small = in_small_holes(number, *(np.concatenate(each) for each in zip(*spans)), masks.shape[1:], limits)
+    for part, (rows, lefts, rights) in enumerate(spans):
+        inside = drawn(*in_window(rows, lefts, rights, box), box)
+        assert inside.sum() == parts.area[part]
+        filled, expected = inside.copy(), inside.copy()
+        for k in np.flatnonzero(small[number == part]):
+            filled[rows[k], rights[k] : lefts[k + 1]] = True
+        around = cv2.copyMakeBorder((~inside).view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+        count, labels = cv2.connectedComponents(around, connectivity=4)
+        outside, labels = labels[0, 0], labels[1:-1, 1:-1]
+        for each in set(range(1, count)) - {outside}:
+            if (labels == each).sum() <= limits[part]:
+                expected |= labels == each
+        np.testing.assert_array_equal(filled, expected)
+    assert small.any()
 
 
 def test_runs_are_drawn_into_their_box() -> None:

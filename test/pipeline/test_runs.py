@@ -77,6 +77,18 @@ def test_runs_above_a_level_are_the_pixels_of_the_resized_maps(places: tuple[int
         assert_near(total, sums[label, row, left:right].sum(), scale=float(size[1]))
 
 
+def test_maps_with_many_boundaries_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = np.random.default_rng(4).random((5, 20, 24)).astype(np.float32)
+    maps[2] = 0.0
+    whole = runs_above(maps, 0.5, maps, (48, 64))
+    assert len(whole.row) > 1000, "the boundaries of two maps or more are a part"
+    monkeypatch.setattr("clip_seg_ros.pipeline.runs._AT_ONCE", 800)
+    parts = runs_above(maps, 0.5, maps, (48, 64))
+    for name in ("label", "row", "left", "right"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+    assert_near(parts.total, whole.total, scale=64.0)
+
+
 def test_values_that_are_the_maps_are_summed_too() -> None:
     maps = blobs(3, 2, (9, 11))
     assert_near(runs_above(maps, 0.4, maps, (30, 40)).total, runs_above(maps, 0.4, maps.copy(), (30, 40)).total)
@@ -90,6 +102,17 @@ def test_what_lies_between_two_pixels_is_no_run() -> None:
     pixels = cv2.resize(maps[0], (10, 1), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(painted(runs, 1)[0], pixels > 0.5)
     assert_sorted_and_apart(runs)
+
+
+def test_a_peak_or_a_valley_between_two_pixels_of_a_larger_image_is_no_run_or_gap() -> None:
+    # A place that is hardly on its side of the level and lies under no pixel.
+    peak, valley = [0.0, 0.501, 0.0, 0.0, 0.0], [1.0, 0.499, 1.0, 1.0, 0.0]
+    maps = np.array([[peak, valley, peak, [1.0, 1.0, 1.0, 0.499, 1.0]]], np.float32)
+    runs = runs_above(maps, 0.5, maps, (4, 7))
+    pixels = cv2.resize(maps[0], (7, 4), interpolation=cv2.INTER_LINEAR)
+    assert runs.row.tolist() == [1, 3]
+    np.testing.assert_array_equal(painted(runs, 1)[0], pixels > 0.5)
+    assert_near(runs.total, np.where(pixels > 0.5, pixels, 0.0).sum(axis=1)[[1, 3]])
 
 
 @pytest.mark.parametrize(("value", "count"), [(0.5, 0), (np.nextafter(np.float32(0.5), np.float32(1)), 6)])
