@@ -83,6 +83,14 @@ def decode_runs(counts: Sequence[int] | str | bytes, height: int, width: int) ->
     return np.ascontiguousarray(np.repeat(inside, lengths).reshape(width, height).T)
 
 
+def encode_runs(mask: np.ndarray) -> dict[str, Any]:
+    """Returns a mask (height, width) bool as a ``segmentation`` of run lengths, which ``decode_segmentation`` reads."""
+    columns = mask.T.ravel()
+    # The runs begin with one outside, which may be empty.
+    turns = np.flatnonzero(np.diff(columns, prepend=False))
+    return {"size": list(mask.shape), "counts": np.diff(turns, prepend=0, append=mask.size).tolist()}
+
+
 def _decompress(text: str | bytes) -> list[int]:
     """Decodes COCO's string of run lengths.
 

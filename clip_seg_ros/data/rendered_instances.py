@@ -17,14 +17,17 @@ MIN_SHARE = 0.001
 """Objects of which less than this share of the image is visible are neither learnt nor measured."""
 
 
-def instance_sample(rgb: np.ndarray, labels: np.ndarray, kinds: Sequence[str], name: str) -> InstanceSample:
+def instance_sample(
+    rgb: np.ndarray, labels: np.ndarray, kinds: Sequence[str], name: str, classes: Sequence[str] = KINDS
+) -> InstanceSample:
     """Makes a sample of an image with a label for each object.
 
     Args:
         rgb: (H, W, 3) uint8.
         labels: (H, W) uint8: 0 = no object, otherwise 1 + index in ``kinds``.
-        kinds: The kind of each object, of ``KINDS``, which are the classes.
+        kinds: The kind of each object, of ``classes``.
         name: Name of the sample.
+        classes: The kinds in the order of their labels in the sample.
 
     Returns:
         The visible objects in the order of ``kinds``. Those below ``MIN_SHARE`` count as ``crowd``.
@@ -34,7 +37,7 @@ def instance_sample(rgb: np.ndarray, labels: np.ndarray, kinds: Sequence[str], n
     masks = labels[None] == (seen + 1)[:, None, None]
     return InstanceSample(
         rgb=rgb,
-        labels=np.array([KINDS.index(kinds[index]) for index in seen], np.int64),
+        labels=np.array([classes.index(kinds[index]) for index in seen], np.int64),
         boxes_px=mask_boxes(masks),
         masks=masks,
         areas_px=areas[seen].astype(np.float32),

@@ -89,12 +89,15 @@ def _is_alike(shard: int) -> bool:
     return shard % 2 == 1
 
 
-def class_map(scene: Scene, labels: np.ndarray) -> np.ndarray:
-    """Converts object labels (H, W) to indices into ``SEMANTIC_CLASSES``, or ``IGNORED``, (H, W) uint8."""
+def class_map(scene: Scene, labels: np.ndarray, kinds: Sequence[str] = KINDS) -> np.ndarray:
+    """Converts object labels (H, W) to classes, (H, W) uint8: indices into ``(*kinds, *SURFACES)``, or ``IGNORED``.
+
+    By default, the classes are ``SEMANTIC_CLASSES``.
+    """
     surfaces = surface_map(scene.camera, labels.shape[1], labels.shape[0])
-    classes = np.where(surfaces == BEYOND, IGNORED, surfaces + len(KINDS))
-    kinds = np.array([0, *(KINDS.index(item.kind) for item in scene.objects)])
-    return np.where(labels > 0, kinds[labels], classes).astype(np.uint8)
+    classes = np.where(surfaces == BEYOND, IGNORED, surfaces + len(kinds))
+    of_objects = np.array([0, *(kinds.index(item.kind) for item in scene.objects)])
+    return np.where(labels > 0, of_objects[labels], classes).astype(np.uint8)
 
 
 def _shard_path(folder: Path, index: int, alike: bool) -> Path:

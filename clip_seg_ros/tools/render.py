@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``clip-seg render FOLDER``: renders images with masks and phrases, as an example of a folder for training."""
+"""``clip-seg render FOLDER``: renders images with phrases, classes and objects, as an example of a training folder."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds the ``render`` subcommand."""
     parser = subparsers.add_parser(
         "render",
-        help="render a folder of pictures, masks and phrases, an example to train on",
-        description="Renders pictures of a table and writes them with masks and phrases as a folder that `clip-seg "
-        "train` and `clip-seg evaluate --data folder:FOLDER` read. Things of a workshop are named, which the embedded "
-        "weights do not know.",
+        help="render a folder of pictures with phrases, classes and objects, an example to train on",
+        description="Renders pictures of a table and writes them as a folder that `clip-seg train` and `clip-seg "
+        "evaluate --data` read: with phrases and masks (folder:FOLDER), a class for every pixel "
+        "(labelled_folder:FOLDER) and objects (coco:FOLDER:task=instances). Things of a workshop are named, which the "
+        "embedded weights do not know.",
     )
     parser.add_argument("folder", type=Path, help="folder to write; it must be new or empty")
     parser.add_argument("--pictures", type=int, default=_PICTURES, metavar="N", help=f"how many (default: {_PICTURES})")
@@ -52,5 +53,5 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"clip-seg render: stopped; {args.folder} is not complete: remove it", file=sys.stderr)
         return 130
-    print(f"pictures, masks and phrases.csv written to {args.folder}")
+    print(f"pictures, masks, phrases.csv, labels, classes.txt and annotations written to {args.folder}")
     return 0

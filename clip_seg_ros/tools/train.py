@@ -20,7 +20,7 @@ from clip_seg_ros.sim.renderer import RendererUnavailable
 from clip_seg_ros.tools.scenes import training_scenes
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.methods import DATA_METHODS, METHODS, TrainConfig, build_recipe
-from clip_seg_ros.training.runner import Runner
+from clip_seg_ros.training.runner import Runner, Stage
 
 _FAULTS = (
     DataError,
@@ -81,12 +81,23 @@ def _train(work: Path, out: Path, config: TrainConfig, device: torch.device) -> 
     recipe = build_recipe(config, scenes, device)
     runner = Runner(recipe.module, work / "state.pt", config.seed, repr(config), log_dir=work / "log")
     for stage in recipe.stages():
+        _warn_of_warmup(stage)
         runner.run(stage)
     for path in recipe.save(out):
         print(f"weights written to {path}")
     if distributed.rank() == 0:
         record = out / f"{config.name or config.method}.json"
         record.write_text(json.dumps(_record(config, runner.seconds, device), indent=2, default=str) + "\n")
+
+
+def _warn_of_warmup(stage: Stage) -> None:
+    """Says so if the learning rate still rises at the end of a stage, as in a short run with the authors' warm-up."""
+    if stage.warmup.steps >= stage.steps and distributed.rank() == 0:
+        share = stage.warmup.share(stage.steps - 1)
+        print(
+            f"note: the learning rate rises for {stage.warmup.steps} steps, and there are {stage.steps}: it gets to "
+            f"{share * stage.learning_rate:.1g} instead of {stage.learning_rate:g}. For a short run, set warmup"
+        )
 
 
 def _record(config: TrainConfig, seconds: dict[str, float], device: torch.device) -> dict[str, object]:

@@ -7,9 +7,12 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from clip_seg_ros.data.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Settings = TypeVar("Settings")
 _UNIONS = (types.UnionType, typing.Union)
@@ -18,6 +21,15 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 class SettingsError(ValueError):
     """The settings cannot be used; the message is for the user who wrote them."""
+
+
+class RecipeSettings:
+    """The base of the dataclasses of a method's own settings, which stand below ``recipe`` in a YAML file."""
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Reads the mapping of a YAML file. Raises SettingsError on unknown names and on values that do not fit."""
+        return read_settings(cls, values, "recipe")
 
 
 def read_settings(kind: type[Settings], values: Any, where: str = "") -> Settings:

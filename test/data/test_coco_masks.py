@@ -8,7 +8,7 @@ from math import ceil
 import numpy as np
 import pytest
 
-from clip_seg_ros.data.coco_masks import decode_polygon, decode_runs, decode_segmentation, read_json
+from clip_seg_ros.data.coco_masks import decode_polygon, decode_runs, decode_segmentation, encode_runs, read_json
 from clip_seg_ros.data.samples import DataError
 from run_lengths import compress
 
@@ -97,6 +97,7 @@ def test_run_lengths_go_down_the_columns(seed):
                 value = not value
             runs[-1] += 1
     assert (decode_runs(runs, height, width) == mask).all()
+    assert encode_runs(mask) == {"size": [height, width], "counts": runs}
     assert (decode_runs(compress(runs), height, width) == mask).all()
     segmentation = {"size": [height, width], "counts": compress(runs)}
     assert (decode_segmentation(segmentation, height, width) == mask).all()

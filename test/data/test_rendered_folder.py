@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A rendered folder is what ``PhraseFolder`` reads, and its masks are the renderer's."""
+"""A rendered folder is what three kinds of data sets read, and its masks are the renderer's."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from clip_seg_ros.data.coco import open_coco
 from clip_seg_ros.data.folder import PhraseFolder
+from clip_seg_ros.data.labelled_folder import LabelledFolder
 from clip_seg_ros.data.rendered_folder import THINGS, write_rendered_folder
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.sim.renderer import SceneRenderer
@@ -34,6 +37,24 @@ def test_masks_are_those_of_the_scene(tmp_path: Path) -> None:
     for sample in (data[index] for index in range(len(data)) if data.pictures[index] == "images/0001.jpg"):
         color, _, kind = sample.phrase.rpartition(" ")
         assert (sample.mask == view.mask_of(color or None, kind)).all()
+
+
+@pytest.mark.parametrize("things", list(THINGS))
+def test_classes_and_objects_are_those_of_the_scene_too(tmp_path: Path, things: str) -> None:
+    list(write_rendered_folder(tmp_path, 2, things, size=(160, 120)))
+    classes, objects = LabelledFolder(tmp_path), open_coco(tmp_path, task="instances")
+    assert classes.class_names == (*objects.class_names, "table", "floor")
+    assert objects.class_names[: len(THINGS[things])] == THINGS[things], "in the order of the list"
+    phrases = PhraseFolder(tmp_path)
+    for index, picture in enumerate(("images/0000.jpg", "images/0001.jpg")):
+        found, labels = objects[index], classes[index].labels
+        for sample in (phrases[n] for n, name in enumerate(phrases.pictures) if name == picture):
+            if " " in sample.phrase:
+                continue
+            label = classes.class_names.index(sample.phrase)
+            assert np.array_equal(labels == label, sample.mask)
+            assert np.array_equal(found.masks[found.labels == label].any(axis=0), sample.mask)
+        assert (labels >= len(objects.class_names)).any()
 
 
 def test_held_out_scenes_are_others(tmp_path: Path) -> None:

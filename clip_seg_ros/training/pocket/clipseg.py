@@ -9,10 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ from clip_seg_ros.training.pocket.contrast import PhraseBank, at_grid, cross_ent
 from clip_seg_ros.training.pocket.phrases import known_words
 from clip_seg_ros.training.recipes.recipe import Normaliser
 from clip_seg_ros.training.runner import Stage
-from clip_seg_ros.training.settings import read_settings
+from clip_seg_ros.training.settings import RecipeSettings
 
 _STATISTICS_BATCHES = 60
 """The number of batches, of 16 scenes each, on which BatchNorm's statistics are measured."""
@@ -60,7 +59,7 @@ class StageSettings:
 
 
 @dataclass(frozen=True)
-class PocketSettings:
+class PocketSettings(RecipeSettings):
     """The whole recipe, as in ``config/train_pocket.yaml``."""
 
     scenes: int
@@ -83,11 +82,6 @@ class PocketSettings:
     weight_decay: float = 0.02
     start: str | None = None
     """A folder with weights of an earlier run from which to continue; ``crops`` should then have no steps."""
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> PocketSettings:
-        """Reads the YAML's mapping. Raises SettingsError if a name is unknown or a value does not fit."""
-        return read_settings(cls, values, "recipe")
 
 
 def build_pocket(settings: PocketSettings) -> tuple[CLIPSeg, backbone.ClipConfig]:

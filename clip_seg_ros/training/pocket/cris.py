@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,14 @@ from clip_seg_ros.training.pocket.clip import pocket_clip
 from clip_seg_ros.training.pocket.phrases import known_words
 from clip_seg_ros.training.recipes.batch import ExpressionBatch
 from clip_seg_ros.training.recipes.cris import CRISRecipe, CRISSettings, calm
-from clip_seg_ros.training.settings import read_settings
+from clip_seg_ros.training.settings import RecipeSettings
 
 _CONTEXT_LENGTH = 16
 """The context length in tokens; the longest expressions have twelve words and marks."""
 
 
 @dataclass(frozen=True)
-class CRISPocketSettings:
+class CRISPocketSettings(RecipeSettings):
     """The recipe of the embedded CRIS."""
 
     scenes: int
@@ -48,11 +47,6 @@ class CRISPocketSettings:
     input_px: int = 256
     """The short side of the input images in pixels."""
     seed: int = 0
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> CRISPocketSettings:
-        """Reads the YAML's mapping. Raises SettingsError if a name is unknown or a value does not fit."""
-        return read_settings(cls, values, "recipe")
 
 
 def cris_pocket(settings: CRISPocketSettings, scenes: TabletopScenes, clip_path: Path) -> CRISRecipe:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,31 +20,34 @@ from clip_seg_ros.training.pocket.batches import class_batch
 from clip_seg_ros.training.pocket.clip import pocket_clip
 from clip_seg_ros.training.recipes.batch import ClassBatch
 from clip_seg_ros.training.recipes.denseclip import DenseCLIPRecipe, DenseCLIPSettings
-from clip_seg_ros.training.settings import read_settings
+from clip_seg_ros.training.recipes.run_settings import RunSettings
+from clip_seg_ros.training.settings import RecipeSettings
 
 POCKET_PROMPTING: dict[str, Any] = {"name_length": 4, "n_contexts": 4, "context_width": 64, "context_layers": 2}
 """The sizes of what adapts texts to images, for the small towers."""
 
 
 @dataclass(frozen=True)
-class DenseCLIPPocketSettings:
-    """The recipe of the embedded DenseCLIP."""
+class PromptingPocketSettings(RecipeSettings):
+    """What the recipes of the embedded DenseCLIP and of the embedded detector share."""
 
     scenes: int
-    train: DenseCLIPSettings
+    train: RunSettings
     scene_px: tuple[int, int] = (192, 256)
     """The (height, width) of the window that is cropped from a scene; both are multiples of 32."""
     input_px: int = 256
     """The short side of the input images in pixels."""
     context_aware: bool = True
     score_map: bool = True
-    """This and ``context_aware`` are as in ``DenseCLIPConfig``, to measure their effects."""
+    """This and ``context_aware`` are as in ``PromptingConfig``, to measure their effects."""
     seed: int = 0
 
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> DenseCLIPPocketSettings:
-        """Reads the YAML's mapping. Raises SettingsError if a name is unknown or a value does not fit."""
-        return read_settings(cls, values, "recipe")
+
+@dataclass(frozen=True)
+class DenseCLIPPocketSettings(PromptingPocketSettings):
+    """The recipe of the embedded DenseCLIP."""
+
+    train: DenseCLIPSettings
 
 
 def denseclip_pocket(settings: DenseCLIPPocketSettings, scenes: TabletopScenes, clip_path: Path) -> DenseCLIPRecipe:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,36 +17,21 @@ from clip_seg_ros.models.denseclip.detectors import DenseCLIPInstancesConfig
 from clip_seg_ros.models.denseclip.instances import DenseCLIPInstances
 from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.training.pocket.batches import TABLE
-from clip_seg_ros.training.pocket.denseclip import POCKET_PROMPTING, pocket_towers
+from clip_seg_ros.training.pocket.denseclip import POCKET_PROMPTING, PromptingPocketSettings, pocket_towers
 from clip_seg_ros.training.pocket.scene_views import augment, retextured, zoom
 from clip_seg_ros.training.recipes.denseclip_instances import DenseCLIPInstancesRecipe, DenseCLIPInstancesSettings
 from clip_seg_ros.training.recipes.instance_batch import InstanceBatch, instance_batch
-from clip_seg_ros.training.settings import read_settings
 
 _RETEXTURED_SHARE = 0.7
 _RECOLORED_SHARE = 0.3
 
 
 @dataclass(frozen=True)
-class InstancesPocketSettings:
+class InstancesPocketSettings(PromptingPocketSettings):
     """The recipe of the embedded detector."""
 
-    scenes: int
     train: DenseCLIPInstancesSettings
     """Its ``views`` are not used: scenes are zoomed, recoloured and mirrored like those of the other recipes here."""
-    scene_px: tuple[int, int] = (192, 256)
-    """The (height, width) of the window that is cropped from a scene; both are multiples of 32."""
-    input_px: int = 256
-    """The short side of the input images in pixels."""
-    context_aware: bool = True
-    score_map: bool = True
-    """This and ``context_aware`` are as in ``PromptingConfig``, to measure their effects."""
-    seed: int = 0
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> InstancesPocketSettings:
-        """Reads the YAML's mapping. Raises SettingsError if a name is unknown or a value does not fit."""
-        return read_settings(cls, values, "recipe")
 
 
 def instances_pocket(

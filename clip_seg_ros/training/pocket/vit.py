@@ -12,10 +12,8 @@ four terms:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,12 +35,12 @@ from clip_seg_ros.training.pocket.contrast import PhraseBank, at_grid, cross_ent
 from clip_seg_ros.training.pocket.phrases import known_words
 from clip_seg_ros.training.recipes.recipe import Normaliser
 from clip_seg_ros.training.runner import Stage
-from clip_seg_ros.training.settings import read_settings
+from clip_seg_ros.training.settings import RecipeSettings
 from clip_seg_ros.zoo.embedded import POCKET_SPECS
 
 
 @dataclass(frozen=True)
-class ViTSettings:
+class ViTSettings(RecipeSettings):
     """The recipe of the embedded ViT."""
 
     scenes: int
@@ -58,11 +56,6 @@ class ViTSettings:
     scene_px: int = 128
     crop_px: int = 64
     seed: int = 0
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> ViTSettings:
-        """Reads the YAML's mapping. Raises SettingsError if a name is unknown or a value does not fit."""
-        return read_settings(cls, values, "recipe")
 
 
 class ViTRecipe(nn.Module):

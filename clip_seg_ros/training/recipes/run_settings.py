@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from clip_seg_ros.training.optimizer import Decay, Precision, Warmup
 from clip_seg_ros.training.runner import Stage
-from clip_seg_ros.training.settings import read_settings, require_steps
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from clip_seg_ros.training.settings import RecipeSettings, require_steps
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(RecipeSettings):
     """The settings of a run. The optimiser is AdamW; without weight decay, it is Adam."""
 
     steps: int
@@ -43,11 +39,6 @@ class RunSettings:
             raise ValueError(f"betas must lie in 0..1 and be less than 1, got {list(self.betas)}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(f"clip_norm must be more than 0, or empty for no clipping, got {self.clip_norm}")
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Reads the mapping of a YAML file. Raises SettingsError on unknown names and on values that do not fit."""
-        return read_settings(cls, values, "recipe")
 
     def stage(self, name: str, trained: nn.Module, **more: Any) -> Stage:
         """Returns a stage with these settings; ``more`` are further fields of ``Stage``, or replace some of them."""
