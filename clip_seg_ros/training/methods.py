@@ -22,6 +22,7 @@ from clip_seg_ros.training.pocket.clipseg import PocketRecipe, PocketSettings
 from clip_seg_ros.training.pocket.cris import CRISPocketSettings, cris_pocket
 from clip_seg_ros.training.pocket.denseclip import DenseCLIPPocketSettings, denseclip_pocket
 from clip_seg_ros.training.pocket.instances import InstancesPocketSettings, instances_pocket
+from clip_seg_ros.training.pocket.pool import PoolRecipe, PoolSettings
 from clip_seg_ros.training.pocket.vit import ViTRecipe, ViTSettings
 from clip_seg_ros.training.recipes.architecture import (
     Architecture,
@@ -299,6 +300,9 @@ def _denseclip_instances(config: TrainConfig, settings: DenseCLIPInstancesSettin
 
 POCKET_METHODS: dict[str, Method] = {
     "clipseg-pocket": Method(PocketSettings, lambda config, settings, scenes, device: PocketRecipe(settings, scenes)),
+    "clip-pool-pocket": Method(
+        PoolSettings, lambda config, settings, scenes, device: PoolRecipe(settings, scenes, _clip_path(config))
+    ),
     "clip-vit-pocket": Method(
         ViTSettings, lambda config, settings, scenes, device: ViTRecipe(settings, scenes, _clip_path(config))
     ),

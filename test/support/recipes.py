@@ -72,6 +72,11 @@ INSTANCES_POCKET = {
     "scenes": 6,
     "recipe": {"train": {**STEP, "milestones": []}, "scene_px": [64, 64], "input_px": 64},
 }
+POOL_POCKET = {
+    "method": "clip-pool-pocket",
+    "scenes": 6,
+    "recipe": {**STEP, "windows": 4, "crops": 4, "scene_px": [64, 64]},
+}
 VIT_POCKET = {
     "method": "clip-vit-pocket",
     "scenes": 6,

@@ -25,6 +25,7 @@ from recipes import (
     CRIS_POCKET,
     DENSECLIP_POCKET,
     INSTANCES_POCKET,
+    POOL_POCKET,
     STEP,
     VIT_POCKET,
     instances_recipe,
@@ -79,6 +80,7 @@ def test_the_embedded_weights_load_and_are_written_again_alike(embedded: Path, c
         (CRIS_POCKET, "cris_pocket", "cris-pocket"),
         (DENSECLIP_POCKET, "denseclip_pocket", "denseclip-pocket"),
         (INSTANCES_POCKET, "denseclip_instances_pocket", "denseclip-instances-pocket"),
+        (POOL_POCKET, "clip_pocket", "maskclip-pocket"),
         (VIT_POCKET, "clip_vit_pocket", "maskclip-vit-pocket"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -92,7 +94,7 @@ def test_the_other_embedded_models_begin_with_its_clip(
     assert (tmp_path / "out" / f"{values['method']}.json").is_file()
     tensors, _ = load_safetensors(tmp_path / "out" / f"{file}.safetensors")
     start, _ = load_safetensors(embedded / "out" / "clip_pocket.safetensors")
-    prefix = {"cris_pocket": "clip.", "clip_vit_pocket": ""}.get(file, "text_encoder.")
+    prefix = {"cris_pocket": "clip.", "clip_pocket": "", "clip_vit_pocket": ""}.get(file, "text_encoder.")
     same = torch.allclose(tensors[f"{prefix}ln_final.weight"], start["ln_final.weight"], atol=1e-6)
     assert same == (file != "cris_pocket"), "only CRIS trains the text tower"
     prompts = list(getattr(built, "class_names", None) or ["the red cup"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded CRIS, DenseCLIP and ViT: what learns, what stays, and that the files are the trained models."""
+"""The embedded CRIS, DenseCLIP, pool and ViT: what learns, what stays, and that the files are the trained models."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from clip_seg_ros.data.expressions import expression_words
+from clip_seg_ros.models.checkpoints import load_safetensors
+from clip_seg_ros.models.denseclip.backbones import DenseResNet
+from clip_seg_ros.models.layers import split_heads
 from clip_seg_ros.sim.scene import KINDS
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.pocket.cris import CRISPocketSettings, cris_pocket
 from clip_seg_ros.training.pocket.denseclip import DenseCLIPPocketSettings, denseclip_pocket
 from clip_seg_ros.training.pocket.instances import InstancesPocketSettings, instances_pocket, scene_instances
+from clip_seg_ros.training.pocket.pool import ATTENTIONS, PoolRecipe, PoolSettings, embed_places
 from clip_seg_ros.training.pocket.vit import ViTRecipe, ViTSettings
 from clip_seg_ros.training.recipes.recipe import Recipe
 from clip_seg_ros.training.runner import Runner
+from clip_seg_ros.zoo.embedded import build_maskclip_pocket
 from clip_seg_ros.zoo.factory import build_segmenter
 
 CRIS_VALUES = {
@@ -42,6 +48,7 @@ INSTANCES_VALUES = {
     "scene_px": [64, 64],
     "input_px": 64,
 }
+POOL_VALUES = {"scenes": 12, "steps": 6, "windows": 4, "batch": 2, "crops": 4, "scene_px": [64, 64]}
 VIT_VALUES = {
     "scenes": 12,
     "steps": 3,
@@ -64,6 +71,8 @@ def make(name: str, scenes, folder: Path, **changes) -> Recipe:
         return denseclip_pocket(DenseCLIPPocketSettings.from_mapping({**DENSECLIP_VALUES, **changes}), scenes, clip)
     if name == "denseclip-instances-pocket":
         return instances_pocket(InstancesPocketSettings.from_mapping({**INSTANCES_VALUES, **changes}), scenes, clip)
+    if name == "clip-pool-pocket":
+        return PoolRecipe(PoolSettings.from_mapping({**POOL_VALUES, **changes}), scenes, clip)
     return ViTRecipe(ViTSettings.from_mapping({**VIT_VALUES, **changes}), scenes, clip)
 
 
@@ -165,7 +174,61 @@ def test_the_teacher_is_neither_saved_nor_trained(few_scenes, pocket_folder) -> 
     assert not any(id(parameter) in own for parameter in teacher.parameters())
 
 
-@pytest.mark.parametrize("name", ["cris-pocket", "denseclip-pocket", "denseclip-instances-pocket", "clip-vit-pocket"])
+def test_the_pool_learns_queries_and_keys_alone(few_scenes, pocket_folder, tmp_path: Path) -> None:
+    recipe = make("clip-pool-pocket", few_scenes, pocket_folder)
+    assert train(recipe, tmp_path) == {
+        n for n, _ in recipe.named_parameters() if "q_proj" not in n and "k_proj" not in n
+    }
+    (path,) = recipe.save(tmp_path / "weights")
+    assert path.name == "clip_pocket.safetensors"
+    before, values = load_safetensors(pocket_folder / path.name)
+    after, same_values = load_safetensors(path)
+    assert after.keys() == before.keys()
+    assert same_values == values
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    parts = ("q_proj.weight", "q_proj.bias", "k_proj.weight", "k_proj.bias")
+    assert changed == {f"visual.attnpool.{part}" for part in parts}
+
+
+def test_the_pool_draws_pooled_images_to_what_they_were(few_scenes, pocket_folder, rng) -> None:
+    recipe = make("clip-pool-pocket", few_scenes, pocket_folder)
+    assert recipe.terms(rng)["teacher"].item() > 1e-4, "new queries and keys pool otherwise"
+    pool, before = recipe.clip.visual.attnpool, recipe._teacher[0].visual.attnpool
+    pool.load_state_dict(before.state_dict())
+    assert recipe.terms(rng)["teacher"].item() == pytest.approx(0, abs=1e-5)
+    assert not any(parameter.requires_grad for parameter in before.parameters())
+
+
+@pytest.mark.parametrize("deviation", [0.5, 3.0])
+def test_the_attention_of_the_pool_begins_soft(few_scenes, pocket_folder, rng, deviation: float) -> None:
+    recipe = make("clip-pool-pocket", few_scenes, pocket_folder, deviation=deviation, batch=12)
+    pool, pixels = recipe.clip.visual.attnpool, recipe._scene_batch(rng, 12).pixels
+    tokens = recipe._layer4(pixels).flatten(2).transpose(1, 2)
+    query, key = (split_heads(f(tokens), pool.num_heads) for f in (pool.q_proj, pool.k_proj))
+    logits = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
+    assert logits.std().item() == pytest.approx(deviation, rel=0.5)
+
+
+def test_places_are_embedded_as_models_embed_them(few_scenes, pocket_folder) -> None:
+    recipe = make("clip-pool-pocket", few_scenes, pocket_folder)
+    # This size has as many places as the pool has positions, which are therefore not interpolated.
+    pixels = recipe.normalised(torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0)))
+    layer4 = recipe.taps.feature_maps(pixels, 4)[3]
+    for attention in ATTENTIONS:
+        found = embed_places(recipe.taps, layer4, attention)
+        if attention == "whole":
+            expected = DenseResNet(recipe.clip.visual)(pixels).dense
+        else:
+            model = build_maskclip_pocket(pocket_folder, variant=attention).eval()
+            model.visual.attnpool.load_state_dict(recipe.clip.visual.attnpool.state_dict(), strict=False)
+            expected, found = model.encode_image(pixels).dense, F.normalize(found, dim=-1)
+        assert torch.allclose(found.transpose(1, 2), expected.flatten(2), atol=1e-4), attention
+
+
+EMBEDDED = ["cris-pocket", "denseclip-pocket", "denseclip-instances-pocket", "clip-pool-pocket", "clip-vit-pocket"]
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_only_the_first_process_writes(few_scenes, pocket_folder, tmp_path: Path, monkeypatch, name: str) -> None:
     recipe = make(name, few_scenes, pocket_folder)
     monkeypatch.setattr(distributed, "rank", lambda: 1)
