@@ -12,12 +12,12 @@ at each place, as DenseCLIP and CRIS do. They begin anew here, soft, and the los
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,10 +38,11 @@ from clip_seg_ros.training.pocket.contrast import PhraseBank, at_grid, mostly_ob
 from clip_seg_ros.training.pocket.phrases import known_words
 from clip_seg_ros.training.recipes.recipe import Normaliser
 from clip_seg_ros.training.runner import Stage
-from clip_seg_ros.training.settings import read_settings, require_steps
+from clip_seg_ros.training.settings import RecipeSettings, require_steps
 from clip_seg_ros.zoo.embedded import POCKET_SPECS
 
-ATTENTIONS = ("sclip", "naclip", "whole")
+Attention = Literal["sclip", "naclip", "whole"]
+ATTENTIONS: tuple[Attention, ...] = ("sclip", "naclip", "whole")
 """The attentions that are trained in turn: two variants of ``dense_attention``, of which the first covers ClearCLIP's,
 and the whole pool at every place, with positions."""
 
@@ -76,7 +77,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class PoolSettings:
+class PoolSettings(RecipeSettings):
     """The recipe of the embedded CLIP's attention pool."""
 
     scenes: int
@@ -101,11 +102,6 @@ class PoolSettings:
             raise ValueError(f"windows must be at least 1, got {self.windows}")
         if not self.deviation > 0:
             raise ValueError(f"deviation must be more than 0, got {self.deviation}")
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> PoolSettings:
-        """Reads the YAML's mapping. Raises SettingsError if a name is unknown or a value does not fit."""
-        return read_settings(cls, values, "recipe")
 
 
 class PoolRecipe(nn.Module):
@@ -229,7 +225,7 @@ class PoolRecipe(nn.Module):
         pool.k_proj.load_state_dict(pool.q_proj.state_dict())
 
 
-def embed_places(taps: ResNetTaps, layer4_map: torch.Tensor, attention: str) -> torch.Tensor:
+def embed_places(taps: ResNetTaps, layer4_map: torch.Tensor, attention: Attention) -> torch.Tensor:
     """Embeds every place of ``layer4_map`` (B, C, h, w) by one of ``ATTENTIONS``: (B, h * w, D), not normalised."""
     pool, grid = taps.visual.attnpool, tuple(layer4_map.shape[-2:])
     tokens = layer4_map.flatten(2).transpose(1, 2)
