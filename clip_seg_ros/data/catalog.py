@@ -16,7 +16,8 @@ from clip_seg_ros.data.coco import CocoInstances, open_coco
 from clip_seg_ros.data.coco20i import Coco20i
 from clip_seg_ros.data.coco_stuff import CocoStuff10k, CocoStuff164k
 from clip_seg_ros.data.folder import PhraseFolder
-from clip_seg_ros.data.labelled_things import LabelledThings, open_labelled_folder
+from clip_seg_ros.data.labelled_folder import LabelledFolder
+from clip_seg_ros.data.labelled_things import LabelledThings
 from clip_seg_ros.data.lvis_affordances import LvisAffordances
 from clip_seg_ros.data.pascal5i import Pascal5i
 from clip_seg_ros.data.pascal_context import PascalContext
@@ -33,7 +34,7 @@ BUILDERS: dict[str, Callable[..., ReferringDataset | SemanticDataset | InstanceD
     "coco_stuff_10k": CocoStuff10k,
     "coco_stuff_164k": CocoStuff164k,
     "folder": PhraseFolder,
-    "labelled_folder": open_labelled_folder,
+    "labelled_folder": LabelledFolder,
     "lvis_affordances": LvisAffordances,
     "pascal5i": Pascal5i,
     "pascal_context": PascalContext,
@@ -47,6 +48,8 @@ OBJECTS = (CocoInstances, LabelledThings)
 SPLITTING = ("hide", "drop", "unseen")
 """The options of every kind that gives a class for every pixel; see ``class_splits.SplitClasses``. Each is the name of
 a published split, or names of classes."""
+THINGS = "things"
+"""One more of these options: the names of the classes whose regions are objects; see ``labelled_things``."""
 _UNIONS = (types.UnionType, typing.Union)
 """The types of ``X | None``, in annotations and after ``get_type_hints``."""
 _WORDS = {
@@ -78,7 +81,7 @@ def open_dataset(values: Mapping[str, Any]) -> ReferringDataset | SemanticDatase
         raise DataError(f"there is no kind of data set {kind!r}; the kinds are {', '.join(BUILDERS)}{hint}")
     builder = BUILDERS[kind]
     splitting = {name: values[name] for name in SPLITTING if name in values}
-    options = {name: value for name, value in values.items() if name != "kind" and name not in splitting}
+    options = {name: value for name, value in values.items() if name not in ("kind", THINGS, *splitting)}
     known = inspect.signature(builder).parameters
     unknown = [str(name) for name in options if name not in known]
     missing = [name for name, option in known.items() if option.default is option.empty and name not in options]
@@ -88,15 +91,18 @@ def open_dataset(values: Mapping[str, Any]) -> ReferringDataset | SemanticDatase
             raise DataError(f"the data set {kind} {fault} {', '.join(names)}; its options are {', '.join(known)}{hint}")
     hints = typing.get_type_hints(builder.__init__ if inspect.isclass(builder) else builder)
     dataset = builder(**{name: _converted(kind, name, value, hints[name]) for name, value in options.items()})
-    return _split(kind, dataset, splitting) if splitting else dataset
+    for name in (*splitting, *({THINGS} & values.keys())):
+        if not hasattr(dataset, "class_names") or isinstance(dataset, OBJECTS):
+            raise DataError(f"{name} is for data sets with a class for every pixel, which {kind} is not here")
+    if splitting:
+        dataset = _split(kind, dataset, splitting)
+    if THINGS in values:
+        dataset = LabelledThings(dataset, _converted(kind, THINGS, values[THINGS], tuple[str, ...]))
+    return dataset
 
 
 def _split(kind: str, dataset: Any, splitting: Mapping[str, Any]) -> SplitClasses:
     """Hides, leaves out or names classes of a data set with a class for every pixel."""
-    if not hasattr(dataset, "class_names") or isinstance(dataset, OBJECTS):
-        raise DataError(
-            f"{next(iter(splitting))} is for data sets with a class for every pixel, which {kind} is not here"
-        )
     chosen = {
         name: chosen_classes(_converted(kind, name, value, tuple[str, ...] | str), dataset.class_names)
         for name, value in splitting.items()

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from clip_seg_ros.data.labelled_folder import LabelledFolder
 from clip_seg_ros.data.rendered_instances import mask_boxes
 from clip_seg_ros.data.samples import DataError, InstanceSample, SemanticDataset
 
@@ -69,30 +67,3 @@ def _regions(labels: np.ndarray, number: int) -> Iterator[np.ndarray]:
     """Yields the mask of each region, whose pixels touch at a side or a corner."""
     count, regions = cv2.connectedComponents((labels == number).astype(np.uint8), connectivity=8)
     return (regions == region for region in range(1, count))
-
-
-def open_labelled_folder(
-    root: Path,
-    classes: tuple[str, ...] | dict[int, str] | str = "classes.txt",
-    split: str | None = None,
-    images: str = "images",
-    labels: str = "labels",
-    ignore: tuple[int, ...] = (),
-    things: tuple[str, ...] | None = None,
-) -> LabelledFolder | LabelledThings:
-    """Opens a folder of label images: a class for every pixel, or objects if ``things`` are named.
-
-    Args:
-        root: As for ``LabelledFolder``, and so are ``classes`` to ``ignore``.
-        classes: The names of the classes.
-        split: The folder or list of a split.
-        images: Folder or pattern of the images.
-        labels: Folder or pattern of the label images.
-        ignore: Numbers in the label images that do not count.
-        things: The classes of which every connected region is an object.
-
-    Raises:
-        DataError: A file is missing or wrong, or the classes do not fit.
-    """
-    folder = LabelledFolder(root, classes, split, images, labels, ignore)
-    return folder if things is None else LabelledThings(folder, things)

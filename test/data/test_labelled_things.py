@@ -65,6 +65,12 @@ def test_classes_that_do_not_fit_are_refused(values: dict, things: list[str], sa
         open_dataset({**values, "things": things})
 
 
-def test_objects_are_not_split_by_classes(values: dict) -> None:
-    with pytest.raises(DataError, match="hide is for data sets with a class for every pixel"):
-        open_dataset({**values, "things": ["car"], "hide": ["person"]})
+def test_hidden_classes_are_no_objects(values: dict) -> None:
+    sample = open_dataset({**values, "hide": ["person"], "things": ["person", "car"]})[0]
+    assert sample.labels.tolist() == [1, 1, 1]
+
+
+def test_data_without_classes_have_no_things(values: dict) -> None:
+    (Path(values["root"]) / "phrases.csv").write_text("image,mask,phrase\nimages/a.jpg,labels/a.png,car\n")
+    with pytest.raises(DataError, match="things is for data sets with a class for every pixel, which folder is not"):
+        open_dataset({"kind": "folder", "root": values["root"], "things": ["car"]})
