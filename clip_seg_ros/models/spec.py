@@ -61,6 +61,11 @@ class InputSpec:
         model_height, model_width = (max(1, int(side / self.multiple + 0.5)) * self.multiple for side in sides)
         return model_height, model_width
 
+    def encoder_size(self, source_size: tuple[int, int]) -> tuple[int, int]:
+        """Returns the size (h, w) of what the image encoder sees at once of such an image: all pixels, or a window."""
+        height, width = self.model_size(source_size)
+        return (height, width) if self.window is None else (min(height, self.window.crop), min(width, self.window.crop))
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> InputSpec:
         """Makes a spec from its ``dataclasses.asdict`` after JSON. Raises TypeError on unknown or missing names."""

@@ -14,6 +14,7 @@ import torch
 
 from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
 from clip_seg_ros.models.checkpoints import sha256
+from clip_seg_ros.runtime.conversion import convert_elsewhere
 from clip_seg_ros.runtime.eager import EagerEngine
 from clip_seg_ros.runtime.engine import Engine, EngineUnavailable
 from clip_seg_ros.runtime.engine_cache import METADATA, EngineCache, engine_key
@@ -78,7 +79,8 @@ class ConvertedEngine(Engine):
         self._fingerprint = self._eager.fingerprint()
         self._cache = EngineCache(cache_dir)
         self._identity = ""
-        self._sizes: BuiltSizes[Converted] = BuiltSizes(self._build)
+        self._cache_dir = cache_dir
+        self._sizes: BuiltSizes[Converted] = BuiltSizes(self._build, self._build_beside)
         self.prepare(usual_size(model))
 
     def prepare(self, size: Size) -> None:
@@ -150,6 +152,15 @@ class ConvertedEngine(Engine):
             raise EngineUnavailable(f"{self.model.name} cannot be converted for {self.name}: {error}") from error
         features = features_without_numbers(self.model, size)
         return Converted(encoder, decoder, emptied(features), feature_layout(features))
+
+    def _build_beside(self, size: Size) -> Converted:
+        """Builds while the engine answers: a conversion would hold Python up for seconds, and every answer with it."""
+        if self._found(size) is None:
+            try:
+                convert_elsewhere(type(self), self.model, self.precision, self._cache_dir, size)
+            except (OSError, RuntimeError) as error:
+                _LOG.debug("the model is converted in this process after all: %s", error)
+        return self._build(size)
 
     def _networks(self, size: Size) -> tuple[Network, Network | None]:
         """Returns the encoder and the decoder from the cache, into which they are put if they are not there."""

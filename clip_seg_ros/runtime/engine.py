@@ -32,6 +32,13 @@ class Engine(ABC):
     precision: str
     """The precision of its computations, one of ``config.PRECISION_NAMES`` without "auto"."""
 
+    def prepare(self, size: tuple[int, int]) -> None:  # noqa: B027 -- nothing is a good default
+        """Makes all ready for pixels of ``size`` (h, w) before images of it come; most engines need nothing.
+
+        Raises:
+            EngineUnavailable: That size cannot be had.
+        """
+
     @abstractmethod
     def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
         """Encodes normalised float32 ``pixels`` (B, 3, h, w), of any memory format, once for any number of prompts."""

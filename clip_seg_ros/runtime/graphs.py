@@ -73,9 +73,7 @@ def text_tensors(text: TextFeatures) -> tuple[torch.Tensor, ...]:
 
 def usual_size(model: PromptableSegmenter) -> Size:
     """Returns the size of a model's pixels: that of every image, or else that of 640x480 images."""
-    window = model.input_spec.window
-    size = model.input_spec.model_size(_COMMON_SOURCE)
-    return size if window is None else (min(size[0], window.crop), min(size[1], window.crop))
+    return model.input_spec.encoder_size(_COMMON_SOURCE)
 
 
 class ImageEncoder(nn.Module):

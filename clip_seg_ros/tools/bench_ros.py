@@ -23,6 +23,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +32,10 @@ from typing import Any
 import numpy as np
 
 from clip_seg_ros import resources
-from clip_seg_ros.commands.parser import CommandError
 from clip_seg_ros.tools.engine_options import add_engine_options, node_parameters
 from clip_seg_ros.tools.processes import ChildDied, ChildProcesses
 from clip_seg_ros.tools.simulation import NoRos, check_ros, environment, things_named
+from clip_seg_ros.zoo.caution import EmbeddedWeightsWarning
 
 TRANSPORTS = {"shared_memory": "shared memory", "default": "Fast DDS's own"}
 """The transports to measure, with ``config/fastdds_shm.xml`` and without a profile, and their names in the table."""
@@ -131,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
         # The processes of this command end with it, whatever ends it.
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)
+        _prepare(args)
         figures = []
         print(
             f"{args.size[0]}x{args.size[1]} at {args.rate:g} Hz for {args.seconds:g} s, {args.model}, "
@@ -147,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
                 {"name": f"ros.{transport}.{name}", "value": round(value, 2), "unit": unit}
                 for name, (value, unit) in row.items()
             ]
-    except CommandError as error:
+    except ValueError as error:
         return _fail(str(error), 2)
     except (BenchRosError, NoRos, ChildDied, OSError) as error:
         return _fail(str(error), 1)
@@ -165,6 +167,17 @@ def _interrupt(number: int, frame: object) -> None:
 def _fail(message: str, code: int) -> int:
     print(f"clip-seg bench: {message}", file=sys.stderr)
     return code
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    """Has the engine chosen and the model converted for the camera's images, which would else happen beside them."""
+    # Importing it takes seconds, which a wrong command is spared.
+    from clip_seg_ros.pipeline.predictor import Predictor
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmbeddedWeightsWarning)
+        predictor = Predictor.from_name(args.model, engine=args.engine, precision=args.precision)
+    predictor.engine.prepare(predictor.spec.input.encoder_size(args.size[::-1]))
 
 
 def measure(args: argparse.Namespace, names: Sequence[str], transport: str) -> tuple[str, list[Timing], int, float]:

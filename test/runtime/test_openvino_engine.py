@@ -154,6 +154,28 @@ def test_another_size_is_answered_at_once_and_converted_meanwhile(
         assert_near(model.decode(engine.encode_image(pixels), text), expected, 1e-4)
 
 
+def test_images_do_not_wait_for_the_conversion_in_their_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = OpenVINOEngine(small_model("clipseg-vit"), cache_dir=folder)
+    monkeypatch.setattr(engine, "_write", lambda *_: pytest.fail("it was converted in this process"))
+
+    for _ in range(3):
+        engine.encode_image(torch.zeros(1, 3, 48, 80))
+    engine.wait()
+
+    assert (48, 80) in engine._sizes._built
+
+
+def test_where_no_other_process_can_be_had_this_one_converts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = OpenVINOEngine(small_model("clipseg-vit"), cache_dir=folder)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+
+    for _ in range(3):
+        engine.encode_image(torch.zeros(1, 3, 80, 48))
+    engine.wait()
+
+    assert (80, 48) in engine._sizes._built
+
+
 def test_some_of_the_classes_are_left_to_the_model(folder: Path) -> None:
     engine = OpenVINOEngine(small_model("denseclip-resnet"), cache_dir=folder)
     with torch.inference_mode(), pytest.raises(ValueError, match="all 3 classes must be asked together, got 1"):

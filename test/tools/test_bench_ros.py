@@ -118,10 +118,9 @@ def test_without_ros_it_says_what_is_missing(monkeypatch, capsys):
     assert not said.out
 
 
-def test_a_node_that_does_not_start_ends_it_with_the_reason():
+def test_an_unknown_model_is_refused_before_anything_starts():
     run = bench("--model", "no-such-model")
-    assert run.returncode == 1
-    assert "referring ended with exit code 1" in run.stderr
+    assert run.returncode == 2
     assert "no-such-model" in run.stderr
     assert "Traceback" not in run.stderr
     assert not processes_left()

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Converts a model in a process of its own: ``python -m clip_seg_ros.runtime.conversion FILE``.
+
+A conversion is Python from beginning to end. In a thread of a node it would make every answer wait for seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import torch
+
+from clip_seg_ros.models.base import PromptableSegmenter
+from clip_seg_ros.runtime.engine import Engine, EngineUnavailable
+from clip_seg_ros.runtime.graphs import Size
+
+_LOG = logging.getLogger(__name__)
+_NICENESS = 19
+_LOOK_S = 0.2
+"""How often to see whether this program still wants the result, in seconds."""
+
+
+def convert_elsewhere(
+    engine: type[Engine], model: PromptableSegmenter, precision: str, cache_dir: Path | None, size: Size
+) -> None:
+    """Puts a model that is converted for pixels of ``size`` (h, w) into the cache, with the time that others leave.
+
+    The other process has one thread and the lowest priority. It ends with this program.
+
+    Args:
+        engine: The engine that is to run it.
+        model: The model, on the CPU in float32.
+        precision: A precision of the engine.
+        cache_dir: The folder of converted models; ``None`` for that in the user's cache.
+        size: (h, w) of the pixels.
+
+    Raises:
+        EngineUnavailable: This program ends.
+        OSError: There is no room for a copy of the model, or no process can be started.
+        RuntimeError: The conversion failed.
+    """
+    _LOG.info("converting %s for %s and pixels of %dx%d", model.name, engine.name, size[1], size[0])
+    with tempfile.TemporaryDirectory(prefix="clip_seg_ros_conversion_") as folder:
+        request = Path(folder) / "request.pt"
+        torch.save((engine, model, precision, cache_dir, size), request)
+        # Wherever this process found its modules, the other one finds them, too.
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+        errors = Path(folder) / "errors.log"
+        with errors.open("w") as output:
+            # A session of its own: a Ctrl-C in the terminal is for this program, which then ends the other.
+            child = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(request)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=env,
+                start_new_session=True,
+            )
+        if _outcome(child) != 0:
+            lines = errors.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise RuntimeError(f"the process that converts ended with code {child.returncode}: {lines[-1]}")
+
+
+def _outcome(child: subprocess.Popen[bytes]) -> int:
+    """Returns the exit code of ``child``. Raises EngineUnavailable, and kills it, if this program ends first."""
+    while True:
+        try:
+            return child.wait(_LOOK_S)
+        except subprocess.TimeoutExpired:
+            # Python waits for its threads at the end, and this may be one of them.
+            if not threading.main_thread().is_alive():
+                child.kill()
+                child.wait()
+                raise EngineUnavailable("the program ends") from None
+
+
+def main(path: str) -> None:
+    """Converts what the file ``path`` asks for; the file is one of ``convert_elsewhere``."""
+    os.nice(_NICENESS)
+    torch.set_num_threads(1)
+    engine, model, precision, cache_dir, size = torch.load(path, weights_only=False)
+    engine(model, precision, cache_dir=cache_dir).prepare(size)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

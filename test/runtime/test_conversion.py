@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clip_seg_ros.runtime.conversion import convert_elsewhere
+from clip_seg_ros.runtime.engine import EngineUnavailable
+from clip_seg_ros.runtime.engine_cache import METADATA
+from clip_seg_ros.runtime.onnx_engine import OnnxRuntimeEngine
+from clip_seg_ros.runtime.optional_packages import optional_package
+from small_models import small_model
+
+try:
+    optional_package("onnxruntime", "onnxruntime")
+except EngineUnavailable as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+
+def test_another_process_puts_the_model_into_the_cache(tmp_path: Path) -> None:
+    convert_elsewhere(OnnxRuntimeEngine, small_model("student"), "float32", tmp_path, (64, 96))
+
+    sizes = {path.parent.name.split("-onnx-")[0].rsplit("-", 1)[1] for path in tmp_path.glob(f"*/{METADATA}")}
+    assert "64x96" in sizes
+
+
+def test_what_the_other_process_failed_of_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"ended with code 1: .*unknown precision .half."):
+        convert_elsewhere(OnnxRuntimeEngine, small_model("student"), "half", tmp_path, (64, 96))
+
+
+def test_the_program_may_end_meanwhile(tmp_path: Path) -> None:
+    code = f"""
+import threading
+from pathlib import Path
+from clip_seg_ros.runtime.conversion import convert_elsewhere
+from clip_seg_ros.runtime.engine import EngineUnavailable
+from clip_seg_ros.runtime.onnx_engine import OnnxRuntimeEngine
+from small_models import small_model
+
+def convert():
+    try:
+        convert_elsewhere(OnnxRuntimeEngine, model, "float32", Path({str(tmp_path)!r}), (64, 96))
+    except EngineUnavailable as error:
+        print(error)
+
+model = small_model("student")
+threading.Thread(target=convert).start()
+"""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=300)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the program ends\n", "")
