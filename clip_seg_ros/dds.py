@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
 
 from clip_seg_ros import resources
 
@@ -12,6 +13,9 @@ PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES
 """The environment variable for the profile of Fast DDS; its name changed between ROS 2 releases."""
 CHOICES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
 """Variables by which a user chooses the transports of Fast DDS."""
+_FROM_PROFILE = "RMW_FASTRTPS_USE_QOS_FROM_XML"
+_READER = "clip_seg_reader"
+"""The name of the profile by which Fast DDS frees the memory of messages."""
 SHARED_MEMORY = "/dev/shm"
 SEGMENT_BYTES = 64 * 2**20
 """The shared memory that each process takes with ``config/fastdds_shm.xml``, in bytes."""
@@ -51,6 +55,24 @@ def variables_for_images(environment: Mapping[str, str]) -> tuple[dict[str, str]
             "start the container with --ipc=host, or with --shm-size=1g"
         )
     return profile_variables(), ""
+
+
+def free_read_messages(environment: MutableMapping[str, str]) -> None:
+    """Has Fast DDS free the memory of a message once it was read, if the environment names the package's profile.
+
+    Otherwise a node keeps a buffer for each message that ever waited, as large as the largest that it held: a few large
+    images, or a burst of calls with images, cost memory for ever. Call it before ``rclpy.init``.
+
+    Args:
+        environment: The environment of this process; a choice of the user's stays.
+    """
+    path = next((environment[name] for name in PROFILE_VARIABLES if environment.get(name)), "")
+    try:
+        profile = Path(path).read_text(encoding="utf-8") if path else ""
+    except (OSError, ValueError):  # Fast DDS says what is wrong with it
+        return
+    if _READER in profile:
+        environment.setdefault(_FROM_PROFILE, "1")
 
 
 def free_bytes(folder: str = SHARED_MEMORY) -> int | None:

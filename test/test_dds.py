@@ -48,6 +48,24 @@ def test_a_container_without_room_is_told_what_to_do(monkeypatch):
     assert "--shm-size=1g" in warning
 
 
+@pytest.mark.parametrize("variable", dds.PROFILE_VARIABLES)
+def test_with_the_packages_profile_the_memory_of_read_messages_is_freed(variable):
+    environment = {variable: OURS[variable]}
+    dds.free_read_messages(environment)
+    assert environment.pop("RMW_FASTRTPS_USE_QOS_FROM_XML") == "1"
+    assert environment == {variable: OURS[variable]}
+
+
+def test_with_another_profile_or_none_nothing_changes(tmp_path):
+    (tmp_path / "mine.xml").write_text("<profiles/>")
+    name = dds.PROFILE_VARIABLES[0]
+    chosen = {**OURS, "RMW_FASTRTPS_USE_QOS_FROM_XML": "0"}
+    for environment in ({}, {name: str(tmp_path / "mine.xml")}, {name: str(tmp_path / "missing.xml")}, chosen):
+        before = dict(environment)
+        dds.free_read_messages(environment)
+        assert environment == before
+
+
 def test_room_is_measured(tmp_path):
     assert dds.free_bytes(str(tmp_path)) > 0
     assert dds.free_bytes(str(tmp_path / "none")) is None

@@ -23,6 +23,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Task
 from rclpy.utilities import remove_ros_args
 
+from clip_seg_ros import dds
 from clip_seg_ros.nodes.common.answering_services import answer_always
 from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.common.rclpy_internals import has_begun
@@ -120,6 +121,7 @@ def run_node(
     # Nodes give these warnings in their log, in the answers to commands and in their diagnostics.
     for known in (EmbeddedWeightsWarning, EngineWarning):
         warnings.simplefilter("ignore", known)
+    dds.free_read_messages(os.environ)
     signals, node, executor = _Signals(), None, None
     try:
         # rclpy's own handlers would first end its context, so that waiting callers would get no answer.
