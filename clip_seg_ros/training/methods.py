@@ -242,7 +242,7 @@ def _cris(config: TrainConfig, settings: CRISSettings, device: torch.device) -> 
     if settings.calm_start and "proj" in beginning.new:
         calm(beginning.model)
     model = beginning.model.to(device)
-    batches = LetterboxBatches(data, settings.batch, model.input_spec.size, config.seed)
+    batches = LetterboxBatches(data, settings.batch, model.input_spec.size, config.seed, fill=model.input_spec.mean)
     return CRISRecipe(
         settings,
         model,
@@ -260,7 +260,7 @@ def _denseclip(config: TrainConfig, settings: DenseCLIPSettings, device: torch.d
     start = denseclip_start(config.model, config.read_architecture(), data.class_names)
     beginning = _assembled(config, _grown(config, start, data.class_names).stored, initialise)
     model = beginning.model.to(device)
-    batches = SemanticBatches(data, settings.batch, model.input_spec.size, config.seed)
+    batches = SemanticBatches(data, settings.batch, model.input_spec.size, config.seed, fill=model.input_spec.mean)
     validation = _semantic_validation(config, model)
     return DenseCLIPRecipe(settings, model, beginning.config, batches, batches.load, validation)
 

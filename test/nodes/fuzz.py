@@ -33,7 +33,7 @@ from clip_seg_ros.config import ENGINE_NAMES
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.common.qos import RELIABLE, camera_output
-from clip_seg_ros.pipeline.memory import REST_S
+from clip_seg_ros.pipeline.memory import EVERY_S, REST_S
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
 from hostile_messages import HostileMessages
@@ -45,8 +45,9 @@ GOOD_IOU = 0.6
 BURST, PAUSE_S = 10, 0.03
 """So many messages are sent at once, and then none for so long, so that the node takes most of them."""
 FLOOD = 64
-SETTLE_S = REST_S + 2.0
-"""How long proper images are shown before memory is read: until the node has given back what hostile ones left."""
+SETTLE_S, LONG_SETTLE_S = REST_S + 2.0, EVERY_S + 2.0
+"""How long proper images are shown before memory is read, in a test and by hand: until the node has given back what
+hostile ones left."""
 PARAMETERS = {
     "referring": {
         "model": "clipseg-pocket",
@@ -126,6 +127,7 @@ class Trial:
         steady: Whether all raw images have one size, and as many as ever wait at once come first. Fast DDS keeps
             a buffer for each message that ever waited, as large as the largest that it held; it has all of them then.
         engine: What runs the node's models.
+        settle_s: How long proper images are shown before memory is read.
     """
 
     def __init__(
@@ -137,8 +139,9 @@ class Trial:
         fresh: bool = False,
         steady: bool = False,
         engine: str = "eager",
+        settle_s: float = SETTLE_S,
     ) -> None:
-        self.name, self._view, self._steady = name, view, steady
+        self.name, self._view, self._steady, self._settle_s = name, view, steady, settle_s
         self._setting = setting = SETTINGS[name]
         self._log, self._good = log, messages_of(view)
         self._random = random.Random(seed)
@@ -274,7 +277,7 @@ class Trial:
             time.sleep(0.2)
             return self.listener.find(mask, lambda message: stamp_ns(message) in sent)
 
-        end_s = time.monotonic() + SETTLE_S
+        end_s = time.monotonic() + self._settle_s
         answer = pixels_of(wait_until(answered, "the node to answer a proper image"))
         while time.monotonic() < end_s:
             answered()
@@ -345,7 +348,7 @@ def main() -> int:
     rclpy.init()
     view, figures, code = good_view(), {}, 0
     for name in args.trials:
-        trial = Trial(name, view, logs / f"{name}.log", args.seed, True, args.steady, args.engine)
+        trial = Trial(name, view, logs / f"{name}.log", args.seed, True, args.steady, args.engine, LONG_SETTLE_S)
         try:
             samples = trial.run(args.messages, args.every)
         finally:

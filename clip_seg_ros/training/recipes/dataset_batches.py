@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from clip_seg_ros.data.samples import ReferringDataset, ReferringSample, SemanticDataset, SemanticSample
+from clip_seg_ros.models.spec import CLIP_MEAN
 from clip_seg_ros.pipeline.letterbox import mask_to_square
 from clip_seg_ros.training.augment import letterboxed, semantic_view
 from clip_seg_ros.training.recipes.batch import ClassBatch, ExpressionBatch
@@ -40,12 +41,20 @@ class _Batches:
         side_px: Side of the squares that the network sees, in pixels.
         seed: Seed of the order of samples.
         threads: The number of threads that read and augment.
+        fill: The colour 0..1 beside an image that does not fill the square: the mean that the model subtracts.
     """
 
     def __init__(
-        self, dataset: ReferringDataset | SemanticDataset, batch: int, side_px: int, seed: int, threads: int = 4
+        self,
+        dataset: ReferringDataset | SemanticDataset,
+        batch: int,
+        side_px: int,
+        seed: int,
+        threads: int = 4,
+        fill: Sequence[float] = CLIP_MEAN,
     ) -> None:
         self._dataset, self._batch, self._side_px, self._seed, self._threads = dataset, batch, side_px, seed, threads
+        self._fill = fill
         self._loader: SampleLoader | None = None
         self._samples: list = []
 
@@ -70,8 +79,16 @@ class LetterboxBatches(_Batches):
     an object of its own.
     """
 
-    def __init__(self, dataset: ReferringDataset, batch: int, side_px: int, seed: int, threads: int = 4) -> None:
-        super().__init__(dataset, batch, side_px, seed, threads)
+    def __init__(
+        self,
+        dataset: ReferringDataset,
+        batch: int,
+        side_px: int,
+        seed: int,
+        threads: int = 4,
+        fill: Sequence[float] = CLIP_MEAN,
+    ) -> None:
+        super().__init__(dataset, batch, side_px, seed, threads, fill)
         self._sentences = sentences_of_objects(dataset)
 
     def __len__(self) -> int:
@@ -85,7 +102,7 @@ class LetterboxBatches(_Batches):
         sample = self._dataset[sentences[int(rng.integers(len(sentences)))]]
         # A pixel to which an ignored one contributes is ignored, too.
         ignored = None if sample.ignored is None else mask_to_square(sample.ignored, self._side_px) > 0
-        return (sample, *letterboxed(sample, self._side_px), ignored)
+        return (sample, *letterboxed(sample, self._side_px, self._fill), ignored)
 
     def _sampler(self) -> EpochSampler:
         return EpochSampler(len(self), self._batch, self._seed, drop_last=len(self) >= self._batch)
@@ -107,7 +124,7 @@ class SemanticBatches(_Batches):
     def draw(self, index: int, rng: np.random.Generator) -> SemanticSample:
         """Reads and augments one sample."""
         long_side_px = min(_LONG_SIDE_PX, 4 * self._side_px)
-        return semantic_view(self._dataset[index], rng, self._side_px, (long_side_px, self._side_px))
+        return semantic_view(self._dataset[index], rng, self._side_px, (long_side_px, self._side_px), self._fill)
 
     def __call__(self, rng: np.random.Generator) -> ClassBatch:
         """Returns this process's part of the loaded batch."""

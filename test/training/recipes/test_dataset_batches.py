@@ -110,6 +110,17 @@ def test_ignored_pixels_are_letterboxed_with_their_pictures() -> None:
     assert plain(np.random.default_rng(0)).ignored is None
 
 
+@pytest.mark.parametrize("kind", [LetterboxBatches, SemanticBatches])
+def test_what_an_image_does_not_fill_has_the_models_mean_colour(kind: type) -> None:
+    mean = (0.2, 0.4, 0.6)
+    batches = kind(Phrases() if kind is LetterboxBatches else Classes(), 4, 96, 0, threads=1, fill=mean)
+    batches.load(0)
+    beside = torch.round(255 * torch.tensor(mean)).view(3, 1, 1) / 255
+    pixels = batches(np.random.default_rng(0)).pixels
+    # Views that were enlarged fill the square; no image has a pixel of this colour.
+    assert ((pixels - beside).abs() < 1e-3).all(dim=1).any()
+
+
 class Sentences(Phrases):
     """Three objects, with three, one and three sentences, not in order."""
 
@@ -141,7 +152,9 @@ def test_a_data_set_smaller_than_a_batch_is_not_dropped() -> None:
 def test_the_long_side_is_that_of_the_authors(monkeypatch: pytest.MonkeyPatch) -> None:
     fitted = []
 
-    def view(sample: SemanticSample, rng: np.random.Generator, side_px: int, fit_px: tuple[int, int]) -> SemanticSample:
+    def view(
+        sample: SemanticSample, rng: np.random.Generator, side_px: int, fit_px: tuple[int, int], *_
+    ) -> SemanticSample:
         fitted.append(fit_px)
         return sample
 
