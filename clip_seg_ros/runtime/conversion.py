@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Converts a model in a process of its own: ``python -m clip_seg_ros.runtime.conversion FILE``.
 
-A conversion is Python from beginning to end. In a thread of a node it would make every answer wait for seconds.
+A conversion is Python from beginning to end. In a thread of a node it would make every answer wait for seconds, and
+what it imports would keep 80 MB for as long as the node lives.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
 import tempfile
 import threading
 from pathlib import Path
+from pickle import PicklingError
 
 import torch
 
@@ -20,7 +21,6 @@ from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.runtime.engine import Engine, EngineUnavailable
 from clip_seg_ros.runtime.graphs import Size
 
-_LOG = logging.getLogger(__name__)
 _NICENESS = 19
 _LOOK_S = 0.2
 """How often to see whether this program still wants the result, in seconds."""
@@ -43,24 +43,27 @@ def convert_elsewhere(
     Raises:
         EngineUnavailable: This program ends.
         OSError: There is no room for a copy of the model, or no process can be started.
-        RuntimeError: The conversion failed.
+        RuntimeError: The conversion failed, or this is the other process.
     """
-    _LOG.info("converting %s for %s and pixels of %dx%d", model.name, engine.name, size[1], size[0])
+    if getattr(sys.modules["__main__"].__spec__, "name", None) == __name__:
+        raise RuntimeError("this is the process that converts")
     with tempfile.TemporaryDirectory(prefix="clip_seg_ros_conversion_") as folder:
         request = Path(folder) / "request.pt"
-        torch.save((engine, model, precision, cache_dir, size), request)
+        try:
+            torch.save((engine, model, precision, cache_dir, size), request)
+        except (PicklingError, AttributeError, TypeError) as error:
+            raise RuntimeError(f"the model cannot be sent to another process: {error}") from error
         # Wherever this process found its modules, the other one finds them, too.
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
         errors = Path(folder) / "errors.log"
         with errors.open("w") as output:
-            # A session of its own: a Ctrl-C in the terminal is for this program, which then ends the other.
+            # Not in a session of its own: Linux would then give it as much time as all of this program's threads.
             child = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(request)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env=env,
-                start_new_session=True,
             )
         if _outcome(child) != 0:
             lines = errors.read_text(errors="replace").strip().splitlines() or ["it said nothing"]

@@ -80,7 +80,7 @@ class ConvertedEngine(Engine):
         self._cache = EngineCache(cache_dir)
         self._identity = ""
         self._cache_dir = cache_dir
-        self._sizes: BuiltSizes[Converted] = BuiltSizes(self._build, self._build_beside)
+        self._sizes: BuiltSizes[Converted] = BuiltSizes(self._build)
         self.prepare(usual_size(model))
 
     def prepare(self, size: Size) -> None:
@@ -153,15 +153,6 @@ class ConvertedEngine(Engine):
         features = features_without_numbers(self.model, size)
         return Converted(encoder, decoder, emptied(features), feature_layout(features))
 
-    def _build_beside(self, size: Size) -> Converted:
-        """Builds while the engine answers: a conversion would hold Python up for seconds, and every answer with it."""
-        if self._found(size) is None:
-            try:
-                convert_elsewhere(type(self), self.model, self.precision, self._cache_dir, size)
-            except (OSError, RuntimeError) as error:
-                _LOG.debug("the model is converted in this process after all: %s", error)
-        return self._build(size)
-
     def _networks(self, size: Size) -> tuple[Network, Network | None]:
         """Returns the encoder and the decoder from the cache, into which they are put if they are not there."""
 
@@ -169,12 +160,11 @@ class ConvertedEngine(Engine):
             decoder = None if self.model.light_decode else self._read(folder, "decoder")
             return self._read(folder, "encoder"), decoder
 
-        folder = self._found(size)
+        folder = self._found(size) or self._converted_elsewhere(size)
         if folder is not None:
             if self.precision == "int8":
                 self._identity = sha256(folder / METADATA)[:16]
             return read(folder)
-        _LOG.info("converting %s for %s and pixels of %dx%d", self.model.name, self.name, size[1], size[0])
         try:
             return read(self._cache.store(self._key(size), lambda folder: self._write(folder, size)))
         except OSError as error:
@@ -182,6 +172,15 @@ class ConvertedEngine(Engine):
             with tempfile.TemporaryDirectory(prefix="clip_seg_ros_engine_") as passing:
                 self._write(Path(passing), size)
                 return read(Path(passing))
+
+    def _converted_elsewhere(self, size: Size) -> Path | None:
+        """Has another process fill the cache; returns the folder, or ``None`` if this process must convert."""
+        _LOG.info("converting %s for %s and pixels of %dx%d", self.model.name, self.name, size[1], size[0])
+        try:
+            convert_elsewhere(type(self), self.model, self.precision, self._cache_dir, size)
+        except (OSError, RuntimeError) as error:
+            _LOG.debug("the model is converted in this process: %s", error)
+        return self._cache.find(self._key(size))
 
     def _found(self, size: Size) -> Path | None:
         """Returns the folder in the cache; ``None`` if the model must be converted first."""

@@ -26,21 +26,13 @@ class BuiltSizes(Generic[T]):
 
     Args:
         build: Builds what belongs to a size; it may raise anything.
-        build_beside: Builds the same while images are answered; by default ``build``.
         capacity: The number of sizes that are kept.
         patience: The number of images of a size before it is built.
         unused_for: The number of images in which a size was not used, after which another one may take its place.
     """
 
-    def __init__(
-        self,
-        build: Callable[[Size], T],
-        build_beside: Callable[[Size], T] | None = None,
-        capacity: int = 4,
-        patience: int = 3,
-        unused_for: int = 100,
-    ) -> None:
-        self._build, self._build_beside = build, build_beside or build
+    def __init__(self, build: Callable[[Size], T], capacity: int = 4, patience: int = 3, unused_for: int = 100) -> None:
+        self._build = build
         self._capacity, self._patience, self._unused_for = capacity, patience, unused_for
         self._lock = threading.Lock()
         # The size that was used last is at the end.
@@ -101,7 +93,7 @@ class BuiltSizes(Generic[T]):
 
     def _build_late(self, size: Size) -> None:
         try:
-            self._keep(size, self._build_beside(size))
+            self._keep(size, self._build(size))
         except Exception as error:
             with self._lock:
                 self._hopeless.add(size)

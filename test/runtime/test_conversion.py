@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from clip_seg_ros.runtime.conversion import convert_elsewhere
 from clip_seg_ros.runtime.engine import EngineUnavailable
 from clip_seg_ros.runtime.engine_cache import METADATA
 from clip_seg_ros.runtime.onnx_engine import OnnxRuntimeEngine
 from clip_seg_ros.runtime.optional_packages import optional_package
-from small_models import small_model
+from small_models import CONFIGS, small_model
 
 try:
     optional_package("onnxruntime", "onnxruntime")
@@ -26,6 +27,30 @@ def test_another_process_puts_the_model_into_the_cache(tmp_path: Path) -> None:
 
     sizes = {path.parent.name.split("-onnx-")[0].rsplit("-", 1)[1] for path in tmp_path.glob(f"*/{METADATA}")}
     assert "64x96" in sizes
+
+
+def test_a_model_is_not_converted_in_the_process_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OnnxRuntimeEngine, "_write", lambda *_: pytest.fail("it was converted in this process"))
+    engine = OnnxRuntimeEngine(small_model("clipseg-vit"), cache_dir=tmp_path)
+
+    for _ in range(3):
+        engine.encode_image(torch.zeros(1, 3, 48, 80))
+    engine.wait()
+
+    assert (48, 80) in engine._sizes._built
+
+
+def test_where_no_other_process_can_be_had_this_one_converts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+
+    assert OnnxRuntimeEngine(small_model("student"), cache_dir=tmp_path)._sizes.values()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_model_can_be_sent_to_another_process(name: str, tmp_path: Path) -> None:
+    torch.save(small_model(name), tmp_path / "model.pt")
+
+    assert torch.load(tmp_path / "model.pt", weights_only=False).spec == small_model(name).spec
 
 
 def test_what_the_other_process_failed_of_is_told(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip_seg_ros.runtime import onnx_engine
+from clip_seg_ros.runtime import converted
 from clip_seg_ros.runtime.eager import EagerEngine
 from clip_seg_ros.runtime.engine import EngineUnavailable
 from clip_seg_ros.runtime.graphs import usual_size
@@ -23,6 +23,7 @@ try:
     optional_package("onnxscript", "export")
 except EngineUnavailable as error:
     pytest.skip(str(error), allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("converts_here")
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
@@ -52,7 +53,7 @@ def test_it_answers_as_torch_does(kind: str, folder: Path) -> None:
 
 def test_a_model_is_converted_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     OnnxRuntimeEngine(small_model("cris"), cache_dir=folder)
-    monkeypatch.setattr(onnx_engine, "save_onnx", lambda graph, path: pytest.fail("it was converted again"))
+    monkeypatch.setattr(converted, "convert_elsewhere", lambda *_: pytest.fail("it was converted again"))
 
     OnnxRuntimeEngine(small_model("cris"), cache_dir=folder)
 
@@ -117,5 +118,7 @@ def test_without_a_package_it_says_what_to_install(
     package: str, extra: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
+    # Another process would find the package.
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(EngineUnavailable, match=rf"{package} cannot be imported .*clip_seg_ros\[{extra}\]"):
         OnnxRuntimeEngine(small_model("student"), cache_dir=tmp_path)

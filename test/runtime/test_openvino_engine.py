@@ -13,7 +13,7 @@ import torch
 
 from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.pipeline.predictor import Predictor
-from clip_seg_ros.runtime import openvino_engine
+from clip_seg_ros.runtime import converted
 from clip_seg_ros.runtime.converted import PROMPTS_AT_ONCE, Network
 from clip_seg_ros.runtime.eager import EagerEngine
 from clip_seg_ros.runtime.engine import EngineUnavailable
@@ -29,6 +29,7 @@ try:
 except EngineUnavailable as error:
     pytest.skip(str(error), allow_module_level=True)
 CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+pytestmark = pytest.mark.usefixtures("converts_here")
 SHIPPED = ("clipseg-pocket", "maskclip-pocket")
 
 
@@ -108,7 +109,7 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 def test_a_model_is_converted_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     OpenVINOEngine(small_model("cris"), cache_dir=folder)
-    monkeypatch.setattr(openvino_engine, "to_openvino", lambda graph: pytest.fail("it was converted again"))
+    monkeypatch.setattr(converted, "convert_elsewhere", lambda *_: pytest.fail("it was converted again"))
 
     OpenVINOEngine(small_model("cris"), cache_dir=folder)
 
@@ -152,28 +153,6 @@ def test_another_size_is_answered_at_once_and_converted_meanwhile(
         # What torch encoded, OpenVINO decodes, and the other way round.
         assert_near(engine.decode(before, text), expected, 1e-4)
         assert_near(model.decode(engine.encode_image(pixels), text), expected, 1e-4)
-
-
-def test_images_do_not_wait_for_the_conversion_in_their_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = OpenVINOEngine(small_model("clipseg-vit"), cache_dir=folder)
-    monkeypatch.setattr(engine, "_write", lambda *_: pytest.fail("it was converted in this process"))
-
-    for _ in range(3):
-        engine.encode_image(torch.zeros(1, 3, 48, 80))
-    engine.wait()
-
-    assert (48, 80) in engine._sizes._built
-
-
-def test_where_no_other_process_can_be_had_this_one_converts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = OpenVINOEngine(small_model("clipseg-vit"), cache_dir=folder)
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-
-    for _ in range(3):
-        engine.encode_image(torch.zeros(1, 3, 80, 48))
-    engine.wait()
-
-    assert (80, 48) in engine._sizes._built
 
 
 def test_some_of_the_classes_are_left_to_the_model(folder: Path) -> None:
