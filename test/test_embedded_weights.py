@@ -23,7 +23,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def figures():
-    asked = examiners(["phrases", "examples", "relations", "classes"], "cpu", None)
+    asked = examiners(["phrases", "examples", "relations", "classes", "instances"], "cpu", None)
     asked.append(ClassExaminer({name: Predictor.from_name(name, "cpu", engine="eager") for name in (STUDENT, TEACHER)}))
     found = run_suite(asked, held_out_seeds(40))
     return {figure.name.removeprefix("embedded."): figure.value for figure in found}
@@ -54,6 +54,16 @@ def test_denseclip_names_every_pixel(figures):
     assert figures["denseclip.miou"] >= 0.75
 
 
+def test_objects_are_told_apart_where_they_touch(figures):
+    assert figures["denseclip_instances.ap50"] >= 0.85
+    assert figures["denseclip_instances.touching.count"] > 4
+    assert figures["denseclip_instances.touching.found"] >= 0.8
+    assert (
+        figures["denseclip_instances.touching.found"]
+        > (figures["denseclip_instances.touching.found_by_connected_parts"])
+    )
+
+
 def test_cris_knows_how_objects_lie_and_clipseg_does_not(figures):
     assert figures["relations.count"] > 60
     assert figures["cris.relations.mean_iou"] >= 0.60
@@ -76,6 +86,8 @@ def test_the_files_are_small_and_match_their_checksums():
     assert sum(file.stat().st_size for file in files) <= 60e6
     needed = {file for name in embedded_models() for file in EMBEDDED_MODELS[name].files}
     assert {file.name for file in files} == needed, "every file belongs to a model, and every model has its files"
-    assert {"phrases", "examples", "relations", "classes", "maskclip", "maskclip_plus"} <= set(parts_there(None))
+    assert {"phrases", "examples", "relations", "classes", "instances", "maskclip", "maskclip_plus"} <= set(
+        parts_there(None)
+    )
     assert [file.name for file in files if not file.with_suffix(".md").is_file()] == [], "each file has a card"
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
