@@ -89,6 +89,8 @@ class PoolSettings(RecipeSettings):
     """The number of object crops, and of example images, in a batch besides the scenes."""
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
+    teacher_weight: float = 1.0
+    """The weight of the term that holds pooled images where they were."""
     deviation: float = 2.0
     """The standard deviation of the attention's logits at the beginning; the smaller, the softer."""
     scene_px: tuple[int, int] = (192, 256)
@@ -167,13 +169,14 @@ class PoolRecipe(nn.Module):
         kept = mostly_objects(class_ids)
         terms = {"places": self.bank.loss(dense.flatten(0, 1)[kept], bank, color[kept], class_ids[kept])}
         terms["teacher"] = torch.zeros((), device=dense.device)
+        apart = 0.5 * s.teacher_weight
         self._teacher[0].visual.to(dense.device)
         for name, shown in (("crops", crops.draw(rng, s.crops)), ("examples", examples.draw(rng, s.crops))):
             pooled = self.taps.pool(shown.layer4)
             terms[name] = 0.5 * self.bank.loss(pooled, bank, shown.color, shown.class_ids)
             with torch.no_grad():
                 before = self._teacher[0].pool(shown.layer4)
-            terms["teacher"] = terms["teacher"] + 0.5 * (1 - F.cosine_similarity(pooled, before, dim=-1)).mean()
+            terms["teacher"] = terms["teacher"] + apart * (1 - F.cosine_similarity(pooled, before, dim=-1)).mean()
         return terms
 
     @cached_property
