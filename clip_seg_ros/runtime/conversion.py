@@ -45,7 +45,7 @@ def convert_elsewhere(
         OSError: There is no room for a copy of the model, or no process can be started.
         RuntimeError: The conversion failed, or this is the other process.
     """
-    if getattr(sys.modules["__main__"].__spec__, "name", None) == __name__:
+    if getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", None) == __name__:
         raise RuntimeError("this is the process that converts")
     with tempfile.TemporaryDirectory(prefix="clip_seg_ros_conversion_") as folder:
         request = Path(folder) / "request.pt"
@@ -88,6 +88,8 @@ def main(path: str) -> None:
     os.nice(_NICENESS)
     torch.set_num_threads(1)
     engine, model, precision, cache_dir, size = torch.load(path, weights_only=False)
+    # A program that ends at once does not tidy up, and the file is as large as the model.
+    Path(path).unlink()
     engine(model, precision, cache_dir=cache_dir).prepare(size)
 
 
