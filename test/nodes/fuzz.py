@@ -247,22 +247,28 @@ class Trial:
         return self._messages.compressed() if self._setting.compressed else self._messages.image("rgb8")
 
     def _sample(self, messages: int) -> Sample:
-        iou = self._check()
+        iou, own_mb = self._check()
         process = Path(f"/proc/{self.process.process.pid}")
-        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-        own_kib = int(status["RssAnon"].split()[0])
         return Sample(
             messages,
             round(time.monotonic() - self._started_s, 1),
-            round(own_kib * 1024 / 1e6, 1),
+            round(own_mb, 1),
             len(list((process / "task").iterdir())),
             len(list((process / "fd").iterdir())),
             self.said().count("\n"),
             round(float(iou), 3),
         )
 
-    def _check(self) -> float:
-        """Shows the node a proper image; returns the IoU of its answer, which must be a right one."""
+    def _own_mb(self) -> float:
+        status = Path(f"/proc/{self.process.process.pid}/status").read_text()
+        own_kib = next(line for line in status.splitlines() if line.startswith("RssAnon:")).split()[1]
+        return int(own_kib) * 1024 / 1e6
+
+    def _check(self) -> tuple[float, float]:
+        """Shows the node proper images; returns the IoU of its answer, which must be a right one, and its memory in MB.
+
+        The memory is the least while they are shown: it grows from one time that gaps are given back to the next.
+        """
         self._requests.put_right()
         # A hostile command may have asked for another model, with an answer and a memory of its own.
         self._say(f"use {PARAMETERS[self._setting.node]['model']}", CommandStatus.DONE)
@@ -279,11 +285,13 @@ class Trial:
 
         end_s = time.monotonic() + self._settle_s
         answer = pixels_of(wait_until(answered, "the node to answer a proper image"))
+        least_mb = self._own_mb()
         while time.monotonic() < end_s:
             answered()
+            least_mb = min(least_mb, self._own_mb())
         iou = self._iou(answer)
         assert iou > GOOD_IOU, f"a proper image was answered with an IoU of {iou:.3f} only"
-        return iou
+        return iou, least_mb
 
     def _iou(self, answer: np.ndarray) -> float:
         if self._setting.node == "referring":
