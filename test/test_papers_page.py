@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from clip_seg_ros import resources
-from clip_seg_ros.data.catalog import BUILDERS, SPLITTING
+from clip_seg_ros.data.catalog import BUILDERS, SPLITTING, THINGS
 from clip_seg_ros.data.phrasecut_plus import TEMPLATES
 from clip_seg_ros.models.spec import BEST_STYLE
 from clip_seg_ros.tools.cli import parse
@@ -57,7 +57,7 @@ def changed(architecture: str, recipe: str, data: str = "") -> TrainConfig:
 def checked_options(values: dict[str, Any]) -> None:
     """Holds that a data set has these options, without its files."""
     known = inspect.signature(BUILDERS[values["kind"]]).parameters
-    assert set(values) - {"kind", *SPLITTING} <= set(known)
+    assert set(values) - {"kind", THINGS, *SPLITTING} <= set(known)
     assert {name for name, option in known.items() if option.default is option.empty} <= set(values)
 
 
