@@ -38,6 +38,23 @@ for _ in range(9):
 end.set()
 """
 
+LARGE_BLOCKS = """
+import ctypes
+import numpy as np
+from clip_seg_ros.pipeline.memory import limit_heaps
+
+class Usage(ctypes.Structure):
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    _fields_ = [(name, ctypes.c_size_t) for name in names]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Usage
+limit_heaps()
+before = libc.mallinfo2().hblks
+blocks = [np.ones(4 * 2**20, np.uint8) for _ in range(8)]
+print(libc.mallinfo2().hblks - before)
+"""
+
 
 def run(program: str, *unset: str) -> str:
     """What a program prints where none of the variables is set."""
@@ -92,6 +109,17 @@ def test_a_thread_that_ran_a_model_keeps_no_buffers():
     used = [int(line) for line in run(KEPT_BY_THREADS, "MKL_DISABLE_FAST_MM").split()]
     assert len(used) == 9
     assert used[-1] - used[0] < 8 * 1e6
+
+
+@GLIBC
+@pytest.mark.parametrize(("given", "apart"), [({}, 0), ({"MALLOC_MMAP_THRESHOLD_": "1000000"}, 8)])
+def test_large_blocks_stay_in_the_heap_unless_the_user_chose(monkeypatch, given, apart):
+    if not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        pytest.skip("this C library does not count what is in use")
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    unset = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} - set(given)
+    assert int(run(LARGE_BLOCKS, *unset)) == apart
 
 
 @GLIBC
