@@ -44,7 +44,7 @@ def limit_caches() -> None:
     os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
 
 
-def limit_heaps() -> None:
+def set_up_heap() -> None:
     """Makes all threads share ``HEAPS`` heaps that keep what was freed at hand; only glibc has this.
 
     What they keep is given back by ``close_gaps``. Options that the user set in the environment stay. Call it before

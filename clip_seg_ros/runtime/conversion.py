@@ -87,6 +87,7 @@ def main(path: str) -> None:
     """Converts what the file ``path`` asks for; the file is one of ``convert_elsewhere``."""
     os.nice(_NICENESS)
     torch.set_num_threads(1)
+    # The program that started this one wrote it, in a folder that nobody else can write.
     engine, model, precision, cache_dir, size = torch.load(path, weights_only=False)
     # A program that ends at once does not tidy up, and the file is as large as the model.
     Path(path).unlink()

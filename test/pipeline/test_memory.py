@@ -10,12 +10,8 @@ import pytest
 from clip_seg_ros.pipeline.memory import EVERY_S, KERNELS, PAUSE_S, REST_S, SizeWatch, give_back
 from clip_seg_ros.pipeline.model_host import ModelHost
 
-KEPT_BY_THREADS = """
-import ctypes, threading
-from clip_seg_ros.pipeline.model_host import ModelHost
-
-ModelHost(lambda name: None, print, print)
-import torch
+USAGE = """
+import ctypes
 
 class Usage(ctypes.Structure):
     names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
@@ -23,6 +19,13 @@ class Usage(ctypes.Structure):
 
 libc = ctypes.CDLL(None)
 libc.mallinfo2.restype = Usage
+"""
+KEPT_BY_THREADS = f"""{USAGE}
+import threading
+from clip_seg_ros.pipeline.model_host import ModelHost
+
+ModelHost(lambda name: None, print, print)
+import torch
 torch.set_num_threads(1)
 left, right = torch.ones(1024, 768), torch.ones(768, 1024)
 end = threading.Event()
@@ -38,18 +41,10 @@ for _ in range(9):
 end.set()
 """
 
-LARGE_BLOCKS = """
-import ctypes
+LARGE_BLOCKS = f"""{USAGE}
 import numpy as np
-from clip_seg_ros.pipeline.memory import limit_heaps
-
-class Usage(ctypes.Structure):
-    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-    _fields_ = [(name, ctypes.c_size_t) for name in names]
-
-libc = ctypes.CDLL(None)
-libc.mallinfo2.restype = Usage
-limit_heaps()
+from clip_seg_ros.pipeline.memory import set_up_heap
+set_up_heap()
 before = libc.mallinfo2().hblks
 blocks = [np.ones(4 * 2**20, np.uint8) for _ in range(8)]
 print(libc.mallinfo2().hblks - before)

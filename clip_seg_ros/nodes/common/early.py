@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 import signal
 
-from clip_seg_ros.pipeline.memory import limit_heaps
+from clip_seg_ros.pipeline.memory import set_up_heap
 
 
 def begin() -> None:
     """Prepares the process of a node, before imports start threads and take seconds."""
     # Libraries start threads when they are imported, and each of those would have a heap of its own.
-    limit_heaps()
+    set_up_heap()
     _end_quietly()
 
 

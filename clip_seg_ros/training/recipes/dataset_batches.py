@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,17 +80,11 @@ class LetterboxBatches(_Batches):
     an object of its own.
     """
 
-    def __init__(
-        self,
-        dataset: ReferringDataset,
-        batch: int,
-        side_px: int,
-        seed: int,
-        threads: int = 4,
-        fill: Sequence[float] = CLIP_MEAN,
-    ) -> None:
-        super().__init__(dataset, batch, side_px, seed, threads, fill)
-        self._sentences = sentences_of_objects(dataset)
+    _dataset: ReferringDataset
+
+    @cached_property
+    def _sentences(self) -> tuple[tuple[int, ...], ...]:
+        return sentences_of_objects(self._dataset)
 
     def __len__(self) -> int:
         return len(self._sentences)
