@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import rclpy
+from rclpy.context import Context
+from rclpy.node import Node
 
 from clip_seg_ros import resources
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
@@ -38,6 +40,21 @@ def watcher(ros: None) -> Iterator[Watcher]:
     node = Watcher()
     yield node
     node.close()
+
+
+@pytest.fixture
+def newcomer(ros: None) -> Iterator[Node]:
+    """A node with a ROS context of its own, which asks who is there now.
+
+    A context that lives through many tests has seen nodes of the same name come and go. Should the last words of one of
+    them reach it after that node has left, rmw can keep a node without topics, and answer for that one.
+    """
+    context = Context()
+    rclpy.init(context=context)
+    node = Node("newcomer", context=context)
+    yield node
+    node.destroy_node()
+    rclpy.shutdown(context=context)
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from rclpy.node import Node
 
 from clip_seg_ros import resources
 from clip_seg_ros.nodes.outputs import detections
-from ros_harness import NodeProcess, Watcher, wait_until
+from ros_harness import NodeProcess, wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "nodes.md"
 OF_ANY_NODE = re.compile(
@@ -68,28 +69,36 @@ def sim_camera(ros: None, tmp_path_factory: pytest.TempPathFactory):
 @pytest.mark.parametrize(
     ("node", "namespace"), [("referring", "/clip_seg"), ("semantic", "/clip_seg"), ("sim_camera", "/")]
 )
-def test_topics_services_and_actions_are_those_of_the_page(
-    node: str, namespace: str, watcher: Watcher, request
-) -> None:
+def test_topics_services_and_actions_are_those_of_the_page(node: str, namespace: str, newcomer: Node, request) -> None:
     request.getfixturevalue(node)
     where = (node, namespace)
-    wait_until(lambda: where in watcher.get_node_names_and_namespaces(), node)
+    wait_until(lambda: where in newcomer.get_node_names_and_namespaces(), node)
     topics = {name: kind.format("msg") for name, kind in documented(node, "topic").items()}
 
     def there() -> dict[str, str]:
-        return named(watcher.get_publisher_names_and_types_by_node(*where)) | {
+        return named(newcomer.get_publisher_names_and_types_by_node(*where)) | {
             name: kind
-            for name, kind in named(watcher.get_subscriber_names_and_types_by_node(*where)).items()
+            for name, kind in named(newcomer.get_subscriber_names_and_types_by_node(*where)).items()
             if name.startswith("/clip_seg/")  # the others are the camera's
         }
 
-    with suppress(AssertionError):  # the next line says better what is missing
-        wait_until(lambda: set(topics) <= set(there()), f"the topics of {node}")
-    assert there() == topics
     services = documented(node, "service or action")
     calls = {name: kind.format("srv") for name, kind in services.items() if not name.endswith("find_object")}
-    assert named(watcher.get_service_names_and_types_by_node(*where)) == calls
-    if node == "referring":
-        assert services["/clip_seg/find_object"].format("action") == "clip_seg_ros/action/FindObject"
-        actions = [name for name, _ in watcher.get_service_names_and_types_by_node(*where) if "/_action/" in name]
-        assert {name.split("/_action/")[0] for name in actions} == {"/clip_seg/find_object"}
+    actions = {name: kind.format("action") for name, kind in services.items() if name not in calls}
+
+    def answering() -> list[tuple[str, list[str]]]:
+        return newcomer.get_service_names_and_types_by_node(*where)
+
+    def acting() -> set[str]:
+        return {name.split("/_action/")[0] for name, _ in answering() if "/_action/" in name}
+
+    def all_known() -> bool:
+        there_now = there().keys() | named(answering()).keys() | acting()
+        return topics.keys() | calls.keys() | actions.keys() <= there_now
+
+    with suppress(AssertionError):  # the next lines say better what is missing
+        wait_until(all_known, f"all of {node}")
+    assert there() == topics
+    assert named(answering()) == calls
+    assert acting() == actions.keys()
+    assert set(actions.values()) <= {"clip_seg_ros/action/FindObject"}
