@@ -64,7 +64,7 @@ def plan(has_cuda: bool, engine: str, precision: str) -> Plan:
     if engine != "auto":
         named = {
             "cuda_graph": (("float16",), ("float32",)),
-            "openvino": (("int8", "bfloat16", "float16"), ("float32",)),
+            "openvino": (("int8", "bfloat16", "float16", "float32"),),
             "onnxruntime": (("int8",), ("float32",)),
         }[engine]
         wanted = named if precision == "auto" else ((precision,),)
@@ -72,7 +72,8 @@ def plan(has_cuda: bool, engine: str, precision: str) -> Plan:
     if has_cuda:
         tiers = ["cuda_graph float16", "eager float16"] if precision == "auto" else [f"cuda_graph {precision}"]
     elif precision == "auto":
-        tiers = ["openvino int8, openvino bfloat16, openvino float16", "openvino float32", "onnxruntime float32"]
+        # Where a processor only imitates bfloat16, float32 is faster.
+        tiers = ["openvino int8, openvino bfloat16, openvino float16, openvino float32", "onnxruntime float32"]
     elif precision == "int8":
         tiers = ["openvino int8, onnxruntime int8"]
     else:
@@ -145,16 +146,18 @@ def make_engine(model: PromptableSegmenter, device: str, wanted: Candidate, own_
         model: The model, as for ``build_engine``.
         device: The device, as for ``resolve_device``.
         wanted: The engine, which is not "auto", and its precision, likewise.
-        own_copy: Whether it works on a copy of the model where it would round the weights.
+        own_copy: Whether it works on a copy of the model where it would round the weights, or move them.
 
     Raises:
         EngineUnavailable: It cannot be had here.
         ValueError: The device or the precision is unknown or not available.
     """
-    if wanted.engine in ("openvino", "onnxruntime"):
-        return _exported(wanted, model, device)
-    if own_copy and wanted.precision != "float32":
+    is_exported = wanted.engine in ("openvino", "onnxruntime")
+    if own_copy and (wanted.precision != "float32" if not is_exported else resolve_device(device).type != "cpu"):
+        # Exported engines keep the model on the CPU, whatever they compute on.
         model = copy.deepcopy(model)
+    if is_exported:
+        return _exported(wanted, model, device)
     if wanted.precision not in PRECISIONS:
         raise EngineUnavailable(f"{wanted.engine} computes in {', '.join(PRECISIONS)}, not in {wanted.precision}")
     if wanted.engine == "eager":
@@ -219,22 +222,30 @@ class _Choice:
         """Returns the engines of a tier that pass the gate, and keeps the fastest of those that were built for that."""
         passed: dict[Candidate, Verdict] = {}
         for candidate in tier:
-            try:
-                verdict = self._judged(candidate)
-            except Exception as error:  # whatever an engine dies of, the model runs without it
-                rare = candidate.precision in ("int8", "float16") and candidate.engine != "cuda_graph"
-                if planned.expected or not rare or not isinstance(error, EngineUnavailable):
-                    self._blame(candidate, error)
-                continue
-            if not verdict.agreement.is_good:
-                self._faults.append(f"{candidate} does not agree with eager in float32: {verdict.agreement}")
-            elif planned.must_gain and verdict.speedup < LEAST_GAIN:
-                self._faults.append(f"{candidate} is no faster: {verdict.speedup:.2f} times as fast as eager")
-            else:
+            verdict = self._passing(candidate, planned)
+            if verdict is not None:
                 passed[candidate] = verdict
-        best = max(passed, key=lambda each: passed[each].speedup, default=None)
-        self._built = {each: built for each, built in self._built.items() if each == best}
+            # Each holds a copy of the weights.
+            best = max(passed, key=lambda each: passed[each].speedup, default=None)
+            self._built = {each: built for each, built in self._built.items() if each == best}
         return passed
+
+    def _passing(self, candidate: Candidate, planned: Plan) -> Verdict | None:
+        """Returns the verdict on an engine that passes the gate; notes why one does not."""
+        try:
+            verdict = self._judged(candidate)
+        except Exception as error:  # whatever an engine dies of, the model runs without it
+            rare = candidate.precision in ("int8", "float16") and candidate.engine != "cuda_graph"
+            if planned.expected or not rare or not isinstance(error, EngineUnavailable):
+                self._blame(candidate, error)
+            return None
+        if not verdict.agreement.is_good:
+            self._faults.append(f"{candidate} does not agree with eager in float32: {verdict.agreement}")
+        elif planned.must_gain and verdict.speedup < LEAST_GAIN:
+            self._faults.append(f"{candidate} is no faster: {verdict.speedup:.2f} times as fast as eager")
+        else:
+            return verdict
+        return None
 
     def _judged(self, candidate: Candidate) -> Verdict:
         name, engine = str(candidate), None

@@ -22,7 +22,7 @@ class EagerEngine(Engine):
         model: A model with loaded weights. It is moved to the device and set to evaluation mode.
         device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
         precision: "float32", "bfloat16" or "float16". The 16-bit precisions need half the memory and are faster on a
-            GPU; on most CPUs they are slower.
+            GPU; on CPUs, bfloat16 is faster on some of those that have it, and both are slower on all others.
 
     Raises:
         ValueError: The device or the precision is unknown, or the device is not available.

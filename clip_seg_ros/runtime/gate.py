@@ -41,7 +41,8 @@ class Gate:
     def measure(self, engine: Engine) -> Verdict:
         """Runs both engines on the sample images. It may raise whatever the engine raises."""
         # To encode the texts of 85 templates again takes seconds.
-        text = self._text if engine.name in _SHARED_TEXTS else engine.encode_text(self._prompts)
+        is_shared = engine.name in _SHARED_TEXTS and engine.device == self._reference.device
+        text = self._text if is_shared else engine.encode_text(self._prompts)
         spec = self._reference.spec
         found = answers(engine, self._pixels, text)
         agreement = compare(self._expected, found, spec.competition, spec.threshold)

@@ -22,7 +22,7 @@ class OnnxRuntimeEngine(ConvertedEngine):
     Args:
         model: A model with loaded weights and folded batch norms.
         precision: "float32", or "int8" if `clip-seg export` made it.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "cuda:N".
         cache_dir: The folder of converted models; by default in the user's cache.
 
     Raises:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,6 @@ from clip_seg_ros.runtime.optional_packages import optional_package
 
 OPSET = 18
 """The version of ONNX's operators: that which torch writes without a conversion, and which TensorRT 10 reads."""
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ERRORS_ONLY = 3
 
 
@@ -55,7 +55,7 @@ class OnnxNetwork:
 
     Args:
         path: The file.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "cuda:N".
 
     Raises:
         EngineUnavailable: ONNX Runtime is not installed, or knows no such device.
@@ -69,10 +69,8 @@ class OnnxNetwork:
         # Threads that wait busily would take the processor from the other graph, and from all else on a robot.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = _ERRORS_ONLY
-        # CUDA leaves to the CPU what it cannot do.
-        providers = list(dict.fromkeys((_PROVIDERS[device], _PROVIDERS["cpu"])))
         try:
-            self._session = runtime.InferenceSession(str(path), options, providers=providers)
+            self._session = runtime.InferenceSession(str(path), options, providers=providers_of(device))
         except Exception as error:
             # Its errors have no common class besides Exception.
             raise RuntimeError(f"ONNX Runtime cannot load {path}: {error}") from error
@@ -88,17 +86,28 @@ def load_onnxruntime(device: str) -> Any:
 
     Raises:
         EngineUnavailable: It is not installed, or knows no such device.
-        ValueError: ``device`` is neither "cpu" nor "cuda".
+        ValueError: ``device`` is neither "cpu" nor "cuda" nor "cuda:N".
     """
-    if device not in _PROVIDERS:
-        raise ValueError(f'unknown device "{device}" for ONNX Runtime: use {" or ".join(_PROVIDERS)}')
+    wanted = providers_of(device)[0][0]
     runtime = optional_package("onnxruntime", "onnxruntime")
-    if _PROVIDERS[device] not in runtime.get_available_providers():
+    if wanted not in runtime.get_available_providers():
         raise EngineUnavailable(
             f"this ONNX Runtime does not compute on {device}, it has {', '.join(runtime.get_available_providers())}: "
             "type `pip install onnxruntime-gpu`, on a Jetson take the vendor's onnxruntime, or use cpu"
         )
     return runtime
+
+
+def providers_of(device: str) -> list[tuple[str, dict[str, int]]]:
+    """Returns ONNX Runtime's names of what computes on a device, the first one first, with their options.
+
+    CUDA leaves to the CPU what it cannot do. Raises ValueError for an unknown device.
+    """
+    match = re.fullmatch(r"(cpu)|cuda(?::(\d{1,2}))?", device)
+    if match is None:
+        raise ValueError(f'unknown device "{device}" for ONNX Runtime: use cpu, cuda or cuda:N')
+    cpu: tuple[str, dict[str, int]] = ("CPUExecutionProvider", {})
+    return [cpu] if match[1] else [("CUDAExecutionProvider", {"device_id": int(match[2] or 0)}), cpu]
 
 
 def _name_dimensions(model: Any, graph: Graph) -> None:

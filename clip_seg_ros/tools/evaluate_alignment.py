@@ -44,6 +44,10 @@ def _run(args: argparse.Namespace) -> None:
     for option in _OTHERS:
         if getattr(args, option.removeprefix("--").replace("-", "_")) not in (None, False):
             raise WrongCall(f"{option} does not go with --protocol alignment")
+    if (args.engine, args.precision) != ("eager", "float32"):
+        raise WrongCall(
+            "--protocol alignment compares inside the model: only --engine eager --precision float32 does that"
+        )
     name = args.model or _DEFAULT_MODEL
     dataset = open_dataset(parse_data(args.data))
     if not isinstance(dataset, CocoInstances):

@@ -23,7 +23,7 @@ from color_segmenter import COLORS, ColorSegmenter
 from small_models import small_detector
 
 SLOW_S = 0.05
-SMALL = "openvino int8, openvino bfloat16, openvino float16"
+OPENVINO = "openvino int8, openvino bfloat16, openvino float16, openvino float32"
 
 
 class SlowSegmenter(ColorSegmenter):
@@ -78,17 +78,13 @@ def build(folder, engine="auto", precision="auto"):
 @pytest.mark.parametrize(
     ("asked", "tiers", "last"),
     [
-        (
-            "cpu auto auto",
-            f"{SMALL}; openvino float32; onnxruntime float32",
-            "float32",
-        ),
+        ("cpu auto auto", f"{OPENVINO}; onnxruntime float32", "float32"),
         ("cpu auto float32", "openvino float32; onnxruntime float32", "float32"),
         ("cpu auto bfloat16", "openvino bfloat16", "bfloat16"),
         ("cpu auto int8", "openvino int8, onnxruntime int8", "float32"),
         ("cpu eager auto", "", "float32"),
         ("cpu eager bfloat16", "", "bfloat16"),
-        ("cpu openvino auto", f"{SMALL}; openvino float32", "float32"),
+        ("cpu openvino auto", OPENVINO, "float32"),
         ("cpu openvino bfloat16", "openvino bfloat16", "bfloat16"),
         ("cpu onnxruntime int8", "onnxruntime int8", "float32"),
         ("cuda auto auto", "cuda_graph float16; eager float16", "float32"),
@@ -124,8 +120,16 @@ def test_a_faster_engine_that_agrees_is_taken(offered, tmp_path):
 def test_the_fastest_of_a_tier_is_taken_whatever_its_place(offered, tmp_path):
     offered["openvino int8"] = lambda: Pretender("openvino", "int8", pause_s=SLOW_S / 2)
     offered["openvino bfloat16"] = lambda: Pretender("openvino", "bfloat16")
+    offered["openvino float32"] = lambda: Pretender("openvino", "float32", pause_s=SLOW_S / 2)
     assert build(tmp_path).precision == "bfloat16"
     assert build(tmp_path).precision == "bfloat16", "also by what was measured before"
+
+
+def test_halves_that_are_slower_than_float32_are_not_taken(offered, tmp_path):
+    offered["openvino bfloat16"] = lambda: Pretender("openvino", "bfloat16", pause_s=SLOW_S / 2)
+    offered["openvino float32"] = lambda: Pretender("openvino", "float32")
+    assert build(tmp_path).precision == "float32"
+    assert build(tmp_path, "openvino").precision == "float32"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from clip_seg_ros.runtime.eager import EagerEngine
 from clip_seg_ros.runtime.engine import EngineUnavailable
 from clip_seg_ros.runtime.graphs import usual_size
 from clip_seg_ros.runtime.onnx_engine import OnnxRuntimeEngine
+from clip_seg_ros.runtime.onnx_graphs import providers_of
 from clip_seg_ros.runtime.optional_packages import optional_package
 from nearness import assert_near
 from small_models import CLASSES, small_model
@@ -98,8 +99,14 @@ def test_an_unknown_precision_is_refused(precision: str) -> None:
 
 
 def test_an_unknown_device_is_refused() -> None:
-    with pytest.raises(ValueError, match='unknown device "tpu" for ONNX Runtime: use cpu or cuda'):
+    with pytest.raises(ValueError, match='unknown device "tpu" for ONNX Runtime: use cpu, cuda or cuda:N'):
         OnnxRuntimeEngine(small_model("cris"), device="tpu")
+
+
+def test_a_cuda_device_has_a_number_and_the_processor_beside_it() -> None:
+    assert [name for name, _ in providers_of("cpu")] == ["CPUExecutionProvider"]
+    assert [name for name, _ in providers_of("cuda")] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert providers_of("cuda:1")[0] == ("CUDAExecutionProvider", {"device_id": 1})
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime computes on CUDA")

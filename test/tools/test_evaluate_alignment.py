@@ -61,6 +61,11 @@ def test_figures_are_printed_and_written(root: Path, capsys: pytest.CaptureFixtu
         ),
         (["--data", "coco:{root}:task=instances", "--multi-scale"], 2, "--multi-scale does not go with --protocol al"),
         (["--data", "coco:{root}:task=instances", "--names", "data"], 2, "--names does not go with --protocol align"),
+        (
+            ["--data", "coco:{root}:task=instances", "--engine", "openvino"],
+            2,
+            "only --engine eager --precision float32",
+        ),
         (["--data", "coco:{root}:task=instances:masks=false"], 1, "its objects are boxes alone"),
         (["--data", "coco:{root}/none:task=instances"], 1, "there is no folder"),
     ],
