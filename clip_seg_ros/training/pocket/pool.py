@@ -7,7 +7,7 @@ at each place, as DenseCLIP and CRIS do. They begin anew here, soft, and the los
 
 * *places* compares every place with phrases for its content, as one of ``ATTENTIONS`` embeds it;
 * *crops* and *examples* compare pooled images with phrases, as CLIP does;
-* *teacher* draws pooled images to what they were before the training, because CLIPSeg's decoder has learnt those.
+* *teacher* holds pooled images to what they were before the training, because CLIPSeg's decoder has learnt those.
 """
 
 from __future__ import annotations
@@ -176,7 +176,9 @@ class PoolRecipe(nn.Module):
             terms[name] = 0.5 * self.bank.loss(pooled, bank, shown.color, shown.class_ids)
             with torch.no_grad():
                 before = self._teacher[0].pool(shown.layer4)
-            terms["teacher"] = terms["teacher"] + apart * (1 - F.cosine_similarity(pooled, before, dim=-1)).mean()
+            # Lengths count, too: CLIPSeg's decoder has learnt them.
+            moved = (pooled - before).square().sum(dim=-1) / before.square().sum(dim=-1)
+            terms["teacher"] = terms["teacher"] + apart * moved.mean()
         return terms
 
     @cached_property
