@@ -63,6 +63,8 @@ with put_off("torch._dynamo.utils", "timm", "timm.layers", "transformers", "tran
     from open_clip.transformer import TextTransformer, VisionTransformer
 
 _IMAGENET_EPS = 1e-6
+KEPT_WORDS = 2048
+"""The number of words whose pieces the tokenizer keeps."""
 VisionTower: TypeAlias = VisionTransformer | ModifiedResNet
 TextTower: TypeAlias = CLIP | TextTransformer
 """A module with ``token_embedding``, ``positional_embedding``, ``transformer``, ``ln_final``, ``text_projection`` and
@@ -265,7 +267,18 @@ def imagenet_templates() -> tuple[str, ...]:
     return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
 
 
+class _OwnWords(dict):
+    """The cache of open_clip's tokenizer with the words it begins with; no other words are added."""
+
+    def __setitem__(self, word: str, pieces: str) -> None:
+        pass
+
+
 @lru_cache(maxsize=1)
 def bpe_tokenizer() -> SimpleTokenizer:
-    """Returns CLIP's byte-pair tokenizer; its vocabulary file comes with open_clip."""
-    return SimpleTokenizer()
+    """Returns CLIP's byte-pair tokenizer, which all threads share; its vocabulary file comes with open_clip."""
+    tokenizer = SimpleTokenizer()
+    # open_clip keeps the pieces of every word for ever, and a node runs for weeks: the last words do as well.
+    tokenizer.cache = _OwnWords(tokenizer.cache)
+    tokenizer.bpe = lru_cache(maxsize=KEPT_WORDS)(tokenizer.bpe)
+    return tokenizer
