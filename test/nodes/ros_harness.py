@@ -222,6 +222,7 @@ class SemanticWatcher(Watcher):
         "semantic/color": Image,
         "semantic/overlay": Image,
         "semantic/objects": SegmentedObjectArray,
+        "semantic/instances": Image,
     }
 
 

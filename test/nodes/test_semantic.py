@@ -76,9 +76,9 @@ def test_an_image_gives_every_output(semantic, labels_watcher, view):
     names = [name for name in labels_watcher.OUTPUTS if name != "status"]
     messages = answer(labels_watcher, view, names)
     labels, color, overlay = (pixels(message) for message in messages[:3])
-    objects = messages[3]
+    objects, ids = messages[3], pixels(messages[4])
 
-    assert [message.encoding for message in messages[:3]] == ["8UC1", "rgb8", "rgb8"]
+    assert [message.encoding for message in (*messages[:3], messages[4])] == ["8UC1", "rgb8", "rgb8", "mono8"]
     assert labels.shape == view.rgb.shape[:2]
     assert color.shape == overlay.shape == view.rgb.shape
     assert all(message.header.frame_id == "camera_color_optical_frame" for message in messages)
@@ -92,10 +92,12 @@ def test_an_image_gives_every_output(semantic, labels_watcher, view):
     assert objects.objects
     for item in objects.objects:
         box = (slice(item.y_min, item.y_max), slice(item.x_min, item.x_max))
-        inside = labels[box] == SEMANTIC_CLASSES.index(item.prompt)
-        assert item.area <= inside.sum()
+        inside = ids[box] == item.id
+        assert item.area == inside.sum() == (ids == item.id).sum()
+        assert (labels[box][inside] == SEMANTIC_CLASSES.index(item.prompt)).all()
         assert inside.any(0).all()
         assert inside.any(1).all()
+    assert set(np.unique(ids)) - {0} == {item.id for item in objects.objects}
     cups = [item.area for item in objects.objects if item.prompt == "cup"]
     assert sum(cups) <= (labels == SEMANTIC_CLASSES.index("cup")).sum()
 

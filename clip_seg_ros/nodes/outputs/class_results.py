@@ -17,6 +17,7 @@ from clip_seg_ros.msg import SegmentedObjectArray
 from clip_seg_ros.nodes.outputs.camera_topics import CameraTopics, compressed, heard, image
 from clip_seg_ros.nodes.outputs.topics import objects_message
 from clip_seg_ros.pipeline.class_labels import ClassMap, class_regions, draw_classes, paint
+from clip_seg_ros.pipeline.postprocess import label_image
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class ClassTopics(CameraTopics):
         self._overlay_jpeg = self.create(CompressedImage, "semantic/overlay/compressed")
         self._confidence = self.create(Image, "semantic/confidence")
         self._objects = self.create(SegmentedObjectArray, "semantic/objects")
+        self._instances = self.create(Image, "semantic/instances")
 
     def prepare(self, result: ClassResult, min_area_fraction: float) -> Iterator[tuple[Publisher, object]]:
         """Makes the messages of one image for ``publish``, the labels first.
@@ -62,11 +64,9 @@ class ClassTopics(CameraTopics):
             min_area_fraction: The area of the smallest object, as a share of the image's pixels, 0..1.
         """
         header, names, labels = result.header, result.found.names, result.found.labels
-
-        def objects() -> SegmentedObjectArray:
-            min_area_px = max(1, round(min_area_fraction * labels.size))
-            return objects_message(header, names, class_regions(result.found, min_area_px), self.camera)
-
+        min_area_px = max(1, round(min_area_fraction * labels.size))
+        # Once for both topics, so that the ids of the image are those of the list.
+        regions = cache(lambda: class_regions(result.found, min_area_px))
         overlay = cache(lambda: draw_classes(result.rgb, labels, names, result.colors, result.corner))
         yield self._labels, image(header, labels, "8UC1")
         yield from heard(
@@ -75,6 +75,7 @@ class ClassTopics(CameraTopics):
                 self._overlay: lambda: image(header, overlay(), "rgb8"),
                 self._overlay_jpeg: lambda: compressed(header, overlay(), "rgb8"),
                 self._confidence: lambda: image(header, result.found.confidence, "32FC1"),
-                self._objects: objects,
+                self._objects: lambda: objects_message(header, names, regions(), self.camera),
+                self._instances: lambda: image(header, label_image(regions(), labels.shape), "mono8"),
             }
         )
