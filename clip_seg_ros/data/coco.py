@@ -7,6 +7,7 @@ One file of annotations is read in three ways: as a class for every pixel, as ob
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Literal
 
@@ -173,6 +174,18 @@ class CocoInstances(_Coco):
                 "masks: false to use boxes alone"
             )
         self._with_masks = masks and (file.panoptic or outlined > 0)
+
+    def with_objects(self) -> CocoInstances:
+        """Returns the images that show something to learn: an object with an area that is no crowd.
+
+        Raises:
+            DataError: There is no such image.
+        """
+        kept = copy(self)
+        kept._images = [image for image in self._images if any(_learnt(t, image) for t in self._counted(image))]
+        if not kept._images:
+            raise DataError(f"{self._file.path} has no object to learn of these classes: {', '.join(self._classes)}")
+        return kept
 
     def __getitem__(self, index: int) -> InstanceSample:
         """Reads an image and its objects.
@@ -341,6 +354,14 @@ def _box_px(thing: CocoObject, mask: np.ndarray | None, size: tuple[int, int]) -
             return (0, 0, 0, 0)
         left, top, right, bottom = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     return (max(left, 0), max(top, 0), min(right, size[1]), min(bottom, size[0]))
+
+
+def _learnt(thing: CocoObject, image: CocoImage) -> bool:
+    """Returns whether a detector learns an object, without drawing its outline: one without a box has an area."""
+    if thing.crowd or thing.box is None:
+        return not thing.crowd
+    left, top, right, bottom = _box_px(thing, None, image.measured())
+    return right > left and bottom > top
 
 
 def _area_px(thing: CocoObject, mask: np.ndarray | None, box: tuple[float, float, float, float]) -> float:

@@ -12,6 +12,7 @@ import torch
 
 from clip_seg_ros import resources
 from clip_seg_ros.data.catalog import OBJECTS, open_dataset
+from clip_seg_ros.data.coco import CocoInstances
 from clip_seg_ros.data.phrasecut_plus import PhraseCutPlus
 from clip_seg_ros.data.samples import DataError, InstanceDataset, InstanceSample, ReferringDataset, SemanticDataset
 from clip_seg_ros.data.suggestions import did_you_mean
@@ -284,6 +285,9 @@ def _instances_validation(config: TrainConfig, model: PromptableSegmenter) -> Va
 def _denseclip_instances(config: TrainConfig, settings: DenseCLIPInstancesSettings, device: torch.device) -> Recipe:
     """Makes a recipe for a detector of the data set's classes."""
     data = _objects(config.method, config.data)
+    if isinstance(data, CocoInstances):
+        # As in the authors' framework: pictures without objects teach only where nothing is.
+        data = data.with_objects()
     start = instances_start(config.model, config.read_architecture(), data.class_names)
     grown = _grown(config, start, data.class_names).stored
     if data[0].masks is None and grown.config["denseclip"]["head"] == "mask_rcnn":

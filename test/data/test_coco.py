@@ -148,6 +148,42 @@ def test_boxes_stay_inside_the_image_and_those_without_area_are_left_out(root: P
     assert sample.areas_px.tolist() == [30]
 
 
+def test_images_without_an_object_to_learn_are_left_out_if_asked(root: Path) -> None:
+    cup, _, crowd = OBJECTS
+    without_area, outside = ({"category_id": 3, "bbox": box} for box in ([5, 5, 0, 3], [40, 2, 3, 3]))
+    outline_alone = {"category_id": 90, "segmentation": [square(5, 4, 4)]}
+    shown = [[], [crowd], [without_area, outside], [crowd, cup], [outline_alone]]
+    images = [{**CONTENT["images"][0], "id": place, "file_name": f"{place}.jpg"} for place in range(5)]
+    objects = [{**thing, "image_id": place} for place, things in enumerate(shown) for thing in things]
+    (root / "val2017" / "0.jpg").touch()
+    changed(root, images=images, annotations=objects)
+
+    dataset = open_coco(root, "val2017", "instances", masks=False)
+    learnt = dataset.with_objects()
+
+    assert learnt.names == ("3", "4")
+    assert learnt.class_names == ("box", "cup")
+    assert dataset.names == ("0", "1", "2", "3", "4"), "whoever measures sees all"
+
+
+def test_where_the_file_has_no_sizes_the_images_tell_which_boxes_are_outside(root: Path) -> None:
+    images = [{key: image[key] for key in ("id", "file_name")} for image in CONTENT["images"]]
+    objects = [{"image_id": 11, "category_id": 3, "bbox": [40, 2, 3, 3]}, {**OBJECTS[1], "image_id": 12}]
+
+    learnt = open_coco(changed(root, images=images, annotations=objects), "val2017", "instances", masks=False)
+
+    assert learnt.with_objects()[0].boxes_px.tolist() == [[2, 2, 14, 14]]
+
+
+def test_without_any_object_to_learn_the_file_is_refused(root: Path) -> None:
+    dataset = open_coco(changed(root, annotations=[OBJECTS[2]]), "val2017", "instances")
+
+    with pytest.raises(DataError, match=r"instances_val2017\.json has no object to learn of these classes: box, cup"):
+        dataset.with_objects()
+    with pytest.raises(DataError, match="no object to learn of these classes: cup"):
+        open_coco(changed(root, annotations=OBJECTS[1:]), "val2017", "instances", classes=("cup",)).with_objects()
+
+
 def test_the_classes_of_an_image_are_phrases(root: Path) -> None:
     dataset = open_coco(root, "val2017", "phrases")
 

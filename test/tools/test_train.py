@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from clip_seg_ros.data import tabletop
+from clip_seg_ros.data.catalog import open_dataset
 from clip_seg_ros.models.checkpoints import load_safetensors
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.resources import class_list
@@ -159,6 +160,17 @@ def test_a_data_set_of_objects_trains_a_detector(tmp_path: Path, head: str, caps
     again = {**values, "model": str(tmp_path / "out" / "my-detector.safetensors"), "architecture": {}}
     assert train(tmp_path / "again", again) == 0, capsys.readouterr().err
     assert "new:" not in capsys.readouterr().out
+
+
+def test_a_detector_reads_no_picture_without_objects(tmp_path: Path, capsys) -> None:
+    values = instances_recipe(tmp_path)
+    path = Path(values["data"]["root"]) / "objects.json"
+    content = json.loads(path.read_text())
+    content["images"].append({"id": 4, "file_name": "there_is_no_such_file.png", "width": 80, "height": 60})
+    path.write_text(json.dumps(content))
+    values["recipe"]["steps"] = 5  # two passes
+    assert train(tmp_path, values) == 0, capsys.readouterr().err
+    assert len(open_dataset(values["data"])) == 5, "whoever measures sees all"
 
 
 def test_a_detector_wants_objects_and_masks_for_mask_rcnn(tmp_path: Path, capsys) -> None:
