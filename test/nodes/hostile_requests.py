@@ -49,13 +49,17 @@ class HostileRequests:
             (node.create_client(DescribeParameters, f"{target}/describe_parameters"), self._names(DescribeParameters)),
             (node.create_client(ListParameters, f"{target}/list_parameters"), self._prefixes),
         ]
-        self._action = None
+        self._action = self._remove = self._list = None
         if target == "referring":
+            self._remove, self._list = (
+                node.create_client(RemovePrompt, "remove_prompt"),
+                node.create_client(ListPrompts, "list_prompts"),
+            )
             self._clients += [
                 (node.create_client(Segment, "segment"), self._segment),
                 (node.create_client(SetImagePrompt, "set_image_prompt"), self._image_prompt),
-                (node.create_client(RemovePrompt, "remove_prompt"), lambda: RemovePrompt.Request(name=self._text())),
-                (node.create_client(ListPrompts, "list_prompts"), ListPrompts.Request),
+                (self._remove, lambda: RemovePrompt.Request(name=self._text())),
+                (self._list, ListPrompts.Request),
             ]
             self._action = GoalClient(node, FindObject, "find_object")
 
@@ -81,14 +85,23 @@ class HostileRequests:
                     client.call_async(request())
 
     def put_right(self) -> None:
-        """Sets all parameters back and waits until that is done."""
-        request = SetParameters.Request(
-            parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in self._proper.items()]
-        )
-        wait_until(self._set.service_is_ready, "the node's parameters")
-        future = self._set.call_async(request)
-        results = wait_until(lambda: future.done() and future.result(), "the node to set its parameters").results
+        """Sets all parameters back, removes all image prompts and waits until that is done.
+
+        A node keeps the examples that it is given, up to a limit: their memory is no leak.
+        """
+        parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in self._proper.items()]
+        results = self._answered(self._set, SetParameters.Request(parameters=parameters)).results
         assert all(result.successful for result in results), [result.reason for result in results]
+        if self._list is not None and self._remove is not None:
+            for name in self._answered(self._list, ListPrompts.Request()).names:
+                removed = self._answered(self._remove, RemovePrompt.Request(name=name))
+                assert removed.success, removed.message
+
+    def _answered(self, client: Client, request: Any) -> Any:
+        """Calls a service and returns its response."""
+        wait_until(client.service_is_ready, client.srv_name)
+        future = client.call_async(request)
+        return wait_until(lambda: future.done() and future.result(), client.srv_name)
 
     def _text(self) -> str:
         return self._messages.text()
