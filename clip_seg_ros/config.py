@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from clip_seg_ros.commands.parser import MAX_CHARACTERS
 from clip_seg_ros.settings import OWN, Config, number, switch, text, texts
 
 ENGINE_NAMES = ("auto", "eager", "cuda_graph", "openvino", "onnxruntime")
@@ -202,6 +203,7 @@ class ReferringConfig(SegmentationConfig):
         'The names that the command "what do you see?" asks about, or the name of one class list. If the list is '
         "empty, they are the model's own words.",
         live=True,
+        longest=MAX_CHARACTERS,
     )
 
     @property
@@ -232,7 +234,8 @@ class SemanticConfig(SegmentationConfig):
         "", 'The command to start with, such as "classes: cup, table, floor". If it is empty, there is none.'
     )
     classes: tuple[str, ...] = texts(
-        "The classes to tell apart. If the list is empty, they are those of class_list, or else the model's own."
+        "The classes to tell apart. If the list is empty, they are those of class_list, or else the model's own.",
+        longest=MAX_CHARACTERS,
     )
     class_list: str = text(
         "",

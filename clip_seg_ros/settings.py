@@ -40,9 +40,13 @@ def text(
     return field(default=default, metadata=metadata)
 
 
-def texts(description: str, *, blanks: bool = False, live: bool = False) -> Any:
-    """A list of texts that is empty by default; an empty text in it counts for nothing, unless ``blanks`` keeps it."""
-    return field(default=(), metadata={"description": description, "live": live, "blanks": blanks})
+def texts(description: str, *, blanks: bool = False, live: bool = False, longest: int | None = None) -> Any:
+    """A list of texts that is empty by default; an empty text in it counts for nothing, unless ``blanks`` keeps it.
+
+    With ``longest``, texts with more characters are refused.
+    """
+    metadata = {"description": description, "live": live, "blanks": blanks, "longest": longest}
+    return field(default=(), metadata=metadata)
 
 
 def switch(default: bool, description: str, *, live: bool = True) -> Any:
@@ -152,6 +156,9 @@ def _check(item: Field, value: Any) -> None:
     elif expected is tuple:
         if not all(isinstance(each, str) for each in value):
             raise ValueError(f"{item.name} must be a list of texts, got {value!r}")
+        limit, got = metadata["longest"], max(map(len, value), default=0)
+        if limit is not None and got > limit:
+            raise ValueError(f"a text of {item.name} has at most {limit} characters, got one of {got}")
     elif expected is str:
         if metadata["required"] and not value.strip():
             raise ValueError(f"{item.name} must not be empty")

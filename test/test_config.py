@@ -154,6 +154,7 @@ def test_some_cameras_may_have_no_depth(depth):
             "camera_info_topics must have one topic for each of image_topics, got 1 for 0",
         ),
         ({"image_topics": "/a/x"}, "image_topics must be a list of texts, got '/a/x'"),
+        ({"things": ["cup", "x" * 501]}, "a text of things has at most 500 characters, got one of 501"),
         ({"image_topics": [1]}, r"image_topics must be a list of texts, got \(1,\)"),
         ({"precision": "double"}, "precision must be auto, float32, bfloat16, float16 or int8, got 'double'"),
         ({"autostart": 1}, "autostart must be a bool, got 1"),

@@ -105,11 +105,13 @@ class HostileMessages:
         low, high = self._random.choice(ranges)
         return "".join(chr(self._random.randint(low, high)) for _ in range(length))
 
+    def phrase(self) -> str:
+        """What should be named by it; now and then a megabyte of it."""
+        return self.text(20) * (LONG_TEXT // 20) if self._random.random() < 0.01 else self.text()
+
     def command(self) -> String:
-        """A command, or what was meant to be none; now and then a megabyte of it."""
-        if self._random.random() < 0.01:
-            return String(data=self.text(20) * (LONG_TEXT // 20))
-        return String(data=self.text())
+        """A command, or what was meant to be none."""
+        return String(data=self.phrase())
 
     def image(self, usual: str) -> Image:
         """An image of a random size and encoding; most are readable, the others lie about something.

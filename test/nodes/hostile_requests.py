@@ -116,7 +116,7 @@ class HostileRequests:
             string_value=self._text(),
             double_value=pick.choice((0.0, 0.5, -1.0, 1e308, float("nan"), float("inf"))),
             byte_array_value=[b"\x00"] * 5,
-            string_array_value=[self._text()] * 3,
+            string_array_value=[self._text(), self._messages.phrase()],
         )
         chosen = [pick.choice(names) for _ in range(pick.choice((0, 1, 1, 2, 50)))]
         return SetParameters.Request(parameters=[ParameterMessage(name=name, value=value) for name in chosen])
@@ -140,13 +140,13 @@ class HostileRequests:
         pick = self._random
         # With an empty mask most are taken, and few names make them replace each other.
         name, mask = pick.choice(
-            (("old mug", Image()), ("thing", Image()), (self._text(), self._messages.image("mono8")))
+            (("old mug", Image()), ("thing", Image()), (self._messages.phrase(), self._messages.image("mono8")))
         )
         return SetImagePrompt.Request(
             name=name,
             image=self._messages.image("rgb8"),
             mask=mask,
-            text=pick.choice(("", "cup", self._text())),
+            text=pick.choice(("", "cup", self._messages.phrase())),
             text_weight=pick.choice((0.0, 0.5, 7.0, float("nan"))),
         )
 
@@ -154,7 +154,7 @@ class HostileRequests:
         pick = self._random
         timeout = Duration(sec=pick.choice((0, 1, -1, -(2**31))), nanosec=pick.choice((0, 10**8, 2**32 - 1)))
         return FindObject.Goal(
-            phrase=pick.choice(("red cup", "", self._text())),
+            phrase=pick.choice(("red cup", "", self._messages.phrase())),
             timeout=timeout,
             camera=pick.choice(("", "", self._text())),
         )

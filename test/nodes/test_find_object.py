@@ -218,6 +218,7 @@ def test_a_goal_can_be_cancelled_and_the_node_goes_on(find, watcher, view):
     ("phrase", "camera", "words"),
     [
         ("  ", "", 'the phrase is empty: name what to look for, for example "red cup"'),
+        ("x" * 501, "", "a phrase has at most 500 characters, got one of 501"),
         ("cup", "left", 'there is no camera "left": the only camera has no name; leave it empty for any'),
     ],
 )

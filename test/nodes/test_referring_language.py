@@ -116,6 +116,8 @@ def test_the_names_to_list_may_be_chosen(talk, view):
     assert talk.set_parameter("referring", "things", ["red cup", "purple book"]).successful
     _, outcome = answered(talk, view, "list objects")
     assert list(outcome.found) == ["red cup"]
+    refused = talk.set_parameter("referring", "things", ["cup", "x" * 501])
+    assert refused.reason == "a text of things has at most 500 characters, got one of 501"
     assert talk.set_parameter("referring", "things", [""]).successful
 
 

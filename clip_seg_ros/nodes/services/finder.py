@@ -158,7 +158,10 @@ class Finder:
         if goal.camera and goal.camera not in names:
             known = f"the cameras are {', '.join(names)}" if any(names) else "the only camera has no name"
             return f'there is no camera "{goal.camera}": {known}; leave it empty for any'
-        search = Search(as_commands_say(goal.phrase), goal.camera)
+        try:
+            search = Search(as_commands_say(goal.phrase), goal.camera)
+        except ValueError as error:
+            return str(error)
         with self._lock:
             if len(self._searches) >= MAX_SEARCHES:
                 return f"{MAX_SEARCHES} goals are under way already: try again later"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clip_seg_ros.commands.parser import CommandError, parse_command
+from clip_seg_ros.commands.parser import MAX_CHARACTERS, CommandError, parse_command
 from clip_seg_ros.nodes.camera.conversions import ConversionError, image_to_rgb
 from clip_seg_ros.nodes.common.answering_services import AnsweringServices
 from clip_seg_ros.nodes.common.core import NodeCore
@@ -121,7 +121,11 @@ class ImagePrompts:
         return response
 
     def _remove(self, request: RemovePrompt.Request, response: RemovePrompt.Response) -> RemovePrompt.Response:
-        name = as_commands_say(request.name)
+        try:
+            name = as_commands_say(request.name)
+        except ValueError as error:
+            response.message = str(error)
+            return response
         with self._lock:
             if name not in self._examples:
                 there = ", ".join(self._examples) or "none"
@@ -139,17 +143,28 @@ def as_commands_say(phrase: str) -> str:
     """Returns a phrase as the parser of commands would return it: in lower case and without articles.
 
     A phrase that the parser would split stays whole. Examples are kept under such names.
+
+    Raises:
+        ValueError: The phrase is too long.
     """
+    whole = _not_too_long(" ".join(phrase.lower().split()))
     try:
         return _checked_name(phrase)
     except ValueError:
-        return " ".join(phrase.lower().split())
+        return whole
+
+
+def _not_too_long(phrase: str) -> str:
+    """Returns the phrase; raises ValueError if it is too long: the time to tokenise a word grows with its square."""
+    if len(phrase) > MAX_CHARACTERS:
+        raise ValueError(f"a phrase has at most {MAX_CHARACTERS} characters, got one of {len(phrase)}")
+    return phrase
 
 
 def _checked_name(name: str) -> str:
     """Returns the name as the parser of commands returns it. Raises ValueError if no command can contain it."""
     try:
-        command = parse_command(f"segment {name}")
+        command = parse_command(f"segment {_not_too_long(name)}")
     except CommandError as error:
         raise ValueError(f"no command could say the name {name!r}: {error}") from error
     if len(command.prompts) != 1 or command.negatives or command.model or command.threshold is not None:
@@ -158,7 +173,8 @@ def _checked_name(name: str) -> str:
 
 
 def _read(request: SetImagePrompt.Request) -> _Example:
-    """Reads the example of a request. Raises ValueError if the image, the mask or the weight is wrong."""
+    """Reads the example of a request. Raises ValueError if the image, the mask, the text or the weight is wrong."""
+    text = _not_too_long(request.text.strip())
     try:
         rgb = image_to_rgb(request.image)
     except ConversionError as error:
@@ -176,4 +192,4 @@ def _read(request: SetImagePrompt.Request) -> _Example:
         raise ValueError(f"the mask is {size}, the image {wanted}: they must have the same size")
     if not 0.0 <= request.text_weight <= 1.0:
         raise ValueError(f"text_weight must lie in 0..1, got {request.text_weight:g}")
-    return _Example(rgb, mask, request.text.strip() or None, request.text_weight or 0.5)
+    return _Example(rgb, mask, text or None, request.text_weight or 0.5)

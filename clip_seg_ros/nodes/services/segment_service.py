@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from sensor_msgs.msg import Image
 
-from clip_seg_ros.commands.parser import MAX_CHARACTERS, MAX_PROMPTS
+from clip_seg_ros.commands.parser import MAX_PROMPTS
 from clip_seg_ros.nodes.camera.conversions import fill_image, image_to_rgb
 from clip_seg_ros.nodes.common.answering_services import AnsweringServices
 from clip_seg_ros.nodes.common.core import NodeCore
@@ -46,14 +46,11 @@ class SegmentService:
         if not self._core.active:
             raise RuntimeError("the node is not active: activate it first")
         config, predictor = self._core.config, self._host.predictor
+        if not request.prompts or len(request.prompts) + len(request.negatives) > MAX_PROMPTS:
+            got = f"{len(request.prompts)} prompts and {len(request.negatives)} negatives"
+            raise ValueError(f"give 1 to {MAX_PROMPTS} phrases, at least one of them a prompt; got {got}")
         prompts = tuple(as_commands_say(phrase) for phrase in request.prompts)
         negatives = tuple(as_commands_say(phrase) for phrase in request.negatives)
-        if not prompts or len(prompts) + len(negatives) > MAX_PROMPTS:
-            got = f"{len(prompts)} prompts and {len(negatives)} negatives"
-            raise ValueError(f"give 1 to {MAX_PROMPTS} phrases, at least one of them a prompt; got {got}")
-        longest = max(map(len, (*prompts, *negatives)))
-        if longest > MAX_CHARACTERS:
-            raise ValueError(f"a phrase has at most {MAX_CHARACTERS} characters, got one of {longest}")
         rgb = image_to_rgb(request.image)
         threshold = request.threshold or config.asked_threshold
         question = Question(prompts, negatives, threshold, config.min_area_fraction)

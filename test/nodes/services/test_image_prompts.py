@@ -14,7 +14,7 @@ from clip_seg_ros.nodes.camera.conversions import fill_image
 from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
 from clip_seg_ros.nodes.services import image_prompts
 from clip_seg_ros.pipeline.memory import SizeWatch
-from clip_seg_ros.srv import ListPrompts, SetImagePrompt
+from clip_seg_ros.srv import ListPrompts, RemovePrompt, SetImagePrompt
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,10 @@ def names(prompts: image_prompts.ImagePrompts) -> list[str]:
     return list(prompts._list(ListPrompts.Request(), ListPrompts.Response()).names)
 
 
-def teach(prompts: image_prompts.ImagePrompts, name: str, side: int) -> SetImagePrompt.Response:
+def teach(prompts: image_prompts.ImagePrompts, name: str, side: int, text: str = "") -> SetImagePrompt.Response:
     """Teaches a grey square, as the service does."""
     image = fill_image(Image(), np.full((side, side, 3), 127, np.uint8), "rgb8")
-    return prompts._set(SetImagePrompt.Request(name=name, image=image), SetImagePrompt.Response())
+    return prompts._set(SetImagePrompt.Request(name=name, image=image, text=text), SetImagePrompt.Response())
 
 
 def test_examples_are_bounded_in_bytes_and_an_old_one_makes_room_for_its_successor(prompts, monkeypatch):
@@ -74,3 +74,16 @@ def test_memory_is_given_back_when_examples_change_their_size(configured, prompt
     for side in (10, 10, 12):
         assert teach(prompts, "thing", side).success
     assert len(given_back) == 1
+
+
+def test_names_and_texts_are_bounded_in_length(prompts):
+    for refused in (
+        teach(prompts, "x" * 10**6, 10),
+        teach(prompts, "thing", 10, text="x" * 501),
+        prompts._remove(RemovePrompt.Request(name="x" * 501), RemovePrompt.Response()),
+    ):
+        assert not refused.success
+        assert "a phrase has at most 500 characters, got one of " in refused.message
+        assert len(refused.message) < 100
+    assert names(prompts) == []
+    assert teach(prompts, "thing", 10, text="x" * 500).success
