@@ -39,7 +39,8 @@ AnyImage: TypeAlias = Image | CompressedImage
 MAX_MESSAGE_BYTES = 2**27
 """The largest size of one image message; several are kept until their depth images arrive."""
 MAX_KEPT_BYTES = 2**28
-"""The largest size of all kept colour images together; the newest one is always kept."""
+"""The largest size of all kept colour images and their depth together, and of all kept depth images together; the
+newest one is always kept."""
 SILENCE_S = 5.0
 """A camera that sends nothing for this many seconds counts as silent."""
 
@@ -57,6 +58,11 @@ class CameraJob:
     @property
     def stamp_ns(self) -> int:
         return stamp_ns(self.image.header)
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the images, in bytes; a depth image counts for every colour image that it belongs to."""
+        return len(self.image.data) + (len(self.depth.data) if self.depth is not None else 0)
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ class CameraInput:
         self.received = 0
         self._node, self._faults, self._tolerance_s, self._on_job = node, faults, tolerance_s, on_job
         self._rectified = rectified
-        self._depth_images: StampedBuffer[AnyImage] = StampedBuffer()
+        self._depth_images: StampedBuffer[AnyImage] = StampedBuffer(most_bytes=MAX_KEPT_BYTES)
         # Images whose depth may arrive later, including the one that is being processed.
         self._jobs: deque[CameraJob] = deque(maxlen=8)
         self._camera_info: CameraInfo | None = None
@@ -159,9 +165,13 @@ class CameraInput:
         # Images are matched when they arrive and not after the inference, which may take longer than any buffer lasts.
         job = CameraJob(self, message, self._depth_images.peek(stamp_ns(message.header), self._tolerance_s()))
         self._jobs.append(job)
-        while len(self._jobs) > 1 and sum(len(each.image.data) for each in self._jobs) > MAX_KEPT_BYTES:
-            self._jobs.popleft()
+        self._make_room()
         self._on_job(job)
+
+    def _make_room(self) -> None:
+        """Drops the oldest images until the rest and their depth images are small enough to be kept."""
+        while len(self._jobs) > 1 and sum(job.size_bytes for job in self._jobs) > MAX_KEPT_BYTES:
+            self._jobs.popleft()
 
     def _is_bearable(self, message: AnyImage, what: str) -> bool:
         """Returns whether a message is small enough to be kept; reports it if it is not."""
@@ -175,13 +185,14 @@ class CameraInput:
         if not self._is_bearable(message, "depth"):
             return
         came_ns = stamp_ns(message.header)
-        self._depth_images.add(came_ns, message)
+        self._depth_images.add(came_ns, message, len(message.data))
         for job in list(self._jobs):
             if not is_near(job.stamp_ns, came_ns, self._tolerance_s()):
                 continue
             # The next image of a fast camera may be within the tolerance, too: the nearest depth wins.
             if job.depth is None or abs(came_ns - job.stamp_ns) < abs(stamp_ns(job.depth.header) - job.stamp_ns):
                 job.depth = message
+        self._make_room()
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message

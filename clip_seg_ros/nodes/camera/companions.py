@@ -16,21 +16,26 @@ class StampedBuffer(Generic[MessageT]):
     """The last few messages of one topic, found by their stamps. One thread adds messages, another one finds them.
 
     Args:
-        size: The number of messages to keep.
+        size: The largest number of messages to keep.
+        most_bytes: The largest size of all kept messages together; the newest one is always kept.
         wait_s: How many seconds to wait for a message that has not arrived yet. After a message did not arrive in this
             time, there is no waiting until one has been in time again.
     """
 
-    def __init__(self, size: int = 8, wait_s: float = 0.2) -> None:
-        self._messages: deque[tuple[int, MessageT]] = deque(maxlen=size)
+    def __init__(self, size: int = 8, most_bytes: int = 2**28, wait_s: float = 0.2) -> None:
+        self._messages: deque[tuple[int, MessageT, int]] = deque(maxlen=size)
+        """The stamp of each message, the message, and its size in bytes."""
+        self._most_bytes = most_bytes
         self._wait_s = wait_s
         self._patient = True
         self._arrived = threading.Condition()
 
-    def add(self, stamp_ns: int, message: MessageT) -> None:
-        """Keeps ``message``, and drops the oldest one if the buffer is full."""
+    def add(self, stamp_ns: int, message: MessageT, size_bytes: int = 0) -> None:
+        """Keeps ``message``, which has so many bytes, and drops the oldest ones if the buffer is full."""
         with self._arrived:
-            self._messages.append((stamp_ns, message))
+            self._messages.append((stamp_ns, message, size_bytes))
+            while len(self._messages) > 1 and sum(size for *_, size in self._messages) > self._most_bytes:
+                self._messages.popleft()
             self._arrived.notify_all()
 
     def clear(self) -> None:
@@ -46,7 +51,7 @@ class StampedBuffer(Generic[MessageT]):
         tolerance_ns = round(tolerance_s * _NANOSECONDS)
 
         def settled() -> bool:
-            newer = any(kept_ns > stamp_ns + tolerance_ns for kept_ns, _ in self._messages)
+            newer = any(kept_ns > stamp_ns + tolerance_ns for kept_ns, *_ in self._messages)
             return newer or self._match(stamp_ns, tolerance_s) is not None
 
         with self._arrived:

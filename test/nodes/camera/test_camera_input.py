@@ -49,10 +49,11 @@ class Listener:
         job: CameraJob = self.jobs[-1]
         return self.camera.frame(job, self.camera.rgb(job)).intrinsics
 
-    def hear(self, what: str, size_bytes: int) -> None:
+    def hear(self, what: str, size_bytes: int, second: int = 0) -> None:
         """Takes a message of so many bytes, whatever they show, as rclpy hands it over."""
         data = array.array("B", bytes(size_bytes))
         message = Image(height=1, width=size_bytes, encoding="mono8", step=size_bytes, data=data)
+        message.header.stamp.sec = second
         self.camera.inputs[("color", "depth").index(what)].subscription.callback(message)
 
     def close(self) -> None:
@@ -156,3 +157,26 @@ def test_images_that_wait_for_their_depth_are_bounded_in_bytes(silent: Listener,
         # The newest is always kept, for it is the one to be answered.
         assert sum(sizes()) <= 3000 or sizes() == [size_bytes]
     assert sizes() == [100]
+
+
+def test_depth_images_are_bounded_in_bytes_with_and_without_their_colour(ros: None, monkeypatch) -> None:
+    monkeypatch.setattr(camera_input, "MAX_KEPT_BYTES", 3000)
+    silent = Listener("image_raw")
+    alive: list[weakref.ref[array.array]] = []
+
+    def kept() -> int:
+        return sum(len(data) for each in alive if (data := each()) is not None)
+
+    peek = silent.camera._depth_images.peek
+    for second in range(20):
+        silent.hear("depth", 1000, second)
+        alive.append(weakref.ref(peek(second * 10**9, 0.0).data))
+        assert kept() == min(1000 * len(alive), 3000)
+    for second in range(100, 120):
+        silent.hear("color", 100, second)
+        silent.hear("depth", 1000, second)
+        alive.append(weakref.ref(silent.jobs.pop().depth.data))
+        # Those that wait to be found, and, if they are others, those of the images that are kept.
+        assert 1000 <= kept() <= 6000
+    assert len(silent.camera._jobs) == 2
+    silent.close()

@@ -23,6 +23,15 @@ def test_the_oldest_make_room():
     assert buffer.nearest(2, 0.0, expected=False) == 2
 
 
+def test_the_oldest_make_room_for_large_ones():
+    buffer = StampedBuffer(most_bytes=100, wait_s=0.0)
+    for stamp, size_bytes in ((1, 40), (2, 40), (3, 40)):
+        buffer.add(stamp, stamp, size_bytes)
+    assert [buffer.peek(stamp, 0.0) for stamp in (1, 2, 3)] == [None, 2, 3]
+    buffer.add(4, 4, 200)
+    assert [buffer.peek(stamp, 0.0) for stamp in (2, 3, 4)] == [None, None, 4]
+
+
 def test_waits_for_one_that_is_on_its_way():
     buffer = StampedBuffer(wait_s=30.0)
     buffer.add(1, "older")
