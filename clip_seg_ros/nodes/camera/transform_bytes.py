@@ -20,8 +20,9 @@ _HEADER_BYTES = 4
 _FIRST = 8
 """Offset of the first transform, which begins with its stamp, after the number of transforms."""
 _COUNT, _STAMP, _NUMBERS = struct.Struct("<I"), struct.Struct("<iI"), struct.Struct("<7d")
-_MOST_LAYOUTS = 512
-"""The largest number of layouts that are remembered. A robot has a few; with endless new names, all are forgotten."""
+_MOST_LAYOUTS, _MOST_ENTRIES = 512, 16384
+"""The largest number of layouts that are remembered, and of transforms in all of them. A robot has a few; with endless
+new names, all are forgotten."""
 
 
 class Entry:
@@ -33,6 +34,11 @@ class Entry:
         # The message is reused, because making one is expensive.
         self._message = TransformStamped(child_frame_id=child)
         self._message.header.frame_id = parent
+
+    @property
+    def link(self) -> tuple[str, str]:
+        """The child and its parent."""
+        return self.child, self.parent
 
     def stamp_ns(self, raw: bytes) -> int:
         """Returns the stamp of the transform in nanoseconds."""
@@ -84,6 +90,8 @@ class Layouts:
 
     def __init__(self) -> None:
         self._known: dict[object, Layout] = {}
+        self._entries = 0
+        """The number of entries of the layouts that are remembered."""
 
     def of(self, raw: bytes) -> tuple[Layout, bool]:
         """Returns a message's layout, and whether it is new.
@@ -91,16 +99,17 @@ class Layouts:
         Raises:
             ValueError: The bytes are not those of a tf message, or not in little-endian CDR.
         """
-        # In a message with a single transform, the bytes between stamp and numbers are its frames. With several
-        # transforms, the length and the first frames tell senders apart.
-        single = raw[_HEADER_BYTES:_FIRST] == b"\x01\x00\x00\x00"
-        key = raw[16 : -_NUMBERS.size] if single else (len(raw), raw[16:48])
+        # The length and the first frames tell senders apart.
+        key = (len(raw), *_first_names(raw))
         layout = self._known.get(key)
         if layout is not None and layout.fits(raw):
             return layout, False
         layout = Layout(raw)
-        if len(self._known) >= _MOST_LAYOUTS:
+        self._entries += len(layout.entries)
+        if len(self._known) >= _MOST_LAYOUTS or self._entries > _MOST_ENTRIES:
             self._known.clear()
+            self._entries = len(layout.entries)
+        # One that takes the place of another with the same key is counted on top, until all are forgotten.
         self._known[key] = layout
         return layout, True
 
@@ -119,15 +128,29 @@ def transforms_of(raw: bytes) -> list[TransformStamped]:
     return deserialize_message(raw, TFMessage).transforms
 
 
+def _first_names(raw: bytes) -> tuple[bytes, bytes]:
+    """Returns the names of the first transform, a parent and its child; anything if the bytes are no tf message."""
+    try:
+        begin = _FIRST + _STAMP.size + _COUNT.size
+        end = begin + _COUNT.unpack_from(raw, begin - _COUNT.size)[0]
+        begin_of_child = _aligned(end, 4) + _COUNT.size
+        size_of_child = _COUNT.unpack_from(raw, begin_of_child - _COUNT.size)[0]
+    except struct.error:
+        return b"", b""
+    return raw[begin:end], raw[begin_of_child : begin_of_child + size_of_child]
+
+
 def _walk(raw: bytes) -> tuple[list[Entry], list[slice], int]:
     """Returns the transforms of a message, the constant slices of its bytes, and the end of the last transform."""
     (count,) = _COUNT.unpack_from(raw, _HEADER_BYTES)
     entries, fixed, at = [], [slice(0, _FIRST)], _FIRST
     for _ in range(count):
         stamp_at = at
-        parent, at = _text(raw, at + _STAMP.size)
-        child, at = _text(raw, _aligned(at, 4))
-        fixed.append(slice(stamp_at + _STAMP.size, at))
+        parent, parent_end = _text(raw, at + _STAMP.size)
+        child_at = _aligned(parent_end, 4)
+        child, at = _text(raw, child_at)
+        # The bytes that fill up between them may be anything.
+        fixed += [slice(stamp_at + _STAMP.size, parent_end), slice(child_at, at)]
         numbers_at = _aligned(at, 8)
         at = numbers_at + _NUMBERS.size
         if at > len(raw):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable, Sequence
 
 import tf2_ros
 from geometry_msgs.msg import TransformStamped
@@ -28,6 +29,10 @@ _HISTORY_BYTES = 16 * 2**20
 """The largest size of the messages that are kept for this time, for frames that are needed later."""
 _MOST_FRAMES = 64
 """The largest number of wanted frames. With endless new names all are forgotten, and learnt again at the next image."""
+_MOST_LINKS = 4096
+"""The largest number of links between frames that are learnt. tf2 never forgets a frame, and a robot has hundreds."""
+_LONGEST_NAME = 256
+"""The largest number of characters in the name of a frame."""
 _AUTHORITY = "clip_seg_ros"
 
 
@@ -38,6 +43,9 @@ class TransformFeed:
     other transform once, so that tf2 knows the frames. The messages of the last seconds are kept as bytes. If a frame
     is wanted later, or is linked to a wanted frame later, the buffer also gets its earlier transforms, and then works
     as if it had received everything.
+
+    At most ``_MOST_LINKS`` links are learnt, and as many more of wanted frames and their ancestors, whatever is sent.
+    All others are ignored, which is reported once.
 
     If time jumps back, for example when a bag starts again, the moving transforms are forgotten, because tf2 would
     refuse all transforms until the time before the jump is reached again. A jump is detected in the node's clock if it
@@ -54,16 +62,18 @@ class TransformFeed:
         self._lock = threading.Lock()
         """Guards all of the following fields."""
         self._newest_ns: dict[str, int] = {}
-        """Stamp of the newest transform of each frame that moves."""
+        """Stamp of the newest transform of each learnt frame that moves."""
         self._parents: dict[str, set[str]] = {}
         """All parents that a frame ever had, because lookups may be for times before a change of the tree."""
+        self._links = 0
+        """The number of links that ``_parents`` has."""
         self._frames: set[str] = set()
         self._way: set[str] = set()
         """The wanted frames and all their ancestors."""
         self._way_version = 0
         self._layouts = Layouts()
-        self._history: deque[tuple[float, bytes, Layout, bool]] = deque()
-        """For each message: its time of arrival, its bytes, its layout, and whether the buffer has all of it."""
+        self._history: deque[tuple[float, bytes, Layout]] = deque()
+        """The time of arrival, the bytes and the layout of each message of which the buffer has only a part."""
         self._history_bytes = 0
         group = own_thread_group()
         self._subscriptions = [
@@ -99,27 +109,27 @@ class TransformFeed:
                 layout, new = self._layouts.of(raw)
             except ValueError:
                 # The message has another encoding, or it is broken, which the middleware then reports.
-                for transform in transforms_of(raw):
-                    self._heed(transform.child_frame_id, Time.from_msg(transform.header.stamp).nanoseconds)
+                for transform in self._learnt(transforms_of(raw)):
+                    self._heed(bare(transform.child_frame_id), Time.from_msg(transform.header.stamp).nanoseconds)
                     self._buffer.set_transform(transform, _AUTHORITY)
                 return
             if not layout.entries:
                 return
-            if new and self._learn([(entry.child, entry.parent) for entry in layout.entries]):
-                self._find_way()
+            if new:
+                self._learn([entry.link for entry in layout.entries])
             first = layout.entries[0]
-            self._heed(first.child, first.stamp_ns(raw))
-            for entry in layout.entries if new else self._wanted(layout):
+            if self._knows(first.link):
+                self._heed(first.child, first.stamp_ns(raw))
+            for entry in filter(self._is_known, layout.entries) if new else self._wanted(layout):
                 self._heed(entry.child, entry.stamp_ns(raw))
                 self._buffer.set_transform(entry.read(raw), _AUTHORITY)
-            self._keep(raw, layout, new)
+            if not new:
+                self._keep(raw, layout)
 
     def _on_static(self, message: TFMessage) -> None:
         with self._lock:
-            for transform in message.transforms:
+            for transform in self._learnt(message.transforms):
                 self._buffer.set_transform_static(transform, _AUTHORITY)
-            if self._learn([_names(transform) for transform in message.transforms]):
-                self._find_way()
 
     def _heed(self, frame: str, stamp_ns: int) -> None:
         """Notes the stamp of a transform; begins anew if time has jumped back."""
@@ -129,14 +139,34 @@ class TransformFeed:
             newest_ns = stamp_ns
         self._newest_ns[frame] = max(stamp_ns, newest_ns)
 
-    def _learn(self, links: list[tuple[str, str]]) -> bool:
-        """Notes links, each of a child and its parent; returns whether any was unknown."""
-        unknown = False
+    def _learnt(self, transforms: Sequence[TransformStamped]) -> list[TransformStamped]:
+        """Notes the links of transforms; returns those whose link is known."""
+        self._learn([_link(transform) for transform in transforms])
+        return [transform for transform in transforms if self._knows(_link(transform))]
+
+    def _learn(self, links: Iterable[tuple[str, str]]) -> None:
+        """Notes links, each of a child and its parent, as long as there is room."""
+        before = self._links
         for child, parent in links:
-            parents = self._parents.setdefault(child, set())
-            unknown = unknown or parent not in parents
-            parents.add(parent)
-        return unknown
+            if self._knows((child, parent)):
+                continue
+            # What may be looked up has room of its own, so that other frames cannot keep it out.
+            room = 2 * _MOST_LINKS if child in self._way else _MOST_LINKS
+            if self._links >= room or max(len(child), len(parent)) > _LONGEST_NAME:
+                note = f"more than {_MOST_LINKS} frames, or names of more than {_LONGEST_NAME} characters: "
+                self._faults.report("transforms", "too many", f"{note}what else comes is ignored")
+                continue
+            self._parents.setdefault(child, set()).add(parent)
+            self._links += 1
+        if self._links > before:
+            self._find_way()
+
+    def _knows(self, link: tuple[str, str]) -> bool:
+        child, parent = link
+        return parent in self._parents.get(child, ())
+
+    def _is_known(self, entry: Entry) -> bool:
+        return self._knows(entry.link)
 
     def _find_way(self) -> None:
         way, ahead = set(), [bare(frame) for frame in self._frames]
@@ -147,20 +177,23 @@ class TransformFeed:
                 ahead.extend(self._parents.get(frame, ()))
         joined, self._way = way - self._way, way
         self._way_version += 1
-        for _, raw, layout, complete in self._history if joined else ():
-            for entry in () if complete else layout.entries:
-                if entry.child in joined:
+        for _, raw, layout in self._history if joined else ():
+            for entry in layout.entries:
+                if entry.child in joined and self._is_known(entry):
                     self._buffer.set_transform(entry.read(raw), _AUTHORITY)
 
     def _wanted(self, layout: Layout) -> list[Entry]:
-        if layout.wanted_at != self._way_version:
-            layout.wanted = [entry for entry in layout.entries if entry.child in self._way]
+        while layout.wanted_at != self._way_version:
             layout.wanted_at = self._way_version
+            wanted = [entry for entry in layout.entries if entry.child in self._way]
+            # A link that there was no room for may be wanted by now, and its parent then, too.
+            self._learn([entry.link for entry in wanted])
+            layout.wanted = [entry for entry in wanted if self._is_known(entry)]
         return layout.wanted
 
-    def _keep(self, raw: bytes, layout: Layout, complete: bool) -> None:
+    def _keep(self, raw: bytes, layout: Layout) -> None:
         now_s = time.monotonic()
-        self._history.append((now_s, raw, layout, complete))
+        self._history.append((now_s, raw, layout))
         self._history_bytes += len(raw)
         oldest_s = now_s - _KEPT_NS / 1e9
         while self._history_bytes > _HISTORY_BYTES or self._history[0][0] < oldest_s:
@@ -182,5 +215,5 @@ class TransformFeed:
         self._faults.report("transforms", repr(error), note)
 
 
-def _names(transform: TransformStamped) -> tuple[str, str]:
+def _link(transform: TransformStamped) -> tuple[str, str]:
     return bare(transform.child_frame_id), bare(transform.header.frame_id)

@@ -63,6 +63,27 @@ def test_the_same_names_are_the_same_layout_and_others_are_not(count):
     assert layouts.of(message(4.0, "last"))[0].entries[-1].child == "last"
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_bytes_that_only_fill_up_and_numbers_do_not_make_another_layout(count):
+    sent = [transform("base", "arm" + "x" * index, 1.1) for index in range(count)]
+    other = [transform("base", "arm" + "x" * index, 7.7) for index in range(count)]
+    message, filled = raw(*sent), bytearray(raw(*other))
+    filled[25:28] = b"abc"  # behind "base" and its zero
+    layouts = Layouts()
+    layout, _ = layouts.of(message)
+    assert layouts.of(bytes(filled)) == (layout, False)
+    assert [entry.read(bytes(filled)) for entry in layout.entries] == other
+
+
+def test_layouts_of_many_transforms_are_forgotten_sooner():
+    def message(name: str) -> bytes:
+        return raw(*(transform("map", f"{name}{index:04}", 1.0) for index in range(5000)))
+
+    layouts = Layouts()
+    assert [layouts.of(message(name))[1] for name in ("a", "a", "bb", "ccc", "a")] == [True, False, True, True, False]
+    assert [layouts.of(message(name))[1] for name in ("dddd", "a")] == [True, True]
+
+
 def test_an_empty_message_has_no_entries():
     assert Layout(raw()).entries == []
 

@@ -200,6 +200,37 @@ def test_the_past_is_kept_within_limits(stage, monkeypatch):
     assert 2 < stage.buffer.given.count("camera") < 25
 
 
+def test_frames_without_end_are_ignored_with_one_word_and_those_that_are_wanted_are_not(ros, monkeypatch):
+    monkeypatch.setattr("clip_seg_ros.nodes.camera.transform_feed._MOST_LINKS", 40)
+    stage = Stage()
+    stage.static.publish(message("map", "base", 10.0, 0))
+    wait_until(lambda: "base" in stage.buffer.all_frames_as_yaml(), "the static transform")
+    for index in range(300):
+        child, parent = (f"junk{index}", "base") if index % 3 else ("changeling", f"junk{index}")
+        joints = [message(parent, child, 1.0, LONG_NS), message("base", "x" * 300, 1.0, LONG_NS)]
+        (stage.static if index % 7 == 0 else stage.moving).publish(joined(*joints))
+        if index % 50 == 49:  # as slowly as they are taken
+            last = f"base{index}"
+            stage.moving.publish(message(last, "first", 1.0, LONG_NS))
+            wait_until(lambda: stage.said or last in stage.buffer.all_frames_as_yaml(), "all of them so far")
+    # A frame that is wanted is heard all the same, with what links it to the others.
+    stage.feed.want("map", "camera")
+
+    def x() -> float | None:
+        stage.moving.publish(joined(message("arm", "camera", 1.0, LONG_NS), message("base", "arm", 2.0, LONG_NS)))
+        return stage.x(LONG_NS)
+
+    wait_until(lambda: x() == 13.0, "the camera's way")
+    frames = [line for line in stage.buffer.all_frames_as_yaml().splitlines() if not line.startswith(" ")]
+    assert 20 < len(frames) < 60
+    assert len(stage.feed._newest_ns) < 60
+    assert stage.said == [
+        "transforms: more than 40 frames, or names of more than 256 characters: what else comes is ignored"
+    ]
+    stage.feed.close()
+    stage.node.destroy_node()
+
+
 def test_what_is_not_little_endian_or_broken_does_no_harm(ros):
     stage = Stage()
     stage.static.publish(message("map", "base", 10.0, 0))
