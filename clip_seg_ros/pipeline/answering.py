@@ -21,6 +21,9 @@ from clip_seg_ros.types import ObjectRegion
 if TYPE_CHECKING:  # torch takes seconds to import, and nodes import this before they can end cleanly
     from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 
+_MOST_FORGOTTEN = 256
+"""The number of prompts that are forgotten one by one; more may have been named before the next image comes."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -137,8 +140,8 @@ class Look:
     rgb: np.ndarray
     """(H, W, 3) uint8."""
     stamp_ns: int
-    forgotten: frozenset[str]
-    """The prompts whose past is to be forgotten before the image is answered."""
+    forgotten: frozenset[str] | None
+    """The prompts whose past is to be forgotten before the image is answered; ``None`` for all."""
     steadiness: Future[Steadiness]
 
 
@@ -155,6 +158,7 @@ class Stream:
     def __init__(self, smoothing: float, margin: float, track_age_s: float) -> None:
         self._smoother = TemporalSmoother(smoothing, margin)
         self._forgotten: set[str] = set()
+        self._all_forgotten = False
         # The image is compared with the earlier ones while the model runs on a GPU or on another core. The thread ends
         # with this object.
         self._beside = ThreadPoolExecutor(1, "smoothing")
@@ -164,7 +168,10 @@ class Stream:
 
     def forget(self, prompt: str) -> None:
         """Forgets the past answers and objects of a prompt; it is safe to call from any thread."""
-        self._forgotten.add(prompt)
+        if len(self._forgotten) < _MOST_FORGOTTEN:
+            self._forgotten.add(prompt)
+        else:
+            self._all_forgotten = True
 
     def answer(
         self, predictor: Predictor, encoded: EncodedImage, question: Question, rgb: np.ndarray, stamp_ns: int
@@ -201,10 +208,12 @@ class Stream:
         """
         # A prompt that is forgotten later may still have its old meaning in this image, and is forgotten before the
         # next one.
+        everything, self._all_forgotten = self._all_forgotten, False
         forgotten = set()
         while self._forgotten:
             forgotten.add(self._forgotten.pop())
-        return Look(rgb, stamp_ns, frozenset(forgotten), self._beside.submit(self._smoother.look, rgb, stamp_ns))
+        named = None if everything else frozenset(forgotten)
+        return Look(rgb, stamp_ns, named, self._beside.submit(self._smoother.look, rgb, stamp_ns))
 
     def give_up(self, look: Look) -> None:
         """Ends an image that has no answer: the next answer is not averaged with those before."""
@@ -232,7 +241,12 @@ class Stream:
             return result
         return Answer(result.maps, tuple(self._tracker.update(result.regions, look.rgb, look.stamp_ns)))
 
-    def _forget(self, prompts: Iterable[str]) -> None:
+    def _forget(self, prompts: Iterable[str] | None) -> None:
+        if prompts is None:
+            self._smoother.forget_all()
+            if self._tracker is not None:
+                self._tracker.reset()
+            return
         for prompt in prompts:
             self._smoother.forget(prompt)
             if self._tracker is not None:

@@ -13,6 +13,7 @@ T = TypeVar("T")
 Size = tuple[int, int]
 
 _COUNTED_SIZES = 64
+"""The number of sizes whose images are counted, and of those that are known to be hopeless."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -96,6 +97,8 @@ class BuiltSizes(Generic[T]):
             self._keep(size, self._build(size))
         except Exception as error:
             with self._lock:
+                if len(self._hopeless) >= _COUNTED_SIZES:
+                    self._hopeless.clear()
                 self._hopeless.add(size)
             _LOG.warning("images of %dx%d stay with the slower engine: %s", size[1], size[0], error)
 

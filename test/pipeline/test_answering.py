@@ -227,6 +227,20 @@ def test_a_prompt_that_means_something_else_begins_anew() -> None:
     assert found == [(2, "box", 22), (3, "cup", 12), (4, "cup", 2)]
 
 
+def test_prompts_without_end_that_mean_something_else_before_the_next_image_take_no_memory() -> None:
+    stream = Stream(0.9, 0.0, 1.0)
+    told = Told(cup=[(*LEFT, 0.8)])
+    for index in range(3):
+        stream.answer(told, ENCODED, Question(("cup",)), RGB, index)
+    for name in [*map(str, range(1000)), "cup"]:
+        stream.forget(name)
+    assert len(stream._forgotten) <= 256
+    told.beliefs["cup"] = [(*LEFT, 0.55)]
+    assert_near(stream.answer(told, ENCODED, Question(("cup",)), RGB, 3).maps.best_score(), 0.55)
+    stream.answer(told, ENCODED, Question(("cup",)), RGB, 4)
+    assert not stream.look(RGB, 5).forgotten, "once is enough"
+
+
 @pytest.mark.parametrize(("own", "asked", "count"), [(0.35, None, 1), (0.5, None, 0), (0.5, 0.35, 1), (0.35, 0.5, 0)])
 def test_the_model_s_own_threshold_decides_where_nobody_asks_for_another(own, asked, count) -> None:
     """Something that the model is 40 % sure of."""

@@ -78,6 +78,13 @@ def test_what_cannot_be_built_is_tried_once(caplog: pytest.LogCaptureFixture) ->
     assert "images of 6x4 stay with the slower engine: too large" in caplog.text
 
 
+def test_sizes_without_end_that_cannot_be_built_are_not_all_remembered() -> None:
+    sizes = make(build=lambda size: 1 // 0, patience=1)
+    for side in range(1, 150):
+        ask(sizes, (side, side), 1)
+    assert 1 <= len(sizes._hopeless) <= 64
+
+
 def test_a_size_can_be_prepared() -> None:
     sizes = make()
     assert sizes.prepare((4, 6)) == "4x6"
