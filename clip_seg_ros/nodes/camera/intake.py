@@ -102,9 +102,10 @@ class Intake:
         self._rate = RateLimit(lambda: core.config.max_rate_hz)
         self._free_s = 0.0
         """When the worker finished its last image, by the clock of ``CameraJob.came_s``."""
-        # It is held while an image is processed: an image that is still in progress after ``stop`` is finished before
-        # the first one after the next ``start``.
-        self._working = threading.Lock()
+        # They are held while the model is asked about an image, and while the rest of the work on it is done: what is
+        # still in progress after ``stop`` is ended before the same is done for the first image after the next
+        # ``start``, because both use the same streams.
+        self._working, self._finishing = threading.Lock(), threading.Lock()
 
     def start(self, task: ImageTask, counts: ImageCounts, commands: Subscription) -> None:
         """Subscribes to the cameras that the settings name.
@@ -201,13 +202,14 @@ class Intake:
                 self._core.sizes.saw(image.job.camera.name, image.rgb.shape)
 
     def _finish(self, todo: Sequence[tuple[CameraJob, Finish]], spent: Spent) -> None:
-        for job, finish in todo:
-            try:
-                if finish():
-                    self._counts.answered(job, spent)
-                    self._core.faults.clear("inference")
-            except Exception as error:  # the other cameras' results are published all the same
-                self._on_work_error(error)
+        with self._finishing:
+            for job, finish in todo:
+                try:
+                    if finish():
+                        self._counts.answered(job, spent)
+                        self._core.faults.clear("inference")
+                except Exception as error:  # the other cameras' results are published all the same
+                    self._on_work_error(error)
 
     def _on_input_error(self, error: Exception) -> None:
         note = f"a message cannot be taken: {type(error).__name__}: {error}"

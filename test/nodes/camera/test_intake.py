@@ -31,6 +31,10 @@ class Noting:
         self.finished: list[tuple[str, str]] = []
         self.asked, self.go = threading.Event(), threading.Event()
         self.failing = ""
+        self.begun: list[str] = []
+        self.finishing, self.most_at_once = 0, 0
+        self.let_finish = threading.Event()
+        self.let_finish.set()
 
     def ask(self, images: Sequence[TakenImage], predictor: object) -> list[Finish | None]:
         self.batches.append([image.job.camera.name for image in images])
@@ -41,6 +45,11 @@ class Noting:
     def _finish(self, name: str) -> bool:
         if name == self.failing:
             raise RuntimeError("no room")
+        self.finishing += 1
+        self.most_at_once = max(self.most_at_once, self.finishing)
+        self.begun.append(name)
+        assert self.let_finish.wait(60.0)
+        self.finishing -= 1
         self.finished.append((name, threading.current_thread().name))
         return True
 
@@ -73,7 +82,8 @@ class Running:
         counts = SimpleNamespace(dropped=lambda camera: None, answered=lambda job, spent: self.answered.append(job))
         self.intake = Intake(core, lambda: predictor)
         commands = self.node.create_subscription(String, f"/intake_{device}/command", lambda message: None, 1)
-        self.intake.start(self.task, counts, commands)
+        self.start = lambda: self.intake.start(self.task, counts, commands)
+        self.start()
         self.talker = Talker({name: (Image, f"/intake_{device}/{name}/image") for name in NAMES})
 
     def send(self, *names: str) -> None:
@@ -82,6 +92,7 @@ class Running:
 
     def close(self) -> None:
         self.task.go.set()
+        self.task.let_finish.set()
         self.intake.stop()
         self.node.destroy_node()
 
@@ -127,3 +138,24 @@ def test_a_camera_whose_results_fail_costs_no_other_its_results(running: Running
     wait_until(lambda: len(running.answered) >= 2, "the other answers")
     assert [name for name, _ in running.task.finished[:2]] == ["left", "right"]
     wait_until(lambda: any("no room" in fault for fault in running.faults), "the report")
+
+
+@pytest.mark.parametrize("running", ["cuda"], indirect=True)
+def test_what_is_still_being_finished_when_the_node_starts_again_is_finished_first(running: Running) -> None:
+    running.task.go.set()
+    wait_until(lambda: len(running.answered) >= 3, "all answers")
+    running.task.let_finish.clear()
+    before = len(running.task.begun)
+    running.send("left")
+    wait_until(lambda: len(running.task.begun) > before, "an image that is being finished")
+    running.intake.stop()
+    running.start()
+
+    def both_at_work() -> bool:
+        running.send("right")
+        return sum(thread.name == "second_stage" for thread in threading.enumerate()) == 2
+
+    wait_until(both_at_work, "an image after the second start")
+    running.task.let_finish.set()
+    wait_until(lambda: len(running.task.finished) >= before + 2, "both of them")
+    assert running.task.most_at_once == 1
