@@ -23,15 +23,26 @@ from clip_seg_ros.runtime.agreement import Agreement, compare
 from clip_seg_ros.runtime.converted import Network
 from clip_seg_ros.runtime.engine_cache import KEPT, finish_folder
 from clip_seg_ros.runtime.file_formats import FileFormat, require_format
-from clip_seg_ros.runtime.graphs import TEXT_INPUTS, Graph, Size, image_graphs, templates_of, text_graph, text_tensors
+from clip_seg_ros.runtime.graphs import (
+    TEXT_INPUTS,
+    Graph,
+    Size,
+    image_graphs,
+    templates_of,
+    text_graph,
+    text_tensors,
+    tokenised,
+)
 from clip_seg_ros.runtime.onnx_graphs import OPSET
 
-LARGEST_LOGIT_ERROR = 1e-3
-"""The largest difference of logits that float32 may have, as a share of the largest logit."""
+LARGEST_ERROR = 1e-3
+"""The largest difference that logits and text features may have in float32, as a share of the largest value."""
 TEXT_FEATURES = "text_features.npz"
 """The file with the text features of a model with a list of classes, in their order."""
 _QUANTISED = (("encoder", "decoder"), ("encoder",), ("decoder",))
 """What int8 is tried for, until the masks agree."""
+_TEXTS_AT_ONCE = 2
+"""The prompts that a text tower gets in one call: templates make dozens of phrases of each."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -68,14 +79,21 @@ class Exported:
     """What came of an export."""
 
     agreement: Agreement
+    """Of the answers of all parts together: those of the exported decoder to the exported text tower's features."""
     precisions: Mapping[str, str]
     """The precision of every part."""
+    text_features: float | None
+    """The largest difference of text features, as a share of the largest value; ``None`` without a text tower."""
 
     def is_good(self, precision: str) -> bool:
         """Whether the answers may stand for those of the model."""
         if precision == "float32":
-            return self.agreement.logits <= LARGEST_LOGIT_ERROR
+            return max(self.agreement.logits, self.text_features or 0.0) <= LARGEST_ERROR
         return self.agreement.is_good
+
+    def __str__(self) -> str:
+        texts = "" if self.text_features is None else f", text features by up to {self.text_features:.2g}"
+        return f"{self.agreement}, logits differ by up to {self.agreement.logits:.2g} of the largest{texts}"
 
 
 @torch.inference_mode()
@@ -128,6 +146,7 @@ class _Trial:
         work: Path,
     ) -> None:
         self._model, self._format, self._samples, self._text, self._work = model, file_format, samples, text, work
+        self._token_ids = tokenised(model, samples.prompts) if "text" in graphs else None
         self._attends = {part: graph.attends for part, graph in graphs.items()}
         features = TextFeatures(*text)
         self._expected = [model.decode(model.encode_image(pixels), features).clone() for pixels in samples.pixels]
@@ -189,16 +208,34 @@ class _Trial:
                     source = self._file(part, precisions[part]).with_suffix(suffix)
                     if source.is_file():
                         shutil.copyfile(source, target.with_suffix(suffix))
-            if part != "text":
-                networks[part] = self._format.load(target, precisions[part])
-        encode, decode = networks["encoder"], networks["decoder"]
-        answers = [decode([*encode([pixels]), *self._text])[0] for pixels in self._samples.pixels]
-        return Exported(compare(self._expected, answers, self._model.competition, self._model.threshold), precisions)
+            networks[part] = self._format.load(target, precisions[part])
+        encode, decode, text, error = networks["encoder"], networks["decoder"], self._text, None
+        if self._token_ids is not None:
+            rows = [networks["text"]([some]) for some in self._token_ids.split(_TEXTS_AT_ONCE)]
+            text = tuple(torch.cat(tensors) for tensors in zip(*rows, strict=True))
+            error = _largest_error(self._text, text)
+        answers = [decode([*encode([pixels]), *text])[0] for pixels in self._samples.pixels]
+        agreement = compare(self._expected, answers, self._model.competition, self._model.threshold)
+        return Exported(agreement, precisions, error)
 
     def _file(self, part: str, precision: str = "float32") -> Path:
         folder = self._work / "int8" if precision == "int8" else self._work
         folder.mkdir(exist_ok=True)
         return folder / f"{part}{self._format.suffix}"
+
+
+def _largest_error(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> float:
+    """Returns the largest difference in any pair of tensors, as a share of that pair's largest expected value.
+
+    It is infinite if there is a value that is no number.
+    """
+    error = 0.0
+    for right, other in zip(expected, found, strict=True):
+        right, other = right.double(), other.double()
+        if not other.isfinite().all():
+            return float("inf")
+        error = max(error, float((right - other).abs().max() / right.abs().max().clamp(min=1e-30)))
+    return error
 
 
 def write_texts(model: PromptableSegmenter, folder: Path) -> dict[str, Any] | None:
@@ -240,7 +277,12 @@ def _metadata(
             for part, graph in graphs.items()
         },
         "text_features": None if model.class_names is None else TEXT_FEATURES,
-        "agreement": {**asdict(found.agreement), "images": len(samples.pixels), "prompts": list(samples.prompts)},
+        "agreement": {
+            **asdict(found.agreement),
+            "text_features": found.text_features,
+            "images": len(samples.pixels),
+            "prompts": list(samples.prompts),
+        },
         "versions": {name: _version(name) for name in packages},
         KEPT: True,
     }
@@ -254,13 +296,12 @@ def _version(package: str) -> str | None:
 
 
 def _refusal(model: PromptableSegmenter, request: Request, found: Exported) -> str:
-    figures = f"{found.agreement}, largest difference of logits {found.agreement.logits:.2g} of the largest"
     advice = {
         "float32": "report this, with the versions of torch and of the runtime",
         "int8": "calibrate with more images, of what the robot sees, or use another precision",
     }.get(request.precision, "use float32")
     return (
-        f"{model.name} in {request.precision} for {request.file_format} does not answer as the model does ({figures}), "
+        f"{model.name} in {request.precision} for {request.file_format} does not answer as the model does ({found}), "
         f"and is not kept: {advice}, or type --keep-anyway"
     )
 

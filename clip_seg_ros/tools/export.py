@@ -109,8 +109,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _report(exported: Exported, request: Request, folder: Path, image_count: int) -> None:
-    agreement = exported.agreement
-    print(f"On {image_count} images: {agreement}, logits differ by up to {agreement.logits:.2g} of the largest logit")
+    print(f"On {image_count} images: {exported}")
     if not exported.is_good(request.precision):
         print("THE ANSWERS DO NOT AGREE.")
     if request.precision == "int8":

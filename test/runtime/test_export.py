@@ -15,7 +15,7 @@ from clip_seg_ros.runtime.engine import EngineUnavailable
 from clip_seg_ros.runtime.engine_cache import METADATA, EngineCache, engine_key, read_metadata
 from clip_seg_ros.runtime.export import ExportRefused, Request, Samples, export_model
 from clip_seg_ros.runtime.file_formats import FORMATS
-from clip_seg_ros.runtime.graphs import tokenised, usual_size
+from clip_seg_ros.runtime.graphs import text_graph, tokenised, usual_size
 from clip_seg_ros.runtime.openvino_engine import OpenVINOEngine
 from clip_seg_ros.runtime.optional_packages import optional_package
 from clip_seg_ros.runtime.samples import sample_pixels
@@ -40,7 +40,14 @@ def request_of(model: PromptableSegmenter, file_format: str = "openvino", precis
 
 @pytest.mark.parametrize(
     ("kind", "file_format"),
-    [("clipseg-vit", "onnx"), ("clipseg-vit", "openvino"), ("denseclip-resnet", "onnx"), ("maskclip", "openvino")],
+    [
+        ("clipseg-vit", "onnx"),
+        ("clipseg-vit", "openvino"),
+        ("cris", "onnx"),
+        ("cris", "openvino"),
+        ("denseclip-resnet", "onnx"),
+        ("maskclip", "openvino"),
+    ],
 )
 def test_the_parts_answer_as_the_model_without_it(kind: str, file_format: str, tmp_path: Path) -> None:
     model, folder = small_model(kind), tmp_path / "exported"
@@ -62,6 +69,9 @@ def test_the_parts_answer_as_the_model_without_it(kind: str, file_format: str, t
     assert_near(found, expected, 1e-4)
     assert exported.agreement.logits < 1e-4
     assert about["agreement"]["logits"] == exported.agreement.logits
+    assert about["agreement"]["text_features"] == exported.text_features
+    assert (exported.text_features is None) == (model.class_names is not None)
+    assert (exported.text_features or 0.0) < 1e-4
     assert ("text" in networks) == (model.class_names is None)
     assert {path.suffix[1:] for path in folder.iterdir()} - {"json", "npz", "txt"} == ENDINGS[file_format]
 
@@ -84,17 +94,21 @@ def test_the_metadata_says_how_to_use_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_halves_are_half_as_large(file_format: str, tmp_path: Path) -> None:
-    model, sizes = small_model("student"), []
+    model, sizes, errors = small_model("cris"), [], []
     for precision in ("float32", "float16"):
         folder = tmp_path / precision
         exported = export_model(model, request_of(model, file_format, precision), samples_of(model), folder)
-        assert exported.precisions["encoder"] == precision
+        assert set(exported.precisions.values()) == {precision}
         sizes.append(sum(path.stat().st_size for path in folder.glob("encoder.*") if path.suffix != ".xml"))
+        errors.append(exported.text_features)
 
     assert sizes[1] < 0.7 * sizes[0]
+    assert errors[0] < 1e-4 < errors[1] < 1e-2, "the texts are in halves, too"
 
 
-@pytest.mark.parametrize(("kind", "file_format"), [("clipseg-vit", "onnx"), ("maskclip", "openvino")])
+@pytest.mark.parametrize(
+    ("kind", "file_format"), [("clipseg-vit", "onnx"), ("cris", "openvino"), ("maskclip", "openvino")]
+)
 def test_int8_is_smaller_and_what_it_computes_is_measured(kind: str, file_format: str, tmp_path: Path) -> None:
     model = small_model(kind)
     request = replace(request_of(model, file_format, "int8"), keep_anyway=True)
@@ -141,6 +155,20 @@ def test_an_export_that_does_not_agree_is_not_kept(tmp_path: Path, monkeypatch: 
     request = replace(request_of(model), keep_anyway=True)
     export_model(model, request, samples_of(model), tmp_path / "exported")
     assert (tmp_path / "exported" / METADATA).is_file()
+
+
+def test_the_text_tower_must_answer_alike_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = small_model("clipseg-vit"), small_model("clipseg-vit")
+    with torch.no_grad():
+        other.clip.text_projection.add_(0.1)
+    monkeypatch.setattr(export, "text_graph", lambda _: text_graph(other))
+    with pytest.raises(ExportRefused, match=r"logits differ by .*, text features by up to .*report this"):
+        export_model(model, request_of(model), samples_of(model), tmp_path / "exported")
+    request = replace(request_of(model), keep_anyway=True)
+    exported = export_model(model, request, samples_of(model), tmp_path / "exported")
+
+    assert exported.text_features > 1e-2
+    assert exported.agreement.logits > 1e-3, "the answers are those to the exported tower's features"
 
 
 @pytest.mark.parametrize(
