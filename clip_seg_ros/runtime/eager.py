@@ -51,17 +51,22 @@ class EagerEngine(Engine):
         return self.model.probabilities(logits)
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for key, value in sorted(self.model.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint_of(self.model)
 
     def detect(self, image: ImageFeatures, text: TextFeatures) -> list[Detections]:
         return self.model.detect(image, text)
 
     def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:
         return self.model.encode_example(pixels.to(self._dtype), text, text_weight)
+
+
+def fingerprint_of(model: nn.Module) -> str:
+    """Returns 16 hexadecimal digits that identify the weights of ``model``, in whatever memory format they are."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _lay_out_kernels(model: nn.Module) -> None:

@@ -21,6 +21,7 @@ from clip_seg_ros.models.base import PromptableSegmenter, TextFeatures
 from clip_seg_ros.models.clip.tokenizer import Tokenizer
 from clip_seg_ros.runtime.agreement import Agreement, compare
 from clip_seg_ros.runtime.converted import Network
+from clip_seg_ros.runtime.eager import fingerprint_of
 from clip_seg_ros.runtime.engine_cache import KEPT, finish_folder
 from clip_seg_ros.runtime.file_formats import FileFormat, require_format
 from clip_seg_ros.runtime.graphs import (
@@ -264,6 +265,7 @@ def _metadata(
         "format": request.file_format,
         "precision": request.precision,
         "model": spec,
+        "fingerprint": fingerprint_of(model),
         "probabilities": {"function": model.competition, "scale": scale},
         "size": list(request.size),
         "opset": OPSET if request.file_format == "onnx" else None,

@@ -21,7 +21,7 @@ from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.pipeline.preprocess import Preprocessor
 from clip_seg_ros.pipeline.sliding import window_boxes
-from clip_seg_ros.runtime.eager import EagerEngine
+from clip_seg_ros.runtime.eager import fingerprint_of
 from clip_seg_ros.runtime.engine_cache import EngineCache, engine_key
 from clip_seg_ros.runtime.export import Exported, ExportRefused, Request, Samples, export_model
 from clip_seg_ros.runtime.file_formats import FORMATS, FileFormat, require_format
@@ -167,5 +167,5 @@ def _usual_folder(model: PromptableSegmenter, request: Request, file_format: Fil
     form = request.file_format if request.precision == "float32" else f"{request.file_format}-{request.precision}"
     packages = file_format.key_packages
     return EngineCache().folder / engine_key(
-        model, EagerEngine(model, "cpu").fingerprint(), form, request.size, packages
+        model, fingerprint_of(model), form, request.size, packages
     )

@@ -11,6 +11,7 @@ import torch
 from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.runtime import export
 from clip_seg_ros.runtime.agreement import NONE
+from clip_seg_ros.runtime.eager import EagerEngine, fingerprint_of
 from clip_seg_ros.runtime.engine import EngineUnavailable
 from clip_seg_ros.runtime.engine_cache import METADATA, EngineCache, engine_key, read_metadata
 from clip_seg_ros.runtime.export import ExportRefused, Request, Samples, export_model
@@ -88,6 +89,7 @@ def test_the_metadata_says_how_to_use_it(tmp_path: Path) -> None:
     assert about["parts"]["encoder"]["inputs"] == {"pixels": ["batch", 3, 48, 64]}
     assert about["tokenizer"]["templates"] == ["{}", "a {}"]
     assert about["tokenizer"]["words"]["cup"] == [int(model.tokenizer(["cup"])[0, 1])]
+    assert about["fingerprint"] == EagerEngine(model, "cpu").fingerprint(), "it says which weights are in it"
     assert about["versions"]["torch"] == torch.__version__
     assert EngineCache(tmp_path).find("exported") is not None, "the checksums fit"
 
@@ -123,7 +125,7 @@ def test_int8_is_smaller_and_what_it_computes_is_measured(kind: str, file_format
 def test_the_engine_finds_an_int8_export_in_its_cache(tmp_path: Path) -> None:
     model = small_model("clipseg-vit")
     request = replace(request_of(model, "openvino", "int8"), keep_anyway=True)
-    key = engine_key(model, fingerprint(model), "openvino-int8", request.size, ("openvino",))
+    key = engine_key(model, fingerprint_of(model), "openvino-int8", request.size, ("openvino",))
     export_model(model, request, samples_of(model), tmp_path / key)
     engine = OpenVINOEngine(model, "int8", tmp_path)
     pixels, text = samples_of(model).pixels[0], model.encode_text(CLASSES)
@@ -137,12 +139,6 @@ def test_the_engine_finds_an_int8_export_in_its_cache(tmp_path: Path) -> None:
     # Another export is told apart.
     export_model(model, request, Samples(samples_of(model).pixels[:1], CLASSES), tmp_path / key)
     assert OpenVINOEngine(model, "int8", tmp_path).identity != engine.identity
-
-
-def fingerprint(model: PromptableSegmenter) -> str:
-    from clip_seg_ros.runtime.eager import EagerEngine
-
-    return EagerEngine(model, "cpu").fingerprint()
 
 
 def test_an_export_that_does_not_agree_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
