@@ -40,6 +40,11 @@ def engines_dir() -> Path:
     return resources.user_cache_dir() / "engines"
 
 
+def form_of(file_format: str, precision: str) -> str:
+    """Returns the ``form`` of ``engine_key``: the engines compute in halves from files in float32, not so in int8."""
+    return f"{file_format}-int8" if precision == "int8" else file_format
+
+
 def engine_key(
     model: PromptableSegmenter, fingerprint: str, form: str, size: tuple[int, int], packages: tuple[str, ...]
 ) -> str:
@@ -48,7 +53,7 @@ def engine_key(
     Args:
         model: The model.
         fingerprint: What identifies its weights.
-        form: The format, and the precision if it is part of the files: "openvino", "openvino-int8".
+        form: The format, and the precision if it is part of the files, as ``form_of`` returns it.
         size: (h, w) of the pixels.
         packages: The names of the packages that convert it; their versions count, and torch's.
     """
@@ -90,6 +95,22 @@ class EngineCache:
         with suppress(OSError):  # another user's, or on a disk that cannot be written
             os.utime(folder / METADATA)
         return folder
+
+    def sizes(self, key: Callable[[tuple[int, int]], str], form: str) -> list[tuple[int, int]]:
+        """Returns the sizes (h, w) for which there is a folder, whole or not, the one that was used last first.
+
+        Args:
+            key: Returns the name of the folder for a size.
+            form: The ``form`` in these names, by which most other folders are told apart.
+        """
+        found: list[tuple[float, tuple[int, int]]] = []
+        for marker in self.folder.glob(f"[!.]*-{form}-*/{METADATA}"):
+            for height, width in re.findall(r"-(\d+)x(\d+)(?=-)", marker.parent.name):
+                size = int(height), int(width)
+                with suppress(OSError):  # removed meanwhile
+                    if key(size) == marker.parent.name:
+                        found.append((marker.stat().st_mtime, size))
+        return [size for _, size in sorted(found, reverse=True)]
 
     def store(self, key: str, write: Callable[[Path], Mapping[str, Any]]) -> Path:
         """Makes the folder of ``key``, unless another process was faster.

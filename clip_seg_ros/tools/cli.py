@@ -22,7 +22,7 @@ COMMANDS: dict[str, str] = {
     "distill": "teach a small, fast network your classes from your pictures, without labels",
     "evaluate": "measure how well a model does",
     "bench": "time the models",
-    "export": "write a model for ONNX Runtime, TensorRT or OpenVINO",
+    "export": "write a model as ONNX, which TensorRT reads, too, or for OpenVINO",
     "weights": "list, download, convert and verify published weights",
     "cache": "show what the package keeps on the disk, and remove it",
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``clip-seg export``: writes a model for ONNX Runtime, TensorRT or OpenVINO."""
+"""``clip-seg export``: writes a model as ONNX, or for OpenVINO."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.pipeline.preprocess import Preprocessor
 from clip_seg_ros.pipeline.sliding import window_boxes
 from clip_seg_ros.runtime.eager import fingerprint_of
-from clip_seg_ros.runtime.engine_cache import EngineCache, engine_key
+from clip_seg_ros.runtime.engine_cache import EngineCache, engine_key, form_of
 from clip_seg_ros.runtime.export import Exported, ExportRefused, Request, Samples, export_model
 from clip_seg_ros.runtime.file_formats import FORMATS, FileFormat, require_format
 from clip_seg_ros.runtime.samples import sample_prompts
@@ -31,13 +31,15 @@ from clip_seg_ros.zoo.factory import build_segmenter
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 _MOST_IMAGES = 300
 _FEW_IMAGES = 20
+_FOR_ENGINES = ("float32", "int8")
+"""The precisions of the files that the engines of the nodes read."""
 
 
 def add_parser(subparsers: Any) -> None:
     """Adds ``export`` to the commands of ``clip-seg``."""
     parser = subparsers.add_parser(
         "export",
-        help="write a model for ONNX Runtime, TensorRT or OpenVINO",
+        help="write a model as ONNX, which TensorRT reads, too, or for OpenVINO",
         description="Writes image encoder, decoder, text tower and tokenizer of a model, with a metadata.json that "
         "says how to use them and how well the answers agree with those of the model here. An export that does not "
         "agree is not kept.",
@@ -74,7 +76,8 @@ def add_parser(subparsers: Any) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="folder to write (default: the one in the user's cache where the engines of the nodes look for it)",
+        help="folder to write (default for float32 and int8: the one in the user's cache where the engines of the "
+        "nodes look for it; bfloat16 and float16 are for other programs)",
     )
     parser.add_argument("--keep-anyway", action="store_true", help="keep it even if the answers do not agree")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of the weights (default: the usual ones)")
@@ -84,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     """Exports a model; returns 0, 1 if that fails or the answers do not agree, or 2 for arguments that do not fit."""
     try:
         file_format = require_format(args.format, args.precision)
+        _require_reader(args)
         image_size = _image_size(args.image_size)
         paths = _image_paths(args.calibration)
         model = build_segmenter(args.model, args.weights)
@@ -117,6 +121,15 @@ def _report(exported: Exported, request: Request, folder: Path, image_count: int
         print(f"In int8: {', '.join(parts)}")
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder} ({size / 1e6:.1f} MB)")
+
+
+def _require_reader(args: argparse.Namespace) -> None:
+    """Raises ValueError for an export to the user's cache that no engine would look for there."""
+    if args.out is None and args.precision not in _FOR_ENGINES:
+        raise ValueError(
+            f"an export in {args.precision} is for other programs, and needs --out DIR: the engines of the nodes read "
+            f"files in {' or '.join(_FOR_ENGINES)}, and compute in halves from float32 by themselves where they can"
+        )
 
 
 def _image_size(text: str) -> tuple[int, int]:
@@ -164,8 +177,6 @@ def _pixels(paths: Iterable[Path], spec: ModelSpec, image_size: tuple[int, int])
 
 
 def _usual_folder(model: PromptableSegmenter, request: Request, file_format: FileFormat) -> Path:
-    form = request.file_format if request.precision == "float32" else f"{request.file_format}-{request.precision}"
-    packages = file_format.key_packages
-    return EngineCache().folder / engine_key(
-        model, fingerprint_of(model), form, request.size, packages
-    )
+    form = form_of(request.file_format, request.precision)
+    key = engine_key(model, fingerprint_of(model), form, request.size, file_format.key_packages)
+    return EngineCache().folder / key

@@ -100,6 +100,8 @@ def test_what_does_not_agree_is_not_kept(
             ["--format", "onnx", "--precision", "bfloat16"],
             "onnx is exported in float32, float16, int8, not in bfloat16",
         ),
+        (["--precision", "bfloat16"], "an export in bfloat16 is for other programs, and needs --out DIR: the engines"),
+        (["--format", "onnx", "--precision", "float16"], "an export in float16 is for other programs, and needs --out"),
     ],
 )
 def test_arguments_that_do_not_fit(
