@@ -17,7 +17,7 @@ from clip_seg_ros.models.checkpoints import sha256
 from clip_seg_ros.runtime.conversion import convert_elsewhere
 from clip_seg_ros.runtime.eager import EagerEngine
 from clip_seg_ros.runtime.engine import Engine, EngineUnavailable
-from clip_seg_ros.runtime.engine_cache import METADATA, EngineCache, engine_key
+from clip_seg_ros.runtime.engine_cache import METADATA, EngineCache, engine_key, form_of
 from clip_seg_ros.runtime.graphs import (
     Graph,
     Size,
@@ -66,7 +66,7 @@ class ConvertedEngine(Engine):
         cache_dir: The folder of converted models; by default in the user's cache.
 
     Raises:
-        EngineUnavailable: The model cannot be converted, or, for "int8", was not exported.
+        EngineUnavailable: The model cannot be converted, or, for "int8", was not exported for any size.
     """
 
     file_format: str
@@ -81,7 +81,8 @@ class ConvertedEngine(Engine):
         self._identity = ""
         self._cache_dir = cache_dir
         self._sizes: BuiltSizes[Converted] = BuiltSizes(self._build)
-        self.prepare(usual_size(model))
+        self.start_size = self._start_size()
+        self.prepare(self.start_size)
 
     def prepare(self, size: Size) -> None:
         """Converts the model for pixels of ``size`` (h, w) before images of it come; this may take a minute.
@@ -139,6 +140,13 @@ class ConvertedEngine(Engine):
     def _read(self, folder: Path, part: str) -> Network:
         """Loads "encoder" or "decoder" from a folder that ``_write`` or an export filled."""
 
+    def _start_size(self) -> Size:
+        """Returns the usual size; if int8 was exported for others alone, the one of them that was used last."""
+        usual = usual_size(self.model)
+        if self.precision != "int8" or (self._cache.folder / self._key(usual)).is_dir():
+            return usual
+        return next(iter(self._cache.sizes(self._key, form_of(self.file_format, self.precision))), usual)
+
     def _decoder(self, image: ImageFeatures) -> Network | None:
         if self.model.light_decode:
             return None
@@ -186,14 +194,17 @@ class ConvertedEngine(Engine):
         """Returns the folder in the cache; ``None`` if the model must be converted first."""
         folder = self._cache.find(self._key(size))
         if folder is None and self.precision == "int8":
+            # Images of this size have pixels of this size.
+            other = "" if size == usual_size(self.model) else f" --image-size {size[1]}x{size[0]}"
             raise EngineUnavailable(
                 f"there is no int8 export of {self.model.name} for {self.name} and pixels of {size[1]}x{size[0]}: type "
-                f"`clip-seg export {self.model.name} --format {self.file_format} --precision int8 --calibration FOLDER`"
+                f"`clip-seg export {self.model.name} --format {self.file_format} --precision int8 "
+                f"--calibration FOLDER{other}`"
             )
         return folder
 
     def _key(self, size: Size) -> str:
-        form = f"{self.file_format}-int8" if self.precision == "int8" else self.file_format
+        form = form_of(self.file_format, self.precision)
         return engine_key(self.model, self._fingerprint, form, size, self.packages)
 
     def _graphs(self, size: Size) -> dict[str, Graph]:

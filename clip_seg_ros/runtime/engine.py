@@ -32,6 +32,9 @@ class Engine(ABC):
     precision: str
     """The precision of its computations, one of ``config.PRECISION_NAMES`` without "auto"."""
 
+    start_size: tuple[int, int] | None = None
+    """(h, w) of the pixels that it is ready for at its start and is measured on; ``None`` if any are as good."""
+
     def prepare(self, size: tuple[int, int]) -> None:  # noqa: B027 -- nothing is a good default
         """Makes all ready for pixels of ``size`` (h, w) before images of it come; most engines need nothing.
 

@@ -7,6 +7,7 @@ import statistics
 import time
 
 import torch
+from torch.nn import functional
 
 from clip_seg_ros.models.base import TextFeatures
 from clip_seg_ros.runtime.agreement import answers, compare
@@ -39,16 +40,27 @@ class Gate:
 
     @torch.inference_mode()
     def measure(self, engine: Engine) -> Verdict:
-        """Runs both engines on the sample images. It may raise whatever the engine raises."""
+        """Runs both engines on the sample images, at the size for which the engine is ready.
+
+        It may raise whatever the engine raises.
+        """
         # To encode the texts of 85 templates again takes seconds.
         is_shared = engine.name in _SHARED_TEXTS and engine.device == self._reference.device
         text = self._text if is_shared else engine.encode_text(self._prompts)
         spec = self._reference.spec
-        found = answers(engine, self._pixels, text)
-        agreement = compare(self._expected, found, spec.competition, spec.threshold)
-        return Verdict(agreement, self._speedup(engine, text) if agreement.is_good else 0.0)
+        pixels, expected = self._samples(engine.start_size)
+        agreement = compare(expected, answers(engine, pixels, text), spec.competition, spec.threshold)
+        return Verdict(agreement, self._speedup(engine, pixels[:1], text) if agreement.is_good else 0.0)
 
-    def _speedup(self, engine: Engine, text: TextFeatures) -> float:
+    def _samples(self, size: tuple[int, int] | None) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Returns pixels of ``size`` (h, w), or those of a usual camera, and the reference's answers to them."""
+        if size is None or size == tuple(self._pixels[0].shape[2:]):
+            return self._pixels, self._expected
+        resized = [functional.interpolate(each, size=size, mode="bilinear", antialias=True) for each in self._pixels]
+        return resized, answers(self._reference, resized, self._text)
+
+    def _speedup(self, engine: Engine, pixels: list[torch.Tensor], text: TextFeatures) -> float:
+        """Returns how many times as fast as the reference the engine is on ``pixels``, those of one image."""
         sides = ((self._reference, self._text), (engine, text))
         times: tuple[list[float], list[float]] = ([], [])
         started = time.perf_counter()
@@ -58,7 +70,7 @@ class Gate:
             for side, taken in zip(sides, times):
                 start = time.perf_counter()
                 # The logits come to the processor, for which a GPU must have done its work.
-                answers(side[0], self._pixels[:1], side[1])
+                answers(side[0], pixels, side[1])
                 taken.append(time.perf_counter() - start)
         reference_s, engine_s = (statistics.median(taken) for taken in times)
         return reference_s / engine_s

@@ -17,8 +17,10 @@ from clip_seg_ros.runtime import converted
 from clip_seg_ros.runtime.converted import PROMPTS_AT_ONCE, Network
 from clip_seg_ros.runtime.eager import EagerEngine
 from clip_seg_ros.runtime.engine import EngineUnavailable
-from clip_seg_ros.runtime.graphs import usual_size
-from clip_seg_ros.runtime.openvino_engine import OpenVINOEngine
+from clip_seg_ros.runtime.engine_cache import EngineCache, engine_key
+from clip_seg_ros.runtime.gate import Gate
+from clip_seg_ros.runtime.graphs import image_graphs, usual_size
+from clip_seg_ros.runtime.openvino_engine import OpenVINOEngine, save_graph, to_openvino
 from clip_seg_ros.runtime.optional_packages import optional_package
 from clip_seg_ros.zoo.factory import build_segmenter
 from nearness import assert_near
@@ -99,6 +101,48 @@ def test_an_unknown_precision_is_refused() -> None:
 def test_int8_must_have_been_exported(folder: Path) -> None:
     with pytest.raises(EngineUnavailable, match=r"no int8 export of small-cris .* type `clip-seg export small-cris "):
         OpenVINOEngine(small_model("cris"), "int8", folder)
+
+
+def test_an_int8_export_for_another_size_is_used_and_what_is_missing_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, size, cache = small_model("clipseg-vit"), (64, 48), EngineCache(tmp_path)
+    eager = EagerEngine(model, "cpu")
+    key = engine_key(model, eager.fingerprint(), "openvino-int8", size, ("openvino",))
+    graphs = image_graphs(model, size, with_decoder=True)
+
+    def write(folder: Path) -> dict[str, object]:
+        for part, graph in graphs.items():
+            save_graph(to_openvino(graph), folder / f"{part}.xml")
+        return {}
+
+    caplog.set_level(logging.WARNING)
+    caplog.clear()  # torch's own about the graphs
+    cache.store(key, write)
+    cache.store(key.replace("64x48", "96x48"), write)
+    engine = OpenVINOEngine(model, "int8", tmp_path)
+    assert engine.start_size == size
+    verdict = Gate(eager).measure(engine)
+    assert 0 < verdict.agreement.logits < 0.1, "it was measured on what torch answers"
+    assert caplog.text == ""
+    with torch.inference_mode():
+        text = engine.encode_text(CLASSES)
+        for other in (usual_size(model), (80, 48)):
+            pixels = torch.randn(1, 3, *other)
+            for _ in range(5):
+                answer = engine.decode(engine.encode_image(pixels), text)
+                engine.wait()
+                assert_near(answer, model.decode(model.encode_image(pixels), text), 1e-5)
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "64x48 stay with the slower engine: there is no int8 export of small-clipseg-vit for openvino" in first
+    assert first.endswith("--precision int8 --calibration FOLDER`")
+    assert second.endswith("--precision int8 --calibration FOLDER --image-size 48x80`")
+
+
+@pytest.mark.parametrize("size", [(480, 640), (720, 1280), (1080, 1920), (1242, 376), (37, 500), (600, 601)])
+def test_images_of_the_size_of_pixels_have_pixels_of_that_size(size: tuple[int, int]) -> None:
+    for spec in (small_model("clipseg-vit").input_spec, build("clipseg-pocket").input_spec):
+        assert spec.encoder_size(spec.encoder_size(size)) == spec.encoder_size(size)
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
