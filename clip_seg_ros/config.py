@@ -65,12 +65,14 @@ class SegmentationConfig(Config):
         "",
         "The folder of the weight files. If it is empty, the weights that came with the package and those that were "
         "downloaded or converted are used.",
+        at_start=True,
     )
     allow_model_paths: bool = switch(
         False,
         "Whether the parameter model may change to any weight file of this machine. If false, it may change only to "
         "files in the folders of weights.",
         live=False,
+        at_start=True,
     )
     image_topic: str = text(
         "/camera/color/image_raw", "The colour images to segment, sensor_msgs/Image.", required=True

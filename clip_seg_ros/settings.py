@@ -30,14 +30,22 @@ class Parameter:
     """The values allowed, for people: "raw or compressed", "-1, or 0 to 1"; empty where any of the type is."""
     live: bool
     """True where the value may change while the node runs."""
+    at_start: bool
+    """True where only whoever starts the node sets the value, and it never changes afterwards."""
 
 
 def text(
-    default: str, description: str, *, required: bool = False, live: bool = False, choices: tuple[str, ...] = ()
+    default: str,
+    description: str,
+    *,
+    required: bool = False,
+    live: bool = False,
+    at_start: bool = False,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """A text setting; ``required`` refuses the empty text, ``choices`` all others."""
     metadata = {"description": description, "required": required, "live": live, "choices": choices}
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata={**metadata, "at_start": at_start})
 
 
 def texts(description: str, *, blanks: bool = False, live: bool = False, longest: int | None = None) -> Any:
@@ -49,8 +57,8 @@ def texts(description: str, *, blanks: bool = False, live: bool = False, longest
     return field(default=(), metadata=metadata)
 
 
-def switch(default: bool, description: str, *, live: bool = True) -> Any:
-    return field(default=default, metadata={"description": description, "live": live})
+def switch(default: bool, description: str, *, live: bool = True, at_start: bool = False) -> Any:
+    return field(default=default, metadata={"description": description, "live": live, "at_start": at_start})
 
 
 def number(default: float, low: float, high: float, description: str, *, own: bool = False, live: bool = True) -> Any:
@@ -104,6 +112,7 @@ def parameters(config: type[Config]) -> tuple[Parameter, ...]:
             high=item.metadata.get("high"),
             allowed=_allowed(item.metadata),
             live=item.metadata["live"],
+            at_start=item.metadata.get("at_start", False),
         )
         for item in fields(config)
     )

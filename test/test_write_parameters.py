@@ -41,12 +41,13 @@ def test_a_parameter_file_fits_the_width_of_a_terminal(node: str) -> None:
 
 
 @pytest.mark.parametrize("node", NODES)
-def test_range_and_live_stand_beside_the_description(node: str) -> None:
+def test_range_and_when_it_may_change_stand_beside_the_description(node: str) -> None:
     _, _, *rows = PROGRAM["table"](node).splitlines()
 
     for parameter, row in zip(parameters(NODES[node]), rows, strict=True):
         assert f"| `{parameter.name}` |" in row
         assert ("live) |" in row) == parameter.live, row
+        assert ("(fixed at the start) |" in row) == parameter.at_start, row
         assert parameter.allowed in row
 
 

@@ -82,7 +82,8 @@ def _default(parameter: Parameter) -> str:
 
 
 def _described(parameter: Parameter) -> str:
-    notes = [note for note in (parameter.allowed, "live" if parameter.live else "") if note]
+    notes = [parameter.allowed, "live" if parameter.live else "", "fixed at the start" if parameter.at_start else ""]
+    notes = [note for note in notes if note]
     return " ".join([parameter.description, *([f"({'; '.join(notes)})"] if notes else [])])
 
 

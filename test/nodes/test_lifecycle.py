@@ -201,7 +201,7 @@ def test_the_model_may_be_chosen_before_it_is_loaded(node, manager, managed_watc
         managed_watcher.set_parameter("semantic", "model", "maskclip")
 
 
-def test_every_setting_may_change_before_the_node_is_configured(node, manager, managed_watcher):
+def test_what_is_not_live_may_change_before_the_node_is_configured(node, manager, managed_watcher):
     topic = "/managed/other"
     try:
         assert managed_watcher.set_parameter("semantic", "image_topic", topic).successful
@@ -219,6 +219,28 @@ def test_every_setting_may_change_before_the_node_is_configured(node, manager, m
     finally:
         assert managed_watcher.set_parameter("semantic", "image_topic", TOPIC).successful
         managed_watcher.set_parameter("semantic", "min_confidence", 0.0)
+
+
+def test_who_may_clean_a_node_up_cannot_open_it_to_other_files(node, manager, managed_watcher, tmp_path):
+    """Neither before it is configured, nor while it is, nor after it was cleaned up, does what guards files change."""
+    file = tmp_path / "other.safetensors"
+    file.symlink_to(resources.weights_dir() / "maskclip_plus_pocket.safetensors")
+
+    def all_is_refused():
+        for name, value in (("weights_dir", str(tmp_path)), ("allow_model_paths", True)):
+            refused = managed_watcher.set_parameter("semantic", name, value)
+            assert not refused.successful
+            assert refused.reason == f"{name}: fixed when the node starts, and it must be started anew with another value"
+        refused = managed_watcher.set_parameter("semantic", "model", str(file))
+        assert not refused.successful
+        assert "allow_model_paths:=true" in refused.reason
+
+    all_is_refused()
+    assert manager.configure()
+    all_is_refused()
+    assert manager.cleanup()
+    all_is_refused()
+    assert managed_watcher.set_parameter("semantic", "allow_model_paths", False).successful, "that is its value"
 
 
 def test_going_round_costs_no_memory(node, manager):

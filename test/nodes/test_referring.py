@@ -324,6 +324,7 @@ def test_parameters_are_described_and_ranged(referring, watcher):
     for setting, descriptor in zip(settings, answer.descriptors, strict=True):
         assert descriptor.description == setting.description
         assert not descriptor.read_only, "what is not live may change before the node is configured"
+        assert ("fixed when the node starts" in descriptor.additional_constraints) == setting.at_start, setting.name
         described = {float: descriptor.floating_point_range, int: descriptor.integer_range}
         for kind, found in described.items():
             ranges = [(each.from_value, each.to_value) for each in found]

@@ -20,6 +20,8 @@ from clip_seg_ros.settings import OWN, Config, parameters
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
+FIXED = "fixed when the node starts"
+"""What a descriptor and a refusal say of a parameter that only whoever starts the node sets."""
 _CLOSE = 0.6
 """Ratio of ``difflib`` from which a name may be a typing error: "model_name" and "model" have 0.67."""
 # Names that other packages give the image topic; by its letters alone "color_topic" is nearest to "command_topic".
@@ -50,8 +52,8 @@ def warn_of_unknown(node: Node) -> None:
 class ConfigParameters(Generic[ConfigT]):
     """Declares every setting of a ``Config`` on a node and keeps the values that are in force.
 
-    Settings that are not live change only while ``all_may_change`` says so. A wrong value is refused with the reason
-    that the configuration gives, and nothing of that request is applied.
+    Settings that are not live change only while ``all_may_change`` says so, and those that are fixed at the start never
+    do. A wrong value is refused with the reason that the configuration gives, and nothing of that request is applied.
     """
 
     def __init__(
@@ -77,11 +79,12 @@ class ConfigParameters(Generic[ConfigT]):
         """
         values = {}
         for setting in parameters(config_type):
+            # The ranges below say it of the other numbers.
+            allowed = setting.allowed if setting.low in (None, OWN) else ""
             # Static typing would refuse "threshold: 1", by which a user means 1.0.
             descriptor = ParameterDescriptor(
                 description=setting.description,
-                # The ranges below say it of the other numbers.
-                additional_constraints=setting.allowed if setting.low in (None, OWN) else "",
+                additional_constraints=FIXED if setting.at_start else allowed,
                 read_only=all_may_change is None and not setting.live,
                 dynamic_typing=setting.type is float,
             )
@@ -95,7 +98,8 @@ class ConfigParameters(Generic[ConfigT]):
         warn_of_unknown(node)
         self.config: ConfigT = config_type.from_mapping(values)
         self._also_check, self._on_change, self._all_may_change = check, on_change, all_may_change
-        self._fixed = {setting.name for setting in parameters(config_type) if not setting.live}
+        self._at_start = {setting.name for setting in parameters(config_type) if setting.at_start}
+        self._unconfigured = {setting.name for setting in parameters(config_type) if not setting.live}
         self._lock = threading.Lock()
         on_set_parameters(node, self._check, self._apply)
 
@@ -108,9 +112,13 @@ class ConfigParameters(Generic[ConfigT]):
     def _check(self, changes: list[Parameter]) -> SetParametersResult:
         try:
             new = self._changed(changes)
-            fixed = [name for name in self._fixed if getattr(new, name) != getattr(self.config, name)]
-            if fixed and not (self._all_may_change and self._all_may_change()):
-                names = ", ".join(sorted(fixed))
+            changed = {name for name, value in asdict(new).items() if value != getattr(self.config, name)}
+            # Any peer may clean the node up. What guards files of this machine must therefore outlast that.
+            if changed & self._at_start:
+                names = ", ".join(sorted(changed & self._at_start))
+                raise ValueError(f"{names}: {FIXED}, and it must be started anew with another value")
+            if changed & self._unconfigured and not (self._all_may_change and self._all_may_change()):
+                names = ", ".join(sorted(changed & self._unconfigured))
                 raise ValueError(f"{names} can change only before the node is configured: clean it up first")
             self._also_check(self.config, new)
         except ValueError as error:
