@@ -230,7 +230,9 @@ def test_who_may_clean_a_node_up_cannot_open_it_to_other_files(node, manager, ma
         for name, value in (("weights_dir", str(tmp_path)), ("allow_model_paths", True)):
             refused = managed_watcher.set_parameter("semantic", name, value)
             assert not refused.successful
-            assert refused.reason == f"{name}: fixed when the node starts, and it must be started anew with another value"
+            assert (
+                refused.reason == f"{name}: fixed when the node starts, and it must be started anew with another value"
+            )
         refused = managed_watcher.set_parameter("semantic", "model", str(file))
         assert not refused.successful
         assert "allow_model_paths:=true" in refused.reason
