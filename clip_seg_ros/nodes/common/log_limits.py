@@ -9,16 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import qos_policy_name_from_kind
 from rclpy.subscription import Subscription
 
-try:
-    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+from clip_seg_ros.nodes.common.rclpy_internals import (
+    CallbacksT,
+    PublisherEventCallbacks,
+    RcutilsLogger,
+    SubscriptionEventCallbacks,
+    misfit_callbacks,
+)
 
 WINDOW_S = 60.0
 MAX_LINE = 500
@@ -137,8 +139,9 @@ class BoundedLogger:
 
 
 class BoundedLogs(Node):
-    """A base class of nodes whose log is limited, including the lines that rclpy itself logs for the node.
+    """A base class of nodes whose log is limited, including what rclpy itself logs of endpoints that do not fit.
 
+    Libraries in C and C++ that write to the standard error by themselves, such as OpenCV and Fast DDS, are not limited.
     It must come before the other base classes of a node.
     """
 
@@ -152,22 +155,25 @@ class BoundedLogs(Node):
         return self._bounded_logger
 
     def create_publisher(self, msg_type: type, topic: str, *args: Any, **kwargs: Any) -> Publisher:
-        """Creates a publisher as rclpy does; the warning about an incompatible subscription is limited, too."""
-        made = PublisherEventCallbacks(incompatible_qos=self._misfit_told("subscription", "requests", topic))
+        """Creates a publisher as rclpy does; the warnings about subscriptions that do not fit are limited, too."""
+        made = self._misfits_told(PublisherEventCallbacks, "subscription", "requests", topic)
         return super().create_publisher(msg_type, topic, *args, **{"event_callbacks": made, **kwargs})
 
     def create_subscription(self, msg_type: type, topic: str, *args: Any, **kwargs: Any) -> Subscription:
-        """Creates a subscription as rclpy does; the warning about an incompatible publisher is limited, too."""
-        made = SubscriptionEventCallbacks(incompatible_qos=self._misfit_told("publisher", "offers", topic))
+        """Creates a subscription as rclpy does; the warnings about publishers that do not fit are limited, too."""
+        made = self._misfits_told(SubscriptionEventCallbacks, "publisher", "offers", topic)
         return super().create_subscription(msg_type, topic, *args, **{"event_callbacks": made, **kwargs})
 
-    def _misfit_told(self, who: str, does: str, topic: str) -> Callable[[Any], None]:
-        """Makes a callback that replaces rclpy's own one, which would log a line for every such endpoint."""
+    def _misfits_told(self, kind: type[CallbacksT], who: str, does: str, topic: str) -> CallbacksT:
+        """Makes callbacks that replace rclpy's own ones, which would log a line for every such endpoint."""
 
-        def tell(event: Any) -> None:
+        def tell_quality(event: Any) -> None:
             policy = qos_policy_name_from_kind(event.last_policy_kind)
             self.get_logger().warning(
                 f"a {who} on topic {topic} {does} an incompatible quality of service ({policy}): no messages pass"
             )
 
-        return tell
+        def tell_type(event: Any) -> None:
+            self.get_logger().warning(f"a {who} on topic {topic} has messages of another type: no messages pass")
+
+        return misfit_callbacks(kind, tell_quality, tell_type)

@@ -8,26 +8,36 @@ which any release may change.
 from __future__ import annotations
 
 import ctypes
+import inspect
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.action import ActionServer
 from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
+from rclpy.impl.rcutils_logger import RcutilsLogger as RcutilsLogger  # the type of every logger of rclpy
 from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.subscription import Subscription
-from rclpy.task import Task
+from rclpy.task import Future, Task
 
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 try:
     from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 except ImportError:
     _rclpy = None
+
+CallbacksT = TypeVar("CallbacksT", PublisherEventCallbacks, SubscriptionEventCallbacks)
 
 HAS_WAIT_SETS = hasattr(_rclpy, "WaitSet") and hasattr(_rclpy, "GuardCondition")
 """Whether ``SubscriptionWait`` works; otherwise a node's executor must serve all of its subscriptions."""
@@ -69,6 +79,20 @@ def publisher_count(node: Node, subscription: Subscription) -> int:
     if hasattr(subscription, "get_publisher_count"):
         return subscription.get_publisher_count()
     return node.count_publishers(subscription.topic_name)
+
+
+def misfit_callbacks(
+    kind: type[CallbacksT], quality: Callable[[Any], None], message_type: Callable[[Any], None]
+) -> CallbacksT:
+    """Returns event callbacks that replace those with which rclpy logs each endpoint that does not fit.
+
+    Args:
+        kind: The type of callbacks: those of a publisher or of a subscription.
+        quality: Called when an endpoint has an incompatible quality of service.
+        message_type: Called when an endpoint has another type of messages; rclpy 3.3 does not notice these.
+    """
+    callbacks = {"incompatible_qos": quality, "incompatible_type": message_type}
+    return kind(**{name: each for name, each in callbacks.items() if name in inspect.signature(kind).parameters})
 
 
 def is_heard(publishers: Iterable[Publisher]) -> bool:
@@ -116,6 +140,27 @@ def has_begun(task: Task) -> bool:
     """Returns whether a task has begun or ended; true if rclpy does not say, so that nobody waits for it."""
     executing = getattr(task, "executing", None)
     return executing is None or executing() or task.done()
+
+
+class CountingActionServer(ActionServer):
+    """An action server that knows which results have not been sent yet.
+
+    rclpy has no public interface for this. Without the private name of its results, none counts as unsent. Without that
+    of the method that sends them, all do, and whoever waits for them waits as long as it may.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._sent: WeakSet[Future] = WeakSet()
+        super().__init__(*args, **options)
+
+    def unsent(self) -> int:
+        """Returns the number of goals whose result has not been sent to anybody."""
+        return sum(future not in self._sent for future in list(getattr(self, "_result_futures", {}).values()))
+
+    def _send_result_response(self, request_header: Any, future: Future) -> None:
+        with suppress(InvalidHandle):  # the server was closed before the result could be sent
+            super()._send_result_response(request_header, future)
+        self._sent.add(future)
 
 
 class SubscriptionWait:

@@ -20,6 +20,7 @@ from std_msgs.msg import String
 
 from clip_seg_ros.msg import CommandStatus, SegmentedObject, SegmentedObjectArray
 from clip_seg_ros.nodes.common.qos import RELIABLE
+from clip_seg_ros.nodes.common.rclpy_internals import is_heard, publisher_count
 from clip_seg_ros.nodes.common.statuses import MAX_ECHO
 from clip_seg_ros.nodes.observers.observing import observing
 
@@ -54,7 +55,7 @@ class Talker(Node):
 
     def is_connected(self) -> bool:
         """Returns whether a node subscribes to commands and publishes their statuses."""
-        return self._command.get_subscription_count() > 0 and self._status.get_publisher_count() > 0
+        return is_heard([self._command]) and publisher_count(self, self._status) > 0
 
     def others(self) -> list[str]:
         """Returns the topics on which other nodes of this package publish statuses of commands."""

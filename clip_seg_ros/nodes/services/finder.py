@@ -6,20 +6,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from typing import TYPE_CHECKING
 
-from rclpy.action import ActionServer, CancelResponse
+from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.duration import Duration
-from rclpy.exceptions import InvalidHandle
-from rclpy.task import Future
 from std_msgs.msg import Header
 
 from clip_seg_ros.action import FindObject
 from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.common.qos import ACTION
+from clip_seg_ros.nodes.common.rclpy_internals import CountingActionServer
 from clip_seg_ros.nodes.outputs.topics import no_object_message, object_message
 from clip_seg_ros.nodes.services.image_prompts import as_commands_say
 from clip_seg_ros.types import ObjectRegion
@@ -77,27 +74,6 @@ class Search:
         self.news.set()
 
 
-class _Server(ActionServer):
-    """An action server that knows which results have not been sent yet.
-
-    rclpy has no public interface for this. If the private names that are used here are missing, every result counts as
-    unsent, and closing the action takes the longest time that it may.
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        self._sent: WeakSet[Future] = WeakSet()
-        super().__init__(*args, **options)
-
-    def unsent(self) -> int:
-        """Returns the number of goals whose result has not been sent to anybody."""
-        return sum(future not in self._sent for future in list(getattr(self, "_result_futures", {}).values()))
-
-    def _send_result_response(self, request_header: Any, future: Future) -> None:
-        with suppress(InvalidHandle):  # the server was closed before the result could be sent
-            super()._send_result_response(request_header, future)
-        self._sent.add(future)
-
-
 class Finder:
     """Runs the goals of the action, independently of each other and of commands.
 
@@ -108,14 +84,14 @@ class Finder:
 
     def __init__(self, core: NodeCore, cameras: Callable[[], Sequence[str]]) -> None:
         self._core, self._cameras = core, cameras
-        self._server: ActionServer | None = None
+        self._server: CountingActionServer | None = None
         self._searches: list[Search] = []
         self._lock = threading.Lock()
 
     def open(self) -> None:
         """Creates the action server."""
         calls = self._core.calls
-        self._server = _Server(
+        self._server = CountingActionServer(
             self._core.node,
             FindObject,
             "find_object",

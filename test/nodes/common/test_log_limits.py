@@ -59,10 +59,11 @@ def test_a_ceiling_for_every_severity():
     assert logger.name == "node"
 
 
-def test_whoever_does_not_fit_is_told_of_under_the_ceiling(ros):
-    class Bounded(BoundedLogs, Node):
-        pass
+class Bounded(BoundedLogs, Node):
+    """A node whose log is limited."""
 
+
+def test_whoever_does_not_fit_is_told_of_under_the_ceiling(ros):
     node, other = Bounded("bounded"), Node("others")
     said = Logger()
     node._bounded_logger = BoundedLogger(said)
@@ -89,3 +90,25 @@ def test_whoever_does_not_fit_is_told_of_under_the_ceiling(ros):
         executor.shutdown()
         node.destroy_node()
         other.destroy_node()
+
+
+def test_all_that_rclpy_tells_of_endpoints_is_under_the_ceiling(ros):
+    """A middleware may find endpoints of another type by the thousand; Fast DDS does not report them at all."""
+    node = Bounded("bounded_endpoints")
+    said = Logger()
+    node._bounded_logger = BoundedLogger(said)
+    try:
+        made = [node.create_publisher(String, "typed_out", 1), node.create_subscription(String, "typed_in", print, 1)]
+        handlers = [handler for endpoint in made for handler in endpoint.event_handlers]
+        of_types = [handler for handler in handlers if "INCOMPATIBLE_TYPE" in handler.event_type.name]
+        assert len(of_types) == len(made)
+        for _ in range(LINES_A_MINUTE):
+            for handler in of_types:
+                handler.callback(None)
+        assert said.said[:2] == [
+            ("warning", "a subscription on topic typed_out has messages of another type: no messages pass"),
+            ("warning", "a publisher on topic typed_in has messages of another type: no messages pass"),
+        ]
+        assert len(said.said) == LINES_A_MINUTE
+    finally:
+        node.destroy_node()
