@@ -163,7 +163,7 @@ def test_alone_it_answers_every_command(node, manager, managed_watcher):
         assert words in status.message, text
     status = managed_watcher.say("use maskclip")
     assert status.state == CommandStatus.ACCEPTED
-    assert managed_watcher.outcome(status.command_id).message == "maskclip-pocket serves now"
+    assert managed_watcher.outcome(status.command_id).message.startswith("maskclip-pocket serves now")
 
 
 def test_commands_are_counted_on_through_a_cleanup(node, manager, managed_watcher):

@@ -62,21 +62,37 @@ class ModelSwitch:
         self._waiting: _Waiting | None = None
         self._launched_with = config().model
         """The model that the node was started with, which may be any file."""
-        self._is_cautioned = False
+        self._cautioned: set[str] = set()
+        """Who was cautioned about the model ``_cautioned_of``."""
+        self._cautioned_of: str | None = None
         self._complained = ""
 
     def start(self) -> None:
         """Loads the first model on the caller's thread; raises what loading raises."""
         self.host.start(self.full_name(self._config().model))
-        self._is_cautioned = False
+        self._cautioned_of = None
         self._log_engine()
         self._log_caution()
 
-    def caution(self) -> str:
-        """Returns, the first time that it applies, a caution that the weights know only the simulated table; or ""."""
-        words = "" if self._is_cautioned else in_commands(self.host.predictor.spec)
-        self._is_cautioned = self._is_cautioned or bool(words)
-        return words
+    def with_caution(self, answer: str, whose: str = "commands") -> str:
+        """Returns an answer, to which the first one adds the caution that the weights know only the simulated table.
+
+        It is added once for each model that comes into use, and once for everybody who may not have heard the others.
+
+        Args:
+            answer: The answer.
+            whose: What is answered: commands, or the name of a service or an action.
+        """
+        try:
+            words = in_commands(self.host.predictor.spec)
+        except RuntimeError:  # the node was cleaned up while the answer was made
+            return answer
+        with self._lock:
+            if self._cautioned_of != self.host.name:
+                self._cautioned, self._cautioned_of = set(), self.host.name
+            is_told = whose in self._cautioned
+            self._cautioned.add(whose)
+        return answer if is_told or not words else f"{answer}; {words}"
 
     def stop(self) -> None:
         """Unloads the model, and fails the command that waits for another one."""
@@ -199,7 +215,9 @@ class ModelSwitch:
                 self._waiting = None
             else:
                 command = None
-        if command is not None:
-            (self._status.done if good else self._status.fail)(command.command_id, command.text, note)
+        if command is not None and good:
+            self._status.done(command.command_id, command.text, self.with_caution(note))
+        elif command is not None:
+            self._status.fail(command.command_id, command.text, note)
         elif good:
             self._node.get_logger().info(note)

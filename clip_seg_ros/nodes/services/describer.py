@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,10 +61,11 @@ class Describer:
 
     Args:
         status: Topic of the responses to commands.
+        with_caution: Returns an answer with what is to be told beforehand of the model's weights.
     """
 
-    def __init__(self, status: StatusTopic) -> None:
-        self._status = status
+    def __init__(self, status: StatusTopic, with_caution: Callable[[str], str]) -> None:
+        self._status, self._with_caution = status, with_caution
         self._survey: _Survey | None = None
         self._lock = threading.Lock()
 
@@ -86,7 +88,8 @@ class Describer:
             )
             self._status.reject(command_id, text, note)
             return
-        self._status.accept(command_id, text, f"asking one image about {len(names)} names that {spec.name} is given")
+        note = self._with_caution(f"asking one image about {len(names)} names that {spec.name} is given")
+        self._status.accept(command_id, text, note)
         with self._lock:
             earlier, self._survey = self._survey, _Survey(command_id, text, names)
         self._fail(earlier, "it was asked once more before an image came")

@@ -80,10 +80,13 @@ class Finder:
     Args:
         core: The objects that the parts of the node share.
         cameras: Returns the names of the present cameras.
+        with_caution: Returns an answer with what is to be told of the model's weights.
     """
 
-    def __init__(self, core: NodeCore, cameras: Callable[[], Sequence[str]]) -> None:
-        self._core, self._cameras = core, cameras
+    def __init__(
+        self, core: NodeCore, cameras: Callable[[], Sequence[str]], with_caution: Callable[[str], str]
+    ) -> None:
+        self._core, self._cameras, self._with_caution = core, cameras, with_caution
         self._server: CountingActionServer | None = None
         self._searches: list[Search] = []
         self._lock = threading.Lock()
@@ -158,9 +161,12 @@ class Finder:
                 goal.abort()
                 return _nothing_found(search)
             try:
-                return self._watch(goal, search)
+                result = self._watch(goal, search)
             finally:
                 self._end(search)
+            if search.images:
+                result.message = self._with_caution(result.message)
+            return result
         except RuntimeError:  # the type of rclpy's errors
             if self._core.node.context.ok():
                 raise

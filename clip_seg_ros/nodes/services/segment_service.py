@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sensor_msgs.msg import Image
 
 from clip_seg_ros.commands.parser import MAX_PROMPTS
@@ -23,10 +25,11 @@ class SegmentService:
     Args:
         core: The objects that the parts of the node share.
         host: Holder of the model in service.
+        with_caution: Returns an answer with what is to be told of the model's weights.
     """
 
-    def __init__(self, core: NodeCore, host: ModelHost) -> None:
-        self._core, self._host = core, host
+    def __init__(self, core: NodeCore, host: ModelHost, with_caution: Callable[[str], str]) -> None:
+        self._core, self._host, self._with_caution = core, host, with_caution
         # There is one call at a time, so that many callers cannot occupy all threads of the node.
         self._services = AnsweringServices(core.node, core.calls, core.faults)
         self._services.offer(Segment, "segment", self._answer)
@@ -67,4 +70,4 @@ class SegmentService:
             for prompt in prompts
         ]
         response.labels = fill_image(Image(header=header), label_image(result.regions, shape), "8UC1")
-        response.success, response.message = True, f"{len(result.regions)} objects found"
+        response.success, response.message = True, self._with_caution(f"{len(result.regions)} objects found")

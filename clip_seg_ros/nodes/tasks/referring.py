@@ -41,18 +41,24 @@ class Referring(Task):
         self._node, self._models, self._host = node, node.models, node.models.host
         self._core: NodeCore[ReferringConfig] = node.core
         self._was_commanded = False
-        self.finder = Finder(self._core, lambda: [camera.name for camera in node.intake.cameras])
+        self.finder = Finder(
+            self._core,
+            lambda: [camera.name for camera in node.intake.cameras],
+            lambda answer: self._models.with_caution(answer, "find_object"),
+        )
         self._images = ReferringImages(
             self._core, node.intake, self.finder, lambda: self._host.wanted == self._host.name
         )
         self.image_prompts = ImagePrompts(self._core, self._host, self._images.forget_past_of)
-        self._describer = Describer(self._core.status)
+        self._describer = Describer(self._core.status, self._models.with_caution)
 
     # The lifecycle.
 
     def open(self) -> None:
         self._images.open()
-        self._segment = SegmentService(self._core, self._host)
+        self._segment = SegmentService(
+            self._core, self._host, lambda answer: self._models.with_caution(answer, "segment")
+        )
         self.image_prompts.open()
         self.finder.open()
 
@@ -123,8 +129,8 @@ class Referring(Task):
         spec = self._host.predictor.spec
         if command.prompts:
             note = note_on(command, spec, self.image_prompts, text)
-            caution = self._models.caution()
-            return f"{note}; {caution}" if caution else note
+            # Of the model that a command names, the answer that it serves has the caution.
+            return note if command.model is not None else self._models.with_caution(note)
         if command.verb == "threshold":
             if command.threshold is None:
                 return f"each model's own threshold is in force, which for {spec.name} is {spec.threshold:g}"

@@ -139,9 +139,8 @@ class Semantic(Task):
         unknown = [word for name in names for word in spec.unknown_words(name)]
         words = ", ".join(f"'{word}'" for word in dict.fromkeys(unknown))
         note = f"; the weights of {self._models.host.name} do not know {words}: do not rely on those" if words else ""
-        if caution := self._models.caution():
-            note += f"; {caution}"
-        self._core.status.accept(command_id, text, f"telling apart {', '.join(names)}{note}", names)
+        note = self._models.with_caution(f"telling apart {', '.join(names)}{note}")
+        self._core.status.accept(command_id, text, note, names)
         self._choose(names)
 
     # Images.

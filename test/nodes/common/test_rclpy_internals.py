@@ -269,12 +269,7 @@ def test_parameters_are_checked_and_then_applied(ros, monkeypatch, release):
 
 # Whole nodes with what rclpy 3.3, of Humble, does not have.
 
-LIKE_HUMBLE = (
-    f"""
-# Python runs this before anything else. rclpy 3.3 has none of these names.
-ABSENT, HIDDEN = {ABSENT!r}, {HIDDEN!r}
-"""
-    + """
+LIKE_HUMBLE = """
 import builtins, importlib.abc, importlib.util, sys
 
 real_import = builtins.__import__
@@ -307,14 +302,15 @@ class Older(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Older())
 """
-)
 
 
 @pytest.fixture
 def humble(tmp_path, monkeypatch) -> None:
     """Processes that start now see an rclpy without the names that Humble's lacks."""
     (tmp_path / "humble").mkdir()
-    (tmp_path / "humble" / "sitecustomize.py").write_text(LIKE_HUMBLE)
+    # Python runs this before anything else.
+    told = f"ABSENT, HIDDEN = {ABSENT!r}, {HIDDEN!r}\n"
+    (tmp_path / "humble" / "sitecustomize.py").write_text(told + LIKE_HUMBLE)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'humble'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     probe = (
         "import rclpy.node, rclpy.subscription;"

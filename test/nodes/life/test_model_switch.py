@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Another model takes over while images are being answered, or fails to; and what is said of the model that serves."""
 
+import re
 import shutil
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.srv import GetParameters
+from rclpy.action import ActionClient
 from sensor_msgs.msg import Image
 
 from clip_seg_ros import resources
+from clip_seg_ros.action import FindObject
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.models.checkpoints import update_sums
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.camera.conversions import fill_image
 from clip_seg_ros.srv import Segment
-from ros_harness import Camera, Stream, pixels_of, running_referring, wait_until
+from ros_harness import PATIENCE_S, Camera, Stream, pixels_of, running_referring, wait_until
 
 TOPIC = "/own/image"
 
@@ -63,7 +67,7 @@ def test_another_model_takes_over_while_images_come(node, own_watcher, model_sta
     with Camera(depth=False, topic=TOPIC) as camera, Stream(camera, fill_image(Image(), view.rgb, "rgb8")):
         wait_until(lambda: len(masks) >= 10, "masks of the old model")
         status = own_watcher.say("use maskclip")
-        assert done(own_watcher, status).message == "maskclip-pocket serves now"
+        assert done(own_watcher, status).message.startswith("maskclip-pocket serves now")
         last = len(masks)
         wait_until(lambda: len(masks) >= last + 5, "masks of the new model")
     level, _, values = next_model_status(model_statuses)
@@ -141,7 +145,7 @@ def test_the_last_of_several_commands_wins(node, own_watcher):
     second = own_watcher.say("use clipseg")
     earlier, later = own_watcher.outcome(first.command_id), own_watcher.outcome(second.command_id)
     assert later.state == CommandStatus.DONE
-    assert later.message == "clipseg-pocket serves now"
+    assert later.message.startswith("clipseg-pocket serves now")
     assert earlier.state == CommandStatus.FAILED
     assert "clipseg-pocket was asked for" in earlier.message
 
@@ -222,6 +226,68 @@ def test_whoever_uses_embedded_weights_is_told_what_they_know(ros, log, view):
 
 
 @pytest.fixture
+def told(ros, log):
+    """A node with a model of the package whom nobody has asked anything, and who watches it."""
+    with running_referring(log, "untold", ["image_topic:=/untold/image", "depth_topic:=''"]) as (_, watcher):
+        yield watcher
+
+
+def test_whoever_begins_with_what_do_you_see_is_told_too(told):
+    first, second = told.say("what do you see?"), told.say("segment the red cup")
+    assert first.message.startswith("asking one image about ")
+    assert f"clipseg-pocket {KNOWN}" in first.message
+    assert second.message == "looking for red cup"
+
+
+def test_each_model_that_comes_into_use_is_told_of_once(told):
+    assert KNOWN in told.say("segment the red cup").message
+    status = told.say("use maskclip")
+    assert KNOWN not in status.message
+    assert f"maskclip-pocket {KNOWN}" in done(told, status).message
+    assert KNOWN not in told.say("segment the red cup").message
+    assert told.set_parameter("referring", "model", "cris").successful
+    wait_until(lambda: f"cris-pocket {KNOWN}" in told.say("segment the red cup").message, "the model of the parameter")
+    named = told.say("segment the red cup using maskclip")
+    assert KNOWN not in named.message, "it is not the model that will answer"
+    assert f"maskclip-pocket {KNOWN}" in done_of(told, named)
+
+
+def done_of(watcher, status):
+    """What the answer to a command says when its model is in use."""
+
+    def found():
+        return [each.message for each in watcher.statuses(status.command_id) if each.state == CommandStatus.DONE]
+
+    return wait_until(found, "the model")[0]
+
+
+def test_who_calls_services_and_actions_is_told_once_too(told, view):
+    """Although another client has already given a command."""
+    told.say("segment the red cup")
+    picture = fill_image(Image(), view.rgb, "rgb8")
+    request = Segment.Request(image=picture, prompts=["red cup"])
+    first, second = told.call(Segment, "segment", request), told.call(Segment, "segment", request)
+    assert re.fullmatch(rf"\d+ objects found; the weights of clipseg-pocket {KNOWN}.*", first.message)
+    assert re.fullmatch(r"\d+ objects found", second.message)
+    client = ActionClient(told, FindObject, "find_object")
+    try:
+        with Camera(depth=False, topic="/untold/image") as camera, Stream(camera, picture):
+
+            def found():
+                assert client.wait_for_server(PATIENCE_S)
+                goal = FindObject.Goal(phrase="red cup", timeout=Duration(sec=100))
+                accepted = client.send_goal_async(goal)
+                handle = wait_until(lambda: accepted.done() and accepted.result(), "the goal to be accepted")
+                result = handle.get_result_async()
+                return wait_until(lambda: result.done() and result.result(), "the result").result.message
+
+            assert f"clipseg-pocket {KNOWN}" in found()
+            assert KNOWN not in found()
+    finally:
+        client.destroy()
+
+
+@pytest.fixture
 def own_file(tmp_path):
     """A weight file of a user's own."""
     path = tmp_path / "outside" / "mine.safetensors"
@@ -259,8 +325,7 @@ def test_who_starts_the_node_may_name_any_file(ros, log, own_file):
     with running_referring(log, "files", parameters) as (node, watcher):
         assert KNOWN not in node.said(), "these weights count as a user's own"
         assert KNOWN not in watcher.say("segment the cup").message
-        done(watcher, watcher.say("use clipseg"))
-        assert KNOWN in watcher.say("segment the cup").message
+        assert KNOWN in done(watcher, watcher.say("use clipseg")).message
         assert watcher.set_parameter("referring", "model", str(own_file)).successful
         node.wait_said(f"{own_file} serves now")
         other = shutil.copy(own_file, own_file.with_name("other.safetensors"))
