@@ -9,7 +9,6 @@ import pytest
 from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.srv import GetParameters
-from rclpy.action import ActionClient
 from sensor_msgs.msg import Image
 
 from clip_seg_ros import resources
@@ -19,6 +18,7 @@ from clip_seg_ros.models.checkpoints import update_sums
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.camera.conversions import fill_image
 from clip_seg_ros.srv import Segment
+from goal_client import GoalClient
 from ros_harness import PATIENCE_S, Camera, Stream, pixels_of, running_referring, wait_until
 
 TOPIC = "/own/image"
@@ -269,7 +269,7 @@ def test_who_calls_services_and_actions_is_told_once_too(told, view):
     first, second = told.call(Segment, "segment", request), told.call(Segment, "segment", request)
     assert re.fullmatch(rf"\d+ objects found; the weights of clipseg-pocket {KNOWN}.*", first.message)
     assert re.fullmatch(r"\d+ objects found", second.message)
-    client = ActionClient(told, FindObject, "find_object")
+    client = GoalClient(told, FindObject, "find_object")
     try:
         with Camera(depth=False, topic="/untold/image") as camera, Stream(camera, picture):
 
