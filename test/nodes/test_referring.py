@@ -22,6 +22,7 @@ from clip_seg_ros.settings import parameters
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
 from clip_seg_ros.types import CameraFrame, ObjectRegion
+from nearness import assert_near
 from ros_harness import Camera, NodeProcess, Talker, stamp_ns, wait_until
 
 IMAGE_OUTPUTS = {"mask": "mono8", "labels": "8UC1", "confidence": "32FC1", "overlay": "rgb8"}
@@ -130,7 +131,7 @@ def test_the_points_are_those_of_the_objects(referring, watcher, view):
     for item in objects:
         region = ObjectRegion.of_mask(item.prompt, item.id, item.score, labels == item.id)
         measured = measure(region, frame)
-        np.testing.assert_array_equal(points[ids == item.id], measured.points_m)
+        assert_near(points[ids == item.id], measured.points_m, message=item.prompt)
         red, green, blue = view.rgb.reshape(-1, 3)[measured.pixels].astype(np.uint32).T
         np.testing.assert_array_equal(colors[ids == item.id], red << 16 | green << 8 | blue)
 

@@ -82,9 +82,9 @@ def test_answers_outlive_later_calls():
     before = answer.clone()
     second = engine.encode_image(pixels(seed=2))
     assert torch.equal(first.rgb, kept)
-    assert not torch.equal(engine.decode(second, red), before)
+    assert (engine.decode(second, red) - before).abs().max() > 0.01 * before.abs().max()
     assert torch.equal(answer, before)
-    assert torch.equal(engine.decode(first, red), before), "an image can be asked again after another one"
+    assert_near(engine.decode(first, red), before, message="an image can be asked again after another one")
 
 
 @torch.inference_mode()

@@ -25,6 +25,7 @@ from clip_seg_ros.training.recipes.recipe import Recipe
 from clip_seg_ros.training.runner import Runner
 from clip_seg_ros.zoo.embedded import build_maskclip_pocket
 from clip_seg_ros.zoo.factory import build_segmenter
+from nearness import assert_near
 
 CRIS_VALUES = {
     "scenes": 12,
@@ -222,7 +223,7 @@ def test_places_are_embedded_as_models_embed_them(few_scenes, pocket_folder) -> 
             model = build_maskclip_pocket(pocket_folder, variant=attention).eval()
             model.visual.attnpool.load_state_dict(recipe.clip.visual.attnpool.state_dict(), strict=False)
             expected, found = model.encode_image(pixels).dense, F.normalize(found, dim=-1)
-        assert torch.allclose(found.transpose(1, 2), expected.flatten(2), atol=1e-4), attention
+        assert_near(found.transpose(1, 2), expected.flatten(2), message=attention)
 
 
 EMBEDDED = ["cris-pocket", "denseclip-pocket", "denseclip-instances-pocket", "clip-pool-pocket", "clip-vit-pocket"]
