@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Every target sets up what it needs first, on a fresh machine too; see env/setup.sh.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help

@@ -14,12 +14,19 @@ SOURCES = sorted(
     for path in (ROOT / folder).rglob("*")
     if path.suffix in (".py", ".sh", ".cpp") and path.stat().st_size
 )
+WRITTEN = (
+    *("msg/*.msg", "srv/*.srv", "action/*.action", "config/*.yaml", ".github/workflows/*.yml"),
+    *("CMakeLists.txt", "examples/*/CMakeLists.txt", "Makefile", "docker/Dockerfile", "pyproject.toml", "mkdocs.yml"),
+)
+"""What is written by hand, but is no program: messages, builds and configuration."""
 
 
 def test_every_source_file_names_the_licence():
     assert len(SOURCES) > 300
     # A program begins with its interpreter.
-    beginnings = {path: path.read_text().splitlines()[:2] for path in SOURCES}
+    others = [path for pattern in WRITTEN for path in ROOT.glob(pattern)]
+    assert len(others) > 30
+    beginnings = {path: path.read_text().splitlines()[:2] for path in (*SOURCES, *others)}
     line = "SPDX-License-Identifier: Apache-2.0"
     without = [str(path) for path, lines in beginnings.items() if not any(each.endswith(line) for each in lines)]
     assert without == []

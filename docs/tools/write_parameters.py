@@ -21,6 +21,7 @@ NODES: dict[str, type[Config]] = {
 }
 WIDTH = 120
 HEAD = """\
+# SPDX-License-Identifier: Apache-2.0
 # The parameters of the node `{node}` with their defaults. Those marked (live) may change while the node runs.
 # To change them, copy this file, keep the lines that you change, and name the copy:
 #     ros2 run clip_seg_ros {node} --ros-args --params-file my_{node}.yaml
