@@ -68,6 +68,8 @@ class Gate:
             if turn >= 3 and time.perf_counter() - started > ENOUGH_S:
                 break
             for side, taken in zip(sides, times):
+                # The other side's threads may still wait busily for work, which takes the processor from this one.
+                answers(side[0], pixels, side[1])
                 start = time.perf_counter()
                 # The logits come to the processor, for which a GPU must have done its work.
                 answers(side[0], pixels, side[1])
