@@ -40,6 +40,15 @@ def sample_pixels(spec: InputSpec) -> list[torch.Tensor]:
 
 def sample_prompts(spec: ModelSpec) -> tuple[str, ...]:
     """Returns the prompts to decode together: all classes of a model that has them, else phrases and background."""
+    return _with_background(PHRASES, spec)
+
+
+def usual_prompts(spec: ModelSpec) -> tuple[str, ...]:
+    """Returns the prompts that a robot's usual command needs, which names one thing."""
+    return _with_background(PHRASES[:1], spec)
+
+
+def _with_background(phrases: tuple[str, ...], spec: ModelSpec) -> tuple[str, ...]:
     if spec.class_names is not None:
         return spec.class_names
-    return PHRASES + tuple(phrase for phrase in spec.background_prompts if phrase not in PHRASES)
+    return phrases + tuple(phrase for phrase in spec.background_prompts if phrase not in phrases)

@@ -24,7 +24,7 @@ from clip_seg_ros import resources
 from clip_seg_ros.runtime.agreement import Agreement
 
 _LOG = logging.getLogger(__name__)
-FORMAT = 2
+FORMAT = 3
 """To be raised when the gate measures something else; what was measured before then counts no more."""
 KEPT = 100
 """The number of files that are kept, one for each model, machine and set of versions."""
