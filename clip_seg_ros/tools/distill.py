@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 
@@ -33,6 +34,8 @@ from clip_seg_ros.zoo.writing import store
 
 _TIMED_PICTURES = 20
 _EXAMPLES = 6
+_NAMED = 20
+"""The most classes that one line names as dropped."""
 _MEASURED_EVERY = 10
 """One of so many pictures is measured, and needs labels even where the teacher labels views."""
 
@@ -159,8 +162,9 @@ def _say_what_was_labelled(pictures: LabelledPictures, labelled: Sequence[int], 
         return
     *counts, ignored = shares = pictures.pixel_counts(len(labeller.class_names), labelled)
     total = max(1, shares.sum())
-    told = [f"{name} {100 * count / total:.1f} %" for name, count in zip(labeller.class_names, counts, strict=True)]
-    print(f"pixels: {', '.join(told)}; unsure and ignored {100 * ignored / total:.1f} %")
+    pairs = zip(labeller.class_names, counts, strict=True)
+    told = [f"{name} {100 * count / total:.1f} %" for name, count in pairs if count]
+    print(f"pixels: {', '.join(told) or 'none'}; unsure and ignored {100 * ignored / total:.1f} %")
     never = [name for name, count in zip(labeller.class_names, counts, strict=True) if not count]
     if len(never) == len(counts):
         raise ValueError(
@@ -169,9 +173,14 @@ def _say_what_was_labelled(pictures: LabelledPictures, labelled: Sequence[int], 
         )
     if never:
         print(
-            f"dropped: {', '.join(never)}. The teacher is sure of them in no picture; they stay in the list, but the "
+            f"dropped: {_listed(never)}. The teacher is sure of them in no picture; they stay in the list, but the "
             "network cannot learn them. Use other words, more pictures or a lower --confidence if they are there"
         )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
 
 
 def _say_agreement(scores: ClassScores, class_names: Sequence[str]) -> None:
@@ -179,7 +188,9 @@ def _say_agreement(scores: ClassScores, class_names: Sequence[str]) -> None:
         f"agreement with the teacher where it is sure: {100 * scores.pixel_accuracy:.1f} % of the pixels, "
         f"mean IoU {scores.mean_iou:.3f}"
     )
-    print("  IoU: " + ", ".join(f"{name} {iou:.2f}" for name, iou in zip(class_names, scores.iou, strict=True)))
+    # A class that neither of them sees has no IoU.
+    ious = [f"{name} {iou:.2f}" for name, iou in zip(class_names, scores.iou, strict=True) if not math.isnan(iou)]
+    print(f"  IoU: {', '.join(ious)}")
 
 
 def _say_speed(labeller: Labeller, student: Predictor, pictures: LabelledPictures, indices: Sequence[int]) -> None:
