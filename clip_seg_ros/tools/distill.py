@@ -14,6 +14,7 @@ from tqdm import tqdm
 from clip_seg_ros.data.catalog import open_dataset
 from clip_seg_ros.evaluation.metrics.classes import ClassScores
 from clip_seg_ros.evaluation.pages.pictures import write_picture
+from clip_seg_ros.evaluation.wording import class_prompts
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.conversion.mapping import Converted
 from clip_seg_ros.pipeline.predictor import Predictor
@@ -86,8 +87,9 @@ def _distill(args: argparse.Namespace) -> None:
     work = args.work or args.out.with_suffix(".work")
     teacher = Predictor.from_name(args.teacher, args.device, precision=args.precision, engine=args.engine)
     complain("clip-seg distill", teacher.chosen)
-    labeller = Labeller(teacher, names, labels, background=not args.no_background)
-    for name in names:
+    asked = class_prompts(names, args.names, teacher.spec.class_names)
+    labeller = Labeller(teacher, names, labels, background=not args.no_background, asked=asked)
+    for name in asked:
         if unknown := labeller.teacher.spec.unknown_words(name):
             print(f'note: {args.teacher} never learnt {", ".join(unknown)} of "{name}"')
     # The network is built before minutes of labelling, because its name may be wrong.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_seg_ros.config import ENGINE_NAMES
+from clip_seg_ros.evaluation.wording import AUTHORS
 from clip_seg_ros.models.student.networks import known_networks
 from clip_seg_ros.runtime.devices import PRECISIONS
 from clip_seg_ros.training.distillation.maskclip_plus import TrainSettings
@@ -32,6 +33,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take one of N images of the bag")
     parser.add_argument(
         "--classes", metavar="A,B,...", help="what to tell apart, e.g. cup,book,table (default: the classes of --data)"
+    )
+    parser.add_argument(
+        "--names",
+        choices=AUTHORS,
+        default="data",
+        help="whose words ask the teacher for a class: the data set's names (default), or those that the authors ask",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
     parser.add_argument("--half", action="store_true", help="store float16: half the size, rounded")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from clip_seg_ros.evaluation.wording import class_prompts
 from clip_seg_ros.models.clip.backbone import ModifiedResNet
 from clip_seg_ros.models.student.model import Student, StudentConfig, TextClassifier, imagenet_input
 from clip_seg_ros.pipeline.predictor import Predictor
@@ -74,5 +75,6 @@ def _text_embeddings(args: argparse.Namespace, names: Sequence[str], teacher: Pr
         return None
     known = teacher.spec.class_names
     # A list without the background has no embedding of it, and needs none, because that is learnt.
-    asked = [name if known is None or name in known else known[0] for name in names]
+    words = class_prompts(names, args.names, known)
+    asked = [word if known is None or word in known else known[0] for word in words]
     return teacher.engine.encode_text(asked).pooled.float().cpu().clone()

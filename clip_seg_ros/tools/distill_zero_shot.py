@@ -14,6 +14,7 @@ from clip_seg_ros.data.class_splits import chosen_classes
 from clip_seg_ros.data.samples import SemanticDataset, SemanticSample
 from clip_seg_ros.data.tabletop import SEMANTIC_CLASSES, load_training_scenes, render_training_scenes
 from clip_seg_ros.data.tabletop_classes import TabletopClasses
+from clip_seg_ros.evaluation.wording import class_prompts
 from clip_seg_ros.models.conversion.mapping import Converted
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.runtime.devices import resolve_device
@@ -39,7 +40,8 @@ def distill_zero_shot(args: argparse.Namespace) -> None:
     unseen = chosen_classes(asked[0] if len(asked) == 1 else asked, class_names)
     teacher = Predictor.from_name(args.teacher, args.device, precision=args.precision, engine=args.engine)
     complain("clip-seg distill", teacher.chosen)
-    labeller = Labeller(teacher, unseen, label_settings(args), background=False)
+    prompts = class_prompts(unseen, args.names, teacher.spec.class_names)
+    labeller = Labeller(teacher, unseen, label_settings(args), background=False, asked=prompts)
     # The network is built before minutes of rendering, because its name may be wrong.
     student = build_student(args, class_names, teacher).to(device)
     print(f"{len(class_names) - len(unseen)} seen classes; unseen: {', '.join(unseen)}")

@@ -136,7 +136,19 @@ def test_images_without_labels(tmp_path: Path, clip_file: Path, layout: str, cap
     assert main(["weights", "convert", str(clip_file), "--out", str(teacher)]) == 0, capsys.readouterr().err
     call = ["distill", "--teacher", str(teacher), "--data", as_option(data), "--network", "teacher", "--size", "64"]
     # A teacher of random weights is sure of nothing.
-    call += ["--confidence", "0", "--denoising", "0", "--no-background", "--steps", "2", "--batch", "2"]
+    call += [
+        "--names",
+        "maskclip",
+        "--confidence",
+        "0",
+        "--denoising",
+        "0",
+        "--no-background",
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+    ]
     assert main([*call, "--out", str(student), "--device", "cpu"]) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) < 500, "the classes that no picture shows are not told one by one"

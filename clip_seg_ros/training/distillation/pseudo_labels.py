@@ -65,13 +65,20 @@ class Labeller:
         background: Whether pixels may belong to none of these classes: the teacher's background phrases compete, and
             ``BACKGROUND_CLASS`` is added to a list without a background. Otherwise, as in the paper, every pixel of
             which the teacher is sure has a class of the list.
+        asked: The phrase that asks the teacher for each class; by default its name.
 
     Raises:
-        ValueError: The list is empty or too long, or contains a name twice or a name that the teacher does not know.
+        ValueError: The list is empty or too long, or contains a name or a phrase twice or a phrase that the teacher
+            does not know.
     """
 
     def __init__(
-        self, teacher: Predictor, class_names: Sequence[str], settings: LabelSettings, background: bool = True
+        self,
+        teacher: Predictor,
+        class_names: Sequence[str],
+        settings: LabelSettings,
+        background: bool = True,
+        asked: Sequence[str] | None = None,
     ) -> None:
         if not class_names or not all(name.strip() for name in class_names):
             raise ValueError("the list of classes is empty or holds an empty name: name what to look for")
@@ -80,14 +87,16 @@ class Labeller:
         if len(class_names) >= IGNORED:
             raise ValueError(f"at most {IGNORED - 1} classes can be told apart, got {len(class_names)}")
         taught = teacher.spec.class_names
-        if taught is not None and (strange := [name for name in class_names if name not in taught]):
+        self.asked = tuple(class_names if asked is None else asked)
+        if not len(set(self.asked)) == len(self.asked) == len(class_names):
+            raise ValueError(f"each class needs a phrase of its own, got {', '.join(self.asked)}")
+        if taught is not None and (strange := [phrase for phrase in self.asked if phrase not in taught]):
             raise ValueError(f"{teacher.spec.name} knows a fixed list of classes, without {', '.join(strange)}")
         self.teacher, self.settings = teacher if background else without_background(teacher), settings
         self.background = background
-        self._asked = tuple(class_names)
         worded = {*BACKGROUND, *teacher.spec.background_prompts}
         self.background_added = background and not worded.intersection(class_names)
-        self.class_names = (*class_names, BACKGROUND_CLASS) if self.background_added else self._asked
+        self.class_names = (*class_names, BACKGROUND_CLASS) if self.background_added else tuple(class_names)
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """Labels an image (H, W, 3) uint8 at its full size: (H, W) uint8 index into ``class_names`` or ``IGNORED``."""
@@ -96,7 +105,7 @@ class Labeller:
     def batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Labels several images, as ``__call__``; those of one size are encoded together."""
         competing = self.teacher.spec.competition == "softmax"
-        answers = self.teacher.predict_batch(images, self._asked)
+        answers = self.teacher.predict_batch(images, self.asked)
         return [hard_labels(maps.values, competing, self.background_added, self.settings) for maps in answers]
 
     def for_views(self, side_px: int) -> Labeller:
@@ -274,6 +283,8 @@ def _claim(folder: Path, source: PictureSource, labeller: Labeller) -> None:
         "teacher": f"{labeller.teacher.spec.name} {labeller.teacher.engine.fingerprint()}{_unless_exact(labeller)}",
         "classes": list(labeller.class_names),
         "settings": asdict(labeller.settings) | ({} if labeller.background else {"background": False}),
+        # Folders that were made when every class went by its name have no such entry.
+        **({} if labeller.asked == labeller.class_names[: len(labeller.asked)] else {"asked": list(labeller.asked)}),
         "pictures": source.identity(),
     }
     path = folder / _RECIPE_NAME

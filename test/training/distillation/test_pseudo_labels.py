@@ -240,6 +240,21 @@ def test_the_same_name_with_other_weights_is_another_teacher(pictures, tmp_path)
         label_pictures(FolderPictures(pictures), other, tmp_path / "work")
 
 
+def test_other_words_may_ask_for_the_classes(pictures, tmp_path):
+    teacher = Predictor.from_model(ColorTeacher(), "cpu")
+    labeller = Labeller(teacher, ("rouge", "vert"), LabelSettings(), asked=("red", "green"))
+    picture = np.array([[HUES["red"], HUES["green"]]] * 4, np.uint8)
+    assert labeller(picture).tolist() == [[0, 1]] * 4
+    assert labeller.class_names == ("rouge", "vert", "background")
+    label_pictures(FolderPictures(pictures), labeller, tmp_path / "work")
+    turned = Labeller(teacher, ("rouge", "vert"), LabelSettings(), asked=("green", "red"))
+    with pytest.raises(DataError, match="made with other asked"):
+        label_pictures(FolderPictures(pictures), turned, tmp_path / "work")
+    for asked in (("red",), ("red", "red")):
+        with pytest.raises(ValueError, match="each class needs a phrase of its own, got red"):
+            Labeller(teacher, ("rouge", "vert"), LabelSettings(), asked=asked)
+
+
 def test_a_teacher_with_a_list_is_asked_about_that_list_alone():
     teacher = ColorTeacher()
     teacher.class_names, teacher.background_prompts = ("red", "green", "background"), ()
