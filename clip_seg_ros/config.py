@@ -33,16 +33,24 @@ class CameraTopics:
 _SMALLEST_OBJECT = "The smallest object that is reported, as a share of the image's pixels."
 
 
-def _model(default: str, what: str) -> Any:
+AUTO = "auto"
+"""Stands for the best model whose weights are there."""
+FOR_PHRASES = ("clipseg-rd64-refined", "clipseg-pocket")
+"""What ``AUTO`` stands for where phrases are asked: published weights if they were downloaded, else the embedded."""
+FOR_CLASSES = ("maskclip-vit-b16", "denseclip-pocket")
+"""The same where classes are asked; a MaskCLIP needs a list of them."""
+
+
+def _model(what: str, auto: str) -> Any:
     way = "by its name or by the path of a weight file. While a new one is loaded, the old one goes on."
-    return text(default, f"{what}, {way}", required=True, live=True)
+    return text(AUTO, f"{what}, {way} {auto}", required=True, live=True)
 
 
 @dataclass(frozen=True)
 class SegmentationConfig(Config):
     """Settings that both nodes have."""
 
-    model: str = _model("clipseg-pocket", "The model that segments")
+    model: str = _model("The model that segments", "With auto it is the best one that is there.")
     device: str = text(
         "auto",
         "The device on which the model runs: auto, cpu, cuda or cuda:N. With auto it is CUDA where there is any, and "
@@ -109,6 +117,11 @@ class SegmentationConfig(Config):
         super().__post_init__()
         self.cameras()
 
+    @property
+    def automatic_models(self) -> tuple[str, ...]:
+        """What the model "auto" stands for, best first; the last one is always there."""
+        return FOR_PHRASES
+
     def cameras(self) -> tuple[CameraTopics, ...]:
         """The cameras that there are, with different names.
 
@@ -139,7 +152,10 @@ def _camera_name(topic: str) -> str:
 class ReferringConfig(SegmentationConfig):
     """Settings of the ``referring`` node: one mask a phrase."""
 
-    model: str = _model("clipseg-pocket", "The model that segments what commands name")
+    model: str = _model(
+        "The model that segments what commands name",
+        f"With auto it is {FOR_PHRASES[0]} where its weights were downloaded, and {FOR_PHRASES[1]} elsewhere.",
+    )
     threshold: float = number(
         OWN,
         0.0,
@@ -231,7 +247,11 @@ class ReferringConfig(SegmentationConfig):
 class SemanticConfig(SegmentationConfig):
     """Settings of the ``semantic`` node: one class a pixel."""
 
-    model: str = _model("denseclip-pocket", "The model that gives every pixel a class")
+    model: str = _model(
+        "The model that gives every pixel a class",
+        f"With auto it is {FOR_CLASSES[0]} where its weights were downloaded and classes or class_list is set, and "
+        f"{FOR_CLASSES[1]} elsewhere.",
+    )
     initial_command: str = text(
         "", 'The command to start with, such as "classes: cup, table, floor". If it is empty, there is none.'
     )
@@ -248,6 +268,10 @@ class SemanticConfig(SegmentationConfig):
         0.0, 0.0, 1.0, "A pixel stays unlabelled (255) where no class is as probable as this."
     )
     min_area_fraction: float = number(0.002, 0.0, 1.0, _SMALLEST_OBJECT)
+
+    @property
+    def automatic_models(self) -> tuple[str, ...]:
+        return FOR_CLASSES if self.classes or self.class_list else FOR_CLASSES[1:]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from clip_seg_ros.config import SimCameraConfig
+from clip_seg_ros.config import FOR_CLASSES, FOR_PHRASES, SimCameraConfig
 from clip_seg_ros.dds import variables_for_images
 from clip_seg_ros.resources import config_dir, share_dir
 from clip_seg_ros.settings import parameters
@@ -38,6 +38,13 @@ def generate_launch_description() -> LaunchDescription:
                         "required",
                         default_value="red cup",
                         description=f"{camera['required'].description} (with commas between)",
+                    ),
+                    # These were made for the simulated table, whatever else was downloaded.
+                    DeclareLaunchArgument(
+                        "model", default_value=FOR_PHRASES[-1], description="The model of referring."
+                    ),
+                    DeclareLaunchArgument(
+                        "semantic_model", default_value=FOR_CLASSES[-1], description="The model of semantic."
                     ),
                     DeclareLaunchArgument(
                         "rviz", default_value="true", description="Whether RViz shows the results. (true or false)"

@@ -25,6 +25,8 @@ os.environ["ROS_LOG_DIR"] = _ROS_LOGS.name
 # What is measured and kept of engines is that of these tests alone.
 _CACHE = tempfile.TemporaryDirectory(prefix="clip_seg_ros_test_cache_")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
+# Weights that were downloaded would be what "auto" stands for.
+os.environ.pop("CLIP_SEG_CACHE_DIR", None)
 
 # Whoever starts the tests in the background may have Ctrl-C ignored, which every program that a test starts inherits.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -5,7 +5,14 @@ from dataclasses import FrozenInstanceError, asdict, dataclass, fields
 
 import pytest
 
-from clip_seg_ros.config import CameraTopics, ReferringConfig, SemanticConfig, SimCameraConfig
+from clip_seg_ros.config import (
+    FOR_CLASSES,
+    FOR_PHRASES,
+    CameraTopics,
+    ReferringConfig,
+    SemanticConfig,
+    SimCameraConfig,
+)
 from clip_seg_ros.resources import class_list_names
 from clip_seg_ros.settings import parameters
 
@@ -14,7 +21,7 @@ CONFIGS = [ReferringConfig, SemanticConfig, SimCameraConfig]
 
 def test_defaults_are_valid():
     config = ReferringConfig()
-    assert config.model == "clipseg-pocket"
+    assert config.model == "auto"
     assert config.threshold == -1.0, "the model's own"
     assert config.asked_threshold is None, "the model's own"
     assert ReferringConfig(threshold=0.0).asked_threshold == 0.0
@@ -176,3 +183,10 @@ def test_the_range_told_is_the_range_checked(config):
             above = math.nextafter(setting.high, math.inf) if setting.type is float else setting.high + 1
             with pytest.raises(ValueError, match=setting.name):
                 config.from_mapping({setting.name: above})
+
+
+def test_auto_needs_classes_for_a_model_that_takes_any() -> None:
+    assert ReferringConfig().automatic_models == FOR_PHRASES
+    assert SemanticConfig().automatic_models == FOR_CLASSES[-1:]
+    for values in ({"classes": ("cup",)}, {"class_list": "voc20"}):
+        assert SemanticConfig(**values).automatic_models == FOR_CLASSES

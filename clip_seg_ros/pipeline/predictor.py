@@ -118,7 +118,7 @@ class Predictor:
     @classmethod
     def from_name(
         cls,
-        name: str = "clipseg-pocket",
+        name: str = "auto",
         device: str = "auto",
         weights_dir: Path | None = None,
         precision: str = "auto",
@@ -136,7 +136,8 @@ class Predictor:
         replaced by PyTorch, and an ``EngineWarning`` says why. ``predictor.chosen`` has what runs the model.
 
         Args:
-            name: A name such as "clipseg-pocket", or the path of a weight file.
+            name: A name such as "clipseg-pocket", or the path of a weight file. "auto" is the published
+                "clipseg-rd64-refined" if `clip-seg weights download` has fetched it, and else "clipseg-pocket".
             device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
             weights_dir: The folder with the weights; ``None`` stands for the embedded and the downloaded weights.
             precision: "auto", "float32", "bfloat16", "float16" or "int8". For the eager engine, "auto" is float32.

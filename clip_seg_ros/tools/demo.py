@@ -18,6 +18,7 @@ from typing import Any
 
 from clip_seg_ros import resources
 from clip_seg_ros.commands.parser import CommandError, parse_command
+from clip_seg_ros.config import FOR_PHRASES
 from clip_seg_ros.tools import demo_report
 from clip_seg_ros.tools.engine_options import add_engine_options, node_parameters
 from clip_seg_ros.tools.processes import ChildDied, ChildProcesses
@@ -140,7 +141,15 @@ class _Session:
         self._children.start(
             "referring",
             "clip_seg_ros.nodes.referring",
-            ["--ros-args", "--params-file", str(config / "referring.yaml"), *of_node],
+            # It was made for the simulated table, whatever else was downloaded.
+            [
+                "--ros-args",
+                "--params-file",
+                str(config / "referring.yaml"),
+                "-p",
+                f"model:={FOR_PHRASES[-1]}",
+                *of_node,
+            ],
         )
         self._children.start("sim_camera", "clip_seg_ros.nodes.sim_camera", arguments)
         self._observer = self._children.start("demo_observer", "clip_seg_ros.nodes.observers.demo_observer", talks=True)

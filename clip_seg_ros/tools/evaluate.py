@@ -79,7 +79,11 @@ def _add_suite_options(parser: argparse.ArgumentParser) -> None:
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data sets")
     data.add_argument("--data", metavar="DATA", help="DATA.yaml, or KIND:ROOT[:SPLIT][:OPTION=VALUE]")
-    data.add_argument("--model", metavar="NAME|FILE", help="which model (default: clipseg-pocket)")
+    data.add_argument(
+        "--model",
+        metavar="NAME|FILE",
+        help="which model (default: clipseg-rd64-refined if it was downloaded, else clipseg-pocket)",
+    )
     data.add_argument(
         "--protocol",
         choices=["referring", "phrases", "semantic", "instances", "alignment"],

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
+from clip_seg_ros.config import AUTO
 from clip_seg_ros.data.catalog import open_dataset
 from clip_seg_ros.data.coco import CocoInstances
 from clip_seg_ros.evaluation.alignment import evaluate_alignment
@@ -17,9 +18,8 @@ from clip_seg_ros.evaluation.prefetch import spread
 from clip_seg_ros.models.clipseg.model import CLIPSeg
 from clip_seg_ros.runtime.devices import resolve_device
 from clip_seg_ros.tools.data_options import WrongCall, exit_code_of, parse_data
-from clip_seg_ros.zoo.factory import build_segmenter
+from clip_seg_ros.zoo.factory import build_segmenter, full_name
 
-_DEFAULT_MODEL = "clipseg-pocket"
 _OTHERS = (
     "--page",
     "--prompt",
@@ -48,7 +48,7 @@ def _run(args: argparse.Namespace) -> None:
         raise WrongCall(
             "--protocol alignment compares inside the model: only --engine eager --precision float32 does that"
         )
-    name = args.model or _DEFAULT_MODEL
+    name = args.model or full_name(AUTO, args.weights)
     dataset = open_dataset(parse_data(args.data))
     if not isinstance(dataset, CocoInstances):
         raise WrongCall("--protocol alignment needs objects with masks: --data coco:ROOT:SPLIT:task=instances")

@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from clip_seg_ros.config import AUTO
 from clip_seg_ros.data.catalog import open_dataset
 from clip_seg_ros.data.class_splits import chosen_classes
 from clip_seg_ros.data.samples import (
@@ -52,7 +53,6 @@ FITTING: dict[str, tuple[str, ...]] = {
 """The protocols that fit what data sets yield."""
 KINDS_OF_CLASSES = ("coco", "coco20i", "pascal5i")
 """The kinds of data sets whose phrases are classes; mIoU is the mean over these."""
-_DEFAULT_MODEL = "clipseg-pocket"
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ def _run(args: argparse.Namespace) -> None:
     corruptions = _corruptions(args)
     data = _open(args.data)
     protocol = _protocol(args, data)
-    name = args.model or _DEFAULT_MODEL
-    predictor = Predictor.from_name(name, args.device, args.weights, args.precision, args.engine)
+    predictor = Predictor.from_name(args.model or AUTO, args.device, args.weights, args.precision, args.engine)
     predictor = with_antialias(predictor, antialias_of(args))
     complain("clip-seg evaluate", predictor.chosen)
     if words := in_options(predictor.spec):
@@ -154,7 +153,7 @@ def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Pr
     started = time.monotonic()
     evaluation, answers, settings = _measure(args, data, protocol, predictor)
     run = {
-        "model": args.model or _DEFAULT_MODEL,
+        "model": args.model or predictor.spec.name,
         "data": args.data,
         "protocol": protocol,
         "names": args.names or "data",

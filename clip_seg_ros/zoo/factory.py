@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from clip_seg_ros import resources
+from clip_seg_ros.config import AUTO, FOR_PHRASES
 from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.zoo.build import StoredModel, read_whole
@@ -14,8 +16,18 @@ from clip_seg_ros.zoo.embedded import EMBEDDED_MODELS, embedded_folder, embedded
 from clip_seg_ros.zoo.public_weights import MAX_NAME, PUBLIC_WEIGHTS, SUFFIX, file_name, how_to_get, is_name
 
 
+def first_there(names: Sequence[str], weights_dir: Path | None = None) -> str:
+    """Returns the first of some models whose weights are there; the last one is not looked for."""
+    *better, last = names
+    for name in better:
+        with suppress(WeightsError):
+            return full_name(name, weights_dir)
+    return last
+
+
 def read_stored(name: str, weights_dir: Path | None = None) -> StoredModel:
     """Reads the weights of a model without building it; the arguments and errors are ``build_segmenter``'s."""
+    name = first_there(FOR_PHRASES, weights_dir) if name == AUTO else name
     if known := embedded_name(name):
         return EMBEDDED_MODELS[known].read(embedded_folder(known, weights_dir))
     return read_whole(weight_file(name, weights_dir))
@@ -26,8 +38,8 @@ def build_segmenter(name: str, weights_dir: Path | None = None) -> PromptableSeg
 
     Args:
         name: One of ``EMBEDDED_MODELS``, also in short ("cris" for "cris-pocket"); the name of weights that
-            `clip-seg weights` downloaded or converted; or the path of a weight file of this package,
-            ``FILE.safetensors``.
+            `clip-seg weights` downloaded or converted; the path of a weight file of this package,
+            ``FILE.safetensors``; or "auto", the first of ``FOR_PHRASES`` that is there.
         weights_dir: Folder of the weight files; by default the package's folder for embedded models, and
             ``resources.cache_dir()`` for others. It is ignored if ``name`` is a path.
 
@@ -35,7 +47,7 @@ def build_segmenter(name: str, weights_dir: Path | None = None) -> PromptableSeg
         ValueError: There is no such model.
         WeightsError: Its weights do not exist yet, or cannot be used.
     """
-    name = embedded_name(name) or name
+    name = full_name(name, weights_dir) if name == AUTO else embedded_name(name) or name
     model = read_stored(name, weights_dir).build(Path(name).stem if name.endswith(SUFFIX) else name)
     if name in EMBEDDED_MODELS:
         model.for_real_pictures = EMBEDDED_MODELS[name].for_real_pictures
@@ -53,6 +65,7 @@ def full_name(name: str, weights_dir: Path | None = None, allow_paths: bool = Tr
         allow_paths: Whether the name may be the path of any file. Otherwise the file must be in one of the folders of
             weights, and the returned path is absolute; nothing is revealed about files elsewhere.
     """
+    name = first_there(FOR_PHRASES, weights_dir) if name == AUTO else name
     if known := embedded_name(name):
         embedded_folder(known, weights_dir)
         return known

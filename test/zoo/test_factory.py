@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from clip_seg_ros.config import AUTO, FOR_PHRASES
 from clip_seg_ros.models.checkpoints import WeightsError, save_safetensors, update_sums
 from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConfig, build_clip
 from clip_seg_ros.models.clip.tokenizer import CompactTokenizer
@@ -13,7 +14,7 @@ from clip_seg_ros.models.clipseg.model import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.spec import InputSpec
 from clip_seg_ros.zoo.build import MODEL_KINDS, build_from_config
 from clip_seg_ros.zoo.embedded import EMBEDDED_MODELS
-from clip_seg_ros.zoo.factory import build_segmenter, full_name, weight_file
+from clip_seg_ros.zoo.factory import build_segmenter, first_there, full_name, read_stored, weight_file
 from clip_seg_ros.zoo.public_weights import PUBLIC_WEIGHTS
 from nearness import assert_near
 
@@ -166,6 +167,22 @@ def test_a_short_name_means_the_embedded_model(weights_dir: Path) -> None:
 def test_a_short_name_builds_what_a_command_uses(weights_dir: Path) -> None:
     built = build_segmenter("clipseg", weights_dir)
     assert built.name == "clipseg-pocket"
+
+
+def test_auto_is_the_published_model_where_it_is_there(
+    weights_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published, embedded = FOR_PHRASES
+    assert full_name(AUTO, weights_dir) == build_segmenter(AUTO, weights_dir).name == embedded
+    model, clip = make_model()
+    save_safetensors(tmp_path / f"{published}.safetensors", model.state_dict(), own_config(model, clip), half=False)
+    update_sums(tmp_path)
+    monkeypatch.setenv("CLIP_SEG_CACHE_DIR", str(tmp_path))
+    built = build_segmenter(AUTO)
+    assert full_name(AUTO) == built.name == published
+    assert built.decoder.film_mul.weight.equal(model.decoder.film_mul.weight)
+    assert read_stored(AUTO).config["clipseg"] == model.decoder.config.to_dict()
+    assert first_there(["maskclip-vit-b16", "denseclip-pocket"]) == "denseclip-pocket"
 
 
 def test_only_the_package_s_own_weights_name_others_for_real_pictures(weights_dir: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from clip_seg_ros.config import SegmentationConfig
+from clip_seg_ros.config import AUTO, SegmentationConfig
 from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.common.statuses import StatusTopic
 from clip_seg_ros.pipeline.model_host import ModelHost
@@ -112,10 +112,13 @@ class ModelSwitch:
         is set at the start allows others. The model that the node was started with is trusted.
         """
         from clip_seg_ros.models.checkpoints import WeightsError
-        from clip_seg_ros.zoo.factory import full_name
+        from clip_seg_ros.zoo.factory import first_there, full_name
 
-        trusted = self._config().allow_model_paths or model == self._launched_with
+        config = self._config()
+        trusted = config.allow_model_paths or model == self._launched_with
         try:
+            if model == AUTO:
+                model = first_there(config.automatic_models, self.weights_dir)
             return full_name(model, self.weights_dir, allow_paths=trusted)
         except WeightsError as error:
             raise ValueError(str(error)) from error

@@ -13,12 +13,14 @@ from sensor_msgs.msg import Image
 
 from clip_seg_ros import resources
 from clip_seg_ros.action import FindObject
+from clip_seg_ros.config import AUTO, FOR_PHRASES
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.models.checkpoints import update_sums
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.camera.conversions import fill_image
 from clip_seg_ros.srv import Segment
 from goal_client import GoalClient
+from recipes import write_start
 from ros_harness import PATIENCE_S, Camera, Stream, pixels_of, running_referring, wait_until
 
 TOPIC = "/own/image"
@@ -357,3 +359,15 @@ def test_an_engine_that_cannot_be_had_is_told_once_and_the_node_lives(ros, log):
         assert "cris-pocket is run by eager in float32" in node.wait_said("cris-pocket is run by")
         assert node.said().count("cannot be had, and eager in float32 is used") == 1
         assert "EngineWarning" not in node.said()
+
+
+def test_published_weights_serve_where_they_are(ros, log, tmp_path):
+    write_start(tmp_path, "clipseg").rename(tmp_path / f"{FOR_PHRASES[0]}.safetensors")
+    update_sums(tmp_path)
+    asked = [f"weights_dir:={tmp_path}", "image_topic:=/published/image", "depth_topic:=''"]
+    with running_referring(log, "published", asked) as (node, watcher):
+        assert f"{FOR_PHRASES[0]} is run by" in node.said()
+        assert "simulated table" not in node.said()
+        assert watcher.get_text("referring", "model") == AUTO
+        assert done(watcher, watcher.say("use auto")).message.startswith(f"{FOR_PHRASES[0]} serves now")
+        assert watcher.get_text("referring", "model") == FOR_PHRASES[0]
