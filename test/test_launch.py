@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from clip_seg_ros import dds
+from clip_seg_ros.config import FOR_CLASSES, FOR_PHRASES
 from clip_seg_ros.resources import config_dir
 from clip_seg_ros.settings import parameters
 
@@ -324,6 +325,11 @@ def test_the_demonstration_starts_camera_and_node() -> None:
     assert told(left.commands["sim_camera"])["seed"] == 4
     # What the node says to try.
     assert told(left.commands["sim_camera"])["required"] == ["red cup"]
+    # The weights of the simulated table, whatever else was downloaded.
+    assert told(left.commands["referring"])["model"] == FOR_PHRASES[-1]
+    named = run(include({"rviz": "false", "nodes": "both", "model": "cris-pocket"}, "demo"), programs=3)
+    assert told(named.commands["referring"])["model"] == "cris-pocket"
+    assert told(named.commands["semantic"])["model"] == FOR_CLASSES[-1]
 
 
 @needs_launch
