@@ -42,7 +42,7 @@ FOR_CLASSES = ("maskclip-vit-b16", "denseclip-pocket")
 
 
 def _model(what: str, auto: str) -> Any:
-    way = "by its name or by the path of a weight file. While a new one is loaded, the old one goes on."
+    way = "by its name or a weight file's path. While a new one loads, the old one goes on."
     return text(AUTO, f"{what}, {way} {auto}", required=True, live=True)
 
 
@@ -50,7 +50,7 @@ def _model(what: str, auto: str) -> Any:
 class SegmentationConfig(Config):
     """Settings that both nodes have."""
 
-    model: str = _model("The model that segments", "With auto it is the best one that is there.")
+    model: str = _model("The model that segments", "Auto is the best one that is there.")
     device: str = text(
         "auto",
         "The device on which the model runs: auto, cpu, cuda or cuda:N. With auto it is CUDA where there is any, and "
@@ -154,7 +154,7 @@ class ReferringConfig(SegmentationConfig):
 
     model: str = _model(
         "The model that segments what commands name",
-        f"With auto it is {FOR_PHRASES[0]} where its weights were downloaded, and {FOR_PHRASES[1]} elsewhere.",
+        f"Auto is {FOR_PHRASES[0]} if it was downloaded, else {FOR_PHRASES[1]}.",
     )
     threshold: float = number(
         OWN,
@@ -248,9 +248,8 @@ class SemanticConfig(SegmentationConfig):
     """Settings of the ``semantic`` node: one class a pixel."""
 
     model: str = _model(
-        "The model that gives every pixel a class",
-        f"With auto it is {FOR_CLASSES[0]} where its weights were downloaded and classes or class_list is set, and "
-        f"{FOR_CLASSES[1]} elsewhere.",
+        "The model that classifies",
+        f"Auto is {FOR_CLASSES[0]} if it was downloaded and classes are set, else {FOR_CLASSES[1]}.",
     )
     initial_command: str = text(
         "", 'The command to start with, such as "classes: cup, table, floor". If it is empty, there is none.'
