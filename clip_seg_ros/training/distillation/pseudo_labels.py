@@ -296,8 +296,8 @@ def _claim(folder: Path, source: PictureSource, labeller: Labeller) -> None:
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key, value in recipe.items() if before.get(key) != value]
-    except (ValueError, AttributeError) as error:
+        changed = [key for key in {**recipe, **before} if before.get(key) != recipe.get(key)]
+    except (ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{path} cannot be read: delete {folder} to start anew") from error
     if changed:
         what = " and ".join(changed)

@@ -250,6 +250,9 @@ def test_other_words_may_ask_for_the_classes(pictures, tmp_path):
     turned = Labeller(teacher, ("rouge", "vert"), LabelSettings(), asked=("green", "red"))
     with pytest.raises(DataError, match="made with other asked"):
         label_pictures(FolderPictures(pictures), turned, tmp_path / "work")
+    plain = Labeller(teacher, ("red", "green"), LabelSettings())
+    with pytest.raises(DataError, match="made with other classes and asked"):
+        label_pictures(FolderPictures(pictures), plain, tmp_path / "work")
     for asked in (("red",), ("red", "red")):
         with pytest.raises(ValueError, match="each class needs a phrase of its own, got red"):
             Labeller(teacher, ("rouge", "vert"), LabelSettings(), asked=asked)
