@@ -25,9 +25,13 @@ def first_there(names: Sequence[str], weights_dir: Path | None = None) -> str:
     return last
 
 
+def _chosen(name: str, weights_dir: Path | None) -> str:
+    return first_there(FOR_PHRASES, weights_dir) if name == AUTO else name
+
+
 def read_stored(name: str, weights_dir: Path | None = None) -> StoredModel:
     """Reads the weights of a model without building it; the arguments and errors are ``build_segmenter``'s."""
-    name = first_there(FOR_PHRASES, weights_dir) if name == AUTO else name
+    name = _chosen(name, weights_dir)
     if known := embedded_name(name):
         return EMBEDDED_MODELS[known].read(embedded_folder(known, weights_dir))
     return read_whole(weight_file(name, weights_dir))
@@ -47,7 +51,8 @@ def build_segmenter(name: str, weights_dir: Path | None = None) -> PromptableSeg
         ValueError: There is no such model.
         WeightsError: Its weights do not exist yet, or cannot be used.
     """
-    name = full_name(name, weights_dir) if name == AUTO else embedded_name(name) or name
+    name = _chosen(name, weights_dir)
+    name = embedded_name(name) or name
     model = read_stored(name, weights_dir).build(Path(name).stem if name.endswith(SUFFIX) else name)
     if name in EMBEDDED_MODELS:
         model.for_real_pictures = EMBEDDED_MODELS[name].for_real_pictures
@@ -65,7 +70,7 @@ def full_name(name: str, weights_dir: Path | None = None, allow_paths: bool = Tr
         allow_paths: Whether the name may be the path of any file. Otherwise the file must be in one of the folders of
             weights, and the returned path is absolute; nothing is revealed about files elsewhere.
     """
-    name = first_there(FOR_PHRASES, weights_dir) if name == AUTO else name
+    name = _chosen(name, weights_dir)
     if known := embedded_name(name):
         embedded_folder(known, weights_dir)
         return known

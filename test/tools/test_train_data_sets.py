@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from clip_seg_ros.data.catalog import BUILDERS
 from clip_seg_ros.models.checkpoints import load_safetensors
 from clip_seg_ros.tools.cli import main
-from plain_clips import RESNET, write_archive
 from published_classes import (
     write_ade20k,
     write_coco,
@@ -59,18 +57,7 @@ MEASURED_ALONE = {"lvis_affordances"}
 """A test without training pictures."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def settings_as_they_were():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
-@pytest.fixture(scope="module")
-def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small ResNet as OpenAI publishes its own."""
-    return write_archive(tmp_path_factory.mktemp("clip") / "RN5.pt", RESNET)
+pytestmark = pytest.mark.usefixtures("settings_as_they_were")
 
 
 def trained(folder: Path, method: str, clip_file: Path, data: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:

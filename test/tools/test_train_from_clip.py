@@ -14,7 +14,7 @@ from clip_seg_ros.resources import class_list
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.training.curve import CURVE_NAME, read_curve
 from clip_seg_ros.training.methods import TrainConfig, build_recipe
-from plain_clips import RESNET, VIT, plain_tensors, write_archive, write_imagenet_vit, write_state
+from plain_clips import RESNET, VIT, plain_tensors, write_imagenet_vit, write_state
 from published_data import write_phrasecut, write_refcoco
 from recipes import recipe_of, train, write_voc
 
@@ -22,18 +22,7 @@ STEPS = {"steps": 2, "batch": 2, "precision": "float32"}
 PREFIX = {"clipseg": "clip.", "cris": "clip.", "denseclip": "text_encoder."}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def settings_as_they_were():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
-@pytest.fixture(scope="module")
-def clip_file(tmp_path_factory) -> Path:
-    """A small ResNet as OpenAI publishes its own."""
-    return write_archive(tmp_path_factory.mktemp("clip") / "RN5.pt", RESNET)
+pytestmark = pytest.mark.usefixtures("settings_as_they_were")
 
 
 def values_of(method: str, model: str | Path, root: Path) -> dict[str, Any]:
