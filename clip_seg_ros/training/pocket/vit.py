@@ -8,6 +8,9 @@ four terms:
 * *region* compares every patch, computed as MaskCLIP does, with phrases for its content;
 * *teacher* draws the same embeddings to those of the embedded CLIP's ResNet at the same place;
 * *linear* trains a temporary head that predicts the class and colour of every patch.
+
+Its position table begins with sines of row and column, and a window of a scene takes a random window of the table, so
+that a place's neighbours are as far from it in training as they are in a whole image.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from clip_seg_ros.models.clip.vision_taps import ResNetTaps, embed_patches
 from clip_seg_ros.models.maskclip.dense_attention import dense_last_block
 from clip_seg_ros.sim.scene import COLORS
 from clip_seg_ros.training import distributed
-from clip_seg_ros.training.optimizer import SMALL_RUN, rising
+from clip_seg_ros.training.optimizer import SMALL_RUN, Precision, rising
 from clip_seg_ros.training.pocket.batches import crop_batch, index_crops, scene_batch
 from clip_seg_ros.training.pocket.clip import pocket_clip
 from clip_seg_ros.training.pocket.contrast import PhraseBank, at_grid, cross_entropy_of_known, mostly_objects
@@ -37,6 +40,9 @@ from clip_seg_ros.training.recipes.recipe import Normaliser
 from clip_seg_ros.training.runner import Stage
 from clip_seg_ros.training.settings import RecipeSettings
 from clip_seg_ros.zoo.embedded import POCKET_SPECS
+
+_POSITION_SCALE = 0.3
+"""The size of the first positions: below that of the patches' embeddings, which are normalised together with them."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,25 @@ class ViTSettings(RecipeSettings):
     layers: int = 6
     head_width: int = 32
     patch: int = 8
+    image_px: int = 256
+    """The side of the image that the position table describes."""
     scene_px: int = 128
+    """The side of the window that is cropped from a scene."""
     crop_px: int = 64
+    precision: Precision = "float32"
     seed: int = 0
+
+
+def position_waves(grid: tuple[int, int], width: int) -> torch.Tensor:
+    """Returns sines and cosines of the column and the row of every cell, (h * w, width), in -1..1.
+
+    The wavelengths rise from 2 pi to 200 pi cells, as in the vision transformers of Chen et al. (ICCV 2021, MoCo v3).
+    """
+    quarter = width // 4
+    frequencies = 0.01 ** torch.linspace(0, 1, quarter)
+    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    angles = [cells.flatten()[:, None] * frequencies for cells in (columns, rows)]
+    return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)
 
 
 class ViTRecipe(nn.Module):
@@ -75,12 +97,15 @@ class ViTRecipe(nn.Module):
         words = known_words()
         old, config, self.tokenizer = pocket_clip(teacher, words, 24, output_stride=16)
         vision = backbone.VisionConfig(
-            settings.layers, settings.width, settings.scene_px, settings.patch, settings.head_width
+            settings.layers, settings.width, settings.image_px, settings.patch, settings.head_width
         )
         self.config = replace(config, vision=vision)
         self.clip = backbone.build_clip(self.config)
         texts = {name: value for name, value in old.state_dict().items() if not name.startswith("visual.")}
         self.clip.load_state_dict(texts, strict=False)
+        visual = self.clip.visual
+        visual.positional_embedding.data[0] = 0
+        visual.positional_embedding.data[1:] = _POSITION_SCALE * position_waves(visual.grid_size, settings.width)
         for name, parameter in self.clip.named_parameters():
             parameter.requires_grad_(name.startswith("visual."))
         # The list keeps the teacher from being a submodule, because it is neither trained nor saved.
@@ -92,7 +117,7 @@ class ViTRecipe(nn.Module):
     def stages(self) -> list[Stage]:
         """Returns the only stage of the recipe, for a ``Runner``."""
         s = self.settings
-        run = {**SMALL_RUN, "warmup": rising(200)}
+        run = {**SMALL_RUN, "warmup": rising(200), "precision": s.precision}
         return [Stage("vit", s.steps, s.learning_rate, s.weight_decay, self, self.terms, **run)]
 
     @property
@@ -120,7 +145,7 @@ class ViTRecipe(nn.Module):
         batch = scene_batch(self._scenes, rng, s.batch, (s.scene_px, s.scene_px), phrases=0)
         batch = batch.share().to(device)
         pixels = self.normalised(batch.pixels)
-        tokens, dense, grid = self._patches(pixels)
+        tokens, dense, grid = self._patches(pixels, self._positions_of_window(rng))
         class_ids, color = at_grid(batch.class_map, grid).flatten(), at_grid(batch.color_map, grid).flatten()
         kept = mostly_objects(class_ids)
         terms = {"region": self.bank.loss(dense.flatten(0, 1)[kept], bank, color[kept], class_ids[kept])}
@@ -132,24 +157,43 @@ class ViTRecipe(nn.Module):
         terms["crops"] = 0.5 * self.bank.loss(pooled, bank, crops.color, crops.kind)
         return terms
 
-    def _tokens(self, pixels: torch.Tensor, blocks: int) -> tuple[torch.Tensor, tuple[int, int]]:
-        """Returns the tokens (B, 1 + h * w, C) after the first ``blocks`` blocks, and the grid."""
+    def _positions(self, grid: tuple[int, int]) -> torch.Tensor:
         visual = self.clip.visual
-        grid = (pixels.shape[2] // self.settings.patch, pixels.shape[3] // self.settings.patch)
-        positions = resize_position_table(visual.positional_embedding, visual.grid_size, grid)
+        return resize_position_table(visual.positional_embedding, visual.grid_size, grid)
+
+    def _positions_of_window(self, rng: np.random.Generator) -> torch.Tensor:
+        """Returns the positions (1 + h * w, C) of a random window of an image, whose size and shape are random, too."""
+        side = self.settings.scene_px // self.settings.patch
+        whole = self.clip.visual.grid_size[0]
+        rows = int(rng.integers(max(side, 3 * whole // 4), max(side, whole) + 1))
+        columns = int(rng.integers(rows, 4 * rows // 3 + 2))
+        table = self._positions((rows, columns))
+        top, left = int(rng.integers(rows - side + 1)), int(rng.integers(columns - side + 1))
+        window = table[1:].unflatten(0, (rows, columns))[top : top + side, left : left + side]
+        return torch.cat([table[:1], window.flatten(0, 1)])
+
+    def _tokens(self, pixels: torch.Tensor, positions: torch.Tensor, blocks: int) -> torch.Tensor:
+        """Returns the tokens (B, 1 + h * w, C) after the first ``blocks`` blocks."""
+        visual = self.clip.visual
         x = visual.ln_pre(embed_patches(visual, pixels, positions))
         for block in visual.transformer.resblocks[:blocks]:
             x = block(x)
-        return x, grid
+        return x
+
+    def _grid(self, pixels: torch.Tensor) -> tuple[int, int]:
+        return (pixels.shape[2] // self.settings.patch, pixels.shape[3] // self.settings.patch)
 
     def _pooled(self, pixels: torch.Tensor) -> torch.Tensor:
         visual = self.clip.visual
-        return visual.ln_post(self._tokens(pixels, self.settings.layers)[0][:, 0]) @ visual.proj
+        tokens = self._tokens(pixels, self._positions(self._grid(pixels)), self.settings.layers)
+        return visual.ln_post(tokens[:, 0]) @ visual.proj
 
-    def _patches(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int]]:
+    def _patches(
+        self, pixels: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int]]:
         """Returns patches before the last block (B, h * w, C), MaskCLIP's embeddings (B, h * w, D), and the grid."""
-        visual = self.clip.visual
-        x, grid = self._tokens(pixels, self.settings.layers - 1)
+        visual, grid = self.clip.visual, self._grid(pixels)
+        x = self._tokens(pixels, positions, self.settings.layers - 1)
         dense, _ = dense_last_block(visual.transformer.resblocks[-1], x, grid, "maskclip")
         return x[:, 1:], visual.ln_post(dense) @ visual.proj, grid
 
