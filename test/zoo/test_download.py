@@ -3,24 +3,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save
 
-from clip_seg_ros.models.clipseg.convert import _hugging_face_source
+from clip_seg_ros.models.clipseg.convert import as_hugging_face
+from clip_seg_ros.tools import local_hub
 from clip_seg_ros.tools.cli import main
+from clip_seg_ros.tools.local_hub import HubHandler, served
 from clip_seg_ros.zoo.download import check_options, find
 from clip_seg_ros.zoo.factory import build_segmenter
 from clip_seg_ros.zoo.formats import convert
@@ -31,14 +31,14 @@ NAME = "clipseg-rd64"
 # The recorded model is a small one; what its weights do not tell has to be told.
 OPTIONS = {"extract_layers": [1, 2, 4], "vision_head_width": 12, "text_head_width": 8}
 COMMAND = ["weights", "download", NAME, *(f"--option={key}={value}" for key, value in OPTIONS.items())]
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @dataclass
 class Hub:
     """What the server holds and does wrong, and what it was asked."""
 
-    files: dict[str, bytes]
+    folder: Path
+    files: dict[str, Path] = field(default_factory=dict)
     sums: dict[str, str] = field(default_factory=dict)
     """SHA-256 by path, where it is not that of the content."""
     cut_after: int | None = None
@@ -49,66 +49,43 @@ class Hub:
     """(method, path, range)"""
     url: str = ""
 
+    def put(self, path: str, content: bytes) -> None:
+        self.files[path] = self.folder / str(len(self.files))
+        self.files[path].write_bytes(content)
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+
+class Handler(HubHandler):
     hub: Hub
 
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
+    def parse_request(self) -> bool:
+        good = super().parse_request()
+        self.files, self.missing = self.hub.files, self.hub.missing
+        if good:
+            self.hub.requests.append((self.command, self.path, self.headers.get("Range")))
+        return good
 
-    def do_GET(self) -> None:
-        self._answer(body=True)
+    def digest(self, file: Path) -> str:
+        return self.hub.sums.get(self.path) or super().digest(file)
 
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def _answer(self, body: bool) -> None:
-        wanted = self.headers.get("Range")
-        self.hub.requests.append((self.command, self.path, wanted))
-        content = self.hub.files.get(self.path)
-        if content is None:
-            self.send_response(404)
-            self.send_header("X-Error-Code", self.hub.missing)
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def send(self, source: IO[bytes]) -> None:
+        if self.hub.cut_after is None:
+            super().send(source)
             return
-        first = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
-        self.send_response(206 if wanted else 200)
-        self.send_header("X-Repo-Commit", COMMIT)
-        digest = self.hub.sums.get(self.path, hashlib.sha256(content).hexdigest())
-        self.send_header("X-Linked-Etag", f'"{digest}"')
-        self.send_header("X-Linked-Size", str(len(content)))
-        self.send_header("ETag", '"another"')
-        self.send_header("Accept-Ranges", "bytes")
-        if wanted:
-            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - first))
-        self.end_headers()
-        if body and self.hub.cut_after is not None:
-            self.wfile.write(content[first : first + self.hub.cut_after])
-            self.hub.cut_after = None
-            self.close_connection = True
-            self.connection.shutdown(2)
-        elif body:
-            self.wfile.write(content[first:])
+        self.wfile.write(source.read(self.hub.cut_after))
+        self.hub.cut_after = None
+        self.close_connection = True
+        self.connection.shutdown(2)
 
 
 def address(file: str, repository: str = REPOSITORY) -> str:
-    return f"/{repository}/resolve/main/{file}"
+    return local_hub.address(repository, file)
 
 
 @pytest.fixture(scope="module")
 def tensors() -> dict[str, torch.Tensor]:
     """A small model in the layout that the hub holds."""
     ours = convert(load_file(GOLDEN / "clipseg_simple.safetensors"), "recording", OPTIONS).tensors
-    theirs = {}
-    for key, value in ours.items():
-        source = _hugging_face_source(key)
-        value = value.T if source.transposed else value
-        theirs.update(zip(source.keys, value.chunk(len(source.keys)) if value.ndim else [value], strict=True))
-    return {key: value.contiguous().clone() for key, value in theirs.items()}
+    return as_hugging_face(ours)
 
 
 @pytest.fixture(scope="module")
@@ -118,15 +95,11 @@ def published(tensors: dict[str, torch.Tensor]) -> bytes:
 
 
 @pytest.fixture
-def hub(published: bytes) -> Iterator[Hub]:
-    hub = Hub({address("model.safetensors"): published})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": hub}))
-    server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    yield hub
-    server.shutdown()
-    server.server_close()
+def hub(published: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    hub = Hub(tmp_path_factory.mktemp("hub"))
+    hub.put(address("model.safetensors"), published)
+    with served(type("BoundHandler", (Handler,), {"hub": hub})) as hub.url:
+        yield hub
 
 
 @dataclass
@@ -234,7 +207,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(
         **tensors,
         "clip.text_model.embeddings.position_ids": torch.zeros(2 * constants.DOWNLOAD_CHUNK_SIZE // 8).long(),
     }
-    hub.files[address("model.safetensors")] = save(long)
+    hub.put(address("model.safetensors"), save(long))
     hub.cut_after = constants.DOWNLOAD_CHUNK_SIZE + 1000
 
     result = download()
@@ -260,7 +233,7 @@ def test_damaged_content_is_refused_and_removed(hub: Hub, home: Path, download: 
 
 
 def test_a_file_without_a_checksum_is_refused(hub: Hub, home: Path, download: Callable[..., Result]) -> None:
-    hub.sums[address("model.safetensors")] = COMMIT  # as for files outside of large file storage
+    hub.sums[address("model.safetensors")] = local_hub.COMMIT  # as for files outside of large file storage
 
     result = download()
 
@@ -273,7 +246,7 @@ def test_the_older_file_is_taken_where_the_newer_is_missing(
 ) -> None:
     older = tmp_path / "pytorch_model.bin"
     torch.save(tensors, older)
-    hub.files = {address("pytorch_model.bin"): older.read_bytes()}
+    hub.files = {address("pytorch_model.bin"): older}
 
     assert download().code == 0
     result = download("--again", offline=True)
@@ -347,7 +320,7 @@ def test_the_wrong_model_is_refused(
     hub: Hub, home: Path, download: Callable[..., Result], tensors: dict[str, torch.Tensor]
 ) -> None:
     part = {key: value for key, value in tensors.items() if key != "decoder.film_mul.bias"}
-    hub.files[address("model.safetensors")] = save(part)
+    hub.put(address("model.safetensors"), save(part))
 
     result = download()
 

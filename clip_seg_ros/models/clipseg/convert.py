@@ -56,6 +56,16 @@ def convert_hugging_face(tensors: Mapping[str, torch.Tensor], origin: str, optio
     )
 
 
+def as_hugging_face(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns tensors of this package's CLIPSeg under the names of Hugging Face's: the inverse of its conversion."""
+    theirs: dict[str, torch.Tensor] = {}
+    for key, value in tensors.items():
+        source = _hugging_face_source(key)
+        value = value.T if source.transposed else value
+        theirs.update(zip(source.keys, value.chunk(len(source.keys)) if value.ndim else [value], strict=True))
+    return {key: value.contiguous() for key, value in theirs.items()}
+
+
 def convert_authors(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[str, Any]) -> Converted:
     """Converts the authors' decoder together with the CLIP that it was trained on.
 
