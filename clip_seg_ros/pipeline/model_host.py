@@ -40,7 +40,7 @@ class ModelHost:
         self._lock = threading.Lock()
         self._serving: tuple[str, Predictor] | None = None
         self._wanted: str | None = None
-        self._loader: LatestWorker[tuple[int, str]] | None = None
+        self._loader: LatestWorker[tuple[int, str, bool]] | None = None
         # Requests are numbered because a name may be requested again: its first load must not stand for the second.
         self._newest = 0
         self._given_up = 0
@@ -76,8 +76,12 @@ class ModelHost:
             self._serving, self._wanted = (name, predictor), name
             self._loader = LatestWorker(self._replace, self._on_error)
 
-    def switch(self, name: str) -> None:
+    def switch(self, name: str, again: bool = False) -> None:
         """Loads another predictor on a thread and then puts it into service; of several requests the last one wins.
+
+        Args:
+            name: Its name; for that of the present one, nothing is loaded.
+            again: Whether it is loaded even then.
 
         Raises:
             RuntimeError: No model is loaded.
@@ -87,7 +91,7 @@ class ModelHost:
                 raise RuntimeError("no model is loaded: there is nothing to switch from")
             self._wanted = name
             self._newest += 1
-            self._loader.put((self._newest, name))
+            self._loader.put((self._newest, name, again))
 
     def unload(self) -> None:
         """Releases the predictor and its memory; a predictor that is still being loaded will not go into service."""
@@ -101,10 +105,10 @@ class ModelHost:
 
     # On the loader's thread.
 
-    def _replace(self, request: tuple[int, str]) -> None:
-        number, name = request
+    def _replace(self, request: tuple[int, str, bool]) -> None:
+        number, name, again = request
         predictor = None
-        if name != self.name:
+        if again or name != self.name:
             try:
                 predictor = self._load(name)
             except Exception as error:  # whatever it is, the old one stays in service and a person is told why

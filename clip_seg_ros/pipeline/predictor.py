@@ -123,6 +123,7 @@ class Predictor:
         weights_dir: Path | None = None,
         precision: str = "auto",
         engine: str = "auto",
+        at_once: bool = False,
     ) -> Predictor:
         """Builds the model ``name`` with its weights.
 
@@ -142,6 +143,8 @@ class Predictor:
             weights_dir: The folder with the weights; ``None`` stands for the embedded and the downloaded weights.
             precision: "auto", "float32", "bfloat16", "float16" or "int8". For the eager engine, "auto" is float32.
             engine: "auto", "eager" (PyTorch), "cuda_graph", "openvino" or "onnxruntime".
+            at_once: Whether "auto" is PyTorch for now if nothing was measured yet, which takes seconds;
+                ``predictor.chosen.is_provisional`` says so.
 
         Raises:
             ValueError: The name, the device, the engine or the precision is unknown, or the device is not available.
@@ -154,7 +157,7 @@ class Predictor:
         require_names(engine, precision)
         model = build_segmenter(name, weights_dir).eval()
         fold_batch_norms(model)
-        predictor = cls(*build_engine(model, device, engine, precision))
+        predictor = cls(*build_engine(model, device, engine, precision, at_once=at_once))
         if words := in_programs(predictor.spec):
             _warn_once("weights", words, EmbeddedWeightsWarning)
         if words := predictor.chosen.complaint:

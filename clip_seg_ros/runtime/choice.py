@@ -11,11 +11,12 @@ from pathlib import Path
 
 from clip_seg_ros.config import ENGINE_NAMES, PRECISION_NAMES
 from clip_seg_ros.models.base import PromptableSegmenter
-from clip_seg_ros.runtime.chosen import Chosen
+from clip_seg_ros.runtime.chosen import PROVISIONAL, Chosen
 from clip_seg_ros.runtime.devices import PRECISIONS, resolve_device
 from clip_seg_ros.runtime.eager import EagerEngine
 from clip_seg_ros.runtime.engine import Engine, EngineUnavailable
 from clip_seg_ros.runtime.gate import Gate
+from clip_seg_ros.runtime.optional_packages import has_package
 from clip_seg_ros.runtime.verdicts import Verdict, Verdicts
 
 _LOG = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ def build_engine(
     engine: str = "auto",
     precision: str = "auto",
     verdicts_dir: Path | None = None,
+    at_once: bool = False,
 ) -> tuple[Engine, Chosen]:
     """Builds the engine that runs a model.
 
@@ -109,6 +111,8 @@ def build_engine(
         precision: "auto", "float32", "bfloat16", "float16" or "int8"; "auto" is float32 for "eager", and for others the
             fastest that agrees.
         verdicts_dir: The folder of what was measured; by default in the user's cache.
+        at_once: Whether "auto" is the eager engine for now if nothing was measured yet, because to convert a model and
+            to measure takes many seconds. ``Chosen.is_provisional`` says so; another call without it then measures.
 
     Raises:
         ValueError: A name is unknown, or the device is not available.
@@ -126,6 +130,9 @@ def build_engine(
         note = "" if met else f"the eager engine has no {precision}: use the engine openvino or onnxruntime"
         return make_engine(model, str(target), planned.last), Chosen("eager", planned.last.precision, note, met)
     choice = _Choice(model, str(target), verdicts_dir)
+    if at_once and engine == "auto" and choice.takes_long(planned):
+        last = planned.last
+        return choice.fall_back(last), Chosen(last.engine, last.precision, PROVISIONAL, is_provisional=True)
     found = choice.of(planned)
     built, taken = found if found is not None else (choice.fall_back(planned.last), planned.last)
     met = engine in ("auto", taken.engine) and precision in ("auto", taken.precision)
@@ -207,6 +214,13 @@ class _Choice:
                 self._gains = f"{verdict.speedup:.1f} times as fast as eager in float32, {verdict.agreement}"
                 return built, candidate
         return None
+
+    def takes_long(self, planned: Plan) -> bool:
+        """Returns whether there is an engine to measure, and none was measured yet."""
+        candidates = [candidate for tier in planned.tiers for candidate in tier]
+        if any(self._verdicts.find(str(candidate)) for candidate in candidates):
+            return False
+        return any(each.engine not in ("openvino", "onnxruntime") or has_package(each.engine) for each in candidates)
 
     def fall_back(self, last: Candidate) -> Engine:
         """Returns the engine of the plan that always works."""

@@ -10,6 +10,10 @@ class EngineWarning(UserWarning):
     """The engine or the precision that a program asked for cannot be had; another one runs the model."""
 
 
+PROVISIONAL = "which engine is the fastest is still being measured"
+"""The note on an engine that serves until others were measured."""
+
+
 @dataclass(frozen=True)
 class Chosen:
     """The engine and the precision that run a model."""
@@ -22,6 +26,8 @@ class Chosen:
     """Why it was chosen: what it gains, or why others cannot be had; empty where there was nothing to choose."""
     as_asked: bool = True
     """False where an engine or a precision was asked for by its name and cannot be had."""
+    is_provisional: bool = False
+    """True where nothing was measured yet, and a faster engine may be found once that is done."""
 
     @property
     def complaint(self) -> str:

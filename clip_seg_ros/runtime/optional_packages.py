@@ -8,6 +8,7 @@ imported. Nothing that this package starts may do so, which is why they are impo
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from types import ModuleType
@@ -23,6 +24,11 @@ ONEDNN_LIMIT = "ONEDNN_MAX_CPU_ISA"
 """An environment variable that limits the instructions of oneDNN, which PyTorch uses, too. OpenVINO heeds it only in
 part: it failed, or answered with empty tensors."""
 _WITH_ONEDNN = ("openvino", "nncf")
+
+
+def has_package(name: str) -> bool:
+    """Returns whether a package is installed, without importing it."""
+    return importlib.util.find_spec(name) is not None
 
 
 def optional_package(name: str, extra: str) -> ModuleType:

@@ -99,6 +99,31 @@ def test_what_is_tried(asked, tiers, last):
     assert planned.last == Candidate("eager", last)
 
 
+def test_at_once_nothing_is_measured(offered, tmp_path):
+    offered["openvino float32"] = lambda: pytest.fail("this takes long")
+    built, chosen = build_engine(SlowSegmenter(), "cpu", verdicts_dir=tmp_path, at_once=True)
+    assert (built.name, chosen.engine, chosen.precision) == ("eager", "eager", "float32")
+    assert chosen.is_provisional
+    assert chosen.as_asked
+    assert "still being measured" in str(chosen)
+
+
+def test_at_once_what_was_measured_before_is_taken(offered, tmp_path):
+    offered["openvino float32"] = lambda: Pretender("openvino", "float32")
+    assert build(tmp_path).engine == "openvino"
+    _, chosen = build_engine(SlowSegmenter(), "cpu", verdicts_dir=tmp_path, at_once=True)
+    assert chosen.engine == "openvino"
+    assert not chosen.is_provisional
+
+
+@pytest.mark.parametrize("engine", ["eager", "openvino"])
+def test_at_once_an_engine_that_was_asked_for_is_waited_for(offered, tmp_path, engine):
+    offered["openvino float32"] = lambda: Pretender("openvino", "float32")
+    _, chosen = build_engine(SlowSegmenter(), "cpu", engine, verdicts_dir=tmp_path, at_once=True)
+    assert chosen.engine == engine
+    assert not chosen.is_provisional
+
+
 def test_without_other_engines_the_model_runs_all_the_same(offered, tmp_path):
     chosen = build(tmp_path)
     assert (chosen.engine, chosen.precision) == ("eager", "float32")
