@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ARGS ?=
 
-.PHONY: help demo test check env docs params
+.PHONY: help demo rehearsal test check env docs params
 
 help: ## Show this list
 	@echo "make TARGET [ARGS=\"...\"]"
@@ -16,6 +16,9 @@ help: ## Show this list
 
 demo: ## See the robot's camera find the red cup (ARGS go to clip-seg demo)
 	@setup="$$(env/setup.sh)" && source "$$setup" && exec clip-seg demo $(ARGS)
+
+rehearsal: ## Try out the download and the service of full-size weights, offline (ARGS go to clip-seg rehearse)
+	@setup="$$(env/setup.sh)" && source "$$setup" && exec clip-seg rehearse $(ARGS)
 
 # "--golden DIR" becomes "--golden=DIR", because pytest takes DIR for a folder of tests until it has read the tests' own
 # options.

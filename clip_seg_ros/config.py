@@ -75,6 +75,13 @@ class SegmentationConfig(Config):
         "downloaded or converted are used.",
         at_start=True,
     )
+    download: bool = switch(
+        False,
+        "Whether published weights that the model auto prefers are fetched if they are not there, while the embedded "
+        "model serves. seg.launch.py sets it to true.",
+        live=False,
+        at_start=True,
+    )
     allow_model_paths: bool = switch(
         False,
         "Whether the parameter model may change to any weight file of this machine. If false, it may change only to "

@@ -36,6 +36,7 @@ SHARED = (
     "device",
     "engine",
     "precision",
+    "download",
     "allow_model_paths",
     "autostart",
 )
@@ -86,6 +87,8 @@ CONFIGS: dict[str, type[ReferringConfig] | type[SemanticConfig]] = {
 WRITTEN: dict[type, str] = {bool: "true or false", tuple: "with commas between"}
 """How an argument of a type is written, where its range does not say it."""
 FILES = {"referring": "params_file", "semantic": "semantic_params_file"}
+DEFAULTS = {"download": True}
+"""Parameters whose defaults are others than a node's, unless the user's own file names them."""
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -148,13 +151,19 @@ def _node(name: str, value: dict[str, str], environment: dict[str, str]) -> Node
         package="clip_seg_ros",
         executable=name,
         namespace=value["namespace"],
-        parameters=[value[FILES[name]], *filter(None, [{**overriding_parameters(name, value), **_time(value)}])],
+        parameters=[*_defaults(name, value), *filter(None, [{**overriding_parameters(name, value), **_time(value)}])],
         ros_arguments=["--log-level", value["log_level"]],
         additional_env=environment,
         # A loaded robot needs longer than the five seconds of launch to end what is under way.
         sigterm_timeout=LaunchConfiguration("sigterm_timeout", default="15"),
         output="screen",
     )
+
+
+def _defaults(node: str, value: dict[str, str]) -> list[str | dict[str, bool]]:
+    """Returns the file and ``DEFAULTS``, of which the later one counts: the user's own file, or the defaults."""
+    file = value[FILES[node]]
+    return [file, DEFAULTS] if file == OWN[FILES[node]][0] else [DEFAULTS, file]
 
 
 def _time(value: dict[str, str]) -> dict[str, Any]:

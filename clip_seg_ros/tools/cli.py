@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "distill": "teach a small, fast network your classes from your pictures, without labels",
     "evaluate": "measure how well a model does",
     "bench": "time the models",
+    "rehearse": "try out downloading and serving weights of the published size, without the network",
     "export": "write a model as ONNX, which TensorRT reads, too, or for OpenVINO",
     "weights": "list, download, convert and verify published weights",
     "cache": "show what the package keeps on the disk, and remove it",

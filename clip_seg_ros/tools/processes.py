@@ -70,21 +70,21 @@ class ChildProcesses:
                 shown = "\n".join(f"  {line}" for line in log.splitlines()[-LOG_LINES_SHOWN:])
                 raise ChildDied(f"the process {name} ended with exit code {child.returncode}. It said last:\n{shown}")
 
-    def stop(self) -> None:
-        """Ends every child and its own children; call it from the main thread. It may be called again."""
+    def stop(self, *names: str) -> None:
+        """Ends the named children, by default all, and their own children; call it from the main thread, also again."""
+        children = [self._children.pop(name) for name in names or tuple(self._children)]
         # A second Ctrl-C must not leave some of them running.
         previous = {number: signal.signal(number, signal.SIG_IGN) for number in _IMPATIENCE}
         try:
             for number, patience_s in _ENDINGS:
-                for child in self._children.values():
+                for child in children:
                     _signal_group(child, number)
                 deadline = time.monotonic() + patience_s
-                while any(child.poll() is None for child in self._children.values()) and time.monotonic() < deadline:
+                while any(child.poll() is None for child in children) and time.monotonic() < deadline:
                     time.sleep(0.02)
-            for child in self._children.values():
+            for child in children:
                 for pipe in filter(None, (child.stdin, child.stdout)):
                     pipe.close()
-            self._children.clear()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)

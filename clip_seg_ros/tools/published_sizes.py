@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from clip_seg_ros import resources
 from clip_seg_ros.models.base import PromptableSegmenter
+from clip_seg_ros.models.clipseg.convert import as_hugging_face
 from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from clip_seg_ros.zoo.build import MODEL_KINDS
 
@@ -36,6 +39,11 @@ def random_model(layout: str, seed: int = 0) -> PromptableSegmenter:
     config = configuration(layout)
     torch.manual_seed(seed)
     return MODEL_KINDS[config["kind"]](layout, config).eval()
+
+
+def write_hugging_face(path: Path) -> None:
+    """Writes clipseg-rd64-refined of random numbers as the hub holds it, a .safetensors file of 603 MB."""
+    save_file(as_hugging_face(random_model("clipseg-rd64-refined").state_dict()), path)
 
 
 def _clip(vision: dict[str, Any], embed_dim: int) -> dict[str, Any]:

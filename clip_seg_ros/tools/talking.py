@@ -62,15 +62,16 @@ class Talk:
     Args:
         what: Command that needs ROS, for the message if there is none.
         arguments: Arguments of the process.
+        env: Its environment; ``None``: that of this process.
 
     Raises:
         NoRos: This Python cannot run the process.
     """
 
-    def __init__(self, what: str, arguments: Sequence[str]) -> None:
+    def __init__(self, what: str, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         check_ros(what)
         self._folder = tempfile.TemporaryDirectory(prefix="clip_seg_talk_")
-        self._children = ChildProcesses(Path(self._folder.name), shared_memory(dict(os.environ)))
+        self._children = ChildProcesses(Path(self._folder.name), shared_memory(env or os.environ))
         self._arguments = [*arguments, "--patience", str(_CONNECT_S)]
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
 

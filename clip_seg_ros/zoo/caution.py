@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.zoo.public_weights import download_command
 
@@ -12,6 +14,22 @@ CORNER = "simulated-table weights: not for real pictures"
 
 class EmbeddedWeightsWarning(UserWarning):
     """Embedded weights were loaded, which know only the simulated table."""
+
+
+def at_start(spec: ModelSpec, things: Sequence[str]) -> str:
+    """Returns the warning for a node's log, with what the weights can and cannot find; empty for all other weights.
+
+    Args:
+        spec: Specification of the model.
+        things: The kinds of things on the simulated table.
+    """
+    other = spec.for_real_pictures
+    if other is None:
+        return ""
+    return (
+        f"{spec.name} can find a {', '.join(things[:-1])} or {things[-1]} on the simulated table, and nothing reliably "
+        f"in real pictures: for those type `{download_command(other)}`, then the command `use {other}`"
+    )
 
 
 def in_commands(spec: ModelSpec) -> str:

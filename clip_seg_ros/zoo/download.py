@@ -11,6 +11,7 @@ import errno
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from huggingface_hub import (
     hf_hub_url,
     try_to_load_from_cache,
 )
+from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -164,6 +166,16 @@ def load(download: Download, path: Path, options: Mapping[str, Any] | None = Non
     if download.normalisation:
         converted.config[converted.config["kind"]]["input_spec"].update(download.normalisation)
     return converted
+
+
+def arrived_bytes(hub: HubFile) -> int:
+    """Returns how much of a file that is being fetched has arrived; 0 if none is."""
+    blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=hub.repository, repo_type="model") / "blobs"
+    sizes = []
+    for part in blobs.glob("*.incomplete"):
+        with suppress(OSError):  # complete by now, and under another name
+            sizes.append(part.stat().st_size)
+    return max(sizes, default=0)
 
 
 def _transfer(hub: HubFile) -> Path:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rclpy.node import Node
 from std_msgs.msg import Header
@@ -21,6 +21,8 @@ class StatusTopic:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._count = 0
+        self.caution: Callable[[], str] = lambda: ""
+        """Returns what is to be told of the model with every outcome; empty if nothing is."""
 
     def open(self) -> None:
         """Creates the publisher."""
@@ -56,6 +58,7 @@ class StatusTopic:
     ) -> None:
         """Publishes which prompts were found in the image with this header."""
         state = CommandStatus.FOUND if found else CommandStatus.NOT_FOUND
+        note = "; ".join(filter(None, (note, self.caution())))
         self._say(command_id, text, state, note, prompts, found, header)
 
     def _say(

@@ -19,7 +19,7 @@ from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.camera.intake import Spent
 from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.common.log_limits import BoundedLogs
-from clip_seg_ros.pipeline.model_host import ModelHost
+from clip_seg_ros.nodes.life.model_switch import ModelSwitch
 from clip_seg_ros.zoo.caution import in_commands, in_corner
 
 PERIOD_S = 1.0
@@ -47,7 +47,7 @@ class Health:
 
     Args:
         node: Node that publishes; messages that its log held back are written with each publication.
-        host: Host of the model in use.
+        models: Its host has the model in use.
         faults: Log whose standing faults are repeated in the status of the model.
         cameras: Returns the cameras with a subscription at the moment.
         idle_because: Returns why a camera's images are not answered at the moment; empty if they are.
@@ -56,12 +56,12 @@ class Health:
     def __init__(
         self,
         node: BoundedLogs,
-        host: ModelHost,
+        models: ModelSwitch,
         faults: FaultLog,
         cameras: Callable[[], Sequence[CameraInput]],
         idle_because: Callable[[str], str],
     ) -> None:
-        self._node, self._host, self._faults = node, host, faults
+        self._node, self._models, self._faults = node, models, faults
         self._cameras, self._idle_because = cameras, idle_because
         # A camera object exists from activation to deactivation.
         self._counts: WeakKeyDictionary[CameraInput, _Counts] = WeakKeyDictionary()
@@ -131,7 +131,8 @@ class Health:
     def _model_status(self) -> DiagnosticStatus:
         import torch
 
-        name, predictor = self._host.name, self._host.predictor
+        host = self._models.host
+        name, predictor = host.name, host.predictor
         chosen = predictor.chosen
         values = {"device": str(predictor.device), "engine": chosen.engine, "precision": chosen.precision}
         if chosen.note:
@@ -139,6 +140,8 @@ class Health:
         if predictor.device.type == "cuda":
             values["GPU memory, MiB"] = f"{torch.cuda.memory_allocated(predictor.device) / 2**20:.0f}"
             values["GPU memory at its peak, MiB"] = f"{torch.cuda.max_memory_allocated(predictor.device) / 2**20:.0f}"
+        if progress := self._models.progress:
+            values["being fetched"] = progress
         serves = f"{name} serves"
         if corner := in_corner(predictor.spec):
             serves += f"; {corner}"

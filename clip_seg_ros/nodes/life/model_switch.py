@@ -15,8 +15,10 @@ from rclpy.parameter import Parameter
 from clip_seg_ros.config import AUTO, SegmentationConfig
 from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.common.statuses import StatusTopic
+from clip_seg_ros.nodes.life.fetching import Fetching
 from clip_seg_ros.pipeline.model_host import ModelHost
-from clip_seg_ros.zoo.caution import in_commands
+from clip_seg_ros.sim.scene import KINDS
+from clip_seg_ros.zoo.caution import at_start, in_commands, in_corner
 
 if TYPE_CHECKING:
     from clip_seg_ros.pipeline.predictor import Predictor
@@ -66,18 +68,56 @@ class ModelSwitch:
         """Who was cautioned about the model ``_cautioned_of``."""
         self._cautioned_of: str | None = None
         self._complained = ""
+        self._warned_of: str | None = None
+        """The model that the log has a warning of."""
+        self._fetching = Fetching(status, faults, lambda: self.host.name, self._take_over)
 
     def start(self) -> None:
-        """Loads the first model on the caller's thread; raises what loading raises."""
-        self.host.start(self.full_name(self._config().model))
+        """Loads the first model on the caller's thread; raises what loading raises.
+
+        If it stands for the best of several, and that one cannot be used, the next one serves, with a fault.
+        """
+        *better, last = self._meant()
+        for name in better:
+            try:
+                self.host.start(name)
+                break
+            except Exception as error:  # whatever it is, the next one may work
+                self._faults.report("model", name, f"{name} could not be loaded: {error}; {last} serves", always=True)
+        else:
+            self.host.start(last)
         self._cautioned_of = None
         self._log_engine()
         self._log_caution()
 
+    def improve(self) -> None:
+        """Begins to look for a faster engine, if no engine was measured yet, and for better weights.
+
+        Better weights are fetched if "auto" prefers them and the node may fetch them.
+        """
+        self._measure_engines()
+        self._fetch()
+
+    def _measure_engines(self) -> None:
+        if self.host.predictor.chosen.is_provisional:
+            self.host.switch(self.host.name, again=True)
+
+    def _fetch(self) -> None:
+        config = self._config()
+        wanted, *others = config.automatic_models
+        if config.model == AUTO and config.download and others and not config.weights_dir and self.host.name != wanted:
+            self._fetching.start(wanted)
+
+    @property
+    def progress(self) -> str:
+        """What is being fetched, and how far it is; empty if nothing is."""
+        return self._fetching.progress
+
     def with_caution(self, answer: str, whose: str = "commands") -> str:
         """Returns an answer, to which the first one adds the caution that the weights know only the simulated table.
 
-        It is added once for each model that comes into use, and once for everybody who may not have heard the others.
+        It is added once for each model that comes into use, and once for everybody who may not have heard the others;
+        where nobody chose the model, all other answers get a short one.
 
         Args:
             answer: The answer.
@@ -92,10 +132,19 @@ class ModelSwitch:
                 self._cautioned, self._cautioned_of = set(), self.host.name
             is_told = whose in self._cautioned
             self._cautioned.add(whose)
-        return answer if is_told or not words else f"{answer}; {words}"
+        told = self.caution() if is_told else words
+        return "; ".join(filter(None, (answer, told)))
+
+    def caution(self) -> str:
+        """Returns the short caution, for each answer of an embedded model that nobody chose; empty otherwise."""
+        try:
+            return in_corner(self.host.predictor.spec) if self._config().model == AUTO else ""
+        except RuntimeError:  # the node was cleaned up while the answer was made
+            return ""
 
     def stop(self) -> None:
         """Unloads the model, and fails the command that waits for another one."""
+        self._fetching.stop()
         self.host.unload()
         self._tell(False, "the node was cleaned up before the model was ready")
 
@@ -158,6 +207,15 @@ class ModelSwitch:
             if name != self.host.wanted:
                 self._expect(name, None)
                 self.host.switch(name)
+            self._fetch()
+
+    def _meant(self) -> list[str]:
+        """Returns the full name of the first model, or of each that "auto" stands for and that is there, best first."""
+        config = self._config()
+        if config.model != AUTO:
+            return [self.full_name(config.model)]
+        names = config.automatic_models
+        return [name for name in names if not self.fault_of(name)] or [self.full_name(names[-1])]
 
     def _expect(self, name: str, command: _Waiting | None) -> None:
         """Fails the command that waits for its model if another name or command replaces it."""
@@ -169,6 +227,17 @@ class ModelSwitch:
         if earlier is not None:
             self._status.fail(earlier.command_id, earlier.text, f"{name} was asked for before this was done")
 
+    def _take_over(self, command_id: int, text: str, name: str) -> None:
+        """Loads what was fetched, on the thread that did so, if the model is still to be the best one."""
+        if self._config().model != AUTO:
+            self._status.done(command_id, text, f"{name} is there now: type `use {name}` to have it serve")
+            return
+        self._expect(name, _Waiting(command_id, text, name))
+        try:
+            self.host.switch(name)
+        except RuntimeError:  # the node is being cleaned up
+            self._tell(False, "the node was cleaned up before the model was ready", name)
+
     # The methods below run on the loader's thread.
 
     def _load(self, name: str) -> Predictor:
@@ -176,7 +245,9 @@ class ModelSwitch:
         from clip_seg_ros.pipeline.predictor import Predictor
 
         config = self._config()
-        predictor = Predictor.from_name(name, config.device, self.weights_dir, config.precision, config.engine)
+        # Engines are measured when the model serves already, and is loaded a second time.
+        at_once = name != self.host.name
+        predictor = Predictor.from_name(name, config.device, self.weights_dir, config.precision, config.engine, at_once)
         self._warm_up(predictor)
         return predictor
 
@@ -189,7 +260,8 @@ class ModelSwitch:
         self._node.get_logger().info(f"{self.host.name} is run by {chosen}")
 
     def _log_caution(self) -> None:
-        if words := in_commands(self.host.predictor.spec):
+        name, self._warned_of = self._warned_of, self.host.name
+        if name != self.host.name and (words := at_start(self.host.predictor.spec, KINDS)):
             self._node.get_logger().warning(words)
 
     def _on_model_ready(self, name: str) -> None:
@@ -198,6 +270,7 @@ class ModelSwitch:
         self._log_engine()
         self._log_caution()
         self._tell(True, f"{name} serves now", name)
+        self._measure_engines()
 
     def _on_model_failed(self, name: str, error: Exception) -> None:
         serving = self.host.name

@@ -63,6 +63,7 @@ class SegmentationNode(BoundedLogs, LifecycleNode):
             lambda predictor: self.task.warm_up(predictor),
             lambda: self.task.on_model_ready(),
         )
+        self.core.status.caution = self.models.caution
         self.commands = CommandRouter(
             self,
             name,
@@ -158,10 +159,11 @@ class SegmentationNode(BoundedLogs, LifecycleNode):
         core.status.open()
         self.task.open()
         self.commands.open(config.command_topic, core.calls.group())
-        self._health = Health(self, self.models.host, core.faults, lambda: self.intake.cameras, self.task.idle_because)
+        self._health = Health(self, self.models, core.faults, lambda: self.intake.cameras, self.task.idle_because)
         self._configured = True
         if fault := image_decoding.library()[1]:
             self.get_logger().warning(fault)
+        self.models.improve()
 
     def _activate(self) -> None:
         config, host = self.core.config, self.models.host

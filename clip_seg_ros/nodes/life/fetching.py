@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fetches published weights while another model serves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import IO
+
+from clip_seg_ros.nodes.common.faults import FaultLog
+from clip_seg_ros.nodes.common.statuses import StatusTopic
+from clip_seg_ros.zoo.public_weights import PUBLIC_WEIGHTS
+
+COMMAND = "use auto"
+"""The command as which the statuses name the fetching, though nobody gave it."""
+PAUSES_S = (60.0, 120.0, 240.0, 480.0, 960.0)
+"""The times in seconds until the next attempts; the last one stands for all that follow."""
+_LOOK_S = 0.5
+_STEPS = 10
+"""The number of statuses for a whole file."""
+_NICENESS = "10"
+_WRONG = 2
+"""The exit code of the command for what no further attempt can mend."""
+
+
+class _Failed(Exception):
+    """The weights were not fetched; the message says why."""
+
+    def __init__(self, why: str, is_final: bool) -> None:
+        super().__init__(why)
+        self.is_final = is_final
+
+
+class Fetching:
+    """Fetches published weights in a process of its own, reports the progress, and tries again after a failure.
+
+    The process is ``clip-seg weights download``, which takes its memory along when it ends, and whose conversion does
+    not hold this process's lock.
+
+    Args:
+        status: Topic for the start, the progress and the failure.
+        faults: Log whose fault "download" stands until the weights are there.
+        serving: Returns the name of the model that serves meanwhile.
+        take_over: Called with an id, a command and the name of weights that are there now; it completes the command.
+    """
+
+    def __init__(
+        self,
+        status: StatusTopic,
+        faults: FaultLog,
+        serving: Callable[[], str | None],
+        take_over: Callable[[int, str, str], None],
+    ) -> None:
+        self._status, self._faults, self._serving, self._take_over = status, faults, serving, take_over
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.progress = ""
+        """What is being fetched, and how far it is; empty if nothing is."""
+
+    def start(self, name: str) -> None:
+        """Begins to fetch the weights ``name``, one of ``PUBLIC_WEIGHTS``."""
+        self.stop()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(name, self._ended), name="fetching", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the process and the attempts; what has arrived is kept for the next time."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5.0)
+            self._thread = None
+
+    def _run(self, name: str, ended: threading.Event) -> None:
+        attempt = 0
+        while not ended.is_set():
+            pause_s = PAUSES_S[min(attempt, len(PAUSES_S) - 1)]
+            command_id = self._status.next_id()
+            try:
+                self._fetch(name, command_id, ended)
+            except _Failed as failed:
+                again = "" if failed.is_final else f"; the next attempt is in {pause_s / 60:g} min"
+                note = f"{name} was not fetched: {failed}; {self._serving()} serves on{again}"
+                self._faults.report("download", name, note)
+                self._tell(ended, self._status.fail, command_id, note)
+                if failed.is_final or ended.wait(pause_s):
+                    return
+                attempt += 1
+            else:
+                self._faults.clear("download")
+                if not ended.is_set():
+                    self._take_over(command_id, COMMAND, name)
+                return
+            finally:
+                self.progress = ""
+
+    def _fetch(self, name: str, command_id: int, ended: threading.Event) -> None:
+        """Fetches once; raises _Failed. It returns early if it ``ended``."""
+        # The import is not at the top: it takes a second, and few nodes fetch.
+        from clip_seg_ros.zoo.download import arrived_bytes, find
+
+        hub, entry = find(name).hub, PUBLIC_WEIGHTS[name]
+        self._tell(
+            ended,
+            self._status.accept,
+            command_id,
+            f"fetching {name} for real pictures, about {entry.megabytes} MB from {entry.page}; licence: "
+            f"{entry.licence}; {self._serving()} serves until they are there",
+        )
+        told = 0
+        with tempfile.TemporaryFile() as errors:
+            child = _start(name, errors)
+            try:
+                while child.poll() is None and not ended.wait(_LOOK_S):
+                    arrived = arrived_bytes(hub) / 1e6
+                    self.progress = f"{name}: {arrived:.0f} of about {entry.megabytes} MB have arrived"
+                    if arrived * _STEPS >= (told + 1) * entry.megabytes:
+                        told = int(arrived * _STEPS / entry.megabytes)
+                        self._tell(ended, self._status.accept, command_id, self.progress)
+            finally:
+                _end(child)
+            if not ended.is_set() and child.returncode != 0:
+                errors.seek(0)
+                lines = errors.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+                why = lines[-1].removeprefix("clip-seg weights: ")
+                raise _Failed(why, child.returncode == _WRONG)
+
+    @staticmethod
+    def _tell(ended: threading.Event, say: Callable[[int, str, str], None], command_id: int, note: str) -> None:
+        if not ended.is_set():
+            say(command_id, COMMAND, note)
+
+
+def _start(name: str, errors: IO[bytes]) -> subprocess.Popen[bytes]:
+    # Wherever this process found its modules, the other one finds them, too.
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    nice = ["nice", "-n", _NICENESS] if shutil.which("nice") else []
+    return subprocess.Popen(
+        [*nice, sys.executable, "-m", "clip_seg_ros.tools.cli", "weights", "download", name],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        env=env,
+    )
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        child.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=3.0)
+    if child.poll() is None:
+        child.kill()
+        child.wait()
