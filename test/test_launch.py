@@ -259,6 +259,21 @@ def test_a_parameter_file_of_another_package_is_told(tmp_path: Path) -> None:
 
 
 @needs_launch
+def test_weights_may_be_fetched_unless_the_user_says_otherwise(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("/**:\n  ros__parameters:\n    download: false\n")
+
+    def downloads(**arguments: str) -> bool:
+        return told(run(include(arguments)).commands["referring"])["download"]
+
+    assert downloads()
+    assert downloads(nodes="referring", device="cpu")
+    assert not downloads(download="false")
+    assert not downloads(params_file=str(own))
+    assert downloads(params_file=str(own), download="true")
+
+
+@needs_launch
 def test_simulated_time_is_for_all_nodes_and_left_alone_by_default() -> None:
     from launch_ros.actions import SetParameter
 
