@@ -8,7 +8,8 @@
       annotations/instances_default.json    objects: ``kind: coco``
 
 Workshop objects stand between objects that the embedded weights know. Only the workshop objects have phrases: each kind
-alone, each kind with its colour, and one kind that is absent from the image.
+alone, each kind with its colour, and one kind that is absent from the image. Where things of the table are named, one
+more phrase names a colour and a kind that are both there, but not together.
 """
 
 from __future__ import annotations
@@ -102,6 +103,10 @@ def _write_picture(root: Path, name: str, view: RenderedView, kinds: tuple[str, 
     absent = [kind for kind in kinds if all(kind != other for _, other in there)]
     if absent:
         rows.append((image, "", absent[int(name) % len(absent)]))
+    if kinds == THINGS["table"]:
+        colors = sorted({color for color, _ in there})
+        apart = [f"{color} {kind}" for color in colors for _, kind in named if (color, kind) not in there]
+        rows += [(image, "", apart[int(name) % len(apart)])] if apart else []
     return rows
 
 

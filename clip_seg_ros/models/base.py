@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import torch
 from torch import nn
 
+from clip_seg_ros.models.calibration import Calibration
 from clip_seg_ros.models.detections import Detections
-from clip_seg_ros.models.spec import BEST_STYLE, ExampleStyle, InputSpec, ModelSpec
+from clip_seg_ros.models.spec import BEST_STYLE, NOTHING_CORRECTED, ExampleStyle, InputSpec, ModelSpec
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -77,6 +78,8 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
     threshold: float = 0.5
     """The default threshold on probabilities, 0..1: that of the paper's authors, unless the figures of the weights were
     measured with another one."""
+    calibration: Calibration = NOTHING_CORRECTED
+    """How logits are corrected before they become probabilities; only for phrases that are decided alone."""
     for_real_pictures: str | None = None
     """For embedded weights, which know only the simulated table: the name of published weights for real images.
     ``None`` for all other weights, including those that a user trained."""
@@ -118,6 +121,7 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
             finds_objects=self.finds_objects,
             known_words=self.known_words,
             unknown_words=self.unknown_words,
+            calibration=self.calibration,
             for_real_pictures=self.for_real_pictures,
         )
 

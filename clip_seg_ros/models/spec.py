@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from clip_seg_ros.models.calibration import Calibration
+
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -99,6 +101,10 @@ BEST_STYLE = ExampleStyle()
 """The style that CLIPSeg's paper found best."""
 
 
+NOTHING_CORRECTED = Calibration()
+"""The calibration of weights as they were trained."""
+
+
 def _no_words(prompt: str) -> tuple[str, ...]:
     return ()
 
@@ -131,6 +137,8 @@ class ModelSpec:
     """All words that the weights learnt; empty for an open vocabulary."""
     unknown_words: Callable[[str], tuple[str, ...]] = field(default=_no_words, repr=False, compare=False)
     """Returns the words of a phrase that the weights never learnt, in order, each once."""
+    calibration: Calibration = NOTHING_CORRECTED
+    """How logits are corrected before they become probabilities; only for phrases that are decided alone."""
     for_real_pictures: str | None = None
     """For embedded weights, which know only the simulated table: the name of published weights for real images.
     ``None`` for all other weights, including those that a user trained."""

@@ -19,6 +19,7 @@ from clip_seg_ros.pipeline.stream.tracking import Tracker
 from clip_seg_ros.types import ObjectRegion
 
 if TYPE_CHECKING:  # torch takes seconds to import, and nodes import this before they can end cleanly
+    from clip_seg_ros.models.spec import ModelSpec
     from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 
 _MOST_FORGOTTEN = 256
@@ -63,7 +64,7 @@ def answer(predictor: Predictor, encoded: EncodedImage, question: Question) -> A
     Raises:
         ValueError: ``Predictor.ask`` refuses the prompts, or the threshold is out of range.
     """
-    return answered(question, asked(predictor, encoded, question), predictor.spec.threshold)
+    return answered(question, asked(predictor, encoded, question), predictor.spec)
 
 
 def asked(predictor: Predictor, encoded: EncodedImage, question: Question) -> CellMaps:
@@ -99,25 +100,25 @@ def asked_each(
     return found
 
 
-def answered(question: Question, maps: CellMaps, own_threshold: float, decided: np.ndarray | None = None) -> Answer:
+def answered(question: Question, maps: CellMaps, spec: ModelSpec, decided: np.ndarray | None = None) -> Answer:
     """Does the second half of ``answer``: makes objects of masks and leaves out those that a negative names.
 
     Args:
         question: The question.
         maps: The probabilities of its prompts and negatives, without NaN.
-        own_threshold: The model's own threshold, 0..1, for a question without one.
+        spec: Specification of the model, with its own threshold and the least score of its objects.
         decided: (P, h, w) float32, what decides instead of the probabilities.
 
     Raises:
         ValueError: The threshold is out of range.
     """
-    prompts, threshold = tuple(dict.fromkeys(question.prompts)), _threshold(question, own_threshold)
+    prompts, threshold = tuple(dict.fromkeys(question.prompts)), _threshold(question, spec.threshold)
     positive = maps.part(prompts)
     height, width = maps.size
     least_px = max(1, round(question.min_area_fraction * height * width))
     inside = positive.values if decided is None or decided is maps.values else decided[: len(prompts)]
     found = regions_of(runs_of_cells(positive, inside, threshold), prompts, least_px, tidy=True)
-    kept = found
+    kept = [region for region in found if region.score >= spec.calibration.least_score]
     for negative in question.negatives:
         kept = leave_out(kept, maps.part((negative,)).restored().values[0], threshold)
     kept = [region for region in kept if region.area_px >= least_px]
@@ -234,9 +235,9 @@ class Stream:
             self._smoother.forget_all()
             self._asked = weakref.ref(predictor)
         self._forget(look.forgotten)
-        own = predictor.spec.threshold
-        maps, decided = self._smoother.smooth(maps, look.steadiness.result(), _threshold(question, own))
-        result = answered(question, maps, own, decided)
+        spec = predictor.spec
+        maps, decided = self._smoother.smooth(maps, look.steadiness.result(), _threshold(question, spec.threshold))
+        result = answered(question, maps, spec, decided)
         if self._tracker is None:
             return result
         return Answer(result.maps, tuple(self._tracker.update(result.regions, look.rgb, look.stamp_ns)))

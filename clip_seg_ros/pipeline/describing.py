@@ -63,7 +63,8 @@ def describe(
         maps = predictor.ask_cells(encoded, tuple(phrases[first : first + step]))
         height, width = maps.size
         least_px = max(1, round(min_area_fraction * height * width))
-        found += regions_of(runs_of_cells(maps, maps.values, threshold), maps.prompts, least_px, tidy=True)
+        regions = regions_of(runs_of_cells(maps, maps.values, threshold), maps.prompts, least_px, tidy=True)
+        found += [region for region in regions if region.score >= predictor.spec.calibration.least_score]
     kept: list[ObjectRegion] = []
     for region in sorted(found, key=lambda each: -each.score):
         if not any(_is_same(region, other) for other in kept):

@@ -399,5 +399,6 @@ class Predictor:
         self._text_features.unpin(name)
 
     def _decoded(self, encoded: EncodedImage, asked: tuple[str, ...]) -> torch.Tensor:
-        """Returns logits (1 or W, A, h, w)."""
-        return self.engine.decode(encoded.features, self._text_features(asked))
+        """Returns logits (1 or W, A, h, w), corrected by the model's calibration."""
+        logits = self.engine.decode(encoded.features, self._text_features(asked))
+        return self.spec.calibration.applied(logits, asked, self.spec.threshold)

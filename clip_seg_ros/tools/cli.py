@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "watch": "print what running nodes answer and find, as it changes",
     "train": "train a model, from rendered scenes or from a data set",
     "distill": "teach a small, fast network your classes from your pictures, without labels",
+    "calibrate": "fit a model's threshold and probabilities to your pictures",
     "evaluate": "measure how well a model does",
     "bench": "time the models",
     "rehearse": "try out downloading and serving weights of the published size, without the network",

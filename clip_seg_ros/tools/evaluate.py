@@ -82,7 +82,8 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--model",
         metavar="NAME|FILE",
-        help="which model (default: clipseg-rd64-refined if it was downloaded, else clipseg-pocket)",
+        help="which model (default: clipseg-rd64-refined if it was downloaded, else clipseg-pocket); for held-out "
+        "scenes only with --parts phrases",
     )
     data.add_argument(
         "--protocol",
@@ -151,7 +152,7 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
         "--frames": args.frames,
     }
     of_data = {
-        "--model": args.model,
+        "--model": args.model if args.parts != ["phrases"] else None,
         "--protocol": args.protocol,
         "--limit": args.limit,
         "--prompt": args.prompt,
@@ -228,13 +229,14 @@ def _sequences(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
 
 
 def _embedded(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
-    threshold = 0.5 if args.threshold is None else args.threshold
     parts = args.parts or parts_there(args.weights)
     if not parts:
         raise WeightsError(f"{args.weights or 'the folder of the package'} holds the weights of no embedded model")
     for part in PARTS if not args.parts else ():
         if part not in parts:
             print(f"left out: {part}, for the weights of {' and '.join(PARTS[part])} are not all there")
-    asked = examiners(parts, args.device, args.weights, threshold, args.precision, args.engine, antialias_of(args))
+    asked = examiners(
+        parts, args.device, args.weights, args.threshold, args.precision, args.engine, antialias_of(args), args.model
+    )
     seeds = tabletop.held_out_seeds(args.scenes or len(tabletop.TEST_SEEDS))
     return run_suite(asked, seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0)), asked

@@ -12,6 +12,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from clip_seg_ros.models.base import PromptableSegmenter
+from clip_seg_ros.models.calibration import Calibration
 from clip_seg_ros.models.checkpoints import WeightsError, load_safetensors, load_strict
 from clip_seg_ros.models.clipseg.model import CLIPSeg
 from clip_seg_ros.models.cris.model import CRIS
@@ -82,7 +83,18 @@ def build_from_config(
     load_strict(model, tensors, origin, assign=True)
     # The figures of weights may use another threshold than that of the model's authors.
     model.threshold = float(config.get("threshold", model.threshold))
+    if "calibration" in config:
+        model.calibration = _calibration(config["calibration"], origin)
     return model
+
+
+def _calibration(values: Any, origin: str) -> Calibration:
+    try:
+        return Calibration.from_dict(values)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(
+            f"the calibration in {origin} cannot be used ({error}): make it again with `clip-seg calibrate`"
+        ) from error
 
 
 class _WithoutRandomWeights(TorchFunctionMode):

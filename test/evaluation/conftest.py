@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from clip_seg_ros.data.samples import ReferringSample
 from clip_seg_ros.data.tabletop import held_out_scene
+from clip_seg_ros.models.spec import NOTHING_CORRECTED
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import Scene, sample_scene
@@ -81,6 +83,8 @@ def scenes() -> list[ReferringSample]:
 
 class RulePredictor:
     """Answers by a rule that knows the scene: probability 0.9 where the rule says yes, 0.1 elsewhere."""
+
+    spec = SimpleNamespace(calibration=NOTHING_CORRECTED)
 
     def __init__(self, scenes: Sequence[SceneView], rule: Rule) -> None:
         self._scenes, self._rule = scenes, rule

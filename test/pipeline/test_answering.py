@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
+from clip_seg_ros.models.calibration import Calibration
 from clip_seg_ros.models.clipseg.model import CLIPSeg
+from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec, ModelSpec
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer, answered, asked_each
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.predictor import Predictor
@@ -35,10 +38,13 @@ def predictor() -> Predictor:
     return Predictor.from_name("clipseg-pocket", "cpu", engine="eager")
 
 
+SPEC = ModelSpec("told", InputSpec(20, "squash", 1, CLIP_MEAN, CLIP_STD), "sigmoid", 0.5)
+
+
 class Told:
     """Stands where a predictor stands and believes what it was told: phrase -> (rows, columns, probability), ..."""
 
-    spec = SimpleNamespace(threshold=0.5, competition="sigmoid")
+    spec = SPEC
 
     def __init__(self, **beliefs: list[tuple[slice, slice, float]]) -> None:
         self.beliefs = {phrase.replace("_", " "): parts for phrase, parts in beliefs.items()}
@@ -113,14 +119,14 @@ def test_questions_that_know_nothing_of_each_other_are_asked_at_once() -> None:
     told = Told(cup=[(*LEFT, 0.9), (*MIDDLE, 0.7)], box=[(*RIGHT, 0.8), (*LEFT, 0.6)])
     maps = asked_each(told, ENCODED, QUESTIONS)
     assert told.asked == [("cup", "box")]
-    found = [answered(question, each, 0.5) for question, each in zip(QUESTIONS, maps, strict=True)]
+    found = [answered(question, each, SPEC) for question, each in zip(QUESTIONS, maps, strict=True)]
     assert [boxes(each) for each in found] == [boxes(answer(told, ENCODED, each)) for each in QUESTIONS]
     assert [each.maps.prompts for each in found] == [("cup",), ("box",), ("cup",)]
 
 
 def test_questions_are_asked_alone_where_prompts_compete() -> None:
     told = Told(cup=[(*LEFT, 0.9)])
-    told.spec = SimpleNamespace(threshold=0.5, competition="softmax")
+    told.spec = replace(SPEC, competition="softmax")
     asked_each(told, ENCODED, QUESTIONS)
     assert told.asked == [("cup",), ("box", "cup"), ("cup",)]
 
@@ -135,7 +141,7 @@ def test_a_question_that_the_model_refuses_costs_no_other_its_answer() -> None:
     questions = [Question(("",)), Question(("cup",))]
     refused, maps = asked_each(Particular(cup=[(*LEFT, 0.9)]), ENCODED, questions)
     assert str(refused) == "an empty prompt"
-    assert boxes(answered(questions[1], maps, 0.5)) == [(1, "cup", 2)]
+    assert boxes(answered(questions[1], maps, SPEC)) == [(1, "cup", 2)]
 
 
 def test_a_stream_keeps_ids_while_a_better_object_appears() -> None:
@@ -245,7 +251,7 @@ def test_prompts_without_end_that_mean_something_else_before_the_next_image_take
 def test_the_model_s_own_threshold_decides_where_nobody_asks_for_another(own, asked, count) -> None:
     """Something that the model is 40 % sure of."""
     told = Told(cup=[(*LEFT, 0.4)])
-    told.spec = SimpleNamespace(threshold=own)
+    told.spec = replace(SPEC, threshold=own)
     question = Question(("cup",), threshold=asked)
     assert len(answer(told, ENCODED, question).regions) == count
     assert len(Stream(0.5, 0.02, 2.0).answer(told, ENCODED, question, RGB, 0).regions) == count
@@ -301,3 +307,12 @@ def test_a_threshold_that_is_no_probability_is_refused(threshold: float) -> None
         answer(Told(), ENCODED, question)
     with pytest.raises(ValueError, match="threshold must lie"):
         Stream(0.5, 0.02, 2.0).answer(Told(), ENCODED, question, RGB, 0)
+
+
+def test_objects_below_the_least_score_of_a_calibration_do_not_count() -> None:
+    told = Told(cup=[(*LEFT, 0.6), (*RIGHT, 0.9)])
+    maps = told.ask_cells(ENCODED, ("cup",))
+    both = answered(Question(("cup",)), maps, SPEC)
+    sure = answered(Question(("cup",)), maps, replace(SPEC, calibration=Calibration(least_score=0.7)))
+    assert [region.score for region in both.regions] == pytest.approx([0.9, 0.6])
+    assert [(region.id, region.box_px) for region in sure.regions] == [(1, both.regions[0].box_px)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
-from clip_seg_ros.models.spec import InputSpec
+from clip_seg_ros.models.spec import NOTHING_CORRECTED, InputSpec
 from clip_seg_ros.pipeline.answering import Question, Stream, answer
 from clip_seg_ros.pipeline.cell_maps import CellMaps, runs_of_cells
 from clip_seg_ros.pipeline.postprocess import masks, regions, regions_of
@@ -145,7 +145,7 @@ def test_steady_masks_are_those_of_every_pixel(spec: InputSpec, cells: int) -> N
 class _Prepared:
     """Stands where a predictor stands, and gives a prepared answer."""
 
-    spec = SimpleNamespace(threshold=0.5)
+    spec = SimpleNamespace(threshold=0.5, calibration=NOTHING_CORRECTED)
     maps: CellMaps
 
     def ask_cells(self, encoded: None, prompts: tuple[str, ...]) -> CellMaps:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from clip_seg_ros.models.spec import NOTHING_CORRECTED
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.describing import LONGEST_SIDE_PX, PHRASES_AT_ONCE, Sighting, describe
 from clip_seg_ros.pipeline.predictor import Predictor
@@ -22,7 +23,7 @@ class Believer:
     """Stands where a predictor stands: phrase -> (rows, columns, probability), ... at the size of the image asked."""
 
     def __init__(self, competition: str = "sigmoid", **beliefs: list[tuple[slice, slice, float]]) -> None:
-        self.spec = SimpleNamespace(competition=competition)
+        self.spec = SimpleNamespace(competition=competition, calibration=NOTHING_CORRECTED)
         self.beliefs = {phrase.replace("_", " "): parts for phrase, parts in beliefs.items()}
         self.asked: list[tuple[str, ...]] = []
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -28,6 +28,24 @@ def sweep_chart(sweep: SweepScores, threshold: float) -> str:
         parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts.append(f'<text x="{_LEFT + 12 + 80 * place}" y="{_y(0) - 8:.1f}" style="fill:{color}">{name}</text>')
     return _svg(parts, "Scores over thresholds")
+
+
+def curves_chart(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], labels: tuple[str, str]) -> str:
+    """Draws up to three curves of points (x, y), both 0..1, over a dashed diagonal; points with NaN are left out.
+
+    Args:
+        curves: The points of each curve, by its name.
+        labels: What x and y are; the name of y becomes the title.
+    """
+    diagonal = f'<line x1="{_x(0)}" y1="{_y(0)}" x2="{_x(1)}" y2="{_y(1)}" class="mark"/>'
+    parts = [_axes(labels[0]), diagonal]
+    for place, ((name, (xs, ys)), color) in enumerate(zip(curves.items(), _COLORS)):
+        known = [(x, y) for x, y in zip(xs, ys, strict=True) if not (np.isnan(x) or np.isnan(y))]
+        points = " ".join(f"{_x(x):.1f},{_y(y):.1f}" for x, y in known)
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
+        parts += [f'<circle cx="{_x(x):.1f}" cy="{_y(y):.1f}" r="3" fill="{color}"/>' for x, y in known]
+        parts.append(f'<text x="{_LEFT + 12}" y="{_TOP + 14 + 16 * place}" style="fill:{color}">{name}</text>')
+    return _svg(parts, labels[1])
 
 
 def histogram(values: Sequence[float], label: str) -> str:

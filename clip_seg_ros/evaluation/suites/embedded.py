@@ -83,7 +83,14 @@ class PhraseExaminer(Examiner):
 def answer(predictor: Predictor, rgb: np.ndarray, patterns: list[Pattern], threshold: float) -> np.ndarray:
     """Returns the masks of the patterns' phrases, tidied as in the nodes, (P, H, W) bool."""
     maps = predictor.predict(rgb, [phrase_of(pattern) for pattern in patterns])
-    return postprocess.tidied(maps, postprocess.masks(maps, threshold)).values
+    found = postprocess.tidied(maps, postprocess.masks(maps, threshold))
+    least_score = predictor.spec.calibration.least_score
+    if least_score > 0:
+        place = {prompt: index for index, prompt in enumerate(maps.prompts)}
+        for region in postprocess.regions(maps, found, tidy=False):
+            if region.score < least_score:
+                found.values[place[region.prompt]][region.window] &= ~region.inside
+    return found.values
 
 
 def scene_questions(view: RenderedView, rng: np.random.Generator) -> list[tuple[str, Pattern]]:

@@ -33,16 +33,19 @@ PARTS: dict[str, tuple[str, ...]] = {
 """The models that each part evaluates."""
 KEY_SMOOTHING, PROMPT_DENOISING = 1.0, 0.5
 """The thresholds that MaskCLIP's authors use."""
+CLIPSEG_THRESHOLD = 0.5
+"""The threshold on the probabilities of the embedded CLIPSeg."""
 
 
 def examiners(
     parts: Sequence[str],
     device: str,
     weights_dir: Path | None,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     precision: str = "float32",
     engine: str = "eager",
     antialias: bool | None = None,
+    phrases_model: str | None = None,
 ) -> list[Examiner]:
     """Makes the examiners of the chosen ``PARTS``, each with its models.
 
@@ -53,11 +56,12 @@ def examiners(
             true labels of all classes but two.
         device: Name of the device, as for ``resolve_device``.
         weights_dir: Folder of the weights; ``None`` for the embedded ones.
-        threshold: Probability above which a pixel belongs to CLIPSeg's answer.
+        threshold: Probability above which a pixel belongs to CLIPSeg's answer; ``None``: its own threshold.
         precision: What the models compute in, and
         engine: what runs them, as for ``Predictor.from_name``. The figures of the weights are those of the defaults.
             The variants of MaskCLIP are always run by these.
         antialias: Whether images are smoothed before they shrink; ``None``: as each model says.
+        phrases_model: Another model for ``phrases``, by its name or path.
 
     Raises:
         WeightsError: A weight file is missing or damaged.
@@ -72,13 +76,21 @@ def examiners(
         found = _maskclips(folder, tower, device)
         return {variant: with_antialias(one, antialias) for variant, one in found.items()}
 
+    def phrases() -> PhraseExaminer:
+        if phrases_model is None:
+            one = predictor("clipseg-pocket")
+        else:
+            one = Predictor.from_name(phrases_model, device, weights_dir, precision, engine)
+        return PhraseExaminer(one, one.spec.threshold if threshold is None else threshold)
+
+    clipseg_threshold = CLIPSEG_THRESHOLD if threshold is None else threshold
     makers: dict[str, Callable[[], Examiner]] = {
-        "phrases": lambda: PhraseExaminer(predictor("clipseg-pocket"), threshold),
-        "examples": lambda: ExampleExaminer(predictor("clipseg-pocket"), threshold),
+        "phrases": phrases,
+        "examples": lambda: ExampleExaminer(predictor("clipseg-pocket"), clipseg_threshold),
         "relations": lambda: RelationExaminer(
             {
                 "cris": (cris := predictor("cris-pocket"), cris.spec.threshold),
-                "clipseg": (predictor("clipseg-pocket"), threshold),
+                "clipseg": (predictor("clipseg-pocket"), clipseg_threshold),
             }
         ),
         "classes": lambda: ClassExaminer({"denseclip": predictor("denseclip-pocket")}),

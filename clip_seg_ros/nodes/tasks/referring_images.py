@@ -145,7 +145,7 @@ class ReferringImages:
         frame = job.camera.frame(job, rgb)
         motion = self._target_frame.of(job.image.header) if frame.depth_m is not None else None
         for search, question, maps in looks:
-            seen = answered(question, maps, predictor.spec.threshold)
+            seen = answered(question, maps, predictor.spec)
             best = measure(seen.regions[0], frame).region if seen.regions else None
             moved = motion.region(best) if motion and best else best
             search.look(job, seen.best_score(), moved, motion.frame_id if motion else job.image.header.frame_id)

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from clip_seg_ros.data.tabletop import is_unseen
 from clip_seg_ros.evaluation.suites.embedded import PhraseExaminer, Question, phrase_of, scene_questions, summarise
+from clip_seg_ros.models.calibration import Calibration
 from clip_seg_ros.sim.naming import pair_of
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import HELD_OUT_PAIRS, sample_scene
@@ -99,6 +101,14 @@ def test_the_threshold_decides_and_the_figures_carry_the_models_name(held_out, b
     examiner = examined(by_rule(truth), held_out[:1], threshold=0.95, model="other")
     assert {figure.name.split(".")[1] for figure in examiner.figures()} == {"other"}
     assert next(figure.value for figure in examiner.figures() if figure.name == "embedded.other.named.mean_iou") == 0
+
+
+def test_objects_below_the_least_score_do_not_count(held_out, by_rule):
+    for least_score, expected in ((0.85, 1.0), (0.95, 0.0)):
+        predictor = by_rule(truth)
+        predictor.spec = SimpleNamespace(calibration=Calibration(least_score=least_score))
+        figures = {figure.name: figure.value for figure in examined(predictor, held_out[:1]).figures()}
+        assert figures["embedded.clipseg.named.mean_iou"] == pytest.approx(expected, abs=0.02)
 
 
 def test_the_same_scene_is_asked_the_same_questions_again(held_out, by_rule):
