@@ -301,3 +301,23 @@ def test_a_threshold_that_is_no_probability_is_refused(threshold: float) -> None
         answer(Told(), ENCODED, question)
     with pytest.raises(ValueError, match="threshold must lie"):
         Stream(0.5, 0.02, 2.0).answer(Told(), ENCODED, question, RGB, 0)
+
+
+def test_masks_are_fitted_to_edges_where_that_is_asked(predictor: Predictor, cups: RenderedView) -> None:
+    encoded, question = predictor.encode(cups.rgb), Question(("cup",), (), 0.5, 0.002)
+    plain, fitted = answer(predictor, encoded, question), answer(predictor, encoded, question, cups.rgb)
+    assert [(each.id, each.score) for each in fitted.regions] == [(each.id, each.score) for each in plain.regions]
+    assert any(not np.array_equal(a.mask, b.mask) for a, b in zip(plain.regions, fitted.regions, strict=True))
+    truth = cups.mask_of(None, "cup")
+    before, after = (np.any([each.mask for each in found.regions], axis=0) for found in (plain, fitted))
+    assert mask_iou(after, truth) > mask_iou(before, truth)
+
+
+def test_a_stream_fits_masks_to_edges_and_keeps_the_ids(predictor: Predictor, cups: RenderedView) -> None:
+    encoded, question = predictor.encode(cups.rgb), Question(("cup",), (), 0.5, 0.002)
+    fitted = answer(predictor, encoded, question, cups.rgb).regions
+    for track_age_s in (0.0, 1.0):
+        streamed = Stream(0.0, 0.0, track_age_s, refine_edges=True)
+        found = streamed.answer(predictor, encoded, question, cups.rgb, 0).regions
+        assert [each.id for each in found] == [each.id for each in fitted]
+        assert all(mask_iou(a.mask, b.mask) > 0.999 for a, b in zip(found, fitted, strict=True))
