@@ -170,21 +170,25 @@ def _inverse(colours: np.ndarray, centre: np.ndarray, mean: Callable[[np.ndarray
 
 def _with_mask(region: ObjectRegion, inside: np.ndarray, box: tuple[int, int, int, int]) -> ObjectRegion:
     """Returns the region with the largest connected part of ``inside`` (h, w), a mask in ``box``, if it is like it."""
-    count, labels, stats, centroids = cv2.connectedComponentsWithStats(inside.view(np.uint8), connectivity=8)
+    # OpenCV's statistics of all parts take ten times as long as to find the parts.
+    count, labels = cv2.connectedComponents(inside.view(np.uint8), connectivity=8)
     if count < 2:
         return region
-    label = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    left, top, width, height, area = stats[label].tolist()
-    part = labels == label
+    part = inside if count == 2 else labels == 1 + int(np.bincount(labels.ravel())[1:].argmax())
     x, y = region.box_px[0] - box[0], region.box_px[1] - box[1]
     rows, columns = region.inside.shape
     kept = np.count_nonzero(part[y : y + rows, x : x + columns] & region.inside)
     if kept < LEAST_SHARE * region.area_px:
         return region
+    left, top, width, height = cv2.boundingRect(part.view(np.uint8))
+    cut = part[top : top + height, left : left + width].copy()
+    left, top = box[0] + left, box[1] + top
+    moments = cv2.moments(cut.view(np.uint8), binaryImage=True)
+    area = moments["m00"]
     return replace(
         region,
-        inside=part[top : top + height, left : left + width].copy(),
-        box_px=(box[0] + left, box[1] + top, box[0] + left + width, box[1] + top + height),
-        centroid_px=(float(centroids[label][0]) + box[0], float(centroids[label][1]) + box[1]),
-        area_px=area,
+        inside=cut,
+        box_px=(left, top, left + width, top + height),
+        centroid_px=(left + moments["m10"] / area, top + moments["m01"] / area),
+        area_px=round(area),
     )

@@ -101,6 +101,19 @@ def test_a_mask_that_would_lose_more_than_half_stays() -> None:
         assert np.count_nonzero(after.mask & before.mask) >= 0.5 * before.area_px
 
 
+def test_of_a_mask_that_falls_apart_the_largest_part_counts() -> None:
+    # The model joins another thing of the same colour by a thin neck, of which it is not sure.
+    small = (X - 115) ** 2 + (Y - 60) ** 2 <= 8**2
+    neck = (abs(Y - 60) <= 1) & (X > 90) & (X < 110) & ~THING & ~small
+    wavering = np.where(neck, 0.52, np.where(THING | small, 0.9, 0.1))
+    (after,) = refined([region_of(wavering > 0.5)], maps_of(wavering), picture(THING | small), 0.5)
+    assert mask_iou(after.mask, THING) > 0.95
+    assert not (after.mask & small).any()
+    derived = ObjectRegion.of_mask("a", 7, 0.8, after.mask)
+    assert (after.box_px, after.area_px) == (derived.box_px, derived.area_px)
+    assert after.centroid_px == pytest.approx(derived.centroid_px)
+
+
 def test_the_threshold_is_where_the_model_wavers() -> None:
     (after,) = refined([region_of(BLOB > 0.5)], maps_of(0.4 * BLOB), picture(THING), 0.2)
     assert mask_iou(after.mask, THING) > 0.9
