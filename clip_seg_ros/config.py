@@ -224,6 +224,11 @@ class ReferringConfig(SegmentationConfig):
         "How many seconds an object keeps its id while it is out of sight. With 0, ids only count the objects of each "
         "image.",
     )
+    refine_edges: bool = switch(
+        False,
+        "Whether masks are fitted to the edges of the image. Their borders are sharper where a model answers coarsely, "
+        "as published CLIPSeg weights do.",
+    )
     things: tuple[str, ...] = texts(
         'The names that the command "what do you see?" asks about, or the name of one class list. If the list is '
         "empty, they are the model's own words.",

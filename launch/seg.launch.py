@@ -51,6 +51,7 @@ REFERRING = (
     "threshold",
     "target_frame",
     "initial_command",
+    "refine_edges",
 )
 SEMANTIC = ("semantic_model", "classes", "class_list")
 """Parameters of one node; ``semantic_model`` is its ``model``."""

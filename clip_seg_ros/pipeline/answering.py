@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clip_seg_ros.pipeline.cell_maps import CellMaps, runs_of_cells
+from clip_seg_ros.pipeline.edges import refined
 from clip_seg_ros.pipeline.leaving_out import leave_out
 from clip_seg_ros.pipeline.postprocess import regions_of, require_threshold
 from clip_seg_ros.pipeline.stream.smoothing import Steadiness, TemporalSmoother
@@ -58,13 +59,24 @@ class Answer:
         return self.maps.best_score()
 
 
-def answer(predictor: Predictor, encoded: EncodedImage, question: Question) -> Answer:
+def answer(
+    predictor: Predictor, encoded: EncodedImage, question: Question, edges_of: np.ndarray | None = None
+) -> Answer:
     """Answers a question about one image, without regard to other images.
 
+    Args:
+        predictor: The model.
+        encoded: The image, as ``predictor`` encoded it.
+        question: The question.
+        edges_of: (H, W, 3) uint8, the image, for masks that are fitted to its edges (``pipeline.edges``); ``None`` for
+            masks as the model gives them.
+
     Raises:
-        ValueError: ``Predictor.ask`` refuses the prompts, or the threshold is out of range.
+        ValueError: ``Predictor.ask`` refuses the prompts, the threshold is out of range, or ``edges_of`` is not of the
+            size of the image.
     """
-    return answered(question, asked(predictor, encoded, question), predictor.spec)
+    result = answered(question, asked(predictor, encoded, question), predictor.spec)
+    return result if edges_of is None else with_edges(result, question, predictor.spec.threshold, edges_of)
 
 
 def asked(predictor: Predictor, encoded: EncodedImage, question: Question) -> CellMaps:
@@ -127,6 +139,22 @@ def answered(question: Question, maps: CellMaps, spec: ModelSpec, decided: np.nd
     return Answer(positive, tuple(kept))
 
 
+def with_edges(result: Answer, question: Question, own_threshold: float, rgb: np.ndarray) -> Answer:
+    """Fits the masks of an answer to the edges of its image, as ``edges.refined`` does; all else stays.
+
+    Args:
+        result: The answer, whose regions have no positions yet.
+        question: What was asked.
+        own_threshold: The model's own threshold, 0..1, for a question without one.
+        rgb: (H, W, 3) uint8, the image.
+
+    Raises:
+        ValueError: ``rgb`` is not of the size of the image, or the threshold is out of range.
+    """
+    threshold = _threshold(question, own_threshold)
+    return replace(result, regions=tuple(refined(result.regions, result.maps, rgb, threshold)))
+
+
 def _without_nan(maps: CellMaps) -> CellMaps:
     # The maximum is NaN if any value is.
     if np.isnan(maps.values.max(initial=0.0)):
@@ -154,10 +182,13 @@ class Stream:
         margin: Hysteresis of the ``TemporalSmoother``, as a distance from the threshold.
         track_age_s: How many seconds the ``Tracker`` keeps the id of an object that is out of sight; with 0 there is no
             tracker, and ids count the objects of each image.
+        refine_edges: Whether masks are fitted to the edges of the image (``pipeline.edges``). Ids are the same either
+            way, because objects are recognised by the masks that the model gives.
     """
 
-    def __init__(self, smoothing: float, margin: float, track_age_s: float) -> None:
+    def __init__(self, smoothing: float, margin: float, track_age_s: float, refine_edges: bool = False) -> None:
         self._smoother = TemporalSmoother(smoothing, margin)
+        self._refine_edges = refine_edges
         self._forgotten: set[str] = set()
         self._all_forgotten = False
         # The image is compared with the earlier ones while the model runs on a GPU or on another core. The thread ends
@@ -238,9 +269,9 @@ class Stream:
         spec = predictor.spec
         maps, decided = self._smoother.smooth(maps, look.steadiness.result(), _threshold(question, spec.threshold))
         result = answered(question, maps, spec, decided)
-        if self._tracker is None:
-            return result
-        return Answer(result.maps, tuple(self._tracker.update(result.regions, look.rgb, look.stamp_ns)))
+        if self._tracker is not None:
+            result = Answer(result.maps, tuple(self._tracker.update(result.regions, look.rgb, look.stamp_ns)))
+        return with_edges(result, question, spec.threshold, look.rgb) if self._refine_edges else result
 
     def _forget(self, prompts: Iterable[str] | None) -> None:
         if prompts is None:

@@ -15,6 +15,7 @@ from clip_seg_ros.data import tabletop
 from clip_seg_ros.evaluation.answers import with_antialias
 from clip_seg_ros.evaluation.pages.pictures import write_picture
 from clip_seg_ros.evaluation.suite import Examiner, Figure, run_suite
+from clip_seg_ros.evaluation.suites.edges import EdgeExaminer
 from clip_seg_ros.evaluation.suites.embedded_suite import PARTS, examiners, parts_there
 from clip_seg_ros.evaluation.suites.sequences import run_sequences
 from clip_seg_ros.models.checkpoints import WeightsError
@@ -60,9 +61,9 @@ def _add_suite_options(parser: argparse.ArgumentParser) -> None:
     suite = parser.add_argument_group("held-out scenes")
     suite.add_argument(
         "--suite",
-        choices=["embedded", "sequences"],
+        choices=["embedded", "sequences", "edges"],
         help="embedded: what the embedded models know (default, without --data); sequences: how steady masks, ids and "
-        "positions are while the camera and things move",
+        "positions are while the camera and things move; edges: what it brings to fit masks to the image's edges",
     )
     available = len(tabletop.TEST_SEEDS)
     suite.add_argument(
@@ -168,7 +169,10 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
     if strange:
         belongs = "measures held-out scenes: leave --data out" if args.data else "needs a data set: give --data"
         return f"{strange[0]} {belongs}"
-    of_other = ("--scenes", "--parts", "--pictures") if args.suite == "sequences" else ("--sequences", "--frames")
+    of_other = {
+        "sequences": ("--scenes", "--parts", "--pictures"),
+        "edges": ("--parts", "--sequences", "--frames"),
+    }.get(args.suite, ("--sequences", "--frames"))
     if others := [name for name in of_other if of_suite[name] is not None]:
         return f"{others[0]} is for the other suite, not for --suite {args.suite or 'embedded'}"
     for name in ("--sequences", "--frames"):
@@ -191,7 +195,7 @@ def _run_suite(args: argparse.Namespace) -> int:
     try:
         if args.pictures:
             args.pictures.mkdir(parents=True, exist_ok=True)
-        figures, asked = _sequences(args) if args.suite == "sequences" else _embedded(args)
+        figures, asked = {"sequences": _sequences, "edges": _edges}.get(args.suite, _embedded)(args)
     except (WeightsError, RendererUnavailable, ValueError, OSError) as error:
         print(f"clip-seg evaluate: {error}", file=sys.stderr)
         return 1
@@ -220,10 +224,24 @@ def figure_table(figures: Iterable[Figure]) -> str:
     return "\n".join(lines[1:])
 
 
-def _sequences(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
+def _clipseg(args: argparse.Namespace) -> Predictor:
     predictor = Predictor.from_name("clipseg-pocket", args.device, args.weights, args.precision, args.engine)
-    predictor = with_antialias(predictor, antialias_of(args))
     complain("clip-seg evaluate", predictor.chosen)
+    return with_antialias(predictor, antialias_of(args))
+
+
+def _edges(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
+    asked: list[Examiner] = [EdgeExaminer(_clipseg(args), 0.5 if args.threshold is None else args.threshold)]
+    return _on_scenes(args, asked), asked
+
+
+def _on_scenes(args: argparse.Namespace, asked: list[Examiner]) -> list[Figure]:
+    seeds = tabletop.held_out_seeds(args.scenes or len(tabletop.TEST_SEEDS))
+    return run_suite(asked, seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0))
+
+
+def _sequences(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
+    predictor = _clipseg(args)
     count, frames = args.sequences or _SEQUENCES, args.frames or _FRAMES
     return run_sequences(predictor, count, frames, lambda seeds: tqdm(seeds, desc="sequences")), []
 
@@ -238,5 +256,4 @@ def _embedded(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
     asked = examiners(
         parts, args.device, args.weights, args.threshold, args.precision, args.engine, antialias_of(args), args.model
     )
-    seeds = tabletop.held_out_seeds(args.scenes or len(tabletop.TEST_SEEDS))
-    return run_suite(asked, seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0)), asked
+    return _on_scenes(args, asked), asked

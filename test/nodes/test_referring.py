@@ -161,6 +161,26 @@ def newcomer():
         return renderer.render(fewer), renderer.render(scene)
 
 
+def test_masks_are_fitted_to_edges_on_demand(referring, watcher, view):
+    mask, _ = true_cup(view)
+    watcher.say("segment the red cup")
+    ious, best = [], []
+    try:
+        with Camera() as camera:
+            for refine_edges in (False, True):
+                assert set_parameters(watcher, refine_edges=refine_edges)[0].successful
+                stamp = camera.send(color_of(view), depth_of(view, "32FC1"), info_of(view))
+                found = pixels(watcher.of_stamp("mask", stamp)) > 0
+                (item, *_) = watcher.of_stamp("objects", stamp).objects
+                assert item.area == np.count_nonzero(pixels(watcher.of_stamp("labels", stamp)) == item.id)
+                ious.append((found & mask).sum() / (found | mask).sum())
+                best.append(item.id)
+    finally:
+        set_parameters(watcher, refine_edges=False)
+    assert ious[1] > ious[0]
+    assert best[1] == best[0]
+
+
 @pytest.mark.parametrize("track_age_s", [2.0, 0.0])
 def test_ids_stay_while_a_better_object_appears(referring, watcher, newcomer, track_age_s):
     before, after = newcomer

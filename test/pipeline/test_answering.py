@@ -316,3 +316,23 @@ def test_objects_below_the_least_score_of_a_calibration_do_not_count() -> None:
     sure = answered(Question(("cup",)), maps, replace(SPEC, calibration=Calibration(least_score=0.7)))
     assert [region.score for region in both.regions] == pytest.approx([0.9, 0.6])
     assert [(region.id, region.box_px) for region in sure.regions] == [(1, both.regions[0].box_px)]
+
+
+def test_masks_are_fitted_to_edges_where_that_is_asked(predictor: Predictor, cups: RenderedView) -> None:
+    encoded, question = predictor.encode(cups.rgb), Question(("cup",), (), 0.5, 0.002)
+    plain, fitted = answer(predictor, encoded, question), answer(predictor, encoded, question, cups.rgb)
+    assert [(each.id, each.score) for each in fitted.regions] == [(each.id, each.score) for each in plain.regions]
+    assert any(not np.array_equal(a.mask, b.mask) for a, b in zip(plain.regions, fitted.regions, strict=True))
+    truth = cups.mask_of(None, "cup")
+    before, after = (np.any([each.mask for each in found.regions], axis=0) for found in (plain, fitted))
+    assert mask_iou(after, truth) > mask_iou(before, truth)
+
+
+def test_a_stream_fits_masks_to_edges_and_keeps_the_ids(predictor: Predictor, cups: RenderedView) -> None:
+    encoded, question = predictor.encode(cups.rgb), Question(("cup",), (), 0.5, 0.002)
+    fitted = answer(predictor, encoded, question, cups.rgb).regions
+    for track_age_s in (0.0, 1.0):
+        streamed = Stream(0.0, 0.0, track_age_s, refine_edges=True)
+        found = streamed.answer(predictor, encoded, question, cups.rgb, 0).regions
+        assert [each.id for each in found] == [each.id for each in fitted]
+        assert all(mask_iou(a.mask, b.mask) > 0.999 for a, b in zip(found, fitted, strict=True))

@@ -57,7 +57,8 @@ class SegmentService:
         rgb = image_to_rgb(request.image)
         threshold = request.threshold or config.asked_threshold
         question = Question(prompts, negatives, threshold, config.min_area_fraction)
-        result = answer(predictor, predictor.encode(rgb), question)
+        edges_of = rgb if config.refine_edges else None
+        result = answer(predictor, predictor.encode(rgb), question, edges_of)
         self._core.sizes.saw("segment", (rgb.shape, len(prompts)))
         header, shape = request.image.header, rgb.shape[:2]
         response.objects = [object_message(region) for region in result.regions]

@@ -17,7 +17,7 @@ from clip_seg_ros.nodes.outputs.outcome import Outcome
 from clip_seg_ros.nodes.outputs.results import Result, ResultTopics
 from clip_seg_ros.nodes.services.finder import Finder, Search
 from clip_seg_ros.nodes.tasks.encoding import encode_each
-from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answered, asked_each
+from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answered, asked_each, with_edges
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.space.localization import measure
 from clip_seg_ros.zoo.caution import in_corner
@@ -48,7 +48,7 @@ class _View:
 
     topics: ResultTopics
     stream: Stream
-    settings: tuple[float, float, float]
+    settings: tuple[float, float, float, bool]
     """The settings with which ``stream`` was made."""
     last: Result | None = None
 
@@ -146,6 +146,8 @@ class ReferringImages:
         motion = self._target_frame.of(job.image.header) if frame.depth_m is not None else None
         for search, question, maps in looks:
             seen = answered(question, maps, predictor.spec)
+            if self._core.config.refine_edges:
+                seen = with_edges(seen, question, predictor.spec.threshold, rgb)
             best = measure(seen.regions[0], frame).region if seen.regions else None
             moved = motion.region(best) if motion and best else best
             search.look(job, seen.best_score(), moved, motion.frame_id if motion else job.image.header.frame_id)
@@ -233,5 +235,5 @@ class ReferringImages:
             )
 
 
-def _stream_settings(config: ReferringConfig) -> tuple[float, float, float]:
-    return config.smoothing, config.hysteresis, config.track_age_s
+def _stream_settings(config: ReferringConfig) -> tuple[float, float, float, bool]:
+    return config.smoothing, config.hysteresis, config.track_age_s, config.refine_edges
