@@ -72,6 +72,9 @@ def _add_suite_options(parser: argparse.ArgumentParser) -> None:
     suite.add_argument(
         "--parts", nargs="+", choices=PARTS, help="what of the suite (default: all whose weights are there)"
     )
+    suite.add_argument(
+        "--refine-edges", action="store_true", help="fit the masks of --parts phrases to the edges of the image"
+    )
     suite.add_argument("--pictures", type=Path, metavar="FOLDER", help="write random and worst answers as pictures")
     suite.add_argument("--sequences", type=int, metavar="N", help=f"how many sequences (default: {_SEQUENCES})")
     suite.add_argument("--frames", type=int, metavar="N", help=f"pictures in each sequence (default: {_FRAMES})")
@@ -151,6 +154,7 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
         "--pictures": args.pictures,
         "--sequences": args.sequences,
         "--frames": args.frames,
+        "--refine-edges": args.refine_edges or None,
     }
     of_data = {
         "--model": args.model if args.parts != ["phrases"] else None,
@@ -170,8 +174,8 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
         belongs = "measures held-out scenes: leave --data out" if args.data else "needs a data set: give --data"
         return f"{strange[0]} {belongs}"
     of_other = {
-        "sequences": ("--scenes", "--parts", "--pictures"),
-        "edges": ("--parts", "--sequences", "--frames"),
+        "sequences": ("--scenes", "--parts", "--pictures", "--refine-edges"),
+        "edges": ("--parts", "--sequences", "--frames", "--refine-edges"),
     }.get(args.suite, ("--sequences", "--frames"))
     if others := [name for name in of_other if of_suite[name] is not None]:
         return f"{others[0]} is for the other suite, not for --suite {args.suite or 'embedded'}"
@@ -254,6 +258,7 @@ def _embedded(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
         if part not in parts:
             print(f"left out: {part}, for the weights of {' and '.join(PARTS[part])} are not all there")
     asked = examiners(
-        parts, args.device, args.weights, args.threshold, args.precision, args.engine, antialias_of(args), args.model
+        parts, args.device, args.weights, args.threshold, args.precision, args.engine, antialias_of(args), args.model,
+        args.refine_edges
     )
     return _on_scenes(args, asked), asked

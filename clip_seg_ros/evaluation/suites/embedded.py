@@ -16,7 +16,7 @@ from clip_seg_ros.data.tabletop import is_unseen, present_pairs
 from clip_seg_ros.evaluation.metrics.masks import ANSWERED_SHARE, mask_iou
 from clip_seg_ros.evaluation.pages.pictures import COLUMNS, Gallery, answer_cell, grid
 from clip_seg_ros.evaluation.suite import Examiner, Figure
-from clip_seg_ros.pipeline import postprocess
+from clip_seg_ros.pipeline import answering, postprocess
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView
 from clip_seg_ros.sim.scene import COLORS, HELD_OUT_PAIRS, KINDS, Pattern, Scene
@@ -52,16 +52,21 @@ class PhraseExaminer(Examiner):
         predictor: Predictor of the model to evaluate.
         threshold: Probability above which a pixel belongs to a phrase.
         model: Name of the model in the figures.
+        refine_edges: Whether masks are fitted to the edges of the image.
     """
 
-    def __init__(self, predictor: Predictor, threshold: float = 0.5, model: str = "clipseg") -> None:
+    def __init__(
+        self, predictor: Predictor, threshold: float = 0.5, model: str = "clipseg", refine_edges: bool = False
+    ) -> None:
         self.questions: list[Question] = []
         self._predictor, self._threshold, self._model = predictor, threshold, model
+        self._refine_edges = refine_edges
         self._named, self._absent = Gallery(2 * COLUMNS, COLUMNS), Gallery(0, COLUMNS)
 
     def examine(self, scene: Scene, view: RenderedView) -> None:
         groups = scene_questions(view, np.random.default_rng([scene.seed, 5]))
-        answers = answer(self._predictor, view.rgb, [pattern for _, pattern in groups], self._threshold)
+        patterns = [pattern for _, pattern in groups]
+        answers = answer(self._predictor, view.rgb, patterns, self._threshold, self._refine_edges)
         for (group, pattern), mask in zip(groups, answers, strict=True):
             truth, absent = view.mask_of(*pattern), group.startswith("absent")
             iou = float("nan") if absent else mask_iou(mask, truth)
@@ -80,9 +85,18 @@ class PhraseExaminer(Examiner):
         return {self._model: grid([*self._named.cells(), *self._absent.cells()])}
 
 
-def answer(predictor: Predictor, rgb: np.ndarray, patterns: list[Pattern], threshold: float) -> np.ndarray:
+def answer(
+    predictor: Predictor, rgb: np.ndarray, patterns: list[Pattern], threshold: float, refine_edges: bool = False
+) -> np.ndarray:
     """Returns the masks of the patterns' phrases, tidied as in the nodes, (P, H, W) bool."""
-    maps = predictor.predict(rgb, [phrase_of(pattern) for pattern in patterns])
+    phrases = tuple(phrase_of(pattern) for pattern in patterns)
+    if refine_edges:
+        question = answering.Question(phrases, (), threshold)
+        masks = np.zeros((len(phrases), *rgb.shape[:2]), bool)
+        for region in answering.answer(predictor, predictor.encode(rgb), question, rgb).regions:
+            masks[phrases.index(region.prompt)][region.window] |= region.inside
+        return masks
+    maps = predictor.predict(rgb, phrases)
     found = postprocess.tidied(maps, postprocess.masks(maps, threshold))
     least_score = predictor.spec.calibration.least_score
     if least_score > 0:

@@ -46,6 +46,7 @@ def examiners(
     engine: str = "eager",
     antialias: bool | None = None,
     phrases_model: str | None = None,
+    refine_edges: bool = False,
 ) -> list[Examiner]:
     """Makes the examiners of the chosen ``PARTS``, each with its models.
 
@@ -62,6 +63,7 @@ def examiners(
             The variants of MaskCLIP are always run by these.
         antialias: Whether images are smoothed before they shrink; ``None``: as each model says.
         phrases_model: Another model for ``phrases``, by its name or path.
+        refine_edges: Whether the masks of ``phrases`` are fitted to the edges of the image.
 
     Raises:
         WeightsError: A weight file is missing or damaged.
@@ -81,7 +83,7 @@ def examiners(
             one = predictor("clipseg-pocket")
         else:
             one = Predictor.from_name(phrases_model, device, weights_dir, precision, engine)
-        return PhraseExaminer(one, one.spec.threshold if threshold is None else threshold)
+        return PhraseExaminer(one, one.spec.threshold if threshold is None else threshold, "clipseg", refine_edges)
 
     clipseg_threshold = CLIPSEG_THRESHOLD if threshold is None else threshold
     makers: dict[str, Callable[[], Examiner]] = {

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 
 from clip_seg_ros.evaluation.suite import Figure
 from clip_seg_ros.evaluation.suites.edges import DECODED_PX, EdgeExaminer, coarse
+from clip_seg_ros.models.spec import NOTHING_CORRECTED
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.preprocess import Geometry
 from clip_seg_ros.sim.naming import pair_of
@@ -16,6 +19,8 @@ from clip_seg_ros.sim.naming import pair_of
 
 class Honest:
     """Answers pairs of colour and kind with the truth, at a third of the image's resolution."""
+
+    spec = SimpleNamespace(threshold=0.5, calibration=NOTHING_CORRECTED)
 
     def __init__(self, views):
         self._views = views
