@@ -56,6 +56,8 @@ class Download:
     """The options of the converter that a user may set."""
     options: dict[str, Any] = field(default_factory=dict)
     """The options that the converter gets for these weights."""
+    resnet: bool = False
+    """Whether the image tower is a ResNet."""
     normalisation: dict[str, tuple[float, float, float]] | None = None
     """``mean`` and ``std``, if the published model has its own."""
 
@@ -82,6 +84,7 @@ def find(name: str) -> Download:
                 "vision_head_width": clip.vision_head_width,
                 "text_head_width": clip.text_head_width,
             },
+            resnet=clip.resnet,
             normalisation={"mean": clip.mean, "std": clip.std},
         )
     if entry is None:
@@ -103,7 +106,7 @@ def check_options(name: str, download: Download, options: Mapping[str, Any]) -> 
         known = ", ".join(sorted(download.known_options))
         raise ValueError(f"{name} takes no option {', '.join(unknown)}; it takes {known}")
     if download.known_options == maskclip.OPTIONS:
-        maskclip.check_options(options)
+        maskclip.check_options(options, download.resnet)
 
 
 def fetch(hub: HubFile) -> Path:

@@ -79,6 +79,8 @@ DEVICE_CASES: dict[str, Callable[[], tuple[dict[str, Any], int, tuple[int, int] 
     "sclip": lambda: (changed("openai_clip_vit_b16", "maskclip", variant="sclip"), 512, None, 3),
     "clearclip": lambda: (changed("openai_clip_vit_b16", "maskclip", variant="clearclip"), 512, None, 3),
     "naclip": lambda: (changed("openai_clip_vit_b16", "maskclip", variant="naclip"), 512, None, 3),
+    "scclip": lambda: (changed("openai_clip_vit_b16", "maskclip", variant="scclip"), 512, None, 3),
+    "resclip": lambda: (changed("openai_clip_vit_b16", "maskclip", variant="resclip"), 512, None, 3),
     "student": lambda: (STUDENT, 2, None, 2),
 }
 

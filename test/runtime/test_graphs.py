@@ -61,7 +61,7 @@ def test_the_usual_size_is_that_of_the_usual_camera(spec: InputSpec, size: tuple
     assert graphs.usual_size(model) == size
 
 
-@pytest.mark.parametrize("kind", ["cris", "denseclip-pre", "maskclip"])
+@pytest.mark.parametrize("kind", ["cris", "denseclip-pre", "maskclip", "scclip"])
 def test_the_graphs_answer_as_the_model_for_any_number_of_images_and_prompts(kind: str) -> None:
     model = small_model(kind)
     exported = graphs.image_graphs(model, (64, 96), with_decoder=True)

@@ -17,6 +17,7 @@ from clip_seg_ros.models.denseclip.detectors import DenseCLIPInstancesConfig
 from clip_seg_ros.models.denseclip.instances import DenseCLIPInstances
 from clip_seg_ros.models.denseclip.model import DenseCLIPConfig
 from clip_seg_ros.models.folding import fold_batch_norms
+from clip_seg_ros.models.maskclip.dense_attention import Variant
 from clip_seg_ros.models.maskclip.model import MaskCLIPConfig
 from clip_seg_ros.models.spec import InputSpec, SlidingWindow
 from clip_seg_ros.models.student.model import StudentConfig
@@ -26,6 +27,8 @@ from clip_seg_ros.zoo.build import MODEL_KINDS
 WORDS = ("red", "green", "cup", "box", "the", "a")
 CLASSES = ("red", "green", "cup")
 SHORT_SIDE = InputSpec(48, "short_side", 16, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+FINE = InputSpec(96, "short_side", 16, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+"""Images with more patches than SC-CLIP counts neighbours."""
 SQUARE = InputSpec(64, "squash", 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 _TOKENIZER = {"kind": "compact", "known_words": list(WORDS), "context_length": 12}
 _TEXT = TextConfig(12, CompactTokenizer(WORDS, 12).vocab_size, 16, 2, 1)
@@ -59,8 +62,8 @@ def detector_config() -> dict:
     return {"kind": "denseclip_instances", **towers, "denseclip": own.to_dict(), "tokenizer": _TOKENIZER}
 
 
-def _maskclip() -> dict:
-    own = MaskCLIPConfig(SHORT_SIDE, templates=("{}", "a {}"), background=("box",))
+def _maskclip(variant: Variant = "maskclip", spec: InputSpec = SHORT_SIDE) -> dict:
+    own = MaskCLIPConfig(spec, variant, templates=("{}", "a {}"), background=("box",))
     return {"kind": "maskclip", "clip": _VIT.to_dict(), "maskclip": own.to_dict(), "tokenizer": _TOKENIZER}
 
 
@@ -76,6 +79,7 @@ CONFIGS: dict[str, Callable[[], dict]] = {
     "denseclip-vit": lambda: _denseclip(_VIT),
     "denseclip-pre": lambda: _denseclip(_RESNET, prompting="pre"),
     "maskclip": _maskclip,
+    "scclip": lambda: _maskclip("scclip", FINE),
     "student": _student,
 }
 

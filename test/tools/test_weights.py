@@ -136,6 +136,12 @@ def test_a_clip_with_options(run) -> None:
     assert run("convert", file, "--name", "plain", *options(*MASKCLIP))[0] == 0
     assert run("convert", file, "--name", "naclip", *options(*MASKCLIP, "variant=naclip"))[0] == 0
     assert build_segmenter("naclip").config.variant == "naclip"
+    assert run("convert", file, "--name", "scclip", *options(*MASKCLIP, "variant=scclip"))[0] == 0
+    assert build_segmenter("scclip").config.variant == "scclip"
+    resnet = GOLDEN / "maskclip_rn.safetensors"
+    code, said = run("convert", resnet, "--name", "pool", *options("text_head_width=8", "variant=scclip"))
+    assert code == 2
+    assert "this image tower is a ResNet: use maskclip, sclip, clearclip, naclip" in said
     code, said = run("convert", file, "--name", "other", *options("colour=red"))
     assert code == 2
     assert "takes no colour" in said

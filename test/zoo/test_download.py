@@ -314,6 +314,9 @@ def test_the_value_of_an_option_is_checked_before_the_network() -> None:
     check_options("maskclip-vit-b16", found, {"variant": "naclip"})
     with pytest.raises(ValueError, match='unknown variant "other"'):
         check_options("maskclip-vit-b16", found, {"variant": "other"})
+    check_options("maskclip-vit-b16", found, {"variant": "scclip"})
+    with pytest.raises(ValueError, match='"scclip" reads the earlier blocks of a ViT, and this image'):
+        check_options("maskclip-rn50", find("maskclip-rn50"), {"variant": "scclip"})
 
 
 def test_the_wrong_model_is_refused(

@@ -16,6 +16,7 @@ from clip_seg_ros.evaluation.suites.embedded_classes import ClassExaminer
 from clip_seg_ros.evaluation.suites.embedded_examples import ExampleExaminer
 from clip_seg_ros.evaluation.suites.embedded_instances import InstanceExaminer
 from clip_seg_ros.evaluation.suites.embedded_relations import RelationExaminer
+from clip_seg_ros.models.maskclip.dense_attention import LAST_BLOCK_VARIANTS, VARIANTS
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.zoo.embedded import build_maskclip_pocket, embedded_models
 
@@ -117,13 +118,14 @@ def _maskclips(folder: Path, tower: Literal["resnet", "vit"], device: str) -> di
     """Returns MaskCLIP with each of its refinements, and its successors."""
     plain = {"pamr_iterations": 0}
     smooth, denoised = {"key_smoothing": KEY_SMOOTHING}, {"prompt_denoising": PROMPT_DENOISING}
+    successors = (LAST_BLOCK_VARIANTS if tower == "resnet" else VARIANTS)[1:]  # the first is MaskCLIP itself
     variants: dict[str, dict[str, Any]] = {
         "plain": plain,
         "key_smoothing": plain | smooth,
         "prompt_denoising": plain | denoised,
         "both": plain | smooth | denoised,
         "pamr": {},
-        **{variant: plain | {"variant": variant} for variant in ("sclip", "clearclip", "naclip")},
+        **{variant: plain | {"variant": variant} for variant in successors},
     }
     return {
         f"maskclip.{tower}.{name}": Predictor.from_model(build_maskclip_pocket(folder, tower, **options).eval(), device)

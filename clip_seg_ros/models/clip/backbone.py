@@ -192,6 +192,8 @@ class PretrainedClip:
     """OWNER/NAME."""
     files: tuple[str, ...]
     """Names of the file; the first one that the repository has is used."""
+    resnet: bool
+    """Whether the image tower is a ModifiedResNet; otherwise it is a ViT."""
     quick_gelu: bool
     vision_head_width: int
     text_head_width: int
@@ -230,6 +232,7 @@ def pretrained_clip(name: str) -> PretrainedClip:
     return PretrainedClip(
         repository=repository,
         files=(file,) if safe is None else (safe, file),
+        resnet=isinstance(vision["layers"], list),
         # OpenAI's weights need QuickGELU whichever of the two architectures is named.
         quick_gelu=found.get("quick_gelu", False) or model.get("quick_gelu", False),
         vision_head_width=vision.get("head_width", 64),

@@ -30,6 +30,7 @@ from clip_seg_ros.models.conversion.mapping import (
     require,
     shapes_of,
 )
+from clip_seg_ros.models.maskclip.dense_attention import pool_variant
 from clip_seg_ros.models.maskclip.model import MaskCLIP, MaskCLIPConfig
 from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, InputSpec
 
@@ -115,10 +116,20 @@ def convert_authors(tensors: Mapping[str, torch.Tensor], origin: str, options: M
     return Converted(config, assemble(wanted, names.source, tensors, origin, ignored.__contains__))
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Checks the options that can be checked without a file. Raises ValueError if a value is wrong."""
+def check_options(options: Mapping[str, Any], resnet: bool) -> None:
+    """Checks the options that can be checked without a file.
+
+    Args:
+        options: The options.
+        resnet: Whether the image tower is a ResNet.
+
+    Raises:
+        ValueError: A value is wrong.
+    """
     spec = InputSpec(_SIZE, "short_side", 32, CLIP_MEAN, CLIP_STD)
-    MaskCLIPConfig(spec, **{name: options[name] for name in _READOUT if name in options})
+    config = MaskCLIPConfig(spec, **{name: options[name] for name in _READOUT if name in options})
+    if resnet:
+        pool_variant(config.variant)
     antialiased(options)
 
 

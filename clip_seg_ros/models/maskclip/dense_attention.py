@@ -10,6 +10,7 @@ All use the same weights. With q, k, v of the last block, A the attention and o 
 
 with s the square root of the head's width. The last norm and projection follow. In the attention pool of a ResNet there
 is no residual and no feed-forward net: y = o(A v) for all, and the successors differ from each other in A alone.
+The variants of ``earlier_blocks`` need more than the last attention, and so the blocks of a ViT.
 """
 
 from __future__ import annotations
@@ -24,15 +25,28 @@ from clip_seg_ros.models.clip.vision_taps import feed_forward
 from clip_seg_ros.models.kept import KeptTensors
 from clip_seg_ros.models.layers import split_heads
 
-Variant = Literal["maskclip", "sclip", "clearclip", "naclip"]
-VARIANTS: tuple[str, ...] = get_args(Variant)
+LastBlockVariant = Literal["maskclip", "sclip", "clearclip", "naclip"]
+Variant = Literal[LastBlockVariant, "scclip", "resclip"]
+LAST_BLOCK_VARIANTS: tuple[LastBlockVariant, ...] = get_args(LastBlockVariant)
+"""The variants that need the last attention alone; only they work in the attention pool of a ResNet."""
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 NACLIP_DEVIATION = 5.0
 """Standard deviation of NACLIP's Gaussian in patches."""
 _NEIGHBOURHOODS = KeptTensors(2)  # each as large as the scores of an attention
 
 
+def pool_variant(variant: Variant) -> LastBlockVariant:
+    """Returns ``variant`` if it works in the attention pool of a ResNet. Raises ValueError if it does not."""
+    if variant in LAST_BLOCK_VARIANTS:
+        return variant
+    raise ValueError(
+        f'the variant "{variant}" reads the earlier blocks of a ViT, and this image tower is a ResNet: use '
+        f"{', '.join(LAST_BLOCK_VARIANTS)}"
+    )
+
+
 def dense_last_block(
-    block: nn.Module, x: torch.Tensor, grid: tuple[int, int], variant: Variant, want_keys: bool = False
+    block: nn.Module, x: torch.Tensor, grid: tuple[int, int], variant: LastBlockVariant, want_keys: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Runs the last block of a ViT so that every token describes its own place.
 
@@ -66,7 +80,7 @@ def dense_last_block(
 
 
 def dense_pool(
-    pool: nn.Module, tokens: torch.Tensor, grid: tuple[int, int], variant: Variant, want_keys: bool = False
+    pool: nn.Module, tokens: torch.Tensor, grid: tuple[int, int], variant: LastBlockVariant, want_keys: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Runs the attention pool of a ResNet so that every place describes itself; there is no mean token.
 
@@ -88,19 +102,43 @@ def dense_pool(
 
 
 def _attended(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, variant: Variant, grid: tuple[int, int]
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    heads: int,
+    variant: LastBlockVariant,
+    grid: tuple[int, int],
 ) -> torch.Tensor:
     """Returns A v of the successors, (B, N, C) from q, k and v (B, N, C), with a class token or without."""
-    q, k, v = (split_heads(part, heads) for part in (q, k, v))
     if variant == "sclip":
-        attended = F.scaled_dot_product_attention(q, q, v) + F.scaled_dot_product_attention(k, k, v)
-    elif variant == "clearclip":
-        attended = F.scaled_dot_product_attention(q, q, v)
-    else:
+        return attended(q, q, v, heads) + attended(k, k, v, heads)
+    if variant == "clearclip":
+        return attended(q, q, v, heads)
+    return attended(k, k, v, heads, grid)
+
+
+def attended(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, grid: tuple[int, int] | None = None
+) -> torch.Tensor:
+    """Returns softmax(q k^T / s) v of several heads, without the output projection.
+
+    Args:
+        q: (B, N, C).
+        k: (B, N, C).
+        v: (B, N, C).
+        heads: The number of heads.
+        grid: (h, w) with N = h * w, or 1 + h * w with a class token, if NACLIP's Gaussian is added to the scores.
+
+    Returns:
+        (B, N, C).
+    """
+    bias: torch.Tensor | None = None
+    if grid is not None:
         bias = _NEIGHBOURHOODS((grid, k.dtype), lambda: neighbourhood(grid, k.device).to(k.dtype), k.device)
-        without_class = 1 - (k.shape[2] - grid[0] * grid[1])
-        attended = F.scaled_dot_product_attention(k, k, v, attn_mask=bias[without_class:, without_class:])
-    return attended.transpose(1, 2).flatten(2)
+        without_class = 1 - (k.shape[1] - grid[0] * grid[1])
+        bias = bias[without_class:, without_class:]
+    q, k, v = (split_heads(part, heads) for part in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
 
 
 def neighbourhood(grid: tuple[int, int], device: torch.device | None = None) -> torch.Tensor:

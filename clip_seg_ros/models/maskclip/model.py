@@ -28,9 +28,10 @@ from clip_seg_ros.models.clip.backbone import (
 from clip_seg_ros.models.clip.positions import PositionTable
 from clip_seg_ros.models.clip.text_tower import encode_text
 from clip_seg_ros.models.clip.tokenizer import Tokenizer, build_tokenizer
-from clip_seg_ros.models.clip.vision_taps import embed_patches, run_block
+from clip_seg_ros.models.clip.vision_taps import embed_patches
 from clip_seg_ros.models.layers import split_heads
-from clip_seg_ros.models.maskclip.dense_attention import VARIANTS, Variant, dense_last_block, dense_pool
+from clip_seg_ros.models.maskclip.dense_attention import VARIANTS, Variant, dense_pool, pool_variant
+from clip_seg_ros.models.maskclip.earlier_blocks import dense_tokens
 from clip_seg_ros.models.maskclip.refinement import denoise_prompts, pamr, smooth_by_keys, sums_to_probabilities
 from clip_seg_ros.models.spec import InputSpec
 
@@ -51,7 +52,7 @@ class MaskCLIPConfig:
 
     input_spec: InputSpec
     variant: Variant = "maskclip"
-    """The variant of the last attention; see ``dense_attention``."""
+    """The variant of the last attention; see ``dense_attention`` and, for those of ViTs alone, ``earlier_blocks``."""
     key_smoothing: float | None = None
     """Threshold of ``refinement.smooth_by_keys``; the paper's is 1. ``None`` leaves it out."""
     prompt_denoising: float | None = None
@@ -145,6 +146,8 @@ class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
         """
         super().__init__()
         resnet = isinstance(visual, ModifiedResNet)
+        if resnet:
+            pool_variant(config.variant)
         if config.variant != "maskclip" and config.attention_pool_heads is not None:
             raise ValueError(f'attention_pool_heads is for the variant "maskclip", and this one is "{config.variant}"')
         if not resnet and config.attention_pool_heads is not None:
@@ -268,10 +271,7 @@ class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
         pixels = F.pad(pixels, (0, -width % patch, 0, -height % patch))
         grid = (pixels.shape[2] // patch, pixels.shape[3] // patch)
         x = visual.ln_pre(embed_patches(visual, pixels, self._positions(grid, pixels.dtype)))
-        *blocks, last = visual.transformer.resblocks
-        for block in blocks:
-            x = run_block(block, x)
-        dense, keys = dense_last_block(last, x, grid, self.config.variant, self._wants_keys)
+        dense, keys = dense_tokens(visual.transformer.resblocks, x, grid, self.config.variant, self._wants_keys)
         dense = visual.ln_post(dense) @ visual.proj  # (B, h * w, D)
         return dense.transpose(1, 2).unflatten(2, grid), keys
 
@@ -282,7 +282,7 @@ class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
             x = layer(x)
         grid = x.shape[2:]
         tokens = x.flatten(2).transpose(1, 2)  # (B, h * w, C)
-        dense, keys = dense_pool(pool, tokens, grid, self.config.variant, self._wants_keys)
+        dense, keys = dense_pool(pool, tokens, grid, pool_variant(self.config.variant), self._wants_keys)
         heads = self.config.attention_pool_heads
         if heads is not None:
             tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)

@@ -11,7 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from clip_seg_ros.models.clip.backbone import CLIP
-from clip_seg_ros.models.maskclip.dense_attention import VARIANTS, dense_last_block, dense_pool, neighbourhood
+from clip_seg_ros.models.maskclip.dense_attention import (
+    LAST_BLOCK_VARIANTS,
+    VARIANTS,
+    dense_last_block,
+    dense_pool,
+    neighbourhood,
+    pool_variant,
+)
 from nearness import assert_near
 
 GRID = (3, 5)
@@ -58,7 +65,7 @@ def attended(q, k, v, heads: int, variant: str, first: int) -> torch.Tensor:
     return torch.cat(parts, dim=-1)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", LAST_BLOCK_VARIANTS)
 @torch.no_grad()
 def test_equals_its_equation(vit_clip: CLIP, tokens: torch.Tensor, variant: str) -> None:
     block = vit_clip.visual.transformer.resblocks[-1]
@@ -75,8 +82,8 @@ def test_equals_its_equation(vit_clip: CLIP, tokens: torch.Tensor, variant: str)
 @torch.no_grad()
 def test_variants_differ(vit_clip: CLIP, tokens: torch.Tensor) -> None:
     block = vit_clip.visual.transformer.resblocks[-1]
-    made = {variant: dense_last_block(block, tokens, GRID, variant)[0] for variant in VARIANTS}
-    for a, b in itertools.combinations(VARIANTS, 2):
+    made = {variant: dense_last_block(block, tokens, GRID, variant)[0] for variant in LAST_BLOCK_VARIANTS}
+    for a, b in itertools.combinations(LAST_BLOCK_VARIANTS, 2):
         assert (made[a] - made[b]).abs().max() > 1e-2, (a, b)
 
 
@@ -102,7 +109,7 @@ def test_neighbourhood() -> None:
     assert_near(bias[1, [31, 6, 36]], torch.tensor(expected))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", LAST_BLOCK_VARIANTS)
 @torch.no_grad()
 def test_the_pool_of_a_resnet_equals_its_equation(resnet_clip: CLIP, variant: str) -> None:
     pool = resnet_clip.visual.attnpool
@@ -115,3 +122,12 @@ def test_the_pool_of_a_resnet_equals_its_equation(resnet_clip: CLIP, variant: st
     alone, nothing = dense_pool(pool, places, GRID, variant)
     assert_near(alone, dense)
     assert nothing is None
+
+
+def test_a_pool_has_no_earlier_blocks() -> None:
+    assert [pool_variant(variant) for variant in LAST_BLOCK_VARIANTS] == list(LAST_BLOCK_VARIANTS)
+    for variant in set(VARIANTS) - set(LAST_BLOCK_VARIANTS):
+        with pytest.raises(
+            ValueError, match=f'"{variant}" reads the earlier .* ResNet: use maskclip, sclip, clearclip'
+        ):
+            pool_variant(variant)
