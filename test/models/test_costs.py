@@ -54,6 +54,18 @@ def test_kernels_and_operations_stay_within_their_budgets(name: str) -> None:
         assert gflops(run) <= operations, f"{prompts} prompts"
 
 
+@pytest.mark.parametrize(
+    ("variant", "kernels", "operations"), [("naclip", 126, 296.5), ("scclip", 207, 323.3), ("resclip", 153, 333.2)]
+)
+@torch.no_grad()
+def test_what_successors_of_maskclip_cost(variant: str, kernels: int, operations: float) -> None:
+    """For encoding; MaskCLIP itself needs 297.4 GFLOP."""
+    model = on_meta(changed("openai_clip_vit_b16", "maskclip", variant=variant))
+    run = functools.partial(model.encode_image, pixels_on_meta(1, 3, 512, 683))
+    assert launches(run).total() <= kernels
+    assert 0.98 * operations <= gflops(run) <= operations
+
+
 def answer(model: PromptableSegmenter, pixels: torch.Tensor, text: TextFeatures) -> torch.Tensor:
     return model.decode(model.encode_image(pixels), text)
 

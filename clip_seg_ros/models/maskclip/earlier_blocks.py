@@ -73,7 +73,9 @@ def dense_tokens(
 def self_calibrated(
     block: nn.Module, levels: Sequence[torch.Tensor], grid: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Runs the last block as in SC-CLIP (Bai et al., 2024, section 3).
+    """Runs the last block as in SC-CLIP (Bai et al., 2024): anomaly tokens, self-adjusting and multi-level fusion.
+
+    On grids that are not square, the authors' program replaces other tokens than the outliers that it found.
 
     Args:
         block: The last block.

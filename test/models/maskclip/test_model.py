@@ -156,6 +156,17 @@ def test_every_variant_answers(pixels: torch.Tensor, variant: str) -> None:
         assert (plain.decode(plain.encode_image(pixels), plain.encode_text(PROMPTS)) - logits).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.no_grad()
+def test_every_variant_has_keys_to_smooth_by(pixels: torch.Tensor, variant: str) -> None:
+    model = make("vit", variant=variant, key_smoothing=1.0)
+    features = model.encode_image(pixels)
+    assert features.keys.shape == (2, 24, 24)
+    assert (features.keys[:, :1] - features.keys[:, 1:]).abs().max() > 1e-2
+    assert_near(features.dense, make("vit", variant=variant).encode_image(pixels).dense)
+    assert model.decode(features, model.encode_text(PROMPTS)).isfinite().all()
+
+
 @pytest.mark.parametrize("refinement", REFINEMENTS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @torch.no_grad()
