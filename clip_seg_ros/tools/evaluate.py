@@ -258,7 +258,14 @@ def _embedded(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
         if part not in parts:
             print(f"left out: {part}, for the weights of {' and '.join(PARTS[part])} are not all there")
     asked = examiners(
-        parts, args.device, args.weights, args.threshold, args.precision, args.engine, antialias_of(args), args.model,
-        args.refine_edges
+        parts,
+        args.device,
+        args.weights,
+        args.threshold,
+        args.precision,
+        args.engine,
+        antialias_of(args),
+        args.model,
+        args.refine_edges,
     )
     return _on_scenes(args, asked), asked
