@@ -110,8 +110,8 @@ class Predictor:
     def seconds(self) -> float:
         """The total time that the calling thread has spent in ``encode``, ``ask`` and ``classify`` so far, in seconds.
 
-        The time of one image is the difference between before and after. On a GPU this holds only for both steps
-        together, because ``encode`` returns while the GPU still works, and the others wait for it.
+        The time of one image is the difference between before and after. On a GPU only that of both steps together is
+        right, because ``encode`` returns while the GPU still works.
         """
         return self.stopwatch.seconds
 
@@ -127,36 +127,32 @@ class Predictor:
     ) -> Predictor:
         """Builds the model ``name`` with its weights.
 
-        The model is for inference only, because its batch normalisation is folded. To train a model further, build it
-        with ``zoo.factory.build_segmenter``. The embedded weights know only the simulated table: an
-        ``EmbeddedWeightsWarning`` says so, once in a process.
+        It is for inference only: its batch normalisation is folded. To train it further, use
+        ``zoo.factory.build_segmenter``. Embedded weights know only the simulated table, as an
+        ``EmbeddedWeightsWarning`` says once.
 
-        With ``engine="auto"``, the model is run by the fastest engine of this machine whose masks agree with those of
-        PyTorch in float32, which is measured once, and then remembered. Where figures must be the same on every
-        machine, use ``engine="eager"``. An engine or a precision that is asked for by its name and cannot be had is
-        replaced by PyTorch, and an ``EngineWarning`` says why. ``predictor.chosen`` has what runs the model.
+        With ``engine="auto"``, it is run by the fastest engine of this machine whose masks agree with those of PyTorch
+        in float32, which is measured once and remembered. Where figures must be the same on every machine, use
+        ``engine="eager"``. What is asked for and cannot be had is replaced by PyTorch, as an ``EngineWarning`` says.
+        ``predictor.chosen`` has what runs the model.
 
         Args:
-            name: A name such as "clipseg-pocket", or the path of a weight file. "auto" is the published
-                "clipseg-rd64-refined" if `clip-seg weights download` has fetched it, and else "clipseg-pocket".
+            name: A name or the path of a weight file; "auto": "clipseg-rd64-refined" if it is there, else the embedded.
             device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
             weights_dir: The folder with the weights; ``None`` stands for the embedded and the downloaded weights.
             precision: "auto", "float32", "bfloat16", "float16" or "int8". For the eager engine, "auto" is float32.
             engine: "auto", "eager" (PyTorch), "cuda_graph", "openvino" or "onnxruntime".
-            at_once: Whether "auto" is PyTorch for now if nothing was measured yet, which takes seconds;
-                ``predictor.chosen.is_provisional`` says so.
+            at_once: Whether "auto" is PyTorch if nothing was measured yet; ``chosen.is_provisional`` says so.
 
         Raises:
             ValueError: The name, the device, the engine or the precision is unknown, or the device is not available.
             WeightsError: The weights are missing, damaged or do not fit the model.
         """
-        # It is imported here because a program that brings its own model needs neither the builders nor their imports.
+        # A program that brings its own model needs neither the builders nor their imports.
         from clip_seg_ros.zoo.factory import build_segmenter
 
-        # To load a model may take long.
-        require_names(engine, precision)
-        model = build_segmenter(name, weights_dir).eval()
-        fold_batch_norms(model)
+        require_names(engine, precision)  # before what may take long
+        fold_batch_norms(model := build_segmenter(name, weights_dir).eval())
         predictor = cls(*build_engine(model, device, engine, precision, at_once=at_once))
         if words := in_programs(predictor.spec):
             _warn_once("weights", words, EmbeddedWeightsWarning)

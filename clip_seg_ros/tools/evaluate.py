@@ -16,6 +16,7 @@ from clip_seg_ros.evaluation.answers import with_antialias
 from clip_seg_ros.evaluation.pages.pictures import write_picture
 from clip_seg_ros.evaluation.suite import Examiner, Figure, run_suite
 from clip_seg_ros.evaluation.suites.edges import EdgeExaminer
+from clip_seg_ros.evaluation.suites.embedded import PhraseExaminer
 from clip_seg_ros.evaluation.suites.embedded_suite import PARTS, examiners, parts_there
 from clip_seg_ros.evaluation.suites.sequences import run_sequences
 from clip_seg_ros.models.checkpoints import WeightsError
@@ -179,6 +180,8 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
     }.get(args.suite, ("--sequences", "--frames"))
     if others := [name for name in of_other if of_suite[name] is not None]:
         return f"{others[0]} is for the other suite, not for --suite {args.suite or 'embedded'}"
+    if args.refine_edges and args.parts != ["phrases"]:
+        return "--refine-edges is for --parts phrases alone"
     for name in ("--sequences", "--frames"):
         if of_suite[name] is not None and of_suite[name] < 1:
             return f"{name} must be at least 1, got {of_suite[name]}"
@@ -228,8 +231,8 @@ def figure_table(figures: Iterable[Figure]) -> str:
     return "\n".join(lines[1:])
 
 
-def _clipseg(args: argparse.Namespace) -> Predictor:
-    predictor = Predictor.from_name("clipseg-pocket", args.device, args.weights, args.precision, args.engine)
+def _clipseg(args: argparse.Namespace, name: str = "clipseg-pocket") -> Predictor:
+    predictor = Predictor.from_name(name, args.device, args.weights, args.precision, args.engine)
     complain("clip-seg evaluate", predictor.chosen)
     return with_antialias(predictor, antialias_of(args))
 
@@ -251,21 +254,17 @@ def _sequences(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
 
 
 def _embedded(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
+    if args.parts == ["phrases"] and (args.model or args.refine_edges):
+        predictor = _clipseg(args, args.model or "clipseg-pocket")
+        threshold = predictor.spec.threshold if args.threshold is None else args.threshold
+        asked: list[Examiner] = [PhraseExaminer(predictor, threshold, refine_edges=args.refine_edges)]
+        return _on_scenes(args, asked), asked
     parts = args.parts or parts_there(args.weights)
     if not parts:
         raise WeightsError(f"{args.weights or 'the folder of the package'} holds the weights of no embedded model")
     for part in PARTS if not args.parts else ():
         if part not in parts:
             print(f"left out: {part}, for the weights of {' and '.join(PARTS[part])} are not all there")
-    asked = examiners(
-        parts,
-        args.device,
-        args.weights,
-        args.threshold,
-        args.precision,
-        args.engine,
-        antialias_of(args),
-        args.model,
-        args.refine_edges,
-    )
+    threshold = 0.5 if args.threshold is None else args.threshold
+    asked = examiners(parts, args.device, args.weights, threshold, args.precision, args.engine, antialias_of(args))
     return _on_scenes(args, asked), asked

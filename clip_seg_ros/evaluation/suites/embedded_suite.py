@@ -34,20 +34,16 @@ PARTS: dict[str, tuple[str, ...]] = {
 """The models that each part evaluates."""
 KEY_SMOOTHING, PROMPT_DENOISING = 1.0, 0.5
 """The thresholds that MaskCLIP's authors use."""
-CLIPSEG_THRESHOLD = 0.5
-"""The threshold on the probabilities of the embedded CLIPSeg."""
 
 
 def examiners(
     parts: Sequence[str],
     device: str,
     weights_dir: Path | None,
-    threshold: float | None = None,
+    threshold: float = 0.5,
     precision: str = "float32",
     engine: str = "eager",
     antialias: bool | None = None,
-    phrases_model: str | None = None,
-    refine_edges: bool = False,
 ) -> list[Examiner]:
     """Makes the examiners of the chosen ``PARTS``, each with its models.
 
@@ -58,13 +54,11 @@ def examiners(
             true labels of all classes but two.
         device: Name of the device, as for ``resolve_device``.
         weights_dir: Folder of the weights; ``None`` for the embedded ones.
-        threshold: Probability above which a pixel belongs to CLIPSeg's answer; ``None``: its own threshold.
+        threshold: Probability above which a pixel belongs to CLIPSeg's answer.
         precision: What the models compute in, and
         engine: what runs them, as for ``Predictor.from_name``. The figures of the weights are those of the defaults.
             The variants of MaskCLIP are always run by these.
         antialias: Whether images are smoothed before they shrink; ``None``: as each model says.
-        phrases_model: Another model for ``phrases``, by its name or path.
-        refine_edges: Whether the masks of ``phrases`` are fitted to the edges of the image.
 
     Raises:
         WeightsError: A weight file is missing or damaged.
@@ -79,21 +73,13 @@ def examiners(
         found = _maskclips(folder, tower, device)
         return {variant: with_antialias(one, antialias) for variant, one in found.items()}
 
-    def phrases() -> PhraseExaminer:
-        if phrases_model is None:
-            one = predictor("clipseg-pocket")
-        else:
-            one = Predictor.from_name(phrases_model, device, weights_dir, precision, engine)
-        return PhraseExaminer(one, one.spec.threshold if threshold is None else threshold, "clipseg", refine_edges)
-
-    clipseg_threshold = CLIPSEG_THRESHOLD if threshold is None else threshold
     makers: dict[str, Callable[[], Examiner]] = {
-        "phrases": phrases,
-        "examples": lambda: ExampleExaminer(predictor("clipseg-pocket"), clipseg_threshold),
+        "phrases": lambda: PhraseExaminer(predictor("clipseg-pocket"), threshold),
+        "examples": lambda: ExampleExaminer(predictor("clipseg-pocket"), threshold),
         "relations": lambda: RelationExaminer(
             {
                 "cris": (cris := predictor("cris-pocket"), cris.spec.threshold),
-                "clipseg": (predictor("clipseg-pocket"), clipseg_threshold),
+                "clipseg": (predictor("clipseg-pocket"), threshold),
             }
         ),
         "classes": lambda: ClassExaminer({"denseclip": predictor("denseclip-pocket")}),
