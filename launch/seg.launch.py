@@ -23,6 +23,7 @@ from clip_seg_ros.dds import variables_for_images
 from clip_seg_ros.parameter_file import parameters_of, sections
 from clip_seg_ros.resources import config_dir
 from clip_seg_ros.rviz_layout import Shown, layout
+from clip_seg_ros.settings import OWN as OWN_VALUE
 from clip_seg_ros.settings import parameters
 
 FROM_FILE = "<params_file>"
@@ -249,12 +250,15 @@ def overriding_parameters(node: str, arguments: dict[str, str]) -> dict[str, str
         ValueError: an argument does not fit its parameter.
     """
     own = REFERRING if node == "referring" else SEMANTIC
-    types = {parameter.name: parameter.type for parameter in parameters(CONFIGS[node])}
+    known = {parameter.name: parameter for parameter in parameters(CONFIGS[node])}
     changed = {}
     for argument in (*SHARED, *own):
         if arguments[argument] != FROM_FILE:
-            name = parameter_of(argument)
-            changed[name] = _read(argument, arguments[argument], types[name])
+            parameter = known[parameter_of(argument)]
+            text = arguments[argument]
+            # A number of ROS cannot be a word.
+            is_own = parameter.low == OWN_VALUE and text.lower() == "auto"
+            changed[parameter.name] = OWN_VALUE if is_own else _read(argument, text, parameter.type)
     return changed
 
 

@@ -176,6 +176,7 @@ def test_arguments_override_the_file_only_where_they_are_given() -> None:
         "model": "maskclip-pocket",
         "classes": ["cup", "table"],
     }
+    assert seg.overriding_parameters("referring", {**untouched, "threshold": "auto"}) == {"threshold": -1.0}
     with pytest.raises(ValueError, match="threshold must be a number"):
         seg.overriding_parameters("referring", {**untouched, "threshold": "high"})
     with pytest.raises(ValueError, match="autostart must be true or false"):

@@ -182,13 +182,14 @@ class Stream:
         margin: Hysteresis of the ``TemporalSmoother``, as a distance from the threshold.
         track_age_s: How many seconds the ``Tracker`` keeps the id of an object that is out of sight; with 0 there is no
             tracker, and ids count the objects of each image.
-        refine_edges: Whether masks are fitted to the edges of the image (``pipeline.edges``). Ids are the same either
-            way, because objects are recognised by the masks that the model gives.
+        refine_edges: The first value of the attribute of this name.
     """
 
     def __init__(self, smoothing: float, margin: float, track_age_s: float, refine_edges: bool = False) -> None:
         self._smoother = TemporalSmoother(smoothing, margin)
-        self._refine_edges = refine_edges
+        self.refine_edges = refine_edges
+        """Whether masks are fitted to the edges of the image (``pipeline.edges``). Ids are the same either way, because
+        objects are recognised by the masks that the model gives."""
         self._forgotten: set[str] = set()
         self._all_forgotten = False
         # The image is compared with the earlier ones while the model runs on a GPU or on another core. The thread ends
@@ -271,7 +272,7 @@ class Stream:
         result = answered(question, maps, spec, decided)
         if self._tracker is not None:
             result = Answer(result.maps, tuple(self._tracker.update(result.regions, look.rgb, look.stamp_ns)))
-        return with_edges(result, question, spec.threshold, look.rgb) if self._refine_edges else result
+        return with_edges(result, question, spec.threshold, look.rgb) if self.refine_edges else result
 
     def _forget(self, prompts: Iterable[str] | None) -> None:
         if prompts is None:

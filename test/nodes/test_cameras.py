@@ -14,6 +14,7 @@ from sensor_msgs.msg import CompressedImage
 
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.msg import CommandStatus
+from clip_seg_ros.zoo.caution import CORNER
 from ros_harness import NodeProcess, Talker, Watcher, messages_of, pixels_of, running_referring, stamp_ns, wait_until
 
 SIDES = ("left", "right")
@@ -95,7 +96,7 @@ def test_what_one_camera_shows_is_found_once(both, view, cups, first):
     stamps = show(both, **{second: view})
     (outcome,) = wait_until(lambda: outcomes(both, status.command_id), "the outcome")
     assert outcome.state == CommandStatus.FOUND
-    assert outcome.message.endswith(f"({second})")
+    assert outcome.message.endswith(f"({second}); {CORNER}"), "nobody chose the model"
     assert stamp_ns(outcome) == stamps[second]
     assert outcome.header.frame_id == f"{second}_frame"
     show(both, left=cups, right=view)
@@ -111,7 +112,8 @@ def test_what_different_cameras_show_is_all_found(both, view, cups):
     (outcome,) = wait_until(lambda: outcomes(both, status.command_id), "the outcome")
     assert outcome.state == CommandStatus.FOUND
     assert list(outcome.found) == ["green ball", "blue cup"]
-    ball, cup = outcome.message.split("; ")
+    ball, cup, corner = outcome.message.split("; ")
+    assert corner == CORNER
     assert ball.startswith("green ball: 1 found")
     assert ball.endswith("(left)")
     assert cup.startswith("blue cup: 1 found")

@@ -99,8 +99,10 @@ class ModelSwitch:
         self._fetch()
 
     def _measure_engines(self) -> None:
-        if self.host.predictor.chosen.is_provisional:
-            self.host.switch(self.host.name, again=True)
+        name = self.host.name
+        # If another model is wanted by now, that one is measured in its turn.
+        if name is not None and self.host.wanted == name and self.host.predictor.chosen.is_provisional:
+            self.host.switch(name, again=True)
 
     def _fetch(self) -> None:
         config = self._config()
@@ -278,7 +280,7 @@ class ModelSwitch:
         # The fault is reported for every attempt, and stands until another model is in use.
         self._faults.clear("model")
         self._faults.report("model", name, note, always=True)
-        if self.host.wanted == serving:
+        if self.host.wanted == serving and name != serving:
             self._node.set_parameters([Parameter("model", value=serving)])
         self._tell(False, note, name)
 

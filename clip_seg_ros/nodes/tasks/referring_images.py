@@ -48,7 +48,7 @@ class _View:
 
     topics: ResultTopics
     stream: Stream
-    settings: tuple[float, float, float, bool]
+    settings: tuple[float, float, float]
     """The settings with which ``stream`` was made."""
     last: Result | None = None
 
@@ -169,6 +169,7 @@ class ReferringImages:
             view.stream = Stream(*view.settings)
         question = Question(request.prompts, request.negatives, config.asked_threshold, config.min_area_fraction)
         stream = view.stream
+        stream.refine_edges = config.refine_edges
         look = stream.look(image.rgb, image.job.stamp_ns)
         try:
             maps = predictor.ask_cells(encoded, question.phrases)
@@ -235,5 +236,5 @@ class ReferringImages:
             )
 
 
-def _stream_settings(config: ReferringConfig) -> tuple[float, float, float, bool]:
-    return config.smoothing, config.hysteresis, config.track_age_s, config.refine_edges
+def _stream_settings(config: ReferringConfig) -> tuple[float, float, float]:
+    return config.smoothing, config.hysteresis, config.track_age_s

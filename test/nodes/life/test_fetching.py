@@ -4,6 +4,7 @@
 import os
 import threading
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from clip_seg_ros.config import FOR_PHRASES
 from clip_seg_ros.models.clipseg.convert import as_hugging_face
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.common.faults import FaultLog
+from clip_seg_ros.nodes.common.qos import STATUS
 from clip_seg_ros.nodes.life import fetching
 from clip_seg_ros.tools.local_hub import HubHandler, address, served
 from clip_seg_ros.tools.published_sizes import configuration
@@ -77,15 +79,24 @@ def gate(home: Path, published: Path, monkeypatch: pytest.MonkeyPatch):
         gate.set()
 
 
-def statuses(watcher) -> list[CommandStatus]:
-    return [status for status in watcher.seen["status"] if status.command == fetching.COMMAND]
+@contextmanager
+def fetching_node(log: Path):
+    """A node that may fetch, who watches it, and what it says of that, from the first word on."""
+    parameters = ["download:=true", "image_topic:=/fetch/image", "depth_topic:=''"]
+    with running_referring(log, "fetch", parameters) as (node, watcher):
+        # This one also receives what was said before it came.
+        heard = watcher.hear(CommandStatus, "status", STATUS)
+        yield node, watcher, lambda: [status for status in heard if status.command == fetching.COMMAND]
+
+
+def is_done(statuses) -> CommandStatus | None:
+    return next((status for status in statuses() if status.state == CommandStatus.DONE), None)
 
 
 def test_it_is_fetched_and_takes_over(ros, log, gate):
-    parameters = ["download:=true", "image_topic:=/fetch/image", "depth_topic:=''"]
-    with running_referring(log, "fetch", parameters) as (_, watcher):
+    with fetching_node(log) as (_, watcher, statuses):
         heard = watcher.hear(DiagnosticArray, "/diagnostics", 10)
-        first = wait_until(lambda: statuses(watcher), "the node to begin")[0]
+        first = wait_until(statuses, "the node to begin")[0]
         assert first.state == CommandStatus.ACCEPTED
         for words in (
             f"fetching {PUBLISHED}",
@@ -103,25 +114,20 @@ def test_it_is_fetched_and_takes_over(ros, log, gate):
         assert "603 MB have arrived" in wait_until(fetched, "the progress in the diagnostics")[0]
         assert EMBEDDED in watcher.say("segment the red cup").message, "it serves meanwhile"
         gate.set()
-        last = wait_until(
-            lambda: statuses(watcher)[-1].state == CommandStatus.DONE and statuses(watcher)[-1], "the end"
-        )
+        last = wait_until(lambda: is_done(statuses), "the end")
         assert last.message == f"{PUBLISHED} serves now"
-        assert {status.command_id for status in statuses(watcher)} == {first.command_id}
+        assert {status.command_id for status in statuses()} == {first.command_id}
         assert watcher.say("segment the red cup").message == "looking for red cup"
         assert watcher.get_text("referring", "model") == "auto"
 
 
 def test_whoever_chose_another_model_keeps_it(ros, log, gate):
-    parameters = ["download:=true", "image_topic:=/fetch/image", "depth_topic:=''"]
-    with running_referring(log, "fetch", parameters) as (_, watcher):
-        wait_until(lambda: statuses(watcher), "the node to begin")
+    with fetching_node(log) as (_, watcher, statuses):
+        wait_until(statuses, "the node to begin")
         chosen = watcher.say("use maskclip")
         assert watcher.outcome(chosen.command_id).state == CommandStatus.DONE
         gate.set()
-        last = wait_until(
-            lambda: statuses(watcher)[-1].state == CommandStatus.DONE and statuses(watcher)[-1], "the end"
-        )
+        last = wait_until(lambda: is_done(statuses), "the end")
         assert last.message == f"{PUBLISHED} is there now: type `use {PUBLISHED}` to have it serve"
         assert watcher.get_text("referring", "model") == "maskclip-pocket"
 
@@ -130,8 +136,7 @@ def test_a_damaged_file_is_replaced_while_the_embedded_model_serves(ros, log, ho
     file = home / "weights" / f"{PUBLISHED}.safetensors"
     file.parent.mkdir()
     file.write_bytes(b"damaged")
-    parameters = ["download:=true", "image_topic:=/fetch/image", "depth_topic:=''"]
-    with running_referring(log, "fetch", parameters) as (node, watcher):
+    with fetching_node(log) as (node, watcher, statuses):
         heard = watcher.hear(DiagnosticArray, "/diagnostics", 10)
         assert f"{PUBLISHED} could not be loaded: " in node.said()
         assert f"{EMBEDDED} on cpu" in node.said()
@@ -144,16 +149,13 @@ def test_a_damaged_file_is_replaced_while_the_embedded_model_serves(ros, log, ho
         assert status.level == DiagnosticStatus.WARN
         assert "could not be loaded" in status.message
         gate.set()
-        wait_until(lambda: statuses(watcher)[-1].state == CommandStatus.DONE, "the end")
+        wait_until(lambda: is_done(statuses), "the end")
         wait_until(lambda: of_model()[-1].level == DiagnosticStatus.OK, "the fault to be gone")
 
 
 def test_without_a_network_the_embedded_model_serves_on(ros, log, home):
-    parameters = ["download:=true", "image_topic:=/fetch/image", "depth_topic:=''"]
-    with running_referring(log, "fetch", parameters) as (_, watcher):
-        last = wait_until(
-            lambda: statuses(watcher)[-1:] and statuses(watcher)[-1].state and statuses(watcher)[-1], "it"
-        )
+    with fetching_node(log) as (_, watcher, statuses):
+        last = wait_until(lambda: statuses()[-1:] and statuses()[-1].state and statuses()[-1], "it")
         assert last.state == CommandStatus.FAILED
         for words in (
             f"{PUBLISHED} was not fetched: ",
