@@ -228,10 +228,10 @@ class SemanticWatcher(Watcher):
 
 @contextmanager
 def running_referring(
-    log: Path, namespace: str, parameters: Sequence[str], cameras: Sequence[str] = ("",)
+    log: Path, namespace: str, parameters: Sequence[str], cameras: Sequence[str] = ("",), fresh: bool = False
 ) -> Iterator[tuple[NodeProcess, Watcher]]:
     """A ``referring`` node in a namespace of its own, and who watches it; it must end quietly."""
-    node = NodeProcess("referring", log, parameters, namespace=namespace)
+    node = NodeProcess("referring", log, parameters, namespace=namespace, fresh=fresh)
     watcher = Watcher(namespace, cameras)
     try:
         node.wait_said("commands:")

@@ -83,7 +83,8 @@ def gate(home: Path, published: Path, monkeypatch: pytest.MonkeyPatch):
 def fetching_node(log: Path):
     """A node that may fetch, who watches it, and what it says of that, from the first word on."""
     parameters = ["download:=true", "image_topic:=/fetch/image", "depth_topic:=''"]
-    with running_referring(log, "fetch", parameters) as (node, watcher):
+    # huggingface_hub reads the variables of ``home`` when it is imported.
+    with running_referring(log, "fetch", parameters, fresh=True) as (node, watcher):
         # This one also receives what was said before it came.
         heard = watcher.hear(CommandStatus, "status", STATUS)
         yield node, watcher, lambda: [status for status in heard if status.command == fetching.COMMAND]
