@@ -159,3 +159,14 @@ def test_a_first_model_that_fails_leaves_none(loads):
     with pytest.raises(ValueError, match="there is no bad"):
         loads.host.start("bad")
     assert loads.host.name is None
+
+
+def test_the_same_model_is_loaded_again_only_where_that_is_asked(loads):
+    first = loads.host.predictor
+    loads.host.switch("first")
+    loads.wait_told()
+    assert loads.host.predictor is first
+    loads.host.switch("first", again=True)
+    loads.wait_told()
+    assert loads.host.predictor is not first
+    assert loads.host.name == "first"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The statuses of commands: one status follows at once, and one when the outcome is known."""
+"""The statuses of commands: one status follows at once, some tell the progress, and one the outcome."""
 
 from __future__ import annotations
 

@@ -71,7 +71,8 @@ class ViTSettings(RecipeSettings):
 def position_waves(grid: tuple[int, int], width: int) -> torch.Tensor:
     """Returns sines and cosines of the column and the row of every cell, (h * w, width), in -1..1.
 
-    The wavelengths rise from 2 pi to 200 pi cells, as in the vision transformers of Chen et al. (ICCV 2021, MoCo v3).
+    Vision transformers with such positions are those of Chen et al. (ICCV 2021, MoCo v3), whose longest wave is longer.
+    Here the wavelengths rise from 2 pi to 200 pi cells, because an image has some 32 cells on a side.
     """
     quarter = width // 4
     frequencies = 0.01 ** torch.linspace(0, 1, quarter)

@@ -20,7 +20,7 @@ from clip_seg_ros.training.pocket.cris import CRISPocketSettings, cris_pocket
 from clip_seg_ros.training.pocket.denseclip import DenseCLIPPocketSettings, denseclip_pocket
 from clip_seg_ros.training.pocket.instances import InstancesPocketSettings, instances_pocket, scene_instances
 from clip_seg_ros.training.pocket.pool import ATTENTIONS, PoolRecipe, PoolSettings, embed_places
-from clip_seg_ros.training.pocket.vit import ViTRecipe, ViTSettings
+from clip_seg_ros.training.pocket.vit import ViTRecipe, ViTSettings, position_waves
 from clip_seg_ros.training.recipes.recipe import Recipe
 from clip_seg_ros.training.runner import Runner
 from clip_seg_ros.zoo.embedded import build_maskclip_pocket
@@ -165,6 +165,37 @@ def test_the_vit_learns_and_the_texts_stay(few_scenes, pocket_folder, tmp_path: 
     assert answers(loaded, ["red cup", "table"]).isfinite().all()
     visual = loaded.state_dict()["visual.conv1.weight"]
     assert torch.allclose(visual, recipe.clip.visual.conv1.weight, atol=1e-3)
+
+
+def test_positions_begin_as_waves_of_column_and_row() -> None:
+    waves = position_waves((3, 5), 16).unflatten(0, (3, 5))
+    assert waves.abs().max() <= 1
+    # The first half tells columns apart and is the same in all rows; the second half tells rows apart.
+    torch.testing.assert_close(waves[0, :, :8], waves[2, :, :8])
+    torch.testing.assert_close(waves[:, 0, 8:], waves[:, 4, 8:])
+    torch.testing.assert_close(waves[0, 3, 0], torch.tensor(3.0).sin())
+    torch.testing.assert_close(waves[2, 0, 8], torch.tensor(2.0).sin())
+
+
+def test_a_window_has_the_positions_of_its_place_in_an_image(few_scenes, pocket_folder) -> None:
+    recipe = make("clip-vit-pocket", few_scenes, pocket_folder)
+    visual, side = recipe.clip.visual, recipe.settings.scene_px // recipe.settings.patch
+    with torch.no_grad():
+        # Each position says where it is.
+        table = visual.positional_embedding
+        height, width = visual.grid_size
+        rows, columns = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+        table[1:, 0], table[1:, 1] = rows.flatten(), columns.flatten()
+        windows = [recipe._positions_of_window(np.random.default_rng(seed))[1:] for seed in range(8)]
+    for window in windows:
+        assert len(window) == side * side
+        down = window[:, 0].unflatten(0, (side, side)).diff(dim=0)
+        right = window[:, 1].unflatten(0, (side, side)).diff(dim=1)
+        # No finer than in an image of the table's size, and hardly coarser than in one of three quarters.
+        assert 0 <= down.min()
+        assert down.mean() <= 1.5 / height
+        assert right.mean() <= 1.5 / width
+    assert len({round(float(window[0, 0]), 4) for window in windows}) > 1 or side >= height
 
 
 def test_the_teacher_is_neither_saved_nor_trained(few_scenes, pocket_folder) -> None:
