@@ -18,12 +18,13 @@ Examples:
 from clip_seg_ros.commands.parser import Command, CommandError, parse_command
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.spec import SlidingWindow
-from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer
+from clip_seg_ros.pipeline.answering import Answer, Question, Refinement, Stream, answer
 from clip_seg_ros.pipeline.class_labels import ClassMap, class_regions
 from clip_seg_ros.pipeline.instances import Instance
 from clip_seg_ros.pipeline.overlay import draw
 from clip_seg_ros.pipeline.postprocess import label_image, masks, regions
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
+from clip_seg_ros.pipeline.separation import Separator
 from clip_seg_ros.pipeline.sliding import window_boxes
 from clip_seg_ros.pipeline.space.localization import Measurement, measure, with_position
 from clip_seg_ros.resources import class_list, class_list_names
@@ -50,6 +51,8 @@ __all__ = [
     "Predictor",
     "ProbabilityMaps",
     "Question",
+    "Refinement",
+    "Separator",
     "SlidingWindow",
     "Stream",
     "WeightsError",

@@ -229,6 +229,11 @@ class ReferringConfig(SegmentationConfig):
         "Whether masks are fitted to the edges of the image. Their borders are sharper where a model answers coarsely, "
         "as published CLIPSeg weights do.",
     )
+    separate_touching: bool = switch(
+        True,
+        "Whether objects of one phrase that touch in the image are taken apart, by their colours, shapes and depth. "
+        "Otherwise they are one object.",
+    )
     things: tuple[str, ...] = texts(
         'The names that the command "what do you see?" asks about, or the name of one class list. If the list is '
         "empty, they are the model's own words.",

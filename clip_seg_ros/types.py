@@ -159,7 +159,7 @@ class OrientedBox:
 
 @dataclass(frozen=True)
 class ObjectRegion:
-    """One connected part of a prompt's mask in one image."""
+    """One object of a prompt in one image: a connected part of its mask, or one of several objects that touch there."""
 
     prompt: str
     id: int

@@ -53,6 +53,7 @@ REFERRING = (
     "target_frame",
     "initial_command",
     "refine_edges",
+    "separate_touching",
 )
 SEMANTIC = ("semantic_model", "classes", "class_list")
 """Parameters of one node; ``semantic_model`` is its ``model``."""

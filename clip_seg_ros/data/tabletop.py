@@ -75,9 +75,12 @@ def is_unseen(seed: int) -> bool:
     return seed // SCENES_PER_SHAPE_SET % 2 == 1
 
 
-def held_out_scene(seed: int) -> Scene:
-    """Returns the scene of one of the ``TEST_SEEDS``, or of another seed that no training with labels uses."""
-    return sample_scene(seed, unseen=is_unseen(seed))
+def held_out_scene(seed: int, alike: bool = False) -> Scene:
+    """Returns the scene of one of the ``TEST_SEEDS``, or of another seed that no training with labels uses.
+
+    With ``alike``, most objects stand close to others of their kind, as ``sample_scene`` places them.
+    """
+    return sample_scene(seed, unseen=is_unseen(seed), alike=alike)
 
 
 def _training_scene(seed: int, alike: bool = False) -> Scene:

@@ -32,7 +32,7 @@ class Examiner(ABC):
 
     @abstractmethod
     def examine(self, scene: Scene, view: RenderedView) -> None:
-        """Measures one scene; ``view`` is its image without depth."""
+        """Measures one scene; ``view`` is its image, with depth only if ``run_suite`` was asked for it."""
 
     @abstractmethod
     def figures(self) -> list[Figure]:
@@ -44,7 +44,10 @@ class Examiner(ABC):
 
 
 def run_suite(
-    examiners: Sequence[Examiner], seeds: Iterable[int], progress: Callable[[Iterable], Iterable] = iter
+    examiners: Sequence[Examiner],
+    seeds: Iterable[int],
+    progress: Callable[[Iterable], Iterable] = iter,
+    touching: bool = False,
 ) -> list[Figure]:
     """Runs every examiner on the held-out scenes of ``seeds``, as images of 640x480.
 
@@ -52,14 +55,17 @@ def run_suite(
         examiners: Each with its model.
         seeds: Of ``data.tabletop.TEST_SEEDS``.
         progress: Wraps the seeds, for a progress bar.
+        touching: Whether each seed gives a second scene as well, in which objects of one kind touch, and all images
+            have depth.
 
     Raises:
         RendererUnavailable: There is no way to draw without a screen.
     """
     with SceneRenderer() as renderer:
         for seed in progress(seeds):
-            scene = held_out_scene(seed)
-            view = renderer.render(scene, depth=False)
-            for examiner in examiners:
-                examiner.examine(scene, view)
+            for alike in (False, True) if touching else (False,):
+                scene = held_out_scene(seed, alike)
+                view = renderer.render(scene, depth=touching)
+                for examiner in examiners:
+                    examiner.examine(scene, view)
     return [figure for examiner in examiners for figure in examiner.figures()]

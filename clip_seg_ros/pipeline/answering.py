@@ -15,13 +15,15 @@ from clip_seg_ros.pipeline.cell_maps import CellMaps, runs_of_cells
 from clip_seg_ros.pipeline.edges import refined
 from clip_seg_ros.pipeline.leaving_out import leave_out
 from clip_seg_ros.pipeline.postprocess import regions_of, require_threshold
+from clip_seg_ros.pipeline.stream.singles import Singles
 from clip_seg_ros.pipeline.stream.smoothing import Steadiness, TemporalSmoother
 from clip_seg_ros.pipeline.stream.tracking import Tracker
-from clip_seg_ros.types import ObjectRegion
+from clip_seg_ros.types import CameraFrame, ObjectRegion
 
 if TYPE_CHECKING:  # torch takes seconds to import, and nodes import this before they can end cleanly
     from clip_seg_ros.models.spec import ModelSpec
     from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
+    from clip_seg_ros.pipeline.separation import Separator
 
 _MOST_FORGOTTEN = 256
 """The number of prompts that are forgotten one by one; more may have been named before the next image comes."""
@@ -59,8 +61,26 @@ class Answer:
         return self.maps.best_score()
 
 
+@dataclass(frozen=True)
+class Refinement:
+    """What is done with the objects of a model's masks, by means of the image itself."""
+
+    edges: bool = False
+    """Whether masks are fitted to the edges of the image (``pipeline.edges``)."""
+    separator: Separator | None = None
+    """Takes objects that touch apart (``pipeline.separation``); ``None`` leaves them together."""
+
+
+AS_IT_IS = Refinement()
+"""Objects are the connected parts of the masks that the model gives."""
+
+
 def answer(
-    predictor: Predictor, encoded: EncodedImage, question: Question, edges_of: np.ndarray | None = None
+    predictor: Predictor,
+    encoded: EncodedImage,
+    question: Question,
+    frame: CameraFrame | None = None,
+    refinement: Refinement = AS_IT_IS,
 ) -> Answer:
     """Answers a question about one image, without regard to other images.
 
@@ -68,15 +88,15 @@ def answer(
         predictor: The model.
         encoded: The image, as ``predictor`` encoded it.
         question: The question.
-        edges_of: (H, W, 3) uint8, the image, for masks that are fitted to its edges (``pipeline.edges``); ``None`` for
-            masks as the model gives them.
+        frame: The image itself, with depth if there is any, for ``refinement``; without one, nothing is refined.
+        refinement: What is done with the objects.
 
     Raises:
-        ValueError: ``Predictor.ask`` refuses the prompts, the threshold is out of range, or ``edges_of`` is not of the
+        ValueError: ``Predictor.ask`` refuses the prompts, the threshold is out of range, or ``frame`` is not of the
             size of the image.
     """
     result = answered(question, asked(predictor, encoded, question), predictor.spec)
-    return result if edges_of is None else with_edges(result, question, predictor.spec.threshold, edges_of)
+    return result if frame is None else refined_answer(result, question, predictor.spec, frame, refinement)
 
 
 def asked(predictor: Predictor, encoded: EncodedImage, question: Question) -> CellMaps:
@@ -126,8 +146,7 @@ def answered(question: Question, maps: CellMaps, spec: ModelSpec, decided: np.nd
     """
     prompts, threshold = tuple(dict.fromkeys(question.prompts)), _threshold(question, spec.threshold)
     positive = maps.part(prompts)
-    height, width = maps.size
-    least_px = max(1, round(question.min_area_fraction * height * width))
+    least_px = _least_px(question, maps.size)
     inside = positive.values if decided is None or decided is maps.values else decided[: len(prompts)]
     found = regions_of(runs_of_cells(positive, inside, threshold), prompts, least_px, tidy=True)
     kept = [region for region in found if region.score >= spec.calibration.least_score]
@@ -137,6 +156,39 @@ def answered(question: Question, maps: CellMaps, spec: ModelSpec, decided: np.nd
     if len(kept) < len(found):
         kept = [replace(region, id=id) for id, region in enumerate(kept, start=1)]
     return Answer(positive, tuple(kept))
+
+
+def refined_answer(
+    result: Answer, question: Question, spec: ModelSpec, frame: CameraFrame, refinement: Refinement
+) -> Answer:
+    """Takes objects apart and fits masks to edges, as ``refinement`` says.
+
+    Args:
+        result: The answer, whose regions have no positions yet.
+        question: What was asked.
+        spec: Specification of the model.
+        frame: The image.
+        refinement: What is done.
+
+    Raises:
+        ValueError: ``frame`` is not of the size of the image.
+    """
+    result = separated(result, question, frame, refinement)
+    return with_edges(result, question, spec.threshold, frame.rgb) if refinement.edges else result
+
+
+def separated(
+    result: Answer, question: Question, frame: CameraFrame, refinement: Refinement, singles: Singles | None = None
+) -> Answer:
+    """Does the first half of ``refined_answer``: takes objects apart, if there is a separator.
+
+    ``singles`` is what is known of the regions from the images before.
+    """
+    if refinement.separator is None:
+        return result
+    least_px = _least_px(question, result.maps.size)
+    regions = refinement.separator.separate(result.regions, result.maps, frame, least_px, singles)
+    return replace(result, regions=tuple(regions))
 
 
 def with_edges(result: Answer, question: Question, own_threshold: float, rgb: np.ndarray) -> Answer:
@@ -182,14 +234,15 @@ class Stream:
         margin: Hysteresis of the ``TemporalSmoother``, as a distance from the threshold.
         track_age_s: How many seconds the ``Tracker`` keeps the id of an object that is out of sight; with 0 there is no
             tracker, and ids count the objects of each image.
-        refine_edges: The first value of the attribute of this name.
+        refinement: The first value of the attribute of this name.
     """
 
-    def __init__(self, smoothing: float, margin: float, track_age_s: float, refine_edges: bool = False) -> None:
+    def __init__(self, smoothing: float, margin: float, track_age_s: float, refinement: Refinement = AS_IT_IS) -> None:
         self._smoother = TemporalSmoother(smoothing, margin)
-        self.refine_edges = refine_edges
-        """Whether masks are fitted to the edges of the image (``pipeline.edges``). Ids are the same either way, because
+        self.refinement = refinement
+        """What is done with the objects of an image. Ids do not depend on whether masks are fitted to edges, because
         objects are recognised by the masks that the model gives."""
+        self._singles = Singles()
         self._forgotten: set[str] = set()
         self._all_forgotten = False
         # The image is compared with the earlier ones while the model runs on a GPU or on another core. The thread ends
@@ -254,7 +307,14 @@ class Stream:
         self._smoother.forget_all()
         self._forget(look.forgotten)
 
-    def finish(self, predictor: Predictor, maps: CellMaps, question: Question, look: Look) -> Answer:
+    def finish(
+        self,
+        predictor: Predictor,
+        maps: CellMaps,
+        question: Question,
+        look: Look,
+        frame: CameraFrame | None = None,
+    ) -> Answer:
         """Answers a question with the probabilities that the model gave for an image.
 
         Args:
@@ -262,6 +322,10 @@ class Stream:
             maps: What ``Predictor.ask_cells`` returned for the phrases of the question, prompts first.
             question: The question.
             look: What ``look`` returned for the image.
+            frame: The image with its depth; without one, objects are taken apart by their colours and shape alone.
+
+        Raises:
+            ValueError: ``frame`` is not of the size of the image.
         """
         if self._asked is None or self._asked() is not predictor:
             self._smoother.forget_all()
@@ -269,10 +333,12 @@ class Stream:
         self._forget(look.forgotten)
         spec = predictor.spec
         maps, decided = self._smoother.smooth(maps, look.steadiness.result(), _threshold(question, spec.threshold))
+        refinement, frame = self.refinement, frame or CameraFrame(look.rgb, look.stamp_ns, "")
         result = answered(question, maps, spec, decided)
+        result = separated(result, question, frame, refinement, self._singles)
         if self._tracker is not None:
             result = Answer(result.maps, tuple(self._tracker.update(result.regions, look.rgb, look.stamp_ns)))
-        return with_edges(result, question, spec.threshold, look.rgb) if self.refine_edges else result
+        return with_edges(result, question, spec.threshold, look.rgb) if refinement.edges else result
 
     def _forget(self, prompts: Iterable[str] | None) -> None:
         if prompts is None:
@@ -284,6 +350,11 @@ class Stream:
             self._smoother.forget(prompt)
             if self._tracker is not None:
                 self._tracker.forget(prompt)
+
+
+def _least_px(question: Question, size: tuple[int, int]) -> int:
+    """Returns the area of the smallest object in an image of ``size`` (H, W), at least 1."""
+    return max(1, round(question.min_area_fraction * size[0] * size[1]))
 
 
 def _threshold(question: Question, own: float) -> float:

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from clip_seg_ros.sim.oddments import ODD_BUILDERS, build_oddments
 from clip_seg_ros.sim.shapes import SHAPE_BUILDERS, Shape, build_shapes
 from clip_seg_ros.sim.workshop import WORKSHOP_BUILDERS, build_workshop
 from clip_seg_ros.types import vector3
@@ -21,6 +22,7 @@ from clip_seg_ros.types import vector3
 KINDS: tuple[str, ...] = tuple(SHAPE_BUILDERS)
 WORKSHOP_KINDS: tuple[str, ...] = tuple(WORKSHOP_BUILDERS)
 """The kinds that only scenes drawn with ``workshop`` have; the embedded weights know neither shapes nor names."""
+ODD_KINDS: tuple[str, ...] = tuple(ODD_BUILDERS)  # random shapes, which only scenes drawn with ``odd`` have
 
 # Each colour has a range of hues in degrees, of saturations in 0..1 and of values in 0..1.
 COLOR_RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
@@ -63,6 +65,8 @@ UNSEEN_SHAPE_SETS = 1_000_000
 """The seed from which shape sets also contain shapes that are wider, narrower, taller or flatter than any below."""
 WORKSHOP_SHAPE_SETS = 2_000_000
 """The seed from which shape sets contain the objects of a workshop besides those of ``KINDS``."""
+ODD_SHAPE_SETS = 3_000_000
+"""The seed from which shape sets contain random shapes besides the objects of ``KINDS``."""
 TABLE_REACH = 0.30
 """The largest distance of objects from the middle of the table, metres."""
 GAP = 0.008
@@ -127,6 +131,8 @@ class Scene:
 def shape_set(shape_seed: int) -> dict[str, tuple[Shape, ...]]:
     """Returns the shapes from which scenes with this ``shape_seed`` choose, by kind."""
     shapes = build_shapes(shape_seed, SHAPES_PER_KIND)
+    if shape_seed >= ODD_SHAPE_SETS:
+        return shapes | build_oddments(shape_seed, SHAPES_PER_KIND)
     if shape_seed >= WORKSHOP_SHAPE_SETS:
         return shapes | build_workshop(shape_seed, SHAPES_PER_KIND)
     if shape_seed < UNSEEN_SHAPE_SETS:
@@ -152,6 +158,7 @@ def sample_scene(
     unseen: bool = False,
     workshop: bool = False,
     alike: bool = False,
+    odd: bool = False,
 ) -> Scene:
     """Draws the scene of ``seed``; the same arguments give the same scene.
 
@@ -166,23 +173,23 @@ def sample_scene(
         workshop: Whether objects of ``WORKSHOP_KINDS`` stand among the others; not together with ``unseen``.
         alike: Whether most objects stand close to others of their kind, so that many touch in the image; not together
             with ``required``.
+        odd: Whether all objects are of ``ODD_KINDS``; not together with ``unseen`` or ``workshop``.
 
     Raises:
         ValueError: A colour or kind is unknown, or no scene can meet the demands.
     """
-    if unseen and workshop:
-        raise ValueError("a scene is drawn with unseen or with workshop, not with both")
+    if unseen + workshop + odd > 1:
+        raise ValueError("a scene is drawn with one of unseen, workshop and odd, not with several")
     if alike and required:
         raise ValueError("a scene is drawn with alike or with required objects, not with both")
     _check_pairs([*required, *forbidden])
     rng = np.random.default_rng([seed, 2])
-    shape_seed = seed // SCENES_PER_SHAPE_SET + (
-        UNSEEN_SHAPE_SETS if unseen else WORKSHOP_SHAPE_SETS if workshop else 0
-    )
+    first_set = UNSEEN_SHAPE_SETS if unseen else WORKSHOP_SHAPE_SETS if workshop else ODD_SHAPE_SETS if odd else 0
+    shape_seed = seed // SCENES_PER_SHAPE_SET + first_set
     camera = _sample_camera(rng)
     count = max(int(rng.integers(objects[0], objects[1] + 1)), len(required) + 2 if required else 0)
     wanted = [_fill_pair(rng, pair, forbidden) for pair in required]
-    kinds = (*KINDS, *WORKSHOP_KINDS) if workshop else KINDS
+    kinds = ODD_KINDS if odd else (*KINDS, *WORKSHOP_KINDS) if workshop else KINDS
     allowed = [(c, k) for c in COLORS for k in kinds if not _matches_any((c, k), forbidden)]
     if not allowed:
         raise ValueError("the forbidden pairs leave nothing to put on the table")

@@ -18,9 +18,11 @@ from clip_seg_ros.evaluation.suite import Examiner, Figure, run_suite
 from clip_seg_ros.evaluation.suites.edges import EdgeExaminer
 from clip_seg_ros.evaluation.suites.embedded import PhraseExaminer
 from clip_seg_ros.evaluation.suites.embedded_suite import PARTS, examiners, parts_there
+from clip_seg_ros.evaluation.suites.separation import SeparationExaminer
 from clip_seg_ros.evaluation.suites.sequences import run_sequences
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.pipeline.separation import Separator
 from clip_seg_ros.sim.renderer import RendererUnavailable
 from clip_seg_ros.tools.data_options import antialias_of
 from clip_seg_ros.tools.engine_options import add_engine_options, complain
@@ -62,9 +64,10 @@ def _add_suite_options(parser: argparse.ArgumentParser) -> None:
     suite = parser.add_argument_group("held-out scenes")
     suite.add_argument(
         "--suite",
-        choices=["embedded", "sequences", "edges"],
+        choices=["embedded", "sequences", "edges", "instances"],
         help="embedded: what the embedded models know (default, without --data); sequences: how steady masks, ids and "
-        "positions are while the camera and things move; edges: what it brings to fit masks to the image's edges",
+        "positions are while the camera and things move; edges: what it brings to fit masks to the image's edges; "
+        "instances: whether things of one name that touch are found one by one",
     )
     available = len(tabletop.TEST_SEEDS)
     suite.add_argument(
@@ -177,6 +180,7 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
     of_other = {
         "sequences": ("--scenes", "--parts", "--pictures", "--refine-edges"),
         "edges": ("--parts", "--sequences", "--frames", "--refine-edges"),
+        "instances": ("--parts", "--sequences", "--frames", "--refine-edges"),
     }.get(args.suite, ("--sequences", "--frames"))
     if others := [name for name in of_other if of_suite[name] is not None]:
         return f"{others[0]} is for the other suite, not for --suite {args.suite or 'embedded'}"
@@ -202,7 +206,8 @@ def _run_suite(args: argparse.Namespace) -> int:
     try:
         if args.pictures:
             args.pictures.mkdir(parents=True, exist_ok=True)
-        figures, asked = {"sequences": _sequences, "edges": _edges}.get(args.suite, _embedded)(args)
+        suite = {"sequences": _sequences, "edges": _edges, "instances": _instances}.get(args.suite, _embedded)
+        figures, asked = suite(args)
     except (WeightsError, RendererUnavailable, ValueError, OSError) as error:
         print(f"clip-seg evaluate: {error}", file=sys.stderr)
         return 1
@@ -242,9 +247,15 @@ def _edges(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
     return _on_scenes(args, asked), asked
 
 
-def _on_scenes(args: argparse.Namespace, asked: list[Examiner]) -> list[Figure]:
+def _instances(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
+    threshold = 0.5 if args.threshold is None else args.threshold
+    asked: list[Examiner] = [SeparationExaminer(_clipseg(args), Separator.load(args.weights), threshold)]
+    return _on_scenes(args, asked, touching=True), asked
+
+
+def _on_scenes(args: argparse.Namespace, asked: list[Examiner], touching: bool = False) -> list[Figure]:
     seeds = tabletop.held_out_seeds(args.scenes or len(tabletop.TEST_SEEDS))
-    return run_suite(asked, seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0))
+    return run_suite(asked, seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0), touching)
 
 
 def _sequences(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:

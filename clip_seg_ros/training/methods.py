@@ -24,6 +24,7 @@ from clip_seg_ros.training.pocket.cris import CRISPocketSettings, cris_pocket
 from clip_seg_ros.training.pocket.denseclip import DenseCLIPPocketSettings, denseclip_pocket
 from clip_seg_ros.training.pocket.instances import InstancesPocketSettings, instances_pocket
 from clip_seg_ros.training.pocket.pool import PoolRecipe, PoolSettings
+from clip_seg_ros.training.pocket.separator import SeparatorRecipe, SeparatorSettings
 from clip_seg_ros.training.pocket.vit import ViTRecipe, ViTSettings
 from clip_seg_ros.training.recipes.architecture import (
     Architecture,
@@ -321,6 +322,9 @@ POCKET_METHODS: dict[str, Method] = {
         InstancesPocketSettings,
         lambda config, settings, scenes, device: instances_pocket(settings, scenes, _clip_path(config)),
         alike=True,
+    ),
+    "separator": Method(
+        SeparatorSettings, lambda config, settings, scenes, device: SeparatorRecipe(settings, scenes), alike=True
     ),
 }
 DATA_METHODS: dict[str, Method] = {

@@ -26,16 +26,17 @@ BOXES = {
     "decode": (MIDDLE, 3, "step", "decode", "all phrases in one pass", "Predictor.ask"),
     "maps": (MIDDLE, 4, "result", "probability maps", "(P, H, W) in 0..1, at the image's size", "ProbabilityMaps"),
     "steady": (MIDDLE, 5, "step", "smooth over time", "averaged where nothing moves", "Stream"),
-    "masks": (MIDDLE, 6, "result", "masks", "probability above the threshold", "MaskSet"),
-    "objects": (RIGHT, 7, "result", "objects", "connected parts, ids that stay", "ObjectRegion"),
-    "depth": (LEFT, 7, "given", "depth and camera_info", "metres, aligned with the colour", "CameraFrame"),
-    "measure": (MIDDLE, 8, "step", "measure", "visible surface of each object", "measure"),
-    "positions": (MIDDLE, 9, "result", "positions and boxes", "metres, in the camera's optical frame", "OrientedBox"),
+    "depth": (LEFT, 6, "given", "depth and camera_info", "metres, aligned with the colour", "CameraFrame"),
+    "masks": (RIGHT, 6, "result", "masks", "probability above the threshold", "MaskSet"),
+    "apart": (MIDDLE, 7, "step", "take apart", "things of one name that touch", "Separator"),
+    "objects": (RIGHT, 8, "result", "objects", "each by itself, ids that stay", "ObjectRegion"),
+    "measure": (LEFT, 9, "step", "measure", "visible surface of each object", "measure"),
+    "positions": (MIDDLE, 10, "result", "positions and boxes", "metres, in the camera's optical frame", "OrientedBox"),
 }
 ARROWS = (
     ("image", "prepare"), ("prepare", "encode"), ("command", "parse"), ("parse", "phrases"), ("encode", "decode"),
-    ("phrases", "decode"), ("decode", "maps"), ("maps", "steady"), ("steady", "masks"), ("masks", "objects"),
-    ("objects", "measure"), ("depth", "measure"), ("measure", "positions"),
+    ("phrases", "decode"), ("decode", "maps"), ("maps", "steady"), ("steady", "masks"), ("masks", "apart"),
+    ("depth", "apart"), ("apart", "objects"), ("objects", "measure"), ("depth", "measure"), ("measure", "positions"),
 )  # fmt: skip
 
 

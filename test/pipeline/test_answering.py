@@ -13,17 +13,19 @@ from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.models.calibration import Calibration
 from clip_seg_ros.models.clipseg.model import CLIPSeg
 from clip_seg_ros.models.spec import CLIP_MEAN, CLIP_STD, InputSpec, ModelSpec
-from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answer, answered, asked_each
+from clip_seg_ros.pipeline.answering import Answer, Question, Refinement, Stream, answer, answered, asked_each
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.pipeline.preprocess import Geometry
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
+from clip_seg_ros.types import CameraFrame
 from nearness import assert_near
 
 HEIGHT, WIDTH = 20, 30
 GEOMETRY = Geometry((HEIGHT, WIDTH), (HEIGHT, WIDTH))
 RGB = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+FITTED = Refinement(edges=True)
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +322,8 @@ def test_objects_below_the_least_score_of_a_calibration_do_not_count() -> None:
 
 def test_masks_are_fitted_to_edges_where_that_is_asked(predictor: Predictor, cups: RenderedView) -> None:
     encoded, question = predictor.encode(cups.rgb), Question(("cup",), (), 0.5, 0.002)
-    plain, fitted = answer(predictor, encoded, question), answer(predictor, encoded, question, cups.rgb)
+    frame = CameraFrame(cups.rgb, 0, "")
+    plain, fitted = answer(predictor, encoded, question), answer(predictor, encoded, question, frame, FITTED)
     assert [(each.id, each.score) for each in fitted.regions] == [(each.id, each.score) for each in plain.regions]
     assert any(not np.array_equal(a.mask, b.mask) for a, b in zip(plain.regions, fitted.regions, strict=True))
     truth = cups.mask_of(None, "cup")
@@ -330,9 +333,9 @@ def test_masks_are_fitted_to_edges_where_that_is_asked(predictor: Predictor, cup
 
 def test_a_stream_fits_masks_to_edges_and_keeps_the_ids(predictor: Predictor, cups: RenderedView) -> None:
     encoded, question = predictor.encode(cups.rgb), Question(("cup",), (), 0.5, 0.002)
-    fitted = answer(predictor, encoded, question, cups.rgb).regions
+    fitted = answer(predictor, encoded, question, CameraFrame(cups.rgb, 0, ""), FITTED).regions
     for track_age_s in (0.0, 1.0):
-        streamed = Stream(0.0, 0.0, track_age_s, refine_edges=True)
+        streamed = Stream(0.0, 0.0, track_age_s, FITTED)
         found = streamed.answer(predictor, encoded, question, cups.rgb, 0).regions
         assert [each.id for each in found] == [each.id for each in fitted]
         assert all(mask_iou(a.mask, b.mask) > 0.999 for a, b in zip(found, fitted, strict=True))

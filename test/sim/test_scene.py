@@ -7,6 +7,7 @@ from clip_seg_ros.sim.scene import (
     COLORS,
     HELD_OUT_PAIRS,
     KINDS,
+    ODD_KINDS,
     UNSEEN_SHAPE_SETS,
     UNSEEN_TABLE_TEXTURES,
     WORKSHOP_KINDS,
@@ -124,8 +125,15 @@ def test_things_of_a_workshop_stand_only_where_they_are_asked_for():
     ]
     assert kinds[0] <= set(KINDS)
     assert kinds[1] == {*KINDS, *WORKSHOP_KINDS}
-    with pytest.raises(ValueError, match="not with both"):
+    with pytest.raises(ValueError, match="one of unseen, workshop and odd"):
         sample_scene(0, workshop=True, unseen=True)
+
+
+def test_random_shapes_stand_only_where_they_are_asked_for():
+    assert {item.kind for seed in range(20) for item in sample_scene(seed, odd=True).objects} == set(ODD_KINDS)
+    assert not {item.kind for seed in range(20) for item in sample_scene(seed).objects} & set(ODD_KINDS)
+    with pytest.raises(ValueError, match="one of unseen, workshop and odd"):
+        sample_scene(0, odd=True, unseen=True)
 
 
 def test_most_objects_of_an_alike_scene_stand_beside_one_of_their_kind():

@@ -4,12 +4,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from clip_seg_ros.sim.oddments import ODD_BUILDERS, build_oddments
 from clip_seg_ros.sim.shapes import SHAPE_BUILDERS, build_shapes
 from clip_seg_ros.sim.workshop import WORKSHOP_BUILDERS, build_workshop
 
 
 def build_all(seed, per_kind):
-    return build_shapes(seed, per_kind) | build_workshop(seed, per_kind)
+    return build_shapes(seed, per_kind) | build_workshop(seed, per_kind) | build_oddments(seed, per_kind)
 
 
 def parts():
@@ -36,7 +37,7 @@ def test_a_part_is_a_closed_surface_seen_from_outside(part):
     assert volume_of(part) > 0
 
 
-@pytest.mark.parametrize("kind", [*SHAPE_BUILDERS, *WORKSHOP_BUILDERS])
+@pytest.mark.parametrize("kind", [*SHAPE_BUILDERS, *WORKSHOP_BUILDERS, *ODD_BUILDERS])
 def test_a_shape_stands_on_the_table_within_its_footprint(kind):
     for shape in build_all(11, 3)[kind]:
         points = np.concatenate([part.vertices for part in shape.parts])
@@ -51,6 +52,7 @@ def test_the_same_seed_gives_the_same_shapes_and_another_does_not():
     assert all(a.height == b.height for kind in first for a, b in zip(first[kind], again[kind], strict=True))
     assert first["cup"][0].height != other["cup"][0].height
     assert first["spool"][0].height != other["spool"][0].height
+    assert first["turned"][0].height != other["turned"][0].height
 
 
 @pytest.mark.parametrize("kind", SHAPE_BUILDERS)

@@ -50,3 +50,20 @@ def found_objects(sample: InstanceSample, labels: Sequence[int], answers: Sequen
                 union = area + np.count_nonzero(answer.inside) - shared
                 found[index] |= shared > FOUND_IOU * union
     return found
+
+
+def pieces_of(sample: InstanceSample, labels: Sequence[int], answers: Sequence[InWindow]) -> np.ndarray:
+    """Returns (N,) int64: how many answers of its class lie mostly in each object.
+
+    Args:
+        sample: The true objects.
+        labels: The class of each answer.
+        answers: The answers' masks.
+    """
+    pieces = np.zeros(len(sample.labels), np.int64)
+    for index, (label, mask) in enumerate(zip(sample.labels, sample.masks, strict=True)):
+        for answer_label, answer in zip(labels, answers, strict=True):
+            if answer_label == label:
+                shared = np.count_nonzero(mask[window_of(answer.box_px)] & answer.inside)
+                pieces[index] += 2 * shared > np.count_nonzero(answer.inside)
+    return pieces

@@ -12,9 +12,10 @@ from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.evaluation.metrics.tracking import TrackingMeter, TrueObject
 from clip_seg_ros.evaluation.suite import Figure
-from clip_seg_ros.pipeline.answering import Question, Stream
+from clip_seg_ros.pipeline.answering import Question, Refinement, Stream
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
+from clip_seg_ros.pipeline.separation import Separator
 from clip_seg_ros.pipeline.space.localization import with_position
 from clip_seg_ros.sim.sequences import SequenceFrame, noisy_depth, sequence
 from clip_seg_ros.types import CameraFrame, ObjectRegion
@@ -23,12 +24,14 @@ FIRST_SEED = 10_000
 """The first seed of the scenes with which sequences begin; training never uses them."""
 MIN_AREA_FRACTION = 0.002
 _NODE = ReferringConfig()
-VARIANTS: dict[str, tuple[float, float, float]] = {
-    "plain": (0.0, 0.0, 0.0),
-    "tracked": (0.0, 0.0, _NODE.track_age_s),
-    "steady": (_NODE.smoothing, _NODE.hysteresis, _NODE.track_age_s),
+VARIANTS: dict[str, tuple[float, float, float, bool]] = {
+    "plain": (0.0, 0.0, 0.0, False),
+    "tracked": (0.0, 0.0, _NODE.track_age_s, False),
+    "together": (_NODE.smoothing, _NODE.hysteresis, _NODE.track_age_s, False),
+    "steady": (_NODE.smoothing, _NODE.hysteresis, _NODE.track_age_s, _NODE.separate_touching),
 }
-"""The smoothing, the hysteresis and the seconds for which ids are kept; "steady" has the defaults of the node."""
+"""The smoothing, the hysteresis, the seconds for which ids are kept, and whether objects that touch are taken apart;
+"steady" has the defaults of the node."""
 
 
 class _AskedOnce:
@@ -48,14 +51,14 @@ class _AskedOnce:
 class _Variant:
     """One variant of processing, and its scores."""
 
-    def __init__(self, settings: tuple[float, float, float]) -> None:
-        self._settings = settings
+    def __init__(self, settings: tuple[float, float, float, bool], separator: Separator) -> None:
+        self._settings, self._refinement = settings[:3], Refinement(separator=separator if settings[3] else None)
         self.meters = {"clean": TrackingMeter(), "noisy": TrackingMeter()}
         """The meters by the depth with which positions are measured."""
         self.ious: list[float] = []
 
     def start(self) -> None:
-        self._stream = Stream(*self._settings)
+        self._stream = Stream(*self._settings, self._refinement)
         for meter in self.meters.values():
             meter.start_sequence()
 
@@ -69,7 +72,10 @@ class _Variant:
         truth: Sequence[TrueObject],
     ) -> None:
         view = frame.view
-        regions = self._stream.answer(asked, encoded, question, view.rgb, frame.stamp_ns).regions
+        seen = CameraFrame(view.rgb, frame.stamp_ns, "", depths_m["noisy"], view.intrinsics)
+        maps = asked.ask_cells(encoded, question.phrases)
+        looking = self._stream.look(view.rgb, frame.stamp_ns)
+        regions = self._stream.finish(asked, maps, question, looking, seen).regions
         masks = np.stack([_covered(regions, prompt, view.labels.shape) for prompt in question.prompts])
         for name, meter in self.meters.items():
             camera = CameraFrame(view.rgb, frame.stamp_ns, "", depths_m[name], view.intrinsics)
@@ -97,7 +103,8 @@ def run_sequences(
         RendererUnavailable: This machine cannot render.
         ValueError: A number is out of range.
     """
-    variants = {name: _Variant(settings) for name, settings in VARIANTS.items()}
+    separator = Separator.load()
+    variants = {name: _Variant(settings, separator) for name, settings in VARIANTS.items()}
     asked = _AskedOnce(predictor)
     for seed in progress(range(FIRST_SEED, FIRST_SEED + 50 * count, 50)):
         rng = np.random.default_rng([seed, 10])

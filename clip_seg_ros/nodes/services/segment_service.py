@@ -11,12 +11,14 @@ from clip_seg_ros.commands.parser import MAX_PROMPTS
 from clip_seg_ros.nodes.camera.conversions import fill_image, image_to_rgb
 from clip_seg_ros.nodes.common.answering_services import AnsweringServices
 from clip_seg_ros.nodes.common.core import NodeCore
+from clip_seg_ros.nodes.common.refining import Refining
 from clip_seg_ros.nodes.outputs.topics import object_message, union_mask
 from clip_seg_ros.nodes.services.image_prompts import as_commands_say
 from clip_seg_ros.pipeline.answering import Question, answer
 from clip_seg_ros.pipeline.model_host import ModelHost
 from clip_seg_ros.pipeline.postprocess import label_image
 from clip_seg_ros.srv import Segment
+from clip_seg_ros.types import CameraFrame
 
 
 class SegmentService:
@@ -25,11 +27,12 @@ class SegmentService:
     Args:
         core: The objects that the parts of the node share.
         host: Holder of the model in service.
+        refining: What is done with the objects of an image.
         with_caution: Returns an answer with what is to be told of the model's weights.
     """
 
-    def __init__(self, core: NodeCore, host: ModelHost, with_caution: Callable[[str], str]) -> None:
-        self._core, self._host, self._with_caution = core, host, with_caution
+    def __init__(self, core: NodeCore, host: ModelHost, refining: Refining, with_caution: Callable[[str], str]) -> None:
+        self._core, self._host, self._refining, self._with_caution = core, host, refining, with_caution
         # There is one call at a time, so that many callers cannot occupy all threads of the node.
         self._services = AnsweringServices(core.node, core.calls, core.faults)
         self._services.offer(Segment, "segment", self._answer)
@@ -57,8 +60,8 @@ class SegmentService:
         rgb = image_to_rgb(request.image)
         threshold = request.threshold or config.asked_threshold
         question = Question(prompts, negatives, threshold, config.min_area_fraction)
-        edges_of = rgb if config.refine_edges else None
-        result = answer(predictor, predictor.encode(rgb), question, edges_of)
+        frame = CameraFrame(rgb, 0, request.image.header.frame_id)
+        result = answer(predictor, predictor.encode(rgb), question, frame, self._refining.now())
         self._core.sizes.saw("segment", (rgb.shape, len(prompts)))
         header, shape = request.image.header, rgb.shape[:2]
         response.objects = [object_message(region) for region in result.regions]

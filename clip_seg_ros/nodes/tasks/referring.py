@@ -14,6 +14,7 @@ from clip_seg_ros.commands.parser import Command
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.nodes.camera.intake import Finish, TakenImage
 from clip_seg_ros.nodes.common.core import NodeCore
+from clip_seg_ros.nodes.common.refining import Refining
 from clip_seg_ros.nodes.life.command_notes import note_on, refusal
 from clip_seg_ros.nodes.life.command_router import example_command
 from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
@@ -46,8 +47,9 @@ class Referring(Task):
             lambda: [camera.name for camera in node.intake.cameras],
             lambda answer: self._models.with_caution(answer, "find_object"),
         )
+        self._refining = Refining(self._core)
         self._images = ReferringImages(
-            self._core, node.intake, self.finder, lambda: self._host.wanted == self._host.name
+            self._core, node.intake, self.finder, lambda: self._host.wanted == self._host.name, self._refining
         )
         self.image_prompts = ImagePrompts(self._core, self._host, self._images.forget_past_of)
         self._describer = Describer(self._core.status, self._models.with_caution)
@@ -57,7 +59,7 @@ class Referring(Task):
     def open(self) -> None:
         self._images.open()
         self._segment = SegmentService(
-            self._core, self._host, lambda answer: self._models.with_caution(answer, "segment")
+            self._core, self._host, self._refining, lambda answer: self._models.with_caution(answer, "segment")
         )
         self.image_prompts.open()
         self.finder.open()
@@ -71,6 +73,7 @@ class Referring(Task):
 
     def warm_up(self, predictor: Predictor) -> None:
         predictor.predict(np.zeros((480, 640, 3), np.uint8), predictor.spec.class_names or ("object",))
+        self._refining.now()  # reads what is needed before the first image comes
         self.image_prompts.teach(predictor)
 
     # Commands.

@@ -12,14 +12,16 @@ from clip_seg_ros.nodes.camera.camera_input import CameraInput
 from clip_seg_ros.nodes.camera.intake import Finish, Intake, TakenImage
 from clip_seg_ros.nodes.camera.target_frame import TargetFrame
 from clip_seg_ros.nodes.common.core import NodeCore
+from clip_seg_ros.nodes.common.refining import Refining
 from clip_seg_ros.nodes.outputs.camera_topics import publish
 from clip_seg_ros.nodes.outputs.outcome import Outcome
 from clip_seg_ros.nodes.outputs.results import Result, ResultTopics
 from clip_seg_ros.nodes.services.finder import Finder, Search
 from clip_seg_ros.nodes.tasks.encoding import encode_each
-from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answered, asked_each, with_edges
+from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answered, asked_each, refined_answer
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.space.localization import measure
+from clip_seg_ros.types import CameraFrame
 from clip_seg_ros.zoo.caution import in_corner
 
 if TYPE_CHECKING:
@@ -61,12 +63,19 @@ class ReferringImages:
         intake: Source of the images.
         finder: Goals that search images independently of the command.
         is_there: Returns whether the model that was asked for last is in use already.
+        refining: What is done with the objects of an image.
     """
 
     def __init__(
-        self, core: NodeCore[ReferringConfig], intake: Intake, finder: Finder, is_there: Callable[[], bool]
+        self,
+        core: NodeCore[ReferringConfig],
+        intake: Intake,
+        finder: Finder,
+        is_there: Callable[[], bool],
+        refining: Refining,
     ) -> None:
         self._core, self._intake, self._finder, self._is_there = core, intake, finder, is_there
+        self._refining = refining
         self._views: dict[str, _View] = {}
         self.request: Request | None = None
         """The current request; ``None`` if there is nothing to look for."""
@@ -129,14 +138,14 @@ class ReferringImages:
         """Asks the model about one image; returns the rest of the work."""
         found = None if request is None else self._ask_request(request, image, encoded, predictor)
         looks = self._look_for(self._finder.searches(image.job.camera.name), encoded, predictor)
-        return lambda: self._finish(request, image, predictor, found() if found is not None else None, looks)
+        return lambda: self._finish(request, image, predictor, found, looks)
 
     def _finish(
         self,
         request: Request | None,
         image: TakenImage,
         predictor: Predictor,
-        found: Answer | None,
+        found: Callable[[CameraFrame], Answer] | None,
         looks: Sequence[tuple[Search, Question, CellMaps]],
     ) -> bool:
         """Measures and publishes what was found in an image; returns whether anything was published."""
@@ -146,22 +155,22 @@ class ReferringImages:
         motion = self._target_frame.of(job.image.header) if frame.depth_m is not None else None
         for search, question, maps in looks:
             seen = answered(question, maps, predictor.spec)
-            if self._core.config.refine_edges:
-                seen = with_edges(seen, question, predictor.spec.threshold, rgb)
+            seen = refined_answer(seen, question, predictor.spec, frame, self._refining.now())
             best = measure(seen.regions[0], frame).region if seen.regions else None
             moved = motion.region(best) if motion and best else best
             search.look(job, seen.best_score(), moved, motion.frame_id if motion else job.image.header.frame_id)
         if request is None or found is None:
             return bool(looks)
-        measured = [measure(region, frame) for region in found.regions]
+        answer = found(frame)
+        measured = [measure(region, frame) for region in answer.regions]
         result = Result(
-            job.image.header, rgb, found.maps, measured, motion, in_corner(predictor.spec), self._threshold(predictor)
+            job.image.header, rgb, answer.maps, measured, motion, in_corner(predictor.spec), self._threshold(predictor)
         )
         return self._publish(request, job.camera, result)
 
     def _ask_request(
         self, request: Request, image: TakenImage, encoded: EncodedImage, predictor: Predictor
-    ) -> Callable[[], Answer] | None:
+    ) -> Callable[[CameraFrame], Answer] | None:
         """Asks about the request; returns how it is answered, or ``None`` if the model refuses, which is reported."""
         core, config, view = self._core, self._core.config, self._views[image.job.camera.name]
         if view.settings != _stream_settings(config):
@@ -169,7 +178,7 @@ class ReferringImages:
             view.stream = Stream(*view.settings)
         question = Question(request.prompts, request.negatives, config.asked_threshold, config.min_area_fraction)
         stream = view.stream
-        stream.refine_edges = config.refine_edges
+        stream.refinement = self._refining.now()
         look = stream.look(image.rgb, image.job.stamp_ns)
         try:
             maps = predictor.ask_cells(encoded, question.phrases)
@@ -180,7 +189,7 @@ class ReferringImages:
             raise
         else:
             core.faults.clear("command")
-            return lambda: stream.finish(predictor, maps, question, look)
+            return lambda frame: stream.finish(predictor, maps, question, look, frame)
         stream.give_up(look)
         with core.lock:
             if self.request is request and not request.told:

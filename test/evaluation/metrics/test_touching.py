@@ -7,7 +7,7 @@ import numpy as np
 
 from clip_seg_ros.data.rendered_instances import mask_boxes
 from clip_seg_ros.data.samples import InstanceSample
-from clip_seg_ros.evaluation.metrics.touching import found_objects, touching_objects
+from clip_seg_ros.evaluation.metrics.touching import found_objects, pieces_of, touching_objects
 
 
 @dataclass(frozen=True)
@@ -50,3 +50,11 @@ def test_an_object_is_found_by_an_answer_of_its_class_that_covers_it_mostly() ->
     assert found_objects(shown, [0], [answer(30, 0, 40, 10)]).tolist() == [False] * 3, "of another class"
     assert found_objects(shown, [1], [answer(30, 0, 40, 10)]).tolist() == [False, False, True]
     assert found_objects(shown, [], []).tolist() == [False] * 3
+
+
+def test_pieces_are_answers_of_a_class_that_lie_mostly_in_an_object() -> None:
+    shown = sample((0, (0, 0, 10, 10)), (0, (10, 0, 20, 10)), (1, (30, 0, 40, 10)))
+    halves = [answer(0, 0, 5, 10), answer(5, 0, 12, 10), answer(12, 0, 20, 10)]
+    assert pieces_of(shown, [0, 0, 0], halves).tolist() == [2, 1, 0]
+    assert pieces_of(shown, [0], [answer(0, 0, 20, 10)]).tolist() == [0, 0, 0], "half lies in either"
+    assert pieces_of(shown, [1], [answer(0, 0, 10, 10)]).tolist() == [0, 0, 0], "of another class"

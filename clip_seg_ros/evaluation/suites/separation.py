@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures whether objects of one phrase are found one by one where they touch, and whether any is torn apart.
+
+Every held-out scene is asked for the kinds of things in it, and so is a scene of the same seed in which most things
+stand close to others of their kind. The depth has the noise and the holes of a stereo camera's.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from clip_seg_ros.data.rendered_instances import view_instances
+from clip_seg_ros.data.samples import InstanceSample
+from clip_seg_ros.data.tabletop import is_unseen
+from clip_seg_ros.evaluation.metrics.touching import found_objects, pieces_of, touching_objects
+from clip_seg_ros.evaluation.pages.pictures import COLUMNS, Gallery, captioned, grid
+from clip_seg_ros.evaluation.suite import Examiner, Figure
+from clip_seg_ros.pipeline.answering import Question, answered, asked
+from clip_seg_ros.pipeline.overlay import PALETTE
+from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.pipeline.separation import Separator
+from clip_seg_ros.sim.renderer import RenderedView
+from clip_seg_ros.sim.scene import KINDS, Scene
+from clip_seg_ros.sim.sequences import noisy_depth
+from clip_seg_ros.types import CameraFrame, ObjectRegion
+
+MIN_AREA_FRACTION = 0.002
+"""The smallest object, as the nodes have it by default; smaller ones are neither asked for nor counted."""
+_WAYS = ("", "_without_depth", "_together")
+"""The ends of the figures' names: with depth, without, and not taken apart at all."""
+
+
+@dataclass
+class _Scores:
+    """What became of the objects of some scenes, one way."""
+
+    touching: list[bool] = field(default_factory=list)
+    """Whether each object that touches another of its kind was found."""
+    apart: list[bool] = field(default_factory=list)
+    """Whether each other object was found."""
+    torn: list[bool] = field(default_factory=list)
+    """Whether each of those others is in more pieces than before."""
+
+
+class SeparationExaminer(Examiner):
+    """Asks a model for all kinds in a scene.
+
+    Args:
+        predictor: Predictor of a model of phrases.
+        separator: Takes objects apart.
+        threshold: Probability above which a pixel belongs to a phrase, 0..1.
+    """
+
+    def __init__(self, predictor: Predictor, separator: Separator, threshold: float = 0.5) -> None:
+        self._predictor, self._separator, self._threshold = predictor, separator, threshold
+        self._scores = {(group, way): _Scores() for group in ("", "usual.", "unseen.") for way in _WAYS}
+        self._taken_ms: list[float] = []
+        self._gallery = Gallery(COLUMNS, COLUMNS)
+        self._images = 0
+
+    def examine(self, scene: Scene, view: RenderedView) -> None:
+        """Measures one scene; ``view`` is its image with depth."""
+        self._images += 1
+        sample = view_instances(view, f"scene {scene.seed}")
+        least_px = round(MIN_AREA_FRACTION * view.labels.size)
+        sample = replace(sample, crowd=sample.areas_px < least_px)
+        kinds = tuple(kind for number, kind in enumerate(KINDS) if number in sample.labels[~sample.crowd])
+        if not kinds:
+            return
+        question = Question(kinds, (), self._threshold, MIN_AREA_FRACTION)
+        encoded = self._predictor.encode(view.rgb)
+        together = answered(question, asked(self._predictor, encoded, question), self._predictor.spec)
+        frame = CameraFrame(view.rgb, 0, "", None, view.intrinsics)
+        depth_m = noisy_depth(view.depth_m, np.random.default_rng([scene.seed, 11]))
+        answers = {"_together": list(together.regions)}
+        for way, seen in (("", replace(frame, depth_m=depth_m)), ("_without_depth", frame)):
+            start_s = time.perf_counter()
+            answers[way] = self._separator.separate(together.regions, together.maps, seen, least_px)
+            self._taken_ms.append((time.perf_counter() - start_s) * 1e3)
+        self._add(sample, answers, "unseen." if is_unseen(scene.seed) else "usual.")
+        missed = int((~_found(sample, answers[""]) & ~sample.crowd).sum())
+        self._gallery.add(missed, partial(_cell, view.rgb, answers[""], missed))
+
+    def _add(self, sample: InstanceSample, answers: dict[str, list[ObjectRegion]], place: str) -> None:
+        touches = touching_objects(sample)
+        apart = ~touches & ~sample.crowd
+        touches &= ~sample.crowd
+        before = pieces_of(sample, *_labelled(answers["_together"]))
+        for way, regions in answers.items():
+            found, pieces = _found(sample, regions), pieces_of(sample, *_labelled(regions))
+            for group in ("", place):
+                scores = self._scores[group, way]
+                scores.touching += found[touches].tolist()
+                scores.apart += found[apart].tolist()
+                scores.torn += (pieces > np.maximum(before, 1))[apart].tolist()
+
+    def figures(self) -> list[Figure]:
+        figures = [Figure("instances.images", self._images, "images")]
+        for (group, way), scores in self._scores.items():
+            for name in ("touching", "apart"):
+                if found := getattr(scores, name):
+                    share = round(float(np.mean(found)), 4)
+                    figures.append(Figure(f"instances.{group}{name}.found{way}", share, "share with IoU > 0.5"))
+                    if not way:
+                        figures.append(Figure(f"instances.{group}{name}.count", len(found), "objects"))
+            if scores.torn and way != "_together":
+                share = round(float(np.mean(scores.torn)), 4)
+                figures.append(Figure(f"instances.{group}torn{way}", share, "share of the objects that stand apart"))
+        if self._taken_ms:
+            threads = torch.get_num_threads()
+            unit = f"ms an image, {threads} thread{'s' if threads > 1 else ''}"
+            figures.append(Figure("instances.ms", round(statistics.median(self._taken_ms), 2), unit))
+        return figures
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """Returns a row of random answers and one of the worst: each object in a colour of its own."""
+        cells = self._gallery.cells()
+        return {"instances": grid(cells)} if cells else {}
+
+
+def _labelled(regions: list[ObjectRegion]) -> tuple[list[int], list[ObjectRegion]]:
+    return [KINDS.index(region.prompt) for region in regions], regions
+
+
+def _found(sample: InstanceSample, regions: list[ObjectRegion]) -> np.ndarray:
+    return found_objects(sample, *_labelled(regions))
+
+
+def _cell(rgb: np.ndarray, regions: list[ObjectRegion], missed: int) -> np.ndarray:
+    shown = rgb.copy()
+    for number, region in enumerate(regions):
+        part = shown[region.window]
+        part[region.inside] = 0.4 * part[region.inside] + 0.6 * np.array(PALETTE[number % len(PALETTE)])
+    return captioned(shown, f"{missed} missed of {', '.join(dict.fromkeys(region.prompt for region in regions))}")
