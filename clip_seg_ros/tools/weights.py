@@ -86,6 +86,7 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the CLIP that goes with a file which holds none, OpenAI's or open_clip's",
     )
+    parser.add_argument("--dino", type=Path, metavar="FILE", help="Talk2DINO: the DINOv2 that goes with its projection")
     parser.add_argument(
         "--classes",
         metavar="LIST|FILE",
@@ -278,6 +279,8 @@ def _file_options(args: argparse.Namespace) -> dict[str, Any]:
     options = _parse_options(args.option)
     if args.clip is not None:
         options["clip"] = read_tensors(args.clip)
+    if args.dino is not None:
+        options["dino"] = read_tensors(args.dino)
     if args.classes is not None:
         options["class_names"] = _class_names(args.classes)
     if args.word_length is not None:

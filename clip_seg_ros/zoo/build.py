@@ -20,6 +20,7 @@ from clip_seg_ros.models.denseclip.instances import DenseCLIPInstances
 from clip_seg_ros.models.denseclip.model import DenseCLIP
 from clip_seg_ros.models.maskclip.model import MaskCLIP
 from clip_seg_ros.models.student.model import Student
+from clip_seg_ros.models.talk2dino.model import Talk2DINO
 
 MODEL_KINDS: dict[str, Callable[[str, Mapping[str, Any]], PromptableSegmenter]] = {
     "clipseg": CLIPSeg.from_config,
@@ -28,6 +29,7 @@ MODEL_KINDS: dict[str, Callable[[str, Mapping[str, Any]], PromptableSegmenter]] 
     "denseclip_instances": DenseCLIPInstances.from_config,
     "maskclip": MaskCLIP.from_config,
     "student": Student.from_config,
+    "talk2dino": Talk2DINO.from_config,
 }
 """For each ``kind`` of weight file: the function that builds the model with random weights from a name and the file's
 configuration."""

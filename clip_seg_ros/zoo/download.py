@@ -38,9 +38,12 @@ from clip_seg_ros.models.clipseg import convert as clipseg
 from clip_seg_ros.models.conversion.mapping import Converted
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.models.maskclip import convert as maskclip
+from clip_seg_ros.models.talk2dino import convert as talk2dino
 from clip_seg_ros.zoo.formats import convert
 from clip_seg_ros.zoo.public_weights import HUB, PUBLIC_WEIGHTS, HubFile, fetched_by_hand, open_clip_tag
 
+_OPTIONS = {"clipseg": clipseg.OPTIONS, "talk2dino": talk2dino.OPTIONS}
+"""The options of the converters, by the kind of weights that are downloaded whole."""
 ANSWER_S = 10.0
 """The longest time in seconds that the hub may take to respond at all."""
 
@@ -92,7 +95,7 @@ def find(name: str) -> Download:
         raise ValueError(f'there are no published weights "{name}": use {known}, or open_clip:ARCHITECTURE/TAG')
     if entry.hub is None:
         raise WeightsError(fetched_by_hand(name))
-    return Download(entry.hub, entry.page, entry.licence, clipseg.OPTIONS)
+    return Download(entry.hub, entry.page, entry.licence, _OPTIONS[entry.kind])
 
 
 def check_options(name: str, download: Download, options: Mapping[str, Any]) -> None:
@@ -107,6 +110,8 @@ def check_options(name: str, download: Download, options: Mapping[str, Any]) -> 
         raise ValueError(f"{name} takes no option {', '.join(unknown)}; it takes {known}")
     if download.known_options == maskclip.OPTIONS:
         maskclip.check_options(options, download.resnet)
+    if download.known_options == talk2dino.OPTIONS:
+        talk2dino.check_options(options)
 
 
 def fetch(hub: HubFile) -> Path:

@@ -58,6 +58,10 @@ _CRIS = (
 _DENSECLIP = (
     'follow the link "Tsinghua Cloud" of {row} in the page\'s table for Semantic FPN with a browser, ' + _CONVERT
 )
+_TALK2DINO_LICENCE = (
+    "none is stated in the authors' repository (github.com/lorebianchi98/Talk2DINO), so see the hub page; the DINOv2 "
+    "in them is Apache-2.0, and OpenAI's CLIP is MIT"
+)
 _MASKCLIP_LICENCE = "Apache-2.0 (the repository's); the weights in it are OpenAI's CLIP, MIT"
 
 
@@ -97,6 +101,13 @@ def _maskclip_authors(title: str, model: str, clip: str, megabytes: int) -> Publ
     return PublicWeights("maskclip", f"MaskCLIP, {title}", page, _MASKCLIP_LICENCE, megabytes, by_hand=by_hand)
 
 
+def _talk2dino(tower: str, title: str, megabytes: int) -> PublicWeights:
+    repository = f"lorebianchi98/Talk2DINO-{tower}"
+    hub = HubFile(repository, ("model.safetensors", "pytorch_model.bin"))
+    page = f"{HUB}/{repository}"
+    return PublicWeights("talk2dino", f"Talk2DINO, {title}", page, _TALK2DINO_LICENCE, megabytes, hub=hub)
+
+
 PUBLIC_WEIGHTS: dict[str, PublicWeights] = {
     "clipseg-rd64-refined": _clipseg("rd64-refined", "CLIPSeg, 64 channels, finer masks"),
     "clipseg-rd64": _clipseg("rd64", "CLIPSeg, 64 channels"),
@@ -107,6 +118,8 @@ PUBLIC_WEIGHTS: dict[str, PublicWeights] = {
     "maskclip-rn50": _maskclip("RN50", "ResNet-50", 408),
     "maskclip-rn101": _maskclip("RN101", "ResNet-101", 479),
     "maskclip-rn50x16": _maskclip("RN50x16", "ResNet-50x16", 1162),
+    "talk2dino-vit-b": _talk2dino("ViTB", "DINOv2 ViT-B/14", 604),
+    "talk2dino-vit-l": _talk2dino("ViTL", "DINOv2 ViT-L/14", 1478),
     "cris-r50": _cris("ResNet-50", 588),
     "cris-r101": _cris("ResNet-101", 646),
     "denseclip-rn50": _denseclip("ResNet-50", "RN50-DenseCLIP", 456),

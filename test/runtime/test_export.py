@@ -48,6 +48,8 @@ def request_of(model: PromptableSegmenter, file_format: str = "openvino", precis
         ("cris", "openvino"),
         ("denseclip-resnet", "onnx"),
         ("maskclip", "openvino"),
+        ("talk2dino", "onnx"),
+        ("talk2dino", "openvino"),
     ],
 )
 def test_the_parts_answer_as_the_model_without_it(kind: str, file_format: str, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from clip_seg_ros.models.maskclip.model import MaskCLIPConfig
 from clip_seg_ros.models.spec import InputSpec, SlidingWindow
 from clip_seg_ros.models.student.model import StudentConfig
 from clip_seg_ros.models.student.networks import CLIP_NETWORK
+from clip_seg_ros.models.talk2dino.dino import DinoConfig
+from clip_seg_ros.models.talk2dino.model import Talk2DINOConfig
 from clip_seg_ros.zoo.build import MODEL_KINDS
 
 WORDS = ("red", "green", "cup", "box", "the", "a")
@@ -72,6 +74,13 @@ def _student() -> dict:
     return {"kind": "student", "student": asdict(own)}
 
 
+def _talk2dino() -> dict:
+    spec = InputSpec(56, "short_side", 14, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    dino = DinoConfig(layers=2, width=32, heads=4, image_size=42)
+    own = Talk2DINOConfig(spec, dino, _TEXT, 24, background_cleaning=0.2, templates=("{}", "a {}"))
+    return {"kind": "talk2dino", "talk2dino": own.to_dict(), "tokenizer": _TOKENIZER}
+
+
 CONFIGS: dict[str, Callable[[], dict]] = {
     "clipseg-vit": _clipseg_vit,
     "cris": _cris,
@@ -81,6 +90,7 @@ CONFIGS: dict[str, Callable[[], dict]] = {
     "maskclip": _maskclip,
     "scclip": lambda: _maskclip("scclip", FINE),
     "student": _student,
+    "talk2dino": _talk2dino,
 }
 
 

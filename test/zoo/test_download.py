@@ -317,6 +317,10 @@ def test_the_value_of_an_option_is_checked_before_the_network() -> None:
     check_options("maskclip-vit-b16", found, {"variant": "scclip"})
     with pytest.raises(ValueError, match='"scclip" reads the earlier blocks of a ViT, and this image'):
         check_options("maskclip-rn50", find("maskclip-rn50"), {"variant": "scclip"})
+    found = find("talk2dino-vit-b")
+    check_options("talk2dino-vit-b", found, {"background_cleaning": True})
+    with pytest.raises(ValueError, match="background_cleaning must be true, false or a positive weight, got 'much'"):
+        check_options("talk2dino-vit-b", found, {"background_cleaning": "much"})
 
 
 def test_the_wrong_model_is_refused(

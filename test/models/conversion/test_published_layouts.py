@@ -166,12 +166,32 @@ CASES = {
         "backbone.layer4.0.conv1.weight",
         "backbone.layer1.0.bn1.running_var",
     ),
+    "talk2dino_vitb": (
+        None,
+        {"background_cleaning": True},
+        56,
+        "model.blocks.3.ls1.gamma",
+        "proj.hidden_layers.0.bias",
+        "clip_model.transformer.resblocks.3.ln_2.weight",
+    ),
+    "talk2dino_vitb_projection": (
+        "openai_clip_vit_b16",
+        {},
+        56,
+        "hidden_layers.0.weight",
+        "linear_layer.bias",
+        "linear_layer.weight",
+    ),
 }
+TOWERS = {"talk2dino_vitb_projection": "dinov2_vitb14_reg4"}
 
 
 def options_of(name: str, empty: bool) -> dict:
     clip, options, *_ = CASES[name]
-    return options if clip is None else {**options, "clip": published(clip, empty)}
+    beside = {} if clip is None else {"clip": published(clip, empty)}
+    if name in TOWERS:
+        beside["dino"] = published(TOWERS[name], empty)
+    return {**options, **beside}
 
 
 @pytest.mark.parametrize("name", CASES)
