@@ -150,7 +150,8 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
         """Returns logits (B, P, h, w) for every prompt on every image, in one pass."""
 
     def detect(self, image: FeaturesT, text: TextFeatures) -> list[Detections]:
-        """Returns the objects of every image, for a model with ``finds_objects``; ``text`` has all classes."""
+        """Returns the objects of every image, for a model with ``finds_objects``; ``text`` has all its classes, if it
+        has a list of them."""
         raise NotImplementedError
 
     def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:

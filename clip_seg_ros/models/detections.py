@@ -21,9 +21,11 @@ class Detections:
     scores: torch.Tensor
     """(N,) 0..1."""
     labels: torch.Tensor
-    """(N,) int64 index into the model's class names."""
+    """(N,) int64 index into the model's class names, or into the prompts if the model has none."""
     masks: torch.Tensor | None
     """(N, m, m) the probability that a cell of the box belongs to the object, 0..1; ``None`` for a model of boxes."""
+    of_image: bool = False
+    """Whether the cells are those of the whole image, and not of the box."""
 
 
 def in_window(mask: torch.Tensor | None, box: torch.Tensor, size: tuple[int, int]) -> tuple[Window, torch.Tensor]:

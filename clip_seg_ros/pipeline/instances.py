@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from clip_seg_ros.models.detections import Detections, in_window
 from clip_seg_ros.pipeline.class_labels import UNLABELLED, ClassMap
@@ -68,7 +69,12 @@ def instances_of(
     for place, (score, label) in enumerate(zip(found.scores.tolist(), found.labels.tolist(), strict=True)):
         if score < least_score:
             continue
-        window, shares = in_window(None if masks is None else masks[place], boxes[place], geometry.source_size)
+        mask = None if masks is None else masks[place]
+        if mask is not None and found.of_image:
+            window = (slice(0, height), slice(0, width))
+            shares = F.interpolate(mask[None, None], size=(height, width), mode="bilinear", align_corners=False)[0, 0]
+        else:
+            window, shares = in_window(mask, boxes[place], geometry.source_size)
         tight = _tightened(window, shares.numpy() > MASK_THRESHOLD)
         if tight is not None:
             box = tuple(boxes[place].tolist())

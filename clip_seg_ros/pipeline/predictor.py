@@ -320,7 +320,7 @@ class Predictor:
 
         Args:
             encoded: An image from ``encode`` of this predictor.
-            names: Some of the model's classes; ``None``: all of them.
+            names: Any phrases, or some of the model's classes; ``None``: all of its classes.
             least_score: Objects with a lower score are left out, 0..1; by default the model's threshold.
             keep_same: Whether an object may be returned again with another class.
 
@@ -328,17 +328,17 @@ class Predictor:
             The objects, the best first, each with a mask in its own window; ``Instance.region`` gives an id.
 
         Raises:
-            ValueError: The model does not find objects, or a name is not one of its classes.
+            ValueError: The model does not find objects, a name is not one of its classes, or there are no names.
         """
         if not self.spec.finds_objects:
             raise ValueError(f"{self.spec.name} does not find objects one by one: use a detector")
-        wanted = checked_prompts(names if names is not None else self.spec.class_names, self.spec)
+        wanted = checked_prompts(names if names is not None else self.spec.class_names or (), self.spec)
         return self._instances(encoded, wanted, self.spec.threshold if least_score is None else least_score, keep_same)
 
     def _instances(
         self, encoded: EncodedImage, names: tuple[str, ...], least_score: float, keep_same: bool = False
     ) -> list[Instance]:
-        classes = self.spec.class_names
+        classes = self.spec.class_names or names
         (found,) = self.engine.detect(encoded.features, self._text_features(classes))
         objects = instances_of(found, classes, encoded.geometry, least_score)
         objects = [item for item in objects if item.name in names]

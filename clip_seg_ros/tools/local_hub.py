@@ -31,6 +31,8 @@ class HubHandler(BaseHTTPRequestHandler):
     """The files by their ``address``."""
     missing = "EntryNotFound"
     """The error code for what is not in ``files``."""
+    status = 404
+    """The status of the answer for what is not in ``files``."""
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -52,7 +54,7 @@ class HubHandler(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         file = self.files.get(self.path)
         if file is None:
-            self.send_response(404)
+            self.send_response(self.status)
             self.send_header("X-Error-Code", self.missing)
             self.send_header("X-Repo-Commit", COMMIT)
             self.send_header("Content-Length", "0")

@@ -7,14 +7,16 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from clip_seg_ros import resources
 from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.models.checkpoints import WeightsError, is_weight_file
-from clip_seg_ros.models.conversion.reading import read_tensors
+from clip_seg_ros.models.conversion.reading import published_config, read_tensors
 from clip_seg_ros.resources import class_list, class_list_names
 from clip_seg_ros.tools import weights_classes
 from clip_seg_ros.zoo.build import build_from_config, build_from_file
@@ -55,7 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     download.add_argument("--name", help="name to keep them under (default: NAME)")
     download.add_argument("--again", action="store_true", help="even if they are here already")
     convert_ = actions.add_parser("convert", help="convert a published file that you have")
-    convert_.add_argument("file", type=Path, metavar="FILE", help=".pth, .pt, .bin or .safetensors")
+    convert_.add_argument("file", type=Path, metavar="FILE", help=".pth, .pt, .bin or .safetensors, or a hub folder")
     where = convert_.add_mutually_exclusive_group(required=True)
     where.add_argument("--name", help="keep it in the cache folder under this name")
     where.add_argument("--out", type=Path, metavar="FILE", help="write this .safetensors file")
@@ -206,8 +208,9 @@ def _convert(args: argparse.Namespace) -> None:
         raise ValueError(
             f"{args.file} is converted already: use it as it is, or look at it with `clip-seg weights verify`"
         )
-    options = _file_options(args)
-    model = store(convert(read_tensors(args.file), args.file.name, options), path, args.half, name)
+    tensors = read_tensors(args.file)
+    options = _with_config(_file_options(args), args.file, tensors)
+    model = store(convert(tensors, args.file.name, options), path, args.half, name)
     _report(model, path, f"was converted from {args.file} and loaded")
 
 
@@ -223,7 +226,8 @@ def _verify(args: argparse.Namespace) -> None:
     if is_weight_file(path):
         _report(build_from_file(path), path, f"is {_PROVEN}")
         return
-    options, tensors = _file_options(args), read_tensors(path)
+    tensors = read_tensors(path)
+    options = _with_config(_file_options(args), path, tensors)
     title = recognise(tensors, path.name).title
     converted = convert(tensors, path.name, options)
     model = build_from_config(path.stem, converted.config, converted.tensors, path.name)
@@ -294,6 +298,13 @@ def _file_options(args: argparse.Namespace) -> dict[str, Any]:
                 f"--text-embeddings wants a file of one tensor, and {args.text_embeddings} has {len(tensors)}"
             )
         options["text_embeddings"] = next(iter(tensors.values()))
+    return options
+
+
+def _with_config(options: dict[str, Any], path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Adds the configuration beside a published file to the options, if its layout needs it."""
+    if "config" in recognise(tensors, path.name).options and (config := published_config(path)) is not None:
+        return {**options, "config": config}
     return options
 
 

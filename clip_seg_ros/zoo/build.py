@@ -19,6 +19,7 @@ from clip_seg_ros.models.cris.model import CRIS
 from clip_seg_ros.models.denseclip.instances import DenseCLIPInstances
 from clip_seg_ros.models.denseclip.model import DenseCLIP
 from clip_seg_ros.models.maskclip.model import MaskCLIP
+from clip_seg_ros.models.sam3.model import SAM3
 from clip_seg_ros.models.student.model import Student
 from clip_seg_ros.models.talk2dino.model import Talk2DINO
 
@@ -28,6 +29,7 @@ MODEL_KINDS: dict[str, Callable[[str, Mapping[str, Any]], PromptableSegmenter]] 
     "denseclip": DenseCLIP.from_config,
     "denseclip_instances": DenseCLIPInstances.from_config,
     "maskclip": MaskCLIP.from_config,
+    "sam3": SAM3.from_config,
     "student": Student.from_config,
     "talk2dino": Talk2DINO.from_config,
 }

@@ -26,6 +26,7 @@ from huggingface_hub import (
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import (
     EntryNotFoundError,
+    GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -38,12 +39,14 @@ from clip_seg_ros.models.clipseg import convert as clipseg
 from clip_seg_ros.models.conversion.mapping import Converted
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.models.maskclip import convert as maskclip
+from clip_seg_ros.models.sam3 import convert as sam3
 from clip_seg_ros.models.talk2dino import convert as talk2dino
 from clip_seg_ros.zoo.formats import convert
 from clip_seg_ros.zoo.public_weights import HUB, PUBLIC_WEIGHTS, HubFile, fetched_by_hand, open_clip_tag
 
-_OPTIONS = {"clipseg": clipseg.OPTIONS, "talk2dino": talk2dino.OPTIONS}
+_OPTIONS = {"clipseg": clipseg.OPTIONS, "sam3": sam3.USER_OPTIONS, "talk2dino": talk2dino.OPTIONS}
 """The options of the converters, by the kind of weights that are downloaded whole."""
+_NO_ACCESS = (401, 403)
 ANSWER_S = 10.0
 """The longest time in seconds that the hub may take to respond at all."""
 
@@ -112,6 +115,8 @@ def check_options(name: str, download: Download, options: Mapping[str, Any]) -> 
         maskclip.check_options(options, download.resnet)
     if download.known_options == talk2dino.OPTIONS:
         talk2dino.check_options(options)
+    if download.known_options == sam3.USER_OPTIONS:
+        sam3.check_options(options)
 
 
 def fetch(hub: HubFile) -> Path:
@@ -120,44 +125,12 @@ def fetch(hub: HubFile) -> Path:
     Raises:
         WeightsError: It cannot be downloaded, or its checksum is wrong; the message says what to do.
     """
-    page = f"{HUB}/{hub.repository}"
-    by_hand = f"fetch the file from {page} with a browser, and type `clip-seg weights convert FILE --name NAME`"
-    no_answer = (
-        f"{constants.ENDPOINT} gives no answer for {hub.repository}, and the cache {constants.HF_HUB_CACHE} does not "
-        f"hold it: check the network (a proxy is named with HTTPS_PROXY) and type the command again; or {by_hand}"
-    )
     if not constants.HF_HUB_OFFLINE and _cached(hub) is None and not _answers(hub):
-        raise WeightsError(no_answer)
+        raise WeightsError(_no_answer(hub))
     try:
         path = _transfer(hub)
-    except LocalEntryNotFoundError as error:
-        if constants.HF_HUB_OFFLINE:
-            raise WeightsError(
-                f"HF_HUB_OFFLINE is set, and {hub.repository} is not in the cache {constants.HF_HUB_CACHE}: unset it, "
-                "or copy that folder from a machine that has it"
-            ) from error
-        raise WeightsError(no_answer) from error
-    except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise WeightsError(
-            f"{page} is gone, has moved, wants a login or no longer holds {' or '.join(hub.files)}: see the page; if "
-            f"it has moved, {by_hand.replace(page, 'there')}"
-        ) from error
-    except HfHubHTTPError as error:
-        raise WeightsError(
-            f"{constants.ENDPOINT} refuses {hub.repository} ({error}): try later; or {by_hand}"
-        ) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise WeightsError(
-                f"the disk of {constants.HF_HUB_CACHE} is full: make room, or name a folder on another disk with "
-                "HF_HOME"
-            ) from error
-        raise WeightsError(f"{hub.repository} was not downloaded ({error}): type the command again") from error
     except Exception as error:  # whatever the HTTP library below raises, which is another one in each release
-        raise WeightsError(
-            f"the download of {hub.repository} broke off ({type(error).__name__}: {error}): check the network and type "
-            "the command again"
-        ) from error
+        raise WeightsError(_advice(hub, error)) from error
     _check(path, hub)
     return path
 
@@ -184,6 +157,60 @@ def arrived_bytes(hub: HubFile) -> int:
         with suppress(OSError):  # complete by now, and under another name
             sizes.append(part.stat().st_size)
     return max(sizes, default=0)
+
+
+def _advice(hub: HubFile, error: Exception) -> str:
+    """Returns what went wrong with a download, and what to do."""
+    page = f"{HUB}/{hub.repository}"
+    if _lacks_access(hub, error):
+        name = next((name for name, entry in PUBLIC_WEIGHTS.items() if entry.hub == hub), "NAME")
+        return (
+            f"{hub.repository} is given only to those who accepted its licence: accept it on {page}, log in on this "
+            f"machine with `hf auth login`, and type `clip-seg weights download {name}` again"
+        )
+    if isinstance(error, LocalEntryNotFoundError):
+        if constants.HF_HUB_OFFLINE:
+            return (
+                f"HF_HUB_OFFLINE is set, and {hub.repository} is not in the cache {constants.HF_HUB_CACHE}: unset it, "
+                "or copy that folder from a machine that has it"
+            )
+        return _no_answer(hub)
+    if isinstance(error, EntryNotFoundError | RepositoryNotFoundError | RevisionNotFoundError):
+        return (
+            f"{page} is gone, has moved, wants a login or no longer holds {' or '.join(hub.files)}: see the page; if "
+            f"it has moved, {_by_hand('there')}"
+        )
+    if isinstance(error, HfHubHTTPError):
+        return f"{constants.ENDPOINT} refuses {hub.repository} ({error}): try later; or {_by_hand(page)}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk of {constants.HF_HUB_CACHE} is full: make room, or name a folder on another disk with HF_HOME"
+    if isinstance(error, OSError):
+        return f"{hub.repository} was not downloaded ({error}): type the command again"
+    return (
+        f"the download of {hub.repository} broke off ({type(error).__name__}: {error}): check the network and type the "
+        "command again"
+    )
+
+
+def _lacks_access(hub: HubFile, error: Exception) -> bool:
+    # huggingface_hub takes a bare 403 for no answer.
+    cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
+    if isinstance(cause, GatedRepoError):
+        return True
+    refused = isinstance(cause, HfHubHTTPError) and cause.response.status_code in _NO_ACCESS
+    return hub.gated and (refused or isinstance(cause, RepositoryNotFoundError))
+
+
+def _no_answer(hub: HubFile) -> str:
+    return (
+        f"{constants.ENDPOINT} gives no answer for {hub.repository}, and the cache {constants.HF_HUB_CACHE} does not "
+        f"hold it: check the network (a proxy is named with HTTPS_PROXY) and type the command again; or "
+        f"{_by_hand(f'{HUB}/{hub.repository}')}"
+    )
+
+
+def _by_hand(where: str) -> str:
+    return f"fetch the file from {where} with a browser, and type `clip-seg weights convert FILE --name NAME`"
 
 
 def _transfer(hub: HubFile) -> Path:

@@ -15,6 +15,7 @@ from clip_seg_ros.models.conversion.mapping import Converted
 from clip_seg_ros.models.cris import convert as cris
 from clip_seg_ros.models.denseclip import convert as denseclip
 from clip_seg_ros.models.maskclip import convert as maskclip
+from clip_seg_ros.models.sam3 import convert as sam3
 from clip_seg_ros.models.talk2dino import convert as talk2dino
 
 
@@ -39,6 +40,7 @@ FORMATS: tuple[Format, ...] = (
     Format("CRIS", cris.matches, cris.convert, cris.OPTIONS),
     Format("DenseCLIP", denseclip.matches, denseclip.convert, denseclip.OPTIONS),
     Format("MaskCLIP of its authors", maskclip.matches_authors, maskclip.convert_authors, maskclip.AUTHORS_OPTIONS),
+    Format("SAM 3 of the Hugging Face hub", sam3.matches, sam3.convert, sam3.OPTIONS),
     Format("Talk2DINO", talk2dino.matches_whole, talk2dino.convert_whole, talk2dino.OPTIONS),
     Format(
         "projection of Talk2DINO",

@@ -23,6 +23,8 @@ class HubFile:
     """OWNER/NAME."""
     files: tuple[str, ...]
     """Names of the file; the first one that the repository has is used."""
+    gated: bool = False
+    """Whether it is given only to those who accepted its licence on the page and are logged in."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,17 @@ def _talk2dino(tower: str, title: str, megabytes: int) -> PublicWeights:
     return PublicWeights("talk2dino", f"Talk2DINO, {title}", page, _TALK2DINO_LICENCE, megabytes, hub=hub)
 
 
+_SAM3 = PublicWeights(
+    "sam3",
+    "SAM 3, all objects of a phrase",
+    f"{HUB}/facebook/sam3",
+    "SAM License (Meta's own, on the page and in github.com/facebookresearch/sam3); only who accepts it there gets the "
+    "weights",
+    3362,
+    hub=HubFile("facebook/sam3", ("model.safetensors",), gated=True),
+)
+
+
 PUBLIC_WEIGHTS: dict[str, PublicWeights] = {
     "clipseg-rd64-refined": _clipseg("rd64-refined", "CLIPSeg, 64 channels, finer masks"),
     "clipseg-rd64": _clipseg("rd64", "CLIPSeg, 64 channels"),
@@ -120,6 +133,7 @@ PUBLIC_WEIGHTS: dict[str, PublicWeights] = {
     "maskclip-rn50x16": _maskclip("RN50x16", "ResNet-50x16", 1162),
     "talk2dino-vit-b": _talk2dino("ViTB", "DINOv2 ViT-B/14", 604),
     "talk2dino-vit-l": _talk2dino("ViTL", "DINOv2 ViT-L/14", 1478),
+    "sam3": _SAM3,
     "cris-r50": _cris("ResNet-50", 588),
     "cris-r101": _cris("ResNet-101", 646),
     "denseclip-rn50": _denseclip("ResNet-50", "RN50-DenseCLIP", 456),

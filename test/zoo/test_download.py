@@ -45,6 +45,8 @@ class Hub:
     """Bytes of the next file after which the connection is cut, once."""
     missing: str = "EntryNotFound"
     """The error code for what is not in ``files``."""
+    status: int = 404
+    """The status of the answer for what is not in ``files``."""
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     """(method, path, range)"""
     url: str = ""
@@ -59,7 +61,7 @@ class Handler(HubHandler):
 
     def parse_request(self) -> bool:
         good = super().parse_request()
-        self.files, self.missing = self.hub.files, self.hub.missing
+        self.files, self.missing, self.status = self.hub.files, self.hub.missing, self.hub.status
         if good:
             self.hub.requests.append((self.command, self.path, self.headers.get("Range")))
         return good
@@ -125,13 +127,13 @@ def download(
 ) -> Callable[..., Result]:
     """Runs the command as if its process had been started with the variables that name ``hub`` and ``home``."""
 
-    def run(*more: str, offline: bool = False) -> Result:
+    def run(*more: str, offline: bool = False, command: list[str] = COMMAND) -> Result:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         monkeypatch.setattr(
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
         )
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
-        code = main([*COMMAND, *more])
+        code = main([*command, *more])
         captured = capfd.readouterr()
         assert "Traceback" not in captured.err
         return Result(code, captured.out, captured.err)
@@ -333,6 +335,24 @@ def test_the_wrong_model_is_refused(
 
     assert result.code == 1
     assert "model.safetensors (Hugging Face CLIPSeg) is not whole: decoder.film_mul.bias is missing" in result.err
+    assert not (home / "weights").exists()
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "GatedRepo"), (403, "GatedRepo"), (401, ""), (403, "")])
+def test_weights_behind_a_licence_say_how_to_get_them(
+    hub: Hub, home: Path, download: Callable[..., Result], status: int, code: str
+) -> None:
+    hub.status, hub.missing = status, code
+
+    result = download(command=["weights", "download", "sam3"])
+
+    assert result.code == 1
+    assert "licence: SAM License" in result.out
+    assert result.err == (
+        "clip-seg weights: facebook/sam3 is given only to those who accepted its licence: accept it on "
+        "https://huggingface.co/facebook/sam3, log in on this machine with `hf auth login`, and type `clip-seg weights "
+        "download sam3` again\n"
+    )
     assert not (home / "weights").exists()
 
 

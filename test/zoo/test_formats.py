@@ -19,6 +19,7 @@ TITLES = {
     "maskclip_vit16_clip_weights": "MaskCLIP of its authors",
     "maskclip_rn50_clip_backbone": "MaskCLIP of its authors",
     "maskclip_rn50_segmentor_context59": "MaskCLIP of its authors",
+    "sam3_hub": "SAM 3 of the Hugging Face hub",
     "talk2dino_vitb": "Talk2DINO",
     "talk2dino_vitb_projection": "projection of Talk2DINO",
     "openai_clip_rn50": "CLIP of OpenAI or open_clip",

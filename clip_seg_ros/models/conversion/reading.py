@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -29,9 +30,16 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     Pickles are read only with ``weights_only=True``, so that a file can contain data but no program. Besides PyTorch's
     own types, NumPy's scalars are allowed, because training programs store their scores as such.
 
+    A folder of the Hugging Face hub stands for all of its safetensors files, among which large weights are divided.
+
     Raises:
         WeightsError: There is no such file, or it cannot be read safely as a weight file.
     """
+    if path.is_dir():
+        parts = sorted(path.glob("*.safetensors"))
+        if not parts:
+            raise WeightsError(f"the folder {path} holds no .safetensors file")
+        return {key: value for part in parts for key, value in read_tensors(part).items()}
     if not path.is_file():
         raise WeightsError(f"there is no weight file {path}")
     content = _read(path)
@@ -48,6 +56,22 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
+
+
+def published_config(path: Path) -> dict[str, Any] | None:
+    """Returns the values of the ``config.json`` in the folder ``path`` or beside the file; ``None`` if there is none.
+
+    Raises:
+        WeightsError: It cannot be read.
+    """
+    file = (path if path.is_dir() else path.parent) / "config.json"
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{file} cannot be read ({error}): download it again") from error
+    return values if isinstance(values, dict) else None
 
 
 def _read(path: Path) -> Any:
