@@ -74,7 +74,7 @@ def _student() -> dict:
     return {"kind": "student", "student": asdict(own)}
 
 
-def _talk2dino() -> dict:
+def talk2dino_config() -> dict:
     spec = InputSpec(56, "short_side", 14, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     dino = DinoConfig(layers=2, width=32, heads=4, image_size=42)
     own = Talk2DINOConfig(spec, dino, _TEXT, 24, background_cleaning=0.2, templates=("{}", "a {}"))
@@ -90,7 +90,7 @@ CONFIGS: dict[str, Callable[[], dict]] = {
     "maskclip": _maskclip,
     "scclip": lambda: _maskclip("scclip", FINE),
     "student": _student,
-    "talk2dino": _talk2dino,
+    "talk2dino": talk2dino_config,
 }
 
 

@@ -50,7 +50,7 @@ def test_the_file_of_meta_holds_a_tracker_besides(folder: Path, config: dict[str
     assert all(torch.equal(found.tensors[key], expected.tensors[key]) for key in expected.tensors)
 
 
-def test_meta_s_sizes_are_known_without_a_configuration() -> None:
+def test_meta_s_sizes_are_known_without_a_configuration(transformers: Any) -> None:
     converted = convert(published("sam3_hub", empty=True), "sam3", {})
     assert converted.config["sam3"]["input_spec"]["size"] == 1008
     assert converted.config["tokenizer"] == {"kind": "clip", "vocab_size": 49408, "context_length": 32}

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models for any phrase that do not come with the package, in both nodes: small ones of random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import Image
+
+from clip_seg_ros.evaluation.metrics.masks import mask_iou
+from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.models.conversion.mapping import Converted
+from clip_seg_ros.msg import CommandStatus
+from clip_seg_ros.nodes.camera.conversions import fill_image
+from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.runtime.eager import EagerEngine
+from clip_seg_ros.zoo.formats import convert
+from clip_seg_ros.zoo.writing import store
+from ros_harness import Camera, NodeProcess, SemanticWatcher, pixels_of, running_referring, wait_until
+from small_models import small_model, talk2dino_config
+from small_sam3 import small_network
+
+CLASSES = ("cup", "box", "red cup")
+KINDS = ("talk2dino", "sam3")
+
+
+@pytest.fixture(params=KINDS)
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Predictor]:
+    """(the name of a model in ``tmp_path``, what answers as the node should)"""
+    if request.param == "talk2dino":
+        converted = Converted(talk2dino_config(), small_model("talk2dino").state_dict())
+    else:
+        try:
+            network = small_network()
+        except WeightsError as error:
+            pytest.skip(str(error))
+        converted = convert(network.state_dict(), "tiny", {"config": network.config.to_dict()})
+    model = store(converted, tmp_path / f"my-{request.param}.safetensors")
+    return model.name, Predictor(EagerEngine(model, "cpu"))
+
+
+def arguments(name: str, folder: Path) -> list[str]:
+    where = [f"model:={name}", f"weights_dir:={folder}", f"image_topic:=/{name.replace('-', '_')}/image"]
+    return [*where, "engine:=eager"]
+
+
+def test_semantic(ros, served, log, tmp_path, view):
+    name, predictor = served
+    encoded = predictor.encode(view.rgb)
+    watcher = SemanticWatcher("other_models")
+    asked = [*arguments(name, tmp_path), f"classes:={list(CLASSES)}"]
+    node = NodeProcess("semantic", log, asked, namespace="other_models")
+    try:
+        node.wait_said("commands:")
+        watcher.wait_for_node()
+        with Camera(depth=False, topic=f"/{name.replace('-', '_')}/image") as camera:
+            stamp = camera.send(fill_image(Image(), view.rgb, "rgb8"))
+            labels = pixels_of(watcher.of_stamp("semantic/labels", stamp))
+    finally:
+        watcher.close()
+        assert node.end() == 0, node.said()
+    assert "Traceback" not in node.said()
+    assert (labels == predictor.classify(encoded, CLASSES).labels).mean() > 0.98
+
+
+def test_referring(ros, served, log, tmp_path, view):
+    name, predictor = served
+    (probabilities,) = predictor.predict(view.rgb, ["cup"]).values
+    threshold = float(np.quantile(probabilities, 0.6))
+    asked = [*arguments(name, tmp_path), f"threshold:={threshold}", "depth_topic:=''", "min_area_fraction:=0.0"]
+    asked.append("hysteresis:=0.0")
+    with running_referring(log, "other_models", asked) as (_, watcher):
+        assert watcher.say("segment the cup").state == CommandStatus.ACCEPTED
+        with Camera(depth=False, topic=f"/{name.replace('-', '_')}/image") as camera:
+            picture = fill_image(Image(), view.rgb, "rgb8")
+            wait_until(lambda: camera.send(picture) and watcher.seen["mask"], "a mask")
+        found = pixels_of(watcher.seen["mask"][0]) > 0
+    # Objects are outlined at the resolution of the model, whose cells are up to 20 pixels wide here.
+    assert mask_iou(found, probabilities > threshold) > 0.8
