@@ -45,7 +45,7 @@ setup(
         "bags": ["rosbags>=0.11"],
         "coco": ["pycocotools>=2.0.7"],
         "wordnet": ["nltk>=3.8"],
-        "sam3": ["transformers>=5.0"],
+        "sam3": ["transformers>=5.24"],
         "openvino": ["openvino>=2025.0"],
         "onnxruntime": ["onnxruntime>=1.20"],
         "export": ["onnx>=1.17", "onnxscript>=0.5", "openvino>=2025.0", "onnxruntime>=1.20", "nncf>=2.17"],

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,10 +30,10 @@ SPEC = ModelSpec(
 class Finder(Engine):
     """Finds given objects in every image of 96x64."""
 
-    device, precision, spec = torch.device("cpu"), "float32", SPEC
+    device, precision = torch.device("cpu"), "float32"
 
-    def __init__(self, found: Detections) -> None:
-        self._found = found
+    def __init__(self, found: Detections, spec: ModelSpec = SPEC) -> None:
+        self._found, self.spec = found, spec
 
     def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
         return ImageFeatures()
@@ -44,7 +45,7 @@ class Finder(Engine):
         raise AssertionError("objects do not come from logits")
 
     def detect(self, image: ImageFeatures, text: TextFeatures) -> list[Detections]:
-        assert len(text.pooled) == len(NAMES)
+        assert len(text.pooled) == len(self.spec.class_names or NAMES)
         return [self._found]
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
@@ -92,6 +93,29 @@ def test_touching_objects_of_one_class_are_apart(masked: bool) -> None:
     assert [region.id for region in regions] == [1, 2]
     assert regions[0].area_px == regions[0].mask.sum()
     assert regions[0].centroid_px == pytest.approx((39.5, 49.5), abs=0.6)
+
+
+def test_masks_of_the_whole_image_reach_beyond_their_boxes_and_to_the_border() -> None:
+    masks = torch.zeros(1, 16, 24)
+    masks[0, :8, 12:] = 0.6
+    found = Detections(torch.tensor([[50.0, 8, 90, 20]]), torch.tensor([0.9]), torch.tensor([1]), masks, of_image=True)
+    predictor = Predictor(Finder(found))
+    (item,) = predictor.instances(predictor.encode(IMAGE))
+    assert item.box == pytest.approx((100, 16, 180, 40))
+    # A cell has 8 pixels; between 0.6 and 0, which are in the middles of theirs, 0.5 is a sixth of the way.
+    assert item.box_px == (99, 0, 192, 61)
+    assert item.inside.all()
+
+
+def test_any_phrases_can_be_asked_of_a_model_without_classes() -> None:
+    found = detections([[10, 10, 30, 40], [50, 10, 60, 40]], [0.9, 0.8], [1, 0])
+    predictor = Predictor(Finder(found, replace(SPEC, class_names=None)))
+    encoded = predictor.encode(IMAGE)
+    assert [item.name for item in predictor.instances(encoded, ["jug", "spoon"])] == ["spoon", "jug"]
+    labels = predictor.classify(encoded, ["jug", "spoon"]).labels
+    assert (labels[50, 40], labels[50, 110], labels[5, 5]) == (1, 0, UNLABELLED)
+    with pytest.raises(ValueError, match="no prompts"):
+        predictor.instances(encoded)
 
 
 def test_what_is_returned_can_be_chosen() -> None:

@@ -13,6 +13,8 @@ from torch import nn
 import clip_seg_ros.models.clip.backbone  # noqa: F401
 from clip_seg_ros.models.checkpoints import WeightsError
 
+_OLDEST = (5, 24)
+"""The first version of transformers whose SAM 3 is called as it is here."""
 _INSTALL = "type `pip install clip_seg_ros[sam3]`, or in a clone `pip install .[sam3]`"
 _VIDEO = "detector_config"
 
@@ -27,8 +29,9 @@ def require_transformers() -> Any:
         import transformers
     except ImportError as error:
         raise WeightsError(f"SAM 3 needs transformers, which cannot be imported ({error}): {_INSTALL}") from error
-    if not hasattr(transformers, "Sam3Model"):
-        raise WeightsError(f"transformers {transformers.__version__} knows no SAM 3: {_INSTALL}")
+    version = transformers.__version__
+    if tuple(int(number) for number in version.split(".")[:2]) < _OLDEST:
+        raise WeightsError(f"transformers {version} is too old for SAM 3: {_INSTALL}")
     return transformers
 
 

@@ -17,6 +17,7 @@ from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clip.tokenizer import ClipTokenizer
 from clip_seg_ros.models.conversion.reading import read_tensors
 from clip_seg_ros.models.sam3.model import SAM3
+from clip_seg_ros.models.sam3.network import require_transformers
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.tools.cli import main
 from clip_seg_ros.zoo.formats import convert
@@ -95,6 +96,12 @@ def test_configuration_survives_json(make: Callable[..., SAM3]) -> None:
         key: value.shape for key, value in model.state_dict().items()
     }
     assert isinstance(again.tokenizer, ClipTokenizer)
+
+
+def test_an_old_transformers_is_refused(transformers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["transformers"], "__version__", "5.9.2")
+    with pytest.raises(WeightsError, match=r"transformers 5\.9\.2 is too old for SAM 3: .*pip install"):
+        require_transformers()
 
 
 def test_without_transformers_it_says_how_to_get_it(
