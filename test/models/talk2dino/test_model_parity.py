@@ -16,6 +16,8 @@ from clip_seg_ros.zoo.formats import convert
 
 HEADS = {"dino_head_width": 8, "text_head_width": 8}
 IMAGES = ("image0", "image1")
+TEXTS = 3e-5
+"""The limit for texts, whose sharp attention enlarges the errors of rounding."""
 
 
 @pytest.fixture
@@ -31,8 +33,8 @@ def model_of(recording, **options) -> Talk2DINO:
 @torch.no_grad()
 def test_texts(recording) -> None:
     model = model_of(recording)
-    recording.check(model.encode_templates(recording["in.tokens_KTL"]).pooled, "out.text_embeddings")
-    recording.check(model.encode_token_ids(recording["in.tokens_KTL"]).pooled, "out.text_embeddings")
+    recording.check(model.encode_templates(recording["in.tokens_KTL"]).pooled, "out.text_embeddings", TEXTS)
+    recording.check(model.encode_token_ids(recording["in.tokens_KTL"]).pooled, "out.text_embeddings", TEXTS)
 
 
 @pytest.mark.parametrize("image", IMAGES)
