@@ -23,7 +23,8 @@ its probabilities change slowly from one side to the other, the colours decide.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import cv2
 import numpy as np
@@ -53,8 +54,8 @@ def refined(regions: Sequence[ObjectRegion], maps: CellMaps, rgb: np.ndarray, th
     """Fits the masks of objects to the edges of the image.
 
     Ids, scores and prompts stay. Box, centroid and area become those of the refined mask, which is its largest
-    connected part. A region whose refined mask has lost more than half of the old one stays as it is. Refined masks of
-    neighbouring objects may share pixels that belonged to neither before.
+    connected part. A region whose refined mask has lost more than half of the old one stays as it is. Regions of one
+    prompt that shared no pixel before share none afterwards; those of different prompts may.
 
     Args:
         regions: The regions of one image, without positions in metres.
@@ -74,11 +75,53 @@ def refined(regions: Sequence[ObjectRegion], maps: CellMaps, rgb: np.ndarray, th
     for region in regions:
         if region.prompt not in fine:
             fine[region.prompt] = maps.geometry.fine(maps.part((region.prompt,)).values)[0]
-    return [_refined(region, fine[region.prompt], rgb, threshold) for region in regions]
+    scores = [_scores(region, fine[region.prompt], rgb, threshold) for region in regions]
+    for (one, of_one), (other, of_other) in combinations(zip(regions, scores, strict=True), 2):
+        if one.prompt == other.prompt:
+            _share_out(one, of_one, other, of_other)
+    return [_with_mask(region, of_it.values > 0.0, of_it.box) for region, of_it in zip(regions, scores, strict=True)]
 
 
-def _refined(region: ObjectRegion, values: np.ndarray, rgb: np.ndarray, threshold: float) -> ObjectRegion:
-    """Refines one region, with its prompt's probabilities (h, w) over the whole image."""
+@dataclass(frozen=True)
+class _Scores:
+    """How well the pixels around a region suit it; those above 0 are inside."""
+
+    values: np.ndarray
+    """(h, w) float32."""
+    box: tuple[int, int, int, int]
+    """Where they lie in the image: x_min, y_min, x_max, y_max in pixels."""
+
+    def part(self, box: tuple[int, int, int, int]) -> np.ndarray:
+        """Returns a view of the values in a box that lies within this one."""
+        left, top, right, bottom = box
+        return self.values[top - self.box[1] : bottom - self.box[1], left - self.box[0] : right - self.box[0]]
+
+
+def _share_out(one: ObjectRegion, of_one: _Scores, other: ObjectRegion, of_other: _Scores) -> None:
+    """Gives each pixel to one of two regions at most: to that which had it, else to that with the higher score."""
+    shared = _common(of_one.box, of_other.box)
+    if shared is None:
+        return
+    for had_it, without in ((one, of_other), (other, of_one)):
+        box = _common(had_it.box_px, without.box)
+        if box is not None:
+            left, top = had_it.box_px[:2]
+            inside = had_it.inside[box[1] - top : box[3] - top, box[0] - left : box[2] - left]
+            without.part(box)[inside] = -1.0
+    first, second = of_one.part(shared), of_other.part(shared)
+    is_first = first >= second
+    first[~is_first] = -1.0
+    second[is_first] = -1.0
+
+
+def _common(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> tuple[int, int, int, int] | None:
+    """Returns the box that two boxes have in common, or ``None``."""
+    box = max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])
+    return box if box[0] < box[2] and box[1] < box[3] else None
+
+
+def _scores(region: ObjectRegion, values: np.ndarray, rgb: np.ndarray, threshold: float) -> _Scores:
+    """Returns the scores around one region, with its prompt's probabilities (h, w) over the whole image."""
     height, width = region.image_size
     radius = max(1, round(RADIUS_SHARE * min(height, width)))
     left, top, right, bottom = region.box_px
@@ -95,8 +138,7 @@ def _refined(region: ObjectRegion, values: np.ndarray, rgb: np.ndarray, threshol
     # A fourth channel that is 255 everywhere takes the constant of the line.
     line = cv2.resize(line.astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
     terms = cv2.multiply(line, cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA), scale=1 / 255, dtype=cv2.CV_32F)
-    inside = cv2.transform(terms, np.ones((1, 4), np.float32)) > 0.0
-    return _with_mask(region, inside, box)
+    return _Scores(cv2.transform(terms, np.ones((1, 4), np.float32)), box)
 
 
 def _sampled(

@@ -128,6 +128,34 @@ def test_each_region_is_asked_of_its_own_prompt() -> None:
     assert refined([], maps_of(BLOB), picture(THING), 0.5) == []
 
 
+@pytest.mark.parametrize("border", [279, 281, 310])
+def test_touching_objects_of_one_phrase_share_no_pixel(border: int) -> None:
+    # The filter's own pixels are 4 of the image wide, and those at the border belong to both objects.
+    size = (4 * HEIGHT, 4 * WIDTH)
+    thing, seen, values = (np.repeat(np.repeat(each, 4, 0), 4, 1) for each in (BLOB > 0.5, THING, BLOB))
+    is_left = np.mgrid[: size[0], : size[1]][1] < border
+    before = [region_of(thing & is_left, id=1), region_of(thing & ~is_left, id=2), region_of(thing, "b", 3)]
+    one, other, of_other_phrase = refined(before, maps_of(values, values, size=size), picture(seen), 0.5)
+    assert not (one.mask & other.mask).any()
+    assert mask_iou(one.mask, seen & is_left) > 0.8
+    assert mask_iou(other.mask, seen & ~is_left) > 0.8
+    assert (one.mask & of_other_phrase.mask).any(), "each phrase is decided alone"
+    for region in (one, other):
+        derived = ObjectRegion.of_mask("a", region.id, 0.8, region.mask)
+        assert (region.box_px, region.area_px) == (derived.box_px, derived.area_px)
+
+
+def test_an_object_does_not_grow_into_one_that_stays_as_it_was() -> None:
+    # The left one would lose more than half and stays, and what it would lose looks like the right one.
+    y, x = np.mgrid[: 4 * HEIGHT, : 4 * WIDTH]
+    field = (abs(x - 320) <= 100) & (abs(y - 240) <= 80)
+    left, right = region_of(field & (x < 240), id=1), region_of(field & (x >= 240), id=2)
+    values = np.where(field, 0.52, 0.48)
+    one, other = refined([left, right], maps_of(values, size=field.shape), picture(field & (x > 290)), 0.5)
+    assert np.array_equal(one.mask, left.mask)
+    assert not (one.mask & other.mask).any()
+
+
 def test_another_image_is_refused() -> None:
     with pytest.raises(ValueError, match="as its probabilities"):
         refined([region_of(BLOB > 0.5)], maps_of(BLOB), picture(THING)[:-1], 0.5)
