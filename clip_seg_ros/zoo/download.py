@@ -42,7 +42,7 @@ from clip_seg_ros.models.maskclip import convert as maskclip
 from clip_seg_ros.models.sam3 import convert as sam3
 from clip_seg_ros.models.talk2dino import convert as talk2dino
 from clip_seg_ros.zoo.formats import convert
-from clip_seg_ros.zoo.public_weights import HUB, PUBLIC_WEIGHTS, HubFile, fetched_by_hand, open_clip_tag
+from clip_seg_ros.zoo.public_weights import AGAIN, HUB, PUBLIC_WEIGHTS, HubFile, fetched_by_hand, open_clip_tag
 
 _OPTIONS = {"clipseg": clipseg.OPTIONS, "sam3": sam3.USER_OPTIONS, "talk2dino": talk2dino.OPTIONS}
 """The options of the converters, by the kind of weights that are downloaded whole."""
@@ -185,10 +185,10 @@ def _advice(hub: HubFile, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk of {constants.HF_HUB_CACHE} is full: make room, or name a folder on another disk with HF_HOME"
     if isinstance(error, OSError):
-        return f"{hub.repository} was not downloaded ({error}): type the command again"
+        return f"{hub.repository} was not downloaded ({error}): {AGAIN}"
     return (
-        f"the download of {hub.repository} broke off ({type(error).__name__}: {error}): check the network and type the "
-        "command again"
+        f"the download of {hub.repository} broke off ({type(error).__name__}: {error}): check the network and "
+        f"{AGAIN}"
     )
 
 
@@ -204,7 +204,7 @@ def _lacks_access(hub: HubFile, error: Exception) -> bool:
 def _no_answer(hub: HubFile) -> str:
     return (
         f"{constants.ENDPOINT} gives no answer for {hub.repository}, and the cache {constants.HF_HUB_CACHE} does not "
-        f"hold it: check the network (a proxy is named with HTTPS_PROXY) and type the command again; or "
+        f"hold it: check the network (a proxy is named with HTTPS_PROXY) and {AGAIN}; or "
         f"{_by_hand(f'{HUB}/{hub.repository}')}"
     )
 
@@ -259,5 +259,5 @@ def _check(path: Path, hub: HubFile) -> None:
             part.unlink(missing_ok=True)
         raise WeightsError(
             f"{hub.repository}/{path.name} was damaged or changed on its way: the hub states SHA-256 {blob.name}, and "
-            f"the file has {found}. It was removed; type the command again"
+            f"the file has {found}. It was removed; {AGAIN}"
         )

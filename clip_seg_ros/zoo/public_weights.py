@@ -15,6 +15,10 @@ MAX_NAME = 200
 """The largest number of characters in a name; file systems allow 255 with the suffix."""
 
 
+AGAIN = "type the command again"
+"""What messages tell a person to do for another attempt at a download; a node, which makes it itself, replaces it."""
+
+
 @dataclass(frozen=True)
 class HubFile:
     """A weight file on the Hugging Face hub."""

@@ -15,7 +15,7 @@ from typing import IO
 
 from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.common.statuses import StatusTopic
-from clip_seg_ros.zoo.public_weights import PUBLIC_WEIGHTS
+from clip_seg_ros.zoo.public_weights import AGAIN, PUBLIC_WEIGHTS
 
 COMMAND = "use auto"
 """The command as which the statuses name the fetching, though nobody gave it."""
@@ -85,8 +85,10 @@ class Fetching:
             try:
                 self._fetch(name, command_id, ended)
             except _Failed as failed:
-                again = "" if failed.is_final else f"; the next attempt is in {pause_s / 60:g} min"
-                note = f"{name} was not fetched: {failed}; {self._serving()} serves on{again}"
+                # The message was written for somebody who typed the command.
+                why = str(failed) if failed.is_final else str(failed).replace(AGAIN, "wait for the next attempt")
+                again = "" if failed.is_final else f", and this node tries again by itself in {pause_s / 60:g} min"
+                note = f"{name} was not fetched: {why}; {self._serving()} serves on{again}"
                 self._faults.report("download", name, note)
                 self._tell(ended, self._status.fail, command_id, note)
                 if failed.is_final or ended.wait(pause_s):
