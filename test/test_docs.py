@@ -45,7 +45,8 @@ def test_the_site_reaches_every_page() -> None:
     listed = set(re.findall(r"[\w/]+\.md", str(yaml.safe_load(navigation))))
 
     written = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
-    assert written | set(MADE_BY_THE_BUILD) <= listed
+    cards = {path.relative_to(ROOT).as_posix() for path in (ROOT / "weights").glob("*.md")}
+    assert written | cards | set(MADE_BY_THE_BUILD) <= listed
     # The others lie beside what they describe.
     assert [name for name in listed - written - set(MADE_BY_THE_BUILD) if not (ROOT / name).is_file()] == []
 

@@ -18,6 +18,14 @@ ROOT = Path(__file__).parents[2]
 OUTSIDE_PAGES = ("examples/README.md", *(f"weights/{path.name}" for path in sorted((ROOT / "weights").glob("*.md"))))
 """Pages of the site that lie beside what they describe, as paths in the repository."""
 MESSAGES_PAGE = "reference/messages.md"
+PHOTOGRAPHS_PAGE = "photographs.md"
+PHOTOGRAPHS_MARK = "<!-- photographs -->"
+"""Where the page shows what docs/tools/draw_photographs.py made."""
+PHOTOGRAPHS_SECTION = ROOT / "docs" / "photographs" / "answers.txt"
+WITHOUT_PHOTOGRAPHS = """!!! note "The pictures are missing"
+    The photographs could not be fetched, or the models could not be run, when this site was built. `make docs` makes
+    the pictures.
+"""
 LANGUAGES = {".py": "python", ".cpp": "cpp"}
 
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^()\s#]+)(#[^()\s]*)?(?=\))")
@@ -45,6 +53,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Turns links between files of the repository into links between files of the site."""
     place = page.file.src_uri
+    if place == PHOTOGRAPHS_PAGE:
+        markdown = markdown.replace(PHOTOGRAPHS_MARK, photographs_section())
     source = place if place in OUTSIDE_PAGES else f"docs/{place}"
     programs = dict.fromkeys(target for target, _ in links_of(markdown, source) if Path(target).suffix in LANGUAGES)
     for target, link in links_of(markdown, source):
@@ -85,6 +95,13 @@ def program_section(program: str) -> str:
     title = program.split("/", 1)[-1]
     code = path.read_text(encoding="utf-8")
     return f"\n\n## {title} {{ #{anchor_of(program)} }}\n\n```{LANGUAGES[path.suffix]}\n{code}```\n"
+
+
+def photographs_section() -> str:
+    """Returns the models' answers to photographs, which git does not keep, or a note that they are missing."""
+    if not PHOTOGRAPHS_SECTION.is_file():
+        return WITHOUT_PHOTOGRAPHS
+    return PHOTOGRAPHS_SECTION.read_text(encoding="utf-8")
 
 
 def messages_page() -> str:
