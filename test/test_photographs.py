@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.pipeline.predictor import Predictor
-
-from .support.color_segmenter import ColorSegmenter
+from color_segmenter import ColorSegmenter
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = runpy.run_path(str(ROOT / "docs" / "tools" / "draw_photographs.py"))

@@ -11,8 +11,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from clip_seg_ros.data.samples import DataError, ReferringSample
+from clip_seg_ros.models.clipseg.model import CLIPSeg
+from clip_seg_ros.models.maskclip.model import MaskCLIP
 from clip_seg_ros.models.spec import InputSpec, ModelSpec
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
+from clip_seg_ros.runtime.eager import EagerEngine
 
 PromptKind = Literal["text", "image", "mixed"]
 PROMPT_KINDS: tuple[PromptKind, ...] = get_args(PromptKind)
@@ -176,6 +179,25 @@ def with_antialias(predictor: Predictor, antialias: bool | None) -> Predictor:
         return predictor
     engine = copy.copy(predictor.engine)
     engine.spec = replace(engine.spec, input=replace(engine.spec.input, antialias=antialias))
+    return Predictor(engine, predictor.chosen)
+
+
+def with_templates(predictor: Predictor, templates: Sequence[str] | None) -> Predictor:
+    """Returns the same model with the texts of phrases averaged over ``templates``; ``None``: as the weights say.
+
+    Raises:
+        ValueError: The model does not average texts, PyTorch does not run it, or a template lacks "{}".
+    """
+    if templates is None:
+        return predictor
+    engine = copy.copy(predictor.engine)
+    if not isinstance(engine, EagerEngine) or not isinstance(engine.model, (CLIPSeg, MaskCLIP)):
+        raise ValueError(
+            "templates are averaged by CLIPSeg and MaskCLIP, which PyTorch runs (--engine eager), and this model is "
+            f"{engine.spec.name}, run by {engine.name}"
+        )
+    model = engine.model = copy.copy(engine.model)
+    model.config = replace(model.config, templates=tuple(templates))
     return Predictor(engine, predictor.chosen)
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
+from clip_seg_ros.models.clip.text_tower import in_templates
 
 Size = tuple[int, int]
 """(h, w) of a model's pixels."""
@@ -206,8 +207,7 @@ def tokenised(model: PromptableSegmenter, prompts: Sequence[str]) -> torch.Tenso
     templates = templates_of(model)
     if not templates:
         return model.tokenizer(prompts)
-    phrases = [template.format(prompt) for prompt in prompts for template in templates]
-    return model.tokenizer(phrases).unflatten(0, (len(prompts), len(templates)))
+    return model.tokenizer(in_templates(prompts, templates)).unflatten(0, (len(prompts), len(templates)))
 
 
 @torch.inference_mode()

@@ -11,8 +11,10 @@ from typing import Any
 
 import yaml
 
+from clip_seg_ros.data import phrasecut_plus
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.models.maskclip import model as maskclip
 
 
 class WrongCall(ValueError):
@@ -30,6 +32,14 @@ def exit_code_of(evaluate: Callable[[argparse.Namespace], None], args: argparse.
         print(f"clip-seg evaluate: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def templates_of(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """Returns the sentences of ``--templates``, or those that a name stands for; ``None`` without it."""
+    if args.templates is None or len(args.templates) != 1:
+        return None if args.templates is None else tuple(args.templates)
+    named = {"none": ("{}",), "clipseg": phrasecut_plus.TEMPLATES, "maskclip": maskclip.TEMPLATES}
+    return named.get(args.templates[0], tuple(args.templates))
 
 
 def antialias_of(args: argparse.Namespace) -> bool | None:

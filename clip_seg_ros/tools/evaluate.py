@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from clip_seg_ros.data import tabletop
-from clip_seg_ros.evaluation.answers import with_antialias
+from clip_seg_ros.evaluation.answers import with_antialias, with_templates
 from clip_seg_ros.evaluation.pages.pictures import write_picture
 from clip_seg_ros.evaluation.suite import Examiner, Figure, run_suite
 from clip_seg_ros.evaluation.suites.edges import EdgeExaminer
@@ -24,7 +24,7 @@ from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.pipeline.separation import Separator
 from clip_seg_ros.sim.renderer import RendererUnavailable
-from clip_seg_ros.tools.data_options import antialias_of
+from clip_seg_ros.tools.data_options import antialias_of, templates_of
 from clip_seg_ros.tools.engine_options import add_engine_options, complain
 
 _SEQUENCES, _FRAMES = 20, 200
@@ -53,6 +53,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--antialias",
         choices=["on", "off"],
         help="whether images are smoothed before they shrink (default: as the model's weights say)",
+    )
+    parser.add_argument(
+        "--templates",
+        nargs="+",
+        metavar="SENTENCE",
+        help="average the texts of each phrase over sentences such as 'a photo of a {}.'; or clipseg, for the nine of "
+        "its training, maskclip, for its 85, or none (default: as the model's weights say)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     _add_suite_options(parser)
@@ -184,6 +191,8 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
     }.get(args.suite, ("--sequences", "--frames"))
     if others := [name for name in of_other if of_suite[name] is not None]:
         return f"{others[0]} is for the other suite, not for --suite {args.suite or 'embedded'}"
+    if args.templates and args.data is None and args.parts != ["phrases"]:
+        return "--templates is for --parts phrases, or for --data"
     if args.refine_edges and args.parts != ["phrases"]:
         return "--refine-edges is for --parts phrases alone"
     for name in ("--sequences", "--frames"):
@@ -265,8 +274,8 @@ def _sequences(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
 
 
 def _embedded(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
-    if args.parts == ["phrases"] and (args.model or args.refine_edges):
-        predictor = _clipseg(args, args.model or "clipseg-pocket")
+    if args.parts == ["phrases"] and (args.model or args.refine_edges or args.templates):
+        predictor = with_templates(_clipseg(args, args.model or "clipseg-pocket"), templates_of(args))
         threshold = predictor.spec.threshold if args.threshold is None else args.threshold
         asked: list[Examiner] = [PhraseExaminer(predictor, threshold, refine_edges=args.refine_edges)]
         return _on_scenes(args, asked), asked

@@ -30,6 +30,7 @@ _OTHERS = (
     "--background-phrases",
     "--unseen",
     "--antialias",
+    "--templates",
     "--corruption",
 )
 """Options of the other protocols."""

@@ -23,7 +23,7 @@ from clip_seg_ros.data.samples import (
     SemanticDataset,
     SemanticSample,
 )
-from clip_seg_ros.evaluation.answers import MULTI_SCALES, LabelAnswers, PhraseAnswers, with_antialias
+from clip_seg_ros.evaluation.answers import MULTI_SCALES, LabelAnswers, PhraseAnswers, with_antialias, with_templates
 from clip_seg_ros.evaluation.corruptions import CorruptedImages, Corruption, parse_corruptions
 from clip_seg_ros.evaluation.instances import InstanceEvaluation, evaluate_instances
 from clip_seg_ros.evaluation.metrics.referring import MASK_THRESHOLD
@@ -38,7 +38,7 @@ from clip_seg_ros.evaluation.protocols import (
 )
 from clip_seg_ros.evaluation.wording import class_prompts, phrase_wording
 from clip_seg_ros.pipeline.predictor import Predictor
-from clip_seg_ros.tools.data_options import WrongCall, antialias_of, exit_code_of, parse_data
+from clip_seg_ros.tools.data_options import WrongCall, antialias_of, exit_code_of, parse_data, templates_of
 from clip_seg_ros.tools.engine_options import complain
 from clip_seg_ros.tools.evaluate_corruptions import evaluate_corrupted
 from clip_seg_ros.zoo.caution import in_options
@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace) -> None:
     data = _open(args.data)
     protocol = _protocol(args, data)
     predictor = Predictor.from_name(args.model or AUTO, args.device, args.weights, args.precision, args.engine)
-    predictor = with_antialias(predictor, antialias_of(args))
+    predictor = with_templates(with_antialias(predictor, antialias_of(args)), templates_of(args))
     complain("clip-seg evaluate", predictor.chosen)
     if words := in_options(predictor.spec):
         print(f"clip-seg evaluate: {words}", file=sys.stderr)
@@ -158,6 +158,7 @@ def _evaluate(args: argparse.Namespace, data: Data, protocol: str, predictor: Pr
         "protocol": protocol,
         "names": args.names or "data",
         "antialias": predictor.spec.input.antialias,
+        "templates": args.templates,
         **settings,
         "corruption": args.corruption[0] if args.corruption else None,
         "samples": len(spread(len(data.dataset), args.limit)),

@@ -117,6 +117,8 @@ def check_options(name: str, download: Download, options: Mapping[str, Any]) -> 
         talk2dino.check_options(options)
     if download.known_options == sam3.USER_OPTIONS:
         sam3.check_options(options)
+    if download.known_options == clipseg.OPTIONS:
+        clipseg.templates_of(options)
 
 
 def fetch(hub: HubFile) -> Path:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.data.samples import DataError
-from clip_seg_ros.evaluation.answers import LabelAnswers, PhraseAnswers, at_scale, with_antialias
+from clip_seg_ros.evaluation.answers import LabelAnswers, PhraseAnswers, at_scale, with_antialias, with_templates
 from clip_seg_ros.pipeline.predictor import Predictor
+from color_segmenter import ColorSegmenter
 from nearness import assert_near
 
 
@@ -29,6 +30,22 @@ def test_a_phrase_gets_the_models_own_answer(clipseg: Predictor, scenes: list) -
     sample = scenes[0]
     expected = clipseg.predict(sample.rgb, [sample.phrase]).values[0]
     assert_near(PhraseAnswers(clipseg).probabilities(sample), expected)
+
+
+def test_phrases_are_averaged_over_templates(clipseg: Predictor, maskclip: Predictor, scenes: list) -> None:
+    rgb, phrase = scenes[0].rgb, scenes[0].phrase
+    for model in (clipseg, maskclip):
+        before = model.predict(rgb, [phrase]).values
+        assert with_templates(model, None) is model
+        assert_near(with_templates(model, ["{}"]).predict(rgb, [phrase]).values, before)
+        other = with_templates(model, ["{}", "the floor, no {}"]).predict(rgb, [phrase]).values
+        assert abs(other - before).max() > 0.01
+        assert_near(model.predict(rgb, [phrase]).values, before)  # the model is as it was
+
+
+def test_models_that_read_words_take_no_templates() -> None:
+    with pytest.raises(ValueError, match="this model is color"):
+        with_templates(Predictor.from_model(ColorSegmenter(), "cpu"), ["{}"])
 
 
 def test_images_are_smoothed_or_not(clipseg: Predictor) -> None:

@@ -44,6 +44,7 @@ def request_of(model: PromptableSegmenter, file_format: str = "openvino", precis
     [
         ("clipseg-vit", "onnx"),
         ("clipseg-vit", "openvino"),
+        ("clipseg-templates", "openvino"),
         ("cris", "onnx"),
         ("cris", "openvino"),
         ("denseclip-resnet", "onnx"),

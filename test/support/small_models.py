@@ -38,8 +38,9 @@ _VIT = ClipConfig(24, VisionConfig(4, 32, 64, 16, head_width=16), _TEXT, quick_g
 _RESNET = ClipConfig(24, VisionConfig((1, 1, 1, 1), 8, 64, head_width=32), _TEXT)
 
 
-def _clipseg_vit(spec: InputSpec = SHORT_SIDE) -> dict:
-    own = CLIPSegConfig(24, (0, 2, 3), (32, 32, 32), 16, 1, spec, reduce_dim=16, n_heads=2, feed_forward=32)
+def _clipseg_vit(spec: InputSpec = SHORT_SIDE, templates: tuple[str, ...] = ()) -> dict:
+    sizes = {"reduce_dim": 16, "n_heads": 2, "feed_forward": 32}
+    own = CLIPSegConfig(24, (0, 2, 3), (32, 32, 32), 16, 1, spec, templates=templates, **sizes)
     return {"kind": "clipseg", "clip": _VIT.to_dict(), "clipseg": own.to_dict(), "tokenizer": _TOKENIZER}
 
 
@@ -83,6 +84,7 @@ def talk2dino_config() -> dict:
 
 CONFIGS: dict[str, Callable[[], dict]] = {
     "clipseg-vit": _clipseg_vit,
+    "clipseg-templates": lambda: _clipseg_vit(templates=("{}", "a {}")),
     "cris": _cris,
     "denseclip-resnet": lambda: _denseclip(_RESNET),
     "denseclip-vit": lambda: _denseclip(_VIT),

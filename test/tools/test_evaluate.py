@@ -148,6 +148,7 @@ def test_an_unknown_device_is_said_in_one_line(weights, capsys):
         (["--pictures", "a_file"], "a_file is a file: --pictures names a folder"),
         (["--model", "cris-pocket"], "--model needs a data set: give --data"),
         (["--model", "cris-pocket", "--parts", "phrases", "examples"], "--model needs a data set: give --data"),
+        (["--templates", "clipseg"], "--templates is for --parts phrases, or for --data"),
         (["--refine-edges"], "--refine-edges is for --parts phrases alone"),
         (["--suite", "edges", "--refine-edges"], "--refine-edges is for the other suite, not for --suite edges"),
         (["--data", "folder:x", "--refine-edges"], "--refine-edges measures held-out scenes: leave --data out"),

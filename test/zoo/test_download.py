@@ -325,6 +325,14 @@ def test_the_value_of_an_option_is_checked_before_the_network() -> None:
         check_options("talk2dino-vit-b", found, {"background_cleaning": "much"})
 
 
+@pytest.mark.parametrize("templates", ["a {}", ["a"], [3]])
+def test_templates_are_checked_before_the_network(templates: object) -> None:
+    found = find("clipseg-rd64-refined")
+    check_options("clipseg-rd64-refined", found, {"templates": ["a {}"]})
+    with pytest.raises(ValueError, match="templates must"):
+        check_options("clipseg-rd64-refined", found, {"templates": templates})
+
+
 def test_the_wrong_model_is_refused(
     hub: Hub, home: Path, download: Callable[..., Result], tensors: dict[str, torch.Tensor]
 ) -> None:

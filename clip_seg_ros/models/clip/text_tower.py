@@ -3,10 +3,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from clip_seg_ros.models.base import TextFeatures
 from clip_seg_ros.models.clip.backbone import TextTower
+
+
+def require_templates(templates: Sequence[str]) -> None:
+    """Raises ValueError unless each of ``templates`` is a sentence with "{}" where the phrase goes."""
+    for template in templates:
+        if not isinstance(template, str) or "{}" not in template:
+            raise ValueError(f'templates must each hold "{{}}" where the phrase goes, got {templates}')
+
+
+def in_templates(prompts: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Returns each prompt in every template, T sentences for the first prompt, then T for the second, and so on."""
+    return [template.format(prompt) for prompt in prompts for template in templates]
 
 
 def encode_text(tower: TextTower, token_ids: torch.Tensor, whole: bool = False) -> TextFeatures:

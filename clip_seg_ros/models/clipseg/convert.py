@@ -2,8 +2,8 @@
 """Converts CLIPSeg's published weights: whole models of Hugging Face, and the authors' decoders, which need a CLIP.
 
 Options: ``clip`` (tensors of the CLIP that the authors' decoder was trained on), ``extract_layers`` (default 3, 6, 9),
-``cond_layer`` (0), ``n_heads`` of the decoder (4), ``vision_head_width`` and ``text_head_width`` of CLIP (64), and
-``antialias`` (true).
+``cond_layer`` (0), ``n_heads`` of the decoder (4), ``vision_head_width`` and ``text_head_width`` of CLIP (64),
+``antialias`` (true), and ``templates`` (none), sentences such as "a photo of a {}." whose embeddings are averaged.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.clip.backbone import ClipConfig, TextConfig, VisionConfig
 from clip_seg_ros.models.clip.convert import BOOKKEEPING, HEAD_WIDTH, clip_config
+from clip_seg_ros.models.clip.text_tower import require_templates
 from clip_seg_ros.models.clip.tokenizer import tokenizer_config
 from clip_seg_ros.models.clipseg.model import CLIPSeg, CLIPSegConfig
 from clip_seg_ros.models.conversion.mapping import (
@@ -29,7 +30,9 @@ from clip_seg_ros.models.conversion.mapping import (
 )
 from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 
-OPTIONS = frozenset({"extract_layers", "cond_layer", "n_heads", "vision_head_width", "text_head_width", "antialias"})
+OPTIONS = frozenset(
+    {"extract_layers", "cond_layer", "n_heads", "vision_head_width", "text_head_width", "antialias", "templates"}
+)
 _INPUT_SIZE = 352
 _QKV = ("q_proj", "k_proj", "v_proj")
 
@@ -42,6 +45,15 @@ def matches_hugging_face(tensors: Mapping[str, torch.Tensor]) -> bool:
 def matches_authors(tensors: Mapping[str, torch.Tensor]) -> bool:
     """Returns whether these are the tensors of the authors' decoder, with or without their CLIP."""
     return any(key.startswith("film_") for key in tensors)
+
+
+def templates_of(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the option "templates". Raises ValueError if it is no list of sentences with "{}"."""
+    templates = options.get("templates", ())
+    if not isinstance(templates, (list, tuple)):
+        raise ValueError(f"the option templates must be a list of sentences, got {templates!r}")
+    require_templates(templates)
+    return tuple(templates)
 
 
 def convert_hugging_face(tensors: Mapping[str, torch.Tensor], origin: str, options: Mapping[str, Any]) -> Converted:
@@ -134,6 +146,7 @@ def _convert(
         complex_trans_conv=any(
             key.startswith((f"{prefix}transposed_convolution.4.", "trans_conv.4.")) for key in tensors
         ),
+        templates=templates_of(options),
     )
     config = {
         "kind": "clipseg",

@@ -19,7 +19,7 @@ from torch import nn
 
 from clip_seg_ros.models.base import PromptableSegmenter, TextFeatures
 from clip_seg_ros.models.clip.backbone import CLIP, ClipConfig, build_clip
-from clip_seg_ros.models.clip.text_tower import encode_text
+from clip_seg_ros.models.clip.text_tower import encode_text, in_templates, require_templates
 from clip_seg_ros.models.clip.tokenizer import Tokenizer, build_tokenizer
 from clip_seg_ros.models.clip.vision_taps import TapFeatures, ViTTaps, build_taps
 from clip_seg_ros.models.layers import PatchUpsample, PostNormBlock
@@ -56,6 +56,9 @@ class CLIPSegConfig:
     ``feed_forward`` channels. The baseline CLIP-Deconv is one tap with linear layers."""
     example_style: ExampleStyle = BEST_STYLE
     """How an example image is changed before it is a prompt."""
+    templates: tuple[str, ...] = ()
+    """Sentences with "{}", in which each phrase is encoded; the mean of the embeddings conditions the decoder. Without
+    any, the phrase is encoded alone."""
 
     def __post_init__(self) -> None:
         if len(self.extract_layers) != len(self.tap_widths):
@@ -63,6 +66,7 @@ class CLIPSegConfig:
             raise ValueError(f"{layers} layers are tapped but {widths} widths are given")
         if not 0 <= self.cond_layer < len(self.extract_layers):
             raise ValueError(f"cond_layer must lie in 0..{len(self.extract_layers) - 1}, got {self.cond_layer}")
+        require_templates(self.templates)
         if self.complex_trans_conv and self.stride != 16:
             raise ValueError(f"the refined upsampling multiplies by 4 x 4 and needs stride 16, got {self.stride}")
 
@@ -77,6 +81,7 @@ class CLIPSegConfig:
             "input_spec": InputSpec.from_dict(values["input_spec"]),
             "extract_layers": tuple(values["extract_layers"]),
             "tap_widths": tuple(values["tap_widths"]),
+            "templates": tuple(values.get("templates", ())),
         }
         if "example_style" in values:
             nested["example_style"] = ExampleStyle(**values["example_style"])
@@ -180,6 +185,7 @@ class CLIPSeg(PromptableSegmenter[TapFeatures]):
         """
         super().__init__()
         self.name = name
+        self.config = config
         self.input_spec = config.input_spec
         self.clip = clip
         self.example_px, self.example_style = config.image_prompt_px, config.example_style
@@ -242,12 +248,21 @@ class CLIPSeg(PromptableSegmenter[TapFeatures]):
         return TextFeatures(pooled)
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
-        token_ids = self.tokenizer(prompts).to(self.clip.positional_embedding.device)
+        templates = self.config.templates
+        token_ids = self.tokenizer(in_templates(prompts, templates) if templates else prompts)
+        token_ids = token_ids.to(self.clip.positional_embedding.device)
         # The decoder does not use single words; without them, the features of any two prompts can be stacked.
-        return TextFeatures(pooled=encode_text(self.clip, token_ids).pooled)
+        return self._averaged(encode_text(self.clip, token_ids).pooled)
 
     def encode_token_ids(self, token_ids: torch.Tensor) -> TextFeatures:
-        return TextFeatures(pooled=encode_text(self.clip, token_ids, whole=True).pooled)
+        if self.config.templates:
+            token_ids = token_ids.flatten(0, 1)
+        return self._averaged(encode_text(self.clip, token_ids, whole=True).pooled)
+
+    def _averaged(self, pooled: torch.Tensor) -> TextFeatures:
+        """Returns the features of P prompts for the raw embeddings (P * T, D) of their sentences."""
+        count = len(self.config.templates)
+        return TextFeatures(pooled.unflatten(0, (-1, count)).mean(dim=1) if count else pooled)
 
     @staticmethod
     def mix_prompts(text: torch.Tensor, image: torch.Tensor, text_weight: float | torch.Tensor) -> torch.Tensor:

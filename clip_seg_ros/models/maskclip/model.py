@@ -26,7 +26,7 @@ from clip_seg_ros.models.clip.backbone import (
     imagenet_templates,
 )
 from clip_seg_ros.models.clip.positions import PositionTable
-from clip_seg_ros.models.clip.text_tower import encode_text
+from clip_seg_ros.models.clip.text_tower import encode_text, in_templates, require_templates
 from clip_seg_ros.models.clip.tokenizer import Tokenizer, build_tokenizer
 from clip_seg_ros.models.clip.vision_taps import embed_patches
 from clip_seg_ros.models.layers import split_heads
@@ -76,8 +76,9 @@ class MaskCLIPConfig:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise ValueError(f'unknown variant "{self.variant}": use {", ".join(VARIANTS)}')
-        if not self.templates or not all("{}" in template for template in self.templates):
-            raise ValueError(f'templates must each hold "{{}}" where the phrase goes, got {self.templates}')
+        if not self.templates:
+            raise ValueError('templates must be at least one sentence; "{}" is the phrase alone')
+        require_templates(self.templates)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
@@ -209,8 +210,9 @@ class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
         """Encodes each prompt in every template: the mean of the unit vectors, made a unit vector."""
         if self.tokenizer is None:
             return TextFeatures(self.text_embeddings[[self.class_names.index(prompt) for prompt in prompts]])
-        phrases = [template.format(prompt) for prompt in prompts for template in self.config.templates]
-        return self.encode_templates(self.tokenizer(phrases).unflatten(0, (len(prompts), -1)))
+        return self.encode_templates(
+            self.tokenizer(in_templates(prompts, self.config.templates)).unflatten(0, (len(prompts), -1))
+        )
 
     def encode_templates(self, token_ids: torch.Tensor) -> TextFeatures:
         """Encodes P phrases in T templates each, (P, T, L) int64, to ``pooled`` (P, D) of unit length."""

@@ -191,3 +191,11 @@ def test_images_may_be_smoothed(model: CLIPSeg) -> None:
     tensors.update(model.decoder.state_dict())
     told = convert(tensors, "rd64.pth", {**OPTIONS, "antialias": False}).config["clipseg"]
     assert not told["input_spec"]["antialias"]
+
+
+def test_templates_belong_to_the_weights(model: CLIPSeg) -> None:
+    tensors = {f"clip_model.{key}": value for key, value in model.clip.state_dict().items()}
+    tensors.update(model.decoder.state_dict())
+    assert convert(tensors, "rd64.pth", OPTIONS).config["clipseg"]["templates"] == ()
+    told = convert(tensors, "rd64.pth", {**OPTIONS, "templates": ["a photo of a {}.", "{}"]}).config["clipseg"]
+    assert told["templates"] == ("a photo of a {}.", "{}")

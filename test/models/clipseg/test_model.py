@@ -15,6 +15,7 @@ from clip_seg_ros.models.clip.tokenizer import tokenizer_config
 from clip_seg_ros.models.clip.vision_taps import embed_patches
 from clip_seg_ros.models.clipseg.model import CLIPSeg, CLIPSegConfig, CLIPSegDecoder
 from clip_seg_ros.models.spec import ExampleStyle, InputSpec
+from clip_seg_ros.runtime.graphs import templates_of, tokenised
 from nearness import assert_near
 
 PROMPTS = ("a red cup", "the blue bowl", "a photo of a cup.")
@@ -241,11 +242,30 @@ def test_knows_what_it_does_not_know(clipseg: CLIPSeg) -> None:
     assert clipseg.unknown_words("the red zebra") == ("zebra",)
 
 
+@torch.no_grad()
+def test_the_embeddings_of_templates_are_averaged(clipseg: CLIPSeg) -> None:
+    templates = ("a photo of a {}.", "{}")
+    config = replace(clipseg.decoder.config, templates=templates)
+    model = CLIPSeg("averaged", clipseg.clip, config, clipseg.tokenizer).eval()
+    cups, bowls = (
+        clipseg.encode_text([f"a photo of a {phrase}.", phrase]).pooled.mean(dim=0) for phrase in ("red cup", "bowl")
+    )
+    expected = torch.stack([cups, bowls])
+    assert_near(model.encode_text(["red cup", "bowl"]).pooled, expected)
+    assert templates_of(model) == templates
+    token_ids = tokenised(model, ["red cup", "bowl"])
+    assert token_ids.shape == (2, 2, clipseg.tokenizer.context_length)
+    assert_near(model.encode_token_ids(token_ids).pooled, expected)
+    assert (expected - clipseg.encode_text(["red cup", "bowl"]).pooled).abs().max() > 0.01 * expected.abs().max()
+
+
 def test_config_survives_json(clipseg: CLIPSeg) -> None:
-    config = replace(clipseg.decoder.config, block="linear", example_style=ExampleStyle(1.0, 0.5, None))
+    changes = {"block": "linear", "example_style": ExampleStyle(1.0, 0.5, None), "templates": ("a {}.", "{}")}
+    config = replace(clipseg.decoder.config, **changes)
     values = json.loads(json.dumps(config.to_dict()))
     assert CLIPSegConfig.from_dict(values) == config
-    del values["block"], values["example_style"]
+    for name in changes:
+        del values[name]
     assert CLIPSegConfig.from_dict(values) == clipseg.decoder.config, "older files lack them"
 
 
@@ -282,6 +302,7 @@ def test_linear_layers_treat_each_place_by_itself(clipseg: CLIPSeg, pixels: torc
         ({"tap_widths": (1, 2)}, "3 layers are tapped but 2 widths"),
         ({"cond_layer": 3}, r"cond_layer must lie in 0\.\.2, got 3"),
         ({"complex_trans_conv": True}, "needs stride 16, got 8"),
+        ({"templates": ("a photo of a",)}, 'templates must each hold "{}" where the phrase goes'),
     ],
 )
 def test_config_is_checked(clipseg: CLIPSeg, changes: dict, message: str) -> None:

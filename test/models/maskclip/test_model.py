@@ -269,7 +269,7 @@ def test_config_survives_json() -> None:
     [
         (lambda: replace(CONFIG, variant="cutclip"), 'unknown variant "cutclip": use maskclip, sclip, clearclip, na'),
         (lambda: replace(CONFIG, templates=("a photo",)), "templates must each hold"),
-        (lambda: replace(CONFIG, templates=()), "templates must each hold"),
+        (lambda: replace(CONFIG, templates=()), "templates must be at least one sentence"),
         (lambda: make("resnet", variant="sclip", attention_pool_heads=2), 'is for the variant "maskclip"'),
         (lambda: make("resnet", variant="scclip"), "is a ResNet: use maskclip, sclip, clearclip, naclip"),
         (lambda: make("vit", attention_pool_heads=4), "image tower is a ViT"),
