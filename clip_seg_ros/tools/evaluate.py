@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -26,6 +25,7 @@ from clip_seg_ros.pipeline.separation import Separator
 from clip_seg_ros.sim.renderer import RendererUnavailable
 from clip_seg_ros.tools.data_options import antialias_of, templates_of
 from clip_seg_ros.tools.engine_options import add_engine_options, complain
+from clip_seg_ros.tools.figures import figure_table
 
 _SEQUENCES, _FRAMES = 20, 200
 
@@ -73,8 +73,8 @@ def _add_suite_options(parser: argparse.ArgumentParser) -> None:
         "--suite",
         choices=["embedded", "sequences", "edges", "instances"],
         help="embedded: what the embedded models know (default, without --data); sequences: how steady masks, ids and "
-        "positions are while the camera and things move; edges: what it brings to fit masks to the image's edges; "
-        "instances: whether things of one name that touch are found one by one",
+        "positions are while the camera and things move; edges: what it brings to fit masks to the image's edges, with "
+        "--data on the labels of pictures; instances: whether things of one name that touch are found one by one",
     )
     available = len(tabletop.TEST_SEEDS)
     suite.add_argument(
@@ -140,6 +140,10 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates, prints a table and writes the requested files; returns the exit code."""
+    if args.data is not None and args.suite == "edges":
+        from clip_seg_ros.tools.evaluate_edges import run_label_edges
+
+        return run_label_edges(args)
     wrong = _wrong_call(args)
     if wrong:
         print(f"clip-seg evaluate: {wrong}", file=sys.stderr)
@@ -227,22 +231,6 @@ def _run_suite(args: argparse.Namespace) -> int:
         for name, picture in ((name, shown) for each in asked for name, shown in each.pictures().items()):
             write_picture(args.pictures / f"{name}.jpg", picture)
     return 0
-
-
-def figure_table(figures: Iterable[Figure]) -> str:
-    """Formats figures under a heading for each suite and model, sorted by name."""
-    groups: dict[str, list[Figure]] = {}
-    for figure in sorted(figures, key=lambda figure: figure.name):
-        suite, _, rest = figure.name.partition(".")
-        model = rest.partition(".")[0] if "." in rest else ""
-        groups.setdefault(f"{suite}.{model}".rstrip("."), []).append(figure)
-    lines = []
-    for heading, members in groups.items():
-        lines += ["", heading]
-        lines += [
-            f"  {figure.name.removeprefix(f'{heading}.'):<40} {figure.value:>9}  {figure.unit}" for figure in members
-        ]
-    return "\n".join(lines[1:])
 
 
 def _clipseg(args: argparse.Namespace, name: str = "clipseg-pocket") -> Predictor:

@@ -116,6 +116,7 @@ def test_phrases_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.Captur
         "prompt": "text",
         "corruption": None,
         "antialias": True,
+        "templates": None,
         "samples": 9,
         "samples_in_data": 9,
         "device": "cpu",
@@ -163,6 +164,28 @@ def test_labels_of_voc(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture)
     assert content["run"]["multi_scale"] is False
     assert len(list(page.glob("*.jpg"))) == 8
     assert "bottle" in capsys.readouterr().out
+
+
+def test_edges_of_labels(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    asked = ("--suite", "edges", "--data", f"voc:{voc}:val", "--limit", 1)
+    assert evaluate(*asked, "--json", tmp_path / "r.json") == 0
+    found = {figure["name"]: figure["value"] for figure in json.loads((tmp_path / "r.json").read_text())}
+    assert found["edges.images"] == 1
+    assert found["edges.coarse_unrefined.count"] == found["edges.blurred_refined.count"] > 0
+    assert "edges.coarse_refined\n  boundary_f" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options", [("--model", "clipseg-pocket"), ("--limit", 0), ("--threshold", 0.5), ("--scenes", 3)]
+)
+def test_edges_of_labels_ask_no_model(voc: Path, capsys: pytest.CaptureFixture, options: tuple) -> None:
+    assert evaluate("--suite", "edges", "--data", f"voc:{voc}:val", *options) == 2
+    assert f"clip-seg evaluate: {options[0]} " in capsys.readouterr().err
+
+
+def test_edges_need_labels(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert evaluate("--suite", "edges", "--data", f"folder:{folder}") == 1
+    assert "holds no pictures with a class for each pixel" in capsys.readouterr().err
 
 
 def test_names_of_the_authors(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

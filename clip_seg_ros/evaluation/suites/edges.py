@@ -63,6 +63,7 @@ class EdgeExaminer(Examiner):
         self._predictor, self._threshold = predictor, threshold
         self._scores: dict[str, list[tuple[float, float, float]]] = {}
         self._taken_ms: dict[str, list[float]] = {name: [] for name in SIZES}
+        self._cpu_ms: dict[str, list[float]] = {name: [] for name in SIZES}
         self._scenes = 0
         self._gallery = Gallery(2 * COLUMNS, 0)
 
@@ -80,9 +81,9 @@ class EdgeExaminer(Examiner):
             after = with_edges(before, question, self._threshold, view.rgb)
             for name, answer in (("unrefined", before), ("refined", after)):
                 for prompt, truth in zip(question.prompts, truths, strict=True):
-                    self._add(f"{prefix}{name}", _covered(answer.regions, prompt, truth.shape), truth)
+                    self._add(f"{prefix}{name}", covered(answer.regions, prompt, truth.shape), truth)
         for prompt, truth in zip(question.prompts, truths, strict=True):
-            masks = [_covered(answer.regions, prompt, truth.shape) for answer in (before, after)]
+            masks = [covered(answer.regions, prompt, truth.shape) for answer in (before, after)]
             self._gallery.add(0.0, partial(_pair_cell, view.rgb, masks, truth, prompt))
         self._time(before.regions, before.maps, view.rgb)
 
@@ -105,8 +106,9 @@ class EdgeExaminer(Examiner):
                 two = sorted(found, key=lambda region: -region.area_px)[:TIMED_OBJECTS]
                 picture = cv2.resize(rgb, size[::-1])
                 for _ in range(_REPEATS):
-                    start_s = time.perf_counter()
+                    start_s, start_cpu_s = time.perf_counter(), time.thread_time()
                     refined(two, large, picture, self._threshold)
+                    self._cpu_ms[name].append((time.thread_time() - start_cpu_s) * 1e3)
                     self._taken_ms[name].append((time.perf_counter() - start_s) * 1e3)
         finally:
             cv2.setNumThreads(threads)
@@ -124,6 +126,8 @@ class EdgeExaminer(Examiner):
         for name, taken_ms in self._taken_ms.items():
             if taken_ms:
                 found.append(Figure(f"edges.{name}.ms", round(statistics.median(taken_ms), 2), "ms for two objects"))
+                cpu_ms = round(statistics.median(self._cpu_ms[name]), 2)
+                found.append(Figure(f"edges.{name}.cpu_ms", cpu_ms, "ms of the processor for two objects"))
                 found.append(Figure(f"edges.{name}.least_ms", round(min(taken_ms), 2), "ms for two objects"))
         return found
 
@@ -139,7 +143,7 @@ def _pair_cell(rgb: np.ndarray, masks: Sequence[np.ndarray], truth: np.ndarray, 
     return np.concatenate([answer_cell(rgb, mask, truth, caption) for mask, caption in zip(masks, captions)])
 
 
-def _covered(regions: Sequence[ObjectRegion], prompt: str, shape: tuple[int, int]) -> np.ndarray:
+def covered(regions: Sequence[ObjectRegion], prompt: str, shape: tuple[int, int]) -> np.ndarray:
     """Returns the pixels that the regions of a prompt cover, (H, W) bool."""
     mask = np.zeros(shape, np.bool_)
     for region in regions:

@@ -52,6 +52,7 @@ def test_refined_masks_of_coarse_answers_fit_better(examined):
     for name in ("refined", "unrefined", "own_refined", "own_unrefined"):
         assert figures[f"edges.{name}.boundary_f"] <= figures[f"edges.{name}.boundary_f_davis"] <= 1
         assert figures[f"edges.{name}.count"] == figures["edges.refined.count"] > 0
+    assert all(figures[f"edges.{size}.cpu_ms"] > 0 for size in ("vga", "1080p"))
     assert all(0 < figures[f"edges.{size}.least_ms"] <= figures[f"edges.{size}.ms"] for size in ("vga", "1080p"))
 
 
