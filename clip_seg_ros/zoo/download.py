@@ -189,8 +189,7 @@ def _advice(hub: HubFile, error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{hub.repository} was not downloaded ({error}): {AGAIN}"
     return (
-        f"the download of {hub.repository} broke off ({type(error).__name__}: {error}): check the network and "
-        f"{AGAIN}"
+        f"the download of {hub.repository} broke off ({type(error).__name__}: {error}): check the network and {AGAIN}"
     )
 
 
