@@ -39,6 +39,10 @@ class ImageFeatures:
         """Returns the same features with ``change`` applied to every tensor."""
         return replace(self, **{item.name: _mapped(getattr(self, item.name), change) for item in fields(self)})
 
+    def places(self) -> torch.Tensor | None:
+        """Returns what tells the places of the images apart, (B, C, h, w); ``None`` if the model keeps no such map."""
+        return None
+
 
 def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 
 from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter
-from clip_seg_ros.models.clipseg.visual_prompts import visual_prompt
 from clip_seg_ros.models.folding import fold_batch_norms
 from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.class_labels import ClassMap, classified, require_count
 from clip_seg_ros.pipeline.deciding import Rules, decide
+from clip_seg_ros.pipeline.examples import embedded_example, require_examples
 from clip_seg_ros.pipeline.instances import Instance, class_map_of, distinct, instances_of
 from clip_seg_ros.pipeline.mixing import mixing
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
@@ -374,21 +374,9 @@ class Predictor:
             ValueError: The model takes no example images, the mask is empty or of another size, or an argument is out
                 of range.
         """
-        if not self.spec.takes_examples:
-            raise ValueError(f"{self.spec.name} understands phrases alone: example images need a CLIPSeg")
+        require_examples(self.spec)
         checked_prompts([name] if text is None else [name, text], self.spec)
-        if not 0.0 <= text_weight <= 1.0:
-            raise ValueError(f"text_weight must lie in 0..1, got {text_weight}")
-        mask = np.asarray(mask, dtype=bool)
-        if mask.shape != rgb.shape[:2] or not mask.any():
-            raise ValueError(f"mask must be {rgb.shape[:2]} and hold the object, got {mask.shape}, {mask.sum()} pixels")
-        pixels = self._preprocess(rgb).pixels
-        size = tuple(pixels.shape[2:])
-        shown = F.adaptive_max_pool2d(torch.from_numpy(mask)[None, None].float(), size)[0].to(pixels.device)
-        side = self.spec.example_px
-        cut = visual_prompt(pixels, shown, max(size), self.spec.example_style)
-        example = F.interpolate(cut, size=(side, side) if side else size, mode="bilinear", antialias=True)
-        self._text_features.pin(name, self.engine.encode_example(example, text, text_weight))
+        self._text_features.pin(name, embedded_example(self.engine, self._preprocess, rgb, mask, text, text_weight))
 
     def remove_image_prompt(self, name: str) -> None:
         """Removes an image prompt: ``name`` means its words again. Raises KeyError if there is no such example."""

@@ -14,6 +14,7 @@ from clip_seg_ros.data import tabletop
 from clip_seg_ros.evaluation.answers import with_antialias, with_templates
 from clip_seg_ros.evaluation.pages.pictures import write_picture
 from clip_seg_ros.evaluation.suite import Examiner, Figure, run_suite
+from clip_seg_ros.evaluation.suites.clicks import ClickExaminer
 from clip_seg_ros.evaluation.suites.edges import EdgeExaminer
 from clip_seg_ros.evaluation.suites.embedded import PhraseExaminer
 from clip_seg_ros.evaluation.suites.embedded_suite import PARTS, examiners, parts_there
@@ -71,10 +72,11 @@ def _add_suite_options(parser: argparse.ArgumentParser) -> None:
     suite = parser.add_argument_group("held-out scenes")
     suite.add_argument(
         "--suite",
-        choices=["embedded", "sequences", "edges", "instances"],
+        choices=["embedded", "sequences", "edges", "instances", "clicks"],
         help="embedded: what the embedded models know (default, without --data); sequences: how steady masks, ids and "
         "positions are while the camera and things move; edges: what it brings to fit masks to the image's edges, with "
-        "--data on the labels of pictures; instances: whether things of one name that touch are found one by one",
+        "--data on the labels of pictures; instances: whether things of one name that touch are found one by one; "
+        "clicks: the masks of things at a point or in a box",
     )
     available = len(tabletop.TEST_SEEDS)
     suite.add_argument(
@@ -98,7 +100,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="NAME|FILE",
         help="which model (default: clipseg-rd64-refined if it was downloaded, else clipseg-pocket); for held-out "
-        "scenes only with --parts phrases",
+        "scenes only with --parts phrases or --suite clicks",
     )
     data.add_argument(
         "--protocol",
@@ -172,7 +174,7 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
         "--refine-edges": args.refine_edges or None,
     }
     of_data = {
-        "--model": args.model if args.parts != ["phrases"] else None,
+        "--model": args.model if args.parts != ["phrases"] and args.suite != "clicks" else None,
         "--protocol": args.protocol,
         "--limit": args.limit,
         "--prompt": args.prompt,
@@ -192,6 +194,7 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
         "sequences": ("--scenes", "--parts", "--pictures", "--refine-edges"),
         "edges": ("--parts", "--sequences", "--frames", "--refine-edges"),
         "instances": ("--parts", "--sequences", "--frames", "--refine-edges"),
+        "clicks": ("--parts", "--sequences", "--frames", "--refine-edges"),
     }.get(args.suite, ("--sequences", "--frames"))
     if others := [name for name in of_other if of_suite[name] is not None]:
         return f"{others[0]} is for the other suite, not for --suite {args.suite or 'embedded'}"
@@ -219,8 +222,7 @@ def _run_suite(args: argparse.Namespace) -> int:
     try:
         if args.pictures:
             args.pictures.mkdir(parents=True, exist_ok=True)
-        suite = {"sequences": _sequences, "edges": _edges, "instances": _instances}.get(args.suite, _embedded)
-        figures, asked = suite(args)
+        figures, asked = _SUITES.get(args.suite, _embedded)(args)
     except (WeightsError, RendererUnavailable, ValueError, OSError) as error:
         print(f"clip-seg evaluate: {error}", file=sys.stderr)
         return 1
@@ -250,6 +252,11 @@ def _instances(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
     return _on_scenes(args, asked, touching=True), asked
 
 
+def _clicks(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
+    asked: list[Examiner] = [ClickExaminer(_clipseg(args, args.model or "clipseg-pocket"))]
+    return _on_scenes(args, asked), asked
+
+
 def _on_scenes(args: argparse.Namespace, asked: list[Examiner], touching: bool = False) -> list[Figure]:
     seeds = tabletop.held_out_seeds(args.scenes or len(tabletop.TEST_SEEDS))
     return run_suite(asked, seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0), touching)
@@ -276,3 +283,7 @@ def _embedded(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
     threshold = 0.5 if args.threshold is None else args.threshold
     asked = examiners(parts, args.device, args.weights, threshold, args.precision, args.engine, antialias_of(args))
     return _on_scenes(args, asked), asked
+
+
+_SUITES = {"sequences": _sequences, "edges": _edges, "instances": _instances, "clicks": _clicks}
+"""The suites by their names; all others are of the embedded models."""

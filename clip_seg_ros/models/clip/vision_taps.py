@@ -70,6 +70,13 @@ class TapFeatures(ImageFeatures):
     pooled: torch.Tensor | None = None
     """(B, D) image embedding, not normalised; ``None`` if it was not requested."""
 
+    def places(self) -> torch.Tensor:
+        """Returns the deepest tap as a map, (B, C, h, w), without tokens before the grid."""
+        (rows, columns), deepest = self.grid_size, self.taps[-1]
+        ratio = max(1, round((rows * columns / deepest.shape[1]) ** 0.5))
+        rows, columns = rows // ratio, columns // ratio
+        return deepest[:, -rows * columns :].transpose(1, 2).unflatten(2, (rows, columns))
+
 
 class VisionTaps(ABC):
     """Reads activations from inside an image tower.

@@ -64,6 +64,10 @@ class CRISFeatures(ImageFeatures):
     detail: torch.Tensor | None
     """(B, C, H / 4, W / 4) for the projector; ``None`` in the paper's network."""
 
+    def places(self) -> torch.Tensor:
+        """Returns the finest level, whose stride is 16."""
+        return self.levels[-1]
+
 
 class CRIS(PromptableSegmenter[CRISFeatures]):
     """Referring segmentation: one mask for each sentence."""

@@ -36,6 +36,10 @@ class DenseFeatures(ImageFeatures):
     dense: torch.Tensor
     """(B, D, h, w) embedding of every place, not normalised."""
 
+    def places(self) -> torch.Tensor:
+        """Returns the map at the stride 16: the embeddings are as coarse as small objects."""
+        return self.maps[2]
+
 
 class DenseBackbone(nn.Module, ABC):
     """The interface of DenseCLIP's image towers."""

@@ -113,6 +113,9 @@ class MaskCLIPFeatures(ImageFeatures):
     picture: torch.Tensor | None
     """(B, 3, H / 2, W / 2) normalised pixels, whose edges PAMR follows; ``None`` without PAMR."""
 
+    def places(self) -> torch.Tensor:
+        return self.dense
+
 
 class MaskCLIP(PromptableSegmenter[MaskCLIPFeatures]):
     """Semantic segmentation without training.

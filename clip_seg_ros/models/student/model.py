@@ -91,6 +91,9 @@ class StudentFeatures(ImageFeatures):
     logits: torch.Tensor
     """(B, K, h, w) at the network's own resolution."""
 
+    def places(self) -> torch.Tensor:
+        return self.logits
+
 
 class Student(PromptableSegmenter[StudentFeatures]):
     """Semantic segmentation of a list of classes by an ordinary network; there is no text tower.

@@ -151,6 +151,12 @@ class CameraInput:
         """Returns whether an image arrived within the last ``SILENCE_S``."""
         return time.monotonic() - self.arrived_s < SILENCE_S
 
+    @property
+    def newest(self) -> CameraJob | None:
+        """The image that arrived last; ``None`` before the first one."""
+        jobs = list(self._jobs)
+        return jobs[-1] if jobs else None
+
     def source(self, what: str) -> str:
         """Returns the name of the source ``what`` of this camera in the log of faults."""
         return f"{self.name} {what}" if self.name else what

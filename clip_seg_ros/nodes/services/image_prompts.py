@@ -90,23 +90,33 @@ class ImagePrompts:
                 note = f'"{name}" means its words now: {error}'
                 self._core.faults.report("image prompt", f"{predictor.spec.name} {name}", note)
 
+    def learn(self, name: str, rgb: np.ndarray, mask: np.ndarray) -> None:
+        """Makes a name, from ``checked_name``, mean the thing in a mask (H, W) bool of an image (H, W, 3) uint8.
+
+        Raises:
+            ValueError: The model takes no examples, or there are too many.
+            RuntimeError: The node ends.
+        """
+        self._learn(name, _Example(rgb, mask, None, 0.5))
+
+    def _learn(self, name: str, example: _Example) -> None:
+        with self._lock:
+            if len(self._examples) >= MAX_EXAMPLES and name not in self._examples:
+                raise ValueError(f"there are {MAX_EXAMPLES} image prompts already: remove one first")
+            kept = (other.size_bytes for named, other in self._examples.items() if named != name)
+            if sum(kept) + example.size_bytes > MAX_BYTES:
+                most = f"{MAX_BYTES // 2**20} MiB"
+                raise ValueError(f"the examples would take more than {most}: remove one or show a smaller image")
+            example.teach(name, self._host.predictor)
+            if self._core.calls.refusal:  # the caller already has this refusal, or gets it now
+                raise RuntimeError(self._core.calls.refusal)
+            self._examples[name] = example
+        self._core.sizes.saw("example", example.rgb.shape)
+        self._on_change(name)
+
     def _set(self, request: SetImagePrompt.Request, response: SetImagePrompt.Response) -> SetImagePrompt.Response:
         try:
-            name = _checked_name(request.name)
-            example = _read(request)
-            with self._lock:
-                if len(self._examples) >= MAX_EXAMPLES and name not in self._examples:
-                    raise ValueError(f"there are {MAX_EXAMPLES} image prompts already: remove one first")
-                kept = (other.size_bytes for named, other in self._examples.items() if named != name)
-                if sum(kept) + example.size_bytes > MAX_BYTES:
-                    most = f"{MAX_BYTES // 2**20} MiB"
-                    raise ValueError(f"the examples would take more than {most}: remove one or show a smaller image")
-                example.teach(name, self._host.predictor)
-                if self._core.calls.refusal:  # the caller already has this refusal, or gets it now
-                    raise RuntimeError(self._core.calls.refusal)
-                self._examples[name] = example
-            self._core.sizes.saw("example", example.rgb.shape)
-            self._on_change(name)
+            self._learn(name := checked_name(request.name), _read(request))
         except (ValueError, RuntimeError) as error:
             response.message = str(error)
         else:
@@ -149,7 +159,7 @@ def as_commands_say(phrase: str) -> str:
     """
     whole = _not_too_long(" ".join(phrase.lower().split()))
     try:
-        return _checked_name(phrase)
+        return checked_name(phrase)
     except ValueError:
         return whole
 
@@ -161,8 +171,8 @@ def _not_too_long(phrase: str) -> str:
     return phrase
 
 
-def _checked_name(name: str) -> str:
-    """Returns the name as the parser of commands returns it. Raises ValueError if no command can contain it."""
+def checked_name(name: str) -> str:
+    """Returns a name as the parser of commands returns it; raises ValueError if no command can contain it."""
     try:
         command = parse_command(f"segment {_not_too_long(name)}")
     except CommandError as error:

@@ -23,6 +23,7 @@ from clip_seg_ros.nodes.outputs.outcome import Outcome
 from clip_seg_ros.nodes.services.describer import Describer
 from clip_seg_ros.nodes.services.finder import Finder
 from clip_seg_ros.nodes.services.image_prompts import ImagePrompts
+from clip_seg_ros.nodes.services.segment_at import SegmentAtService
 from clip_seg_ros.nodes.services.segment_service import SegmentService
 from clip_seg_ros.nodes.tasks.referring_images import ReferringImages, Request
 from clip_seg_ros.settings import OWN
@@ -61,6 +62,14 @@ class Referring(Task):
         self._segment = SegmentService(
             self._core, self._host, self._refining, lambda answer: self._models.with_caution(answer, "segment")
         )
+        self._segment_at = SegmentAtService(
+            self._core,
+            self._host,
+            self._node.intake,
+            self._images.placed,
+            self.image_prompts,
+            lambda answer: self._models.with_caution(answer, "segment_at"),
+        )
         self.image_prompts.open()
         self.finder.open()
 
@@ -68,6 +77,7 @@ class Referring(Task):
         self._describer.give_up("the node was cleaned up before an image came")
         self.finder.close()
         self.image_prompts.close()
+        self._segment_at.close()
         self._segment.close()
         self._images.close()
 

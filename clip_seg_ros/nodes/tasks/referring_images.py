@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from clip_seg_ros.config import ReferringConfig
-from clip_seg_ros.nodes.camera.camera_input import CameraInput
+from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.camera.intake import Finish, Intake, TakenImage
 from clip_seg_ros.nodes.camera.target_frame import TargetFrame
 from clip_seg_ros.nodes.common.core import NodeCore
@@ -21,7 +23,7 @@ from clip_seg_ros.nodes.tasks.encoding import encode_each
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answered, asked_each, refined_answer
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.space.localization import measure
-from clip_seg_ros.types import CameraFrame
+from clip_seg_ros.types import CameraFrame, ObjectRegion
 from clip_seg_ros.zoo.caution import in_corner
 
 if TYPE_CHECKING:
@@ -167,6 +169,13 @@ class ReferringImages:
             job.image.header, rgb, answer.maps, measured, motion, in_corner(predictor.spec), self._threshold(predictor)
         )
         return self._publish(request, job.camera, result)
+
+    def placed(self, job: CameraJob, rgb: np.ndarray, region: ObjectRegion) -> tuple[ObjectRegion, str]:
+        """Returns a region of an image with its position, if there is depth, and the frame of the position."""
+        frame = job.camera.frame(job, rgb)
+        motion = self._target_frame.of(job.image.header) if frame.depth_m is not None else None
+        seen = measure(region, frame).region
+        return (motion.region(seen), motion.frame_id) if motion else (seen, job.image.header.frame_id)
 
     def _ask_request(
         self, request: Request, image: TakenImage, encoded: EncodedImage, predictor: Predictor

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service ``segment_at``, which returns the mask and the position of the thing at a point or in a box."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from sensor_msgs.msg import Image, RegionOfInterest
+from std_msgs.msg import Header
+
+from clip_seg_ros.nodes.camera.camera_input import CameraJob
+from clip_seg_ros.nodes.camera.conversions import fill_image, image_to_rgb
+from clip_seg_ros.nodes.camera.intake import Intake
+from clip_seg_ros.nodes.common.answering_services import AnsweringServices
+from clip_seg_ros.nodes.common.core import NodeCore
+from clip_seg_ros.nodes.outputs.topics import object_message, union_mask
+from clip_seg_ros.nodes.services.image_prompts import ImagePrompts, checked_name
+from clip_seg_ros.pipeline.model_host import ModelHost
+from clip_seg_ros.srv import SegmentAt
+from clip_seg_ros.types import ObjectRegion
+
+if TYPE_CHECKING:
+    from clip_seg_ros.pipeline.cutting import Box
+
+
+class Placing(Protocol):
+    """Measures where a region of a camera's image is."""
+
+    def __call__(self, job: CameraJob, rgb: np.ndarray, region: ObjectRegion) -> tuple[ObjectRegion, str]:
+        """Returns the region with its position, if there is depth, and the frame of the position."""
+
+
+class SegmentAtService:
+    """Segments what somebody points at, beside the images of the cameras and with the same model.
+
+    Args:
+        core: The objects that the parts of the node share.
+        host: Holder of the model in service.
+        intake: The cameras.
+        place: Measures where the thing is.
+        image_prompts: Learn the thing if the caller gives it a name.
+        with_caution: Returns an answer with what is to be told of the model's weights.
+    """
+
+    def __init__(
+        self,
+        core: NodeCore,
+        host: ModelHost,
+        intake: Intake,
+        place: Placing,
+        image_prompts: ImagePrompts,
+        with_caution: Callable[[str], str],
+    ) -> None:
+        self._core, self._host, self._intake, self._place = core, host, intake, place
+        self._image_prompts, self._with_caution = image_prompts, with_caution
+        self._services = AnsweringServices(core.node, core.calls, core.faults)
+        self._services.offer(SegmentAt, "segment_at", self._answer)
+
+    def close(self) -> None:
+        """Destroys the service."""
+        self._services.close()
+
+    def _answer(self, request: SegmentAt.Request, response: SegmentAt.Response) -> SegmentAt.Response:
+        try:
+            self._segment(request, response)
+        except (ValueError, RuntimeError) as error:  # ConversionError is a ValueError
+            response.success, response.message = False, str(error)
+        return response
+
+    def _segment(self, request: SegmentAt.Request, response: SegmentAt.Response) -> None:
+        if refusal := self._core.refusal():
+            raise RuntimeError(refusal)
+        box = _box_of(request.box)
+        where = f"in {box}" if box else f"at {request.x:g}, {request.y:g}"
+        name = checked_name(request.teach_as) if request.teach_as.strip() else f"thing {where}"
+        header, rgb, job = self._picture(request)
+        region = self._find(rgb, (request.x, request.y), box, name)
+        self._core.sizes.saw("segment_at", rgb.shape)
+        if request.teach_as.strip():
+            self._image_prompts.learn(name, rgb, region.mask)
+        response.position_frame = header.frame_id
+        if job is not None:
+            region, response.position_frame = self._place(job, rgb, region)
+        response.object = object_message(region)
+        response.mask = fill_image(Image(header=header), union_mask(region.mask.view(np.uint8)), "mono8")
+        taught = f'; "{name}" now means it' if request.teach_as.strip() else ""
+        response.success, response.message = True, self._with_caution(f"{region.area_px} pixels {where}{taught}")
+
+    def _find(self, rgb: np.ndarray, point_px: tuple[float, float], box_px: Box | None, name: str) -> ObjectRegion:
+        """Returns the thing in a box, or, without one, at a point."""
+        # torch takes seconds to import, and nodes import this before they can end cleanly
+        from clip_seg_ros.pipeline.pointing import require_box, require_point, thing_at, thing_in
+
+        predictor = self._host.predictor
+        if box_px is None:
+            require_point(point_px, rgb.shape[:2])  # before what takes long
+            return thing_at(predictor, predictor.encode(rgb), rgb, point_px, name)
+        require_box(box_px, rgb.shape[:2])
+        return thing_in(predictor, predictor.encode(rgb), rgb, box_px, name)
+
+    def _picture(self, request: SegmentAt.Request) -> tuple[Header, np.ndarray, CameraJob | None]:
+        """Returns the picture that is meant, (H, W, 3) uint8, with its header, and its job if a camera sent it."""
+        if request.image.height or request.image.width:
+            return request.image.header, image_to_rgb(request.image), None
+        cameras = {camera.name: camera for camera in self._intake.cameras}
+        names = ", ".join(cameras)
+        if request.camera not in cameras:
+            if not request.camera:
+                raise ValueError(f"say which camera: {names}")
+            known = f"the cameras are {names}" if names else "the only camera has no name"
+            raise ValueError(f'there is no camera "{request.camera}": {known}')
+        camera = cameras[request.camera]
+        job = camera.newest
+        if job is None:
+            raise RuntimeError(f"no image has come yet on {camera.image_topic}: start the camera, or send an image")
+        rgb = camera.rgb(job)
+        if rgb is None:
+            raise RuntimeError(f"the newest image of {camera.image_topic} cannot be read: the node's log says why")
+        return job.image.header, rgb, job
+
+
+def _box_of(roi: RegionOfInterest) -> Box | None:
+    """Returns a box as (x_min, y_min, x_max, y_max); ``None`` if nothing of it is set.
+
+    A box without width or height, of which something is set, is returned as it is.
+    """
+    if not (roi.x_offset or roi.y_offset or roi.width or roi.height):
+        return None
+    return roi.x_offset, roi.y_offset, roi.x_offset + roi.width, roi.y_offset + roi.height
