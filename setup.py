@@ -47,6 +47,7 @@ setup(
         "wordnet": ["nltk>=3.8"],
         "sam3": ["transformers>=5.24"],
         "openvino": ["openvino>=2025.0"],
+        "sam2": ["transformers>=5.0"],
         "onnxruntime": ["onnxruntime>=1.20"],
         "export": ["onnx>=1.17", "onnxscript>=0.5", "openvino>=2025.0", "onnxruntime>=1.20", "nncf>=2.17"],
     },

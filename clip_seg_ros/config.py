@@ -233,6 +233,11 @@ class ReferringConfig(SegmentationConfig):
         True,
         "Whether objects of one phrase that touch in the image are taken apart, by their colours, shapes and depth. "
         "Otherwise they are one object.",
+    segment_at_model: str = text(
+        "own",
+        "What the service segment_at asks. Own is the node's model; else the folder or the name of weights of SAM 2 or "
+        "EdgeTAM, such as facebook/sam2.1-hiera-tiny.",
+        required=True,
     )
     things: tuple[str, ...] = texts(
         'The names that the command "what do you see?" asks about, or the name of one class list. If the list is '

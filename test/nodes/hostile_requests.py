@@ -14,10 +14,10 @@ from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters
 from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, RegionOfInterest
 
 from clip_seg_ros.action import FindObject
-from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SetImagePrompt
+from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SegmentAt, SetImagePrompt
 from goal_client import GoalClient
 from hostile_messages import HostileMessages
 from ros_harness import wait_until
@@ -57,6 +57,7 @@ class HostileRequests:
             )
             self._clients += [
                 (node.create_client(Segment, "segment"), self._segment),
+                (node.create_client(SegmentAt, "segment_at"), self._segment_at),
                 (node.create_client(SetImagePrompt, "set_image_prompt"), self._image_prompt),
                 (self._remove, lambda: RemovePrompt.Request(name=self._text())),
                 (self._list, ListPrompts.Request),
@@ -79,7 +80,7 @@ class HostileRequests:
     def send_images(self, count: int) -> None:
         """Sends so many requests at once to each service that takes an image."""
         for client, request in self._clients:
-            if client.srv_type in (Segment, SetImagePrompt):
+            if client.srv_type in (Segment, SegmentAt, SetImagePrompt):
                 wait_until(client.service_is_ready, client.srv_name)
                 for _ in range(count):
                     client.call_async(request())
@@ -134,6 +135,23 @@ class HostileRequests:
             threshold=pick.choice((0.0, 0.5, -1.0, 2.0, float("nan"))),
             prompts=[pick.choice(("red cup", self._text())) for _ in range(pick.choice((0, 1, 2, 17)))],
             negatives=[self._text() for _ in range(pick.choice((0, 0, 1, 300)))],
+        )
+
+    def _segment_at(self) -> SegmentAt.Request:
+        pick, places = self._random, (0.0, 5.5, -3.0, 1e308, float("nan"), float("inf"))
+        sides = (0, 0, 7, 40, 2**32 - 1)
+        return SegmentAt.Request(
+            camera=pick.choice(("", "", self._text())),
+            image=pick.choice((Image(), self._messages.image("rgb8"))),
+            x=pick.choice(places),
+            y=pick.choice(places),
+            box=RegionOfInterest(
+                x_offset=pick.choice(sides),
+                y_offset=pick.choice(sides),
+                width=pick.choice(sides),
+                height=pick.choice(sides),
+            ),
+            teach_as=pick.choice(("", "thing", self._messages.phrase())),
         )
 
     def _image_prompt(self) -> SetImagePrompt.Request:

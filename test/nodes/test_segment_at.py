@@ -13,9 +13,11 @@ from std_msgs.msg import Header
 from clip_seg_ros.evaluation.metrics.masks import mask_iou
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.camera.conversions import fill_image
+from clip_seg_ros.pipeline.segment_anything import SegmentAnything
 from clip_seg_ros.srv import ListPrompts, RemovePrompt, Segment, SegmentAt
 from clip_seg_ros.types import ObjectRegion
 from ros_harness import Camera, NodeProcess, Talker, Watcher, pixels_of, running_referring, wait_until
+from small_sam import write_small_sam
 
 HEADER = Header(frame_id="somewhere")
 
@@ -146,3 +148,29 @@ def test_without_an_image_yet_and_with_several_cameras_it_says_so(ros, log, view
         refused = ask(watcher, image=image_of(view), teach_as="old mug", **click)
         assert not refused.success
         assert "maskclip-pocket understands phrases alone" in refused.message
+
+
+def test_sam_2_can_be_asked_instead(ros, log, tmp_path, view, click, box):
+    folder = str(write_small_sam(tmp_path / "sam"))
+    with running_referring(log, "sam", [f"segment_at_model:={folder}"]) as (node, watcher):
+        for fields in (click, {"box": box}):
+            answer = ask(watcher, image=image_of(view), **fields)
+            assert answer.success, answer.message
+            model = SegmentAnything(folder, "cpu")
+            edges = box.x_offset, box.y_offset, box.x_offset + box.width, box.y_offset + box.height
+            wanted = (
+                model.thing_in(view.rgb, edges)
+                if "box" in fields
+                else model.thing_at(view.rgb, (click["x"], click["y"]))
+            )
+            assert mask_iou(pixels_of(answer.mask) > 0, wanted.mask) > 0.99
+        assert f"segment_at asks {folder}" in node.said()
+
+
+def test_weights_that_are_not_there_say_what_to_type(ros, log, view, click):
+    with running_referring(log, "nosam", ["segment_at_model:=/nowhere/sam2"]) as (_, watcher):
+        answer = ask(watcher, image=image_of(view), **click)
+        assert not answer.success
+        assert "type `hf download /nowhere/sam2` where there is a network" in answer.message
+        cup = Segment.Request(image=image_of(view), prompts=["red cup"])
+        assert watcher.call(Segment, "segment", cup).objects, "the node lives on"

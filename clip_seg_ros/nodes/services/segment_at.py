@@ -23,6 +23,10 @@ from clip_seg_ros.types import ObjectRegion
 
 if TYPE_CHECKING:
     from clip_seg_ros.pipeline.cutting import Box
+    from clip_seg_ros.pipeline.segment_anything import SegmentAnything
+
+OWN_MODEL = "own"
+"""The parameter ``segment_at_model`` for the model that answers commands, too."""
 
 
 class Placing(Protocol):
@@ -55,6 +59,7 @@ class SegmentAtService:
     ) -> None:
         self._core, self._host, self._intake, self._place = core, host, intake, place
         self._image_prompts, self._with_caution = image_prompts, with_caution
+        self._other: SegmentAnything | None = None
         self._services = AnsweringServices(core.node, core.calls, core.faults)
         self._services.offer(SegmentAt, "segment_at", self._answer)
 
@@ -86,19 +91,39 @@ class SegmentAtService:
         response.object = object_message(region)
         response.mask = fill_image(Image(header=header), union_mask(region.mask.view(np.uint8)), "mono8")
         taught = f'; "{name}" now means it' if request.teach_as.strip() else ""
-        response.success, response.message = True, self._with_caution(f"{region.area_px} pixels {where}{taught}")
+        note = f"{region.area_px} pixels {where}{taught}"
+        is_own = self._core.config.segment_at_model == OWN_MODEL
+        response.success, response.message = True, self._with_caution(note) if is_own else note
 
     def _find(self, rgb: np.ndarray, point_px: tuple[float, float], box_px: Box | None, name: str) -> ObjectRegion:
         """Returns the thing in a box, or, without one, at a point."""
         # torch takes seconds to import, and nodes import this before they can end cleanly
         from clip_seg_ros.pipeline.pointing import require_box, require_point, thing_at, thing_in
 
-        predictor = self._host.predictor
         if box_px is None:
             require_point(point_px, rgb.shape[:2])  # before what takes long
-            return thing_at(predictor, predictor.encode(rgb), rgb, point_px, name)
-        require_box(box_px, rgb.shape[:2])
-        return thing_in(predictor, predictor.encode(rgb), rgb, box_px, name)
+        else:
+            require_box(box_px, rgb.shape[:2])
+        if self._core.config.segment_at_model != OWN_MODEL:
+            other = self._other_model()
+            return other.thing_at(rgb, point_px, name) if box_px is None else other.thing_in(rgb, box_px, name)
+        predictor = self._host.predictor
+        encoded = predictor.encode(rgb)
+        if box_px is None:
+            return thing_at(predictor, encoded, rgb, point_px, name)
+        return thing_in(predictor, encoded, rgb, box_px, name)
+
+    def _other_model(self) -> SegmentAnything:
+        """Returns the model that the parameter names, which is loaded at the first call."""
+        from clip_seg_ros.pipeline.segment_anything import SegmentAnything, licence_of
+
+        config = self._core.config
+        if self._other is None:
+            self._other = SegmentAnything(config.segment_at_model, config.device, config.download)
+            licence = licence_of(config.segment_at_model)
+            note = f", whose licence is {licence}" if licence else ""
+            self._core.node.get_logger().info(f"segment_at asks {config.segment_at_model}{note}")
+        return self._other
 
     def _picture(self, request: SegmentAt.Request) -> tuple[Header, np.ndarray, CameraJob | None]:
         """Returns the picture that is meant, (H, W, 3) uint8, with its header, and its job if a camera sent it."""
