@@ -22,6 +22,7 @@ from clip_seg_ros.pipeline.answering import Answer, Question, Refinement, Stream
 from clip_seg_ros.pipeline.class_labels import ClassMap, class_regions
 from clip_seg_ros.pipeline.instances import Instance
 from clip_seg_ros.pipeline.overlay import draw
+from clip_seg_ros.pipeline.pointing import thing_at, thing_in
 from clip_seg_ros.pipeline.postprocess import label_image, masks, regions
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.pipeline.separation import Separator
@@ -66,6 +67,8 @@ __all__ = [
     "measure",
     "parse_command",
     "regions",
+    "thing_at",
+    "thing_in",
     "window_boxes",
     "with_position",
 ]

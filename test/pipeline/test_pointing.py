@@ -14,6 +14,7 @@ from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
 from color_segmenter import ColorFeatures, ColorSegmenter, halves
+from small_models import small_model
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,18 @@ def test_every_kind_of_model_knows_places(name, view, cup, point):
     assert alike[cup].mean() > alike[~cup].mean() + 0.3
     assert alike[point[1], point[0]] > 0.7
     assert mask_iou(thing_in(predictor, encoded, view.rgb, box_of(cup)).mask, cup) > 0.7
+
+
+def test_the_layout_of_published_clipseg_knows_places_and_judges(view, point):
+    predictor = Predictor.from_model(small_model("clipseg-vit"), "cpu")
+    encoded = predictor.encode(view.rgb)
+    rows, columns = encoded.features.grid_size
+    tokens = encoded.features.taps[-1][0, 1:]  # without the class token
+    np.testing.assert_array_equal(encoded.features.places()[0, :, 1, 2], tokens[columns + 2])
+    assert encoded.features.places().shape[2:] == (rows, columns)
+    guesses = guesses_at(predictor, encoded, view.rgb, point)
+    assert guesses.answer is not None
+    assert thing_at(predictor, encoded, view.rgb, point).mask[point[1], point[0]]
 
 
 def test_the_answer_to_an_example_decides_among_several_masks(clipseg, view, cup, point):

@@ -156,6 +156,7 @@ def test_an_unknown_device_is_said_in_one_line(weights, capsys):
         (["--suite", "sequences", "--parts", "phrases"], "--parts is for the other suite, not for --suite sequences"),
         (["--suite", "sequences", "--sequences", "0"], "--sequences must be at least 1, got 0"),
         (["--suite", "edges", "--parts", "phrases"], "--parts is for the other suite, not for --suite edges"),
+        (["--suite", "clicks", "--parts", "phrases"], "--parts is for the other suite, not for --suite clicks"),
         (["--suite", "edges", "--frames", "9"], "--frames is for the other suite, not for --suite edges"),
         (["--data", "folder:x", "--parts", "phrases"], "--parts measures held-out scenes: leave --data out"),
         (["--data", "folder:x", "--scenes", "3"], "--scenes measures held-out scenes: leave --data out"),
