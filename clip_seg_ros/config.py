@@ -233,6 +233,7 @@ class ReferringConfig(SegmentationConfig):
         True,
         "Whether objects of one phrase that touch in the image are taken apart, by their colours, shapes and depth. "
         "Otherwise they are one object.",
+    )
     segment_at_model: str = text(
         "own",
         "What the service segment_at asks. Own is the node's model; else the folder or the name of weights of SAM 2 or "
