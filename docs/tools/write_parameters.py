@@ -65,7 +65,7 @@ def table(node: str) -> str:
 
 def _rows(node: str) -> Iterator[str]:
     for parameter in parameters(NODES[node]):
-        what = re.sub(r"[\w/]*\w", _as_code, _described(parameter))
+        what = re.sub(r"\w+/[\w/.-]*\w|[\w/]*\w", _as_code, _described(parameter))
         yield f"| `{parameter.name}` | {_default(parameter)} | {what} |"
 
 
