@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures whether objects of one phrase are found one by one where they touch, and whether any is torn apart.
 
-Every held-out scene is asked for the kinds of things in it, and so is a scene of the same seed in which most things
-stand close to others of their kind. The depth has the noise and the holes of a stereo camera's.
+Every held-out scene is asked for the kinds of things in it ("cup"), and for their colours and kinds ("red cup"), and so
+is a scene of the same seed in which most things stand close to others of their kind. The depth has the noise and the
+holes of a stereo camera's.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -23,15 +26,17 @@ from clip_seg_ros.evaluation.pages.pictures import COLUMNS, Gallery, captioned, 
 from clip_seg_ros.evaluation.suite import Examiner, Figure
 from clip_seg_ros.pipeline.answering import Question, answered, asked
 from clip_seg_ros.pipeline.overlay import PALETTE
-from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.pipeline.separation import Separator
 from clip_seg_ros.sim.renderer import RenderedView
-from clip_seg_ros.sim.scene import KINDS, Scene
+from clip_seg_ros.sim.scene import Scene, SceneObject
 from clip_seg_ros.sim.sequences import noisy_depth
 from clip_seg_ros.types import CameraFrame, ObjectRegion
 
 MIN_AREA_FRACTION = 0.002
 """The smallest object, as the nodes have it by default; smaller ones are neither asked for nor counted."""
+_GROUPS = ("", "usual.", "unseen.", "kinds.", "pairs.")
+"""The groups of the figures: all, by the scenes, and by the phrases."""
 _WAYS = ("", "_without_depth", "_together")
 """The ends of the figures' names: with depth, without, and not taken apart at all."""
 
@@ -41,7 +46,7 @@ class _Scores:
     """What became of the objects of some scenes, one way."""
 
     touching: list[bool] = field(default_factory=list)
-    """Whether each object that touches another of its kind was found."""
+    """Whether each object that touches another one that the phrase names was found."""
     apart: list[bool] = field(default_factory=list)
     """Whether each other object was found."""
     torn: list[bool] = field(default_factory=list)
@@ -49,7 +54,7 @@ class _Scores:
 
 
 class SeparationExaminer(Examiner):
-    """Asks a model for all kinds in a scene.
+    """Asks a model for all that is in a scene, by kind, and by colour and kind.
 
     Args:
         predictor: Predictor of a model of phrases.
@@ -59,7 +64,7 @@ class SeparationExaminer(Examiner):
 
     def __init__(self, predictor: Predictor, separator: Separator, threshold: float = 0.5) -> None:
         self._predictor, self._separator, self._threshold = predictor, separator, threshold
-        self._scores = {(group, way): _Scores() for group in ("", "usual.", "unseen.") for way in _WAYS}
+        self._scores = {(group, way): _Scores() for group in _GROUPS for way in _WAYS}
         self._taken_ms: list[float] = []
         self._gallery = Gallery(COLUMNS, COLUMNS)
         self._images = 0
@@ -67,34 +72,46 @@ class SeparationExaminer(Examiner):
     def examine(self, scene: Scene, view: RenderedView) -> None:
         """Measures one scene; ``view`` is its image with depth."""
         self._images += 1
-        sample = view_instances(view, f"scene {scene.seed}")
-        least_px = round(MIN_AREA_FRACTION * view.labels.size)
-        sample = replace(sample, crowd=sample.areas_px < least_px)
-        kinds = tuple(kind for number, kind in enumerate(KINDS) if number in sample.labels[~sample.crowd])
-        if not kinds:
-            return
-        question = Question(kinds, (), self._threshold, MIN_AREA_FRACTION)
         encoded = self._predictor.encode(view.rgb)
-        together = answered(question, asked(self._predictor, encoded, question), self._predictor.spec)
-        frame = CameraFrame(view.rgb, 0, "", None, view.intrinsics)
         depth_m = noisy_depth(view.depth_m, np.random.default_rng([scene.seed, 11]))
+        frame = CameraFrame(view.rgb, 0, "", depth_m, view.intrinsics)
+        place = "unseen." if is_unseen(scene.seed) else "usual."
+        for group, phrase_of in (("kinds.", attrgetter("kind")), ("pairs.", attrgetter("name"))):
+            sample, phrases = _named(view, phrase_of)
+            if not phrases:
+                continue
+            question = Question(phrases, (), self._threshold, MIN_AREA_FRACTION)
+            answers = self._ask(question, encoded, frame)
+            self._add(sample, phrases, answers, (group, place))
+            if group == "kinds.":
+                missed = int((~_found(sample, phrases, answers[""]) & ~sample.crowd).sum())
+                self._gallery.add(missed, partial(_cell, view.rgb, answers[""], missed))
+
+    def _ask(self, question: Question, encoded: EncodedImage, frame: CameraFrame) -> dict[str, list[ObjectRegion]]:
+        """Returns the regions each way."""
+        together = answered(question, asked(self._predictor, encoded, question), self._predictor.spec)
         answers = {"_together": list(together.regions)}
-        for way, seen in (("", replace(frame, depth_m=depth_m)), ("_without_depth", frame)):
+        least_px = round(MIN_AREA_FRACTION * frame.rgb.shape[0] * frame.rgb.shape[1])
+        for way, seen in (("", frame), ("_without_depth", replace(frame, depth_m=None))):
             start_s = time.perf_counter()
             answers[way] = self._separator.separate(together.regions, together.maps, seen, least_px)
             self._taken_ms.append((time.perf_counter() - start_s) * 1e3)
-        self._add(sample, answers, "unseen." if is_unseen(scene.seed) else "usual.")
-        missed = int((~_found(sample, answers[""]) & ~sample.crowd).sum())
-        self._gallery.add(missed, partial(_cell, view.rgb, answers[""], missed))
+        return answers
 
-    def _add(self, sample: InstanceSample, answers: dict[str, list[ObjectRegion]], place: str) -> None:
+    def _add(
+        self,
+        sample: InstanceSample,
+        phrases: Sequence[str],
+        answers: dict[str, list[ObjectRegion]],
+        groups: tuple[str, ...],
+    ) -> None:
         touches = touching_objects(sample)
         apart = ~touches & ~sample.crowd
         touches &= ~sample.crowd
-        before = pieces_of(sample, *_labelled(answers["_together"]))
+        before = pieces_of(sample, *_labelled(phrases, answers["_together"]))
         for way, regions in answers.items():
-            found, pieces = _found(sample, regions), pieces_of(sample, *_labelled(regions))
-            for group in ("", place):
+            found, pieces = _found(sample, phrases, regions), pieces_of(sample, *_labelled(phrases, regions))
+            for group in ("", *groups):
                 scores = self._scores[group, way]
                 scores.touching += found[touches].tolist()
                 scores.apart += found[apart].tolist()
@@ -124,12 +141,23 @@ class SeparationExaminer(Examiner):
         return {"instances": grid(cells)} if cells else {}
 
 
-def _labelled(regions: list[ObjectRegion]) -> tuple[list[int], list[ObjectRegion]]:
-    return [KINDS.index(region.prompt) for region in regions], regions
+def _named(view: RenderedView, phrase_of: Callable[[SceneObject], str]) -> tuple[InstanceSample, tuple[str, ...]]:
+    """Returns the objects of a view, labelled by their phrases, and the phrases of those that count."""
+    sample = view_instances(view, "")
+    sample = replace(sample, crowd=sample.areas_px < round(MIN_AREA_FRACTION * view.labels.size))
+    seen = np.flatnonzero(np.bincount(view.labels.ravel(), minlength=len(view.objects) + 1)[1:])
+    names = [phrase_of(view.objects[index]) for index in seen]
+    phrases = tuple(sorted({name for name, crowd in zip(names, sample.crowd, strict=True) if not crowd}))
+    labels = [phrases.index(name) if name in phrases else len(phrases) for name in names]
+    return replace(sample, labels=np.array(labels, np.int64)), phrases
 
 
-def _found(sample: InstanceSample, regions: list[ObjectRegion]) -> np.ndarray:
-    return found_objects(sample, *_labelled(regions))
+def _labelled(phrases: Sequence[str], regions: list[ObjectRegion]) -> tuple[list[int], list[ObjectRegion]]:
+    return [phrases.index(region.prompt) for region in regions], regions
+
+
+def _found(sample: InstanceSample, phrases: Sequence[str], regions: list[ObjectRegion]) -> np.ndarray:
+    return found_objects(sample, *_labelled(phrases, regions))
 
 
 def _cell(rgb: np.ndarray, regions: list[ObjectRegion], missed: int) -> np.ndarray:

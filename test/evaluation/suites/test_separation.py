@@ -15,12 +15,13 @@ from clip_seg_ros.models.spec import NOTHING_CORRECTED
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.preprocess import Geometry
 from clip_seg_ros.pipeline.separation import Separator
+from clip_seg_ros.sim.naming import pair_of
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.types import ObjectRegion
 
 
 class Honest:
-    """Answers kinds with the truth."""
+    """Answers kinds, and pairs of colour and kind, with the truth."""
 
     spec = SimpleNamespace(threshold=0.5, calibration=NOTHING_CORRECTED)
 
@@ -31,7 +32,7 @@ class Honest:
         return next(view for view in self._views if view.rgb is rgb)
 
     def ask_cells(self, view, prompts):
-        values = np.stack([view.mask_of(None, prompt).astype(np.float32) for prompt in prompts])
+        values = np.stack([view.mask_of(*pair_of(prompt)).astype(np.float32) for prompt in prompts])
         return CellMaps(tuple(prompts), values, Geometry(view.labels.shape, view.labels.shape))
 
 
@@ -74,4 +75,8 @@ def test_the_figures_tell_separators_apart(scenes) -> None:
     assert halved["instances.torn"] > 0.5
     assert halved["instances.apart.found"] < good["instances.apart.found"]
     assert good["instances.usual.touching.count"] == good["instances.touching.count"], "these scenes are usual ones"
+    assert (
+        good["instances.kinds.touching.count"] + good["instances.pairs.touching.count"]
+        == (good["instances.touching.count"])
+    )
     assert not any(name.startswith("instances.unseen") for name in good)
