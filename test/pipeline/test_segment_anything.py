@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SAM 2 with random weights gives the masks of transformers' own processor and model."""
+"""SAM 2 and EdgeTAM with random weights give the masks of transformers' own processor and model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from clip_seg_ros.pipeline.segment_anything import SegmentAnything, licence_of
 from small_sam import write_small_sam
 
 # After the models, which make torchvision importable where it does not fit torch.
-from transformers import Sam2Model, Sam2Processor  # isort: skip
+from transformers import AutoModelForMaskGeneration, Sam2Processor  # isort: skip
 
 POINT, BOX = (40.0, 20.0), (10, 10, 60, 40)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return str(write_small_sam(tmp_path_factory.mktemp("sam")))
+@pytest.fixture(scope="module", params=["sam2", "edgetam"])
+def folder(request, tmp_path_factory):
+    return str(write_small_sam(tmp_path_factory.mktemp(request.param), request.param))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def rgb():
 
 def theirs(folder, rgb, **prompts):
     """The best mask of transformers' own example, (H, W) bool."""
-    processor, model = Sam2Processor.from_pretrained(folder), Sam2Model.from_pretrained(folder).eval()
+    processor, model = Sam2Processor.from_pretrained(folder), AutoModelForMaskGeneration.from_pretrained(folder).eval()
     inputs = processor(images=rgb, return_tensors="pt", **prompts)
     with torch.no_grad():
         outputs = model(**inputs)
