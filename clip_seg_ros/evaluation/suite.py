@@ -11,7 +11,7 @@ import numpy as np
 
 from clip_seg_ros.data.tabletop import held_out_scene
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
-from clip_seg_ros.sim.scene import Scene
+from clip_seg_ros.sim.scene import Scene, sample_scene
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,18 @@ def run_suite(
         examiners: Each with its model.
         seeds: Of ``data.tabletop.TEST_SEEDS``.
         progress: Wraps the seeds, for a progress bar.
-        touching: Whether each seed gives a second scene as well, in which objects of one kind touch, and all images
-            have depth.
+        touching: Whether each seed gives two more scenes, in which objects of one kind touch, the second of them with
+            things of a workshop; all images then have depth.
 
     Raises:
         RendererUnavailable: There is no way to draw without a screen.
     """
     with SceneRenderer() as renderer:
         for seed in progress(seeds):
-            for alike in (False, True) if touching else (False,):
-                scene = held_out_scene(seed, alike)
+            scenes = [held_out_scene(seed)]
+            if touching:
+                scenes += [held_out_scene(seed, alike=True), sample_scene(seed, alike=True, workshop=True)]
+            for scene in scenes:
                 view = renderer.render(scene, depth=touching)
                 for examiner in examiners:
                     examiner.examine(scene, view)

@@ -39,9 +39,10 @@ DEPTH_REACH = 0.5
 metres; it sees at most twice as much."""
 LEAST_DEPTHS = 10
 """With fewer valid depths in a window's mask, the depth does not count."""
-SURE = 0.7
+SURE, SURE_WITHOUT_DEPTH = 0.7, 0.85
 """A region is taken apart only if the network is as sure as this that there are several objects, 0..1. A single object
-that is torn apart misleads a robot more than two that are not."""
+that is torn apart misleads a robot more than two that are not, and without depth things that the network never saw are
+torn more easily: of five kinds of a workshop, 11 % at 0.7 and 4 % at 0.85, and with depth none."""
 SINGLE = 0.1
 """A region that holds several objects with at most this probability need not be looked at in each image of a stream."""
 PEAK = 0.3
@@ -192,7 +193,8 @@ class Separator:
         if singles is not None:
             singles.remember(regions[index] for index, share in zip(looked, several) if share <= SINGLE)
         found: dict[int, list[ObjectRegion]] = {}
-        for row in np.flatnonzero(several > SURE):
+        has_depth = windows[:, 5].any(axis=(1, 2))
+        for row in np.flatnonzero(several > np.where(has_depth, SURE, SURE_WITHOUT_DEPTH)):
             region = regions[looked[row]]
             parts = _parts(region, heat[row], offsets[row], windows[row, 3], least_px)
             if parts is not None:

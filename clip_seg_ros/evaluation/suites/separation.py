@@ -2,7 +2,8 @@
 """Measures whether objects of one phrase are found one by one where they touch, and whether any is torn apart.
 
 Every held-out scene is asked for the kinds of things in it ("cup"), and for their colours and kinds ("red cup"), and so
-is a scene of the same seed in which most things stand close to others of their kind. The depth has the noise and the
+is a scene of the same seed in which most things stand close to others of their kind. In a third one stand things that
+neither model nor separator ever saw; their true masks take the place of the model's. The depth has the noise and the
 holes of a stereo camera's.
 """
 
@@ -18,25 +19,29 @@ from operator import attrgetter
 import numpy as np
 import torch
 
-from clip_seg_ros.data.rendered_instances import view_instances
+from clip_seg_ros.data.rendered_instances import instance_sample
 from clip_seg_ros.data.samples import InstanceSample
 from clip_seg_ros.data.tabletop import is_unseen
 from clip_seg_ros.evaluation.metrics.touching import found_objects, pieces_of, touching_objects
 from clip_seg_ros.evaluation.pages.pictures import COLUMNS, Gallery, captioned, grid
 from clip_seg_ros.evaluation.suite import Examiner, Figure
 from clip_seg_ros.pipeline.answering import Question, answered, asked
+from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.overlay import PALETTE
-from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
+from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.pipeline.preprocess import Geometry
 from clip_seg_ros.pipeline.separation import Separator
 from clip_seg_ros.sim.renderer import RenderedView
-from clip_seg_ros.sim.scene import Scene, SceneObject
+from clip_seg_ros.sim.scene import KINDS, WORKSHOP_KINDS, Scene, SceneObject
 from clip_seg_ros.sim.sequences import noisy_depth
 from clip_seg_ros.types import CameraFrame, ObjectRegion
 
 MIN_AREA_FRACTION = 0.002
 """The smallest object, as the nodes have it by default; smaller ones are neither asked for nor counted."""
-_GROUPS = ("", "usual.", "unseen.", "kinds.", "pairs.")
-"""The groups of the figures: all, by the scenes, and by the phrases."""
+_GROUPS = ("", "usual.", "unseen.", "kinds.", "pairs.", "strange.")
+"""The groups of the figures: all, by the scenes, by the phrases, and of things of ``WORKSHOP_KINDS``, which are not
+among all."""
+_EVERY_KIND = (*KINDS, *WORKSHOP_KINDS)
 _WAYS = ("", "_without_depth", "_together")
 """The ends of the figures' names: with depth, without, and not taken apart at all."""
 
@@ -72,24 +77,36 @@ class SeparationExaminer(Examiner):
     def examine(self, scene: Scene, view: RenderedView) -> None:
         """Measures one scene; ``view`` is its image with depth."""
         self._images += 1
-        encoded = self._predictor.encode(view.rgb)
         depth_m = noisy_depth(view.depth_m, np.random.default_rng([scene.seed, 11]))
         frame = CameraFrame(view.rgb, 0, "", depth_m, view.intrinsics)
+        if any(item.kind in WORKSHOP_KINDS for item in scene.objects):
+            self._examine_strange(view, frame)
+            return
+        encoded = self._predictor.encode(view.rgb)
         place = "unseen." if is_unseen(scene.seed) else "usual."
         for group, phrase_of in (("kinds.", attrgetter("kind")), ("pairs.", attrgetter("name"))):
             sample, phrases = _named(view, phrase_of)
             if not phrases:
                 continue
             question = Question(phrases, (), self._threshold, MIN_AREA_FRACTION)
-            answers = self._ask(question, encoded, frame)
-            self._add(sample, phrases, answers, (group, place))
+            answers = self._answers(question, asked(self._predictor, encoded, question), frame)
+            self._add(sample, phrases, answers, ("", group, place))
             if group == "kinds.":
                 missed = int((~_found(sample, phrases, answers[""]) & ~sample.crowd).sum())
                 self._gallery.add(missed, partial(_cell, view.rgb, answers[""], missed))
 
-    def _ask(self, question: Question, encoded: EncodedImage, frame: CameraFrame) -> dict[str, list[ObjectRegion]]:
+    def _examine_strange(self, view: RenderedView, frame: CameraFrame) -> None:
+        sample, phrases = _named(view, lambda item: item.kind, WORKSHOP_KINDS)
+        if phrases:
+            size = view.labels.shape
+            masks = np.stack([np.isin(view.labels, _labels_of(view, kind)) for kind in phrases]).astype(np.float32)
+            question = Question(phrases, (), self._threshold, MIN_AREA_FRACTION)
+            answers = self._answers(question, CellMaps(phrases, masks, Geometry(size, size)), frame)
+            self._add(sample, phrases, answers, ("strange.",))
+
+    def _answers(self, question: Question, maps: CellMaps, frame: CameraFrame) -> dict[str, list[ObjectRegion]]:
         """Returns the regions each way."""
-        together = answered(question, asked(self._predictor, encoded, question), self._predictor.spec)
+        together = answered(question, maps, self._predictor.spec)
         answers = {"_together": list(together.regions)}
         least_px = round(MIN_AREA_FRACTION * frame.rgb.shape[0] * frame.rgb.shape[1])
         for way, seen in (("", frame), ("_without_depth", replace(frame, depth_m=None))):
@@ -111,7 +128,7 @@ class SeparationExaminer(Examiner):
         before = pieces_of(sample, *_labelled(phrases, answers["_together"]))
         for way, regions in answers.items():
             found, pieces = _found(sample, phrases, regions), pieces_of(sample, *_labelled(phrases, regions))
-            for group in ("", *groups):
+            for group in groups:
                 scores = self._scores[group, way]
                 scores.touching += found[touches].tolist()
                 scores.apart += found[apart].tolist()
@@ -141,15 +158,25 @@ class SeparationExaminer(Examiner):
         return {"instances": grid(cells)} if cells else {}
 
 
-def _named(view: RenderedView, phrase_of: Callable[[SceneObject], str]) -> tuple[InstanceSample, tuple[str, ...]]:
-    """Returns the objects of a view, labelled by their phrases, and the phrases of those that count."""
-    sample = view_instances(view, "")
-    sample = replace(sample, crowd=sample.areas_px < round(MIN_AREA_FRACTION * view.labels.size))
+def _named(
+    view: RenderedView, phrase_of: Callable[[SceneObject], str], kinds: Sequence[str] = KINDS
+) -> tuple[InstanceSample, tuple[str, ...]]:
+    """Returns the objects of a view, labelled by their phrases, and the phrases of those that count.
+
+    Objects that are not of ``kinds`` do not count.
+    """
+    sample = instance_sample(view.rgb, view.labels, [item.kind for item in view.objects], "", _EVERY_KIND)
     seen = np.flatnonzero(np.bincount(view.labels.ravel(), minlength=len(view.objects) + 1)[1:])
+    other = np.array([view.objects[index].kind not in kinds for index in seen], np.bool_)
+    sample = replace(sample, crowd=other | (sample.areas_px < round(MIN_AREA_FRACTION * view.labels.size)))
     names = [phrase_of(view.objects[index]) for index in seen]
     phrases = tuple(sorted({name for name, crowd in zip(names, sample.crowd, strict=True) if not crowd}))
     labels = [phrases.index(name) if name in phrases else len(phrases) for name in names]
     return replace(sample, labels=np.array(labels, np.int64)), phrases
+
+
+def _labels_of(view: RenderedView, kind: str) -> list[int]:
+    return [number for number, item in enumerate(view.objects, start=1) if item.kind == kind]
 
 
 def _labelled(phrases: Sequence[str], regions: list[ObjectRegion]) -> tuple[list[int], list[ObjectRegion]]:

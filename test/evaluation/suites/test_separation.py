@@ -17,6 +17,7 @@ from clip_seg_ros.pipeline.preprocess import Geometry
 from clip_seg_ros.pipeline.separation import Separator
 from clip_seg_ros.sim.naming import pair_of
 from clip_seg_ros.sim.renderer import SceneRenderer
+from clip_seg_ros.sim.scene import sample_scene
 from clip_seg_ros.types import ObjectRegion
 
 
@@ -52,6 +53,7 @@ class Halver:
 def scenes():
     with SceneRenderer() as renderer:
         drawn = [held_out_scene(seed, alike=True) for seed in range(10_000, 10_010)]
+        drawn += [sample_scene(seed, alike=True, workshop=True) for seed in range(10_000, 10_006)]
         return [(scene, renderer.render(scene)) for scene in drawn]
 
 
@@ -79,4 +81,8 @@ def test_the_figures_tell_separators_apart(scenes) -> None:
         good["instances.kinds.touching.count"] + good["instances.pairs.touching.count"]
         == (good["instances.touching.count"])
     )
+    # What neither knows counts apart, by its true masks.
+    assert good["instances.strange.apart.found_together"] == 1.0
+    assert good["instances.strange.touching.count"] > 0
+    assert good["instances.strange.touching.found"] > good["instances.strange.touching.found_together"]
     assert not any(name.startswith("instances.unseen") for name in good)
