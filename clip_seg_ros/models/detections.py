@@ -24,6 +24,8 @@ class Detections:
     """(N,) int64 index into the model's class names, or into the prompts if the model has none."""
     masks: torch.Tensor | None
     """(N, m, m) the probability that a cell of the box belongs to the object, 0..1; ``None`` for a model of boxes."""
+    maps: torch.Tensor
+    """(P, h, w) logits of each class or prompt, which the model's ``decode`` returns for this image."""
     of_image: bool = False
     """Whether the cells are those of the whole image, and not of the box."""
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clip_seg_ros.pipeline.cell_maps import CellMaps, runs_of_cells
+from clip_seg_ros.pipeline.cell_maps import CellMaps, objects_above
 from clip_seg_ros.pipeline.edges import refined
 from clip_seg_ros.pipeline.leaving_out import leave_out
-from clip_seg_ros.pipeline.postprocess import regions_of, require_threshold
+from clip_seg_ros.pipeline.postprocess import require_threshold
 from clip_seg_ros.pipeline.stream.singles import Singles
 from clip_seg_ros.pipeline.stream.smoothing import Steadiness, TemporalSmoother
 from clip_seg_ros.pipeline.stream.tracking import Tracker
@@ -72,7 +72,7 @@ class Refinement:
 
 
 AS_IT_IS = Refinement()
-"""Objects are the connected parts of the masks that the model gives."""
+"""Objects are those that the model finds, or the connected parts of its masks."""
 
 
 def answer(
@@ -147,8 +147,8 @@ def answered(question: Question, maps: CellMaps, spec: ModelSpec, decided: np.nd
     prompts, threshold = tuple(dict.fromkeys(question.prompts)), _threshold(question, spec.threshold)
     positive = maps.part(prompts)
     least_px = _least_px(question, maps.size)
-    inside = positive.values if decided is None or decided is maps.values else decided[: len(prompts)]
-    found = regions_of(runs_of_cells(positive, inside, threshold), prompts, least_px, tidy=True)
+    inside = None if decided is None or decided is maps.values else decided[: len(prompts)]
+    found = objects_above(positive, threshold, least_px, inside)
     kept = [region for region in found if region.score >= spec.calibration.least_score]
     for negative in question.negatives:
         kept = leave_out(kept, maps.part((negative,)).restored().values[0], threshold)
@@ -182,9 +182,10 @@ def separated(
 ) -> Answer:
     """Does the first half of ``refined_answer``: takes objects apart, if there is a separator.
 
-    ``singles`` is what is known of the regions from the images before.
+    The objects of a model that finds them one by one are apart already. ``singles`` is what is known of the regions
+    from the images before.
     """
-    if refinement.separator is None:
+    if refinement.separator is None or result.maps.objects is not None:
         return result
     least_px = _least_px(question, result.maps.size)
     regions = refinement.separator.separate(result.regions, result.maps, frame, least_px, singles)
@@ -332,7 +333,11 @@ class Stream:
             self._asked = weakref.ref(predictor)
         self._forget(look.forgotten)
         spec = predictor.spec
-        maps, decided = self._smoother.smooth(maps, look.steadiness.result(), _threshold(question, spec.threshold))
+        steadiness, decided = look.steadiness.result(), None
+        if maps.objects is None:
+            maps, decided = self._smoother.smooth(maps, steadiness, _threshold(question, spec.threshold))
+        else:
+            maps = _without_nan(maps)  # objects cannot be averaged, and maps must be those of the objects
         refinement, frame = self.refinement, frame or CameraFrame(look.rgb, look.stamp_ns, "")
         result = answered(question, maps, spec, decided)
         result = separated(result, question, frame, refinement, self._singles)

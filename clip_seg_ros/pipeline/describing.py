@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from clip_seg_ros.pipeline.cell_maps import runs_of_cells
-from clip_seg_ros.pipeline.postprocess import regions_of, shared_px
+from clip_seg_ros.pipeline.cell_maps import objects_above
+from clip_seg_ros.pipeline.postprocess import shared_px
 from clip_seg_ros.types import ObjectRegion
 
 if TYPE_CHECKING:  # torch takes seconds to import, and nodes import this before they can end cleanly
@@ -63,7 +63,7 @@ def describe(
         maps = predictor.ask_cells(encoded, tuple(phrases[first : first + step]))
         height, width = maps.size
         least_px = max(1, round(min_area_fraction * height * width))
-        regions = regions_of(runs_of_cells(maps, maps.values, threshold), maps.prompts, least_px, tidy=True)
+        regions = objects_above(maps, threshold, least_px)
         found += [region for region in regions if region.score >= predictor.spec.calibration.least_score]
     kept: list[ObjectRegion] = []
     for region in sorted(found, key=lambda each: -each.score):

@@ -109,6 +109,19 @@ def distinct(objects: Sequence[Instance], overlap: float = SAME_OBJECT) -> list[
     return kept
 
 
+def distinct_of_each(objects: Sequence[Instance]) -> tuple[Instance, ...]:
+    """Leaves out answers that mean the same object as a better one of the same name.
+
+    No name takes objects from another one, so that it does not matter what else is asked.
+
+    Args:
+        objects: The objects, the best first.
+    """
+    names = dict.fromkeys(item.name for item in objects)
+    kept = [item for name in names for item in distinct([each for each in objects if each.name == name])]
+    return tuple(sorted(kept, key=lambda item: -item.score))
+
+
 def _iou(shared: int, one: int, other: int) -> float:
     return shared / (one + other - shared)
 

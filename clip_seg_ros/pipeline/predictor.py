@@ -19,7 +19,7 @@ from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.class_labels import ClassMap, classified, require_count
 from clip_seg_ros.pipeline.deciding import Rules, decide
 from clip_seg_ros.pipeline.examples import embedded_example, require_examples
-from clip_seg_ros.pipeline.instances import Instance, class_map_of, distinct, instances_of
+from clip_seg_ros.pipeline.instances import Instance, class_map_of, distinct, distinct_of_each, instances_of
 from clip_seg_ros.pipeline.mixing import mixing
 from clip_seg_ros.pipeline.preprocess import Geometry, Preprocessor
 from clip_seg_ros.pipeline.prompts import checked_prompts, competitors, places
@@ -240,12 +240,18 @@ class Predictor:
     def ask_cells(self, encoded: EncodedImage, prompts: Sequence[str]) -> CellMaps:
         """Does what ``ask`` does, but returns the probabilities at the model's own resolution.
 
-        Only competing prompts come at the size of the image, because they are compared pixel by pixel.
+        Only competing prompts come at the size of the image, because they are compared pixel by pixel. With them come
+        the objects that a model with ``finds_objects`` found on the way, those of low scores, too.
         """
         prompts = checked_prompts(prompts, self.spec)
-        asked = competitors(prompts, self.spec)
-        logits = self._decoded(encoded, asked)
-        geometry = encoded.geometry
+        asked, geometry, objects = competitors(prompts, self.spec), encoded.geometry, None
+        if self.spec.finds_objects:
+            (found,) = self.engine.detect(encoded.features, self._text_features(asked))
+            logits = self.spec.calibration.applied(found.maps[None], asked, self.spec.threshold)
+            named = [item for item in instances_of(found, asked, geometry, 0.0) if item.name in prompts]
+            objects = distinct_of_each(named)
+        else:
+            logits = self._decoded(encoded, asked)
         if encoded.windows is not None:
             logits = merge_windows(logits, encoded.windows, geometry.model_size)[None]
         # Competing prompts are compared after the resize, pixel by pixel, as the authors of such models do.
@@ -257,7 +263,7 @@ class Predictor:
         values = self.engine.probabilities(logits)[0]
         if asked != prompts:
             values = values.index_select(0, places(prompts, asked, values.device))
-        return CellMaps(prompts, values.cpu().numpy(), geometry)
+        return CellMaps(prompts, values.cpu().numpy(), geometry, objects)
 
     @timed
     @torch.inference_mode()

@@ -14,6 +14,7 @@ from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.conversion.mapping import Converted
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.camera.conversions import fill_image
+from clip_seg_ros.pipeline.answering import Question, answer
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.runtime.eager import EagerEngine
 from clip_seg_ros.zoo.formats import convert
@@ -69,13 +70,18 @@ def test_referring(ros, served, log, tmp_path, view):
     name, predictor = served
     (probabilities,) = predictor.predict(view.rgb, ["cup"]).values
     threshold = float(np.quantile(probabilities, 0.6))
+    expected = answer(predictor, predictor.encode(view.rgb), Question(("cup",), threshold=threshold)).regions
     asked = [*arguments(name, tmp_path), f"threshold:={threshold}", "depth_topic:=''", "min_area_fraction:=0.0"]
-    asked.append("hysteresis:=0.0")
+    asked += ["hysteresis:=0.0", "separate_touching:=false"]
     with running_referring(log, "other_models", asked) as (_, watcher):
         assert watcher.say("segment the cup").state == CommandStatus.ACCEPTED
         with Camera(depth=False, topic=f"/{name.replace('-', '_')}/image") as camera:
             picture = fill_image(Image(), view.rgb, "rgb8")
             wait_until(lambda: camera.send(picture) and watcher.seen["mask"], "a mask")
         found = pixels_of(watcher.seen["mask"][0]) > 0
-    # Objects are outlined at the resolution of the model, whose cells are up to 20 pixels wide here.
-    assert mask_iou(found, probabilities > threshold) > 0.8
+        objects = wait_until(lambda: watcher.seen["objects"], "objects")[0].objects
+    assert mask_iou(found, np.any([region.mask for region in expected], axis=0)) > 0.98
+    assert [item.score for item in objects] == pytest.approx([region.score for region in expected], abs=1e-3)
+    if not predictor.spec.finds_objects:
+        # Objects are outlined at the resolution of the model, whose cells are up to 20 pixels wide here.
+        assert mask_iou(found, probabilities > threshold) > 0.8

@@ -11,14 +11,16 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
 
+from clip_seg_ros.action import FindObject
 from clip_seg_ros.nodes.camera.conversions import fill_image
 from clip_seg_ros.pipeline.space.localization import locate
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
 from clip_seg_ros.srv import Segment
 from clip_seg_ros.types import ObjectRegion
+from goal_client import GoalClient
 from nearness import assert_near
-from ros_harness import Camera, Watcher
+from ros_harness import Camera, Watcher, running_referring, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +81,29 @@ def test_the_service_takes_objects_apart_too(referring, watcher, pair) -> None:
     answer = watcher.call(Segment, "segment", request)
     assert answer.success
     assert len(answer.objects) == 2
+
+
+def test_a_detector_gives_objects_of_its_own(ros, log, pair) -> None:
+    arguments = ["model:=denseclip-instances-pocket", "separate_touching:=false", "image_topic:=/detector/image"]
+    picture = fill_image(Image(), pair.rgb, "rgb8")
+    largest = max(np.count_nonzero(pair.labels == n) for n, item in enumerate(pair.objects, 1) if item.kind == "cup")
+    with (
+        running_referring(log, "detector", [*arguments, "depth_topic:=''"]) as (_, watcher),
+        Camera(depth=False, topic="/detector/image") as camera,
+    ):
+        answer = watcher.call(Segment, "segment", Segment.Request(image=picture, prompts=["cup"]))
+        assert [item.prompt for item in answer.objects] == ["cup", "cup"]
+        watcher.say("segment the cup")
+        (one, other) = watcher.of_stamp("objects", camera.send(picture)).objects
+        assert (one.score, other.score) == pytest.approx([item.score for item in answer.objects], abs=1e-3)
+        watcher.say("stop")
+        client = GoalClient(watcher, FindObject, "find_object")
+        assert client.wait_for_server(180.0)
+        accepted = client.send_goal_async(FindObject.Goal(phrase="cup"))
+        result = wait_until(accepted.done, "the goal") and accepted.result().get_result_async()
+        wait_until(lambda: camera.send(picture) and result.done(), "the cup")
+        found = result.result().result
+        assert found.found
+        assert found.object.score == pytest.approx(one.score, abs=1e-3)
+        assert found.object.area < 1.2 * largest
+        client.destroy()

@@ -3,62 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from clip_seg_ros.models.base import ImageFeatures, TextFeatures
 from clip_seg_ros.models.detections import Detections
-from clip_seg_ros.models.spec import InputSpec, ModelSpec
 from clip_seg_ros.pipeline.class_labels import UNLABELLED, class_regions
 from clip_seg_ros.pipeline.instances import Instance, class_map_of, distinct, instances_of
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.pipeline.preprocess import Geometry
-from clip_seg_ros.runtime.engine import Engine
 from clip_seg_ros.zoo.factory import build_segmenter
+from finder import NAMES, SPEC, Finder, detections
 from nearness import assert_near
-
-NAMES = ("cup", "box")
-SPEC = ModelSpec(
-    "finder", InputSpec(64, "short_side", 32, (0, 0, 0), (1, 1, 1)), "sigmoid", class_names=NAMES, finds_objects=True
-)
-
-
-class Finder(Engine):
-    """Finds given objects in every image of 96x64."""
-
-    device, precision = torch.device("cpu"), "float32"
-
-    def __init__(self, found: Detections, spec: ModelSpec = SPEC) -> None:
-        self._found, self.spec = found, spec
-
-    def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
-        return ImageFeatures()
-
-    def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
-        return TextFeatures(torch.zeros(len(prompts), 1))
-
-    def decode(self, image: ImageFeatures, text: TextFeatures) -> torch.Tensor:
-        raise AssertionError("objects do not come from logits")
-
-    def detect(self, image: ImageFeatures, text: TextFeatures) -> list[Detections]:
-        assert len(text.pooled) == len(self.spec.class_names or NAMES)
-        return [self._found]
-
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits
-
-    def fingerprint(self) -> str:
-        return "0" * 16
-
-
-def detections(boxes: list[list[float]], scores: list[float], labels: list[int], masked: bool = True) -> Detections:
-    """Objects that fill their boxes."""
-    masks = torch.ones(len(boxes), 28, 28) if masked else None
-    return Detections(torch.tensor(boxes), torch.tensor(scores), torch.tensor(labels), masks)
 
 
 def touching(masked: bool = True) -> Predictor:
@@ -98,7 +56,8 @@ def test_touching_objects_of_one_class_are_apart(masked: bool) -> None:
 def test_masks_of_the_whole_image_reach_beyond_their_boxes_and_to_the_border() -> None:
     masks = torch.zeros(1, 16, 24)
     masks[0, :8, 12:] = 0.6
-    found = Detections(torch.tensor([[50.0, 8, 90, 20]]), torch.tensor([0.9]), torch.tensor([1]), masks, of_image=True)
+    box, score, label = torch.tensor([[50.0, 8, 90, 20]]), torch.tensor([0.9]), torch.tensor([1])
+    found = Detections(box, score, label, masks, torch.zeros(2, 16, 24), of_image=True)
     predictor = Predictor(Finder(found))
     (item,) = predictor.instances(predictor.encode(IMAGE))
     assert item.box == pytest.approx((100, 16, 180, 40))
@@ -157,12 +116,12 @@ def test_objects_below_the_least_area_leave_no_gap_in_the_ids() -> None:
 def test_masks_stay_in_their_windows() -> None:
     mask = torch.zeros(1, 28, 28)
     mask[0, :, :14] = 1
-    found = Detections(torch.tensor([[8.0, 8, 36, 36]]), torch.tensor([0.9]), torch.tensor([1]), mask)
+    found = replace(detections([[8, 8, 36, 36]], [0.9], [1]), masks=mask)
     (item,) = instances_of(found, NAMES, Geometry((64, 96), (64, 96)), 0.0)
     assert item.box_px == (8, 8, 22, 36), "only the left half of the box is covered"
     assert item.inside.shape == (28, 14)
     assert item.inside.all()
-    nothing = Detections(found.boxes, found.scores, found.labels, torch.zeros(1, 28, 28))
+    nothing = replace(found, masks=torch.zeros(1, 28, 28))
     assert instances_of(nothing, NAMES, Geometry((64, 96), (64, 96)), 0.0) == []
 
 

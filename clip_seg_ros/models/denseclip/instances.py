@@ -68,14 +68,15 @@ class DenseCLIPInstances(TextGuided[DenseCLIPInstancesConfig]):
         pyramid = self._pyramid(maps)
         if self.config.head == "retinanet":
             return [
-                Detections(found["boxes"], found["scores"], found["labels"], None)
+                self._detections(image, found["boxes"], found["scores"], found["labels"], None)
                 for found in self._retinanet_answers(images, list(pyramid.values()))
             ]
         proposals, _ = self.detector.rpn(images, pyramid)
         answers, _ = self.detector.roi_heads(pyramid, proposals, images.image_sizes)
         # torchvision's class 0 is the background.
         return [
-            Detections(found["boxes"], found["scores"], found["labels"] - 1, found["masks"][:, 0]) for found in answers
+            self._detections(image, found["boxes"], found["scores"], found["labels"] - 1, found["masks"][:, 0])
+            for found in answers
         ]
 
     def losses(
@@ -110,15 +111,24 @@ class DenseCLIPInstances(TextGuided[DenseCLIPInstancesConfig]):
 
         ``text`` has all classes in their order.
         """
+        return torch.stack([found.maps for found in self.detect(image, text)])
+
+    def _detections(
+        self,
+        image: DenseFeatures,
+        boxes: torch.Tensor,
+        scores: torch.Tensor,
+        labels: torch.Tensor,
+        masks: torch.Tensor | None,
+    ) -> Detections:
+        """Adds the maps of all classes to the objects of one of the images."""
         size = tuple(image.maps[0].shape[2:])
-        shares = image.dense.new_zeros(len(image.dense), len(self.class_names), *size)
-        for share, found in zip(shares, self.detect(image, text), strict=True):
-            for place, label in enumerate(found.labels.tolist()):
-                mask = None if found.masks is None else found.masks[place]
-                window, inside = in_window(mask, found.boxes[place] / STRIDES[0], size)
-                part = share[label][window]
-                torch.maximum(part, (found.scores[place] * inside).to(part.dtype), out=part)
-        return shares.float().logit(eps=_LEAST_DOUBT)
+        shares = image.dense.new_zeros(len(self.class_names), *size)
+        for place, label in enumerate(labels.tolist()):
+            window, inside = in_window(None if masks is None else masks[place], boxes[place] / STRIDES[0], size)
+            part = shares[label][window]
+            torch.maximum(part, (scores[place] * inside).to(part.dtype), out=part)
+        return Detections(boxes, scores, labels, masks, shares.float().logit(eps=_LEAST_DOUBT))
 
     def _pyramid(self, maps: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """Returns five maps of equal width by name, the finest first."""

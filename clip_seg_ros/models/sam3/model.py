@@ -128,14 +128,7 @@ class SAM3(PromptableSegmenter[SAM3Features]):
 
         At every threshold, a map of "objects" holds the masks, at this threshold, of all objects whose score is higher.
         """
-        maps = []
-        for found in self._found(image, text):
-            if self.config.phrase_map == "semantic":
-                maps.append(found.semantic.float())
-            else:
-                shares = torch.minimum(found.masks.float().sigmoid(), found.scores.float()[:, :, None, None])
-                maps.append(shares.amax(dim=1).logit(eps=_LEAST_DOUBT))
-        return torch.cat(maps).unflatten(0, (image.maps[0].shape[0], -1))
+        return torch.stack([found.maps for found in self.detect(image, text)])
 
     def detect(self, image: SAM3Features, text: TextFeatures) -> list[Detections]:
         """Returns the objects of every image, the best first; ``labels`` are indices into the prompts of ``text``."""
@@ -143,15 +136,24 @@ class SAM3(PromptableSegmenter[SAM3Features]):
         rows: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in range(image.maps[0].shape[0])]
         pair = 0
         for found in self._found(image, text):
-            for scores, boxes, masks in zip(found.scores, found.boxes, found.masks, strict=True):
+            maps = self._maps(found)
+            for scores, boxes, masks, whole in zip(found.scores, found.boxes, found.masks, maps, strict=True):
                 sure = scores >= LEAST_SCORE
                 label = torch.full((int(sure.sum()),), pair % prompts, device=scores.device)
-                rows[pair // prompts].append((scores[sure], boxes[sure] * side, masks[sure].sigmoid(), label))
+                part = scores[sure], boxes[sure] * side, masks[sure].sigmoid(), label, whole[None]
+                rows[pair // prompts].append(part)
                 pair += 1
         return [_detections(row) for row in rows]
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         return self.tokenizer.unknown_words(prompt)
+
+    def _maps(self, found: _Found) -> torch.Tensor:
+        """Returns logits (N, h, w), what ``decode`` does for some pairs of an image and a prompt."""
+        if self.config.phrase_map == "semantic":
+            return found.semantic.float()
+        shares = torch.minimum(found.masks.float().sigmoid(), found.scores.float()[:, :, None, None])
+        return shares.amax(dim=1).logit(eps=_LEAST_DOUBT)
 
     def _found(self, image: SAM3Features, text: TextFeatures) -> Iterator[_Found]:
         """Yields what was found in some of the pairs, all prompts of the first image before those of the second."""
@@ -168,6 +170,6 @@ class SAM3(PromptableSegmenter[SAM3Features]):
 
 
 def _detections(rows: Sequence[tuple[torch.Tensor, ...]]) -> Detections:
-    scores, boxes, masks, labels = (torch.cat(parts) for parts in zip(*rows, strict=True))
+    scores, boxes, masks, labels, maps = (torch.cat(parts) for parts in zip(*rows, strict=True))
     order = scores.argsort(descending=True, stable=True)
-    return Detections(boxes[order], scores[order], labels[order], masks[order], of_image=True)
+    return Detections(boxes[order], scores[order], labels[order], masks[order], maps, of_image=True)

@@ -12,6 +12,7 @@ import torch
 
 from clip_seg_ros.models.base import TextFeatures
 from clip_seg_ros.models.sam3.model import LEAST_SCORE, SAM3
+from clip_seg_ros.pipeline.answering import Question, answer
 from clip_seg_ros.pipeline.instances import MASK_THRESHOLD, instances_of
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.runtime.eager import EagerEngine
@@ -144,6 +145,22 @@ def test_serves_phrases_objects_and_classes(model: SAM3, image: np.ndarray, thre
     best = predictor.instances(encoded, PROMPTS, threshold)[0]
     window = classes.labels[best.box_px[1] : best.box_px[3], best.box_px[0] : best.box_px[2]]
     assert (window[best.inside] == PROMPTS.index(best.name)).all()
+
+
+def test_answers_are_the_objects_of_each_phrase(model: SAM3, image: np.ndarray, threshold: float) -> None:
+    predictor = Predictor(EagerEngine(model, "cpu"))
+    encoded = predictor.encode(image)
+    passes: list[int] = []
+    hook = model.network.detr_decoder.register_forward_hook(lambda *_: passes.append(1))
+    found = answer(predictor, encoded, Question(PROMPTS, threshold=threshold))
+    hook.remove()
+    assert len(passes) == 1, "three phrases are answered together, and once"
+    for prompt in PROMPTS:
+        expected = predictor.instances(encoded, [prompt], threshold)
+        mine = [region for region in found.regions if region.prompt == prompt]
+        assert_near(np.array([region.score for region in mine]), np.array([item.score for item in expected]))
+        assert all((one.mask == other.region(1).mask).mean() > 0.999 for one, other in zip(mine, expected, strict=True))
+    assert_near(found.maps.restored().values, predictor.ask(encoded, PROMPTS).values)
 
 
 def test_objects_without_names_are_refused(model: SAM3, image: np.ndarray) -> None:
