@@ -18,6 +18,7 @@ Examples:
 from clip_seg_ros.commands.parser import Command, CommandError, parse_command
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.spec import SlidingWindow
+from clip_seg_ros.pipeline.alike import instances_like
 from clip_seg_ros.pipeline.answering import Answer, Question, Refinement, Stream, answer
 from clip_seg_ros.pipeline.class_labels import ClassMap, class_regions
 from clip_seg_ros.pipeline.instances import Instance
@@ -62,6 +63,7 @@ __all__ = [
     "class_list_names",
     "class_regions",
     "draw",
+    "instances_like",
     "label_image",
     "masks",
     "measure",

@@ -107,6 +107,8 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
 
     finds_objects: bool = False
     """Whether ``detect`` finds objects one by one, also where they touch."""
+    box_phrase: str | None = None
+    """The phrase for ``detect_like`` where only boxes say what is meant; ``None``: the model takes no boxes."""
 
     @property
     def spec(self) -> ModelSpec:
@@ -123,6 +125,7 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
             example_px=self.example_px,
             example_style=self.example_style,
             finds_objects=self.finds_objects,
+            box_phrase=self.box_phrase,
             known_words=self.known_words,
             unknown_words=self.unknown_words,
             calibration=self.calibration,
@@ -156,6 +159,19 @@ class PromptableSegmenter(nn.Module, ABC, Generic[FeaturesT]):
     def detect(self, image: FeaturesT, text: TextFeatures) -> list[Detections]:
         """Returns the objects of every image, for a model with ``finds_objects``; ``text`` has all its classes, if it
         has a list of them."""
+        raise NotImplementedError
+
+    def detect_like(
+        self, image: FeaturesT, text: TextFeatures, boxes: torch.Tensor, is_positive: torch.Tensor
+    ) -> Detections:
+        """Returns the objects of an image that are like those in some boxes of it, for a model with ``box_phrase``.
+
+        Args:
+            image: The features of one image.
+            text: The features of one phrase, which the objects must fit, too.
+            boxes: (N, 4), left, top, right, bottom in pixels of the model's image.
+            is_positive: (N,) bool, whether a box holds what is meant; otherwise it holds what is not.
+        """
         raise NotImplementedError
 
     def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:

@@ -133,6 +133,8 @@ class ModelSpec:
     """How an example image is changed before it is a prompt."""
     finds_objects: bool = False
     """Whether the model finds objects one by one, also where they touch; only the eager engine runs it."""
+    box_phrase: str | None = None
+    """The phrase that is asked where boxes alone are the examples of what is meant; ``None``: it takes no boxes."""
     known_words: tuple[str, ...] = ()
     """All words that the weights learnt; empty for an open vocabulary."""
     unknown_words: Callable[[str], tuple[str, ...]] = field(default=_no_words, repr=False, compare=False)

@@ -56,6 +56,11 @@ class EagerEngine(Engine):
     def detect(self, image: ImageFeatures, text: TextFeatures) -> list[Detections]:
         return self.model.detect(image, text)
 
+    def detect_like(
+        self, image: ImageFeatures, text: TextFeatures, boxes: torch.Tensor, is_positive: torch.Tensor
+    ) -> Detections:
+        return self.model.detect_like(image, text, boxes.to(self.device, self._dtype), is_positive.to(self.device))
+
     def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:
         return self.model.encode_example(pixels.to(self._dtype), text, text_weight)
 

@@ -66,6 +66,19 @@ class Engine(ABC):
         """Returns the objects of every image, for a model whose spec has ``finds_objects``."""
         raise NotImplementedError
 
+    def detect_like(
+        self, image: ImageFeatures, text: TextFeatures, boxes: torch.Tensor, is_positive: torch.Tensor
+    ) -> Detections:
+        """Returns the objects of an image that are like those in some boxes, for a model whose spec has ``box_phrase``.
+
+        Args:
+            image: The features of one image.
+            text: The features of one phrase, which the objects must fit, too.
+            boxes: (N, 4), left, top, right, bottom in pixels of the model's image.
+            is_positive: (N,) bool, whether a box holds what is meant; otherwise it holds what is not.
+        """
+        raise NotImplementedError
+
     def encode_example(self, pixels: torch.Tensor, text: str | None, text_weight: float) -> TextFeatures:
         """Makes a prompt of an example image, for a model whose spec has ``takes_examples``.
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from clip_seg_ros.models.denseclip.backbones import STRIDES
-from clip_seg_ros.models.denseclip.operators import complete_torchvision
 from clip_seg_ros.models.denseclip.prompting import PromptingConfig
+from clip_seg_ros.models.operators import complete_torchvision
 
 _LEVELS = 5
 _RATIOS = (0.5, 1.0, 2.0)

@@ -16,6 +16,7 @@ import torch
 from clip_seg_ros.models.base import ImageFeatures, PromptableSegmenter, TextFeatures
 from clip_seg_ros.models.clip.tokenizer import Tokenizer, build_tokenizer
 from clip_seg_ros.models.detections import Detections
+from clip_seg_ros.models.operators import complete_torchvision
 from clip_seg_ros.models.sam3.network import build_network, text_embeds, vision_embeds
 from clip_seg_ros.models.spec import InputSpec
 
@@ -84,6 +85,7 @@ class SAM3(PromptableSegmenter[SAM3Features]):
 
     competition = "sigmoid"
     finds_objects = True
+    box_phrase = "visual"
 
     def __init__(self, name: str, config: SAM3Config, tokenizer: Tokenizer) -> None:
         """Builds the network with random weights.
@@ -132,10 +134,24 @@ class SAM3(PromptableSegmenter[SAM3Features]):
 
     def detect(self, image: SAM3Features, text: TextFeatures) -> list[Detections]:
         """Returns the objects of every image, the best first; ``labels`` are indices into the prompts of ``text``."""
+        return self._detected(image, text)
+
+    def detect_like(
+        self, image: SAM3Features, text: TextFeatures, boxes: torch.Tensor, is_positive: torch.Tensor
+    ) -> Detections:
+        # transformers calls torchvision's RoIAlign, which wants a compiler where its compiled one is missing.
+        complete_torchvision()
+        low, high = (boxes / self.input_spec.size).split(2, dim=1)
+        middles = torch.cat([(low + high) / 2, high - low], dim=1)[None]  # (1, N, 4): x, y, width, height
+        (found,) = self._detected(image, text, input_boxes=middles, input_boxes_labels=is_positive.long()[None])
+        return found
+
+    def _detected(self, image: SAM3Features, text: TextFeatures, **boxes: torch.Tensor) -> list[Detections]:
+        """Does what ``detect`` does; ``boxes`` are more arguments of the network."""
         prompts, side = text.pooled.shape[0], self.input_spec.size
         rows: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in range(image.maps[0].shape[0])]
         pair = 0
-        for found in self._found(image, text):
+        for found in self._found(image, text, boxes):
             maps = self._maps(found)
             for scores, boxes, masks, whole in zip(found.scores, found.boxes, found.masks, maps, strict=True):
                 sure = scores >= LEAST_SCORE
@@ -155,7 +171,7 @@ class SAM3(PromptableSegmenter[SAM3Features]):
         shares = torch.minimum(found.masks.float().sigmoid(), found.scores.float()[:, :, None, None])
         return shares.amax(dim=1).logit(eps=_LEAST_DOUBT)
 
-    def _found(self, image: SAM3Features, text: TextFeatures) -> Iterator[_Found]:
+    def _found(self, image: SAM3Features, text: TextFeatures, boxes: Mapping[str, torch.Tensor]) -> Iterator[_Found]:
         """Yields what was found in some of the pairs, all prompts of the first image before those of the second."""
         prompts = text.pooled.shape[0]
         for pairs in torch.arange(image.maps[0].shape[0] * prompts).split(_AT_ONCE):
@@ -164,6 +180,7 @@ class SAM3(PromptableSegmenter[SAM3Features]):
                 vision_embeds=vision_embeds(self.network, tuple(each[images] for each in image.maps)),
                 text_embeds=text_embeds(text.tokens[texts]),
                 attention_mask=~text.padding_mask[texts],
+                **boxes,
             )
             scores = answer.pred_logits.sigmoid() * answer.presence_logits.sigmoid()
             yield _Found(scores, answer.pred_boxes, answer.pred_masks, answer.semantic_seg[:, 0])

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torchvision.ops import boxes as box_ops
 
-from clip_seg_ros.models.denseclip import operators
+from clip_seg_ros.models import operators
 from nearness import assert_near
 
 
@@ -102,7 +102,7 @@ def test_gradients_reach_the_maps(generator) -> None:
 def test_a_torchvision_without_compiled_operators_gets_these(monkeypatch) -> None:
     operators.complete_torchvision.cache_clear()
     monkeypatch.setattr("torchvision.extension._has_ops", lambda: False)
-    for module in ("torchvision.models.detection.roi_heads", "torchvision.ops.poolers"):
+    for module in ("torchvision.ops", "torchvision.models.detection.roi_heads", "torchvision.ops.poolers"):
         monkeypatch.setattr(f"{module}.roi_align", None)
     monkeypatch.setattr(box_ops, "nms", None)
     try:
@@ -111,6 +111,7 @@ def test_a_torchvision_without_compiled_operators_gets_these(monkeypatch) -> Non
         kept = box_ops.batched_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 1]), 0.5)
         assert kept.tolist() == [0, 2]
         assert torchvision.ops.poolers.roi_align is operators.roi_align
+        assert torchvision.ops.roi_align is operators.roi_align
     finally:
         operators.complete_torchvision.cache_clear()
 

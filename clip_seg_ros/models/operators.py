@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two operators of torchvision's detectors in plain PyTorch, for a torchvision whose compiled ones are missing.
+"""Two operators of torchvision in plain PyTorch, for a torchvision whose compiled ones are missing.
 
 That happens where torchvision was not built for the torch beside it, as with a vendor's torch on a robot, or the torch
 for processors from one package index and the torchvision from another.
@@ -22,6 +22,7 @@ def complete_torchvision() -> bool:
     torchvision can do without its compiled RoIAlign only through torch's compiler, and not at all without its NMS.
     """
     # torchvision is imported here, because clip.backbone must have made it importable, and few models need it.
+    from torchvision import ops
     from torchvision.extension import _has_ops
     from torchvision.models.detection import roi_heads
     from torchvision.ops import boxes, poolers
@@ -29,7 +30,7 @@ def complete_torchvision() -> bool:
     if _has_ops():
         return False
     boxes.nms = nms
-    roi_heads.roi_align = poolers.roi_align = roi_align
+    ops.roi_align = roi_heads.roi_align = poolers.roi_align = roi_align
     return True
 
 
