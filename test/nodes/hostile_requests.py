@@ -137,20 +137,20 @@ class HostileRequests:
             negatives=[self._text() for _ in range(pick.choice((0, 0, 1, 300)))],
         )
 
+    def _box(self) -> RegionOfInterest:
+        sides = [self._random.choice((0, 0, 7, 40, 2**32 - 1)) for _ in range(4)]
+        return RegionOfInterest(x_offset=sides[0], y_offset=sides[1], width=sides[2], height=sides[3])
+
     def _segment_at(self) -> SegmentAt.Request:
         pick, places = self._random, (0.0, 5.5, -3.0, 1e308, float("nan"), float("inf"))
-        sides = (0, 0, 7, 40, 2**32 - 1)
         return SegmentAt.Request(
             camera=pick.choice(("", "", self._text())),
             image=pick.choice((Image(), self._messages.image("rgb8"))),
             x=pick.choice(places),
             y=pick.choice(places),
-            box=RegionOfInterest(
-                x_offset=pick.choice(sides),
-                y_offset=pick.choice(sides),
-                width=pick.choice(sides),
-                height=pick.choice(sides),
-            ),
+            box=self._box(),
+            alike=pick.random() < 0.2,
+            unlike=[self._box() for _ in range(pick.choice((0, 0, 1, 100)))],
             teach_as=pick.choice(("", "thing", self._messages.phrase())),
         )
 

@@ -20,6 +20,7 @@ from ros_harness import Camera, NodeProcess, Talker, Watcher, pixels_of, running
 from small_sam import write_small_sam
 
 HEADER = Header(frame_id="somewhere")
+BOX = RegionOfInterest(x_offset=5, y_offset=5, width=9, height=9)
 
 
 def image_of(view) -> Image:
@@ -67,6 +68,7 @@ def test_a_click_in_an_image_gives_the_mask_of_the_thing(referring, watcher, vie
     assert (answer.mask.header, answer.mask.encoding) == (HEADER, "mono8")
     assert answer.object.area == np.count_nonzero(mask)
     assert not answer.object.has_position, "an image of one's own has no depth"
+    assert [str(item) for item in answer.objects] == [str(answer.object)]  # NaN equals nothing
     assert f"{answer.object.area} pixels at" in answer.message
 
 
@@ -125,6 +127,11 @@ def test_what_was_clicked_at_is_found_again_by_its_name(taught, watcher, example
         ({"box": RegionOfInterest(width=641, height=9)}, "the box (0, 0, 641, 9) reaches out of the picture"),
         ({"box": RegionOfInterest(x_offset=2**32 - 1, width=2**32 - 1, height=9)}, "reaches out of the picture"),
         ({"image": Image(encoding="32FC3", height=1, width=1)}, "unknown encoding '32FC3'"),
+        ({"alike": True}, "alike needs a box around one of the things"),
+        ({"alike": True, "box": BOX}, "clipseg-pocket takes no boxes as examples: to find things that are alike, use"),
+        ({"alike": True, "box": BOX, "teach_as": "mug"}, "alike finds things in this picture alone"),
+        ({"alike": True, "box": BOX, "unlike": [BOX] * 65}, "give at most 64 boxes of what is not meant, got 65"),
+        ({"box": BOX, "unlike": [BOX]}, "boxes of what is not meant count only with alike"),
         ({"teach_as": "cup and bowl"}, 'a command would not take "cup and bowl" for one phrase'),
         ({"image": Image(), "camera": "left"}, 'there is no camera "left": the only camera has no name'),
     ],
@@ -170,6 +177,9 @@ def test_sam_2_can_be_asked_instead(ros, log, tmp_path, view, click, box):
             )
             assert mask_iou(pixels_of(answer.mask) > 0, wanted.mask) > 0.99
         assert f"segment_at asks {folder}" in node.said()
+        alike = ask(watcher, image=image_of(view), box=box, alike=True)
+        assert not alike.success
+        assert 'finds no things that are alike: set segment_at_model to "own"' in alike.message
 
 
 def test_weights_that_are_not_there_say_what_to_type(ros, log, view, click):

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The service ``segment_at``, which returns the mask and the position of the thing at a point or in a box."""
+"""The service ``segment_at``, which returns the masks and the positions of things at a point, in a box or like them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.outputs.topics import object_message, union_mask
 from clip_seg_ros.nodes.services.image_prompts import ImagePrompts, checked_name
 from clip_seg_ros.pipeline.model_host import ModelHost
+from clip_seg_ros.pipeline.postprocess import MAX_REGIONS, label_image
 from clip_seg_ros.srv import SegmentAt
 from clip_seg_ros.types import ObjectRegion
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 OWN_MODEL = "own"
 """The parameter ``segment_at_model`` for the model that answers commands, too."""
+MAX_UNLIKE = 64
+"""The largest number of boxes of what is not meant in one call."""
 
 
 class Placing(Protocol):
@@ -78,20 +82,31 @@ class SegmentAtService:
         if refusal := self._core.refusal():
             raise RuntimeError(refusal)
         box = _box_of(request.box)
-        where = f"in {box}" if box else f"at {request.x:g}, {request.y:g}"
+        if request.alike:
+            _require_alike(request, box)
+        elif request.unlike:
+            raise ValueError("boxes of what is not meant count only with alike")
+        where = f"{'like that ' if request.alike else ''}in {box}" if box else f"at {request.x:g}, {request.y:g}"
         name = checked_name(request.teach_as) if request.teach_as.strip() else f"thing {where}"
         header, rgb, job = self._picture(request)
-        region = self._find(rgb, (request.x, request.y), box, name)
+        if request.alike and box is not None:
+            regions = self._find_alike(rgb, box, request.unlike, name)
+        else:
+            regions = [self._find(rgb, (request.x, request.y), box, name)]
         self._core.sizes.saw("segment_at", rgb.shape)
         if request.teach_as.strip():
-            self._image_prompts.learn(name, rgb, region.mask)
+            self._image_prompts.learn(name, rgb, regions[0].mask)
         response.position_frame = header.frame_id
         if job is not None:
-            region, response.position_frame = self._place(job, rgb, region)
-        response.object = object_message(region)
-        response.mask = fill_image(Image(header=header), union_mask(region.mask.view(np.uint8)), "mono8")
+            placed = [self._place(job, rgb, region) for region in regions]
+            regions, response.position_frame = [region for region, _ in placed], placed[0][1]
+        response.objects = [object_message(region) for region in regions]
+        response.object = response.objects[0]
+        labels = label_image(regions, rgb.shape[:2])
+        response.mask = fill_image(Image(header=header), union_mask(labels), "mono8")
         taught = f'; "{name}" now means it' if request.teach_as.strip() else ""
-        note = f"{region.area_px} pixels {where}{taught}"
+        note = f"{len(regions)} things" if request.alike else f"{regions[0].area_px} pixels"
+        note = f"{note} {where}{taught}"
         is_own = self._core.config.segment_at_model == OWN_MODEL
         response.success, response.message = True, self._with_caution(note) if is_own else note
 
@@ -112,6 +127,28 @@ class SegmentAtService:
         if box_px is None:
             return thing_at(predictor, encoded, rgb, point_px, name)
         return thing_in(predictor, encoded, rgb, box_px, name)
+
+    def _find_alike(
+        self, rgb: np.ndarray, box_px: Box, unlike: Sequence[RegionOfInterest], name: str
+    ) -> list[ObjectRegion]:
+        """Returns all things like the one in a box, and not like those in others, the best first."""
+        from clip_seg_ros.pipeline.alike import instances_like, phrase_of_boxes
+        from clip_seg_ros.pipeline.pointing import require_box
+
+        config, predictor = self._core.config, self._host.predictor
+        if config.segment_at_model != OWN_MODEL:
+            raise ValueError(f'{config.segment_at_model} finds no things that are alike: set segment_at_model to "own"')
+        phrase_of_boxes(predictor.spec)  # before what takes long
+        boxes = [box_px, *(_edges(roi) for roi in unlike)]
+        for each in boxes:
+            require_box(each, rgb.shape[:2])
+        positive = [True] + [False] * len(unlike)
+        found = instances_like(predictor, predictor.encode(rgb), boxes, positive, least_score=config.asked_threshold)
+        if not found:
+            raise ValueError(
+                f"nothing like that in {box_px} is sure enough: draw the box closer, or lower the threshold"
+            )
+        return [replace(item, name=name).region(number) for number, item in enumerate(found[:MAX_REGIONS], start=1)]
 
     def _other_model(self) -> SegmentAnything:
         """Returns the model that the parameter names, which is loaded at the first call."""
@@ -153,4 +190,18 @@ def _box_of(roi: RegionOfInterest) -> Box | None:
     """
     if not (roi.x_offset or roi.y_offset or roi.width or roi.height):
         return None
+    return _edges(roi)
+
+
+def _edges(roi: RegionOfInterest) -> Box:
     return roi.x_offset, roi.y_offset, roi.x_offset + roi.width, roi.y_offset + roi.height
+
+
+def _require_alike(request: SegmentAt.Request, box: Box | None) -> None:
+    """Raises ValueError if things that are alike cannot be found as asked."""
+    if box is None:
+        raise ValueError("alike needs a box around one of the things")
+    if request.teach_as.strip():
+        raise ValueError("alike finds things in this picture alone: leave teach_as empty")
+    if len(request.unlike) > MAX_UNLIKE:
+        raise ValueError(f"give at most {MAX_UNLIKE} boxes of what is not meant, got {len(request.unlike)}")
