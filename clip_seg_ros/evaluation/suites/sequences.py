@@ -27,7 +27,6 @@ _NODE = ReferringConfig()
 VARIANTS: dict[str, tuple[float, float, float, bool]] = {
     "plain": (0.0, 0.0, 0.0, False),
     "tracked": (0.0, 0.0, _NODE.track_age_s, False),
-    "together": (_NODE.smoothing, _NODE.hysteresis, _NODE.track_age_s, False),
     "steady": (_NODE.smoothing, _NODE.hysteresis, _NODE.track_age_s, _NODE.separate_touching),
 }
 """The smoothing, the hysteresis, the seconds for which ids are kept, and whether objects that touch are taken apart;

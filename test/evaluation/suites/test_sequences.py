@@ -10,7 +10,7 @@ def test_every_variant_gets_every_figure_and_memory_helps():
     figures = run_sequences(Predictor.from_name("clipseg-pocket", "cpu", engine="eager"), 1, 16)
     values = {figure.name: figure.value for figure in figures}
     keys = {name.split(".")[2] for name in values}
-    assert len(values) == len(VARIANTS) * len(keys) == 4 * 6
+    assert len(values) == len(VARIANTS) * len(keys) == 3 * 6
     for name in VARIANTS:
         assert 0.5 < values[f"sequences.{name}.found"] <= 1
         assert values[f"sequences.{name}.mean_iou"] > 0.5
