@@ -10,6 +10,7 @@ from clip_seg_ros.data.tabletop import held_out_seeds
 from clip_seg_ros.evaluation.suite import run_suite
 from clip_seg_ros.evaluation.suites.embedded_classes import ClassExaminer
 from clip_seg_ros.evaluation.suites.embedded_suite import PARTS, examiners, parts_there
+from clip_seg_ros.pipeline import separation
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.zoo.embedded import EMBEDDED_MODELS, build_maskclip_pocket, embedded_models
 
@@ -102,6 +103,8 @@ def test_the_files_are_small_and_match_their_checksums():
     files = sorted(folder.glob("*.safetensors"))
     assert sum(file.stat().st_size for file in files) <= 60e6
     needed = {file for name in embedded_models() for file in EMBEDDED_MODELS[name].files}
+    # The separator comes after any model.
+    needed.add(separation.FILE)
     assert {file.name for file in files} == needed, "every file belongs to a model, and every model has its files"
     assert set(parts_there(None)) == {*PARTS} - {"maskclip_vit"}
     assert [file.name for file in files if not file.with_suffix(".md").is_file()] == [], "each file has a card"
