@@ -12,11 +12,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
-from clip_seg_ros.commands.plurals import singulars
-from clip_seg_ros.commands.words import DETERMINERS, FORMS, NUMBERS, OWN_THRESHOLD, RELATIONS, RESETTING, VERBS
+from clip_seg_ros.commands.errors import CommandError as CommandError
+from clip_seg_ros.commands.errors import shown
+from clip_seg_ros.commands.phrases import EXAMPLE, PUNCTUATION, Phrases, split_phrases
+from clip_seg_ros.commands.places import any_of
+from clip_seg_ros.commands.references import Reference
+from clip_seg_ros.commands.words import COUNTING, DETERMINERS, FORMS, OWN_THRESHOLD, RESETTING, VERBS
 
 Verb = Literal["segment", "find", "track", "use", "classes", "threshold", "stop", "clear", "describe", "help", "quit"]
 
@@ -27,14 +31,8 @@ MAX_PROMPTS = 16
 """The largest number of phrases to look for and to leave out together, because a model is asked about both."""
 MAX_CLASSES = 256
 
-_EXAMPLE = '"segment the red cup"'
-_NEGATIVE_EXAMPLE = '"find the cup, not the blue one"'
 
-_PUNCTUATION = " .,;:!?"
 _PLAIN_QUOTES = str.maketrans(dict.fromkeys("“”„«»", '"') | dict.fromkeys("‘’", "'"))
-_ONE = ("one", "ones")
-_PRONOUNS = ("it", "them", "him")
-_NO_NOUNS = ("everything", "anything", *_ONE)
 _LONE_VERBS = ("stop", "clear", "describe", "help", "quit")
 # Words around a model's name, and what else "use" begins.
 _NO_MODEL_NAMES = DETERMINERS | {"model", "threshold", "please", "thanks", "now"}
@@ -43,38 +41,29 @@ _NO_MODEL_NAMES = DETERMINERS | {"model", "threshold", "please", "thanks", "now"
 def _any(words: Iterable[str]) -> str:
     """Returns a pattern for any of the words, the longest first: "find me" is not "find" with the phrase "me"."""
     # Without the flag "a", "i" would match the dotless and the dotted I, which lower() does not convert to "i".
-    return f"(?ai:{'|'.join(re.escape(word) for word in sorted(words, key=len, reverse=True))})"
+    return f"(?ai:{any_of(words)})"
 
 
 # "robot" is dropped only before a comma: "robot arm" is a phrase.
 _OPENER = re.compile(
-    r"(?:please|(?:could|can|would|will) you|i(?: would|'d) like you to|i want you to|(?:hey|hello|ok)(?: robot)?)"
+    r"(?:please|would you mind (?:finding|getting|fetching|passing|bringing|showing)(?: me)?|"
+    r"(?:could|can|would|will) you|(?:could|can|may) i (?:have|get|see)|(?:what|how) about|tell me|"
+    r"i(?: would|'d) like you to|i want you to|(?:hey|hello|ok)(?: robot)?)"
     r"(?=[\s,.!]|$)|robot ?,|help me to (?=\w)|help me (?=(?:find|look|search|segment|locate|get)\b)",
     re.IGNORECASE,
 )
-_CLOSER = re.compile(r"(?:^|[\s,])(?:please|for me|thanks|thank you|now)$", re.IGNORECASE)
+_CLOSER = re.compile(
+    r"(?:^|[\s,])(?:please|pls|for me|thanks|thank you|now|would you|anywhere|you can see)$", re.IGNORECASE
+)
 _VERB_OF = {form: verb for verb in VERBS for form in FORMS[verb]}
 _VERB = re.compile(rf"({_any(_VERB_OF)})(?![\w'-])")
 
 # Shells and YAML remove double quotes. The apostrophe in "where's" has a letter on both sides.
 _QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)'(?P<single>[^'\"]*)'(?!\w)")
-_WORD_END = r'(?=[\s,;&"]|$)'
-# "without" and "but" leave something out only before a phrase that ends in "one": "cup without a handle".
-_BEFORE_ONE = r'(?= (?:(?!and )[^\s,;&"]+ ){0,9}ones?[.:!?]*(?:[,;&]| and\b| ?$))'
-_MARKER = rf"{_any(FORMS['not'] + FORMS['except'])}{_WORD_END}|{_any(FORMS['without'])}{_BEFORE_ONE}"
-_MARKER_KIND = {form: kind for kind in ("not", "except", "without") for form in FORMS[kind]}
-_TOKEN = re.compile(
-    rf'"(?P<quoted>[^"]*)"|(?P<marker>{_MARKER})|(?P<separator>[,;&]|(?:and|or|nor){_WORD_END})|(?P<word>[^\s,;&"]+)',
-    re.IGNORECASE,
-)
-_RELATION_STARTS = frozenset(relation.split()[0] for relation in RELATIONS)
 # Words that may follow "how many cups".
 _THERE = re.compile(
     r" (?:are there|is there|do you see|can you see|do you have|are(?= (?:on|in|under)\b))", re.IGNORECASE
 )
-_RELATION = re.compile(rf" {_any(RELATIONS)} ")
-# A clause would be split wrongly at "not".
-_CLAUSE = re.compile(r"(?<![\w'-])(?:(?:is|are|do|does|has|have)(?:n't| not)|never)(?![\w'-])", re.IGNORECASE)
 
 _OPTION = re.compile(
     r"(?:(?P<before>.*?),?(?: and)? )?(?:"
@@ -86,10 +75,6 @@ _OPTION = re.compile(
 _MODEL = re.compile(r"(?:the )?(?:model )?(?P<name>.*?)(?: model)?", re.IGNORECASE)
 _MODEL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_.-]*[a-z0-9])?", re.IGNORECASE | re.ASCII)
 _TO = re.compile(r"(?:(?:to|of)(?!\w)|[=:])? ?", re.IGNORECASE)
-
-
-class CommandError(ValueError):
-    """The text is not a command. The message says what is wrong and what to type instead."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +97,22 @@ class Command:
     """The verb as it was typed, in lower case; "" for a phrase without a verb."""
     counted: tuple[str, ...] = field(default=(), compare=False)
     """The phrases that were typed with a number, which is dropped: "balls" for "two balls"."""
+    references: tuple[Reference, ...] = field(default=(), compare=False)
+    """What each of ``prompts`` refers to; without a place, a number or something left out, its name alone."""
+    printed: str = field(default="", compare=False, repr=False)
+    """The phrases as ``str`` writes them, with each name in quotes; "" if they are names alone."""
+
+    def __post_init__(self) -> None:
+        if not self.references:
+            object.__setattr__(self, "references", tuple(Reference(prompt) for prompt in self.prompts))
 
     def __str__(self) -> str:
         if self.verb == "threshold":
             return f"threshold {'default' if self.threshold is None else self.threshold}"
-        words = [self.verb, ", ".join(f'"{phrase}"' for phrase in self.prompts + self.classes)]
-        if self.negatives:
+        is_count = any(reference.is_count_asked for reference in self.references)
+        names = ", ".join(f'"{phrase}"' for phrase in self.prompts + self.classes)
+        words = ["how many" if is_count else self.verb, self.printed or names]
+        if self.negatives and not self.printed:
             words.append("except " + ", ".join(f'"{phrase}"' for phrase in self.negatives))
         if self.model is not None:
             words.append(self.model if self.verb == "use" else f"using {self.model}")
@@ -141,18 +136,18 @@ def parse_command(text: str) -> Command:
 
     Examples:
         >>> print(parse_command('Robot, could you find the red cups, but not the small one, and "salt and pepper"?'))
-        find "red cups", "salt and pepper" except "small cups"
+        find "red cups" not "small cups", "salt and pepper"
     """
     sentence = _strip_politeness(_normalise(text))
     if not sentence:
-        raise CommandError(f"the command is empty: type what to look for, for example {_EXAMPLE}")
+        raise CommandError(f"the command is empty: type what to look for, for example {EXAMPLE}")
     verb, spelling, rest = _split_verb(sentence)
     if verb != "classes":
         _check_length(sentence, MAX_CHARACTERS)
     if verb in _LONE_VERBS:
-        if rest := rest.strip(_PUNCTUATION):
+        if rest := rest.strip(PUNCTUATION):
             raise CommandError(
-                f'"{spelling}" stands alone: type "{spelling}", or "segment {_shown(sentence)}" to look for that'
+                f'"{spelling}" stands alone: type "{spelling}", or "segment {shown(sentence)}" to look for that'
             )
         return Command(verb, spelling=spelling)
     if verb == "threshold":
@@ -165,17 +160,44 @@ def parse_command(text: str) -> Command:
         if model is not None:
             raise CommandError('two models in one command: type one, for example "use cris"')
         return Command(verb, threshold=threshold, model=_parse_model(_MODEL.fullmatch(rest)["name"]))
-    if spelling == "how many":
+    if spelling in COUNTING:
         rest = _THERE.sub("", rest)
-    prompts, negatives, counted = _split_phrases(rest.lstrip(_PUNCTUATION + "="))
+    phrases = split_phrases(rest.lstrip(PUNCTUATION + "="), are_places_read=verb != "classes")
     if verb == "classes":
-        return Command(verb, threshold=threshold, model=model, classes=_checked_classes(prompts, negatives))
-    if not prompts:
+        classes = _checked_classes(phrases.wanted, phrases.unwanted)
+        return Command(verb, threshold=threshold, model=model, classes=classes)
+    command = Command(verb, phrases.wanted, threshold, phrases.unwanted, model, spelling=spelling)
+    return _with_meaning(command, phrases)
+
+
+def _with_meaning(command: Command, phrases: Phrases) -> Command:
+    """Returns a command for phrases with what they refer to.
+
+    Raises:
+        CommandError: There is no phrase, or there are too many, or too many things in them.
+    """
+    spelling = command.spelling
+    if not phrases.wanted:
         problem = f'"{spelling}" needs a phrase after it' if spelling else "the command names no object"
         raise CommandError(f'{problem}: type for example "{spelling or "segment"} the red cup"')
-    if len(prompts + negatives) > MAX_PROMPTS:
-        raise CommandError(f"{len(prompts + negatives)} phrases in one command: type at most {MAX_PROMPTS}")
-    return Command(verb, prompts, threshold, negatives, model, spelling=spelling, counted=counted)
+    asks_count = spelling in COUNTING
+    references = tuple(replace(reference, is_count_asked=asks_count) for reference in phrases.references)
+    things = {name for reference in references for name in reference.names()}
+    if (number := max(len(phrases.wanted + phrases.unwanted), len(things))) > MAX_PROMPTS:
+        raise CommandError(f"{number} phrases in one command: type at most {MAX_PROMPTS}")
+    return replace(command, counted=phrases.counted, references=references, printed=phrases.printed)
+
+
+def parse_reference(text: str) -> Reference:
+    """Returns what one phrase refers to, such as a printed ``Reference``.
+
+    Raises:
+        CommandError: The text is no command, or one with several phrases or none.
+    """
+    command = parse_command(text)
+    if len(command.references) != 1:
+        raise CommandError(f"{len(command.references)} phrases: type one, for example {EXAMPLE}")
+    return command.references[0]
 
 
 def _normalise(text: str) -> str:
@@ -188,7 +210,7 @@ def _normalise(text: str) -> str:
         if not character.isprintable() and character not in "\t\r\n":
             raise CommandError(
                 f"the command holds the unprintable character U+{ord(character):04X}: "
-                f"type plain text, for example {_EXAMPLE}"
+                f"type plain text, for example {EXAMPLE}"
             )
     text = text.translate(_PLAIN_QUOTES)
     text = _QUOTED.sub(lambda match: match[0] if match["single"] is None else f'"{match["single"]}"', text)
@@ -203,17 +225,12 @@ def _check_length(text: str, limit: int) -> None:
         )
 
 
-def _shown(text: str) -> str:
-    """Returns the text, or its beginning, for a message."""
-    return text if len(text) <= 100 else f"{text[:100]}..."
-
-
 def _strip_politeness(sentence: str) -> str:
     """Removes "could you", "please", "robot," and punctuation from both ends until nothing changes."""
     before = None
     while sentence != before:
         before = sentence
-        sentence = sentence.strip(_PUNCTUATION)
+        sentence = sentence.strip(PUNCTUATION)
         if opener := _OPENER.match(sentence):
             sentence = sentence[opener.end() :]
         if closer := _CLOSER.search(sentence):
@@ -236,134 +253,13 @@ def _split_options(text: str) -> tuple[str, float | None, str | None]:
         if match["threshold"]:
             if threshold is not None:
                 raise CommandError('two thresholds in one command: type one, for example "with threshold 0.4"')
-            threshold = _parse_threshold(match["threshold"].rstrip(_PUNCTUATION))
+            threshold = _parse_threshold(match["threshold"].rstrip(PUNCTUATION))
         else:
             if model is not None:
                 raise CommandError('two models in one command: type one, for example "using cris"')
-            model = _parse_model(match["model"].rstrip(_PUNCTUATION))
+            model = _parse_model(match["model"].rstrip(PUNCTUATION))
         text = match["before"] or ""
     return text, threshold, model
-
-
-@dataclass
-class _Part:
-    """The words between two separators."""
-
-    marker: str = ""
-    """The word that leaves the phrase out, as typed; "" if there is none or it belongs to an earlier part."""
-    kind: str = ""
-    """The marker's row in the grammar (not, except, without); "" for a phrase to look for."""
-    words: list[tuple[str, bool]] = field(default_factory=list)
-    """The words in lower case without determiners at the beginning, each with whether it is a quoted text."""
-    is_determined: bool = False
-    """Whether there were determiners: "all of the cups"."""
-
-    def text(self) -> str:
-        # It is split once more because quoted texts may begin or end with a space.
-        return " ".join(" ".join(word for word, _ in self.words).split()).strip(_PUNCTUATION)
-
-
-def _split_phrases(text: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Returns the phrases to look for, those to leave out, and those with a number, each once and in order."""
-    if text.count('"') % 2:
-        raise CommandError('a quote is not closed: type for example find "salt and pepper"')
-    if clause := _CLAUSE.search(re.sub(r'"[^"]*"', '""', text)):
-        raise CommandError(
-            f'"{clause[0]}" is not understood: type for example {_NEGATIVE_EXAMPLE}, or "stop"; '
-            "double quotes keep a phrase whole"
-        )
-    parts = _parts(text)
-    for part in parts:
-        if part.marker and not part.text():
-            raise CommandError(f'"{part.marker}" needs a phrase after it: type for example {_NEGATIVE_EXAMPLE}')
-    parts = [part for part in parts if part.text()]
-    if parts and all(part.kind for part in parts):
-        raise CommandError(f"the command names only what to leave out: type for example {_NEGATIVE_EXAMPLE}")
-
-    wanted: list[str] = []
-    unwanted: list[str] = []
-    counted: list[str] = []
-    for part in parts:
-        had_number = _drop_number(part)
-        if part.kind:
-            _complete(part, wanted[-1] if wanted else "")
-        phrase = part.text()
-        if not any(character.isalnum() for character in phrase):
-            raise CommandError(f'"{_shown(phrase)}" holds no word: type what to look for, for example {_EXAMPLE}')
-        if phrase in _PRONOUNS and not part.words[0][1]:
-            raise CommandError(f'"{phrase}" does not say which thing: type its name, for example {_EXAMPLE}')
-        (unwanted if part.kind else wanted).append(phrase)
-        counted += [phrase] if had_number else []
-    for phrase in unwanted:
-        if phrase in wanted:
-            raise CommandError(
-                f'"{_shown(phrase)}" is both to be found and to be left out: type for example {_NEGATIVE_EXAMPLE}'
-            )
-    return tuple(dict.fromkeys(wanted)), tuple(dict.fromkeys(unwanted)), tuple(dict.fromkeys(counted))
-
-
-def _parts(text: str) -> list[_Part]:
-    """Splits the text at markers and separators outside quotes; a part may be empty."""
-    parts = [_Part()]
-    for token in _TOKEN.finditer(text):
-        last = parts[-1]
-        # It is lower() and not casefold(), which would change the spelling of words ("ß" -> "ss") for the model.
-        # NFKC is applied again, because small letters have composed forms that capital letters lack.
-        word = unicodedata.normalize("NFKC", (token[0] if token["quoted"] is None else token["quoted"]).lower())
-        if token["marker"]:
-            parts.append(_Part(word, _MARKER_KIND[word]))
-        elif token["separator"] and (last.kind or word not in ("or", "nor")):
-            ended = last.kind != "except" and word in (",", ";")
-            parts.append(_Part(kind="" if ended else last.kind))
-        elif token["quoted"] is not None:
-            last.words.append((word, True))
-        elif last.words or not (word in DETERMINERS or (word == "of" and last.is_determined)):
-            last.words.append((word, False))
-        else:
-            last.is_determined = True
-    return parts
-
-
-def _drop_number(part: _Part) -> bool:
-    """Removes "two" from "two balls" and "two of the balls", but not from "two euro coin"; returns whether it did."""
-    (number, quoted), rest = part.words[0], part.words[1:]
-    if quoted or not rest or not (number in NUMBERS or number.isdecimal()):
-        return False
-    noun = _noun(" ".join(word for word, _ in rest)).strip(_PUNCTUATION)
-    is_plural = noun in _ONE or bool(singulars(noun))
-    if number in ("one", "1") and rest[0][0] != "of":
-        # "one on the shelf" stands for a thing; "one sheep" and "one glass" name it.
-        if rest[0][0] in _RELATION_STARTS or (is_plural and noun not in _ONE):
-            return False
-    elif not is_plural:
-        return False
-    while len(rest) > 1 and not rest[0][1] and (rest[0][0] == "of" or rest[0][0] in DETERMINERS):
-        rest = rest[1:]
-    part.words[:] = rest
-    return True
-
-
-def _complete(part: _Part, named_before: str) -> None:
-    """Replaces "one" with the noun of the earlier phrase, or puts this noun in front of "on the table"."""
-    noun = _noun(named_before)
-    for position, (word, quoted) in enumerate(part.words):
-        if quoted or word.strip(_PUNCTUATION) not in _ONE:
-            continue
-        if len(part.words) == 1:
-            raise CommandError(f'"{word}" alone does not say which: type for example {_NEGATIVE_EXAMPLE}')
-        if not noun or noun in _NO_NOUNS:
-            raise CommandError(f'"{word}" stands for a thing named before it: type for example {_NEGATIVE_EXAMPLE}')
-        part.words[position] = (noun, False)
-        return
-    if noun and not part.words[0][1] and _RELATION.match(f" {part.text()} "):
-        part.words.insert(0, (noun, False))
-
-
-def _noun(phrase: str) -> str:
-    """Returns the noun of a phrase: its last word, or the one before "on the table"; "" for an empty phrase."""
-    relation = _RELATION.search(f"{phrase} ")
-    words = (phrase[: relation.start()] if relation else phrase).split()
-    return words[-1] if words else ""
 
 
 def _checked_classes(names: tuple[str, ...], negatives: tuple[str, ...]) -> tuple[str, ...]:
@@ -382,7 +278,7 @@ def _parse_model(text: str) -> str:
     if not text or text.lower() in _NO_MODEL_NAMES:
         raise CommandError(f"the name of the model is missing: {advice}")
     if not _MODEL_NAME.fullmatch(text):
-        raise CommandError(f'"{_shown(text)}" is no name of a model (letters, digits, ".", "-", "_"): {advice}')
+        raise CommandError(f'"{shown(text)}" is no name of a model (letters, digits, ".", "-", "_"): {advice}')
     return text
 
 
@@ -392,8 +288,8 @@ def _parse_threshold(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        problem = f'"{_shown(text)}" is no threshold' if text else '"threshold" needs a number'
+        problem = f'"{shown(text)}" is no threshold' if text else '"threshold" needs a number'
         raise CommandError(f"{problem}: {advice}") from None
     if not 0.0 <= value <= 1.0:  # also refuses NaN
-        raise CommandError(f"the threshold {_shown(text)} is out of range: {advice}")
+        raise CommandError(f"the threshold {shown(text)} is out of range: {advice}")
     return value

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from clip_seg_ros.commands.plurals import means_several
+
 RelationKind = Literal[
     "left of",
     "right of",
@@ -52,14 +54,14 @@ class Relation:
     kind: RelationKind
     anchors: tuple[Reference, ...] = ()
     """The things that it relates to: two for ``between``, or one that means several; none for the person's own side
-    ("on my left"), which only ``left of``, ``right of``, ``in front of``, ``behind`` and ``near`` have."""
+    ("on my left"), which only ``left of``, ``right of``, ``in front of``, ``behind``, ``near`` and ``within`` have."""
     distance_m: float | None = None
     """The greatest distance in metres, of ``within`` alone."""
 
     def __str__(self) -> str:
-        if not self.anchors:
-            return f"{self.kind} me"
-        names = " and ".join(f"({anchor})" if anchor.is_conditional else str(anchor) for anchor in self.anchors)
+        # Between two boxes and a bowl are three things.
+        is_pair = len(self.anchors) > 1
+        names = " and ".join(_in_brackets(each, is_pair and each.count is not None) for each in self.anchors) or "me"
         return f"within {self.distance_m:g} m of {names}" if self.kind == "within" else f"{self.kind} {names}"
 
 
@@ -72,7 +74,8 @@ class Superlative:
     """What ``nearest`` and ``farthest`` are measured from; none stands for the camera."""
 
     def __str__(self) -> str:
-        return self.kind + "".join(f" {'to' if self.kind == 'nearest' else 'from'} {one}" for one in self.anchors)
+        link = "to" if self.kind == "nearest" else "from"
+        return self.kind + "".join(f" {link} {_in_brackets(anchor)}" for anchor in self.anchors)
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,14 @@ class Reference:
     """Whether the number is the answer: "how many cups"."""
 
     @property
+    def is_placed(self) -> bool:
+        """Whether where things are, or how large, decides which are meant."""
+        return bool(self.relations or self.superlative or self.order)
+
+    @property
     def is_conditional(self) -> bool:
         """Whether there is more than a name."""
-        return bool(self.relations or self.superlative or self.order or self.exclusions)
+        return self.is_placed or bool(self.exclusions)
 
     def names(self) -> tuple[str, ...]:
         """Returns all names that a model is asked for, this one first, each once."""
@@ -122,9 +130,21 @@ class Reference:
             yield from other._names()
 
     def __str__(self) -> str:
-        """Returns what was understood, for people: "cup, left of blue box, largest, 2 of them"."""
-        parts = [self.name, *map(str, self.relations)]
-        parts += [str(choice) for choice in (self.superlative, self.order) if choice]
-        parts += [f"{self.count} of them"] if self.count not in (None, 1) else []
-        parts += [f"except {other}" for other in self.exclusions]
-        return ("number of " if self.is_count_asked else "") + ", ".join(parts)
+        """Returns what was understood, as a phrase that parses to the same: 2 "cups" left of "blue box" and near me."""
+        words = ["how many"] if self.is_count_asked else []
+        is_plural = means_several(self.name)
+        before = self.superlative if self.superlative and not self.superlative.anchors else None
+        words += [str(before)] if before else []
+        if self.count is not None and (is_plural or self.count != 1 or not self.is_placed):
+            words.append(f"{self.count}" if is_plural and self.count != 1 else f"{self.count} of")
+        elif self.count is None and self.is_placed and not is_plural:
+            words.insert(len(words) - bool(before), "all")
+        places = [*map(str, self.relations)]
+        places += [str(choice) for choice in (self.superlative, self.order) if choice and choice is not before]
+        words += [f'"{self.name}"', " and ".join(places)]
+        words += ["except " + ", ".join(map(_in_brackets, self.exclusions))] if self.exclusions else []
+        return " ".join(filter(None, words))
+
+
+def _in_brackets(reference: Reference, always: bool = False) -> str:
+    return f"({reference})" if reference.is_conditional or always else str(reference)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clip_seg_ros.commands.reference_words import LIMITS, RELATION_OF
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -22,9 +24,12 @@ class Rule:
     """A short description of its effect."""
 
 
+COUNTING = ("how many", "count", "what is the number of", "what's the number of")
+"""Verbs whose answer is a number."""
 FETCHING = (
     "pick up",
     "pick",
+    "grab me",
     "grab",
     "gimme",
     "get me",
@@ -86,12 +91,13 @@ GRAMMAR = (
             "where is",
             "where are",
             "where's",
+            "wheres",
             "is there",
             "are there",
             "do you see",
             "see",
             "look at",
-            "how many",
+            *COUNTING,
             "i'm looking for",
             "i am looking for",
             "i need",
@@ -226,7 +232,7 @@ GRAMMAR = (
     ),
     Rule(
         "except",
-        ("except for", "except", "apart from", "other than", "excluding", "ignoring"),
+        ("except for", "except", "apart from", "other than", "excluding", "ignoring", "not counting", "besides"),
         "all fruit except the apples, the pears and the small banana",
         'segment "fruit" except "apples", "pears", "small banana"',
         "leaves things out: all phrases to the end of the command",
@@ -249,7 +255,7 @@ GRAMMAR = (
         "using",
         ("using", "using model", "using the model", "with model"),
         "find the largest ball using cris",
-        'find "largest ball" using cris',
+        'find largest "ball" using cris',
         "asks this model; comes last, before or after the threshold",
     ),
 )
@@ -260,79 +266,27 @@ VERBS = ("segment", "find", "track", "use", "classes", "threshold", "stop", "cle
 """The rows that begin a command; the others add to the phrases of segment, find and track."""
 
 DETERMINERS = frozenset(
-    {
-        "a",
-        "an",
-        "the",
-        "some",
-        "any",
-        "all",
-        "my",
-        "your",
-        "our",
-        "his",
-        "her",
-        "their",
-        "this",
-        "that",
-        "these",
-        "those",
-        "each",
-        "every",
-        "another",
-    }
+    "a an the some any all my your our his her their this that these those each every another".split()
 )
 """Determiners, which are dropped at the beginning of a phrase."""
 
-NUMBERS = frozenset(
-    {
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "both",
-    }
-)
+ALL = frozenset("some any all these those each every".split())
+"""Determiners of several things, which a singular noun may follow: "every cup"."""
+
+NUMBERS = frozenset("one two three four five six seven eight nine ten eleven twelve both".split())
 """Numbers that are dropped, as digits are, at the beginning of a phrase if a noun in this number follows: all objects
 of that name are found."""
 
-RELATIONS = (
-    "left of",
-    "right of",
-    "closest to",
-    "nearest to",
-    "next to",
-    "of",
-    "in",
-    "on",
-    "at",
-    "to",
-    "with",
-    "without",
-    "by",
-    "near",
-    "under",
-    "over",
-    "above",
-    "below",
-    "behind",
-    "beside",
-    "between",
-    "inside",
-    "from",
-    "for",
-    "that",
-    "which",
-    "wearing",
-    "holding",
+RELATIONS = tuple(
+    dict.fromkeys(
+        (
+            *RELATION_OF,
+            *LIMITS,
+            *("left of", "right of", "closest to", "nearest to", "farthest from", "furthest from"),
+            *("of", "at", "to", "with", "without", "from", "for", "that", "which", "wearing", "holding"),
+            *("standing", "lying", "sitting"),
+        )
+    )
 )
 """Words that follow the noun of a phrase: "on" after "cup" in "red cup on the table"."""
 
