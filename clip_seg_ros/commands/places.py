@@ -69,7 +69,7 @@ def any_of(words: Iterable[str]) -> str:
 _NEXT = r"(?= |$)"
 _LATERAL = re.compile(
     r"(?:(?P<preposition>to|on|at|in|towards|from) (?:the |(?P<own>my|your|our) )?(?:very |far |extreme )?)?"
-    r"(?P<side>left|right)(?:[ -]hand)?(?: (?:side|edge|end|half))?"
+    r"(?P<side>left|right)(?:-hand| hand(?= side))?(?: (?:side|edge|end|half))?"
     rf"(?P<of> of(?: (?P<me>{any_of(OWN)})(?= (?:and|,)|$))?)?{_NEXT}"
 )
 _DEPTH = re.compile(

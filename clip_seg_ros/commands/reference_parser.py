@@ -16,7 +16,7 @@ from clip_seg_ros.commands.errors import CommandError, shown
 from clip_seg_ros.commands.places import Place, Text, Word, plain_words
 from clip_seg_ros.commands.plurals import means_several, singulars
 from clip_seg_ros.commands.prefixes import Prefix, read_prefix
-from clip_seg_ros.commands.reference_words import ANYTHINGS, CLAUSES, ENDS, OWN, SIDE_OF, VAGUE
+from clip_seg_ros.commands.reference_words import ANYTHINGS, CLAUSES, COLOURS, ENDS, OWN, SIDE_OF, VAGUE
 from clip_seg_ros.commands.references import (
     Order,
     Reference,
@@ -318,7 +318,7 @@ class _Reader:
         if self.text.is_word(self.at, "("):
             return self.group()
         inner = self.thing(_Draft(Prefix()), is_head=False, outer_waits=waits)
-        if not inner.name:
+        if not inner.name or inner.name in COLOURS:
             raise CommandError(f'"{place.form}" needs a thing after it: {_EXAMPLE}')
         return inner
 

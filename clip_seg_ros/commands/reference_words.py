@@ -223,7 +223,7 @@ ANYTHINGS = frozenset("everything anything something one ones thing things all w
 
 OWN = frozenset("me us you myself yourself here".split())
 """The place of the person who speaks, who looks as the camera does."""
-VAGUE = frozenset("it them him her that this those these there itself".split())
+VAGUE = frozenset("it them him her that this those these there itself apart".split())
 """Words that do not say which thing, where nothing follows them."""
 CLAUSES = frozenset("with without using wearing holding having carrying containing for".split())
 """Words after which "on it" still belongs to a name: "cup with a sticker on it"."""
