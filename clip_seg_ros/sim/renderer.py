@@ -251,7 +251,7 @@ class SceneRenderer:
                 model.geom_rgba[geom] = [*model.geom_rgba[geom, :3], 1.0] if fixed else item.rgba
         for slot, item in present.items():
             shape = shape_set(scene.shape_seed)[item.kind][item.slot]
-            position, rotation = _object_pose(item, shape.height)
+            position, rotation = object_pose(item, shape.height)
             data.mocap_pos[slot] = position
             self._mujoco.mju_mat2Quat(data.mocap_quat[slot], rotation.ravel())
         model.geom_rgba[0] = scene.floor_rgba
@@ -272,7 +272,7 @@ class SceneRenderer:
         return self._kinds.index(item.kind) * SHAPES_PER_KIND + item.slot
 
 
-def _object_pose(item: SceneObject, height: float) -> tuple[np.ndarray, np.ndarray]:
+def object_pose(item: SceneObject, height: float) -> tuple[np.ndarray, np.ndarray]:
     """Returns the position (3,) of the shape's origin and the rotation (3, 3) from shape to world."""
     c, s = np.cos(item.yaw), np.sin(item.yaw)
     turn = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sentences that say what a reference found, or why nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from clip_seg_ros.commands.plurals import singulars
+from clip_seg_ros.commands.references import Reference, Side, SuperlativeKind
+from clip_seg_ros.pipeline.space.placing import value_of
+from clip_seg_ros.pipeline.space.solids import Solid
+
+_IRREGULAR = {"knife": "knives", "shelf": "shelves", "loaf": "loaves", "person": "people", "man": "men"} | {
+    "woman": "women",
+    "child": "children",
+    "mouse": "mice",
+    "tooth": "teeth",
+    "foot": "feet",
+}
+_LONG = ("xes", "ches", "shes", "sses")
+"""Endings of plurals to which a whole syllable was added."""
+_OFFERED: tuple[tuple[SuperlativeKind, str, float], ...] = (
+    ("nearest", "the nearest", 0.03),
+    ("leftmost", "the left one", 0.03),
+    ("largest", "the largest", 0.015),
+)
+"""What tells things apart, with the least difference of what it compares."""
+
+
+def counted(number: int, name: str) -> str:
+    """Returns a number with a name: "no cup", "1 red cup", "2 red cups"."""
+    return f"{number} {plural(name)}" if number > 1 else f"{number or 'no'} {singular(name)}"
+
+
+def plural(name: str) -> str:
+    """Returns the plural of a name, whose last word changes: "red boxes"; a plural stays."""
+    start, space, word = name.rpartition(" ")
+    return name if singulars(word) else start + space + _plural(word)
+
+
+def singular(name: str) -> str:
+    """Returns the singular of a name, whose last word changes: "red box"; a singular stays."""
+    start, space, word = name.rpartition(" ")
+    meant = [each for each in singulars(word) if _plural(each) == word]
+    if not meant:
+        return name
+    return start + space + (min(meant, key=len) if word.endswith(_LONG) else meant[0])
+
+
+def _plural(word: str) -> str:
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
+    if word.endswith(("x", "ch", "sh", "s")):
+        return word + "es"
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
+        return word[:-1] + "ies"
+    return word + "s"
+
+
+def conditions(reference: Reference) -> str:
+    """Returns the relations of a reference with a space before them: " left of blue box and near bowl"."""
+    return " " + " and ".join(map(str, reference.relations)) if reference.relations else ""
+
+
+def length(amount: float, in_metres: bool) -> str:
+    """Returns a distance for people: "3 cm", "1.2 m", or without depth "4 % of the picture's width"."""
+    if not in_metres:
+        return f"{max(1, round(100 * amount))} % of the picture's width"
+    return f"{max(1, round(100 * amount))} cm" if amount < 0.995 else f"{amount:.1f} m"
+
+
+def found(reference: Reference, number: int) -> str:
+    """Returns what was found: "1 cup left of blue box", "the largest cup"."""
+    if reference.order is not None:
+        return f"{singular(reference.name)}{conditions(reference)}, {reference.order}"
+    if reference.superlative is not None:
+        return f"{counted(number, reference.name)}{conditions(reference)}, {reference.superlative}"
+    return counted(number, reference.name) + conditions(reference)
+
+
+def not_there(reference: Reference) -> str:
+    """Returns that there is nothing of a name."""
+    return f"no {singular(reference.name)}"
+
+
+def all_excluded(reference: Reference, number: int) -> str:
+    """Returns that nothing is left after the exclusions."""
+    left_out = " and ".join(map(str, reference.exclusions))
+    return f"{counted(number, reference.name)}, none besides {left_out}"
+
+
+def missed(reference: Reference, number: int, miss: float, in_metres: bool) -> str:
+    """Returns that nothing fits, and by how much the best one fails."""
+    start = f"{counted(number, reference.name)}, {'not' if number == 1 else 'none'}{conditions(reference)}"
+    return f"{start}; nearest miss: {length(miss, in_metres)}" if miss < float("inf") else start
+
+
+def unplaced(reference: Reference, why: str) -> str:
+    """Returns that what a thing relates to was not found."""
+    return f"{why}: the {singular(reference.name)} cannot be placed"
+
+
+def too_few(reference: Reference, number: int) -> str:
+    """Returns that there are fewer than asked for."""
+    wanted = str(reference.order) if reference.order is not None else f"not {reference.count}"
+    start = counted(number, reference.name) + conditions(reference)
+    return f"only {start}, {'no ' if reference.order is not None else ''}{wanted}"
+
+
+def say_which(reference: Reference, fitting: Sequence[Solid]) -> str:
+    """Returns that more fit than were asked for, and what would tell them apart."""
+    offers = []
+    for kind, words, least in _OFFERED:
+        values = sorted((value_of(kind, each) for each in fitting), reverse=True)
+        if all(above - below >= least for above, below in pairwise(values[:2])):
+            offers.append(words)
+    which = "; " + ", ".join(offers) if offers else ""
+    return f"{counted(len(fitting), reference.name)}{conditions(reference)} fit: say which{which}"
+
+
+def side_kind(side: Side) -> SuperlativeKind:
+    """Returns the superlative of what comes first from a side."""
+    kinds: dict[Side, SuperlativeKind] = {
+        "left": "leftmost",
+        "right": "rightmost",
+        "near": "nearest",
+        "far": "farthest",
+        "top": "highest",
+        "bottom": "lowest",
+        "largest": "largest",
+        "smallest": "smallest",
+    }
+    return kinds[side]
