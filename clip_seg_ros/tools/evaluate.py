@@ -18,6 +18,7 @@ from clip_seg_ros.evaluation.suites.clicks import ClickExaminer
 from clip_seg_ros.evaluation.suites.edges import EdgeExaminer
 from clip_seg_ros.evaluation.suites.embedded import PhraseExaminer
 from clip_seg_ros.evaluation.suites.embedded_suite import PARTS, examiners, parts_there
+from clip_seg_ros.evaluation.suites.relations import FAINT, RelationsExaminer, run_relations
 from clip_seg_ros.evaluation.suites.separation import SeparationExaminer
 from clip_seg_ros.evaluation.suites.sequences import run_sequences
 from clip_seg_ros.models.checkpoints import WeightsError
@@ -47,8 +48,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--threshold",
         type=float,
-        help="probability above which a pixel counts, 0..1 (default: 0.5 for the suite, 0.35 for referring, 0.3 for "
-        "phrases; semantic: above which it is no background, by default that is a class like others)",
+        help="probability above which a pixel counts, 0..1 (default: 0.5 for the suites, but 0.3 for relations; 0.35 "
+        "for referring, 0.3 for phrases; semantic: above which it is no background, by default a class like others)",
     )
     parser.add_argument(
         "--antialias",
@@ -72,11 +73,12 @@ def _add_suite_options(parser: argparse.ArgumentParser) -> None:
     suite = parser.add_argument_group("held-out scenes")
     suite.add_argument(
         "--suite",
-        choices=["embedded", "sequences", "edges", "instances", "clicks"],
+        choices=["embedded", "sequences", "edges", "instances", "clicks", "relations"],
         help="embedded: what the embedded models know (default, without --data); sequences: how steady masks, ids and "
         "positions are while the camera and things move; edges: what it brings to fit masks to the image's edges, with "
         "--data on the labels of pictures; instances: whether things of one name that touch are found one by one; "
-        "clicks: the masks of things at a point or in a box",
+        "clicks: the masks of things at a point or in a box; "
+        'relations: whether "the second cup left of the bowl" is found',
     )
     available = len(tabletop.TEST_SEEDS)
     suite.add_argument(
@@ -195,6 +197,7 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
         "edges": ("--parts", "--sequences", "--frames", "--refine-edges"),
         "instances": ("--parts", "--sequences", "--frames", "--refine-edges"),
         "clicks": ("--parts", "--sequences", "--frames", "--refine-edges"),
+        "relations": ("--parts", "--sequences", "--frames", "--refine-edges"),
     }.get(args.suite, ("--sequences", "--frames"))
     if others := [name for name in of_other if of_suite[name] is not None]:
         return f"{others[0]} is for the other suite, not for --suite {args.suite or 'embedded'}"
@@ -257,6 +260,13 @@ def _clicks(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
     return _on_scenes(args, asked), asked
 
 
+def _relations(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
+    threshold = FAINT if args.threshold is None else args.threshold
+    asked = RelationsExaminer(_clipseg(args), Separator.load(args.weights), threshold)
+    seeds = tabletop.held_out_seeds(args.scenes or len(tabletop.TEST_SEEDS))
+    return run_relations(asked, seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0)), [asked]
+
+
 def _on_scenes(args: argparse.Namespace, asked: list[Examiner], touching: bool = False) -> list[Figure]:
     seeds = tabletop.held_out_seeds(args.scenes or len(tabletop.TEST_SEEDS))
     return run_suite(asked, seeds, lambda items: tqdm(items, desc="scenes", mininterval=1.0), touching)
@@ -285,5 +295,11 @@ def _embedded(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
     return _on_scenes(args, asked), asked
 
 
-_SUITES = {"sequences": _sequences, "edges": _edges, "instances": _instances, "clicks": _clicks}
+_SUITES = {
+    "sequences": _sequences,
+    "edges": _edges,
+    "instances": _instances,
+    "clicks": _clicks,
+    "relations": _relations,
+}
 """The suites by their names; all others are of the embedded models."""

@@ -11,11 +11,13 @@ import numpy as np
 
 from clip_seg_ros.commands.references import Order, Reference, Relation, RelationKind, Superlative, SuperlativeKind
 from clip_seg_ros.evaluation.suites.embedded import phrase_of
-from clip_seg_ros.evaluation.suites.relation_truth import Truth, TrueObject, truth_of
+from clip_seg_ros.evaluation.suites.relation_truth import TrueObject, Truth, truth_of
 from clip_seg_ros.sim.scene import COLORS, KINDS
 
 TRIES = 24
 """How often a reference of each group is drawn until its meaning is clear."""
+STACKED = 3
+"""How many references are drawn where some objects stand on others."""
 ALONE = ("stacked", "between", "touching")
 """The groups in which the name may mean one object alone; in the others the conditions are necessary."""
 _Item = TypeVar("_Item")
@@ -96,7 +98,9 @@ class _Draw:
             return replace(self.related("left of", "behind", "next to"), name=self.absent())
         if kind < 0.4:
             missing = Reference(self.absent(), count=1)
-            return Reference(self.name(), (Relation(self.any_of(("right of", "in front of", "near")), (missing,)),), count=1)
+            return Reference(
+                self.name(), (Relation(self.any_of(("right of", "in front of", "near")), (missing,)),), count=1
+            )
         if kind < 0.55:
             return Reference(self.name(2), count=self.any_of((3, 4, 5)))
         if kind < 0.65:
@@ -135,6 +139,8 @@ def scene_references(
 ) -> list[RelationQuestion]:
     """Draws one reference of each group, two that nothing fits, two numbers and an ambiguous one, where they are clear.
 
+    Where some objects stand on others, all references are about that.
+
     Args:
         seen: The objects that are clearly visible.
         unclear: Names that might also mean one that hardly is.
@@ -143,9 +149,21 @@ def scene_references(
     draw = _Draw(rng, seen, unclear)
     if not draw.clear:
         return []
-    wanted = [(group, "found", make) for group, make in _GROUPS.items()]
+    if any(item.on is not None for item in seen):
+        return _clear(draw, [("stacked", "found", _GROUPS["stacked"])] * STACKED, seen, unclear)
+    wanted = [(group, "found", make) for group, make in _GROUPS.items() if group != "stacked"]
     wanted += [("absent", "not found", _Draw.not_there)] * 2 + [("ambiguous", "ambiguous", _Draw.unclear)]
     wanted += [("count", "", _Draw.counted)] * 2
+    return _clear(draw, wanted, seen, unclear)
+
+
+def _clear(
+    draw: _Draw,
+    wanted: Sequence[tuple[str, str, Callable[[_Draw], Reference]]],
+    seen: Sequence[TrueObject],
+    unclear: frozenset[str],
+) -> list[RelationQuestion]:
+    """Draws a different reference of each group and state that is wanted; any state will do where it is empty."""
     found: dict[str, RelationQuestion] = {}
     for group, state, make in wanted:
         for _ in range(TRIES):

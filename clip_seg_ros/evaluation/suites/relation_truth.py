@@ -229,7 +229,9 @@ def _picked(reference: Reference, named: list[TrueObject], seen: Sequence[TrueOb
             return None
         value, apart = distance, lambda one, other: abs(distance(one) - distance(other)) >= DEEP_M
     else:
-        kind = superlative.kind if superlative is not None else _SIDES[reference.order.side if reference.order else "left"]
+        kind = (
+            superlative.kind if superlative is not None else _SIDES[reference.order.side if reference.order else "left"]
+        )
         value, apart = _VALUES[kind], _APART[kind]
     ranked = sorted(named, key=value, reverse=True)
     if reference.order is not None:
@@ -252,7 +254,9 @@ def _distance(
     meant = [truth_of(anchor, seen) for anchor in superlative.anchors]
     labels = frozenset[int]().union(*(truth.labels for truth in meant if truth is not None))
     anchors = [item for item in seen if item.label in labels]
-    if not all(truth is not None and truth.state == "found" for truth in meant) or any(item in anchors for item in named):
+    if not all(truth is not None and truth.state == "found" for truth in meant) or any(
+        item in anchors for item in named
+    ):
         return None
     sign = -1 if superlative.kind == "nearest" else 1
     return lambda item: sign * min(item.gap(anchor) for anchor in anchors)

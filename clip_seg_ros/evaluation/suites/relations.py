@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,7 +34,11 @@ from clip_seg_ros.sim.sequences import noisy_depth
 from clip_seg_ros.sim.stacking import stacked_scene
 from clip_seg_ros.types import CameraFrame, ObjectRegion
 
-WAYS = ("geometry", "no_depth")
+FAINT = 0.3
+"""The threshold by default. It is lower than a model's own, so that faint objects are among those that ``resolve`` may
+choose from; it doubts them itself."""
+WAYS = ("geometry", "no_depth", "true_masks")
+"""With depth, without, and with depth and the true masks in place of those of the model: what geometry allows."""
 _Names = Mapping[str, list[ObjectRegion]]
 
 
@@ -61,7 +65,7 @@ class RelationsExaminer(Examiner):
         threshold: Probability above which a pixel belongs to a phrase, 0..1.
     """
 
-    def __init__(self, predictor: Predictor, separator: Separator, threshold: float = 0.5) -> None:
+    def __init__(self, predictor: Predictor, separator: Separator, threshold: float = FAINT) -> None:
         self._predictor, self._refinement = predictor, Refinement(separator=separator)
         self._threshold = threshold
         self._taken_ms: list[float] = []
@@ -86,18 +90,32 @@ class RelationsExaminer(Examiner):
         asked = Question(names, (), self._threshold, MIN_SHARE)
         encoded = self._predictor.encode(view.rgb)
         regions = answer(self._predictor, encoded, asked, frame, self._refinement).regions
+        true = [
+            ObjectRegion.of_mask(name, item.label, 1.0, view.labels == item.label)
+            for item in seen
+            for name in item.names
+            if name in names
+        ]
+        for way in WAYS:
+            placed, space = self._placed(way, frame, true if way == "true_masks" else regions)
+            named = _by_name(names, placed)
+            for question in questions:
+                start_s = time.perf_counter()
+                resolution = resolve(question.reference, named, space)
+                self._taken_ms.append((time.perf_counter() - start_s) * 1e3)
+                self._add(scene.seed, question, way, resolution, view, named)
+
+    def _placed(
+        self, way: str, frame: CameraFrame, regions: Sequence[ObjectRegion]
+    ) -> tuple[Sequence[ObjectRegion], SpaceFrame]:
+        """Returns the regions with their positions and the space, as far as they are known one way."""
+        if way == "no_depth":
+            return regions, SpaceFrame()
         measured = [measure(region, frame) for region in regions]
         start_s = time.perf_counter()
         space = SpaceFrame.of(frame, measured)
         self._ground_ms.append((time.perf_counter() - start_s) * 1e3)
-        flat = _by_name(names, regions)
-        deep = _by_name(names, [each.region for each in measured])
-        for question in questions:
-            start_s = time.perf_counter()
-            resolution = resolve(question.reference, deep, space)
-            self._taken_ms.append((time.perf_counter() - start_s) * 1e3)
-            self._add(scene.seed, question, "geometry", resolution, view, flat)
-            self._add(scene.seed, question, "no_depth", resolve(question.reference, flat), view, flat)
+        return [each.region for each in measured], space
 
     def _add(
         self,
@@ -116,7 +134,10 @@ class RelationsExaminer(Examiner):
             for label in question.truth.labels
         ]
         has_mask = question.group in FOUND_GROUPS
-        iou, best_iou = (mask_iou(mask, truth), mask_iou(_covered(filter(None, best), truth.shape), truth)) if has_mask else (float("nan"),) * 2
+        iou = best_iou = float("nan")
+        if has_mask:
+            reachable = _covered([region for region in best if region is not None], truth.shape)
+            iou, best_iou = mask_iou(mask, truth), mask_iou(reachable, truth)
         self.scored.append(Scored(seed, question, way, resolution, iou, best_iou))
         if way == "geometry" and has_mask:
             caption = f"{iou:.2f} {question.reference}"

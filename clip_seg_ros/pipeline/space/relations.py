@@ -8,6 +8,7 @@ counts, and the best pair decides.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +22,13 @@ from clip_seg_ros.pipeline.space.placing import margin_of, score_of, value_of
 from clip_seg_ros.pipeline.space.solids import Solid, SpaceFrame, solids_of
 from clip_seg_ros.types import ObjectRegion
 
+DOUBTED = 0.8
+"""A region does not count if its score is less than this share of the best one's of its name: a model is less sure of
+what it takes for a cup than of a cup."""
 CLEARLY = 0.5
 """One thing is meant rather than another that fits, too, if that one's score is less than this share of its score."""
 SAME = 0.5
-"""Two regions are one object if they share this much of the smaller one's pixels."""
+"""Two regions are one object if they share this much of the larger one's pixels; a ball in a bowl does not."""
 NO_SPACE = SpaceFrame()
 """Nothing is known but what the regions say."""
 
@@ -143,16 +147,41 @@ class _Resolver:
         return placed, len(placed)
 
     def _fitting(self, reference: Reference) -> list[_Placed]:
-        """Returns all for which the relations hold, the best score first; raises ``_Miss`` if there are none."""
-        named = [_Placed(solid, solid.region.score) for solid in self._solids[reference.name]]
-        if not named:
+        """Returns all for which the relations hold, the best score first; raises ``_Miss`` if there are none.
+
+        Who says "the second cup" knows of two: doubted objects count where the others are too few.
+        """
+        every = sorted(self._solids[reference.name], key=lambda solid: -solid.region.score)
+        if not every:
             raise _Miss(sayings.not_there(reference))
+        sure = [solid for solid in every if solid.region.score >= DOUBTED * every[0].region.score]
+        placed: list[_Placed] = []
+        missed: _Miss | None = None
+        try:
+            placed = self._holding(reference, sure)
+        except _Miss as miss:
+            missed = miss
+        if len(placed) < _needed(reference) and len(sure) < len(every):
+            with contextlib.suppress(_Miss):
+                chosen = {each.solid.region.id for each in placed}
+                more = [each for each in self._holding(reference, every) if each.solid.region.id not in chosen]
+                placed += more[: _needed(reference) - len(placed)]
+        if not placed and missed is not None:
+            raise missed
+        return placed
+
+    def _holding(self, reference: Reference, solids: Sequence[Solid]) -> list[_Placed]:
+        """Returns those of some solids for which the relations hold, the best score first; raises ``_Miss``."""
         left_out = [each.solid.region for exclusion in reference.exclusions for each in self._meant(exclusion)]
-        kept = [each for each in named if not any(_is_same(each.solid.region, other) for other in left_out)]
+        kept = [
+            _Placed(solid, solid.region.score)
+            for solid in solids
+            if not any(_is_same(solid.region, other) for other in left_out)
+        ]
         if not kept:
-            raise _Miss(sayings.all_excluded(reference, len(named)))
+            raise _Miss(sayings.all_excluded(reference, len(solids)))
         for relation in reference.relations:
-            kept = self._related(reference, relation, kept, len(named))
+            kept = self._related(reference, relation, kept, len(solids))
         return sorted(kept, key=lambda each: -each.score)
 
     def _meant(self, reference: Reference) -> list[_Placed]:
@@ -199,7 +228,7 @@ class _Resolver:
         return [group for group in groups if len(group) < 2 or not _is_same(*(one.solid.region for one in group[:2]))]
 
     def _picked(self, reference: Reference, placed: list[_Placed]) -> list[_Placed]:
-        """Returns what a superlative or an order chooses; raises ``_Miss`` if there are too few or nothing to compare."""
+        """Returns what a superlative or an order chooses; raises ``_Miss`` if there is too little to choose from."""
         superlative, order = reference.superlative, reference.order
         anchors: list[Solid] = []
         if superlative is not None and superlative.anchors:
@@ -222,6 +251,14 @@ class _Resolver:
         return ranked[first : first + wanted]
 
 
+def _needed(reference: Reference) -> int:
+    """Returns how many objects a reference takes for granted."""
+    if reference.is_count_asked:
+        return 0
+    wanted = reference.count or 1
+    return wanted if reference.order is None else wanted + abs(reference.order.place) - 1
+
+
 def _is_same(one: ObjectRegion, other: ObjectRegion) -> bool:
     """Returns whether two regions are one object, which was found by two names."""
     if one is other:
@@ -234,4 +271,4 @@ def _is_same(one: ObjectRegion, other: ObjectRegion) -> bool:
         region.inside[top - region.box_px[1] : bottom - region.box_px[1], left - region.box_px[0] :][:, : right - left]
         for region in (one, other)
     ]
-    return bool(np.count_nonzero(cuts[0] & cuts[1]) >= SAME * min(one.area_px, other.area_px))
+    return bool(np.count_nonzero(cuts[0] & cuts[1]) >= SAME * max(one.area_px, other.area_px))
