@@ -15,11 +15,11 @@ SOFT = 0.02
 """The margin that makes a relation likely: a score of 0.73, after the error of positions; a tenth decides nothing."""
 SIDE = 0.01
 """How far a thing lies to the left of another, or before it, at least."""
-NEXT, NEXT_MORE = 0.8, 0.03
+NEXT, NEXT_MORE = 1.0, 0.03
 """The widest gap between things that are next to each other: a share of the smaller one's breadth, and so much more."""
 NEAR, NEAR_MORE = 2.5, 0.1
 """The same for things that are near each other."""
-TOUCH = 0.015
+TOUCH = 0.02
 """The widest gap between things that touch. The hidden sides of things are known no better than that."""
 REST = 0.03
 """How far above another's top a thing may seem to end that stands on it: its foot may be hidden."""
