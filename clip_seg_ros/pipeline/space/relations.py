@@ -59,7 +59,7 @@ class Resolution:
     count: int
     """How many fit."""
     sentence: str
-    """What was found, or why nothing, for people: "2 cups, none left of blue box; nearest miss: 3 cm"."""
+    """What was found, or why nothing, for people: "2 cups, none left of the blue box; nearest miss: 3 cm"."""
 
     @property
     def regions(self) -> tuple[ObjectRegion, ...]:

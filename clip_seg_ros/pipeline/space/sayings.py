@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from clip_seg_ros.commands.plurals import singulars
-from clip_seg_ros.commands.references import Reference, Side, SuperlativeKind
+from clip_seg_ros.commands.references import Reference, Relation, Side, SuperlativeKind
 from clip_seg_ros.pipeline.space.placing import value_of
 from clip_seg_ros.pipeline.space.solids import Solid
 
@@ -58,9 +58,31 @@ def _plural(word: str) -> str:
     return word + "s"
 
 
+def the(reference: Reference) -> str:
+    """Returns a reference in words: "the blue box", "the largest cup left of the bowl", "the 2 cups"."""
+    several = reference.count is not None and reference.count > 1
+    name = f"{reference.count} {plural(reference.name)}" if several else singular(reference.name)
+    if reference.superlative is not None:
+        name = f"{reference.superlative.kind} {name}"
+    words = f"the {name}{conditions(reference)}"
+    if reference.superlative is not None and reference.superlative.anchors:
+        link = "to" if reference.superlative.kind == "nearest" else "from"
+        words += f" {link} {' and '.join(map(the, reference.superlative.anchors))}"
+    return f"{words}, {reference.order}" if reference.order is not None else words
+
+
 def conditions(reference: Reference) -> str:
-    """Returns the relations of a reference with a space before them: " left of blue box and near bowl"."""
-    return " " + " and ".join(map(str, reference.relations)) if reference.relations else ""
+    """Returns the relations of a reference with a space before them: " left of the blue box and near the bowl"."""
+    return " " + " and ".join(map(_condition, reference.relations)) if reference.relations else ""
+
+
+def _condition(relation: Relation) -> str:
+    if not relation.anchors:
+        return f"{relation.kind} me"
+    anchors = " and ".join(map(the, relation.anchors))
+    if relation.distance_m is not None:
+        return f"within {length(relation.distance_m, True)} of {anchors}"
+    return f"{relation.kind} {anchors}"
 
 
 def length(amount: float, in_metres: bool) -> str:
@@ -71,11 +93,9 @@ def length(amount: float, in_metres: bool) -> str:
 
 
 def found(reference: Reference, number: int) -> str:
-    """Returns what was found: "1 cup left of blue box", "the largest cup"."""
-    if reference.order is not None:
-        return f"{singular(reference.name)}{conditions(reference)}, {reference.order}"
-    if reference.superlative is not None:
-        return f"{counted(number, reference.name)}{conditions(reference)}, {reference.superlative}"
+    """Returns what was found: "1 cup left of the blue box", "the largest cup"."""
+    if reference.superlative is not None or reference.order is not None:
+        return the(reference)
     return counted(number, reference.name) + conditions(reference)
 
 
@@ -86,7 +106,7 @@ def not_there(reference: Reference) -> str:
 
 def all_excluded(reference: Reference, number: int) -> str:
     """Returns that nothing is left after the exclusions."""
-    left_out = " and ".join(map(str, reference.exclusions))
+    left_out = " and ".join(map(the, reference.exclusions))
     return f"{counted(number, reference.name)}, none besides {left_out}"
 
 

@@ -79,7 +79,7 @@ def test_a_relation_that_holds_for_nothing_finds_nothing(kind) -> None:
     answer = told(related(kind, BOX), PAIRS[kind][1], BOX_THERE)
 
     assert (answer.state, answer.regions) == ("not found", ())
-    assert answer.sentence.startswith(f"1 cup, not {kind} box; nearest miss: ")
+    assert answer.sentence.startswith(f"1 cup, not {kind} the box; nearest miss: ")
 
 
 def test_what_is_below_and_under_and_in() -> None:
@@ -105,7 +105,7 @@ def test_within_counts_from_side_to_side() -> None:
     near, far = thing("cup", 0.4, 1.0), thing("cup", 0.8, 1.0)
     assert told(related("within", BOX, distance_m=0.35), far, near, BOX_THERE).regions == (near,)
     missed = told(related("within", BOX, distance_m=0.35), far, BOX_THERE)
-    assert missed.sentence == "1 cup, not within 0.35 m of box; nearest miss: 37 cm"
+    assert missed.sentence == "1 cup, not within 35 cm of the box; nearest miss: 37 cm"
 
 
 def test_the_speakers_own_side() -> None:
@@ -178,7 +178,7 @@ def test_several_that_fit_are_ambiguous_and_the_sentence_says_what_tells_them_ap
     answer = told(related("left of", BOX), *cups, BOX_THERE)
 
     assert (answer.state, answer.count, len(answer.regions)) == ("ambiguous", 2, 2)
-    assert answer.sentence == "2 cups left of box fit: say which; the nearest, the left one"
+    assert answer.sentence == "2 cups left of the box fit: say which; the nearest, the left one"
 
 
 def test_exclusions_leave_out_the_same_object_by_another_name() -> None:
@@ -186,7 +186,7 @@ def test_exclusions_leave_out_the_same_object_by_another_name() -> None:
     also_red = replace(red, prompt="red cup", id=255)
     not_red = Reference("cup", exclusions=(Reference("red cup", count=1),), count=1)
     assert told(not_red, white, red, also_red).regions == (white,)
-    assert told(not_red, red, also_red).sentence == "1 cup, none besides red cup"
+    assert told(not_red, red, also_red).sentence == "1 cup, none besides the red cup"
     not_left = Reference("cup", exclusions=(Reference("cup", superlative=Superlative("leftmost")),), count=1)
     assert told(not_left, white, red).regions == (red,)
 
@@ -218,7 +218,21 @@ def test_a_thing_is_not_its_own_anchor() -> None:
 def test_a_near_miss_is_told_in_centimetres() -> None:
     answer = told(related("left of", BOX), thing("cup", 0.02, 1.3), thing("cup", 0.3, 1.0), BOX_THERE)
 
-    assert answer.sentence == "2 cups, none left of box; nearest miss: 3 cm"
+    assert answer.sentence == "2 cups, none left of the box; nearest miss: 3 cm"
+
+
+def test_what_was_found_is_told_in_words() -> None:
+    cups = thing("cup", -0.3, 1.0, size=0.05), thing("cup", -0.1, 1.0, size=0.1)
+    box, bowl = thing("box", 0.2, 1.0), thing("bowl", 0.6, 1.0)
+    largest = replace(related("left of", related("left of", BOWL, name="box")), superlative=Superlative("largest"))
+    assert told(largest, *cups, box, bowl).sentence == "the largest cup left of the box left of the bowl"
+    assert told(Reference("cups", count=2), *(replace(cup, prompt="cups") for cup in cups)).sentence == "2 cups"
+    second = Reference("cup", order=Order(2), count=1)
+    assert told(second, *cups).sentence == "the cup, number 2 from the left"
+    nearest = Reference("cup", superlative=Superlative("nearest", (BOX,)), count=1)
+    assert told(nearest, *cups, box).sentence == "the nearest cup to the box"
+    assert told(Reference("knives"), thing("knives", 0.0, 1.0)).sentence == "1 knife"
+    assert told(Reference("glass"), *(replace(cup, prompt="glass") for cup in cups)).sentence == "2 glasses"
 
 
 def test_doubtful_objects_count_only_where_they_are_needed() -> None:
@@ -269,7 +283,7 @@ def test_relations_hold_in_the_picture_where_there_is_no_depth(kind) -> None:
 def test_a_miss_without_depth_is_told_as_a_share_of_the_picture() -> None:
     answer = told(related("left of", BOX), drawn("cup", 400, 200, 60, 80), drawn("box", 300, 200, 60, 80))
 
-    assert answer.sentence == "1 cup, not left of box; nearest miss: 17 % of the picture's width"
+    assert answer.sentence == "1 cup, not left of the box; nearest miss: 17 % of the picture's width"
 
 
 def test_one_object_without_a_position_makes_all_be_compared_in_the_picture() -> None:
