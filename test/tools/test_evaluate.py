@@ -158,6 +158,7 @@ def test_an_unknown_device_is_said_in_one_line(weights, capsys):
         (["--suite", "edges", "--parts", "phrases"], "--parts is for the other suite, not for --suite edges"),
         (["--suite", "clicks", "--parts", "phrases"], "--parts is for the other suite, not for --suite clicks"),
         (["--suite", "edges", "--frames", "9"], "--frames is for the other suite, not for --suite edges"),
+        (["--suite", "relations", "--parts", "phrases"], "--parts is for the other suite, not for --suite relations"),
         (["--data", "folder:x", "--parts", "phrases"], "--parts measures held-out scenes: leave --data out"),
         (["--data", "folder:x", "--scenes", "3"], "--scenes measures held-out scenes: leave --data out"),
     ],

@@ -15,7 +15,7 @@ import numpy as np
 
 from clip_seg_ros.pipeline.space.ground import Plane, fit_ground
 from clip_seg_ros.pipeline.space.localization import Measurement
-from clip_seg_ros.types import CameraFrame, ObjectRegion
+from clip_seg_ros.types import CameraFrame, ObjectRegion, OrientedBox
 
 DIRECTIONS = 24
 """The number of directions over the ground in which the reach of an object is known; a multiple of four."""
@@ -127,11 +127,9 @@ def _measured(region: ObjectRegion, space: SpaceFrame, axes: np.ndarray) -> Soli
         low, high = float(heights[len(seen) - 1 - rank]), float(heights[rank])
     elif region.box_m is not None:
         center = axes @ np.asarray(region.box_m.center_m)
-        ways = [axes[:2].T @ way for way in AROUND.T]
-        reach = np.array([center[:2] @ way for way in AROUND.T])
-        reach += [region.box_m.reach_m((way[0], way[1], way[2])) for way in ways]
-        half = region.box_m.reach_m((axes[2, 0], axes[2, 1], axes[2, 2]))
-        low, high = center[2] - half, center[2] + half
+        half = _half(region.box_m, np.vstack([AROUND.T @ axes[:2], axes[2:]]))
+        reach = center[:2] @ AROUND + half[:-1]
+        low, high = float(center[2] - half[-1]), float(center[2] + half[-1])
     else:
         reach, low, high = position[:2] @ AROUND, position[2], position[2]
     lift = space.ground.camera_m if space.ground else 0.0
@@ -142,6 +140,19 @@ def _measured(region: ObjectRegion, space: SpaceFrame, axes: np.ndarray) -> Soli
     # What is seen of a thing whose foot is hidden begins high above the ground that it stands on.
     tall = high if space.ground and 0 < low < high / 2 else high - low
     return Solid(region, middle, reach, low, high, x / max(z, 1e-6), tall, True)
+
+
+def _half(box: OrientedBox, ways: np.ndarray) -> np.ndarray:
+    """Returns how far a box reaches from its centre along unit vectors (N, 3), (N,) metres; as ``reach_m`` for each."""
+    x, y, z, w = box.orientation_xyzw
+    turn = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+    return np.abs(ways @ turn) @ np.asarray(box.size_m) / 2
 
 
 def _middle_of(reach: np.ndarray) -> np.ndarray:
