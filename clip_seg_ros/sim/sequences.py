@@ -212,7 +212,7 @@ def _camera_path(camera: CameraPose, progress: np.ndarray, rng: np.random.Genera
 
 def _object_paths(scene: Scene, progress: np.ndarray, rng: np.random.Generator) -> dict[int, np.ndarray]:
     """Finds straight paths for one or two objects: index in the scene -> (x, y) on the table at each step."""
-    radii = [_radius(scene, item) for item in scene.objects]
+    radii = [radius_of(scene, item) for item in scene.objects]
     places = [np.tile(np.array(item.position[:2]), (len(progress), 1)) for item in scene.objects]
     paths: dict[int, np.ndarray] = {}
     wanted = int(rng.integers(1, 3))
@@ -233,7 +233,7 @@ def _object_paths(scene: Scene, progress: np.ndarray, rng: np.random.Generator) 
     return paths
 
 
-def _radius(scene: Scene, item: SceneObject) -> float:
+def radius_of(scene: Scene, item: SceneObject) -> float:
     """Returns the radius in metres of an upright cylinder that contains the object at any rotation."""
     shape = shape_set(scene.shape_seed)[item.kind][item.slot]
     return max(shape.footprint_radius, shape.height / 2) if item.lying else shape.footprint_radius

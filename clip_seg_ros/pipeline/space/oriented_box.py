@@ -45,7 +45,7 @@ def oriented_box(points_m: np.ndarray) -> OrientedBox | None:
     return OrientedBox(
         center_m=vector3(center),
         size_m=vector3((high_m - low_m)[order]),
-        orientation_xyzw=_quaternion(_right_handed(axes[:, order])),
+        orientation_xyzw=quaternion(_right_handed(axes[:, order])),
     )
 
 
@@ -55,7 +55,7 @@ def _right_handed(axes: np.ndarray) -> np.ndarray:
     return np.stack([first, second, np.cross(first, second)], axis=1)
 
 
-def _quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
+def quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
     """Converts a rotation matrix (3, 3) to a unit quaternion (x, y, z, w) with w >= 0."""
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation
     # Row i is 4 * q[i] * q for q = (x, y, z, w). The longest row loses no digits at any angle.

@@ -207,12 +207,27 @@ def best_pairs(costs: np.ndarray, max_cost: float) -> list[tuple[int, int]]:
     return sorted((int(row), column) for column, row in enumerate(row_of[:width]) if row >= 0)
 
 
-def _look(region: ObjectRegion, rgb: np.ndarray) -> _Look:
+def color_histogram(region: ObjectRegion, rgb: np.ndarray) -> np.ndarray:
+    """Returns the colours of a region of an image, (H, W, 3) uint8, as a histogram over ``HISTOGRAM_BINS``.
+
+    Returns:
+        (B,) float32 that sums to 1.
+    """
     hsv = cv2.cvtColor(np.ascontiguousarray(rgb[region.window]), cv2.COLOR_RGB2HSV)
     ranges = [0, 180, 0, 256, 0, 256]
     histogram = cv2.calcHist([hsv], [0, 1, 2], region.inside.view(np.uint8), list(HISTOGRAM_BINS), ranges)
+    return histogram.ravel() / region.area_px
+
+
+def unlikeness(one: np.ndarray, other: np.ndarray) -> float:
+    """Returns the Hellinger distance of two histograms that sum to 1: 0 for the same, 1 if they share no colour."""
+    alike = float(np.sqrt(one * other).sum())  # Bhattacharyya coefficient
+    return math.sqrt(max(0.0, 1.0 - alike))
+
+
+def _look(region: ObjectRegion, rgb: np.ndarray) -> _Look:
     centroid = np.array(region.centroid_px)
-    return _Look(region.inside, region.box_px, centroid, float(region.area_px), histogram.ravel() / region.area_px)
+    return _Look(region.inside, region.box_px, centroid, float(region.area_px), color_histogram(region, rgb))
 
 
 def _costs(tracks: Sequence[_Track], looks: Sequence[_Look], stamp_ns: int) -> np.ndarray:
@@ -229,11 +244,10 @@ def _costs(tracks: Sequence[_Track], looks: Sequence[_Look], stamp_ns: int) -> n
         reach = (REACH_SIZES + REACH_SIZES_PER_S * unseen_s) * np.maximum(track.last.size_px, sizes)
         for column in np.flatnonzero(away <= reach):
             look = looks[column]
-            alike = float(np.sqrt(track.last.histogram * look.histogram).sum())  # Bhattacharyya coefficient
             costs[row, column] = (
                 SHAPE_WEIGHT * (1.0 - _shifted_iou(track.last, look, shift))
                 + PLACE_WEIGHT * away[column] / reach[column]
-                + LOOKS_WEIGHT * math.sqrt(max(0.0, 1.0 - alike))
+                + LOOKS_WEIGHT * unlikeness(track.last.histogram, look.histogram)
             )
     return costs
 
