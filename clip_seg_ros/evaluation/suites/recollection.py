@@ -22,7 +22,7 @@ from clip_seg_ros.sim.scene import Scene, sample_scene
 from clip_seg_ros.sim.sequences import radius_of
 from clip_seg_ros.types import CameraFrame, ObjectRegion
 
-FIRST_SEED = 20_000
+FIRST_SEED = 40_000
 """The first seed of the scenes; training never uses them."""
 MIN_AREA_FRACTION = 0.002
 Asker = Callable[[CameraFrame, Sequence[str], AbsenceFrame], Sequence[ObjectRegion]]

@@ -34,12 +34,15 @@ LEAST_SIZE_M = 0.03
 """Smaller things are assigned as if they had this size, because of the errors of depth and of transforms."""
 MAX_UNLIKENESS = 0.7
 """The Hellinger distance of the colours up to which an object elsewhere may be the one that is gone."""
-FREE_SHARE = 0.5
-"""Share of the surface that must be seen through before an object counts as gone."""
+FREE_SHARE, IN_VIEW_SHARE = 0.3, 0.4
+"""Share of the surface in view that must be seen through before an object counts as gone, and share of the surface that
+must be in view. The first is far below 1, because the foot of a thing is no farther from the camera than the table that
+is seen in its place; of things that are there, 0.04 were seen through at most."""
 STILL_FREE_SHARE = 0.1
 """Share of the surface that may be seen through if an object stayed where it was."""
 PLAIN_SHARE = 0.5
 """Share of the surface that is seen where it was if an object is in plain view."""
+DISPUTE_SCORE = 0.1
 LOOKS_GAIN = 0.3
 SURFACE_POINTS = 64
 _BOX_SLACK_M = 0.005
@@ -115,17 +118,26 @@ class ObjectMemory:
     def __len__(self) -> int:
         return len(self._objects)
 
-    def what_was_seen(self) -> list[RememberedObject]:
-        """Returns all objects, the most recently seen first."""
-        return list(reversed(self._objects.values()))
+    def what_was_seen(self, doubtful: bool = False) -> list[RememberedObject]:
+        """Returns the objects, the most recently seen first.
 
-    def recall(self, phrase: str) -> list[RememberedObject]:
+        Args:
+            doubtful: Whether to include those that are ``RememberedObject.is_doubtful``. They are kept, because further
+                sightings may confirm them.
+        """
+        return [item for item in reversed(self._objects.values()) if doubtful or not item.is_doubtful]
+
+    def recall(self, phrase: str, doubtful: bool = False) -> list[RememberedObject]:
         """Returns the objects that a phrase asks for, the one with the best score first.
 
         "cup" recalls what was found as "red cup", too. "red cup" does not recall what was found as "cup", because
         nobody asked whether it is red.
+
+        Args:
+            phrase: The phrase.
+            doubtful: As in ``what_was_seen``.
         """
-        found = [item for item in self.what_was_seen() if covers(phrase, item.phrase)]
+        found = [item for item in self.what_was_seen(doubtful) if covers(phrase, item.phrase)]
         return sorted(found, key=lambda item: -item.score)
 
     def forget(self, id: int) -> bool:
@@ -165,7 +177,7 @@ class ObjectMemory:
         asked = tuple(dict.fromkeys(asked))
         unseen = [row for row in range(len(known)) if row not in pairs.values()]
         missing = [row for row in unseen if any(covers(phrase, known[row].phrase) for phrase in asked)]
-        gone = [row for row in missing if sights[row].share(sights[row].free) >= FREE_SHARE]
+        gone = [row for row in missing if _is_empty(sights[row])]
         fresh = [column for column in range(len(things)) if column not in pairs]
         moves = best_pairs(_move_costs([known[row] for row in gone], [things[column] for column in fresh]), 1.0)
         moved = {fresh[column]: gone[row] for row, column in moves}
@@ -196,10 +208,10 @@ class ObjectMemory:
         stamp = frame.stamp_ns
         looks, surface, view = thing.looks, thing.surface_m, _better_view(was, thing.region, frame.rgb)
         if was is None:
-            id, first_ns, sightings, phrase = self._next_id, stamp, 0, thing.phrase
+            id, first_ns, phrase = self._next_id, stamp, thing.phrase
             self._next_id += 1
         else:
-            id, first_ns, sightings = was.id, min(was.first_ns, stamp), was.sightings
+            id, first_ns = was.id, min(was.first_ns, stamp)
             phrase = thing.phrase if covers(was.phrase, thing.phrase) else was.phrase
             looks = was.looks + np.float32(LOOKS_GAIN) * (looks - was.looks)
             if free is not None:
@@ -213,8 +225,9 @@ class ObjectMemory:
             box_m=thing.box_m,
             first_ns=first_ns,
             last_ns=stamp,
-            sightings=sightings + 1,
-            missed=0,
+            sightings=1 if was is None else was.sightings + 1,
+            whole=_is_whole(thing.region) + (0 if was is None else was.whole),
+            missed=0 if was is None else was.missed,
             score=thing.region.score,
             surface_m=surface,
             looks=looks,
@@ -237,7 +250,7 @@ def _things(
     """Returns the objects of an image that have positions, each under its longest name alone."""
     things: list[_Thing] = []
     chosen: list[ObjectRegion] = []
-    for region in sorted(regions, key=lambda each: (-len(each.prompt.split()), -each.score)):
+    for region in _undisputed(sorted(regions, key=lambda each: (-len(each.prompt.split()), -each.score))):
         if region.image_size != frame.rgb.shape[:2]:
             raise ValueError(f"region {region.id} is of an image of {region.image_size}, this has {frame.rgb.shape[:2]}")
         if region.position_m is None or any(_same(region, other) for other in chosen):
@@ -258,9 +271,29 @@ def _things(
     return things
 
 
+def _undisputed(regions: Sequence[ObjectRegion]) -> list[ObjectRegion]:
+    """Returns the regions without those that mostly lie in one of an unrelated name with a much better score."""
+
+    def is_disputed(region: ObjectRegion) -> bool:
+        return any(
+            other.score >= region.score + DISPUTE_SCORE
+            and shared_px(region, other) > _SAME_SHARE * region.area_px
+            and not related(region.prompt, other.prompt)
+            for other in regions
+        )
+
+    return [region for region in regions if not is_disputed(region)]
+
+
 def _same(region: ObjectRegion, other: ObjectRegion) -> bool:
     least = _SAME_SHARE * min(region.area_px, other.area_px)
     return related(region.prompt, other.prompt) and shared_px(region, other) > least
+
+
+def _is_whole(region: ObjectRegion) -> bool:
+    x_min, y_min, x_max, y_max = region.box_px
+    height, width = region.image_size
+    return min(x_min, y_min, width - x_max, height - y_max) > 0
 
 
 def _with_doubles(
@@ -323,6 +356,12 @@ def _costs(known: Sequence[RememberedObject], sights: Sequence[Sighting], things
                     + LOOKS_WEIGHT * unlikeness(item.looks, thing.looks)
                 )
     return costs
+
+
+def _is_empty(sight: Sighting) -> bool:
+    """Returns whether the place of an object is seen to be empty."""
+    in_view = sight.share(sight.inside)
+    return in_view >= IN_VIEW_SHARE and sight.share(sight.free) >= FREE_SHARE * in_view
 
 
 def _covered(sight: Sighting, region: ObjectRegion) -> float:

@@ -16,6 +16,9 @@ VIEW_PX = 160
 _BORDER_SHARE = 0.15
 """How much of the surroundings a view shows on each side, as a share of the object's box."""
 _JPEG_QUALITY = 85
+MISS_WEIGHT = 2
+"""The number of sightings that one miss outweighs: a thing in plain view is rarely missed, but a wrong name is seldom
+given twice."""
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
 
@@ -55,8 +58,10 @@ class RememberedObject:
     last_ns: int
     sightings: int
     """The number of images in which it was found."""
+    whole: int
+    """The number of those in which it did not reach the border of the image. What is cut off easily gets a wrong name."""
     missed: int
-    """The number of images since the last sighting in which it should have been found in plain view, but was not."""
+    """The number of images in which its place was in plain view, with something there, and it was asked for in vain."""
     score: float
     """The score of the last sighting, 0..1."""
     surface_m: np.ndarray
@@ -71,6 +76,11 @@ class RememberedObject:
     def size_m(self) -> float:
         """The longest side of the visible part; 0 if it is not known."""
         return self.box_m.size_m[0] if self.box_m is not None else 0.0
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it was missed so often that it was probably something else, to which the model gave a wrong name."""
+        return self.missed > 0 and MISS_WEIGHT * self.missed >= self.whole
 
     def age_s(self, now_ns: int) -> float:
         """Returns the seconds since the last sighting; 0 if the clock was set back since."""
