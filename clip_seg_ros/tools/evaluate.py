@@ -18,6 +18,7 @@ from clip_seg_ros.evaluation.suites.clicks import ClickExaminer
 from clip_seg_ros.evaluation.suites.edges import EdgeExaminer
 from clip_seg_ros.evaluation.suites.embedded import PhraseExaminer
 from clip_seg_ros.evaluation.suites.embedded_suite import PARTS, examiners, parts_there
+from clip_seg_ros.evaluation.suites.recollection import run_recollection
 from clip_seg_ros.evaluation.suites.relations import FAINT, RelationsExaminer, run_relations
 from clip_seg_ros.evaluation.suites.separation import SeparationExaminer
 from clip_seg_ros.evaluation.suites.sequences import run_sequences
@@ -73,12 +74,13 @@ def _add_suite_options(parser: argparse.ArgumentParser) -> None:
     suite = parser.add_argument_group("held-out scenes")
     suite.add_argument(
         "--suite",
-        choices=["embedded", "sequences", "edges", "instances", "clicks", "relations"],
+        choices=["embedded", "sequences", "edges", "instances", "clicks", "relations", "memory"],
         help="embedded: what the embedded models know (default, without --data); sequences: how steady masks, ids and "
         "positions are while the camera and things move; edges: what it brings to fit masks to the image's edges, with "
         "--data on the labels of pictures; instances: whether things of one name that touch are found one by one; "
         "clicks: the masks of things at a point or in a box; "
-        'relations: whether "the second cup left of the bowl" is found',
+        'relations: whether "the second cup left of the bowl" is found; '
+        "memory: whether things are remembered where they are while the camera looks elsewhere",
     )
     available = len(tabletop.TEST_SEEDS)
     suite.add_argument(
@@ -198,6 +200,7 @@ def _wrong_call(args: argparse.Namespace) -> str | None:
         "instances": ("--parts", "--sequences", "--frames", "--refine-edges"),
         "clicks": ("--parts", "--sequences", "--frames", "--refine-edges"),
         "relations": ("--parts", "--sequences", "--frames", "--refine-edges"),
+        "memory": ("--scenes", "--parts", "--pictures", "--frames", "--refine-edges"),
     }.get(args.suite, ("--sequences", "--frames"))
     if others := [name for name in of_other if of_suite[name] is not None]:
         return f"{others[0]} is for the other suite, not for --suite {args.suite or 'embedded'}"
@@ -278,6 +281,12 @@ def _sequences(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
     return run_sequences(predictor, count, frames, lambda seeds: tqdm(seeds, desc="sequences")), []
 
 
+def _memory(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
+    predictor, separator = _clipseg(args), Separator.load(args.weights)
+    count = args.sequences or _SEQUENCES
+    return run_recollection(predictor, separator, count, lambda seeds: tqdm(seeds, desc="sequences")), []
+
+
 def _embedded(args: argparse.Namespace) -> tuple[list[Figure], list[Examiner]]:
     if args.parts == ["phrases"] and (args.model or args.refine_edges or args.templates):
         predictor = with_templates(_clipseg(args, args.model or "clipseg-pocket"), templates_of(args))
@@ -301,5 +310,6 @@ _SUITES = {
     "instances": _instances,
     "clicks": _clicks,
     "relations": _relations,
+    "memory": _memory,
 }
 """The suites by their names; all others are of the embedded models."""

@@ -89,42 +89,44 @@ class _Truth:
 
 
 def run_recollection(
-    predictor: Predictor,
-    count: int,
-    progress: Callable[[Iterable], Iterable] = iter,
-    separator: Separator | None = None,
-    say: Callable[[str], None] | None = None,
+    predictor: Predictor, separator: Separator, count: int, progress: Callable[[Iterable], Iterable] = iter
 ) -> list[Figure]:
     """Asks for the kinds of objects in every image of ``count`` sequences, 640x480, and remembers what is found.
 
     Args:
         predictor: Predictor of the model.
+        separator: Takes objects that touch apart.
         count: Number of sequences.
         progress: Wraps the seeds, for a progress bar.
-        separator: Takes objects that touch apart; ``None`` for the embedded one.
-        say: Is given a line for each fault.
 
     Raises:
         RendererUnavailable: This machine cannot render.
     """
-    refinement = Refinement(separator=separator or Separator.load())
+    refinement = Refinement(separator=separator)
 
     def ask(camera: CameraFrame, kinds: tuple[str, ...], _: AbsenceFrame) -> Sequence[ObjectRegion]:
         question = Question(kinds, min_area_fraction=MIN_AREA_FRACTION)
         return answer(predictor, predictor.encode(camera.rgb), question, camera, refinement).regions
 
-    return run_with(ask, count, progress, say)
+    return run_with(ask, range(FIRST_SEED, FIRST_SEED + 50 * count, 50), progress)
 
 
 def run_with(
     ask: Asker,
-    count: int,
+    seeds: Iterable[int],
     progress: Callable[[Iterable], Iterable] = iter,
     say: Callable[[str], None] | None = None,
 ) -> list[Figure]:
-    """Does the same with whatever answers: ``ask`` gets an image, the kinds of objects and the truth."""
+    """Does the same with whatever answers.
+
+    Args:
+        ask: Gets an image, the kinds of objects and the truth, and returns the regions.
+        seeds: The seeds of the sequences.
+        progress: Wraps the seeds, for a progress bar.
+        say: Is given a line for each fault.
+    """
     meter, changes = RecollectionMeter(), _Changes()
-    for seed in progress(range(FIRST_SEED, FIRST_SEED + 50 * count, 50)):
+    for seed in progress(seeds):
         _Sequence(seed, changes).run(seed, ask, meter)
     for note in meter.notes if say is not None else ():
         say(note)

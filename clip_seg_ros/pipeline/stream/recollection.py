@@ -40,7 +40,7 @@ must be in view. The first is far below 1, because the foot of a thing is no far
 is seen in its place; of things that are there, 0.04 were seen through at most."""
 STILL_FREE_SHARE = 0.1
 """Share of the surface that may be seen through if an object stayed where it was."""
-PLAIN_SHARE = 0.5
+PLAIN_SHARE = 0.35
 """Share of the surface that is seen where it was if an object is in plain view."""
 DISPUTE_SCORE = 0.1
 LOOKS_GAIN = 0.3

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from clip_seg_ros.pipeline.stream.tracking import HISTOGRAM_BINS
 from clip_seg_ros.types import ObjectRegion, OrientedBox
 
+LOOKS_BINS = math.prod(HISTOGRAM_BINS)
 VIEW_PX = 160
 """The longest side of a kept view in pixels; larger ones are made smaller."""
 _BORDER_SHARE = 0.15
@@ -71,6 +73,17 @@ class RememberedObject:
     view: BestView
     features: np.ndarray | None = None
     """(D,) float32: what the caller gave as its features at the last sighting; ``None`` for nothing."""
+
+    def __post_init__(self) -> None:
+        if self.id < 1 or not self.phrase or self.missed < 0 or not 0 <= self.whole <= self.sightings > 0:
+            raise ValueError(f"object {self.id} needs an id, a phrase and counts that fit each other")
+        if not all(map(math.isfinite, (*self.position_m, self.score, self.view.worth))):
+            raise ValueError(f"position and score of object {self.id} must be finite")
+        if self.surface_m.ndim != 2 or self.surface_m.shape[1] != 3 or self.looks.shape != (LOOKS_BINS,):
+            raise ValueError(
+                f"object {self.id} needs points (N, 3) and {LOOKS_BINS} colours, got {self.surface_m.shape} and "
+                f"{self.looks.shape}"
+            )
 
     @property
     def size_m(self) -> float:
