@@ -131,6 +131,21 @@ def test_sequences_are_measured_too(tmp_path, weights, capsys, monkeypatch):
     assert json.loads((tmp_path / "figures.json").read_text())[0]["value"] == 0.5
 
 
+def test_the_memory_is_measured_too(tmp_path, weights, monkeypatch):
+    asked = []
+
+    def run_recollection(predictor, separator, count, progress):
+        asked.append((predictor.spec.name, separator, count, list(progress([1]))))
+        return [suite.Figure("memory.recalled", 0.5, "share")]
+
+    monkeypatch.setattr(evaluate, "run_recollection", run_recollection)
+    monkeypatch.setattr(evaluate.Separator, "load", lambda folder: folder)
+    arguments = ["--suite", "memory", "--weights", str(weights), "--json", str(tmp_path / "figures.json")]
+    assert main(["evaluate", *arguments, "--sequences", "3"]) == 0
+    assert asked == [("clipseg-pocket", weights, 3, [1])]
+    assert json.loads((tmp_path / "figures.json").read_text())[0]["value"] == 0.5
+
+
 def test_an_unknown_device_is_said_in_one_line(weights, capsys):
     arguments = ["--weights", str(weights), "--scenes", "1", "--parts", "phrases", "--device", "abacus"]
     assert main(["evaluate", *arguments]) == 1
@@ -157,6 +172,7 @@ def test_an_unknown_device_is_said_in_one_line(weights, capsys):
         (["--suite", "sequences", "--sequences", "0"], "--sequences must be at least 1, got 0"),
         (["--suite", "edges", "--parts", "phrases"], "--parts is for the other suite, not for --suite edges"),
         (["--suite", "clicks", "--parts", "phrases"], "--parts is for the other suite, not for --suite clicks"),
+        (["--suite", "memory", "--frames", "9"], "--frames is for the other suite, not for --suite memory"),
         (["--suite", "edges", "--frames", "9"], "--frames is for the other suite, not for --suite edges"),
         (["--suite", "relations", "--parts", "phrases"], "--parts is for the other suite, not for --suite relations"),
         (["--data", "folder:x", "--parts", "phrases"], "--parts measures held-out scenes: leave --data out"),
