@@ -93,7 +93,7 @@ def _around(camera: CameraPose, angle: float) -> CameraPose:
     target = np.array(camera.target)
     x, y, z = np.array(camera.eye) - target
     c, s = np.cos(angle), np.sin(angle)
-    return replace(camera, eye=vector3(target + (c * x - s * y, s * x + c * y, z)))
+    return replace(camera, eye=vector3(target + np.array([c * x - s * y, s * x + c * y, z])))
 
 
 def _turned_away(camera: CameraPose) -> CameraPose:

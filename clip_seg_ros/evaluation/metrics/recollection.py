@@ -88,8 +88,8 @@ class RecollectionMeter:
                 self.notes.append(f"{where}: {_place(one)} is remembered twice")
         for item in due:
             if item.label not in pairs:
-                state = "the model found it" if item.label in found else "the model never found it"
-                self.notes.append(f"{where}: {item.name} at {item.axis_m[0]:.2f}, {item.axis_m[1]:.2f} missing, {state}")
+                (x, y), state = item.axis_m, "found it" if item.label in found else "never found it"
+                self.notes.append(f"{where}: {item.name} at {x:.2f}, {y:.2f} missing, the model {state}")
 
 
 def recalled(standing: Sequence[Standing], kept: Sequence[Kept]) -> dict[int, int]:

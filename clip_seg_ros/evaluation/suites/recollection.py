@@ -104,8 +104,8 @@ def run_recollection(
     """
     refinement = Refinement(separator=separator)
 
-    def ask(camera: CameraFrame, kinds: tuple[str, ...], _: AbsenceFrame) -> Sequence[ObjectRegion]:
-        question = Question(kinds, min_area_fraction=MIN_AREA_FRACTION)
+    def ask(camera: CameraFrame, kinds: Sequence[str], _: AbsenceFrame) -> Sequence[ObjectRegion]:
+        question = Question(tuple(kinds), min_area_fraction=MIN_AREA_FRACTION)
         return answer(predictor, predictor.encode(camera.rgb), question, camera, refinement).regions
 
     return run_with(ask, range(FIRST_SEED, FIRST_SEED + 50 * count, 50), progress)
@@ -165,9 +165,7 @@ class _Sequence:
         self._changes.seconds.append(time.perf_counter() - start)
 
     def _kept(self) -> list[Kept]:
-        return [
-            Kept(item.id, item.phrase, item.position_m, item.last_ns) for item in self._memory.what_was_seen()
-        ]
+        return [Kept(item.id, item.phrase, item.position_m, item.last_ns) for item in self._memory.what_was_seen()]
 
     def _count_moved(self, frame: AbsenceFrame) -> None:
         now = recalled(self._truth.standing(frame, frame.taken), self._kept())

@@ -198,9 +198,7 @@ class ObjectMemory:
         of_region = _with_doubles(regions, things, ids)
         return Noticed(of_region, new, frozenset(known[row].id for row in moved.values()), frozenset(lost))
 
-    def _keep(
-        self, thing: _Thing, was: RememberedObject | None, frame: CameraFrame, free: np.ndarray | None
-    ) -> int:
+    def _keep(self, thing: _Thing, was: RememberedObject | None, frame: CameraFrame, free: np.ndarray | None) -> int:
         """Writes down a sighting; returns the object's id.
 
         ``free`` says of an object that stayed which points of its surface are seen through; ``None``: it did not stay.
@@ -252,7 +250,9 @@ def _things(
     chosen: list[ObjectRegion] = []
     for region in _undisputed(sorted(regions, key=lambda each: (-len(each.prompt.split()), -each.score))):
         if region.image_size != frame.rgb.shape[:2]:
-            raise ValueError(f"region {region.id} is of an image of {region.image_size}, this has {frame.rgb.shape[:2]}")
+            raise ValueError(
+                f"region {region.id} is of an image of {region.image_size}, this has {frame.rgb.shape[:2]}"
+            )
         if region.position_m is None or any(_same(region, other) for other in chosen):
             continue
         chosen.append(region)

@@ -122,7 +122,7 @@ def _from_plain(plain: dict[str, Any]) -> RememberedObject:
         id=int(plain["id"]),
         phrase=str(plain["phrase"]),
         position_m=vector3(plain["position_m"]),
-        box_m=None if box is None else OrientedBox(**{name: tuple(map(float, box[name])) for name in box}),
+        box_m=None if box is None else _box(box),
         first_ns=int(plain["first_ns"]),
         last_ns=int(plain["last_ns"]),
         sightings=int(plain["sightings"]),
@@ -137,6 +137,11 @@ def _from_plain(plain: dict[str, Any]) -> RememberedObject:
     if item.view.rgb().shape[:2] != item.view.mask().shape:
         raise ValueError(f"the picture and the mask of object {item.id} differ in size")
     return item
+
+
+def _box(plain: dict[str, Any]) -> OrientedBox:
+    x, y, z, w = map(float, plain["orientation_xyzw"])
+    return OrientedBox(vector3(plain["center_m"]), vector3(plain["size_m"]), (x, y, z, w))
 
 
 def _text(content: bytes) -> str:

@@ -61,7 +61,7 @@ class RememberedObject:
     sightings: int
     """The number of images in which it was found."""
     whole: int
-    """The number of those in which it did not reach the border of the image. What is cut off easily gets a wrong name."""
+    """The number of those in which it did not reach the border of the image: what is cut off gets wrong names."""
     missed: int
     """The number of images in which its place was in plain view, with something there, and it was asked for in vain."""
     score: float

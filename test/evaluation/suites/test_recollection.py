@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The suite of the memory with a model that answers the truth, with one that answers nothing, and with one that lies."""
+"""The suite of the memory with models that answer the truth, nothing, and lies."""
 
 from __future__ import annotations
 

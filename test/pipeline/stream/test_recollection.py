@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from patches import BLUE, GREEN, RED, Patch, camera_at, picture
 
 from clip_seg_ros.pipeline.stream.recollection import Noticed, ObjectMemory
 from clip_seg_ros.types import CameraFrame
+from patches import BLUE, GREEN, RED, Patch, camera_at, picture
 
 CUP, BOX = Patch("cup", (0.1, 0.0, 1.0)), Patch("box", (-0.15, 0.05, 1.1), BLUE)
 AHEAD, AWAY = camera_at(0.0), camera_at(5.0)

@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from patches import BLUE, Patch, camera_at, picture
 
 from clip_seg_ros.pipeline.stream.recollection import ObjectMemory
 from clip_seg_ros.pipeline.stream.recollection_file import MemoryFileError, load_memory, save_memory
+from patches import BLUE, Patch, camera_at, picture
 
 CAMERA = camera_at(0.0)
 
