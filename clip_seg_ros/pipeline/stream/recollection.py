@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from clip_seg_ros.commands.meaning import covers, related
-from clip_seg_ros.pipeline.postprocess import shared_px
-from clip_seg_ros.pipeline.space.fixed_frame import axes, inverse, moved_box, moved_points, rigid
+from clip_seg_ros.pipeline.space.fixed_frame import inverse, moved_points, rigid
 from clip_seg_ros.pipeline.space.free_space import Sighting, look_for
-from clip_seg_ros.pipeline.space.rays import ray_table
+from clip_seg_ros.pipeline.space.oriented_box import MIN_POINTS
 from clip_seg_ros.pipeline.stream.remembered import BestView, RememberedObject, best_view, worth_of
-from clip_seg_ros.pipeline.stream.tracking import best_pairs, color_histogram, unlikeness
-from clip_seg_ros.types import CameraFrame, ObjectRegion, OrientedBox, vector3
+from clip_seg_ros.pipeline.stream.things import SURFACE_POINTS, Thing, evenly, is_same, is_whole, things_of
+from clip_seg_ros.pipeline.stream.tracking import best_pairs, unlikeness
+from clip_seg_ros.types import CameraFrame, ObjectRegion, vector3
 
 PLACE_WEIGHT, COVER_WEIGHT, LOOKS_WEIGHT = 0.4, 0.4, 0.2
 MAX_COST = 0.75
@@ -40,14 +40,12 @@ must be in view. The first is far below 1, because the foot of a thing is no far
 is seen in its place; of things that are there, 0.04 were seen through at most."""
 STILL_FREE_SHARE = 0.1
 """Share of the surface that may be seen through if an object stayed where it was."""
+PART_SHARE = 0.4
+"""Share of the surface in plain view that a region must cover to say where the object is. It is less than one half, so
+that two objects that were once seen as one can part."""
 PLAIN_SHARE = 0.35
 """Share of the surface that is seen where it was if an object is in plain view."""
-DISPUTE_SCORE = 0.1
 LOOKS_GAIN = 0.3
-SURFACE_POINTS = 64
-_BOX_SLACK_M = 0.005
-_SAME_SHARE = 0.5
-"""Two regions that share more than this part of the smaller one are one object under two names."""
 
 
 @dataclass(frozen=True)
@@ -61,23 +59,6 @@ class Noticed:
     """Those that were found at another place after their own was seen empty."""
     forgotten: frozenset[int]
     """Those that are gone, or that had to make room."""
-
-
-@dataclass(frozen=True)
-class _Thing:
-    """One object of an image, in the fixed frame."""
-
-    region: ObjectRegion
-    phrase: str
-    position_m: tuple[float, float, float]
-    box_m: OrientedBox | None
-    surface_m: np.ndarray
-    looks: np.ndarray
-    features: np.ndarray | None
-
-    @property
-    def size_m(self) -> float:
-        return self.box_m.size_m[0] if self.box_m is not None else 0.0
 
 
 class ObjectMemory:
@@ -170,7 +151,7 @@ class ObjectMemory:
             ValueError: The transform is not rigid, or a region or the intrinsics are of another size than the image.
         """
         to_fixed = rigid(camera_to_fixed)
-        things = _things(frame, to_fixed, regions, features or {})
+        things = things_of(frame, to_fixed, regions, features or {})
         known = list(self._objects.values())
         sights = _sights(known, frame, inverse(to_fixed))
         pairs = {column: row for row, column in best_pairs(_costs(known, sights, things), MAX_COST)}
@@ -185,8 +166,9 @@ class ObjectMemory:
         for column, thing in enumerate(things):
             row = pairs.get(column, moved.get(column))
             was = None if row is None else known[row]
-            still = row is not None and sights[row].share(sights[row].free) <= STILL_FREE_SHARE
-            ids[thing.region.id] = self._keep(thing, was, frame, sights[row].free if still else None)
+            if was is not None and sights[row].share(sights[row].free) <= STILL_FREE_SHARE:
+                thing = _completed(thing, was, sights[row])
+            ids[thing.region.id] = self._keep(thing, was, frame)
         lost = {known[row].id for row in gone} - {known[row].id for row in moved.values()}
         for id in lost:
             del self._objects[id]
@@ -198,13 +180,10 @@ class ObjectMemory:
         of_region = _with_doubles(regions, things, ids)
         return Noticed(of_region, new, frozenset(known[row].id for row in moved.values()), frozenset(lost))
 
-    def _keep(self, thing: _Thing, was: RememberedObject | None, frame: CameraFrame, free: np.ndarray | None) -> int:
-        """Writes down a sighting; returns the object's id.
-
-        ``free`` says of an object that stayed which points of its surface are seen through; ``None``: it did not stay.
-        """
+    def _keep(self, thing: Thing, was: RememberedObject | None, frame: CameraFrame) -> int:
+        """Writes down a sighting; returns the object's id."""
         stamp = frame.stamp_ns
-        looks, surface, view = thing.looks, thing.surface_m, _better_view(was, thing.region, frame.rgb)
+        looks, view = thing.looks, _better_view(was, thing.region, frame.rgb)
         if was is None:
             id, first_ns, phrase = self._next_id, stamp, thing.phrase
             self._next_id += 1
@@ -212,9 +191,6 @@ class ObjectMemory:
             id, first_ns = was.id, min(was.first_ns, stamp)
             phrase = thing.phrase if covers(was.phrase, thing.phrase) else was.phrase
             looks = was.looks + np.float32(LOOKS_GAIN) * (looks - was.looks)
-            if free is not None:
-                # The other sides of an object are hidden now, but they would be seen through if it were gone.
-                surface = np.concatenate([_evenly(surface), _evenly(was.surface_m[~free])])
             self._objects.pop(id)
         self._objects[id] = RememberedObject(
             id=id,
@@ -224,10 +200,10 @@ class ObjectMemory:
             first_ns=first_ns,
             last_ns=stamp,
             sightings=1 if was is None else was.sightings + 1,
-            whole=_is_whole(thing.region) + (0 if was is None else was.whole),
+            whole=is_whole(thing.region) + (0 if was is None else was.whole),
             missed=0 if was is None else was.missed,
             score=thing.region.score,
-            surface_m=surface,
+            surface_m=thing.surface_m,
             looks=looks,
             view=view,
             features=thing.features if thing.features is not None or was is None else was.features,
@@ -242,91 +218,17 @@ class ObjectMemory:
         return set(over)
 
 
-def _things(
-    frame: CameraFrame, to_fixed: np.ndarray, regions: Sequence[ObjectRegion], features: Mapping[int, np.ndarray]
-) -> list[_Thing]:
-    """Returns the objects of an image that have positions, each under its longest name alone."""
-    things: list[_Thing] = []
-    chosen: list[ObjectRegion] = []
-    for region in _undisputed(sorted(regions, key=lambda each: (-len(each.prompt.split()), -each.score))):
-        if region.image_size != frame.rgb.shape[:2]:
-            raise ValueError(
-                f"region {region.id} is of an image of {region.image_size}, this has {frame.rgb.shape[:2]}"
-            )
-        if region.position_m is None or any(_same(region, other) for other in chosen):
-            continue
-        chosen.append(region)
-        given = features.get(region.id)
-        things.append(
-            _Thing(
-                region,
-                region.prompt,
-                vector3(moved_points(to_fixed, np.array(region.position_m))),
-                None if region.box_m is None else moved_box(to_fixed, region.box_m),
-                moved_points(to_fixed, _surface(region, frame)).astype(np.float32),
-                color_histogram(region, frame.rgb),
-                None if given is None else np.asarray(given, np.float32).copy(),
-            )
-        )
-    return things
-
-
-def _undisputed(regions: Sequence[ObjectRegion]) -> list[ObjectRegion]:
-    """Returns the regions without those that mostly lie in one of an unrelated name with a much better score."""
-
-    def is_disputed(region: ObjectRegion) -> bool:
-        return any(
-            other.score >= region.score + DISPUTE_SCORE
-            and shared_px(region, other) > _SAME_SHARE * region.area_px
-            and not related(region.prompt, other.prompt)
-            for other in regions
-        )
-
-    return [region for region in regions if not is_disputed(region)]
-
-
-def _same(region: ObjectRegion, other: ObjectRegion) -> bool:
-    least = _SAME_SHARE * min(region.area_px, other.area_px)
-    return related(region.prompt, other.prompt) and shared_px(region, other) > least
-
-
-def _is_whole(region: ObjectRegion) -> bool:
-    x_min, y_min, x_max, y_max = region.box_px
-    height, width = region.image_size
-    return min(x_min, y_min, width - x_max, height - y_max) > 0
-
-
 def _with_doubles(
-    regions: Sequence[ObjectRegion], things: Sequence[_Thing], ids: Mapping[int, int]
+    regions: Sequence[ObjectRegion], things: Sequence[Thing], ids: Mapping[int, int]
 ) -> tuple[int | None, ...]:
     """Returns the object of every region, those included that are another region under another name."""
 
     def of(region: ObjectRegion) -> int | None:
         if region.id in ids or region.position_m is None:
             return ids.get(region.id)
-        return next((ids[thing.region.id] for thing in things if _same(region, thing.region)), None)
+        return next((ids[thing.region.id] for thing in things if is_same(region, thing.region)), None)
 
     return tuple(of(region) for region in regions)
-
-
-def _surface(region: ObjectRegion, frame: CameraFrame) -> np.ndarray:
-    """Returns points (N, 3) of a region's visible surface in the optical frame; none without depth or a box."""
-    if frame.depth_m is None or frame.intrinsics is None or region.box_m is None:
-        return np.empty((0, 3), np.float32)
-    depth, rays = frame.depth_m[region.window], ray_table(frame.intrinsics)[region.window]
-    valid = region.inside & (depth > 0) & np.isfinite(depth) & np.isfinite(rays[..., 0])
-    z = depth[valid]
-    points = np.column_stack([rays[valid] * z[:, None], z])
-    off = np.abs((points - np.array(region.box_m.center_m)) @ axes(region.box_m))
-    return _evenly(points[(off <= np.array(region.box_m.size_m) / 2 + _BOX_SLACK_M).all(axis=1)])
-
-
-def _evenly(points_m: np.ndarray) -> np.ndarray:
-    """Returns at most ``SURFACE_POINTS`` of points (N, 3), evenly spread over their order."""
-    count = len(points_m)
-    if count <= SURFACE_POINTS:
-        return points_m
-    return points_m[(2 * np.arange(SURFACE_POINTS) + 1) * count // (2 * SURFACE_POINTS)]
 
 
 def _sights(known: Sequence[RememberedObject], frame: CameraFrame, to_camera: np.ndarray) -> list[Sighting]:
@@ -342,7 +244,7 @@ def _sights(known: Sequence[RememberedObject], frame: CameraFrame, to_camera: np
     return [whole.part(slice(end - count, end)) for count, end in zip(counts, ends.tolist())]
 
 
-def _costs(known: Sequence[RememberedObject], sights: Sequence[Sighting], things: Sequence[_Thing]) -> np.ndarray:
+def _costs(known: Sequence[RememberedObject], sights: Sequence[Sighting], things: Sequence[Thing]) -> np.ndarray:
     """Returns the cost of assigning each thing to each remembered object, infinite for other names and out of reach."""
     costs = np.full((len(known), len(things)), np.inf)
     for row, (item, sight) in enumerate(zip(known, sights, strict=True)):
@@ -352,7 +254,7 @@ def _costs(known: Sequence[RememberedObject], sights: Sequence[Sighting], things
             if away <= reach and related(item.phrase, thing.phrase):
                 costs[row, column] = (
                     PLACE_WEIGHT * away / reach
-                    + COVER_WEIGHT * (1.0 - _covered(sight, thing.region))
+                    + COVER_WEIGHT * (1.0 - _covered(sight, sight.inside, thing.region))
                     + LOOKS_WEIGHT * unlikeness(item.looks, thing.looks)
                 )
     return costs
@@ -364,9 +266,22 @@ def _is_empty(sight: Sighting) -> bool:
     return in_view >= IN_VIEW_SHARE and sight.share(sight.free) >= FREE_SHARE * in_view
 
 
-def _covered(sight: Sighting, region: ObjectRegion) -> float:
-    """Returns the share of an object's surface in the image that a region covers; one half if none of it is there."""
-    rows, columns = sight.pixels[sight.inside].T
+def _completed(thing: Thing, was: RememberedObject, sight: Sighting) -> Thing:
+    """Completes a thing that stayed where it was by what is known of its surface.
+
+    If its region is only a part of what is seen of the remembered surface, this surface says where it is.
+    """
+    # The other sides of an object are hidden now, but they would be seen through if it were gone.
+    parts = thing.surface_m, was.surface_m[~sight.free]
+    whole = replace(thing, surface_m=np.concatenate([evenly(part, SURFACE_POINTS) for part in parts]))
+    if np.count_nonzero(sight.there) < MIN_POINTS or _covered(sight, sight.there, thing.region) >= PART_SHARE:
+        return whole
+    return replace(whole, position_m=vector3(np.median(was.surface_m[sight.there], axis=0)), box_m=was.box_m)
+
+
+def _covered(sight: Sighting, points: np.ndarray, region: ObjectRegion) -> float:
+    """Returns the share of some points (N,) of a surface that a region covers; one half if there are none."""
+    rows, columns = sight.pixels[points].T
     if len(rows) == 0:
         return 0.5
     x_min, y_min, x_max, y_max = region.box_px
@@ -374,7 +289,7 @@ def _covered(sight: Sighting, region: ObjectRegion) -> float:
     return float(np.count_nonzero(region.inside[rows[near] - y_min, columns[near] - x_min])) / len(rows)
 
 
-def _move_costs(gone: Sequence[RememberedObject], things: Sequence[_Thing]) -> np.ndarray:
+def _move_costs(gone: Sequence[RememberedObject], things: Sequence[Thing]) -> np.ndarray:
     """Returns the cost of taking each new thing for each object that is gone from its place: how little alike they are.
 
     It is infinite for other names and colours.
