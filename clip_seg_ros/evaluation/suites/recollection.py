@@ -22,7 +22,7 @@ from clip_seg_ros.sim.scene import Scene, sample_scene
 from clip_seg_ros.sim.sequences import radius_of
 from clip_seg_ros.types import CameraFrame, ObjectRegion
 
-FIRST_SEED = 40_000
+FIRST_SEED = 50_000
 """The first seed of the scenes; training never uses them."""
 MIN_AREA_FRACTION = 0.002
 Asker = Callable[[CameraFrame, Sequence[str], AbsenceFrame], Sequence[ObjectRegion]]
@@ -45,6 +45,8 @@ class _Changes:
     """Objects taken away that were remembered."""
     forgotten: int = 0
     """Those of them that nothing stands for at the end."""
+    found_last: int = 0
+    """Objects due that the model found, with a right position, in the last image that had them in view."""
     seconds: list[float] = field(default_factory=list)
     """How long each image took."""
 
@@ -56,6 +58,7 @@ class _Truth:
         self._scene = scene
         self._visible: dict[int, dict[int, tuple[float, float, float]]] = {}
         self._due: set[int] = set()
+        self._found_last: dict[int, bool] = {}
         self.found: set[int] = set()
         """The labels of the objects that the model found where they stand now."""
 
@@ -67,10 +70,16 @@ class _Truth:
             self.found -= frame.moved | frame.taken
         for label, position in frame.positions_m.items():
             self._visible.setdefault(label, {})[frame.stamp_ns] = position
+            is_found = any(_is_at(frame, region, label) for region in regions)
+            if is_found:
+                self.found.add(label)
             if is_in_view(frame, label):
                 self._due.add(label)
-            if any(_is_at(frame, region, label) for region in regions):
-                self.found.add(label)
+                self._found_last[label] = is_found
+
+    def found_last(self) -> int:
+        """Returns how many of the objects that are due were found in the last image that had them in view."""
+        return sum(self._found_last[label] for label in self._due)
 
     def standing(self, frame: AbsenceFrame, gone: Collection[int]) -> list[Standing]:
         """Returns the objects but for those that are ``gone``, by their labels."""
@@ -152,6 +161,7 @@ class _Sequence:
                 self._count_moved(frame)
             self._phase = frame.phase
         self._count_taken(frame)
+        self._changes.found_last += self._truth.found_last()
         meter.add(self._truth.standing(frame, frame.taken), self._truth.found, self._kept(), f"seed {seed}")
 
     def _see(self, frame: AbsenceFrame, ask: Asker) -> None:
@@ -206,6 +216,7 @@ def _figures(meter: RecollectionMeter, changes: _Changes) -> list[Figure]:
     values = {
         "recalled": (meter.recalled / max(1, meter.due), "share of objects that were in view"),
         "ceiling": (meter.seen / max(1, meter.due), "share of objects that the model found at least once"),
+        "ceiling_last": (changes.found_last / max(1, meter.due), "share that it found in the last image with them"),
         "false": (meter.false / max(1, meter.kept), "share of remembered objects"),
         "merged": (1 - meter.doubles / max(1, meter.kept), "share of remembered objects that are there once"),
         "moved_updated": (changes.updated / max(1, changes.moved), "share of moved objects, after one image"),
