@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from clip_seg_ros.pipeline.space.localization import with_position
 from clip_seg_ros.pipeline.stream.recollection import Noticed, ObjectMemory
-from clip_seg_ros.types import CameraFrame
+from clip_seg_ros.types import CameraFrame, ObjectRegion
 from patches import BLUE, GREEN, RED, Patch, camera_at, picture
 
 CUP, BOX = Patch("cup", (0.1, 0.0, 1.0)), Patch("box", (-0.15, 0.05, 1.1), BLUE)
@@ -183,6 +184,20 @@ def test_a_clock_that_is_set_back_forgets_nothing():
     assert (cup.first_ns, cup.last_ns) == (10, 10)
     assert memory.recall("box")[0].age_s(10) == 0.0
     assert [item.phrase for item in memory.what_was_seen()] == ["cup", "box"]
+
+
+def test_a_part_of_a_known_object_in_plain_view_does_not_move_it():
+    memory = ObjectMemory()
+    see(memory, [CUP])
+    frame, [region] = picture([CUP], AHEAD, 7)
+    mask = region.mask.copy()
+    mask[:, : region.box_px[0] + 15] = False
+    part = with_position(ObjectRegion.of_mask("cup", 1, 0.6, mask), frame)
+    assert part.position_m[0] > CUP.center_m[0] + 0.03
+    assert memory.see(frame, AHEAD, [part], ["cup"]).ids == (1,)
+    [cup] = memory.recall("cup")
+    np.testing.assert_allclose(cup.position_m, CUP.center_m, atol=0.006)
+    assert (cup.last_ns, cup.sightings) == (7, 2)
 
 
 def test_regions_without_a_position_are_left_out():
