@@ -15,6 +15,9 @@ from clip_seg_ros.settings import OWN, Config, number, switch, text, texts
 
 ENGINE_NAMES = ("auto", "eager", "cuda_graph", "openvino", "onnxruntime")
 """What may be asked to run a model; ``auto`` stands for the fastest whose answers are right on this machine."""
+RELATION_WAYS = ("model", "geometry", "both")
+"""Who decides what a phrase with places, order or number means: a model that understands it, where the things are, or
+the latter and, if that finds nothing, the former."""
 PRECISION_NAMES = ("auto", "float32", "bfloat16", "float16", "int8")
 """What a model may be asked to compute with; ``auto`` leaves it to the engine."""
 
@@ -233,6 +236,13 @@ class ReferringConfig(SegmentationConfig):
         True,
         "Whether objects of one phrase that touch in the image are taken apart, by their colours, shapes and depth. "
         "Otherwise they are one object.",
+    )
+    relations: str = text(
+        "model",
+        "Who decides places and order: model is the model if it understands them, else where things are; geometry is "
+        "where things are; both asks the model if geometry finds nothing.",
+        choices=RELATION_WAYS,
+        live=True,
     )
     segment_at_model: str = text(
         "own",

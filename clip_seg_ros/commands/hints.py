@@ -48,11 +48,11 @@ def relation_in(phrases: Sequence[str]) -> str:
     return ""
 
 
-def remarks(command: Command) -> list[str]:
-    """Lists the requests of a command with phrases that are not fulfilled: numbers of objects, and movements."""
+def remarks(command: Command, is_number_dropped: bool) -> list[str]:
+    """Lists the requests of a command that are not fulfilled: movements, and numbers if they are dropped."""
     said = []
-    if command.counted:
-        said.append("numbers are not understood yet: all are shown")
+    if command.counted and is_number_dropped:
+        said.append("the number is left to the model: all are shown")
     if command.spelling in FETCHING:
         said.append(f'"{command.spelling}" only finds: this node moves nothing')
     return said

@@ -123,17 +123,21 @@ def test_relations_are_noticed(phrase, relation):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("two balls", ["numbers are not understood yet: all are shown"]),
+        ("two balls", ["the number is left to the model: all are shown"]),
         ("pick up the ball", ['"pick up" only finds: this node moves nothing']),
         (
             "give me 3 cups",
-            ["numbers are not understood yet: all are shown", '"give me" only finds: this node moves nothing'],
+            ["the number is left to the model: all are shown", '"give me" only finds: this node moves nothing'],
         ),
         ("find the balls", []),
     ],
 )
 def test_what_is_not_done_is_told(text, said):
-    assert remarks(parse_command(text)) == said
+    assert remarks(parse_command(text), is_number_dropped=True) == said
+
+
+def test_numbers_that_count_are_no_remark():
+    assert remarks(parse_command("two balls"), is_number_dropped=False) == []
 
 
 @pytest.mark.parametrize("module", [hints, plurals])

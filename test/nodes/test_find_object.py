@@ -130,6 +130,20 @@ def test_what_is_there_is_found(find, watcher, view):
     assert not watcher.seen["mask"], "a goal is no command"
 
 
+def test_a_place_is_looked_for(find, cups):
+    masks = [cups.labels == number for number, item in enumerate(cups.objects, start=1) if item.kind == "cup"]
+    left = min(masks, key=lambda mask: np.nonzero(mask)[1].mean())
+    goal = find("the leftmost cup")
+    with Talker.camera() as camera:
+        show(camera, cups, goal.is_over, "the cup to be found")
+    status, result = goal.end()
+    assert status == GoalStatus.STATUS_SUCCEEDED, result.message
+    assert result.object.prompt == "leftmost cup"
+    rows, columns = np.nonzero(left)
+    assert abs(result.object.centroid_x - columns.mean()) < 8
+    assert abs(result.object.centroid_y - rows.mean()) < 8
+
+
 def test_what_is_not_there_is_given_up_in_time(find, view):
     with Talker.camera() as camera:
         start = time.monotonic()

@@ -67,11 +67,12 @@ def test_a_slip_is_rejected_with_what_was_meant(talk, text, meant):
         (
             "give me two balls",
             (
-                "looking for balls; numbers are not understood yet: all are shown; "
+                'looking for balls; understood as 2 "balls", which where things are decides; '
                 '"give me" only finds: this node moves nothing'
             ),
         ),
-        ("find the cup left of the box", 'clipseg-pocket does not understand "left of": type "use cris"'),
+        ("find the cup left of the box", 'understood as "cup" left of "box", which where things are decides'),
+        ('find "cup left of the box"', 'clipseg-pocket does not understand "left of": type "use cris"'),
         ("segment everything", 'type "what do you see?"'),
         ("find the giraffe", "do not know 'giraffe': do not rely on the answer"),
     ],

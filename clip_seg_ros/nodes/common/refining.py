@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the parameters ask to be done with the objects of an image."""
+"""What the parameters say of how phrases are asked, and of what is done with the objects of an image."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from clip_seg_ros.commands.references import Reference
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.pipeline.answering import Refinement
+from clip_seg_ros.pipeline.space.understanding import Asking
 
 if TYPE_CHECKING:  # torch takes seconds to import, and nodes import this before they can end cleanly
+    from clip_seg_ros.models.spec import ModelSpec
     from clip_seg_ros.pipeline.separation import Separator
 
 
@@ -28,6 +32,13 @@ class Refining:
         """Returns what the parameters ask for at the moment."""
         config = self._core.config
         return Refinement(config.refine_edges, self._separator if config.separate_touching else None)
+
+    def asking(
+        self, prompts: Sequence[str], references: Sequence[Reference], negatives: Sequence[str], spec: ModelSpec
+    ) -> Asking:
+        """Returns what a model is asked for, so that phrases are understood as the parameter ``relations`` says."""
+        way, understands = self._core.config.relations, spec.understands_relations
+        return Asking.of(prompts, references, negatives, understands and way == "model", understands and way == "both")
 
     @cached_property
     def _separator(self) -> Separator | None:

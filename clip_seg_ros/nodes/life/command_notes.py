@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Sequence
 from clip_seg_ros.commands.hints import correction, doubt, relation_in, remarks
 from clip_seg_ros.commands.parser import Command
 from clip_seg_ros.models.spec import ModelSpec
+from clip_seg_ros.pipeline.space.understanding import Asking
 
 _EVERYTHING = frozenset({"everything", "anything", "objects", "things", "object", "thing"})
 
@@ -29,13 +30,23 @@ def refusal(text: str, command: Command, spec: ModelSpec, taught: Container[str]
     return f'did you mean "{meant}"? Type that, or put double quotes around the phrase to look for it as it is'
 
 
-def note_on(command: Command, spec: ModelSpec, taught: Container[str], text: str) -> str:
-    """Returns the note that accepts a command with phrases; the arguments are those of ``refusal``."""
-    phrases = (*command.prompts, *command.negatives)
+def note_on(command: Command, spec: ModelSpec, taught: Container[str], text: str, asking: Asking) -> str:
+    """Returns the note that accepts a command with phrases.
+
+    Args:
+        command: The parsed command.
+        spec: Specification of the model that is asked.
+        taught: Names of the image prompts.
+        text: The command as it was typed.
+        asking: What the model is asked for.
+    """
+    phrases = (*asking.names, *asking.negatives)
     notes = [f"looking for {' and '.join(command.prompts)}"]
     if command.negatives:
         notes[0] += f", but not for {' or '.join(command.negatives)}"
-    notes += remarks(command)
+    if understood := [str(each) for each, decided in zip(asking.references, asking.in_space) if decided]:
+        notes.append(f"understood as {' and '.join(understood)}, which where things are decides")
+    notes += remarks(command, asking.is_plain)
     if not spec.known_words and (meant := doubt(text, command)):
         notes.append(f'did you mean "{meant}"?')
     if command.model is None:

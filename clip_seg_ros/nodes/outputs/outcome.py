@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from std_msgs.msg import Header
 
@@ -39,10 +40,18 @@ class Outcome:
         self._answered: set[str] = set()
         self._sights: dict[str, _Sight] = {}
         self._best: dict[str, float] = {}
+        self._sentences: dict[str, str] = {}
         self.header = Header()
         """Header of the last image in which a phrase was found for the first time; without any, of the last image."""
 
-    def add(self, camera: str, header: Header, regions: Iterable[ObjectRegion], maps: CellMaps | None = None) -> None:
+    def add(
+        self,
+        camera: str,
+        header: Header,
+        regions: Iterable[ObjectRegion],
+        maps: CellMaps | None = None,
+        sentences: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Adds the result of one image.
 
         Args:
@@ -50,6 +59,7 @@ class Outcome:
             header: Header of the image.
             regions: The objects that were found.
             maps: The probabilities of the phrases; for a phrase that was not found, the highest one is reported.
+            sentences: What is to be said of phrases with places, order or number, instead of how many were found.
         """
         self._answered.add(camera)
         for prompt, values in zip(maps.prompts, maps.values) if maps is not None else ():
@@ -57,6 +67,10 @@ class Outcome:
         scores: dict[str, list[float]] = {}
         for region in regions:
             scores.setdefault(region.prompt, []).append(region.score)
+        for prompt, sentence in sentences.items():
+            # What a camera says that found something is worth more than what one says that found nothing.
+            if prompt in scores or prompt not in self._sights:
+                self._sentences[prompt] = sentence
         if not self._sights or scores.keys() - self._sights.keys():
             self.header = header
         for prompt, values in scores.items():
@@ -87,6 +101,9 @@ class Outcome:
 
     def _note_on(self, prompt: str) -> str:
         sight = self._sights.get(prompt)
+        if prompt in self._sentences:
+            where = f" ({sight.camera})" if sight is not None and sight.camera else ""
+            return f"{self._sentences[prompt]}{where}"
         if sight is None:
             return f"not found, best score {self._best[prompt]:.2f}" if prompt in self._best else "not found"
         where = f" ({sight.camera})" if sight.camera else ""

@@ -18,7 +18,7 @@ from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.common.qos import ACTION
 from clip_seg_ros.nodes.common.rclpy_internals import CountingActionServer
 from clip_seg_ros.nodes.outputs.topics import no_object_message, object_message
-from clip_seg_ros.nodes.services.image_prompts import as_commands_say
+from clip_seg_ros.nodes.services.image_prompts import as_commands_say, reference_of
 from clip_seg_ros.types import ObjectRegion
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ class Search:
     """The state of one goal. The worker's thread writes it, and the goal's thread reads it."""
 
     def __init__(self, phrase: str, camera: str) -> None:
-        self.phrase, self.camera = phrase, camera
+        self.phrase, self.camera = as_commands_say(phrase), camera
+        self.reference = reference_of(phrase)
+        self.sentence = ""
+        """Why it was not found in the last image, of a phrase with places, order or number."""
         self.images = 0
         self.best_score = 0.0
         self.seen: FindObject.Result | None = None
@@ -46,7 +49,9 @@ class Search:
         """Why the phrase can never be found; empty if it can."""
         self.news = threading.Event()
 
-    def look(self, job: CameraJob, best_score: float, best: ObjectRegion | None, frame_id: str) -> None:
+    def look(
+        self, job: CameraJob, best_score: float, best: ObjectRegion | None, frame_id: str, sentence: str = ""
+    ) -> None:
         """Notes the result of one image.
 
         Args:
@@ -54,14 +59,16 @@ class Search:
             best_score: The highest probability of a pixel, 0..1.
             best: The best object, with its position in ``frame_id``; ``None`` if nothing was found.
             frame_id: The frame of the image, or the target frame.
+            sentence: What was found, or why nothing, of a phrase with places, order or number.
         """
         self.images += 1
         self.best_score = max(self.best_score, best_score)
+        self.sentence = sentence
         if best is not None:
             where = f" by {job.camera.name}" if job.camera.name else ""
             self.seen = FindObject.Result(
                 found=True,
-                message=f"{self.phrase}: found{where}, score {best.score:.2f}",
+                message=f"{self.phrase}: found{where}, score {best.score:.2f}" + (f"; {sentence}" if sentence else ""),
                 header=Header(stamp=job.image.header.stamp, frame_id=frame_id),
                 camera=job.camera.name,
                 object=object_message(best),
@@ -138,7 +145,7 @@ class Finder:
             known = f"the cameras are {', '.join(names)}" if any(names) else "the only camera has no name"
             return f'there is no camera "{goal.camera}": {known}; leave it empty for any'
         try:
-            search = Search(as_commands_say(goal.phrase), goal.camera)
+            search = Search(goal.phrase, goal.camera)
         except ValueError as error:
             return str(error)
         with self._lock:
@@ -196,6 +203,7 @@ class Finder:
                 break
         goal.abort()
         seen = f"{search.images} images, best score {search.best_score:.2f}"
+        seen += f"; in the last one: {search.sentence}" if search.sentence else ""
         return _nothing_found(f"{search.phrase}: {why}; {seen}")
 
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clip_seg_ros.commands.parser import MAX_CHARACTERS, CommandError, parse_command
+from clip_seg_ros.commands.parser import MAX_CHARACTERS, CommandError, parse_command, parse_reference
+from clip_seg_ros.commands.references import Reference
 from clip_seg_ros.nodes.camera.conversions import ConversionError, image_to_rgb
 from clip_seg_ros.nodes.common.answering_services import AnsweringServices
 from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.pipeline.model_host import ModelHost
+from clip_seg_ros.pipeline.space.understanding import needs_space
 from clip_seg_ros.srv import ListPrompts, RemovePrompt, SetImagePrompt
 
 if TYPE_CHECKING:
@@ -162,6 +164,20 @@ def as_commands_say(phrase: str) -> str:
         return checked_name(phrase)
     except ValueError:
         return whole
+
+
+def reference_of(phrase: str) -> Reference:
+    """Returns what a phrase refers to, as in a command; one that the parser would split or refuse is a name.
+
+    Raises:
+        ValueError: The phrase is too long.
+    """
+    name = as_commands_say(phrase)
+    try:
+        reference = parse_reference(f"segment {phrase}")
+    except ValueError:
+        return Reference(name)
+    return reference if needs_space(reference) else Reference(name)
 
 
 def _not_too_long(phrase: str) -> str:

@@ -13,10 +13,12 @@ from clip_seg_ros.nodes.common.answering_services import AnsweringServices
 from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.common.refining import Refining
 from clip_seg_ros.nodes.outputs.topics import object_message, union_mask
-from clip_seg_ros.nodes.services.image_prompts import as_commands_say
+from clip_seg_ros.nodes.services.image_prompts import as_commands_say, reference_of
 from clip_seg_ros.pipeline.answering import Question, answer
 from clip_seg_ros.pipeline.model_host import ModelHost
 from clip_seg_ros.pipeline.postprocess import label_image
+from clip_seg_ros.pipeline.space.localization import measure
+from clip_seg_ros.pipeline.space.understanding import understand
 from clip_seg_ros.srv import Segment
 from clip_seg_ros.types import CameraFrame
 
@@ -59,19 +61,24 @@ class SegmentService:
         negatives = tuple(as_commands_say(phrase) for phrase in request.negatives)
         rgb = image_to_rgb(request.image)
         threshold = request.threshold or config.asked_threshold
-        question = Question(prompts, negatives, threshold, config.min_area_fraction)
+        references = tuple(reference_of(phrase) for phrase in request.prompts)
+        asking = self._refining.asking(prompts, references, negatives, predictor.spec)
+        question = Question(asking.names, negatives, threshold, config.min_area_fraction)
         frame = CameraFrame(rgb, 0, request.image.header.frame_id)
         result = answer(predictor, predictor.encode(rgb), question, frame, self._refining.now())
         self._core.sizes.saw("segment", (rgb.shape, len(prompts)))
         header, shape = request.image.header, rgb.shape[:2]
-        response.objects = [object_message(region) for region in result.regions]
+        understood = understand(asking, [measure(region, frame) for region in result.regions], result.maps, frame)
+        regions = [each.region for each in understood.measured]
+        response.objects = [object_message(region) for region in regions]
         response.masks = [
             fill_image(
                 Image(header=header),
-                union_mask(label_image([region for region in result.regions if region.prompt == prompt], shape)),
+                union_mask(label_image([region for region in regions if region.prompt == prompt], shape)),
                 "mono8",
             )
             for prompt in prompts
         ]
-        response.labels = fill_image(Image(header=header), label_image(result.regions, shape), "8UC1")
-        response.success, response.message = True, self._with_caution(f"{len(result.regions)} objects found")
+        response.labels = fill_image(Image(header=header), label_image(regions, shape), "8UC1")
+        notes = [f"{len(regions)} objects found", *understood.sentences.values()]
+        response.success, response.message = True, self._with_caution("; ".join(notes))

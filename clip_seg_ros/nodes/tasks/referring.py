@@ -118,7 +118,9 @@ class Referring(Task):
     def _do(self, command_id: int, text: str, command: Command) -> None:
         self._set_threshold(command)
         outcome, names_model = Outcome(command.prompts), command.model is not None
-        request = Request(command_id, text, command.prompts, command.negatives, outcome, names_model)
+        request = Request(
+            command_id, text, command.prompts, command.references, command.negatives, outcome, names_model
+        )
         # The command must be in effect for the next image after the answer. The outcome in that image cannot be
         # published before the answer, because that takes the lock, too.
         with self._core.lock:
@@ -141,7 +143,8 @@ class Referring(Task):
     def _note_on(self, text: str, command: Command) -> str:
         spec = self._host.predictor.spec
         if command.prompts:
-            note = note_on(command, spec, self.image_prompts, text)
+            asking = self._refining.asking(command.prompts, command.references, command.negatives, spec)
+            note = note_on(command, spec, self.image_prompts, text, asking)
             # Of the model that a command names, the answer that it serves has the caution.
             return note if command.model is not None else self._models.with_caution(note)
         if command.verb == "threshold":

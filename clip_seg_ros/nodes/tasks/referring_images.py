@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clip_seg_ros.commands.references import Reference
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.camera.intake import Finish, Intake, TakenImage
@@ -23,6 +24,7 @@ from clip_seg_ros.nodes.tasks.encoding import encode_each
 from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answered, asked_each, refined_answer
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.space.localization import measure
+from clip_seg_ros.pipeline.space.understanding import Asking, Understood, understand
 from clip_seg_ros.types import CameraFrame, ObjectRegion
 from clip_seg_ros.zoo.caution import in_corner
 
@@ -37,6 +39,8 @@ class Request:
     command_id: int
     text: str
     prompts: tuple[str, ...]
+    references: tuple[Reference, ...]
+    """What each of ``prompts`` refers to."""
     negatives: tuple[str, ...]
     outcome: Outcome
     """The result so far, over all cameras."""
@@ -44,6 +48,16 @@ class Request:
     """Whether the command asks for another model, which may still be loading."""
     told: bool = False
     """Whether the outcome was published."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the model said of the phrase of a goal in one image."""
+
+    search: Search
+    asking: Asking
+    question: Question
+    maps: CellMaps
 
 
 @dataclass
@@ -147,28 +161,38 @@ class ReferringImages:
         request: Request | None,
         image: TakenImage,
         predictor: Predictor,
-        found: Callable[[CameraFrame], Answer] | None,
-        looks: Sequence[tuple[Search, Question, CellMaps]],
+        found: Callable[[CameraFrame], Understood] | None,
+        looks: Sequence[_Look],
     ) -> bool:
         """Measures and publishes what was found in an image; returns whether anything was published."""
         job, rgb = image.job, image.rgb
         # The frame is made only now because depth often arrives a little later than its image.
         frame = job.camera.frame(job, rgb)
         motion = self._target_frame.of(job.image.header) if frame.depth_m is not None else None
-        for search, question, maps in looks:
-            seen = answered(question, maps, predictor.spec)
-            seen = refined_answer(seen, question, predictor.spec, frame, self._refining.now())
-            best = measure(seen.regions[0], frame).region if seen.regions else None
+        for look in looks:
+            seen = answered(look.question, look.maps, predictor.spec)
+            seen = refined_answer(seen, look.question, predictor.spec, frame, self._refining.now())
+            if look.asking.is_plain:  # the others need not be measured
+                seen = replace(seen, regions=seen.regions[:1])
+            meant = _understood(look.asking, seen, frame)
+            best = meant.measured[0].region if meant.measured else None
             moved = motion.region(best) if motion and best else best
-            search.look(job, seen.best_score(), moved, motion.frame_id if motion else job.image.header.frame_id)
+            frame_id = motion.frame_id if motion else job.image.header.frame_id
+            look.search.look(job, seen.best_score(), moved, frame_id, meant.sentences.get(look.search.phrase, ""))
         if request is None or found is None:
             return bool(looks)
-        answer = found(frame)
-        measured = [measure(region, frame) for region in answer.regions]
+        understood = found(frame)
+        measured = understood.measured
         result = Result(
-            job.image.header, rgb, answer.maps, measured, motion, in_corner(predictor.spec), self._threshold(predictor)
+            job.image.header,
+            rgb,
+            understood.maps,
+            measured,
+            motion,
+            in_corner(predictor.spec),
+            self._threshold(predictor),
         )
-        return self._publish(request, job.camera, result)
+        return self._publish(request, job.camera, result, understood.sentences)
 
     def placed(self, job: CameraJob, rgb: np.ndarray, region: ObjectRegion) -> tuple[ObjectRegion, str]:
         """Returns a region of an image with its position, if there is depth, and the frame of the position."""
@@ -179,13 +203,14 @@ class ReferringImages:
 
     def _ask_request(
         self, request: Request, image: TakenImage, encoded: EncodedImage, predictor: Predictor
-    ) -> Callable[[CameraFrame], Answer] | None:
+    ) -> Callable[[CameraFrame], Understood] | None:
         """Asks about the request; returns how it is answered, or ``None`` if the model refuses, which is reported."""
         core, config, view = self._core, self._core.config, self._views[image.job.camera.name]
         if view.settings != _stream_settings(config):
             view.settings = _stream_settings(config)
             view.stream = Stream(*view.settings)
-        question = Question(request.prompts, request.negatives, config.asked_threshold, config.min_area_fraction)
+        asking = self._refining.asking(request.prompts, request.references, request.negatives, predictor.spec)
+        question = Question(asking.names, asking.negatives, config.asked_threshold, config.min_area_fraction)
         stream = view.stream
         stream.refinement = self._refining.now()
         look = stream.look(image.rgb, image.job.stamp_ns)
@@ -198,7 +223,7 @@ class ReferringImages:
             raise
         else:
             core.faults.clear("command")
-            return lambda frame: stream.finish(predictor, maps, question, look, frame)
+            return lambda frame: _understood(asking, stream.finish(predictor, maps, question, look, frame), frame)
         stream.give_up(look)
         with core.lock:
             if self.request is request and not request.told:
@@ -212,25 +237,29 @@ class ReferringImages:
         asked = self._core.config.asked_threshold
         return predictor.spec.threshold if asked is None else asked
 
-    def _look_for(
-        self, searches: Sequence[Search], encoded: EncodedImage, predictor: Predictor
-    ) -> list[tuple[Search, Question, CellMaps]]:
+    def _look_for(self, searches: Sequence[Search], encoded: EncodedImage, predictor: Predictor) -> list[_Look]:
         """Asks about each goal's phrase alone, so that neither the command nor other goals affect its result."""
         config = self._core.config
-        phrases = list(dict.fromkeys(search.phrase for search in searches))
-        questions = [Question((phrase,), (), config.asked_threshold, config.min_area_fraction) for phrase in phrases]
+        askings = {
+            search.phrase: self._refining.asking((search.phrase,), (search.reference,), (), predictor.spec)
+            for search in searches
+        }
+        questions = [
+            Question(asking.names, (), config.asked_threshold, config.min_area_fraction) for asking in askings.values()
+        ]
         looks = []
-        for question, maps in zip(questions, asked_each(predictor, encoded, questions), strict=True):
+        found = asked_each(predictor, encoded, questions)
+        for (phrase, asking), question, maps in zip(askings.items(), questions, found, strict=True):
             for search in searches:
-                if search.phrase != question.prompts[0]:
+                if search.phrase != phrase:
                     continue
                 if isinstance(maps, ValueError):
                     search.fail(str(maps))
                 else:
-                    looks.append((search, question, maps))
+                    looks.append(_Look(search, asking, question, maps))
         return looks
 
-    def _publish(self, request: Request, camera: CameraInput, result: Result) -> bool:
+    def _publish(self, request: Request, camera: CameraInput, result: Result, sentences: Mapping[str, str]) -> bool:
         view = self._views[camera.name]
         messages = view.topics.prepare(result, self._core.config.max_points)
         with self._core.lock:
@@ -238,20 +267,25 @@ class ReferringImages:
                 return False  # stopped or asked for something else meanwhile
             publish(messages)
             view.last = result
-            self._tell_outcome(request, camera.name, result)
+            self._tell_outcome(request, camera.name, result, sentences)
         return True
 
-    def _tell_outcome(self, request: Request, camera: str, result: Result) -> None:
+    def _tell_outcome(self, request: Request, camera: str, result: Result, sentences: Mapping[str, str]) -> None:
         """Publishes once whether a command's objects were found: once all are, or when no camera shows the others."""
         if request.told or (request.names_model and not self._is_there()):
             return
         outcome = request.outcome
-        outcome.add(camera, result.header, (measurement.region for measurement in result.measured), result.maps)
+        regions = (measurement.region for measurement in result.measured)
+        outcome.add(camera, result.header, regions, result.maps, sentences)
         if outcome.is_complete(self._intake.cameras):
             request.told = True
             self._core.status.outcome(
                 request.command_id, request.text, outcome.header, outcome.note(), request.prompts, outcome.found
             )
+
+
+def _understood(asking: Asking, found: Answer, frame: CameraFrame) -> Understood:
+    return understand(asking, [measure(region, frame) for region in found.regions], found.maps, frame)
 
 
 def _stream_settings(config: ReferringConfig) -> tuple[float, float, float]:
