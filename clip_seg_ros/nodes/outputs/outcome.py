@@ -67,16 +67,16 @@ class Outcome:
         scores: dict[str, list[float]] = {}
         for region in regions:
             scores.setdefault(region.prompt, []).append(region.score)
-        for prompt, sentence in sentences.items():
-            # What a camera says that found something is worth more than what one says that found nothing.
-            if prompt in scores or prompt not in self._sights:
-                self._sentences[prompt] = sentence
         if not self._sights or scores.keys() - self._sights.keys():
             self.header = header
         for prompt, values in scores.items():
             sight = _Sight(camera, len(values), max(values))
             # If several cameras show a phrase, the one with the best score is named.
             self._sights[prompt] = max(self._sights.get(prompt, sight), sight, key=lambda each: each.score)
+        for prompt, sentence in sentences.items():
+            # The sentence is of the camera that is named.
+            if prompt not in self._sights or self._sights[prompt].camera == camera:
+                self._sentences[prompt] = sentence
 
     def is_complete(self, cameras: Iterable[CameraInput]) -> bool:
         """Returns whether the outcome can be reported.

@@ -39,6 +39,17 @@ def test_each_phrase_is_told_with_the_camera_that_shows_it():
     assert outcome.header == RIGHT
 
 
+def test_a_phrase_with_a_place_has_the_sentence_of_the_camera_that_is_named():
+    phrase = "cup left of the box"
+    outcome = Outcome((phrase,))
+    outcome.add("left", LEFT, [], sentences={phrase: "no box: the cup cannot be placed"})
+    assert outcome.note() == f"{phrase}: no box: the cup cannot be placed"
+    outcome.add("right", RIGHT, [region(phrase, 0.8)], sentences={phrase: "1 cup"})
+    outcome.add("left", LEFT, [], sentences={phrase: "no box: the cup cannot be placed"})
+    assert outcome.note() == f"{phrase}: 1 cup (right)"
+    assert outcome.found == [phrase]
+
+
 def test_of_two_cameras_that_show_a_thing_the_surer_one_is_named():
     outcome = Outcome(("cup", "book"))
     outcome.add("left", LEFT, [region("cup", 0.6)])
