@@ -15,7 +15,8 @@ Examples:
     [('red cup', (...))]
 """
 
-from clip_seg_ros.commands.parser import Command, CommandError, parse_command
+from clip_seg_ros.commands.parser import Command, CommandError, parse_command, parse_reference
+from clip_seg_ros.commands.references import Reference
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.spec import SlidingWindow
 from clip_seg_ros.pipeline.alike import instances_like
@@ -29,6 +30,9 @@ from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.pipeline.separation import Separator
 from clip_seg_ros.pipeline.sliding import window_boxes
 from clip_seg_ros.pipeline.space.localization import Measurement, measure, with_position
+from clip_seg_ros.pipeline.space.relations import Resolution, resolve
+from clip_seg_ros.pipeline.space.solids import SpaceFrame
+from clip_seg_ros.pipeline.stream.recollection import ObjectMemory
 from clip_seg_ros.resources import class_list, class_list_names
 from clip_seg_ros.runtime.chosen import Chosen, EngineWarning
 from clip_seg_ros.types import CameraFrame, CameraIntrinsics, MaskSet, ObjectRegion, OrientedBox, ProbabilityMaps
@@ -48,14 +52,18 @@ __all__ = [
     "Instance",
     "MaskSet",
     "Measurement",
+    "ObjectMemory",
     "ObjectRegion",
     "OrientedBox",
     "Predictor",
     "ProbabilityMaps",
     "Question",
+    "Reference",
     "Refinement",
+    "Resolution",
     "Separator",
     "SlidingWindow",
+    "SpaceFrame",
     "Stream",
     "WeightsError",
     "answer",
@@ -68,7 +76,9 @@ __all__ = [
     "masks",
     "measure",
     "parse_command",
+    "parse_reference",
     "regions",
+    "resolve",
     "thing_at",
     "thing_in",
     "window_boxes",

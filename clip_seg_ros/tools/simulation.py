@@ -22,10 +22,12 @@ def things_named(command: str) -> list[str]:
     Raises:
         CommandError: The command is wrong, or names nothing.
     """
-    prompts = parse_command(command).prompts
-    if not prompts:
+    references = parse_command(command).references
+    if not references:
         raise CommandError(f"{command!r} names nothing to look for; try: segment the red cup")
-    return [prompt for prompt in prompts if pair_of(prompt) is not None]
+    # What a thing is placed by must be there, too.
+    names = dict.fromkeys(name for reference in references for name in reference.names())
+    return [name for name in names if pair_of(name) is not None]
 
 
 def check_ros(what: str) -> None:

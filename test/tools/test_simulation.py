@@ -13,6 +13,7 @@ OURS = str(resources.config_dir() / "fastdds_shm.xml")
 
 def test_things_are_those_of_the_world():
     assert things_named("find the red cup and the giraffe") == ["red cup"]
+    assert things_named("find the cup left of the blue box") == ["cup", "blue box"]
     with pytest.raises(CommandError, match="names nothing to look for"):
         things_named("stop")
 
