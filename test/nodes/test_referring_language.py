@@ -67,11 +67,11 @@ def test_a_slip_is_rejected_with_what_was_meant(talk, text, meant):
         (
             "give me two balls",
             (
-                'looking for balls; understood as 2 "balls", which where things are decides; '
+                'looking for balls; understood as 2 "balls", decided by where things are; '
                 '"give me" only finds: this node moves nothing'
             ),
         ),
-        ("find the cup left of the box", 'understood as "cup" left of "box", which where things are decides'),
+        ("find the cup left of the box", 'understood as "cup" left of "box", decided by where things are'),
         ('find "cup left of the box"', 'clipseg-pocket does not understand "left of": type "use cris"'),
         ("segment everything", 'type "what do you see?"'),
         ("find the giraffe", "do not know 'giraffe': do not rely on the answer"),

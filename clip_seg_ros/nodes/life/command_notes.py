@@ -45,7 +45,7 @@ def note_on(command: Command, spec: ModelSpec, taught: Container[str], text: str
     if command.negatives:
         notes[0] += f", but not for {' or '.join(command.negatives)}"
     if understood := [str(each) for each, decided in zip(asking.references, asking.in_space) if decided]:
-        notes.append(f"understood as {' and '.join(understood)}, which where things are decides")
+        notes.append(f"understood as {' and '.join(understood)}, decided by where things are")
     notes += remarks(command, asking.is_plain)
     if not spec.known_words and (meant := doubt(text, command)):
         notes.append(f'did you mean "{meant}"?')
