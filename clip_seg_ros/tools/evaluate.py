@@ -19,12 +19,13 @@ from clip_seg_ros.evaluation.suites.edges import EdgeExaminer
 from clip_seg_ros.evaluation.suites.embedded import PhraseExaminer
 from clip_seg_ros.evaluation.suites.embedded_suite import PARTS, examiners, parts_there
 from clip_seg_ros.evaluation.suites.recollection import run_recollection
-from clip_seg_ros.evaluation.suites.relations import FAINT, RelationsExaminer, run_relations
+from clip_seg_ros.evaluation.suites.relations import RelationsExaminer, run_relations
 from clip_seg_ros.evaluation.suites.separation import SeparationExaminer
 from clip_seg_ros.evaluation.suites.sequences import run_sequences
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.pipeline.separation import Separator
+from clip_seg_ros.pipeline.space.understanding import FAINT
 from clip_seg_ros.sim.renderer import RendererUnavailable
 from clip_seg_ros.tools.data_options import antialias_of, templates_of
 from clip_seg_ros.tools.engine_options import add_engine_options, complain

@@ -28,15 +28,13 @@ from clip_seg_ros.pipeline.separation import Separator
 from clip_seg_ros.pipeline.space.localization import measure
 from clip_seg_ros.pipeline.space.relations import Resolution, resolve
 from clip_seg_ros.pipeline.space.solids import SpaceFrame
+from clip_seg_ros.pipeline.space.understanding import FAINT
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import Scene
 from clip_seg_ros.sim.sequences import noisy_depth
 from clip_seg_ros.sim.stacking import stacked_scene
 from clip_seg_ros.types import CameraFrame, ObjectRegion
 
-FAINT = 0.3
-"""The threshold by default. It is lower than a model's own, so that faint objects are among those that ``resolve`` may
-choose from; it doubts them itself."""
 WAYS = ("geometry", "no_depth", "true_masks")
 """With depth, without, and with depth and the true masks in place of those of the model: what geometry allows."""
 _Names = Mapping[str, list[ObjectRegion]]

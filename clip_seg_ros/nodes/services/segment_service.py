@@ -60,9 +60,9 @@ class SegmentService:
         prompts = tuple(as_commands_say(phrase) for phrase in request.prompts)
         negatives = tuple(as_commands_say(phrase) for phrase in request.negatives)
         rgb = image_to_rgb(request.image)
-        threshold = request.threshold or config.asked_threshold
         references = tuple(reference_of(phrase) for phrase in request.prompts)
         asking = self._refining.asking(prompts, references, negatives, predictor.spec)
+        threshold = asking.threshold(request.threshold or config.asked_threshold, predictor.spec.threshold)
         question = Question(asking.names, negatives, threshold, config.min_area_fraction)
         frame = CameraFrame(rgb, 0, request.image.header.frame_id)
         result = answer(predictor, predictor.encode(rgb), question, frame, self._refining.now())

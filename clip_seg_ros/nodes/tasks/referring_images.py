@@ -190,7 +190,7 @@ class ReferringImages:
             measured,
             motion,
             in_corner(predictor.spec),
-            self._threshold(predictor),
+            self._threshold(request, predictor),
         )
         return self._publish(request, job.camera, result, understood.sentences)
 
@@ -209,8 +209,9 @@ class ReferringImages:
         if view.settings != _stream_settings(config):
             view.settings = _stream_settings(config)
             view.stream = Stream(*view.settings)
-        asking = self._refining.asking(request.prompts, request.references, request.negatives, predictor.spec)
-        question = Question(asking.names, asking.negatives, config.asked_threshold, config.min_area_fraction)
+        asking = self._asking(request, predictor)
+        threshold = self._threshold(request, predictor)
+        question = Question(asking.names, asking.negatives, threshold, config.min_area_fraction)
         stream = view.stream
         stream.refinement = self._refining.now()
         look = stream.look(image.rgb, image.job.stamp_ns)
@@ -233,9 +234,13 @@ class ReferringImages:
         core.faults.report("command", str(refused), f"{request.text!r} cannot be answered: {refused}")
         return None
 
-    def _threshold(self, predictor: Predictor) -> float:
-        asked = self._core.config.asked_threshold
-        return predictor.spec.threshold if asked is None else asked
+    def _asking(self, request: Request, predictor: Predictor) -> Asking:
+        return self._refining.asking(request.prompts, request.references, request.negatives, predictor.spec)
+
+    def _threshold(self, request: Request, predictor: Predictor) -> float:
+        own = predictor.spec.threshold
+        asked = self._asking(request, predictor).threshold(self._core.config.asked_threshold, own)
+        return own if asked is None else asked
 
     def _look_for(self, searches: Sequence[Search], encoded: EncodedImage, predictor: Predictor) -> list[_Look]:
         """Asks about each goal's phrase alone, so that neither the command nor other goals affect its result."""
@@ -244,8 +249,10 @@ class ReferringImages:
             search.phrase: self._refining.asking((search.phrase,), (search.reference,), (), predictor.spec)
             for search in searches
         }
+        asked, own = config.asked_threshold, predictor.spec.threshold
         questions = [
-            Question(asking.names, (), config.asked_threshold, config.min_area_fraction) for asking in askings.values()
+            Question(asking.names, (), asking.threshold(asked, own), config.min_area_fraction)
+            for asking in askings.values()
         ]
         looks = []
         found = asked_each(predictor, encoded, questions)

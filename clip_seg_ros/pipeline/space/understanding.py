@@ -17,6 +17,10 @@ from clip_seg_ros.pipeline.space.relations import Resolution, resolve
 from clip_seg_ros.pipeline.space.solids import SpaceFrame
 from clip_seg_ros.types import CameraFrame
 
+FAINT = 0.3
+"""The threshold where all phrases need space. What a model hardly sees is needed, too: a cup that is missed makes the
+third one from the left the second. Which objects count is decided by their scores then (``relations.DOUBTED``)."""
+
 
 def needs_space(reference: Reference) -> bool:
     """Returns whether a reference means more than all objects of its name, less those of other names."""
@@ -68,6 +72,15 @@ class Asking:
     def is_plain(self) -> bool:
         """Whether no phrase needs space."""
         return not any(self.in_space)
+
+    def threshold(self, asked: float | None, own: float) -> float | None:
+        """Returns the threshold to ask with, 0..1; ``None`` for the model's own.
+
+        Args:
+            asked: The threshold that the user asks for, if any.
+            own: The model's own.
+        """
+        return min(own, FAINT) if asked is None and self.in_space and all(self.in_space) else asked
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from clip_seg_ros.commands.parser import parse_command
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.preprocess import Geometry
 from clip_seg_ros.pipeline.space.localization import measure
-from clip_seg_ros.pipeline.space.understanding import Asking, Understood, needs_space, understand
+from clip_seg_ros.pipeline.space.understanding import FAINT, Asking, Understood, needs_space, understand
 from clip_seg_ros.types import CameraFrame, ObjectRegion
 
 SIZE = (240, 320)
@@ -100,6 +100,13 @@ def test_what_nothing_fits_is_explained() -> None:
     found = understood("find the cup left of the bowl")
     assert lefts(found) == []
     assert "no bowl" in found.sentences["cup left of the bowl"]
+
+
+def test_faint_objects_are_asked_for_where_space_decides_all() -> None:
+    placed, mixed, plain = (asking_of(text) for text in ("the leftmost cup", "leftmost cup and the box", "the cup"))
+    assert [each.threshold(None, 0.5) for each in (placed, mixed, plain)] == [FAINT, None, None]
+    assert placed.threshold(None, 0.2) == 0.2, "the model's own is lower"
+    assert placed.threshold(0.6, 0.5) == 0.6, "the user's counts"
 
 
 def test_a_phrase_that_is_a_name_stays_as_it_is() -> None:
