@@ -16,13 +16,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from clip_seg_ros.data.samples import IGNORED
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import HELD_OUT_PAIRS, KINDS, SCENES_PER_SHAPE_SET, Scene, sample_scene
+from clip_seg_ros.sim.stacking import stacked_scene
 from clip_seg_ros.sim.surfaces import BEYOND, SURFACES, surface_map
 
 SEMANTIC_CLASSES: tuple[str, ...] = (*KINDS, *SURFACES)
@@ -35,6 +36,11 @@ TEST_SEEDS = range(10_000, 11_000)
 FIRST_UNLABELLED_SEED = 50_000
 """The first seed of images without labels, which are drawn like the held-out ones, partly from beyond the ranges."""
 SHARD_SCENES = 10 * SCENES_PER_SHAPE_SET
+Arrangement = Literal["usual", "alike", "stacked"]
+"""How things stand in the scenes of a shard: anywhere; many of one kind close together; some on others."""
+USUAL: tuple[Arrangement, ...] = ("usual",)
+TOUCHING: tuple[Arrangement, ...] = ("usual", "alike")
+CROWDED: tuple[Arrangement, ...] = ("usual", "alike", "stacked")
 _PROGRESS_EVERY_S = 0.2
 _rendered: Any = None
 """The number of scenes that all workers have rendered, in shared memory; only workers set it."""
@@ -50,15 +56,16 @@ class TabletopScenes:
     """The objects of the pixels, (N, H, W) uint8: 0 = no object, otherwise 1 + index in ``objects[n]``."""
     objects: tuple[tuple[tuple[str, str], ...], ...]
     """The (colour, kind) of each object, for each scene."""
-    alike: bool = False
-    """Whether every second shard has scenes in which many objects of one kind touch."""
+    arrangements: tuple[Arrangement, ...] = USUAL
+    """The arrangements of the shards, in turns."""
 
     def __len__(self) -> int:
         return len(self.rgb)
 
     def scene(self, index: int) -> Scene:
         """Returns the scene of image ``index``, drawn again from its seed."""
-        return _training_scene(FIRST_TRAIN_SEED + int(index), self.alike and _is_alike(int(index) // SHARD_SCENES))
+        arrangement = _arrangement(self.arrangements, int(index) // SHARD_SCENES)
+        return _training_scene(FIRST_TRAIN_SEED + int(index), arrangement)
 
 
 def held_out_seeds(count: int) -> list[int]:
@@ -83,13 +90,13 @@ def held_out_scene(seed: int, alike: bool = False) -> Scene:
     return sample_scene(seed, unseen=is_unseen(seed), alike=alike)
 
 
-def _training_scene(seed: int, alike: bool = False) -> Scene:
-    return sample_scene(seed, forbidden=HELD_OUT_PAIRS, alike=alike)
+def _training_scene(seed: int, arrangement: Arrangement) -> Scene:
+    scene = sample_scene(seed, forbidden=HELD_OUT_PAIRS, alike=arrangement == "alike")
+    return stacked_scene(scene)[0] if arrangement == "stacked" else scene
 
 
-def _is_alike(shard: int) -> bool:
-    """Returns whether objects of one kind touch in the scenes of a shard, where half of the shards are such."""
-    return shard % 2 == 1
+def _arrangement(arrangements: Sequence[Arrangement], shard: int) -> Arrangement:
+    return arrangements[shard % len(arrangements)]
 
 
 def class_map(scene: Scene, labels: np.ndarray, kinds: Sequence[str] = KINDS) -> np.ndarray:
@@ -103,8 +110,8 @@ def class_map(scene: Scene, labels: np.ndarray, kinds: Sequence[str] = KINDS) ->
     return np.where(labels > 0, of_objects[labels], classes).astype(np.uint8)
 
 
-def _shard_path(folder: Path, index: int, alike: bool) -> Path:
-    return folder / f"tabletop_{'alike_' if alike and _is_alike(index) else ''}{index:05d}.npz"
+def _shard_path(folder: Path, index: int, arrangement: Arrangement) -> Path:
+    return folder / f"tabletop_{'' if arrangement == 'usual' else f'{arrangement}_'}{index:05d}.npz"
 
 
 @dataclass(frozen=True)
@@ -115,8 +122,11 @@ class _Job:
     index: int
     width: int
     height: int
-    alike: bool
-    """As in ``render_training_scenes``."""
+    arrangement: Arrangement
+
+    @property
+    def path(self) -> Path:
+        return _shard_path(self.folder, self.index, self.arrangement)
 
 
 def _render_shard(job: _Job) -> Iterator[None]:
@@ -125,7 +135,7 @@ def _render_shard(job: _Job) -> Iterator[None]:
     first = FIRST_TRAIN_SEED + job.index * SHARD_SCENES
     with SceneRenderer(job.width, job.height) as renderer:
         for seed in range(first, first + SHARD_SCENES):
-            scene = _training_scene(seed, job.alike and _is_alike(job.index))
+            scene = _training_scene(seed, job.arrangement)
             view = renderer.render(scene, depth=False)
             rgb.append(view.rgb)
             labels.append(view.labels)
@@ -134,23 +144,28 @@ def _render_shard(job: _Job) -> Iterator[None]:
     # A temporary file is written and renamed, so that a shard that exists is complete.
     with tempfile.NamedTemporaryFile(dir=job.folder, suffix=".part", delete=False) as file:
         np.savez(file, rgb=np.stack(rgb), labels=np.stack(labels), objects=json.dumps(objects))
-    os.replace(file.name, _shard_path(job.folder, job.index, job.alike))
+    os.replace(file.name, job.path)
 
 
 def render_training_scenes(
-    folder: Path, scenes: int, width: int = 320, height: int = 240, workers: int = 2, alike: bool = False
+    folder: Path,
+    scenes: int,
+    width: int = 320,
+    height: int = 240,
+    workers: int = 2,
+    arrangements: Sequence[Arrangement] = USUAL,
 ) -> Iterator[int]:
     """Renders the training scenes that are missing in ``folder``, and yields repeatedly how many are ready.
 
     Scenes never contain held-out pairs. ``scenes`` is rounded up to whole shards. One worker renders in this process,
-    several in processes of their own. After an interruption, only complete shards remain. With ``alike``, every second
-    shard has scenes in which many objects of one kind touch.
+    several in processes of their own. After an interruption, only complete shards remain. The shards have the
+    ``arrangements`` in turns.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_parts(folder)
     shards = range(-(-scenes // SHARD_SCENES))
-    jobs = [_Job(folder, index, width, height, alike) for index in shards]
-    missing = [job for job in jobs if not _shard_path(folder, job.index, alike).exists()]
+    jobs = [_Job(folder, index, width, height, _arrangement(arrangements, index)) for index in shards]
+    missing = [job for job in jobs if not job.path.exists()]
     ready = (len(shards) - len(missing)) * SHARD_SCENES
     yield ready
     try:
@@ -214,10 +229,10 @@ def _render_and_count(job: _Job) -> None:
             _rendered.value += 1
 
 
-def load_training_scenes(folder: Path, scenes: int, alike: bool = False) -> TabletopScenes:
+def load_training_scenes(folder: Path, scenes: int, arrangements: Sequence[Arrangement] = USUAL) -> TabletopScenes:
     """Reads the first ``scenes`` training scenes (rounded up to whole shards) into memory.
 
-    ``alike`` is as it was in ``render_training_scenes``.
+    ``arrangements`` are as they were in ``render_training_scenes``.
 
     Raises:
         FileNotFoundError: A shard is missing; ``render_training_scenes`` renders it.
@@ -227,7 +242,7 @@ def load_training_scenes(folder: Path, scenes: int, alike: bool = False) -> Tabl
     rgb = labels = None
     objects: list[tuple[tuple[str, str], ...]] = []
     for index in range(shards):
-        path = _shard_path(folder, index, alike)
+        path = _shard_path(folder, index, _arrangement(arrangements, index))
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: render the training scenes first")
         with np.load(path) as shard:
@@ -241,7 +256,7 @@ def load_training_scenes(folder: Path, scenes: int, alike: bool = False) -> Tabl
                 raise ValueError(f"{folder} holds scenes of different sizes; empty it and render again")
             rgb[part], labels[part] = pictures, shard["labels"]
             objects += [tuple((c, k) for c, k in scene) for scene in names]
-    return TabletopScenes(rgb, labels, tuple(objects), alike)
+    return TabletopScenes(rgb, labels, tuple(objects), tuple(arrangements))
 
 
 def present_pairs(objects: Sequence[tuple[str, str]], labels: np.ndarray, min_share: float) -> set[tuple[str, str]]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,18 +13,20 @@ from clip_seg_ros.data import tabletop
 from clip_seg_ros.training import distributed
 
 
-def training_scenes(folder: Path, count: int, alike: bool = False) -> tabletop.TabletopScenes:
+def training_scenes(
+    folder: Path, count: int, arrangements: Sequence[tabletop.Arrangement] = tabletop.USUAL
+) -> tabletop.TabletopScenes:
     """Loads ``count`` training scenes from ``folder``; the first process renders missing ones and shows progress.
 
-    With ``alike``, many objects of one kind touch in half of the scenes.
+    The shards of scenes have the ``arrangements`` in turns.
     """
 
     def render() -> bool:
         with tqdm(total=count, desc="render", unit="scene") as bar:
             workers = torch.get_num_threads()
-            for ready in tabletop.render_training_scenes(folder, count, workers=workers, alike=alike):
+            for ready in tabletop.render_training_scenes(folder, count, workers=workers, arrangements=arrangements):
                 bar.update(min(ready, count) - bar.n)
         return True
 
     distributed.broadcast_object(render)
-    return tabletop.load_training_scenes(folder, count, alike)
+    return tabletop.load_training_scenes(folder, count, arrangements)

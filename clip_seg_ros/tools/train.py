@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 def _train(work: Path, out: Path, config: TrainConfig, device: torch.device) -> None:
     scenes = None
     if config.method not in DATA_METHODS:
-        scenes = training_scenes(work / "scenes", config.scenes, METHODS[config.method].alike)
+        scenes = training_scenes(work / "scenes", config.scenes, METHODS[config.method].arrangements)
     recipe = build_recipe(config, scenes, device)
     runner = Runner(recipe.module, work / "state.pt", config.seed, repr(config), log_dir=work / "log")
     for stage in recipe.stages():

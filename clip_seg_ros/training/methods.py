@@ -16,7 +16,7 @@ from clip_seg_ros.data.coco import CocoInstances
 from clip_seg_ros.data.phrasecut_plus import PhraseCutPlus
 from clip_seg_ros.data.samples import DataError, InstanceDataset, InstanceSample, ReferringDataset, SemanticDataset
 from clip_seg_ros.data.suggestions import did_you_mean
-from clip_seg_ros.data.tabletop import TabletopScenes
+from clip_seg_ros.data.tabletop import CROWDED, TOUCHING, USUAL, Arrangement, TabletopScenes
 from clip_seg_ros.models.base import PromptableSegmenter
 from clip_seg_ros.training import distributed
 from clip_seg_ros.training.pocket.clipseg import PocketRecipe, PocketSettings
@@ -151,8 +151,8 @@ class Method:
     """Makes the recipe from the file, the method's settings, the rendered scenes (``None`` without) and the device."""
     architecture: type[Architecture] | None = None
     """The class of the mapping ``architecture``, for methods that learn from data sets."""
-    alike: bool = False
-    """Whether many objects of one kind touch in half of the rendered scenes."""
+    arrangements: tuple[Arrangement, ...] = USUAL
+    """How things stand in the rendered scenes; the shards have these in turns."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -304,7 +304,11 @@ def _denseclip_instances(config: TrainConfig, settings: DenseCLIPInstancesSettin
 
 
 POCKET_METHODS: dict[str, Method] = {
-    "clipseg-pocket": Method(PocketSettings, lambda config, settings, scenes, device: PocketRecipe(settings, scenes)),
+    "clipseg-pocket": Method(
+        PocketSettings,
+        lambda config, settings, scenes, device: PocketRecipe(settings, scenes),
+        arrangements=CROWDED,
+    ),
     "clip-pool-pocket": Method(
         PoolSettings, lambda config, settings, scenes, device: PoolRecipe(settings, scenes, _clip_path(config))
     ),
@@ -321,10 +325,12 @@ POCKET_METHODS: dict[str, Method] = {
     "denseclip-instances-pocket": Method(
         InstancesPocketSettings,
         lambda config, settings, scenes, device: instances_pocket(settings, scenes, _clip_path(config)),
-        alike=True,
+        arrangements=TOUCHING,
     ),
     "separator": Method(
-        SeparatorSettings, lambda config, settings, scenes, device: SeparatorRecipe(settings, scenes), alike=True
+        SeparatorSettings,
+        lambda config, settings, scenes, device: SeparatorRecipe(settings, scenes),
+        arrangements=TOUCHING,
     ),
 }
 DATA_METHODS: dict[str, Method] = {

@@ -13,6 +13,7 @@ from clip_seg_ros.data import tabletop
 from clip_seg_ros.data.samples import IGNORED
 from clip_seg_ros.sim.renderer import SceneRenderer
 from clip_seg_ros.sim.scene import HELD_OUT_PAIRS, KINDS, SCENES_PER_SHAPE_SET, UNSEEN_SHAPE_SETS, sample_scene
+from clip_seg_ros.sim.stacking import stacked_scene
 
 
 @pytest.fixture
@@ -184,12 +185,14 @@ def test_pixels_that_look_over_the_floors_end_have_no_class():
     assert (classes[-1] != IGNORED).all()
 
 
-def test_every_second_shard_may_have_scenes_with_objects_that_touch(tmp_path, small_shards):
-    list(tabletop.render_training_scenes(tmp_path, 6, 64, 48, workers=1, alike=True))
-    scenes = tabletop.load_training_scenes(tmp_path, 6, alike=True)
-    for index in range(6):
+def test_shards_have_their_arrangements_in_turns(tmp_path, small_shards):
+    list(tabletop.render_training_scenes(tmp_path, 9, 64, 48, workers=1, arrangements=tabletop.CROWDED))
+    scenes = tabletop.load_training_scenes(tmp_path, 9, tabletop.CROWDED)
+    for index in range(9):
         seed = tabletop.FIRST_TRAIN_SEED + index
-        expected = sample_scene(seed, forbidden=HELD_OUT_PAIRS, alike=index >= 3)
+        expected = sample_scene(seed, forbidden=HELD_OUT_PAIRS, alike=3 <= index < 6)
+        if index >= 6:
+            expected, _ = stacked_scene(expected)
         assert scenes.objects[index] == tuple((item.color, item.kind) for item in expected.objects)
         assert scenes.scene(index) == expected
     with pytest.raises(FileNotFoundError):

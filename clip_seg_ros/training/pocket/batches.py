@@ -181,8 +181,12 @@ def scene_batch(
     height_width: tuple[int, int],
     phrases: int,
     recolor: bool = True,
+    more_kinds: float = 0.0,
 ) -> SceneBatch:
-    """Draws ``size`` scenes, zooms into each a little, and draws ``phrases`` phrases for what is then visible."""
+    """Draws ``size`` scenes, zooms into each a little, and draws ``phrases`` phrases for what is then visible.
+
+    Three in ten scenes are recoloured if ``recolor``. ``more_kinds`` is as in ``sample_query``.
+    """
     height, width = height_width
     rgb = np.empty((size, height, width, 3), np.uint8)
     color_map = np.empty((size, height, width), np.int64)
@@ -196,7 +200,7 @@ def scene_batch(
         objects = scenes.objects[n]
         areas = np.bincount(labels.ravel(), minlength=len(objects) + 1)[1:]
         visible = [pair for pair, area in zip(objects, areas, strict=True) if area >= _MIN_ASK_SHARE * labels.size]
-        asked = tuple(sample_query(rng, visible, objects, bool(recolored[row])) for _ in range(phrases))
+        asked = tuple(sample_query(rng, visible, objects, bool(recolored[row]), more_kinds) for _ in range(phrases))
         queries.append(asked)
         colors = np.array([-1] + [-1 if recolored[row] else COLORS.index(c) for c, _ in objects])
         classes = window.cut(class_map(scenes.scene(n), scenes.labels[n])).astype(np.int64)

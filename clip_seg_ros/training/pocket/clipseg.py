@@ -79,6 +79,8 @@ class PocketSettings(RecipeSettings):
     input_px: int = 256
     """The short side of the input image; 256 x 336 for a 4:3 camera. Training windows show objects at this size and at
     half of it; at 192, objects in scenes beyond the ranges of training lost 0.07 of their IoU."""
+    more_kinds: float = 0.0
+    """The share of phrases that name a kind alone, besides those that do so anyway; see ``sample_query``."""
     weight_decay: float = 0.02
     start: str | None = None
     """A folder with weights of an earlier run from which to continue; ``crops`` should then have no steps."""
@@ -200,7 +202,8 @@ class PocketRecipe(nn.Module):
     # Whole scenes.
 
     def _scene_batch(self, rng: np.random.Generator, stage: StageSettings) -> SceneBatch:
-        batch = scene_batch(self._scenes, rng, stage.batch, stage.scene_px, stage.phrases)
+        more = self.settings.more_kinds
+        batch = scene_batch(self._scenes, rng, stage.batch, stage.scene_px, stage.phrases, more_kinds=more)
         return batch.share().to(self.normalised.device)
 
     def _joint_terms(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:

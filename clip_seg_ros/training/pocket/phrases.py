@@ -104,8 +104,20 @@ def unknown_query(rng: np.random.Generator, allow_colors: bool = True) -> Query:
     return Query(dress(rng, f"{_choice(rng, COLORS)} {noun}" if colored else noun), None, None)
 
 
+def _kind_query(rng: np.random.Generator, visible: Sequence[Pair], present: Collection[Pair]) -> Query:
+    """Draws a query for a kind: six in ten are visible, the others absent if any is."""
+    if visible and rng.random() < 0.6:
+        return make_query(rng, None, _choice(rng, visible)[1])
+    absent = [kind for kind in KINDS if all(kind != k for _, k in present)]
+    return make_query(rng, None, _choice(rng, absent)) if absent else unknown_query(rng, allow_colors=False)
+
+
 def sample_query(
-    rng: np.random.Generator, visible: Sequence[Pair], present: Collection[Pair], kinds_only: bool
+    rng: np.random.Generator,
+    visible: Sequence[Pair],
+    present: Collection[Pair],
+    kinds_only: bool,
+    more_kinds: float = 0.0,
 ) -> Query:
     """Draws a query for a scene: some name the table or the floor; of the others, six in ten name a visible object.
 
@@ -114,7 +126,11 @@ def sample_query(
         visible: Pairs that are large enough in the image to be named.
         present: All pairs in the scene, including hidden ones; phrases for absent objects name none of them.
         kinds_only: Whether to name no colours, as for recoloured images, whose colours no word describes.
+        more_kinds: Share of the phrases that name a kind alone, present or absent, besides those that do so anyway.
+            Kinds are harder to learn than colours.
     """
+    if more_kinds and rng.random() < more_kinds:
+        return _kind_query(rng, visible, present)
     if rng.random() < _SURFACE_SHARE:
         return make_query(rng, None, _choice(rng, SURFACES))
     draw = rng.random()
@@ -125,14 +141,11 @@ def sample_query(
             return make_query(rng, None, kind)
         return make_query(rng, color, None) if part < 0.45 else make_query(rng, color, kind)
     colors, kinds = {c for c, _ in present}, {k for _, k in present}
-    absent_kinds = [k for k in KINDS if k not in kinds]
     absent_colors = [c for c in COLORS if c not in colors]
     if draw > 0.96:
         return unknown_query(rng, allow_colors=not kinds_only)
     if kinds_only or draw > 0.92:
-        if absent_kinds:
-            return make_query(rng, None, _choice(rng, absent_kinds))
-        return unknown_query(rng, allow_colors=False)
+        return _kind_query(rng, (), present)
     if draw > 0.89 and absent_colors:
         return make_query(rng, _choice(rng, absent_colors), None)
     absent = [pair for pair in TRAIN_PAIRS if pair not in present]
