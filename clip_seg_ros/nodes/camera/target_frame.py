@@ -13,7 +13,7 @@ from rclpy.time import Time
 from std_msgs.msg import Header
 
 from clip_seg_ros.nodes.common.faults import FaultLog
-from clip_seg_ros.types import ObjectRegion, OrientedBox
+from clip_seg_ros.types import ObjectRegion, OrientedBox, vector3
 
 _PATIENCE_S = 0.05
 """Time in seconds to wait for a transform, which often arrives a little later than the image."""
@@ -27,6 +27,14 @@ class Motion:
     """The frame that points are transformed to."""
     rotation_xyzw: tuple[float, float, float, float]
     translation_m: tuple[float, float, float]
+
+    @property
+    def up(self) -> tuple[float, float, float] | None:
+        """The direction against gravity as a unit vector of the frame that points come from; ``None`` if unknown.
+
+        By REP 103, z points up in every frame but optical ones, which only their names tell.
+        """
+        return None if "optical" in self.frame_id else vector3(_matrix(self.rotation_xyzw)[2])
 
     def points(self, points_m: np.ndarray) -> np.ndarray:
         """Transforms points (N, 3) in metres; returns (N, 3) float32."""

@@ -121,7 +121,7 @@ def _above(one: Solid, other: Solid) -> float:
 
 def _on(one: Solid, other: Solid) -> float:
     if one.in_metres:
-        return min(_inside(one, other), other.high + REST - one.low, one.high - other.high)
+        return min(_inside(one, other), other.high + REST - one.foot, one.high - other.high)
     deep = min(SLANT * _wide(other), (other.region.box_px[3] - other.region.box_px[1]) / _width(other))
     foot, other_foot = one.region.box_px[3] / _width(one), other.region.box_px[3] / _width(one)
     top = other.region.box_px[1] / _width(one)
@@ -144,7 +144,7 @@ def _under(one: Solid, other: Solid) -> float:
 
 
 def _touching(one: Solid, other: Solid) -> float:
-    apart = max(one.low - other.high, other.low - one.high) if one.in_metres else -1.0
+    apart = max(one.foot - other.high, other.foot - one.high) if one.in_metres else -1.0
     return TOUCH - max(gap_of(one, other), apart)
 
 

@@ -28,6 +28,8 @@ DEEPER = 2.0
 SLANT = 0.6
 """How much shorter things on the ground look away from the camera than across, where no depth tells: the sine of the
 angle at which a camera usually looks at a table."""
+STEEP = 0.97
+"""The least cosine of the angle between the view and the vertical at which things hide their own sides: 14 degrees."""
 _ANGLES = 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
 AROUND = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)])
 """(2, DIRECTIONS): the unit vectors of the directions, to the right and away from the camera; the first points to the
@@ -73,6 +75,8 @@ class Solid:
     """The highest visible point."""
     bearing: float
     """Where it is seen from left to right, as a share of its distance, or of the picture's width."""
+    foot: float
+    """Where it may begin, as far as can be seen: whoever looks straight down on a thing sees its top alone."""
     tall: float
     """Its own height, hidden parts included."""
     in_metres: bool
@@ -137,9 +141,12 @@ def _measured(region: ObjectRegion, space: SpaceFrame, axes: np.ndarray) -> Soli
     middle = _middle_of(reach)
     reach = np.maximum(reach, 2 * (middle @ AROUND) + reach[_OPPOSITE])
     x, _, z = region.position_m or (0.0, 0.0, 1.0)
+    foot = low
+    if -float(position[2]) > STEEP * float(np.linalg.norm(position)):
+        foot = 0.0 if space.ground else low - float((reach + reach[_OPPOSITE]).mean())
     # What is seen of a thing whose foot is hidden begins high above the ground that it stands on.
-    tall = high if space.ground and 0 < low < high / 2 else high - low
-    return Solid(region, middle, reach, low, high, x / max(z, 1e-6), tall, True)
+    tall = high if space.ground and 0 < low < high / 2 else high - foot
+    return Solid(region, middle, reach, low, high, x / max(z, 1e-6), foot, tall, True)
 
 
 def _half(box: OrientedBox, ways: np.ndarray) -> np.ndarray:
@@ -176,7 +183,7 @@ def _pictured(region: ObjectRegion) -> Solid:
     reach = middle @ AROUND + np.linalg.norm(AROUND * half[:, None], axis=0)
     # Everything stands on the ground as far as a picture tells; what stands on another thing is decided from boxes.
     tall = tall_seen - deep_seen
-    return Solid(region, middle, reach, 0.0, tall, region.centroid_px[0] / width, tall, False)
+    return Solid(region, middle, reach, 0.0, tall, region.centroid_px[0] / width, 0.0, tall, False)
 
 
 def _some(points_m: np.ndarray) -> np.ndarray:

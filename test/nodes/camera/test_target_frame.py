@@ -85,6 +85,13 @@ def test_what_has_no_position_stays_as_it_is():
     assert (moved.id, moved.score, moved.box_px) == (3, 0.5, (0, 0, 5, 4)), "the pixels do not move"
 
 
+@pytest.mark.parametrize(("axis", "degrees", "shift"), MOTIONS)
+def test_up_is_what_becomes_the_frames_z(axis, degrees, shift):
+    motion = Motion("map", quaternion(axis, degrees), shift)
+    np.testing.assert_allclose(turned(axis, degrees, np.array(motion.up)), (0.0, 0.0, 1.0), atol=1e-9)
+    assert Motion("wrist_optical_frame", quaternion(axis, degrees), shift).up is None
+
+
 def test_without_a_target_frame_nothing_is_looked_up():
     said: list[str] = []
     frame = TargetFrame(None, "", FaultLog(said.append))
