@@ -37,6 +37,25 @@ def test_a_place_chooses_among_the_things_of_a_name(referring, watcher, cups) ->
         assert mask_iou(mask, wanted) > 0.7
 
 
+def test_what_an_object_relates_to_is_published_beside_it(referring, watcher, cups) -> None:
+    text = "the cup nearest to the rightmost cup"
+    accepted = watcher.say(f"find {text}")
+    with Talker.camera() as camera:
+        stamp = camera.send_view(cups)
+        objects = watcher.of_stamp("objects", stamp)
+        markers = watcher.of_stamp("markers", stamp)
+        labels = pixels_of(watcher.of_stamp("labels", stamp))
+    assert watcher.outcome(accepted.command_id).state == CommandStatus.FOUND
+    (found,), (anchor,) = objects.objects, objects.anchors
+    assert list(found.anchors) == [0]
+    assert (anchor.prompt, anchor.id) == ("cup", 0)
+    right = cups_from_left(cups)[-1]
+    assert right[round(anchor.centroid_y), round(anchor.centroid_x)], "the rightmost cup"
+    assert anchor.has_position
+    assert not labels[right].any(), "it was not asked for"
+    assert [marker.ns for marker in markers.markers].count("relations") == 1
+
+
 def test_how_many_is_answered_with_a_number(referring, watcher, cups) -> None:
     outcome, _ = outcome_of(watcher, cups, "how many cups are there?")
     assert outcome.message.startswith(f"cups: {len(cups_from_left(cups))} cups")
@@ -55,3 +74,14 @@ def test_the_service_takes_places(referring, watcher, cups) -> None:
     assert answer.success, answer.message
     assert mask_iou(pixels_of(answer.masks[0]) > 0, cups_from_left(cups)[-1]) > 0.7
     assert {item.prompt for item in answer.objects} <= {"rightmost cup", "bowl"}
+    assert list(answer.anchors) == []
+
+
+def test_the_service_gives_what_things_relate_to(referring, watcher, cups) -> None:
+    phrase = "cup nearest to the rightmost cup"
+    request = Segment.Request(image=fill_image(Image(), cups.rgb, "rgb8"), prompts=[phrase])
+    answer = watcher.call(Segment, "segment", request)
+    assert [list(item.anchors) for item in answer.objects] == [[0]]
+    (anchor,) = answer.anchors
+    assert (anchor.prompt, anchor.id, anchor.has_position) == ("cup", 0, False)
+    assert not pixels_of(answer.labels)[cups_from_left(cups)[-1]].any()

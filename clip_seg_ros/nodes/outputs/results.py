@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -19,6 +19,7 @@ from clip_seg_ros.msg import SegmentedObjectArray
 from clip_seg_ros.nodes.camera.target_frame import Motion
 from clip_seg_ros.nodes.outputs import detections
 from clip_seg_ros.nodes.outputs.camera_topics import CameraTopics, compressed, heard, image
+from clip_seg_ros.nodes.outputs.relating import relate, tie_markers
 from clip_seg_ros.nodes.outputs.topics import (
     OPTICAL_UP,
     WORLD_UP,
@@ -29,10 +30,13 @@ from clip_seg_ros.nodes.outputs.topics import (
     union_mask,
 )
 from clip_seg_ros.pipeline.cell_maps import CellMaps
+from clip_seg_ros.pipeline.lettering import Color
 from clip_seg_ros.pipeline.overlay import draw, prompt_colors
 from clip_seg_ros.pipeline.postprocess import label_image
 from clip_seg_ros.pipeline.space.localization import Measurement
 from clip_seg_ros.pipeline.space.point_cloud import PointCloud, point_cloud
+from clip_seg_ros.pipeline.ties import NO_TIES, Ties
+from clip_seg_ros.types import ObjectRegion
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Result:
     """A small line for the corner of the overlay."""
     threshold: float = 0.5
     """The probability above which a pixel belongs to a prompt, 0..1."""
+    ties: Ties = NO_TIES
+    """What the objects relate to, in the camera's optical frame."""
 
     @property
     def position_header(self) -> Header:
@@ -111,7 +117,7 @@ class ResultTopics(CameraTopics):
         mask = union_mask(labels)
         yield self._mask, image(header, mask, "mono8")
         colors = prompt_colors(prompts)
-        overlay = cache(lambda: draw(rgb, seen, prompts, corner=result.corner))
+        overlay = cache(lambda: draw(rgb, seen, prompts, corner=result.corner, ties=result.ties))
         makers = {
             self._mask_png: lambda: compressed(header, mask, "mono8"),
             self._labels: lambda: image(header, labels, "8UC1"),
@@ -119,9 +125,7 @@ class ResultTopics(CameraTopics):
             self._overlay: lambda: image(header, overlay(), "rgb8"),
             self._overlay_jpeg: lambda: compressed(header, overlay(), "rgb8"),
             self._centroids: lambda: centroids_message(metric, placed),
-            self._markers: lambda: markers_message(
-                metric, placed, [colors[region.prompt] for region in placed], result.up
-            ),
+            self._markers: lambda: _markers(result, placed, colors),
             self._points: lambda: points_message(metric, _cloud(result, max_points)),
             self._detections: lambda: detections.message(header, seen),
             self._detections_3d: lambda: detections.message_3d(metric, placed),
@@ -129,8 +133,17 @@ class ResultTopics(CameraTopics):
                 header, {region.id: region.prompt for region in seen}, result.threshold
             ),
         }
-        yield self._objects, objects_message(header, prompts, placed, self.camera, metric.frame_id)
+        objects = objects_message(header, prompts, placed, self.camera, metric.frame_id)
+        objects.anchors = relate(objects.objects, seen, result.ties, result.motion)
+        yield self._objects, objects
         yield from heard(makers)
+
+
+def _markers(result: Result, placed: Sequence[ObjectRegion], colors: Mapping[str, Color]) -> MarkerArray:
+    header, up = result.position_header, result.up
+    message = markers_message(header, placed, [colors[region.prompt] for region in placed], up)
+    message.markers += tie_markers(header, result.ties, result.motion, up)
+    return message
 
 
 def _cloud(result: Result, max_points: int) -> PointCloud:

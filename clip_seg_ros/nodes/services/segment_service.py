@@ -12,6 +12,7 @@ from clip_seg_ros.nodes.camera.conversions import fill_image, image_to_rgb
 from clip_seg_ros.nodes.common.answering_services import AnsweringServices
 from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.common.refining import Refining
+from clip_seg_ros.nodes.outputs.relating import relate
 from clip_seg_ros.nodes.outputs.topics import object_message, union_mask
 from clip_seg_ros.nodes.services.image_prompts import as_commands_say, reference_of
 from clip_seg_ros.pipeline.answering import Question, answer
@@ -71,6 +72,7 @@ class SegmentService:
         understood = understand(asking, [measure(region, frame) for region in result.regions], result.maps, frame)
         regions = [each.region for each in understood.measured]
         response.objects = [object_message(region) for region in regions]
+        response.anchors = relate(response.objects, regions, understood.ties)
         response.masks = [
             fill_image(
                 Image(header=header),

@@ -13,7 +13,7 @@ from clip_seg_ros.commands.references import Reference
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.camera.intake import Finish, Intake, TakenImage
-from clip_seg_ros.nodes.camera.target_frame import TargetFrame
+from clip_seg_ros.nodes.camera.target_frame import Motion, TargetFrame
 from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.common.refining import Refining
 from clip_seg_ros.nodes.outputs.camera_topics import publish
@@ -161,7 +161,7 @@ class ReferringImages:
         request: Request | None,
         image: TakenImage,
         predictor: Predictor,
-        found: Callable[[CameraFrame], Understood] | None,
+        found: Callable[[CameraFrame, Motion | None], Understood] | None,
         looks: Sequence[_Look],
     ) -> bool:
         """Measures and publishes what was found in an image; returns whether anything was published."""
@@ -174,14 +174,14 @@ class ReferringImages:
             seen = refined_answer(seen, look.question, predictor.spec, frame, self._refining.now())
             if look.asking.is_plain:  # the others need not be measured
                 seen = replace(seen, regions=seen.regions[:1])
-            meant = _understood(look.asking, seen, frame)
+            meant = _understood(look.asking, seen, frame, motion)
             best = meant.measured[0].region if meant.measured else None
             moved = motion.region(best) if motion and best else best
             frame_id = motion.frame_id if motion else job.image.header.frame_id
             look.search.look(job, seen.best_score(), moved, frame_id, meant.sentences.get(look.search.phrase, ""))
         if request is None or found is None:
             return bool(looks)
-        understood = found(frame)
+        understood = found(frame, motion)
         measured = understood.measured
         result = Result(
             job.image.header,
@@ -191,6 +191,7 @@ class ReferringImages:
             motion,
             in_corner(predictor.spec),
             self._threshold(request, predictor),
+            understood.ties,
         )
         return self._publish(request, job.camera, result, understood.sentences)
 
@@ -203,7 +204,7 @@ class ReferringImages:
 
     def _ask_request(
         self, request: Request, image: TakenImage, encoded: EncodedImage, predictor: Predictor
-    ) -> Callable[[CameraFrame], Understood] | None:
+    ) -> Callable[[CameraFrame, Motion | None], Understood] | None:
         """Asks about the request; returns how it is answered, or ``None`` if the model refuses, which is reported."""
         core, config, view = self._core, self._core.config, self._views[image.job.camera.name]
         if view.settings != _stream_settings(config):
@@ -224,7 +225,9 @@ class ReferringImages:
             raise
         else:
             core.faults.clear("command")
-            return lambda frame: _understood(asking, stream.finish(predictor, maps, question, look, frame), frame)
+            return lambda frame, motion: _understood(
+                asking, stream.finish(predictor, maps, question, look, frame), frame, motion
+            )
         stream.give_up(look)
         with core.lock:
             if self.request is request and not request.told:
@@ -291,8 +294,9 @@ class ReferringImages:
             )
 
 
-def _understood(asking: Asking, found: Answer, frame: CameraFrame) -> Understood:
-    return understand(asking, [measure(region, frame) for region in found.regions], found.maps, frame)
+def _understood(asking: Asking, found: Answer, frame: CameraFrame, motion: Motion | None) -> Understood:
+    measured = [measure(region, frame) for region in found.regions]
+    return understand(asking, measured, found.maps, frame, motion.up if motion else None)
 
 
 def _stream_settings(config: ReferringConfig) -> tuple[float, float, float]:

@@ -16,9 +16,9 @@ from typing import Literal
 
 import numpy as np
 
-from clip_seg_ros.commands.references import Reference, Relation
+from clip_seg_ros.commands.references import Reference, Relation, SuperlativeKind
 from clip_seg_ros.pipeline.space import sayings
-from clip_seg_ros.pipeline.space.placing import margin_of, score_of, value_of
+from clip_seg_ros.pipeline.space.placing import gap_of, margin_of, score_of, value_of
 from clip_seg_ros.pipeline.space.solids import Solid, SpaceFrame, solids_of
 from clip_seg_ros.types import ObjectRegion
 
@@ -29,10 +29,25 @@ CLEARLY = 0.5
 """One thing is meant rather than another that fits, too, if that one's score is less than this share of its score."""
 SAME = 0.5
 """Two regions are one object if they share this much of the larger one's pixels; a ball in a bowl does not."""
+_NOT_BESIDE = ("above", "below", "on", "in", "under", "touching")
+"""The relations of things that are not apart over the ground."""
 NO_SPACE = SpaceFrame()
 """Nothing is known but what the regions say."""
 
 State = Literal["found", "not found", "ambiguous"]
+
+
+@dataclass(frozen=True)
+class Link:
+    """One relation that holds for an object."""
+
+    words: str
+    """The relation: "left of", "nearest to"."""
+    anchor: Fit
+    """What it holds against; "between" two things makes two links."""
+    gap_m: float | None
+    """The width of the gap over the ground between both, in metres; ``None`` without depth, and for relations that are
+    not beside each other."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +57,13 @@ class Fit:
     region: ObjectRegion
     score: float
     """The region's own score, times how well each relation holds, 0..1."""
-    anchors: tuple[ObjectRegion, ...] = ()
-    """What it relates to."""
+    links: tuple[Link, ...] = ()
+    """Which relations hold, and against what."""
+
+    @property
+    def anchors(self) -> tuple[ObjectRegion, ...]:
+        """What it relates to."""
+        return tuple(link.anchor.region for link in self.links)
 
 
 @dataclass(frozen=True)
@@ -100,10 +120,15 @@ class _Placed:
 
     solid: Solid
     score: float
-    anchors: tuple[Solid, ...] = ()
+    held: tuple[tuple[str, _Placed], ...] = ()
+    """The words of relations, and what they hold against."""
 
     def fit(self) -> Fit:
-        return Fit(self.solid.region, self.score, tuple(anchor.region for anchor in self.anchors))
+        return Fit(self.solid.region, self.score, tuple(self._link(words, anchor) for words, anchor in self.held))
+
+    def _link(self, words: str, anchor: _Placed) -> Link:
+        is_beside = self.solid.in_metres and words not in _NOT_BESIDE
+        return Link(words, anchor.fit(), max(0.0, gap_of(self.solid, anchor.solid)) if is_beside else None)
 
 
 class _Miss(Exception):
@@ -205,7 +230,8 @@ class _Resolver:
                 miss = min(miss, -margin)
                 score = each.score * score_of(margin) * min((one.score for one in group), default=1.0)
                 if margin > 0 and (best is None or score > best.score):
-                    best = replace(each, score=score, anchors=(*each.anchors, *anchors))
+                    words = sayings.relation_words(relation)
+                    best = replace(each, score=score, held=(*each.held, *((words, one) for one in group)))
             if best is not None:
                 kept.append(best)
         if not kept:
@@ -230,25 +256,35 @@ class _Resolver:
     def _picked(self, reference: Reference, placed: list[_Placed]) -> list[_Placed]:
         """Returns what a superlative or an order chooses; raises ``_Miss`` if there is too little to choose from."""
         superlative, order = reference.superlative, reference.order
-        anchors: list[Solid] = []
+        anchors: list[_Placed] = []
         if superlative is not None and superlative.anchors:
             for anchor in superlative.anchors:
                 try:
-                    anchors += [each.solid for each in self._chosen(anchor)[0]]
+                    anchors += self._chosen(anchor)[0]
                 except _Miss as miss:
                     raise _Miss(sayings.unplaced(reference, miss.sentence)) from None
-            others = [each for each in placed if not any(_is_same(each.solid.region, one.region) for one in anchors)]
+            regions = [one.solid.region for one in anchors]
+            others = [each for each in placed if not any(_is_same(each.solid.region, one) for one in regions)]
             if not others:
                 raise _Miss(sayings.all_excluded(reference, len(placed)), len(placed))
-            placed = [replace(each, anchors=(*each.anchors, *anchors)) for each in others]
+            placed = others
         kind = superlative.kind if superlative is not None else sayings.side_kind(order.side if order else "left")
-        ranked = sorted(placed, key=lambda each: -value_of(kind, each.solid, tuple(anchors)))
+        solids = tuple(one.solid for one in anchors)
+        ranked = sorted(placed, key=lambda each: -value_of(kind, each.solid, solids))
         wanted = reference.count or 1
         place = 1 if order is None else order.place
         first = place - 1 if place > 0 else len(ranked) + place
         if first < 0 or first + wanted > len(ranked):
             raise _Miss(sayings.too_few(reference, len(ranked)), len(ranked))
-        return ranked[first : first + wanted]
+        return [_measured_from(each, kind, anchors) for each in ranked[first : first + wanted]]
+
+
+def _measured_from(one: _Placed, kind: SuperlativeKind, anchors: Sequence[_Placed]) -> _Placed:
+    """Adds the anchor of a superlative that decided, the nearest one."""
+    if not anchors:
+        return one
+    nearest = min(anchors, key=lambda anchor: gap_of(one.solid, anchor.solid))
+    return replace(one, held=(*one.held, (f"{kind} {'to' if kind == 'nearest' else 'from'}", nearest)))
 
 
 def _needed(reference: Reference) -> int:
@@ -263,12 +299,18 @@ def _is_same(one: ObjectRegion, other: ObjectRegion) -> bool:
     """Returns whether two regions are one object, which was found by two names."""
     if one is other:
         return True
+    shared = shared_px(one, other)
+    return shared > 0 and shared >= SAME * max(one.area_px, other.area_px)
+
+
+def shared_px(one: ObjectRegion, other: ObjectRegion) -> int:
+    """Returns how many pixels two regions of an image have in common."""
     left, top = (max(one.box_px[index], other.box_px[index]) for index in (0, 1))
     right, bottom = (min(one.box_px[index], other.box_px[index]) for index in (2, 3))
     if left >= right or top >= bottom:
-        return False
+        return 0
     cuts = [
         region.inside[top - region.box_px[1] : bottom - region.box_px[1], left - region.box_px[0] :][:, : right - left]
         for region in (one, other)
     ]
-    return bool(np.count_nonzero(cuts[0] & cuts[1]) >= SAME * max(one.area_px, other.area_px))
+    return int(np.count_nonzero(cuts[0] & cuts[1]))

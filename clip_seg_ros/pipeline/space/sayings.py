@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from clip_seg_ros.commands.plurals import singulars
 from clip_seg_ros.commands.references import Reference, Relation, Side, SuperlativeKind
+from clip_seg_ros.pipeline import ties
 from clip_seg_ros.pipeline.space.placing import value_of
 from clip_seg_ros.pipeline.space.solids import Solid
 
@@ -85,11 +86,15 @@ def _condition(relation: Relation) -> str:
     return f"{relation.kind} {anchors}"
 
 
+def relation_words(relation: Relation) -> str:
+    """Returns a relation without its anchors: "left of", "within 30 cm"."""
+    far = relation.distance_m
+    return relation.kind if far is None else f"{relation.kind} {ties.length(far)}"
+
+
 def length(amount: float, in_metres: bool) -> str:
     """Returns a distance for people: "3 cm", "1.2 m", or without depth "4 % of the picture's width"."""
-    if not in_metres:
-        return f"{max(1, round(100 * amount))} % of the picture's width"
-    return f"{max(1, round(100 * amount))} cm" if amount < 0.995 else f"{amount:.1f} m"
+    return ties.length(amount) if in_metres else f"{max(1, round(100 * amount))} % of the picture's width"
 
 
 def found(reference: Reference, number: int) -> str:

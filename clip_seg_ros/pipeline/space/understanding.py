@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 
 from clip_seg_ros.commands.references import Reference
 from clip_seg_ros.pipeline.cell_maps import CellMaps
+from clip_seg_ros.pipeline.space.agreeing import agree
 from clip_seg_ros.pipeline.space.localization import Measurement
-from clip_seg_ros.pipeline.space.relations import Resolution, resolve
+from clip_seg_ros.pipeline.space.relations import Fit, Resolution, resolve
 from clip_seg_ros.pipeline.space.solids import SpaceFrame
-from clip_seg_ros.types import CameraFrame
+from clip_seg_ros.pipeline.ties import NO_TIES, Tie, Ties
+from clip_seg_ros.types import CameraFrame, ObjectRegion
 
 FAINT = 0.3
 """The threshold where all phrases need space. What a model hardly sees is needed, too: a cup that is missed makes the
@@ -41,7 +43,7 @@ class Asking:
     in_space: tuple[bool, ...]
     """Of each phrase, whether ``understand`` decides it."""
     is_whole_asked: bool = False
-    """Whether the model is asked for whole phrases, too, whose answer counts where nothing is found in space."""
+    """Whether the model is asked for whole phrases, too, which ``agreeing`` compares with what is found in space."""
 
     @classmethod
     def of(
@@ -102,9 +104,17 @@ class Understood:
     """The probabilities of the phrases; of one that needs space, those of its name."""
     sentences: dict[str, str] = field(default_factory=dict)
     """What was found for phrases that need space, or why nothing, for people."""
+    ties: Ties = NO_TIES
+    """What the objects relate to."""
 
 
-def understand(asking: Asking, measured: Sequence[Measurement], maps: CellMaps, frame: CameraFrame) -> Understood:
+def understand(
+    asking: Asking,
+    measured: Sequence[Measurement],
+    maps: CellMaps,
+    frame: CameraFrame,
+    up: tuple[float, float, float] | None = None,
+) -> Understood:
     """Chooses the objects that the phrases mean.
 
     Args:
@@ -112,28 +122,51 @@ def understand(asking: Asking, measured: Sequence[Measurement], maps: CellMaps, 
         measured: What the model found for ``asking.names`` in one image.
         maps: The probabilities of these names.
         frame: The image; with depth, objects are compared in metres.
+        up: The direction against gravity, a unit vector of the optical frame; ``None`` if only the depth tells it.
     """
     if asking.is_plain:
         return Understood(tuple(measured), maps)
-    space = SpaceFrame.of(frame, measured)
+    space = SpaceFrame.of(frame, measured, up)
     by_id = {each.region.id: each for each in measured}
     chosen: list[Measurement] = []
     sentences: dict[str, str] = {}
+    collected = _TieCollector()
     for prompt, reference, in_space in zip(asking.prompts, asking.references, asking.in_space, strict=True):
+        own = [each.region for each in measured if each.region.prompt == prompt]
         if not in_space:
-            chosen += [each for each in measured if each.region.prompt == prompt]
+            chosen += [by_id[region.id] for region in own]
             continue
         answer = _resolved(reference, measured, space)
-        sentences[prompt] = answer.sentence
-        if answer.state == "not found" and asking.is_whole_asked:
-            own = [each for each in measured if each.region.prompt == prompt]
-            sentences[prompt] += f"; the model itself finds {len(own)}" if own else ""
-            chosen += own
-        for region in answer.regions:
-            known = by_id[region.id]
-            chosen.append(replace(known, region=replace(known.region, prompt=prompt)))
+        fits, sentences[prompt] = answer.fits, answer.sentence
+        if asking.is_whole_asked:
+            agreement = agree(answer, own)
+            fits, sentences[prompt] = agreement.fits, agreement.sentence
+        for fit in fits:
+            region = replace(fit.region, prompt=prompt)
+            collected.add(region, fit)
+            chosen.append(replace(by_id[region.id], region=region))
     chosen.sort(key=lambda each: -each.region.score)
-    return Understood(tuple(chosen), _of_phrases(asking, maps), sentences)
+    return Understood(tuple(chosen), _of_phrases(asking, maps), sentences, collected.ties())
+
+
+class _TieCollector:
+    """Collects what objects relate to, each thing once in an image."""
+
+    def __init__(self) -> None:
+        self._ties: list[Tie] = []
+        self._walked: set[int] = set()
+
+    def add(self, region: ObjectRegion, fit: Fit) -> None:
+        """Adds what a found object relates to, and what that relates to in turn."""
+        for link in fit.links:
+            anchor = link.anchor.region
+            self._ties.append(Tie(region, anchor, link.words, link.gap_m))
+            if link.anchor.links and anchor.id not in self._walked:
+                self._walked.add(anchor.id)
+                self.add(anchor, link.anchor)
+
+    def ties(self) -> Ties:
+        return Ties(tuple(self._ties)) if self._ties else NO_TIES
 
 
 def _resolved(reference: Reference, measured: Sequence[Measurement], space: SpaceFrame) -> Resolution:

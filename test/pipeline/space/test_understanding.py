@@ -96,6 +96,30 @@ def test_numbers_are_counted_and_doubts_are_told() -> None:
     assert "3 cups fit" in many.sentences["cups"]
 
 
+def test_objects_are_tied_to_what_they_relate_to() -> None:
+    found = understood("find the cup right of the box and the leftmost cup")
+    (tie,) = found.ties.ties
+    by_phrase = {each.region.prompt: each.region for each in found.measured}
+    assert tie.region is by_phrase["cup right of the box"]
+    assert (tie.anchor.prompt, tie.words, tie.gap_m) == ("box", "right of", None)
+    assert found.ties.indices(by_phrase["leftmost cup"]) == []
+    assert found.ties.anchors == (tie.anchor,)
+
+
+def test_an_anchor_is_tied_to_what_it_relates_to_itself() -> None:
+    found = understood("find the cup left of the box right of the red cup")
+    ties = [(tie.region.prompt, tie.words, tie.anchor.prompt) for tie in found.ties.ties]
+    phrase = "cup left of the box right of the red cup"
+    assert ties == [(phrase, "left of", "box"), ("box", "right of", "red cup"), (phrase, "left of", "box")], (
+        "2 cups fit"
+    )
+    assert [anchor.prompt for anchor in found.ties.anchors] == ["box", "red cup"]
+
+
+def test_a_model_that_is_asked_for_everything_ties_nothing() -> None:
+    assert understood("find the cup right of the box", by_model=True).ties.ties == ()
+
+
 def test_what_nothing_fits_is_explained() -> None:
     found = understood("find the cup left of the bowl")
     assert lefts(found) == []
