@@ -44,7 +44,7 @@ def margin_of(kind: RelationKind, one: Solid, anchors: tuple[Solid, ...], distan
     Args:
         kind: The relation.
         one: What is related.
-        anchors: What it is related to: two for ``between``, none for the person's own side, else one.
+        anchors: What it is related to: two for ``between``, none for the side of the camera, else one.
         distance_m: The greatest distance, for ``within``.
 
     Raises:
@@ -54,6 +54,8 @@ def margin_of(kind: RelationKind, one: Solid, anchors: tuple[Solid, ...], distan
         return _between(one, *anchors)
     if not anchors and kind in _OWN:
         return _OWN[kind](one)
+    if not anchors and distance_m is not None:
+        return distance_m - _away(one)
     if len(anchors) != 1 or (kind == "within") != (distance_m is not None) or kind == "between":
         raise ValueError(f"{kind} has no meaning for {len(anchors)} anchors and a distance of {distance_m}")
     if distance_m is not None:
@@ -191,7 +193,7 @@ _OWN: dict[RelationKind, Callable[[Solid], float]] = {
     "right of": lambda one: -_middle_bearing(one) - SIDE,
     "in front of": lambda one: float(one.middle[1]),
     "behind": lambda one: -float(one.middle[1]),
-    "near": lambda one: AT_HAND - float(np.hypot(*one.middle)),
+    "near": lambda one: AT_HAND - _away(one),
 }
 _COMPARED: dict[SuperlativeKind, Callable[[Solid], float]] = {
     "leftmost": lambda one: -one.bearing,
@@ -203,6 +205,11 @@ _COMPARED: dict[SuperlativeKind, Callable[[Solid], float]] = {
     "highest": lambda one: _height(one),
     "lowest": lambda one: -_height(one),
 }
+
+
+def _away(one: Solid) -> float:
+    """Returns how far one is from the camera's foot, along the ground."""
+    return float(np.hypot(*one.middle))
 
 
 def _middle_bearing(one: Solid) -> float:

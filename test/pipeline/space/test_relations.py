@@ -113,6 +113,7 @@ def test_the_speakers_own_side() -> None:
     assert told(related("left of"), left, right).regions == (left,)
     assert told(related("right of"), left, right).regions == (right,)
     assert told(related("near"), left, right).state == "not found", "both are more than 1 m away"
+    assert told(related("within", distance_m=1.2), left, right).regions == (left,)
     assert told(related("behind"), left, right).state == "not found"
 
 
