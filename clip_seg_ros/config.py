@@ -240,7 +240,7 @@ class ReferringConfig(SegmentationConfig):
     relations: str = text(
         "model",
         "Who decides places and order: model is the model if it understands them, else where things are; geometry is "
-        "where things are; both asks the model if geometry finds nothing.",
+        "where things are; both compares the two and tells where they differ.",
         choices=RELATION_WAYS,
         live=True,
     )

@@ -51,8 +51,14 @@ class Picture:
         return stacked_scene(scene)[0] if self.is_stacked else scene
 
 
+CUP, CUPS = (None, "cup"), ((None, "cup"), (None, "cup"))
 PICTURES = {
-    "left_of": Picture("find the cup left of the blue box", 3, ((None, "cup"), (None, "cup"), ("blue", "box"))),
+    "left_of": Picture("find the cup left of the blue box", 6, (*CUPS, ("blue", "box"))),
+    "between": Picture("find the cup between the box and the bottle", 10, (*CUPS, (None, "box"), (None, "bottle"))),
+    "on": Picture("find the ball on the box", 23, ((None, "ball"), (None, "ball"), (None, "box")), is_stacked=True),
+    "order": Picture("find the second cup from the left", 3, (CUP, *CUPS)),
+    "ambiguous": Picture("find the cup right of the bowl", 3, (*CUPS, (None, "bowl"))),
+    "missed": Picture("find the cup left of the blue box", 10, (*CUPS, ("blue", "box"))),
 }
 
 
