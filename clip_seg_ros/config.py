@@ -244,6 +244,11 @@ class ReferringConfig(SegmentationConfig):
         choices=RELATION_WAYS,
         live=True,
     )
+    speaker_frame: str = text(
+        "",
+        'The frame of the person who speaks, x forward and y to the left, by tf2: whose left "on my left" is. If it is '
+        "empty, the camera stands for the person.",
+    )
     segment_at_model: str = text(
         "own",
         "What the service segment_at asks. Own is the node's model; else the folder or the name of weights of SAM 2 or "

@@ -13,6 +13,7 @@ from rclpy.time import Time
 from std_msgs.msg import Header
 
 from clip_seg_ros.nodes.common.faults import FaultLog
+from clip_seg_ros.pipeline.space.solids import Person
 from clip_seg_ros.types import ObjectRegion, OrientedBox, vector3
 
 _PATIENCE_S = 0.05
@@ -35,6 +36,13 @@ class Motion:
         By REP 103, z points up in every frame but optical ones, which only their names tell.
         """
         return None if "optical" in self.frame_id else vector3(_matrix(self.rotation_xyzw)[2])
+
+    @property
+    def person(self) -> Person:
+        """Who stands at the origin of the frame that points come to and looks along its x, with y to the left."""
+        matrix = _matrix(self.rotation_xyzw)
+        at_m = vector3(-matrix.T @ np.asarray(self.translation_m))
+        return Person(at_m, ahead=vector3(matrix[0]), left=vector3(matrix[1]))
 
     def points(self, points_m: np.ndarray) -> np.ndarray:
         """Transforms points (N, 3) in metres; returns (N, 3) float32."""
@@ -63,10 +71,13 @@ class TargetFrame:
         node: Node that listens to tf.
         name: Name of the target frame; if it is empty, positions stay in the camera's optical frame.
         faults: Log of missing transforms.
+        use: What the frame is for, the name of a parameter.
+        loss: What becomes of it without a transform; empty for positions.
     """
 
-    def __init__(self, node: Node, name: str, faults: FaultLog) -> None:
+    def __init__(self, node: Node, name: str, faults: FaultLog, use: str = "target_frame", loss: str = "") -> None:
         self._name, self._faults, self._feed, self._buffer = name, faults, None, None
+        self._use, self._loss = use, loss
         if not name:
             return
         try:
@@ -74,8 +85,8 @@ class TargetFrame:
 
             from clip_seg_ros.nodes.camera.transform_feed import TransformFeed
         except ImportError:
-            note = f"tf2_ros is not installed: positions stay in the camera's frame and are not in {name}"
-            faults.report("target_frame", "tf2_ros", note)
+            loss = loss or f"positions stay in the camera's frame and are not in {name}"
+            faults.report(use, "tf2_ros", f"tf2_ros is not installed: {loss}")
             return
         self._buffer = tf2_ros.Buffer()
         self._feed = TransformFeed(node, self._buffer, faults)
@@ -98,9 +109,10 @@ class TargetFrame:
                 self._name, header.frame_id, Time.from_msg(header.stamp), Duration(seconds=_PATIENCE_S)
             ).transform
         except self._unknown as error:
-            self._faults.report("target_frame", "lookup", f"{error}: positions stay in {header.frame_id}")
+            loss = self._loss or f"positions stay in {header.frame_id}"
+            self._faults.report(self._use, "lookup", f"{error}: {loss}")
             return None
-        self._faults.clear("target_frame")
+        self._faults.clear(self._use)
         rotation, shift = found.rotation, found.translation
         return Motion(self._name, (rotation.x, rotation.y, rotation.z, rotation.w), (shift.x, shift.y, shift.z))
 

@@ -19,6 +19,7 @@ from clip_seg_ros.pipeline.answering import Question, answer
 from clip_seg_ros.pipeline.model_host import ModelHost
 from clip_seg_ros.pipeline.postprocess import label_image
 from clip_seg_ros.pipeline.space.localization import measure
+from clip_seg_ros.pipeline.space.solids import Speaker
 from clip_seg_ros.pipeline.space.understanding import understand
 from clip_seg_ros.srv import Segment
 from clip_seg_ros.types import CameraFrame
@@ -69,7 +70,10 @@ class SegmentService:
         result = answer(predictor, predictor.encode(rgb), question, frame, self._refining.now())
         self._core.sizes.saw("segment", (rgb.shape, len(prompts)))
         header, shape = request.image.header, rgb.shape[:2]
-        understood = understand(asking, [measure(region, frame) for region in result.regions], result.maps, frame)
+        measured = [measure(region, frame) for region in result.regions]
+        # A picture by itself does not tell where a person stands.
+        speaker: Speaker = "unknown" if config.speaker_frame else "camera"
+        understood = understand(asking, measured, result.maps, frame, speaker=speaker)
         regions = [each.region for each in understood.measured]
         response.objects = [object_message(region) for region in regions]
         response.anchors = relate(response.objects, regions, understood.ties)

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from std_msgs.msg import Header
 
 from clip_seg_ros.commands.references import Reference
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
 from clip_seg_ros.nodes.camera.intake import Finish, Intake, TakenImage
+from clip_seg_ros.nodes.camera.speaker_frame import SpeakerFrame
 from clip_seg_ros.nodes.camera.target_frame import Motion, TargetFrame
 from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.common.refining import Refining
@@ -103,10 +105,12 @@ class ReferringImages:
             settings = _stream_settings(config)
             self._views[camera.name] = _View(ResultTopics(node, camera.name), Stream(*settings), settings)
         self._target_frame = TargetFrame(node, config.target_frame, self._core.faults)
+        self._speaker_frame = SpeakerFrame(node, config.speaker_frame, self._core.faults)
 
     def close(self) -> None:
         """Destroys the outputs and drops the request."""
         self._target_frame.close()
+        self._speaker_frame.close()
         for view in self._views.values():
             view.topics.close()
         self._views.clear()
@@ -174,7 +178,7 @@ class ReferringImages:
             seen = refined_answer(seen, look.question, predictor.spec, frame, self._refining.now())
             if look.asking.is_plain:  # the others need not be measured
                 seen = replace(seen, regions=seen.regions[:1])
-            meant = _understood(look.asking, seen, frame, motion)
+            meant = self._understood(look.asking, seen, frame, motion, job.image.header)
             best = meant.measured[0].region if meant.measured else None
             moved = motion.region(best) if motion and best else best
             frame_id = motion.frame_id if motion else job.image.header.frame_id
@@ -225,8 +229,9 @@ class ReferringImages:
             raise
         else:
             core.faults.clear("command")
-            return lambda frame, motion: _understood(
-                asking, stream.finish(predictor, maps, question, look, frame), frame, motion
+            header = image.job.image.header
+            return lambda frame, motion: self._understood(
+                asking, stream.finish(predictor, maps, question, look, frame), frame, motion, header
             )
         stream.give_up(look)
         with core.lock:
@@ -236,6 +241,13 @@ class ReferringImages:
         # The outcome may have been published long ago, when another model was in use.
         core.faults.report("command", str(refused), f"{request.text!r} cannot be answered: {refused}")
         return None
+
+    def _understood(
+        self, asking: Asking, found: Answer, frame: CameraFrame, motion: Motion | None, header: Header
+    ) -> Understood:
+        measured = [measure(region, frame) for region in found.regions]
+        speaker = self._speaker_frame.of(header) if asking.needs_speaker else "camera"
+        return understand(asking, measured, found.maps, frame, motion.up if motion else None, speaker)
 
     def _asking(self, request: Request, predictor: Predictor) -> Asking:
         return self._refining.asking(request.prompts, request.references, request.negatives, predictor.spec)
@@ -292,11 +304,6 @@ class ReferringImages:
             self._core.status.outcome(
                 request.command_id, request.text, outcome.header, outcome.note(), request.prompts, outcome.found
             )
-
-
-def _understood(asking: Asking, found: Answer, frame: CameraFrame, motion: Motion | None) -> Understood:
-    measured = [measure(region, frame) for region in found.regions]
-    return understand(asking, measured, found.maps, frame, motion.up if motion else None)
 
 
 def _stream_settings(config: ReferringConfig) -> tuple[float, float, float]:

@@ -44,7 +44,7 @@ def margin_of(kind: RelationKind, one: Solid, anchors: tuple[Solid, ...], distan
     Args:
         kind: The relation.
         one: What is related.
-        anchors: What it is related to: two for ``between``, none for the side of the camera, else one.
+        anchors: What it is related to: two for ``between``, none for the person's own side, else one.
         distance_m: The greatest distance, for ``within``.
 
     Raises:
@@ -52,10 +52,8 @@ def margin_of(kind: RelationKind, one: Solid, anchors: tuple[Solid, ...], distan
     """
     if kind == "between" and len(anchors) == 2:
         return _between(one, *anchors)
-    if not anchors and kind in _OWN:
-        return _OWN[kind](one)
-    if not anchors and distance_m is not None:
-        return distance_m - _away(one)
+    if not anchors and one.own is not None and (kind in _OWN or distance_m is not None):
+        return _OWN[kind](one.own) if distance_m is None else distance_m - float(np.hypot(*one.own))
     if len(anchors) != 1 or (kind == "within") != (distance_m is not None) or kind == "between":
         raise ValueError(f"{kind} has no meaning for {len(anchors)} anchors and a distance of {distance_m}")
     if distance_m is not None:
@@ -87,10 +85,10 @@ def value_of(kind: SuperlativeKind, one: Solid, anchors: tuple[Solid, ...] = ())
     Args:
         kind: The superlative.
         one: What is compared.
-        anchors: What ``nearest`` and ``farthest`` are measured from, the nearest of them; none stands for the camera.
+        anchors: What ``nearest`` and ``farthest`` are measured from, the nearest of them; none stands for who speaks.
     """
     if kind in ("nearest", "farthest"):
-        far = min((gap_of(one, anchor) for anchor in anchors), default=float(one.middle[1]))
+        far = min((gap_of(one, anchor) for anchor in anchors), default=one.far)
         return -far if kind == "nearest" else far
     return _COMPARED[kind](one)
 
@@ -188,12 +186,12 @@ _TO_ANCHOR: dict[RelationKind, Callable[[Solid, Solid], float]] = {
     "near": _close(NEAR, NEAR_MORE),
     "touching": _touching,
 }
-_OWN: dict[RelationKind, Callable[[Solid], float]] = {
-    "left of": lambda one: _middle_bearing(one) - SIDE,
-    "right of": lambda one: -_middle_bearing(one) - SIDE,
-    "in front of": lambda one: float(one.middle[1]),
-    "behind": lambda one: -float(one.middle[1]),
-    "near": lambda one: AT_HAND - _away(one),
+_OWN: dict[RelationKind, Callable[[np.ndarray], float]] = {
+    "left of": lambda own: float(own[1]) - SIDE,
+    "right of": lambda own: -float(own[1]) - SIDE,
+    "in front of": lambda own: float(own[0]),
+    "behind": lambda own: -float(own[0]),
+    "near": lambda own: AT_HAND - float(np.hypot(*own)),
 }
 _COMPARED: dict[SuperlativeKind, Callable[[Solid], float]] = {
     "leftmost": lambda one: -one.bearing,
@@ -205,16 +203,6 @@ _COMPARED: dict[SuperlativeKind, Callable[[Solid], float]] = {
     "highest": lambda one: _height(one),
     "lowest": lambda one: -_height(one),
 }
-
-
-def _away(one: Solid) -> float:
-    """Returns how far one is from the camera's foot, along the ground."""
-    return float(np.hypot(*one.middle))
-
-
-def _middle_bearing(one: Solid) -> float:
-    """Returns how far one lies to the left of the middle of what the camera sees."""
-    return -float(one.middle[0]) if one.in_metres else 0.5 - one.bearing
 
 
 def _height(one: Solid) -> float:

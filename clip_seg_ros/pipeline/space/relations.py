@@ -218,6 +218,8 @@ class _Resolver:
 
     def _related(self, reference: Reference, relation: Relation, placed: list[_Placed], number: int) -> list[_Placed]:
         """Returns those for which a relation holds, with their anchors; raises ``_Miss`` if there are none."""
+        if not relation.anchors and any(each.solid.own is None for each in placed):
+            raise _Miss(sayings.unplaced(reference, "nothing tells where you are"))
         groups = self._anchor_groups(reference, relation)
         kept, miss = [], float("inf")
         for each in placed:

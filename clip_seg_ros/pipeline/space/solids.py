@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -39,6 +40,21 @@ _AWAY, _NEAR = DIRECTIONS // 4, 3 * DIRECTIONS // 4
 
 
 @dataclass(frozen=True)
+class Person:
+    """Where a person stands who speaks, and where they look, in the optical frame."""
+
+    at_m: tuple[float, float, float]
+    ahead: tuple[float, float, float]
+    """The unit vector that points forward from them."""
+    left: tuple[float, float, float]
+    """The one that points to their left."""
+
+
+Speaker = Person | Literal["camera", "unknown"]
+"""Whose left "my left" is: the camera's, a person's, or that of a person of whom nothing is known."""
+
+
+@dataclass(frozen=True)
 class SpaceFrame:
     """What is known of the space that a camera sees."""
 
@@ -50,14 +66,20 @@ class SpaceFrame:
     points_m: Mapping[int, np.ndarray] = field(default_factory=dict)
     """The visible surfaces (N, 3) of regions in the optical frame, by the ids of the regions. Boxes stand for those
     that are missing, which is less exact."""
+    speaker: Speaker = "camera"
+    """Who says "on my left"."""
 
     @classmethod
     def of(
-        cls, frame: CameraFrame, measurements: Sequence[Measurement] = (), up: tuple[float, float, float] | None = None
+        cls,
+        frame: CameraFrame,
+        measurements: Sequence[Measurement] = (),
+        up: tuple[float, float, float] | None = None,
+        speaker: Speaker = "camera",
     ) -> SpaceFrame:
         """Finds the ground in an image with depth, and keeps some points of what was measured in it."""
         points = {each.region.id: _some(each.points_m) for each in measurements if len(each.points_m)}
-        return cls(up, fit_ground(frame, up), points)
+        return cls(up, fit_ground(frame, up), points, speaker)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +102,10 @@ class Solid:
     tall: float
     """Its own height, hidden parts included."""
     in_metres: bool
+    own: np.ndarray | None
+    """(2,): how far ahead of the person who speaks its middle is, and how far to their left; ``None`` if unknown."""
+    far: float
+    """How far away it is from the person who speaks; from the camera along its view if nobody else is known."""
 
     @property
     def sizes(self) -> np.ndarray:
@@ -103,7 +129,7 @@ class Solid:
 def solids_of(regions: Sequence[ObjectRegion], space: SpaceFrame) -> list[Solid]:
     """Makes the solids of regions of one image: in metres if all have positions, else in the picture."""
     if not regions or any(region.position_m is None for region in regions):
-        return [_pictured(region) for region in regions]
+        return [_pictured(region, space.speaker == "camera") for region in regions]
     axes = _axes(space)
     return [_measured(region, space, axes) for region in regions]
 
@@ -146,7 +172,22 @@ def _measured(region: ObjectRegion, space: SpaceFrame, axes: np.ndarray) -> Soli
         foot = 0.0 if space.ground else low - float((reach + reach[_OPPOSITE]).mean())
     # What is seen of a thing whose foot is hidden begins high above the ground that it stands on.
     tall = high if space.ground and 0 < low < high / 2 else high - foot
-    return Solid(region, middle, reach, low, high, x / max(z, 1e-6), foot, tall, True)
+    own = _seen_by(space.speaker, middle, axes.T @ np.array([*middle, position[2]]))
+    far = float(middle[1]) if own is None or space.speaker == "camera" else float(np.hypot(*own))
+    return Solid(region, middle, reach, low, high, x / max(z, 1e-6), foot, tall, True, own, far)
+
+
+def _seen_by(speaker: Speaker, middle: np.ndarray, middle_m: np.ndarray) -> np.ndarray | None:
+    """Returns where something is for the person who speaks: (2,) ahead and to the left.
+
+    Args:
+        speaker: The person.
+        middle: (2,): to the camera's right and away from it.
+        middle_m: (3,): the same point in the optical frame.
+    """
+    if isinstance(speaker, Person):
+        return np.array([speaker.ahead, speaker.left]) @ (middle_m - speaker.at_m)
+    return np.array([middle[1], -middle[0]]) if speaker == "camera" else None
 
 
 def _half(box: OrientedBox, ways: np.ndarray) -> np.ndarray:
@@ -171,7 +212,7 @@ def _middle_of(reach: np.ndarray) -> np.ndarray:
     return np.array([(left + right) / 2, near + deep / 2])
 
 
-def _pictured(region: ObjectRegion) -> Solid:
+def _pictured(region: ObjectRegion, camera_speaks: bool) -> Solid:
     """Makes the solid of a region without depth; its unit is the picture's width."""
     height, width = region.image_size
     x_min, y_min, x_max, y_max = (value / width for value in region.box_px)
@@ -183,7 +224,9 @@ def _pictured(region: ObjectRegion) -> Solid:
     reach = middle @ AROUND + np.linalg.norm(AROUND * half[:, None], axis=0)
     # Everything stands on the ground as far as a picture tells; what stands on another thing is decided from boxes.
     tall = tall_seen - deep_seen
-    return Solid(region, middle, reach, 0.0, tall, region.centroid_px[0] / width, 0.0, tall, False)
+    bearing = region.centroid_px[0] / width
+    own = np.array([middle[1], 0.5 - bearing]) if camera_speaks else None
+    return Solid(region, middle, reach, 0.0, tall, bearing, 0.0, tall, False, own, float(middle[1]))
 
 
 def _some(points_m: np.ndarray) -> np.ndarray:

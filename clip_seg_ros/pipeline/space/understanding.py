@@ -15,7 +15,7 @@ from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.space.agreeing import agree
 from clip_seg_ros.pipeline.space.localization import Measurement
 from clip_seg_ros.pipeline.space.relations import Fit, Resolution, resolve
-from clip_seg_ros.pipeline.space.solids import SpaceFrame
+from clip_seg_ros.pipeline.space.solids import SpaceFrame, Speaker
 from clip_seg_ros.pipeline.ties import NO_TIES, Tie, Ties
 from clip_seg_ros.types import CameraFrame, ObjectRegion
 
@@ -28,6 +28,17 @@ def needs_space(reference: Reference) -> bool:
     """Returns whether a reference means more than all objects of its name, less those of other names."""
     numbered = reference.count is not None or reference.is_count_asked
     return reference.is_placed or numbered or any(map(needs_space, reference.exclusions))
+
+
+def _is_own(reference: Reference) -> bool:
+    """Returns whether a reference, or a part of it, is about the place of the person who speaks."""
+    best = reference.superlative
+    anchors = [anchor for relation in reference.relations for anchor in relation.anchors]
+    return (
+        any(not relation.anchors for relation in reference.relations)
+        or (best is not None and best.kind in ("nearest", "farthest") and not best.anchors)
+        or any(map(_is_own, (*anchors, *(best.anchors if best else ()), *reference.exclusions)))
+    )
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,11 @@ class Asking:
         return min(own, FAINT) if asked is None and self.in_space and all(self.in_space) else asked
 
     @property
+    def needs_speaker(self) -> bool:
+        """Whether it matters where the person stands who speaks: "on my left"."""
+        return any(map(_is_own, self.references))
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The phrases to ask the model for, each once."""
         asked = [
@@ -114,6 +130,7 @@ def understand(
     maps: CellMaps,
     frame: CameraFrame,
     up: tuple[float, float, float] | None = None,
+    speaker: Speaker = "camera",
 ) -> Understood:
     """Chooses the objects that the phrases mean.
 
@@ -123,10 +140,11 @@ def understand(
         maps: The probabilities of these names.
         frame: The image; with depth, objects are compared in metres.
         up: The direction against gravity, a unit vector of the optical frame; ``None`` if only the depth tells it.
+        speaker: Who says "on my left".
     """
     if asking.is_plain:
         return Understood(tuple(measured), maps)
-    space = SpaceFrame.of(frame, measured, up)
+    space = SpaceFrame.of(frame, measured, up, speaker)
     by_id = {each.region.id: each for each in measured}
     chosen: list[Measurement] = []
     sentences: dict[str, str] = {}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from std_msgs.msg import Header
 
+from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.camera.target_frame import Motion, TargetFrame
 from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.types import ObjectRegion, OrientedBox
@@ -92,6 +93,14 @@ def test_up_is_what_becomes_the_frames_z(axis, degrees, shift):
     assert Motion("wrist_optical_frame", quaternion(axis, degrees), shift).up is None
 
 
+def test_a_person_stands_at_the_origin_of_their_frame():
+    person = Motion("person", quaternion((0.0, 0.0, 1.0), 90.0), (1.0, 2.0, 3.0)).person
+    # In their frame, a point p is at (1 - y, 2 + x, 3 + z).
+    assert person.at_m == pytest.approx((-2.0, 1.0, -3.0))
+    assert person.ahead == pytest.approx((0.0, -1.0, 0.0))
+    assert person.left == pytest.approx((1.0, 0.0, 0.0))
+
+
 def test_without_a_target_frame_nothing_is_looked_up():
     said: list[str] = []
     frame = TargetFrame(None, "", FaultLog(said.append))
@@ -130,3 +139,23 @@ def test_without_tf2_positions_stay_and_their_frame_says_so(mapping, view):
     assert centroids.header.frame_id == cloud.header.frame_id == "camera_color_optical_frame"
     assert any(item.has_position for item in objects.objects)
     assert node.said().count("tf2_ros is not installed") == 1
+
+
+@pytest.fixture
+def spoken_to(ros: None, log) -> Iterator[tuple[NodeProcess, Watcher]]:
+    with running_referring(log, "spoken_to", ["speaker_frame:=person"]) as both:
+        yield both
+
+
+@needs_no_tf2
+def test_without_tf2_nobody_knows_whose_left_is_meant(spoken_to, view):
+    node, watcher = spoken_to
+    accepted = watcher.say("find the cup on my left")
+    with Talker.camera() as camera:
+        stamp = camera.send_view(view)
+        objects = watcher.of_stamp("objects", stamp)
+    outcome = watcher.outcome(accepted.command_id)
+    assert outcome.state == CommandStatus.NOT_FOUND
+    assert "nothing tells where you are: the cup cannot be placed" in outcome.message
+    assert not objects.objects
+    assert 'nothing tells where "my left" is' in node.said()

@@ -11,7 +11,7 @@ import pytest
 
 from clip_seg_ros.commands.references import Order, Reference, Relation, Superlative
 from clip_seg_ros.pipeline.space.relations import Resolution, resolve
-from clip_seg_ros.pipeline.space.solids import SpaceFrame, solids_of
+from clip_seg_ros.pipeline.space.solids import Person, SpaceFrame, solids_of
 from clip_seg_ros.types import ObjectRegion, OrientedBox
 
 SIZE = (480, 640)
@@ -115,6 +115,27 @@ def test_the_speakers_own_side() -> None:
     assert told(related("near"), left, right).state == "not found", "both are more than 1 m away"
     assert told(related("within", distance_m=1.2), left, right).regions == (left,)
     assert told(related("behind"), left, right).state == "not found"
+
+
+def test_a_person_who_faces_the_camera_has_another_left() -> None:
+    left, right = thing("cup", -0.2, 1.0), thing("cup", 0.2, 1.6)  # of the camera
+    person = SpaceFrame(LEVEL.up, speaker=Person((0.0, 0.0, 2.0), ahead=(0.0, 0.0, -1.0), left=(1.0, 0.0, 0.0)))
+    assert told(related("left of"), left, right, space=person).regions == (right,)
+    assert told(related("right of"), left, right, space=person).regions == (left,)
+    assert told(related("near"), left, right, space=person).regions == (right,)
+    assert told(related("within", distance_m=0.6), left, right, space=person).regions == (right,)
+    nearest = Reference("cup", superlative=Superlative("nearest"), count=1)
+    assert told(nearest, left, right, space=person).regions == (right,)
+    assert told(nearest, left, right).regions == (left,)
+
+
+@pytest.mark.parametrize("in_picture", [False, True])
+def test_a_person_of_whom_nothing_is_known_has_no_left(in_picture) -> None:
+    cup = drawn("cup", 100, 100, 50, 50) if in_picture else thing("cup", -0.2, 1.0)
+    answer = told(related("left of"), cup, space=SpaceFrame(LEVEL.up, speaker="unknown"))
+    assert (answer.state, answer.sentence) == ("not found", "nothing tells where you are: the cup cannot be placed")
+    nearest = Reference("cup", superlative=Superlative("nearest"), count=1)
+    assert told(nearest, cup, space=SpaceFrame(LEVEL.up, speaker="unknown")).regions == (cup,), "to the camera, then"
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,20 @@ def test_an_anchor_is_tied_to_what_it_relates_to_itself() -> None:
     assert [anchor.prompt for anchor in found.ties.anchors] == ["box", "red cup"]
 
 
+@pytest.mark.parametrize(
+    ("text", "is_needed"),
+    [
+        ("find the cup on my left", True),
+        ("find the cup next to the box in front of me", True),
+        ("find the nearest cup", True),
+        ("find the cup nearest to the box", False),
+        ("find the leftmost cup", False),
+    ],
+)
+def test_what_a_person_says_of_themselves_is_noticed(text, is_needed) -> None:
+    assert asking_of(text).needs_speaker == is_needed
+
+
 def test_a_model_that_is_asked_for_everything_ties_nothing() -> None:
     assert understood("find the cup right of the box", by_model=True).ties.ties == ()
 
