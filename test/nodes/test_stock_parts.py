@@ -17,6 +17,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
 from clip_seg_ros.nodes.common.qos import RELIABLE
+from clip_seg_ros.sim.renderer import SceneRenderer
+from from_above import TILT, seen_from_above, with_a_cup_on_the_box
 from ros_harness import NodeProcess, Talker, Watcher, messages_of, running_referring, stamp_ns, wait_until
 
 needs_tf2 = pytest.mark.skipif(
@@ -105,6 +107,41 @@ def test_positions_of_a_moving_camera_are_those_of_the_images_stamp(moving, view
     x, y, z = in_camera
     np.testing.assert_allclose(turned, (1 - y, 2 + x, 3 + z), atol=1e-6)
     np.testing.assert_allclose(moved, (x + 1, y, z - 0.5), atol=1e-6)
+
+
+@needs_tf2
+def test_a_camera_that_looks_down_learns_from_tf_what_stands_on_what(ros: None, log) -> None:
+    scene, cup = with_a_cup_on_the_box(4)
+    with SceneRenderer() as renderer:
+        view = seen_from_above(renderer, scene)
+    parameters = ["target_frame:=map", "initial_command:='find the cup on the box'"]
+    with running_referring(log, "above", parameters) as (_, watcher), Talker.camera() as camera:
+        node = Node("test_tf")
+        try:
+            objects = wait_until(lambda: shown_in_map(node, watcher, camera, view), "a transform", 400.0)[0]
+        finally:
+            node.destroy_node()
+    (found,), (anchor,) = objects.objects, objects.anchors
+    assert view.labels[round(found.centroid_y), round(found.centroid_x)] == cup + 1
+    assert anchor.prompt == "box"
+    assert found.position.z > anchor.position.z
+
+
+def shown_in_map(node: Node, watcher: Watcher, camera: Talker, view) -> list:
+    """The objects of a view from straight above, once tf has reached the node."""
+    from geometry_msgs.msg import TransformStamped
+    from tf2_ros import TransformBroadcaster
+
+    stamp = node.get_clock().now()
+    transform = TransformStamped(child_frame_id=OPTICAL)
+    transform.header.frame_id, transform.header.stamp = "map", stamp.to_msg()
+    # Half a turn about x: the image's upper edge is to the north, and the camera looks down.
+    transform.transform.rotation.x = float(np.cos(TILT / 2))
+    transform.transform.rotation.w = -float(np.sin(TILT / 2))
+    TransformBroadcaster(node).sendTransform(transform)
+    camera.send_view(view, stamp=stamp.nanoseconds)
+    objects = watcher.of_stamp("objects", stamp.nanoseconds)
+    return [objects] if objects.position_frame == "map" else []
 
 
 @needs_tf2

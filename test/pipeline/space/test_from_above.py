@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,34 +13,16 @@ from clip_seg_ros.pipeline.space.localization import measure
 from clip_seg_ros.pipeline.space.relations import Resolution, resolve
 from clip_seg_ros.pipeline.space.solids import SpaceFrame
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
-from clip_seg_ros.sim.scene import CameraPose, Scene, sample_scene, shape_set
 from clip_seg_ros.types import CameraFrame, ObjectRegion
+from from_above import gravity, seen_from_above, with_a_cup_on_the_box
 
-ABOVE_M, ASIDE_M = 0.75, 0.02
 SEEDS = (1, 2, 3, 4, 5, 7, 8, 9)
-
-
-def with_a_cup_on_the_box(seed: int) -> tuple[Scene, int]:
-    """A table with two cups or more, and the index of one that was put onto the box."""
-    scene = sample_scene(seed, required=[(None, "cup"), (None, "cup"), (None, "box")], objects=(3, 3))
-    kinds = [item.kind for item in scene.objects]
-    cup, box = kinds.index("cup"), scene.objects[kinds.index("box")]
-    x, y, z = box.position
-    top = z + shape_set(scene.shape_seed)["box"][box.slot].height
-    objects = list(scene.objects)
-    objects[cup] = replace(objects[cup], position=(x, y, top))
-    return replace(scene, objects=tuple(objects)), cup
 
 
 @pytest.fixture(scope="module")
 def renderer() -> Iterator[SceneRenderer]:
     with SceneRenderer() as renderer:
         yield renderer
-
-
-def seen_from_above(renderer: SceneRenderer, scene: Scene) -> RenderedView:
-    x, y, z = scene.camera.target
-    return renderer.render(scene, CameraPose((x, y - ASIDE_M, z + ABOVE_M), (x, y, z), 55.0))
 
 
 def told(view: RenderedView, phrase: str, up: tuple[float, float, float] | None) -> Resolution:
@@ -56,12 +37,6 @@ def told(view: RenderedView, phrase: str, up: tuple[float, float, float] | None)
     ]
     named = {name: [m.region for m in measured if m.region.prompt == name] for name in reference.names()}
     return resolve(reference, named, SpaceFrame.of(frame, measured, up))
-
-
-def gravity() -> tuple[float, float, float]:
-    """Up in the optical frame of the camera above, whose image's lower edge is nearer to its own side."""
-    length = float(np.hypot(ABOVE_M, ASIDE_M))
-    return 0.0, -ASIDE_M / length, -ABOVE_M / length
 
 
 @pytest.mark.parametrize("seed", SEEDS)
