@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,8 @@ import numpy as np
 from clip_seg_ros.pipeline.space.rays import ray_table
 from clip_seg_ros.types import CameraFrame, vector3
 
-STEP_PX = 8
-"""The distance of the pixels that are looked at. A table fills thousands of pixels, and a fit needs few."""
+LOOKS = 4800
+"""About how many pixels are looked at: every eighth in each row and column of 640x480. A fit needs few."""
 TRIES = 96
 """How many planes through three points are tried: with a third of the points on the table, one of 27 lies on it."""
 TOLERANCE = 0.006
@@ -52,8 +53,9 @@ def fit_ground(frame: CameraFrame, up: tuple[float, float, float] | None = None)
     """
     if frame.depth_m is None or frame.intrinsics is None:
         return None
-    depth = frame.depth_m[STEP_PX // 2 :: STEP_PX, STEP_PX // 2 :: STEP_PX]
-    rays = ray_table(frame.intrinsics)[STEP_PX // 2 :: STEP_PX, STEP_PX // 2 :: STEP_PX]
+    step = max(1, round(math.sqrt(frame.depth_m.size / LOOKS)))
+    some = slice(step // 2, None, step)
+    depth, rays = frame.depth_m[some, some], ray_table(frame.intrinsics)[some, some]
     valid = (depth > 0) & np.isfinite(depth) & np.isfinite(rays[..., 0])
     z = depth[valid]
     if len(z) < 16:
