@@ -44,7 +44,7 @@ def agree(answer: Resolution, own: Sequence[ObjectRegion]) -> Agreement:
         which = "that the model points at"
         return Agreement(chosen, f"{sayings.found(answer.reference, len(chosen))}, of {answer.count} that fit, {which}")
     if answer.state != "found" or not own:
-        points = f"; the model alone points at {_what(answer, own)}" if own else ""
+        points = f"; the model alone points at {_what(answer, own)}" if own and not seen else ""
         return Agreement(answer.fits, answer.sentence + points)
     if len(seen) == len(answer.fits):
         return Agreement(surer, f"{answer.sentence}; the model agrees")

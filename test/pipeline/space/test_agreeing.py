@@ -43,7 +43,9 @@ def test_of_several_that_fit_the_model_chooses() -> None:
     assert together.sentence == "1 cup left of the box, of 2 that fit, that the model points at"
     elsewhere = agree(answer, [square("cup left of the box", 60, 250)])
     assert len(elsewhere.fits) == 2
-    assert elsewhere.sentence.startswith(answer.sentence)
+    assert elsewhere.sentence == f"{answer.sentence}; the model alone points at another cup"
+    both = [square("cup left of the box", number, left) for number, left in ((60, 40), (61, 120))]
+    assert agree(answer, both).sentence == answer.sentence, "it does not help"
 
 
 def test_geometry_decides_where_it_is_clear() -> None:
