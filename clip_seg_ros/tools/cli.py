@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "render": "render a folder of pictures, masks and phrases, an example to train on",
     "say": "give a running node a command, and print its answers",
     "watch": "print what running nodes answer and find, as it changes",
+    "mcp": "serve running nodes to an assistant, as tools of the Model Context Protocol",
     "train": "train a model, from rendered scenes or from a data set",
     "distill": "teach a small, fast network your classes from your pictures, without labels",
     "calibrate": "fit a model's threshold and probabilities to your pictures",

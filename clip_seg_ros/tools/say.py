@@ -7,16 +7,16 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping
 from typing import Any
 
-from clip_seg_ros.commands.parser import CommandError, parse_command
+from clip_seg_ros.commands.awaited import AwaitedStatuses
 from clip_seg_ros.tools.processes import ChildDied
 from clip_seg_ros.tools.simulation import NoRos
 from clip_seg_ros.tools.talking import Talk, add_arguments, nobody, seconds, status_line, topic_name
 
 NOT_FOUND, REFUSED, NOBODY, NO_OUTCOME = 1, 2, 3, 4
 """The exit codes other than 0, which says that an object was found or a command was done."""
+_CODES = {"found": 0, "not found": NOT_FOUND, "failed": NOT_FOUND, "rejected": REFUSED}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -55,44 +55,14 @@ def run(args: argparse.Namespace) -> int:
     arguments = ["--namespace", args.namespace, "--topic", args.topic, f"--say={text}"]
     try:
         with Talk("clip-seg say", arguments) as talk:
-            return _converse(talk, args, _Wanted(text))
+            return _converse(talk, args, AwaitedStatuses(text))
     except (NoRos, ChildDied) as error:
         return _fail(str(error), NOBODY)
     except KeyboardInterrupt:
         return 130
 
 
-class _Wanted:
-    """The statuses that a command will get."""
-
-    def __init__(self, text: str) -> None:
-        try:
-            command = parse_command(text)
-        except CommandError:  # the node reports what is wrong
-            command = None
-        self.is_search = command is None or command.verb != "classes"
-        self.missing = {"done"} if command is not None and command.model is not None else set()
-        if command is not None and command.verb == "describe":
-            self.missing.add("found")
-        self.code = 0
-
-    def take(self, status: Mapping[str, Any]) -> bool:
-        """Notes a status; returns whether it was the last one."""
-        state = status["state"]
-        if state == "rejected":
-            self.code, self.missing = REFUSED, set()
-        elif state == "accepted":
-            self.missing |= {"found"} if status["prompts"] and self.is_search else set()
-        else:
-            self.missing.discard("found" if state in ("found", "not found") else "done")
-            if state in ("not found", "failed"):
-                self.code = NOT_FOUND
-            if state == "failed":
-                self.missing.discard("found")
-        return not self.missing
-
-
-def _converse(talk: Talk, args: argparse.Namespace, wanted: _Wanted) -> int:
+def _converse(talk: Talk, args: argparse.Namespace, wanted: AwaitedStatuses) -> int:
     deadline_s = None
     accepted = False
     while (event := talk.next(deadline_s)) is not None:
@@ -104,7 +74,7 @@ def _converse(talk: Talk, args: argparse.Namespace, wanted: _Wanted) -> int:
             accepted = True
             print(status_line(event), flush=True)
             if wanted.take(event):
-                return wanted.code
+                return _CODES[wanted.verdict]
     if not accepted:
         return _fail(f"no answer within {args.timeout:g} s, although a node listens on {args.topic}", NO_OUTCOME)
     if "done" in wanted.missing:

@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from clip_seg_ros.tools import say
 from clip_seg_ros.tools.talking import Changes, nobody, objects_lines, seconds, topic_name
 from domains import own_domain_environment
 
@@ -23,10 +22,6 @@ def seen(*objects: dict, camera: str = "", prompts: tuple[str, ...] = ("cup",)) 
 
 def cup(x: float = 10.0, y: float = 20.0, position: list[float] | None = None, number: int = 1) -> dict:
     return {"prompt": "cup", "id": number, "score": 0.9, "centroid_px": [x, y], "position_m": position}
-
-
-def status(state: str, prompts: tuple[str, ...] = ()) -> dict:
-    return {"event": "status", "state": state, "prompts": list(prompts), "message": ""}
 
 
 def test_objects_are_lines() -> None:
@@ -51,29 +46,6 @@ def test_only_changes_are_told() -> None:
     assert not changes.is_new(seen())
     assert changes.is_new(seen(prompts=("ball",))), "asked for something else meanwhile"
     assert changes.is_new(seen()), "asked for something else meanwhile"
-
-
-@pytest.mark.parametrize(
-    ("text", "answers", "code"),
-    [
-        ("segment the cup", [("accepted", ("cup",)), ("found", ("cup",))], 0),
-        ("segment the cup", [("accepted", ("cup",)), ("not found", ("cup",))], say.NOT_FOUND),
-        ("segment the cup", [("rejected", ())], say.REFUSED),
-        ("nonsense using", [("rejected", ())], say.REFUSED),
-        ("stop", [("accepted", ())], 0),
-        ("use cris", [("accepted", ()), ("done", ())], 0),
-        ("use cris", [("accepted", ()), ("failed", ())], say.NOT_FOUND),
-        ("segment the cup using cris", [("accepted", ("cup",)), ("found", ("cup",)), ("done", ())], 0),
-        ("segment the cup using cris", [("accepted", ("cup",)), ("done", ()), ("not found", ("cup",))], say.NOT_FOUND),
-        ("what do you see?", [("accepted", ()), ("found", ("cup",))], 0),
-        ("what do you see?", [("accepted", ()), ("failed", ())], say.NOT_FOUND),
-        ("classes: cup, table", [("accepted", ("cup", "table"))], 0),
-    ],
-)
-def test_the_last_answer_of_a_command_is_known(text: str, answers: list, code: int) -> None:
-    wanted = say._Wanted(text)
-    assert [wanted.take(status(*each)) for each in answers] == [False] * (len(answers) - 1) + [True]
-    assert wanted.code == code
 
 
 def test_who_is_elsewhere_is_named() -> None:

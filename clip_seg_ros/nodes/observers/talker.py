@@ -122,11 +122,12 @@ def objects_event(message: SegmentedObjectArray) -> dict[str, Any]:
         "stamp_ns": stamp.sec * 10**9 + stamp.nanosec,
         "prompts": list(message.prompts),
         "frame": message.position_frame or message.header.frame_id,
-        "objects": [_plain(item) for item in message.objects],
+        "objects": [object_values(item) for item in message.objects],
     }
 
 
-def _plain(item: SegmentedObject) -> dict[str, Any]:
+def object_values(item: SegmentedObject) -> dict[str, Any]:
+    """Returns an object as plain values, in pixels, and in metres or ``None``."""
     place = item.position
     return {
         "prompt": item.prompt,

@@ -1,0 +1,417 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`clip-seg mcp` as an assistant starts it: the official client, real nodes and the rendered camera."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="there is no ROS 2")
+pytest.importorskip("mcp", reason="the package mcp is not installed: pip install .[mcp]")
+
+import httpx2
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
+
+from clip_seg_ros.config import ReferringConfig
+from clip_seg_ros.pipeline.space.localization import locate
+from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
+from clip_seg_ros.sim.scene import sample_scene
+from clip_seg_ros.tools.processes import ChildProcesses
+from clip_seg_ros.tools.simulation import shared_memory
+from clip_seg_ros.types import ObjectRegion
+from domains import own_domain_environment
+
+MCP = ["-m", "clip_seg_ros.tools.cli", "mcp"]
+FRAME = "camera_color_optical_frame"
+SEED, NAMES = 1, ("red cup", "green cup", "blue box")
+TOOLS = {"find", "segment", "describe", "recall", "look", "command"}
+REMEMBERS = hasattr(ReferringConfig(), "remember")
+PATIENCE_S = 180.0
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "find": {"phrase": "cup"},
+    "segment": {"phrases": ["cup"]},
+    "command": {"text": "stop"},
+}
+
+
+class Assistant:
+    """The official client, whose calls wait."""
+
+    def __init__(self, portal: BlockingPortal, client: Client) -> None:
+        self.portal, self.client = portal, client
+
+    def call(self, tool: str, **arguments: Any) -> Any:
+        return self.portal.call(partial(self.client.call_tool, tool, arguments))
+
+    def answer(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        result = self.call(tool, **arguments)
+        assert not result.is_error, result.content
+        return result.structured_content
+
+    def error(self, tool: str, **arguments: Any) -> str:
+        result = self.call(tool, **arguments)
+        assert result.is_error, result.structured_content
+        return result.content[0].text
+
+
+@contextmanager
+def assistant(transport: Any) -> Iterator[Assistant]:
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(Client(transport)) as client:
+        yield Assistant(portal, client)
+
+
+@contextmanager
+def over_stdio(environment: dict[str, str], errors: Path, *arguments: str) -> Iterator[Assistant]:
+    server = StdioServerParameters(command=sys.executable, args=[*MCP, *arguments], env=environment)
+    with errors.open("w") as stream, assistant(stdio_client(server, errlog=stream)) as found:
+        yield found
+    assert "Traceback" not in errors.read_text(), errors.read_text()
+
+
+class World:
+    """A rendered camera and a node that looks at it, in a ROS domain of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.environment = shared_memory(own_domain_environment())
+        self._folder = folder
+        self._children = ChildProcesses(folder, self.environment)
+
+    def __enter__(self) -> World:
+        self.start("sim_camera", "scene of seed", f"seed:={SEED}", f"required:={json.dumps(NAMES)}")
+        self.start_node()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._children.stop()
+
+    def start_node(self) -> None:
+        # The camera stands still, so that its own frame is one that does not move.
+        self.start("referring", "commands:", "engine:=eager", f"target_frame:={FRAME}", "-r", "__ns:=/clip_seg")
+
+    def start(self, name: str, until: str, *parameters: str) -> None:
+        words = [word for each in parameters for word in (["-p", each] if ":=" in each and each[0] != "_" else [each])]
+        self._children.start(name, f"clip_seg_ros.nodes.{name}", ["--ros-args", *words])
+        log, deadline_s = self._folder / f"{name}.log", time.monotonic() + PATIENCE_S
+        while until not in log.read_text():
+            self._children.check()
+            assert time.monotonic() < deadline_s, log.read_text()
+            time.sleep(0.05)
+
+    def end_node(self) -> None:
+        self._children.stop("referring")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("world")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def robot(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Assistant]:
+    with over_stdio(world.environment, tmp_path_factory.mktemp("mcp") / "errors") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def view() -> RenderedView:
+    """What the camera shows, with the truth."""
+    pairs = [tuple(name.split()) for name in NAMES]
+    with SceneRenderer() as renderer:
+        return renderer.render(sample_scene(SEED, required=pairs))
+
+
+def true_position(view: RenderedView, name: str) -> np.ndarray:
+    region = ObjectRegion.of_mask(name, 1, 1.0, view.mask_of(*name.split()))
+    return np.array(locate(region, view.depth_m, view.intrinsics))
+
+
+def picture_of(result: Any) -> np.ndarray:
+    image = next(each for each in result.content if each.type == "image")
+    assert image.mime_type == "image/jpeg"
+    return cv2.imdecode(np.frombuffer(base64.b64decode(image.data), np.uint8), cv2.IMREAD_COLOR)
+
+
+def test_the_tools_describe_themselves(robot: Assistant) -> None:
+    tools = {tool.name: tool for tool in robot.portal.call(robot.client.list_tools).tools}
+    assert set(tools) == TOOLS
+    assert all(len(tool.description) > 60 and tool.output_schema for tool in tools.values())
+    timeout = tools["find"].input_schema["properties"]["timeout_s"]
+    assert (timeout["minimum"], timeout["maximum"], timeout["default"]) == (0.1, 120.0, 10.0)
+    assert "seconds" in timeout["description"]
+    assert tools["find"].annotations.read_only_hint
+    assert not tools["segment"].annotations.read_only_hint
+
+
+def test_a_thing_is_found_by_where_it_is(robot: Assistant, view: RenderedView) -> None:
+    cups = {name: true_position(view, name) for name in NAMES if "cup" in name}
+    box = true_position(view, "blue box")
+    left = [place for place in cups.values() if place[0] < box[0]]
+    assert len(left) == 1, "the scene has one cup on each side of the box"
+    found = robot.answer("find", phrase="the cup left of the blue box")
+    assert found["found"]
+    assert not found["from_memory"]
+    assert found["frame"] == FRAME
+    assert 0.0 <= found["age_s"] < 60.0
+    assert math.dist(found["thing"]["position_m"], left[0]) < 0.02
+
+
+def test_what_is_not_there_is_an_answer(robot: Assistant) -> None:
+    found = robot.answer("find", phrase="white ball", timeout_s=1.0)
+    assert not found["found"]
+    assert found["thing"] is None
+    assert "white ball: not found within 1 s" in found["message"]
+
+
+def test_phrases_are_segmented(robot: Assistant, view: RenderedView) -> None:
+    result = robot.call("segment", phrases=["red cup", "the blue box"], picture=True)
+    assert not result.is_error, result.content
+    seen = result.structured_content
+    assert seen["phrases"] == ["red cup", "blue box"]
+    assert sorted(thing["phrase"] for thing in seen["things"]) == ["blue box", "red cup"]
+    for thing in seen["things"]:
+        assert thing["score"] > 0.5
+        assert math.dist(thing["position_m"], true_position(view, thing["phrase"])) < 0.02
+        rows, columns = np.nonzero(view.mask_of(*thing["phrase"].split()))
+        box_px = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert np.abs(np.subtract(thing["box_px"], box_px)).max() < 12
+        assert len(thing["size_m"]) == 3
+    assert json.loads(result.content[0].text) == seen
+    assert picture_of(result).shape == view.rgb.shape
+
+
+def test_pictures_are_shown(robot: Assistant, view: RenderedView) -> None:
+    robot.answer("segment", phrases=["red cup"])
+    plain, drawn = (robot.call("look", picture=kind) for kind in ("camera", "overlay"))
+    assert plain.structured_content["width_px"] == view.rgb.shape[1]
+    difference = np.abs(picture_of(plain)[..., ::-1].astype(int) - view.rgb)
+    assert np.median(difference) < 4
+    marked = np.abs(picture_of(plain).astype(int) - picture_of(drawn)).max(axis=2) > 40
+    assert marked[view.mask_of("red", "cup")].mean() > 0.05
+
+
+def test_the_scene_is_described(robot: Assistant) -> None:
+    seen = robot.answer("describe")
+    assert seen["message"].startswith("I see ")
+    assert set(NAMES) & set(seen["names"])
+
+
+def test_a_command_is_carried_out(robot: Assistant) -> None:
+    said = robot.answer("command", text="find the red cup")
+    assert said["state"] == "found"
+    assert said["found"] == ["red cup"]
+    assert [each["state"] for each in said["statuses"]] == ["accepted", "found"]
+    assert robot.answer("command", text="stop")["state"] == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "words"),
+    [
+        ("find", {"phrase": "the cup left of the"}, "left of"),
+        ("find", {"phrase": "  "}, "the phrase is empty"),
+        ("find", {"phrase": "cup", "camera": "rear"}, 'there is no camera "rear"'),
+        ("find", {"phrase": "cup", "timeout_s": 0.0}, "greater than or equal to 0.1"),
+        ("segment", {"phrases": ["segmnt teh redcup"]}, "did you mean"),
+        ("segment", {"phrases": ["cup", " "]}, "a phrase is empty"),
+        ("segment", {"phrases": []}, "at least 1 item"),
+        ("segment", {"phrases": ["classes: cup"]}, "with the tool command"),
+        ("segment", {"phrases": ["cup"], "camera": "rear"}, 'there is no camera "rear"'),
+        ("look", {"camera": "rear"}, 'there is no camera "rear"'),
+        ("command", {"text": "use nonsense"}, "there is no model"),
+    ],
+)
+def test_nonsense_is_an_error_that_says_why(robot: Assistant, tool: str, arguments: dict, words: str) -> None:
+    assert words in robot.error(tool, **arguments)
+
+
+def test_several_questions_at_once_get_their_own_answers(robot: Assistant) -> None:
+    start = [robot.portal.start_task_soon(partial(robot.client.call_tool, "find", {"phrase": name})) for name in NAMES]
+    start.append(robot.portal.start_task_soon(partial(robot.client.call_tool, "describe", {})))
+    *found, seen = [task.result(PATIENCE_S).structured_content for task in start]
+    assert [each["thing"]["phrase"] for each in found] == list(NAMES)
+    assert "I see" in seen["message"]
+
+
+@pytest.mark.skipif(REMEMBERS, reason="the node has a memory")
+def test_a_node_without_a_memory_says_so(robot: Assistant) -> None:
+    assert "the node remembers nothing" in robot.error("recall", phrase="cup")
+
+
+@pytest.mark.skipif(not REMEMBERS, reason="the node has no memory")
+def test_what_was_seen_is_recalled(robot: Assistant, view: RenderedView) -> None:
+    robot.answer("segment", phrases=["red cup"])
+    result = robot.call("recall", phrase="cup", pictures=True)
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not (result.is_error or result.structured_content["things"]) and time.monotonic() < deadline_s:
+        result = robot.call("recall", phrase="cup", pictures=True)
+    assert not result.is_error, result.content
+    thing = result.structured_content["things"][0]
+    assert thing["phrase"] == "red cup"
+    assert math.dist(thing["position_m"], true_position(view, "red cup")) < 0.02
+    assert result.structured_content["frame"] == FRAME
+    assert max(picture_of(result).shape) <= 160
+
+
+def test_a_node_that_was_restarted_is_found_again(robot: Assistant, world: World) -> None:
+    world.end_node()
+    assert "ros2 launch clip_seg_ros seg.launch.py" in robot.error("find", phrase="red cup")
+    world.start_node()
+    assert robot.answer("find", phrase="red cup")["found"]
+    assert robot.answer("segment", phrases=["red cup"])["things"]
+
+
+def test_where_no_node_runs_every_tool_says_what_to_start(tmp_path: Path) -> None:
+    with over_stdio(own_domain_environment(), tmp_path / "errors") as alone:
+        calls = [partial(alone.client.call_tool, tool, ARGUMENTS.get(tool, {})) for tool in sorted(TOOLS)]
+        results = [task.result(PATIENCE_S) for task in map(alone.portal.start_task_soon, calls)]
+    assert all(result.is_error for result in results)
+    said = [result.content[0].text for result in results]
+    assert [text for text in said if "ros2 launch clip_seg_ros seg.launch.py" not in text] == []
+
+
+class HttpServer:
+    """`clip-seg mcp --http` at a port of its own."""
+
+    def __init__(self, environment: dict[str, str], errors: Path, *arguments: str) -> None:
+        self._errors = errors
+        with errors.open("w") as stream:
+            command = [sys.executable, *MCP, "--http", "0", *arguments]
+            self.process = subprocess.Popen(command, env=environment, stderr=stream, stdout=stream)
+        deadline_s = time.monotonic() + PATIENCE_S
+        while "serving at " not in self.said():
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < deadline_s, self.said()
+            time.sleep(0.05)
+        self.url = self.said().split("serving at ")[1].split()[0].replace("0.0.0.0", "127.0.0.1")
+
+    def said(self) -> str:
+        return self._errors.read_text()
+
+    def status_without(self, **headers: str) -> int:
+        """The status of a request that is no proper one but for its headers."""
+        asked = urllib.request.Request(self.url, b"{}", headers | {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(asked, timeout=PATIENCE_S) as response:
+                return response.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(PATIENCE_S)
+        finally:
+            self.process.kill()
+
+
+@contextmanager
+def over_http(server: HttpServer, token: str) -> Iterator[Assistant]:
+    with start_blocking_portal() as portal:
+        headers = {"Authorization": f"Bearer {token}"}
+        http = portal.wrap_async_context_manager(httpx2.AsyncClient(headers=headers, timeout=PATIENCE_S))
+        with http as client:
+            transport = streamable_http_client(server.url, http_client=client)
+            with portal.wrap_async_context_manager(Client(transport)) as found:
+                yield Assistant(portal, found)
+
+
+def test_http_with_a_token(world: World, tmp_path: Path) -> None:
+    server = HttpServer(world.environment, tmp_path / "errors", "--token", "right-token")
+    try:
+        assert server.status_without() == 401
+        assert server.status_without(Authorization="Bearer wrong-token") == 401
+        assert server.status_without(Authorization="Basic right-token") == 401
+        assert server.status_without(Authorization="Bearer right-token") != 401
+        with over_http(server, "right-token") as robot:
+            assert robot.answer("find", phrase="red cup")["found"]
+    finally:
+        code = server.end()
+    assert code in (0, 130)
+    assert "Traceback" not in server.said()
+
+
+def test_other_hosts_need_a_token_that_is_printed(tmp_path: Path) -> None:
+    server = HttpServer(own_domain_environment(), tmp_path / "errors", "--host", "0.0.0.0")
+    try:
+        token = server.said().split("Authorization: Bearer ")[1].split("'")[0]
+        assert len(token) >= 32
+        assert server.status_without() == 401
+        assert server.status_without(Authorization=f"Bearer {token}") != 401
+    finally:
+        server.end()
+
+
+def test_loopback_needs_no_token_and_refuses_other_sites(tmp_path: Path) -> None:
+    server = HttpServer(own_domain_environment(), tmp_path / "errors")
+    try:
+        assert "Bearer" not in server.said()
+        assert server.status_without() != 401
+        assert server.status_without(Origin="http://evil.example") == 403
+    finally:
+        server.end()
+
+
+def ended_at_once(*arguments: str, hide: str = "") -> subprocess.CompletedProcess:
+    hidden = f"sys.modules[{hide!r}] = None; " if hide else ""
+    program = f"import sys; {hidden}from clip_seg_ros.tools.cli import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.run(
+        [sys.executable, "-c", program, "mcp", *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+
+
+def test_a_missing_package_is_named_with_how_to_install_it() -> None:
+    run = ended_at_once(hide="mcp")
+    assert run.returncode == 1
+    assert "pip install clip_seg_ros[mcp]" in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--http", "http"], ["--http", "70000"], ["--token", "short"], ["--host", "0.0.0.0"], ["--namespace", "a b"]],
+)
+def test_wrong_arguments(arguments: list[str]) -> None:
+    run = ended_at_once(*arguments)
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    server = HttpServer(own_domain_environment(), tmp_path / "errors")
+    try:
+        run = ended_at_once("--http", server.url.split(":")[2].split("/")[0])
+    finally:
+        server.end()
+    assert run.returncode == 1
+    assert "Address already in use" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_it_ends_with_its_input(tmp_path: Path) -> None:
+    start = time.monotonic()
+    run = subprocess.run(
+        [sys.executable, *MCP], input="", env=own_domain_environment(), capture_output=True, text=True, cwd=os.sep
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == ""
+    assert time.monotonic() - start < PATIENCE_S
