@@ -94,7 +94,7 @@ class NodeTools:
         picture: Annotated[
             bool, Field(description="whether to return the picture, too, with the things outlined, named and scored")
         ] = False,
-        timeout_s: float = _seconds(20.0, "until an image was answered"),
+        timeout_s: float = _seconds(30.0, "until an image was answered"),
         camera: Camera = "",
     ) -> Annotated[CallToolResult, Segmented]:
         """Finds all things that some phrases name in the next image: scores, boxes in pixels, positions in metres.
@@ -114,7 +114,7 @@ class NodeTools:
         )
         return _with_pictures(answer, [seen["picture"]["jpeg"]] if picture else [])
 
-    async def describe(self, timeout_s: float = _seconds(20.0, "until an image was looked at")) -> Described:
+    async def describe(self, timeout_s: float = _seconds(60.0, "until an image was looked at")) -> Described:
         """Lists the things that the camera sees now, of those whose names the model has.
 
         It is a list of names and scores without places: `find` and `segment` tell where the things are. What has none

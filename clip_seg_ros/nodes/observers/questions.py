@@ -23,7 +23,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 
 from clip_seg_ros.action import FindObject
-from clip_seg_ros.commands.parser import CommandError, parse_command
+from clip_seg_ros.commands.parser import CommandError, parse_command, parse_reference
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.msg import RememberedObject, SegmentedObject, SegmentedObjectArray
 from clip_seg_ros.nodes.camera.conversions import ConversionError
@@ -38,6 +38,7 @@ _MARGIN_S = 5.0
 _OUTCOME = ("found", "not found")
 _IN_VAIN = re.compile(r": not found within \S+ s; (\d+) images")
 """What the node says of a goal whose time was up; every other goal that found nothing was refused or failed."""
+_EMPTY = 'a phrase is empty: name what to look for, for example "red cup"'
 _DESCRIBE = "what do you see?"
 _Kind = tuple[type, QoSProfile]
 _CAMERA_PARAMETERS = ("image_topic", "image_topics", "camera_names", "image_transport")
@@ -70,8 +71,9 @@ class Questions(Asking):
 
         Raises:
             Nobody: No node offers the action.
-            Unanswered: The node refuses, no image came, or the node ended meanwhile.
+            Unanswered: The phrase makes no sense, the node refuses, no image came, or the node ended meanwhile.
         """
+        _check_phrase(phrase)
         if not self.meet(self._goals.server_is_ready, given_up):
             raise self.nobody()
         goal = FindObject.Goal(phrase=phrase, camera=camera)
@@ -259,6 +261,20 @@ class Questions(Asking):
         return round((self.get_clock().now() - Time.from_msg(stamp)).nanoseconds * 1e-9, 3)
 
 
+def _check_phrase(phrase: str) -> None:
+    """Refuses what the language of commands would: the action takes it for a name, and looks for it in vain.
+
+    Raises:
+        Unanswered: The phrase is empty, is several ones, or says where a thing is in a way that makes no sense.
+    """
+    if not phrase.strip():
+        raise Unanswered(_EMPTY)
+    try:
+        parse_reference(f"segment {phrase}")
+    except CommandError as error:
+        raise Unanswered(str(error)) from error
+
+
 def _sentence(phrases: Sequence[str]) -> str:
     """Returns the command that looks for phrases.
 
@@ -266,7 +282,7 @@ def _sentence(phrases: Sequence[str]) -> str:
         Unanswered: A phrase is empty, or together they are another command.
     """
     if not phrases or not all(phrase.strip() for phrase in phrases):
-        raise Unanswered('a phrase is empty: name what to look for, for example "red cup"')
+        raise Unanswered(_EMPTY)
     text = "segment " + ", ".join(phrase.strip() for phrase in phrases)
     try:
         verb = parse_command(text).verb
