@@ -6,17 +6,8 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,103 +18,21 @@ import pytest
 pytest.importorskip("rclpy", reason="there is no ROS 2")
 pytest.importorskip("mcp", reason="the package mcp is not installed: pip install .[mcp]")
 
-import httpx2
-from anyio.from_thread import BlockingPortal, start_blocking_portal
-from mcp import Client
-from mcp.client.stdio import StdioServerParameters, stdio_client
-from mcp.client.streamable_http import streamable_http_client
-
+from assistants import FRAME, NAMES, PATIENCE_S, SEED, Assistant, World, over_stdio
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.pipeline.space.localization import locate
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
-from clip_seg_ros.tools.processes import ChildProcesses
-from clip_seg_ros.tools.simulation import shared_memory
 from clip_seg_ros.types import ObjectRegion
 from domains import own_domain_environment
 
-MCP = ["-m", "clip_seg_ros.tools.cli", "mcp"]
-FRAME = "camera_color_optical_frame"
-SEED, NAMES = 1, ("red cup", "green cup", "blue box")
 TOOLS = {"find", "segment", "describe", "recall", "look", "command"}
 REMEMBERS = hasattr(ReferringConfig(), "remember")
-PATIENCE_S = 180.0
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "find": {"phrase": "cup"},
     "segment": {"phrases": ["cup"]},
     "command": {"text": "stop"},
 }
-
-
-class Assistant:
-    """The official client, whose calls wait."""
-
-    def __init__(self, portal: BlockingPortal, client: Client) -> None:
-        self.portal, self.client = portal, client
-
-    def start(self, tool: str, **arguments: Any) -> Future[Any]:
-        """Begins a call, which may take as long as a busy machine needs."""
-        return self.portal.start_task_soon(partial(self.client.call_tool, tool, {"timeout_s": 120.0} | arguments))
-
-    def call(self, tool: str, **arguments: Any) -> Any:
-        return self.start(tool, **arguments).result(PATIENCE_S)
-
-    def answer(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        result = self.call(tool, **arguments)
-        assert not result.is_error, result.content
-        return result.structured_content
-
-    def error(self, tool: str, **arguments: Any) -> str:
-        result = self.call(tool, **arguments)
-        assert result.is_error, result.structured_content
-        return result.content[0].text
-
-
-@contextmanager
-def assistant(transport: Any) -> Iterator[Assistant]:
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(Client(transport)) as client:
-        yield Assistant(portal, client)
-
-
-@contextmanager
-def over_stdio(environment: dict[str, str], errors: Path, *arguments: str) -> Iterator[Assistant]:
-    server = StdioServerParameters(command=sys.executable, args=[*MCP, *arguments], env=environment)
-    with errors.open("w") as stream, assistant(stdio_client(server, errlog=stream)) as found:
-        yield found
-    assert "Traceback" not in errors.read_text(), errors.read_text()
-
-
-class World:
-    """A rendered camera and a node that looks at it, in a ROS domain of their own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.environment = shared_memory(own_domain_environment())
-        self._folder = folder
-        self._children = ChildProcesses(folder, self.environment)
-
-    def __enter__(self) -> World:
-        self.start("sim_camera", "scene of seed", f"seed:={SEED}", f"required:={json.dumps(NAMES)}")
-        self.start_node()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._children.stop()
-
-    def start_node(self) -> None:
-        # The camera stands still, so that its own frame is one that does not move.
-        self.start("referring", "commands:", "engine:=eager", f"target_frame:={FRAME}", "-r", "__ns:=/clip_seg")
-
-    def start(self, name: str, until: str, *parameters: str) -> None:
-        words = [word for each in parameters for word in (["-p", each] if ":=" in each and each[0] != "_" else [each])]
-        self._children.start(name, f"clip_seg_ros.nodes.{name}", ["--ros-args", *words])
-        log, deadline_s = self._folder / f"{name}.log", time.monotonic() + PATIENCE_S
-        while until not in log.read_text():
-            self._children.check()
-            assert time.monotonic() < deadline_s, log.read_text()
-            time.sleep(0.05)
-
-    def end_node(self) -> None:
-        self._children.stop("referring")
 
 
 @pytest.fixture(scope="module")
@@ -293,131 +202,3 @@ def test_where_no_node_runs_every_tool_says_what_to_start(tmp_path: Path) -> Non
     assert all(result.is_error for result in results)
     said = [result.content[0].text for result in results]
     assert [text for text in said if "ros2 launch clip_seg_ros seg.launch.py" not in text] == []
-
-
-class HttpServer:
-    """`clip-seg mcp --http` at a port of its own."""
-
-    def __init__(self, environment: dict[str, str], errors: Path, *arguments: str) -> None:
-        self._errors = errors
-        with errors.open("w") as stream:
-            command = [sys.executable, *MCP, "--http", "0", *arguments]
-            self.process = subprocess.Popen(command, env=environment, stderr=stream, stdout=stream)
-        deadline_s = time.monotonic() + PATIENCE_S
-        while "serving at " not in self.said():
-            assert self.process.poll() is None, self.said()
-            assert time.monotonic() < deadline_s, self.said()
-            time.sleep(0.05)
-        self.url = self.said().split("serving at ")[1].split()[0].replace("0.0.0.0", "127.0.0.1")
-
-    def said(self) -> str:
-        return self._errors.read_text()
-
-    def status_without(self, **headers: str) -> int:
-        """The status of a request that is no proper one but for its headers."""
-        asked = urllib.request.Request(self.url, b"{}", headers | {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(asked, timeout=PATIENCE_S) as response:
-                return response.status
-        except urllib.error.HTTPError as error:
-            return error.code
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        try:
-            return self.process.wait(PATIENCE_S)
-        finally:
-            self.process.kill()
-
-
-@contextmanager
-def over_http(server: HttpServer, token: str) -> Iterator[Assistant]:
-    with start_blocking_portal() as portal:
-        headers = {"Authorization": f"Bearer {token}"}
-        http = portal.wrap_async_context_manager(httpx2.AsyncClient(headers=headers, timeout=PATIENCE_S))
-        with http as client:
-            transport = streamable_http_client(server.url, http_client=client)
-            with portal.wrap_async_context_manager(Client(transport)) as found:
-                yield Assistant(portal, found)
-
-
-def test_http_with_a_token(world: World, tmp_path: Path) -> None:
-    server = HttpServer(world.environment, tmp_path / "errors", "--token", "right-token")
-    try:
-        assert server.status_without() == 401
-        assert server.status_without(Authorization="Bearer wrong-token") == 401
-        assert server.status_without(Authorization="Basic right-token") == 401
-        assert server.status_without(Authorization="Bearer right-token") != 401
-        with over_http(server, "right-token") as robot:
-            assert robot.answer("find", phrase="red cup")["found"]
-    finally:
-        code = server.end()
-    assert code in (0, 130)
-    assert "Traceback" not in server.said()
-
-
-def test_other_hosts_need_a_token_that_is_printed(tmp_path: Path) -> None:
-    server = HttpServer(own_domain_environment(), tmp_path / "errors", "--host", "0.0.0.0")
-    try:
-        token = server.said().split("Authorization: Bearer ")[1].split("'")[0]
-        assert len(token) >= 32
-        assert server.status_without() == 401
-        assert server.status_without(Authorization=f"Bearer {token}") != 401
-    finally:
-        server.end()
-
-
-def test_loopback_needs_no_token_and_refuses_other_sites(tmp_path: Path) -> None:
-    server = HttpServer(own_domain_environment(), tmp_path / "errors")
-    try:
-        assert "Bearer" not in server.said()
-        assert server.status_without() != 401
-        assert server.status_without(Origin="http://evil.example") == 403
-    finally:
-        server.end()
-
-
-def ended_at_once(*arguments: str, hide: str = "") -> subprocess.CompletedProcess:
-    hidden = f"sys.modules[{hide!r}] = None; " if hide else ""
-    program = f"import sys; {hidden}from clip_seg_ros.tools.cli import main; sys.exit(main(sys.argv[1:]))"
-    return subprocess.run(
-        [sys.executable, "-c", program, "mcp", *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-
-
-def test_a_missing_package_is_named_with_how_to_install_it() -> None:
-    run = ended_at_once(hide="mcp")
-    assert run.returncode == 1
-    assert "pip install clip_seg_ros[mcp]" in run.stderr
-    assert run.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["--http", "http"], ["--http", "70000"], ["--token", "short"], ["--host", "0.0.0.0"], ["--namespace", "a b"]],
-)
-def test_wrong_arguments(arguments: list[str]) -> None:
-    run = ended_at_once(*arguments)
-    assert run.returncode == 2
-    assert "Traceback" not in run.stderr
-
-
-def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
-    server = HttpServer(own_domain_environment(), tmp_path / "errors")
-    try:
-        run = ended_at_once("--http", server.url.split(":")[2].split("/")[0])
-    finally:
-        server.end()
-    assert run.returncode == 1
-    assert "Address already in use" in run.stderr
-    assert "Traceback" not in run.stderr
-
-
-def test_it_ends_with_its_input(tmp_path: Path) -> None:
-    start = time.monotonic()
-    run = subprocess.run(
-        [sys.executable, *MCP], input="", env=own_domain_environment(), capture_output=True, text=True, cwd=os.sep
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout == ""
-    assert time.monotonic() - start < PATIENCE_S
