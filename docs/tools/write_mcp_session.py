@@ -69,7 +69,8 @@ async def session(env: dict[str, str]) -> str:
         f"`{TIMED[0]}` was then asked {TIMES} times over stdin and stdout: the median was "
         f"{statistics.median(times_ms):.0f} ms and the 95th percentile {slowest:.0f} ms. The camera, which sends 10 "
         f"images a second, the node and the server shared {len(os.sched_getaffinity(0))} processor core(s) of a "
-        f"machine with {os.cpu_count()} and a load average of {os.getloadavg()[0]:.0f}; a goal waits for the next image."
+        f"machine with {os.cpu_count()} and a load average of {os.getloadavg()[0]:.0f}; a goal waits for the next "
+        "image."
     )
     return "\n\n".join([*parts, timed])
 

@@ -18,8 +18,7 @@ import pytest
 pytest.importorskip("rclpy", reason="there is no ROS 2")
 pytest.importorskip("mcp", reason="the package mcp is not installed: pip install .[mcp]")
 
-from assistants import FRAME, NAMES, PATIENCE_S, SEED, Assistant, World, over_stdio
-from clip_seg_ros.config import ReferringConfig
+from assistants import FRAME, NAMES, PATIENCE_S, REMEMBERS, SEED, Assistant, World, over_stdio
 from clip_seg_ros.pipeline.space.localization import locate
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
@@ -27,7 +26,6 @@ from clip_seg_ros.types import ObjectRegion
 from domains import own_domain_environment
 
 TOOLS = {"find", "segment", "describe", "recall", "look", "command"}
-REMEMBERS = hasattr(ReferringConfig(), "remember")
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "find": {"phrase": "cup"},
     "segment": {"phrases": ["cup"]},
