@@ -18,6 +18,8 @@ ENGINE_NAMES = ("auto", "eager", "cuda_graph", "openvino", "onnxruntime")
 RELATION_WAYS = ("model", "geometry", "both")
 """Who decides what a phrase with places, order or number means: a model that understands it, where the things are, or
 the latter and, if that finds nothing, the former."""
+REMEMBER_WAYS = ("auto", "always", "never")
+"""Whether there is a memory of objects; they are no switch, because ``auto`` looks at the name of the target frame."""
 PRECISION_NAMES = ("auto", "float32", "bfloat16", "float16", "int8")
 """What a model may be asked to compute with; ``auto`` leaves it to the engine."""
 
@@ -204,6 +206,19 @@ class ReferringConfig(SegmentationConfig):
     )
     target_frame: str = text(
         "", "The frame of the positions, by tf2. If it is empty, they are in the optical frame of the camera."
+    )
+    remember: str = text(
+        "auto",
+        "Whether what was seen is remembered in target_frame. With auto it is if that is set and not named like a part "
+        "of a robot, as base_link is.",
+        choices=REMEMBER_WAYS,
+        live=True,
+    )
+    memory_file: str = text(
+        "",
+        "The file that keeps what is remembered: it is read when the node is configured, and written now and then and "
+        "when it stops. If it is empty, there is none.",
+        at_start=True,
     )
     max_points: int = number(20000, 1, 1000000, "The largest number of points that one object has in the point cloud.")
     smoothing: float = number(

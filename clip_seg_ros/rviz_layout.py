@@ -63,6 +63,8 @@ def layout(shown: Shown) -> dict[str, Any]:
     displays = [patterns["Frame"]]
     for camera in shown.cameras:
         displays += _displays(shown, camera, patterns)
+    if shown.referring:
+        displays.append(_remembered(shown, patterns["Remembered"]))
     manager["Displays"] = displays
     if shown.fixed_frame:
         manager["Global Options"]["Fixed Frame"] = shown.fixed_frame
@@ -98,6 +100,12 @@ def _displays(shown: Shown, camera: CameraTopics, patterns: Mapping[str, Any]) -
     ticked = _called("Color image", camera) in windows
     add_topic("Color image", camera.image + "/compressed" * shown.compressed, Enabled=ticked, Value=ticked)
     return displays
+
+
+def _remembered(shown: Shown, pattern: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the display of what is remembered and out of view, of all cameras."""
+    topic = "/" + "/".join(filter(None, (shown.namespace.strip("/"), "memory_markers")))
+    return {**copy.deepcopy(pattern), "Topic": {**pattern["Topic"], "Value": topic}}
 
 
 def _called(name: str, camera: CameraTopics) -> str:

@@ -51,6 +51,8 @@ REFERRING = (
     "rectified",
     "threshold",
     "target_frame",
+    "remember",
+    "memory_file",
     "initial_command",
     "refine_edges",
     "separate_touching",

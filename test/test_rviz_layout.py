@@ -83,6 +83,7 @@ def test_the_file_shows_the_default_camera():
         "Overlay": "/clip_seg/overlay",
         "Mask": "/clip_seg/mask",
         "Color image": "/camera/color/image_raw",
+        "Remembered": "/clip_seg/memory_markers",
     }
     # Cameras publish best effort, which a reliable subscription never hears.
     assert displays_of(made)["Color image"]["Topic"]["Reliability Policy"] == "Best Effort"
@@ -94,6 +95,7 @@ def test_the_file_shows_the_default_camera():
 def test_topics_stand_under_the_namespace(namespace, prefix):
     topics = topics_of(layout(Shown(ONE, namespace, semantic=True)))
     assert topics["Overlay"] == f"{prefix}/overlay"
+    assert topics["Remembered"] == f"{prefix}/memory_markers"
     assert topics["Classes"] == f"{prefix}/semantic/overlay"
 
 
@@ -102,6 +104,7 @@ def test_every_camera_has_displays_of_its_own():
     topics, displays = topics_of(config), displays_of(config)
     assert topics["Overlay left"] == "/clip_seg/left/overlay"
     assert topics["Points right"] == "/clip_seg/right/points"
+    assert [name for name in topics if name.startswith("Remembered")] == ["Remembered"], "all cameras share one memory"
     assert topics["Classes right"] == "/clip_seg/right/semantic/overlay"
     assert topics["Color image left"] == "/l/image/compressed"
     # The scene around the objects, of the cameras that have depth.

@@ -12,11 +12,12 @@ from collections.abc import Callable, Collection, Sequence
 
 from clip_seg_ros.commands.parser import Command, CommandError, parse_command
 from clip_seg_ros.commands.plurals import singulars
-from clip_seg_ros.commands.words import DETERMINERS, FETCHING, FORMS, VERBS
+from clip_seg_ros.commands.words import DETERMINERS, FETCHING, FORMS, OF_MEMORY, VERBS
 
 HELP = (
     'type for example "segment the red cup", "find the boxes, not the white one", "where is the ball?", '
-    '"what do you see?", "use cris", "threshold 0.4", "stop" or "clear"; docs/commands.md has the whole language'
+    '"what do you see?", "where did you last see the red cup?", "use cris", "threshold 0.4", "stop" or "clear"; '
+    "docs/commands.md has the whole language"
 )
 """The response to "help"."""
 QUIT = (
@@ -31,7 +32,10 @@ _VERY_CLOSE = 0.82
 """The same ratio for a phrase's first word, which may be any word: "truck" and "track" have 0.8."""
 _SHORTEST = 3
 """The least number of letters of a word of which another word may be a misspelling or a part."""
-_VERB_WORDS = tuple(dict.fromkeys(form.split()[0] for verb in VERBS for form in FORMS[verb]))
+# Of questions about what is remembered, "have" and "did" are no verbs; ``remembering`` corrects them as a whole.
+_VERB_WORDS = tuple(
+    dict.fromkeys(form.split()[0] for verb in VERBS for form in (OF_MEMORY if verb in OF_MEMORY else FORMS[verb]))
+)
 # Words of vocabularies that name nothing to look for.
 _NOT_MEANT = frozenset({"one", "the", "photo", "photograph", "image", "cropped", "good", "bad", "thing", "object"})
 _PLACES = re.compile(
@@ -111,9 +115,10 @@ def _corrected(sentence: str, known_words: Collection[str], unknown_words: Calla
         if meant := _meant(word, known_words):
             sentence = _replaced(sentence, word, meant)
     try:
-        return sentence if parse_command(sentence).prompts else ""
+        command = parse_command(sentence)
     except CommandError:
         return ""
+    return sentence if command.prompts or command.verb in OF_MEMORY else ""
 
 
 def _lacking(sentence: str, unknown_words: Callable[[str], Sequence[str]]) -> list[str]:

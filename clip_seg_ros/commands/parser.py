@@ -20,9 +20,33 @@ from clip_seg_ros.commands.errors import shown
 from clip_seg_ros.commands.phrases import EXAMPLE, PUNCTUATION, Phrases, split_phrases
 from clip_seg_ros.commands.places import any_of
 from clip_seg_ros.commands.references import Reference
-from clip_seg_ros.commands.words import COUNTING, DETERMINERS, FORMS, OWN_THRESHOLD, RESETTING, VERBS
+from clip_seg_ros.commands.remembering import check_alone, check_question, check_remembered
+from clip_seg_ros.commands.words import (
+    COUNTING,
+    DETERMINERS,
+    FORMS,
+    OF_ALL,
+    OF_MEMORY,
+    OWN_THRESHOLD,
+    RESETTING,
+    VERBS,
+)
 
-Verb = Literal["segment", "find", "track", "use", "classes", "threshold", "stop", "clear", "describe", "help", "quit"]
+Verb = Literal[
+    "segment",
+    "find",
+    "track",
+    "use",
+    "classes",
+    "threshold",
+    "stop",
+    "clear",
+    "recall",
+    "forget",
+    "describe",
+    "help",
+    "quit",
+]
 
 MAX_CHARACTERS = 500
 MAX_CLASSES_CHARACTERS = 4000
@@ -83,7 +107,8 @@ class Command:
 
     verb: Verb
     prompts: tuple[str, ...] = ()
-    """Phrases in the order of the text, lower case, without articles; only segment, find and track have any."""
+    """Phrases in the order of the text, lower case, without articles; segment, find and track have some, and recall and
+    forget, where none stands for everything."""
     threshold: float | None = None
     """The threshold, 0..1, of commands that end in "with threshold 0.4" and of ``threshold``; in the latter, ``None``
     stands for each model's own threshold."""
@@ -111,6 +136,8 @@ class Command:
             return f"threshold {'default' if self.threshold is None else self.threshold}"
         is_count = any(reference.is_count_asked for reference in self.references)
         names = ", ".join(f'"{phrase}"' for phrase in self.prompts + self.classes)
+        if self.verb in OF_MEMORY and not names:
+            names = "everything"
         words = ["how many" if is_count else self.verb, self.printed or names]
         if self.negatives and not self.printed:
             words.append("except " + ", ".join(f'"{phrase}"' for phrase in self.negatives))
@@ -160,14 +187,20 @@ def parse_command(text: str) -> Command:
         if model is not None:
             raise CommandError('two models in one command: type one, for example "use cris"')
         return Command(verb, threshold=threshold, model=_parse_model(_MODEL.fullmatch(rest)["name"]))
+    if spelling in OF_ALL:
+        check_alone(verb, spelling, rest.strip(PUNCTUATION))
+        return Command(verb, spelling=spelling)
     if spelling in COUNTING:
         rest = _THERE.sub("", rest)
     phrases = split_phrases(rest.lstrip(PUNCTUATION + "="), are_places_read=verb != "classes")
     if verb == "classes":
         classes = _checked_classes(phrases.wanted, phrases.unwanted)
         return Command(verb, threshold=threshold, model=model, classes=classes)
-    command = Command(verb, phrases.wanted, threshold, phrases.unwanted, model, spelling=spelling)
-    return _with_meaning(command, phrases)
+    command = _with_meaning(
+        Command(verb, phrases.wanted, threshold, phrases.unwanted, model, spelling=spelling), phrases
+    )
+    check_remembered(command.verb, command.references, threshold is not None or model is not None)
+    return command
 
 
 def _with_meaning(command: Command, phrases: Phrases) -> Command:
@@ -243,6 +276,7 @@ def _split_verb(sentence: str) -> tuple[Verb, str, str]:
     if match := _VERB.match(sentence):
         spelling = match[1].lower()
         return cast(Verb, _VERB_OF[spelling]), spelling, sentence[match.end() :].lstrip()
+    check_question(sentence)
     return "segment", "", sentence
 
 

@@ -26,6 +26,8 @@ class Rule:
 
 COUNTING = ("how many", "count", "what is the number of", "what's the number of")
 """Verbs whose answer is a number."""
+ASKING_WHERE = ("where is", "where are", "where's", "wheres")
+"""Verbs of ``find`` to which the memory of objects adds what it knows."""
 FETCHING = (
     "pick up",
     "pick",
@@ -72,6 +74,34 @@ OWN_THRESHOLD = frozenset(
 )
 """Words that stand for each model's own threshold after "threshold"."""
 
+RECALLING_ALL = (
+    "what have you seen",
+    "what have you seen so far",
+    "what did you see",
+    "what did you see so far",
+    "what do you remember",
+    "what can you remember",
+    "what else do you remember",
+    "list what you remember",
+    "list what you have seen",
+    "recall everything",
+)
+FORGETTING_ALL = (
+    "forget everything",
+    "forget all things",
+    "forget all objects",
+    "forget what you saw",
+    "forget what you have seen",
+    "forget everything you have seen",
+    "clear the memory",
+    "clear your memory",
+    "empty the memory",
+)
+OF_ALL = frozenset({*RECALLING_ALL, *FORGETTING_ALL})
+"""Forms that mean everything that is remembered, and after which no phrase follows."""
+OF_MEMORY = ("recall", "forget")
+"""Verbs that are about what is remembered, and not about what is seen."""
+
 GRAMMAR = (
     Rule(
         "segment",
@@ -88,10 +118,7 @@ GRAMMAR = (
             "look for",
             "search for",
             "locate",
-            "where is",
-            "where are",
-            "where's",
-            "wheres",
+            *ASKING_WHERE,
             "is there",
             "are there",
             "do you see",
@@ -163,10 +190,42 @@ GRAMMAR = (
     ),
     Rule(
         "clear",
-        ("clear", "clear it", "clear all", "clear everything", "clear the masks", "forget it", "forget everything"),
+        ("clear", "clear it", "clear all", "clear everything", "clear the masks", "forget it"),
         "clear",
         "clear",
-        "stops the work and empties the outputs",
+        "stops the work and empties the outputs; what is remembered stays",
+    ),
+    Rule(
+        "recall",
+        (
+            "recall",
+            "where did you last see",
+            "where did you see",
+            "where have you seen",
+            "where have you last seen",
+            "where was",
+            "where were",
+            "when did you last see",
+            "when did you see",
+            "when have you seen",
+            "did you see",
+            "have you seen",
+            "do you remember",
+            "what do you remember of",
+            "what do you remember about",
+            *RECALLING_ALL,
+        ),
+        "where did you last see the red cup?",
+        'recall "red cup"',
+        "says from memory where things are and when they were seen, and goes on with what was asked before; the forms "
+        "without a phrase, such as `what have you seen?`, list everything",
+    ),
+    Rule(
+        "forget",
+        ("forget", "forget about", "forget everything about", *FORGETTING_ALL),
+        "forget the red cup",
+        'forget "red cup"',
+        "takes things out of the memory, and goes on with what was asked before; `forget everything` empties it",
     ),
     Rule(
         "describe",
@@ -262,7 +321,10 @@ GRAMMAR = (
 
 FORMS = {rule.name: rule.forms for rule in GRAMMAR}
 
-VERBS = ("segment", "find", "track", "use", "classes", "threshold", "stop", "clear", "describe", "help", "quit")
+VERBS = (
+    *("segment", "find", "track", "use", "classes", "threshold", "stop", "clear"),
+    *("recall", "forget", "describe", "help", "quit"),
+)
 """The rows that begin a command; the others add to the phrases of segment, find and track."""
 
 DETERMINERS = frozenset(

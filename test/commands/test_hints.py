@@ -55,6 +55,9 @@ def corrected_openly(text: str) -> str:
         ("Balck boxes", "black boxes"),
         ("find the redcups, not the gren one", "find the red cups, not the green one"),
         ("trak the ball", "track the ball"),
+        ("where did you last see the redcup?", "where did you last see the red cup?"),
+        ("forgt the blu cup", "forget the blue cup"),
+        ("frget everything", "forget everything"),
     ],
 )
 def test_a_slip_is_corrected_by_what_the_weights_know(text, meant):

@@ -5,7 +5,7 @@ import pytest
 
 from clip_seg_ros.commands import parser as commands
 from clip_seg_ros.commands.parser import Command, CommandError, parse_command
-from clip_seg_ros.commands.words import FORMS
+from clip_seg_ros.commands.words import FORMS, OF_ALL
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,59 @@ def test_phrases_are_understood(text, verb, prompts):
 def test_every_spelling_of_a_verb_takes_a_phrase(verb):
     for spelling in FORMS[verb]:
         assert parse_command(f"{spelling} the red cup") == Command(verb, ("red cup",))
+
+
+@pytest.mark.parametrize("verb", ["recall", "forget"])
+def test_every_spelling_of_a_verb_of_memory_takes_a_phrase_or_means_everything(verb):
+    for spelling in FORMS[verb]:
+        if spelling in OF_ALL:
+            assert parse_command(f"Please, {spelling}!") == Command(verb)
+            with pytest.raises(CommandError, match="stands alone"):
+                parse_command(f"{spelling} red cup")
+        else:
+            assert parse_command(f"{spelling} the red cup?") == Command(verb, ("red cup",))
+            with pytest.raises(CommandError, match=f'"{spelling}" needs a phrase after it'):
+                parse_command(f"{spelling}?")
+
+
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [
+        ("Where did you last see the red cup and my keys?", 'recall "red cup", "keys"'),
+        ("robot, have you seen any cups?", 'recall "cups"'),
+        ("what do you remember about the bowl?", 'recall "bowl"'),
+        ("What have you seen so far?", "recall everything"),
+        ("forget about the blue box, please", 'forget "blue box"'),
+        ("forget everything", "forget everything"),
+        ("forget it", "clear"),
+        ("where is the red cup?", 'find "red cup"'),
+        ("do you see the cup?", 'find "cup"'),
+        ('"what have you seen"', 'segment "what have you seen"'),
+    ],
+)
+def test_what_was_seen_and_what_is_seen_are_told_apart(text, means):
+    assert str(parse_command(text)) == means
+    assert parse_command(means) == parse_command(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("where did you lst see the red cup", 'did you mean "where did you last see the red cup"?'),
+        ("what hav you seen?", 'did you mean "what have you seen"?'),
+        ("were did you see my cup", 'did you mean "where did you see my cup"?'),
+        ("recall the cup left of the box", 'type "recall cup", or look for it with "find"'),
+        ("forget the largest cup", 'type "forget cup"'),
+        ("where was the cup, not the red one", 'type "recall cup"'),
+        ("recall the cup using cris", "has neither threshold nor model"),
+        ("forget the cup with threshold 0.4", "has neither threshold nor model"),
+        ("where did you last see it?", '"it" does not say which thing'),
+    ],
+)
+def test_what_a_memory_cannot_answer_is_refused_with_a_hint(text, hint):
+    with pytest.raises(CommandError) as refusal:
+        parse_command(text)
+    assert hint in str(refusal.value)
 
 
 @pytest.mark.parametrize("verb", ["stop", "clear", "describe", "help", "quit"])

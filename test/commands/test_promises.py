@@ -6,7 +6,7 @@ import re
 from contextlib import suppress
 
 from clip_seg_ros.commands.parser import MAX_CHARACTERS, MAX_CLASSES, MAX_PROMPTS, Command, CommandError, parse_command
-from clip_seg_ros.commands.words import DETERMINERS, FORMS, GRAMMAR, RELATIONS, VERBS
+from clip_seg_ros.commands.words import DETERMINERS, FORMS, GRAMMAR, OF_MEMORY, RELATIONS, VERBS
 
 # What typing, speech recognition and hostility produce.
 NOUNS = ["cup", "red", "blue", "one", "ones", "Bowl", "box", "table", "captain's", "everything", "forget-me-not"]
@@ -74,8 +74,10 @@ def check_promises(command: Command) -> None:
         assert phrase == phrase.lower() == " ".join(phrase.split())
         assert any(character.isalnum() for character in phrase)
     asks = command.verb in ("segment", "find", "track")
-    assert bool(command.prompts) == asks
+    assert command.prompts or not asks
+    assert asks or not command.prompts or command.verb in OF_MEMORY
     assert asks or not command.negatives
+    assert command.verb not in OF_MEMORY or not any(each.is_conditional for each in command.references)
     assert len(command.prompts + command.negatives) <= MAX_PROMPTS
     assert (0 < len(command.classes) <= MAX_CLASSES) == (command.verb == "classes")
     assert command.threshold is None or 0 <= command.threshold <= 1

@@ -67,6 +67,9 @@ class ImageTask(Protocol):
             For each image the rest of the work, which needs no model; ``None`` if there is none.
         """
 
+    def afterwards(self) -> None:
+        """Does what nobody waits for, on the thread that has just published and counted the results of images."""
+
     def depth_tolerance_s(self) -> float:
         """Returns how far the stamps of colour and depth may differ, in seconds."""
 
@@ -210,6 +213,7 @@ class Intake:
                         self._core.faults.clear("inference")
                 except Exception as error:  # the other cameras' results are published all the same
                     self._on_work_error(error)
+            self._task.afterwards()
 
     def _on_input_error(self, error: Exception) -> None:
         note = f"a message cannot be taken: {type(error).__name__}: {error}"

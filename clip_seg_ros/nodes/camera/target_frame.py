@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from geometry_msgs.msg import Transform
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.time import Time
@@ -28,6 +29,17 @@ class Motion:
     """The frame that points are transformed to."""
     rotation_xyzw: tuple[float, float, float, float]
     translation_m: tuple[float, float, float]
+
+    @classmethod
+    def none(cls, frame_id: str) -> Motion:
+        """Returns the transform of a frame to itself."""
+        return cls(frame_id, (0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0))
+
+    def matrix(self) -> np.ndarray:
+        """Returns the transform as (4, 4) float64."""
+        whole = np.eye(4)
+        whole[:3, :3], whole[:3, 3] = _matrix(self.rotation_xyzw), self.translation_m
+        return whole
 
     @property
     def up(self) -> tuple[float, float, float] | None:
@@ -113,8 +125,23 @@ class TargetFrame:
             self._faults.report(self._use, "lookup", f"{error}: {loss}")
             return None
         self._faults.clear(self._use)
-        rotation, shift = found.rotation, found.translation
-        return Motion(self._name, (rotation.x, rotation.y, rotation.z, rotation.w), (shift.x, shift.y, shift.z))
+        return self._motion(found)
+
+    def place_of(self, frame_id: str) -> tuple[float, float, float] | None:
+        """Returns where the origin of a frame is in the target frame at present, metres; ``None`` if unknown."""
+        buffer = self._buffer
+        if frame_id == self._name:
+            return 0.0, 0.0, 0.0
+        if buffer is None:
+            return None
+        try:
+            return self._motion(buffer.lookup_transform(self._name, frame_id, Time()).transform).translation_m
+        except self._unknown:
+            return None
+
+    def _motion(self, transform: Transform) -> Motion:
+        turn, shift = transform.rotation, transform.translation
+        return Motion(self._name, (turn.x, turn.y, turn.z, turn.w), (shift.x, shift.y, shift.z))
 
 
 def _matrix(xyzw: Sequence[float]) -> np.ndarray:

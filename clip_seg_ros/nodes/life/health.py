@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -51,6 +51,7 @@ class Health:
         faults: Log whose standing faults are repeated in the status of the model.
         cameras: Returns the cameras with a subscription at the moment.
         idle_because: Returns why a camera's images are not answered at the moment; empty if they are.
+        values: Returns what is to be told beside it, by name.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class Health:
         faults: FaultLog,
         cameras: Callable[[], Sequence[CameraInput]],
         idle_because: Callable[[str], str],
+        values: Callable[[], Mapping[str, str]],
     ) -> None:
         self._node, self._models, self._faults = node, models, faults
-        self._cameras, self._idle_because = cameras, idle_because
+        self._cameras, self._idle_because, self._values = cameras, idle_because, values
         # A camera object exists from activation to deactivation.
         self._counts: WeakKeyDictionary[CameraInput, _Counts] = WeakKeyDictionary()
         self._lock = threading.Lock()
@@ -146,6 +148,7 @@ class Health:
         if corner := in_corner(predictor.spec):
             serves += f"; {corner}"
             values["for real pictures"] = in_commands(predictor.spec)
+        values.update(self._values())
         standing = self._faults.standing()
         level = DiagnosticStatus.WARN if standing else DiagnosticStatus.OK
         return self._make("model", level, "; ".join(standing) or serves, {"model": name, **values})

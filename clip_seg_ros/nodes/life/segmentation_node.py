@@ -159,7 +159,9 @@ class SegmentationNode(BoundedLogs, LifecycleNode):
         core.status.open()
         self.task.open()
         self.commands.open(config.command_topic, core.calls.group())
-        self._health = Health(self, self.models, core.faults, lambda: self.intake.cameras, self.task.idle_because)
+        self._health = Health(
+            self, self.models, core.faults, lambda: self.intake.cameras, self.task.idle_because, self.task.values
+        )
         self._configured = True
         if fault := image_decoding.library()[1]:
             self.get_logger().warning(fault)
@@ -183,6 +185,7 @@ class SegmentationNode(BoundedLogs, LifecycleNode):
             self.core.active = False
         self.commands.withdraw()
         self.intake.stop()
+        self.task.pause()
 
     def _release(self, why: str) -> None:
         self._stop_listening()

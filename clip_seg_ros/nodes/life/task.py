@@ -27,6 +27,13 @@ class Task(ABC):
     def close(self) -> None:
         """Destroys the publishers and services when the node is cleaned up."""
 
+    def pause(self) -> None:  # noqa: B027
+        """Is called when the node has stopped listening, before ``close`` or another activation."""
+
+    def values(self) -> dict[str, str]:
+        """Returns what diagnostics tell of the task, by name."""
+        return {}
+
     # Hooks for the model.
 
     @abstractmethod
@@ -55,6 +62,9 @@ class Task(ABC):
     @abstractmethod
     def ask(self, images: Sequence[TakenImage], predictor: Predictor) -> list[Finish | None]:
         """Runs the model on images of different cameras; returns the rest of the work on each."""
+
+    def afterwards(self) -> None:  # noqa: B027
+        """Is called after the results of images were published, on the thread that did so: nobody waits for it."""
 
     def image_came(self) -> None:  # noqa: B027
         """Is called for every image on the thread that receives it, whether it will be answered or not."""

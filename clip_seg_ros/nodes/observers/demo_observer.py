@@ -140,8 +140,10 @@ class DemoObserver(Node):
             ended = None
             if meaning.model is not None:
                 ended = self._wait_for_status(first.command_id, _MODEL_ENDS)
-            if meaning.verb == "describe":
+            if meaning.verb in ("describe", "recall"):
                 ended = self._wait_for_status(first.command_id, _PHRASES_END)
+            if meaning.verb == "forget":
+                ended = self._wait_for_status(first.command_id, _MODEL_ENDS)
             if not first.prompts or (ended is not None and ended.state == CommandStatus.FAILED):
                 return first, ended, None
             outcome = self._wait_for_status(first.command_id, _PHRASES_END)

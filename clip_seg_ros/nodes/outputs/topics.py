@@ -121,7 +121,9 @@ def markers_message(
     for region, color in zip(regions, colors, strict=True):
         if region.position_m is not None:
             rgba = ColorRGBA(r=color[0] / 255, g=color[1] / 255, b=color[2] / 255, a=0.9)
-            markers += [_ball(header, region, rgba), _name(header, region, up)]
+            text, place = f"{region.prompt} {region.score:.2f}", region.position_m
+            name = name_marker(header, "names", region.id, text, place, region.box_m, up)
+            markers += [_ball(header, region, rgba), name]
             if region.box_m is not None:
                 markers.append(_box(header, region, rgba))
     return MarkerArray(markers=markers)
@@ -140,20 +142,44 @@ def _box(header: Header, region: ObjectRegion, rgba: ColorRGBA) -> Marker:
     marker = Marker(header=header, ns="boxes", id=region.id, type=Marker.CUBE, action=Marker.ADD)
     marker.color = ColorRGBA(r=rgba.r, g=rgba.g, b=rgba.b, a=_BOX_OPACITY)
     marker.pose = box_pose(region.box_m)
-    marker.scale = vector([max(length, _THINNEST_M) for length in region.box_m.size_m])
+    marker.scale = box_size(region.box_m)
     return marker
 
 
-def _name(header: Header, region: ObjectRegion, up: tuple[float, float, float]) -> Marker:
-    marker = Marker(header=header, ns="names", id=region.id, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD)
-    marker.text = f"{region.prompt} {region.score:.2f}"
+def box_size(box: OrientedBox) -> Vector3:
+    """Returns the size of the marker of a box."""
+    return vector([max(length, _THINNEST_M) for length in box.size_m])
+
+
+def name_marker(
+    header: Header,
+    namespace: str,
+    id: int,
+    text: str,
+    position_m: Sequence[float],
+    box_m: OrientedBox | None,
+    up: tuple[float, float, float],
+) -> Marker:
+    """Returns a text above a place and above the box there, if there is one.
+
+    Args:
+        header: Frame of the place.
+        namespace: Namespace of the marker.
+        id: Id of the marker in this namespace.
+        text: The text.
+        position_m: The place.
+        box_m: The box.
+        up: Unit vector that points up in that frame.
+    """
+    marker = Marker(header=header, ns=namespace, id=id, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD)
+    marker.text = text
     marker.color = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
     marker.scale.x, marker.scale.z = _WORD_SPACE * _TEXT_HEIGHT_M, _TEXT_HEIGHT_M
-    position, direction = np.asarray(region.position_m), np.asarray(up)
+    position, direction = np.asarray(position_m), np.asarray(up)
     # The name is placed above the ball and the box.
-    top_m, box = _SPHERE_DIAMETER_M / 2, region.box_m
-    if box is not None:
-        top_m = max(top_m, float((np.asarray(box.center_m) - position) @ direction) + box.reach_m(up))
+    top_m = _SPHERE_DIAMETER_M / 2
+    if box_m is not None:
+        top_m = max(top_m, float((np.asarray(box_m.center_m) - position) @ direction) + box_m.reach_m(up))
     marker.pose.position = point(position + (top_m + _TEXT_HEIGHT_M) * direction)
     marker.pose.orientation.w = 1.0
     return marker

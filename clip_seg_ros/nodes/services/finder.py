@@ -14,6 +14,7 @@ from rclpy.duration import Duration
 from std_msgs.msg import Header
 
 from clip_seg_ros.action import FindObject
+from clip_seg_ros.commands.references import Reference
 from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.common.qos import ACTION
 from clip_seg_ros.nodes.common.rclpy_internals import CountingActionServer
@@ -42,6 +43,8 @@ class Search:
         self.reference = reference_of(phrase)
         self.sentence = ""
         """Why it was not found in the last image, of a phrase with places, order or number."""
+        self.unknown = ""
+        """Why it was not answered from memory; empty if it was not to be."""
         self.images = 0
         self.best_score = 0.0
         self.seen: FindObject.Result | None = None
@@ -88,12 +91,18 @@ class Finder:
         core: The objects that the parts of the node share.
         cameras: Returns the names of the present cameras.
         with_caution: Returns an answer with what is to be told of the model's weights.
+        remembered: Returns the answer to a goal from memory, or why there is none; empty if the camera is to look.
     """
 
     def __init__(
-        self, core: NodeCore, cameras: Callable[[], Sequence[str]], with_caution: Callable[[str], str]
+        self,
+        core: NodeCore,
+        cameras: Callable[[], Sequence[str]],
+        with_caution: Callable[[str], str],
+        remembered: Callable[[FindObject.Goal, Reference], FindObject.Result | str],
     ) -> None:
         self._core, self._cameras, self._with_caution = core, cameras, with_caution
+        self._remembered = remembered
         self._server: CountingActionServer | None = None
         self._searches: list[Search] = []
         self._lock = threading.Lock()
@@ -139,6 +148,8 @@ class Finder:
             return refusal
         if Duration.from_msg(goal.timeout).nanoseconds < 0:
             return f"the timeout must not be negative: 0 stands for {DEFAULT_TIMEOUT_S:g} s"
+        if Duration.from_msg(goal.max_age).nanoseconds < 0:
+            return "max_age must not be negative: 0 stands for no answer from memory"
         if not goal.phrase.strip():
             return 'the phrase is empty: name what to look for, for example "red cup"'
         if goal.camera and goal.camera not in names:
@@ -168,6 +179,11 @@ class Finder:
                 goal.abort()
                 return _nothing_found(search)
             try:
+                known = self._remembered(goal.request, search.reference)
+                if isinstance(known, FindObject.Result):
+                    goal.succeed()
+                    return known
+                search.unknown = known
                 result = self._watch(goal, search)
             finally:
                 self._end(search)
@@ -204,6 +220,7 @@ class Finder:
         goal.abort()
         seen = f"{search.images} images, best score {search.best_score:.2f}"
         seen += f"; in the last one: {search.sentence}" if search.sentence else ""
+        seen += f"; {search.unknown}" if search.unknown else ""
         return _nothing_found(f"{search.phrase}: {why}; {seen}")
 
 

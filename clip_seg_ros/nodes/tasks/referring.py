@@ -11,6 +11,7 @@ from rclpy.parameter import Parameter
 
 from clip_seg_ros.commands.hints import HELP, QUIT
 from clip_seg_ros.commands.parser import Command
+from clip_seg_ros.commands.words import OF_MEMORY
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.nodes.camera.intake import Finish, TakenImage
 from clip_seg_ros.nodes.common.core import NodeCore
@@ -23,6 +24,8 @@ from clip_seg_ros.nodes.outputs.outcome import Outcome
 from clip_seg_ros.nodes.services.describer import Describer
 from clip_seg_ros.nodes.services.finder import Finder
 from clip_seg_ros.nodes.services.image_prompts import ImagePrompts
+from clip_seg_ros.nodes.services.memory_keeper import MemoryKeeper
+from clip_seg_ros.nodes.services.recaller import Recaller
 from clip_seg_ros.nodes.services.segment_at import SegmentAtService
 from clip_seg_ros.nodes.services.segment_service import SegmentService
 from clip_seg_ros.nodes.tasks.referring_images import ReferringImages, Request
@@ -43,14 +46,22 @@ class Referring(Task):
         self._node, self._models, self._host = node, node.models, node.models.host
         self._core: NodeCore[ReferringConfig] = node.core
         self._was_commanded = False
+        self._keeper = MemoryKeeper(self._core, lambda frame_id: self._images.place_of(frame_id))
+        self._recaller = Recaller(self._core, self._keeper)
         self.finder = Finder(
             self._core,
             lambda: [camera.name for camera in node.intake.cameras],
             lambda answer: self._models.with_caution(answer, "find_object"),
+            self._recaller.goal,
         )
         self._refining = Refining(self._core)
         self._images = ReferringImages(
-            self._core, node.intake, self.finder, lambda: self._host.wanted == self._host.name, self._refining
+            self._core,
+            node.intake,
+            self.finder,
+            lambda: self._host.wanted == self._host.name,
+            self._refining,
+            self._keeper,
         )
         self.image_prompts = ImagePrompts(self._core, self._host, self._images.forget_past_of)
         self._describer = Describer(self._core.status, self._models.with_caution)
@@ -71,15 +82,25 @@ class Referring(Task):
             lambda answer: self._models.with_caution(answer, "segment_at"),
         )
         self.image_prompts.open()
+        self._keeper.open()
+        self._recaller.open()
         self.finder.open()
 
     def close(self) -> None:
         self._describer.give_up("the node was cleaned up before an image came")
         self.finder.close()
+        self._recaller.close()
+        self._keeper.close()
         self.image_prompts.close()
         self._segment_at.close()
         self._segment.close()
         self._images.close()
+
+    def pause(self) -> None:
+        self._keeper.save()
+
+    def values(self) -> dict[str, str]:
+        return self._keeper.values()
 
     def warm_up(self, predictor: Predictor) -> None:
         predictor.predict(np.zeros((480, 640, 3), np.uint8), predictor.spec.class_names or ("object",))
@@ -101,6 +122,8 @@ class Referring(Task):
             self._core.status.reject(command_id, text, fault)
         elif command.verb == "describe":
             self._describer.ask(command_id, text, self._host.predictor.spec, self._core.config.things)
+        elif command.verb in OF_MEMORY:
+            self._recaller.obey(command_id, text, command)
         elif command.verb == "use":
             self._set_threshold(command)
             self._models.obey(command_id, text, command.model)
@@ -145,6 +168,8 @@ class Referring(Task):
         if command.prompts:
             asking = self._refining.asking(command.prompts, command.references, command.negatives, spec)
             note = note_on(command, spec, self.image_prompts, text, asking)
+            if known := self._recaller.note_on(command):
+                note += f"; remembered: {known}"
             # Of the model that a command names, the answer that it serves has the caution.
             return note if command.model is not None else self._models.with_caution(note)
         if command.verb == "threshold":
@@ -173,6 +198,9 @@ class Referring(Task):
         for image in images:
             self._describer.look(image.job, image.rgb, predictor, self._core.config)
         return self._images.ask_model(images, predictor)
+
+    def afterwards(self) -> None:
+        self._images.remember()
 
     def depth_tolerance_s(self) -> float:
         return self._core.config.depth_tolerance_s

@@ -22,11 +22,13 @@ from clip_seg_ros.nodes.outputs.camera_topics import publish
 from clip_seg_ros.nodes.outputs.outcome import Outcome
 from clip_seg_ros.nodes.outputs.results import Result, ResultTopics
 from clip_seg_ros.nodes.services.finder import Finder, Search
+from clip_seg_ros.nodes.services.memory_keeper import MemoryKeeper, Sight
 from clip_seg_ros.nodes.tasks.encoding import encode_each
-from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answered, asked_each, refined_answer
+from clip_seg_ros.nodes.tasks.seen import Seen, sight_of
+from clip_seg_ros.pipeline.answering import Question, Stream, answered, asked_each, refined_answer
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.space.localization import measure
-from clip_seg_ros.pipeline.space.understanding import Asking, Understood, understand
+from clip_seg_ros.pipeline.space.understanding import Asking
 from clip_seg_ros.types import CameraFrame, ObjectRegion
 from clip_seg_ros.zoo.caution import in_corner
 
@@ -82,6 +84,7 @@ class ReferringImages:
         finder: Goals that search images independently of the command.
         is_there: Returns whether the model that was asked for last is in use already.
         refining: What is done with the objects of an image.
+        keeper: Remembers what was found.
     """
 
     def __init__(
@@ -91,9 +94,12 @@ class ReferringImages:
         finder: Finder,
         is_there: Callable[[], bool],
         refining: Refining,
+        keeper: MemoryKeeper,
     ) -> None:
         self._core, self._intake, self._finder, self._is_there = core, intake, finder, is_there
-        self._refining = refining
+        self._refining, self._keeper = refining, keeper
+        self._sights: list[Sight] = []
+        """What is still to be remembered."""
         self._views: dict[str, _View] = {}
         self.request: Request | None = None
         """The current request; ``None`` if there is nothing to look for."""
@@ -142,7 +148,8 @@ class ReferringImages:
         if request is None:
             return "nothing to look for"
         # Until the outcome is published, whoever gave the command waits for it.
-        return "nobody listens" if request.told and view is not None and not view.topics.is_heard() else ""
+        is_heard = view is None or view.topics.is_heard() or self._keeper.is_heard()
+        return "nobody listens" if request.told and not is_heard else ""
 
     def ask_model(self, images: Sequence[TakenImage], predictor: Predictor) -> list[Finish | None]:
         """Asks the model about images for the request and the goals; returns the rest of the work on each image."""
@@ -165,7 +172,7 @@ class ReferringImages:
         request: Request | None,
         image: TakenImage,
         predictor: Predictor,
-        found: Callable[[CameraFrame, Motion | None], Understood] | None,
+        found: Callable[[CameraFrame, Motion | None], Seen] | None,
         looks: Sequence[_Look],
     ) -> bool:
         """Measures and publishes what was found in an image; returns whether anything was published."""
@@ -173,31 +180,70 @@ class ReferringImages:
         # The frame is made only now because depth often arrives a little later than its image.
         frame = job.camera.frame(job, rgb)
         motion = self._target_frame.of(job.image.header) if frame.depth_m is not None else None
-        for look in looks:
-            seen = answered(look.question, look.maps, predictor.spec)
-            seen = refined_answer(seen, look.question, predictor.spec, frame, self._refining.now())
-            if look.asking.is_plain:  # the others need not be measured
-                seen = replace(seen, regions=seen.regions[:1])
-            meant = self._understood(look.asking, seen, frame, motion, job.image.header)
-            best = meant.measured[0].region if meant.measured else None
-            moved = motion.region(best) if motion and best else best
-            frame_id = motion.frame_id if motion else job.image.header.frame_id
-            look.search.look(job, seen.best_score(), moved, frame_id, meant.sentences.get(look.search.phrase, ""))
-        if request is None or found is None:
-            return bool(looks)
-        understood = found(frame, motion)
-        measured = understood.measured
-        result = Result(
-            job.image.header,
-            rgb,
-            understood.maps,
-            measured,
-            motion,
-            in_corner(predictor.spec),
-            self._threshold(request, predictor),
-            understood.ties,
-        )
-        return self._publish(request, job.camera, result, understood.sentences)
+        to_fixed = self._to_fixed(frame, motion)
+        seen = [self._look_at(look, predictor, frame, motion, job, to_fixed is not None) for look in looks]
+        is_answered = bool(looks) and self._intake.serves(job.camera)
+        if request is not None and found is not None:
+            asked = found(frame, motion)
+            result = Result(
+                job.image.header,
+                rgb,
+                asked.understood.maps,
+                asked.understood.measured,
+                motion,
+                in_corner(predictor.spec),
+                self._threshold(request, predictor),
+                asked.understood.ties,
+            )
+            if self._publish(request, job.camera, result, asked.understood.sentences):
+                is_answered = True
+                seen.insert(0, asked)
+        if is_answered and to_fixed is not None:
+            least = self._core.config.asked_threshold
+            least = predictor.spec.threshold if least is None else least
+            self._sights.append(sight_of(seen, frame, job.camera.name, to_fixed, least))
+        return is_answered
+
+    def remember(self) -> None:
+        """Remembers what was found in the images whose results were just published."""
+        sights, self._sights = self._sights, []
+        for sight in sights:
+            self._keeper.see(sight)
+
+    def place_of(self, frame_id: str) -> tuple[float, float, float] | None:
+        """Returns where a frame is in the target frame at present, metres; ``None`` if it is not known."""
+        return self._target_frame.place_of(frame_id)
+
+    def _to_fixed(self, frame: CameraFrame, motion: Motion | None) -> np.ndarray | None:
+        """Returns the transform (4, 4) from an image's frame to that of the memory; ``None`` if it is no use to it."""
+        target = self._core.config.target_frame
+        if self._keeper.refusal or frame.depth_m is None or frame.intrinsics is None:
+            return None
+        if motion is None and frame.frame_id == target:
+            motion = Motion.none(target)
+        return motion.matrix() if motion else None
+
+    def _look_at(
+        self,
+        look: _Look,
+        predictor: Predictor,
+        frame: CameraFrame,
+        motion: Motion | None,
+        job: CameraJob,
+        measures_all: bool,
+    ) -> Seen:
+        """Tells a goal what was found for it, and returns it."""
+        found = answered(look.question, look.maps, predictor.spec)
+        found = refined_answer(found, look.question, predictor.spec, frame, self._refining.now())
+        if look.asking.is_plain and not measures_all:  # the others need not be measured
+            found = replace(found, regions=found.regions[:1])
+        seen = self._seen(look.asking, found, frame, motion, job.image.header)
+        meant = seen.understood
+        best = meant.measured[0].region if meant.measured else None
+        moved = motion.region(best) if motion and best else best
+        frame_id = motion.frame_id if motion else job.image.header.frame_id
+        look.search.look(job, seen.maps.best_score(), moved, frame_id, meant.sentences.get(look.search.phrase, ""))
+        return seen
 
     def placed(self, job: CameraJob, rgb: np.ndarray, region: ObjectRegion) -> tuple[ObjectRegion, str]:
         """Returns a region of an image with its position, if there is depth, and the frame of the position."""
@@ -208,7 +254,7 @@ class ReferringImages:
 
     def _ask_request(
         self, request: Request, image: TakenImage, encoded: EncodedImage, predictor: Predictor
-    ) -> Callable[[CameraFrame, Motion | None], Understood] | None:
+    ) -> Callable[[CameraFrame, Motion | None], Seen] | None:
         """Asks about the request; returns how it is answered, or ``None`` if the model refuses, which is reported."""
         core, config, view = self._core, self._core.config, self._views[image.job.camera.name]
         if view.settings != _stream_settings(config):
@@ -230,7 +276,7 @@ class ReferringImages:
         else:
             core.faults.clear("command")
             header = image.job.image.header
-            return lambda frame, motion: self._understood(
+            return lambda frame, motion: self._seen(
                 asking, stream.finish(predictor, maps, question, look, frame), frame, motion, header
             )
         stream.give_up(look)
@@ -242,12 +288,11 @@ class ReferringImages:
         core.faults.report("command", str(refused), f"{request.text!r} cannot be answered: {refused}")
         return None
 
-    def _understood(
+    def _seen(
         self, asking: Asking, found: Answer, frame: CameraFrame, motion: Motion | None, header: Header
-    ) -> Understood:
-        measured = [measure(region, frame) for region in found.regions]
+    ) -> Seen:
         speaker = self._speaker_frame.of(header) if asking.needs_speaker else "camera"
-        return understand(asking, measured, found.maps, frame, motion.up if motion else None, speaker)
+        return Seen.of(asking, found, frame, motion.up if motion else None, speaker)
 
     def _asking(self, request: Request, predictor: Predictor) -> Asking:
         return self._refining.asking(request.prompts, request.references, request.negatives, predictor.spec)
