@@ -25,7 +25,7 @@ from clip_seg_ros.nodes.services.finder import Finder, Search
 from clip_seg_ros.nodes.services.memory_keeper import MemoryKeeper, Sight
 from clip_seg_ros.nodes.tasks.encoding import encode_each
 from clip_seg_ros.nodes.tasks.seen import Seen, sight_of
-from clip_seg_ros.pipeline.answering import Question, Stream, answered, asked_each, refined_answer
+from clip_seg_ros.pipeline.answering import Answer, Question, Stream, answered, asked_each, refined_answer
 from clip_seg_ros.pipeline.cell_maps import CellMaps
 from clip_seg_ros.pipeline.space.localization import measure
 from clip_seg_ros.pipeline.space.understanding import Asking
@@ -288,9 +288,7 @@ class ReferringImages:
         core.faults.report("command", str(refused), f"{request.text!r} cannot be answered: {refused}")
         return None
 
-    def _seen(
-        self, asking: Asking, found: Answer, frame: CameraFrame, motion: Motion | None, header: Header
-    ) -> Seen:
+    def _seen(self, asking: Asking, found: Answer, frame: CameraFrame, motion: Motion | None, header: Header) -> Seen:
         speaker = self._speaker_frame.of(header) if asking.needs_speaker else "camera"
         return Seen.of(asking, found, frame, motion.up if motion else None, speaker)
 

@@ -39,7 +39,7 @@ class Seen:
         up: tuple[float, float, float] | None = None,
         speaker: Speaker = "camera",
     ) -> Seen:
-        """Measures what the model found in an image, and chooses what is meant; ``up`` and so on as in ``understand``."""
+        """Measures what the model found in an image, and chooses what is meant; the last two are ``understand``'s."""
         measured = tuple(measure(region, frame) for region in found.regions)
         return cls(asking, found.maps, measured, understand(asking, measured, found.maps, frame, up, speaker))
 
