@@ -33,6 +33,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("describe", {}),
     ("find", {"phrase": "the cup left of the blue box"}),
     ("segment", {"phrases": ["cups", "blue box"], "picture": True}),
+    ("recall", {"phrase": "cup"}),
     ("find", {"phrase": "white ball", "timeout_s": 1.0}),
     ("segment", {"phrases": ["segmnt teh redcup"]}),
     ("command", {"text": "stop"}),
@@ -44,8 +45,10 @@ TIMED, TIMES = ("find", {"phrase": "the cup left of the blue box"}), 50
 def start_world(children: ChildProcesses, logs: Path) -> None:
     """Starts the camera and the node, and returns when both are ready."""
     of_camera = ["-p", f"seed:={SEED}", "-p", f"required:={json.dumps(NAMES)}"]
-    # Not while the engines are being measured, as they are at a first start.
-    of_node = ["-p", "engine:=eager"]
+    # Not while the engines are being measured, as they are at a first start. The camera does not move, so that things
+    # may be remembered in its frame.
+    of_memory = ["-p", "target_frame:=camera_color_optical_frame", "-p", "remember:=always"]
+    of_node = ["-p", "engine:=eager", *of_memory]
     for name, arguments, until in (("sim_camera", of_camera, "scene of"), ("referring", of_node, "commands:")):
         namespace = [] if name == "sim_camera" else ["-r", "__ns:=/clip_seg"]
         children.start(name, f"clip_seg_ros.nodes.{name}", ["--ros-args", *arguments, *namespace])

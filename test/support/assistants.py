@@ -23,7 +23,6 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.tools.processes import ChildProcesses
 from clip_seg_ros.tools.simulation import shared_memory
 from domains import own_domain_environment
@@ -32,8 +31,6 @@ MCP = ["-m", "clip_seg_ros.tools.cli", "mcp"]
 FRAME = "camera_color_optical_frame"
 SEED, NAMES = 1, ("red cup", "green cup", "blue box")
 PATIENCE_S = 180.0
-REMEMBERS = hasattr(ReferringConfig(), "remember")
-"""Whether the node has a memory."""
 
 
 class Assistant:
@@ -92,7 +89,7 @@ class World:
 
     def start_node(self) -> None:
         # The camera stands still, so that its own frame is one that does not move.
-        fixed = [f"target_frame:={FRAME}", *(["remember:=always"] if REMEMBERS else [])]
+        fixed = [f"target_frame:={FRAME}", "remember:=always"]
         self.start("referring", "commands:", "engine:=eager", *fixed, "-r", "__ns:=/clip_seg")
 
     def start(self, name: str, until: str, *parameters: str) -> None:

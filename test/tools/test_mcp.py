@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("rclpy", reason="there is no ROS 2")
 pytest.importorskip("mcp", reason="the package mcp is not installed: pip install .[mcp]")
 
-from assistants import FRAME, NAMES, PATIENCE_S, REMEMBERS, SEED, Assistant, World, over_stdio
+from assistants import FRAME, NAMES, PATIENCE_S, SEED, Assistant, World, over_stdio
 from clip_seg_ros.pipeline.space.localization import locate
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
@@ -165,12 +165,6 @@ def test_several_questions_at_once_get_their_own_answers(robot: Assistant) -> No
     assert "I see" in seen["message"]
 
 
-@pytest.mark.skipif(REMEMBERS, reason="the node has a memory")
-def test_a_node_without_a_memory_says_so(robot: Assistant) -> None:
-    assert "the node remembers nothing" in robot.error("recall", phrase="cup")
-
-
-@pytest.mark.skipif(not REMEMBERS, reason="the node has no memory")
 def test_what_was_seen_is_recalled(robot: Assistant, view: RenderedView) -> None:
     robot.answer("segment", phrases=["red cup"])
     result = robot.call("recall", phrase="cup", pictures=True)
