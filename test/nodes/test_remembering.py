@@ -3,12 +3,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -19,146 +15,22 @@ from rclpy.time import Time
 from visualization_msgs.msg import Marker, MarkerArray
 
 from clip_seg_ros.action import FindObject
-from clip_seg_ros.msg import CommandStatus, RememberedObject, RememberedObjectArray, SegmentedObjectArray
+from clip_seg_ros.msg import CommandStatus, RememberedObjectArray
 from clip_seg_ros.nodes.common.qos import LATCHED, RELIABLE
 from clip_seg_ros.nodes.services.memory_keeper import SWITCHED_OFF
-from clip_seg_ros.pipeline.space.fixed_frame import moved_points
-from clip_seg_ros.pipeline.space.localization import locate
-from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
-from clip_seg_ros.sim.scene import CameraPose, Scene, sample_scene
+from clip_seg_ros.sim.renderer import RenderedView
 from clip_seg_ros.srv import Recall
-from clip_seg_ros.types import ObjectRegion
 from goal_client import GoalClient
-from ros_harness import PATIENCE_S, NodeProcess, Talker, Watcher, running_referring, stamp_ns, wait_until
+from remembering_robot import DAY_S, FIXED, NEAR_M, Robot, Views, off_m, rendered_views, running_robot, true_position
+from ros_harness import NodeProcess, Watcher, wait_until
 
-FIXED = "map"
-NEAR_M = 0.02
 WHERE = "where did you last see the red cup?"
 SECOND = 1_000_000_000
-DAY_S = 86400.0
-AGAIN_S = 5.0
-"""Time in seconds after which an image got lost: subscriptions to cameras are best effort."""
 
 
 @pytest.fixture(scope="module")
-def scene() -> Scene:
-    return sample_scene(3, required=[("red", "cup"), ("blue", "cup")], objects=(4, 5))
-
-
-@dataclass(frozen=True)
-class Views:
-    """Pictures of one table by one camera that stands still, and by one that moved."""
-
-    there: RenderedView
-    gone: RenderedView
-    """Without the red cup."""
-    away: RenderedView
-    """The camera looks at the empty floor beside the table."""
-    round_the_table: RenderedView
-    """All things, from another side."""
-
-
-@pytest.fixture(scope="module")
-def views(scene) -> Views:
-    rest = replace(scene, objects=tuple(item for item in scene.objects if (item.color, item.kind) != ("red", "cup")))
-    eye, target = np.array(scene.camera.eye), np.array(scene.camera.target)
-    arm = eye - target
-    cos, sin = math.cos(1.2), math.sin(1.2)
-    turned = target + np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]]) @ arm
-    aside = CameraPose(scene.camera.eye, tuple(2 * eye - target), scene.camera.fovy_deg)
-    with SceneRenderer() as renderer:
-        return Views(
-            renderer.render(scene),
-            renderer.render(rest),
-            renderer.render(scene, aside),
-            renderer.render(scene, CameraPose(tuple(turned), scene.camera.target, scene.camera.fovy_deg)),
-        )
-
-
-def true_position(view: RenderedView, color: str, kind: str) -> np.ndarray:
-    """Where the middle of the visible surface of a thing is, in the optical frame."""
-    region = ObjectRegion.of_mask(kind, 1, 1.0, view.mask_of(color, kind))
-    return np.array(locate(region, view.depth_m, view.intrinsics))
-
-
-def off_m(item: RememberedObject, truth: np.ndarray) -> float:
-    """How far a thing is remembered from where it is."""
-    return math.dist((item.position.x, item.position.y, item.position.z), truth)
-
-
-class Robot:
-    """A node with a memory, who watches it, and its camera, whose frame is the fixed one: it stands still."""
-
-    def __init__(self, node: NodeProcess, watcher: Watcher, camera: Talker) -> None:
-        self.node, self.watcher, self.camera = node, watcher, camera
-        self.memory = watcher.hear(RememberedObjectArray, "memory", LATCHED)
-        self.markers = watcher.hear(MarkerArray, "memory_markers", LATCHED)
-        self._client = GoalClient(watcher, FindObject, "find_object")
-
-    def look(self, view: RenderedView, send: Callable[[RenderedView], int] | None = None) -> SegmentedObjectArray:
-        """Shows a view, again where the image gets lost; returns what the node answers."""
-        stamps: list[int] = []
-
-        def answers() -> list[SegmentedObjectArray]:
-            return [each for each in self.watcher.seen["objects"][:] if stamp_ns(each) in stamps]
-
-        while not answers():
-            stamps.append(send(view) if send else self.camera.send_view(view, FIXED))
-            with suppress(AssertionError):
-                wait_until(answers, "an answer", AGAIN_S)
-            assert len(stamps) * AGAIN_S < PATIENCE_S, "the node answers no image"
-        return answers()[0]
-
-    def show(self, view: RenderedView, until: Callable[[], object], what: str) -> None:
-        """Shows a view until something has happened."""
-        wait_until(lambda: self.look(view) and until(), what)
-
-    def look_away(self, view: RenderedView) -> None:
-        """Shows another view, and returns when it is in memory: before the second answer."""
-        for _ in range(2):
-            self.look(view)
-
-    def recall(self, phrase: str = "", max_age_s: float = 0.0) -> Recall.Response:
-        request = Recall.Request(phrase=phrase, max_age=Duration(seconds=max_age_s).to_msg())
-        return self.watcher.call(Recall, "recall", request)
-
-    def remembers(self, phrase: str) -> bool:
-        return bool(self.recall(phrase).objects)
-
-    def find(self, phrase: str, max_age_s: float, timeout_s: float = 3600.0, camera: str = "") -> FindObject.Result:
-        goal = FindObject.Goal(
-            phrase=phrase,
-            timeout=Duration(seconds=timeout_s).to_msg(),
-            max_age=Duration(seconds=max_age_s).to_msg(),
-            camera=camera,
-        )
-        assert self._client.wait_for_server(180.0)
-        accepted = self._client.send_goal_async(goal)
-        wait_until(accepted.done, "the goal")
-        result = accepted.result().get_result_async()
-        wait_until(result.done, "the result")
-        return result.result().result
-
-    def last_status(self, text: str) -> CommandStatus:
-        """Gives a command that is answered from memory; returns its second status."""
-        accepted = self.watcher.say(text)
-        assert accepted.state == CommandStatus.ACCEPTED, accepted.message
-        return wait_until(lambda: self.watcher.statuses(accepted.command_id)[1:], f"an answer to {text!r}")[0]
-
-
-@contextmanager
-def running_robot(log: Path, namespace: str, *parameters: str) -> Iterator[Robot]:
-    prefix = f"/{namespace}"
-    topics = [
-        f"image_topic:={prefix}/color/image_raw",
-        f"depth_topic:={prefix}/depth/image_raw",
-        f"camera_info_topic:={prefix}/color/camera_info",
-    ]
-    with (
-        running_referring(log, namespace, [*topics, *parameters]) as (node, watcher),
-        Talker.camera(prefix) as camera,
-    ):
-        yield Robot(node, watcher, camera)
+def views() -> Views:
+    return rendered_views()
 
 
 @pytest.fixture(scope="module")
@@ -432,120 +304,3 @@ def test_a_node_that_is_not_active_says_so(ros, log):
     finally:
         watcher.close()
         assert node.end() == 0, node.said()
-
-
-def test_a_second_process_remembers_what_the_first_one_saw(ros, tmp_path, views):
-    path = tmp_path / "memory.json"
-    parameters = [f"target_frame:={FIXED}", f"memory_file:={path}", "initial_command:='find the red cup'"]
-    with running_robot(tmp_path / "first", "first", *parameters) as robot:
-        robot.show(views.there, lambda: robot.remembers("red cup"), "the cup to be remembered")
-        robot.look_away(views.away)
-        (before,) = robot.recall("red cup").objects
-    with running_robot(tmp_path / "second", "second", *parameters[:2]) as robot:
-        (after,) = robot.recall("red cup").objects
-        assert after == before
-        assert robot.find("red cup", DAY_S).remembered
-        (latched,) = wait_until(lambda: robot.memory[:1], "the latched memory")
-        assert [item.phrase for item in latched.objects] == ["red cup"]
-        assert "at (" in robot.recall("red cup").message, "no camera is known yet"
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("{", "is damaged or no memory of objects"),
-        ('{"format": "clip_seg_ros object memory", "version": 1, "frame_id": "odom"}', "positions in the frame 'odom'"),
-    ],
-)
-def test_a_file_of_no_use_is_a_fault_and_is_kept(ros, tmp_path, views, content, words):
-    path = tmp_path / "memory.json"
-    path.write_text(content)
-    parameters = [f"target_frame:={FIXED}", f"memory_file:={path}", "initial_command:='find the red cup'"]
-    with running_robot(tmp_path / "log", "damaged", *parameters) as robot:
-        heard = robot.watcher.hear(DiagnosticArray, "/diagnostics", RELIABLE)
-        assert words in robot.node.said()
-        assert "Before it is saved, this file becomes memory.json.kept-1" in robot.node.said()
-        wait_until(
-            lambda: any(words in status.message for message in heard for status in message.status), "the diagnostics"
-        )
-        assert path.read_text() == content
-        robot.show(views.there, lambda: robot.remembers("red cup"), "the cup to be remembered")
-    assert path.with_name("memory.json.kept-1").read_text() == content
-    assert [item["phrase"] for item in json.loads(path.read_text())["objects"]] == ["red cup"]
-
-
-def test_a_file_that_cannot_be_written_is_a_fault(ros, tmp_path, views):
-    path = tmp_path / "missing" / "memory.json"
-    parameters = [f"target_frame:={FIXED}", f"memory_file:={path}", "initial_command:='find the red cup'"]
-    with running_robot(tmp_path / "log", "folderless", *parameters) as robot:
-        assert f"the folder {path.parent} does not exist, so that nothing can be kept: create it" in robot.node.said()
-        robot.show(views.there, lambda: robot.remembers("red cup"), "the cup to be remembered")
-    assert f"what is remembered cannot be written to {path}" in (tmp_path / "log").read_text()
-
-
-def test_a_camera_that_moves_remembers_in_the_fixed_frame(ros, tmp_path, views):
-    """The camera goes round the table, by tf2: each thing is remembered once, and where it is in the world."""
-    pytest.importorskip("tf2_ros", reason="tf2_ros is not installed")
-    from geometry_msgs.msg import TransformStamped
-    from tf2_msgs.msg import TFMessage
-
-    from clip_seg_ros.nodes.common.qos import TRANSFORMS
-    from clip_seg_ros.pipeline.space.oriented_box import quaternion
-
-    def told(view: RenderedView, stamp: int) -> TFMessage:
-        transform = TransformStamped(child_frame_id="eye")
-        transform.header.frame_id, transform.header.stamp = FIXED, Time(nanoseconds=stamp).to_msg()
-        matrix, part = view.camera_to_world, transform.transform
-        part.translation.x, part.translation.y, part.translation.z = map(float, matrix[:3, 3])
-        part.rotation.x, part.rotation.y, part.rotation.z, part.rotation.w = map(float, quaternion(matrix[:3, :3]))
-        return TFMessage(transforms=[transform])
-
-    parameters = [f"target_frame:={FIXED}", "initial_command:='find the red cup, the blue cup'"]
-    with (
-        running_robot(tmp_path / "log", "mover", *parameters) as robot,
-        Talker({"tf": (TFMessage, "/tf")}, TRANSFORMS) as transforms,
-    ):
-        stamp = robot.camera._node.get_clock().now().nanoseconds
-
-        def send(view: RenderedView) -> int:
-            """Shows a view from where its camera is."""
-            nonlocal stamp
-            stamp += 10 * SECOND
-            for shift in (-SECOND, SECOND):
-                transforms.publishers["tf"].publish(told(view, stamp + shift))
-            return robot.camera.send_view(view, "eye", stamp)
-
-        def look(view: RenderedView) -> str:
-            """Returns the frame of the positions."""
-            return robot.look(view, send).position_frame
-
-        wait_until(lambda: look(views.there) == FIXED and robot.remembers("red cup"), "a transform")
-        truths = {
-            name: moved_points(views.there.camera_to_world, true_position(views.there, *name.split()))
-            for name in ("red cup", "blue cup")
-        }
-        for item in robot.recall("cup").objects:
-            assert off_m(item, truths[item.phrase]) < NEAR_M
-        ids = {item.phrase: item.id for item in robot.recall("cup").objects}
-        assert ids.keys() == truths.keys()
-        for _ in range(2):
-            wait_until(lambda: look(views.away) == FIXED, "a transform")
-        found = robot.find("red cup", DAY_S)
-        assert found.remembered
-        eye = views.away.camera_to_world[:3, 3]
-        away_m = math.dist(eye, (found.object.position.x, found.object.position.y, found.object.position.z))
-        assert f"red cup: {away_m:.1f} m away" in found.message or f"{100 * away_m:.0f} cm away" in found.message
-
-        def seen_from_there() -> bool:
-            look(views.round_the_table)
-            recalled = robot.recall("cup").objects
-            return min(Time.from_msg(item.last_seen).nanoseconds for item in recalled) > turned
-
-        turned = stamp
-        wait_until(seen_from_there, "both cups from the other side")
-        assert {item.phrase: item.id for item in robot.recall("cup").objects} == ids, "each is remembered once"
-        for item in robot.recall("cup").objects:
-            truth = moved_points(
-                views.round_the_table.camera_to_world, true_position(views.round_the_table, *item.phrase.split())
-            )
-            assert off_m(item, truth) < NEAR_M
