@@ -167,10 +167,10 @@ def test_several_questions_at_once_get_their_own_answers(robot: Assistant) -> No
 
 def test_what_was_seen_is_recalled(robot: Assistant, view: RenderedView) -> None:
     robot.answer("segment", phrases=["red cup"])
-    result = robot.call("recall", phrase="cup", pictures=True)
+    result = robot.call("recall", phrase="red cup", pictures=True)
     deadline_s = time.monotonic() + PATIENCE_S
     while not (result.is_error or result.structured_content["things"]) and time.monotonic() < deadline_s:
-        result = robot.call("recall", phrase="cup", pictures=True)
+        result = robot.call("recall", phrase="red cup", pictures=True)
     assert not result.is_error, result.content
     thing = result.structured_content["things"][0]
     assert thing["phrase"] == "red cup"
