@@ -11,16 +11,18 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TransformStamped
 from rclpy.time import Time
 
-from clip_seg_ros.msg import SegmentedObject
+from clip_seg_ros.msg import RememberedObject, SegmentedObject
 from clip_seg_ros.nodes.common.qos import RELIABLE
 from clip_seg_ros.pipeline.space.fixed_frame import moved_points
 from clip_seg_ros.pipeline.space.oriented_box import quaternion
 from clip_seg_ros.sim.renderer import RenderedView
+from clip_seg_ros.srv import Recall
 from remembering_robot import DAY_S, FIXED, NEAR_M, Robot, Views, off_m, rendered_views, running_robot, true_position
-from ros_harness import Talker, wait_until
+from ros_harness import Talker, running_referring, wait_until
 
 SECOND = 1_000_000_000
 CUPS = ("red cup", "blue cup")
+SIDES = ("left", "right")
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,37 @@ def test_a_file_that_cannot_be_written_is_a_fault(ros, tmp_path, views):
         assert f"the folder {path.parent} does not exist, so that nothing can be kept: create it" in robot.node.said()
         robot.show(views.there, lambda: robot.remembers("red cup"), "the cup to be remembered")
     assert f"what is remembered cannot be written to {path}" in (tmp_path / "log").read_text()
+
+
+def test_cameras_share_one_memory(ros, tmp_path, views):
+    """What one camera saw, another may see again: it is remembered once, with the camera that saw it last."""
+    topics = {kind: [f"/{side}/{kind}" for side in SIDES] for kind in ("color/image_raw", "depth/image_raw")}
+    parameters = [
+        f"image_topics:={topics['color/image_raw']}",
+        f"depth_topics:={topics['depth/image_raw']}",
+        f"camera_info_topics:={[f'/{side}/color/camera_info' for side in SIDES]}",
+        f"target_frame:={FIXED}",
+        "initial_command:='find the red cup, the blue cup'",
+    ]
+    with (
+        running_referring(tmp_path / "log", "pair", parameters, SIDES) as (_, watcher),
+        Talker.camera("/left") as left,
+        Talker.camera("/right") as right,
+    ):
+
+        def shown_by(camera: Talker, name: str) -> dict[str, int]:
+            """Returns the ids of the cups once a camera has seen both."""
+
+            def seen() -> list[RememberedObject]:
+                camera.send_view(views.there, FIXED)
+                items = watcher.call(Recall, "recall", Recall.Request(phrase="cup")).objects
+                return items if [item.camera for item in items] == [name, name] else []
+
+            return {item.phrase: item.id for item in wait_until(seen, f"the cups, seen by {name}")}
+
+        ids = shown_by(left, "left")
+        assert set(ids) == set(CUPS)
+        assert shown_by(right, "right") == ids
 
 
 def place_of(item: SegmentedObject) -> tuple[float, float, float]:
