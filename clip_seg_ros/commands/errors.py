@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The refusal of a command."""
+"""The refusals of commands."""
 
 from __future__ import annotations
 
 
 class CommandError(ValueError):
     """The text is not a command. The message says what is wrong and what to type instead."""
+
+
+class PlaceError(CommandError):
+    """A phrase begins to say where a thing is, which one in order, or how many, and the rest is not understood."""
 
 
 def shown(text: str) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from clip_seg_ros.commands.errors import CommandError, shown
+from clip_seg_ros.commands.errors import PlaceError, shown
 from clip_seg_ros.commands.reference_words import (
     BEFORE_NOUNS,
     CLAUSES,
@@ -182,7 +182,7 @@ class Text:
             is_strict: Whether an article or the like must follow one word, such as "on": "on button" is a name.
 
         Raises:
-            CommandError: It is a place that is not understood.
+            PlaceError: It is a place that is not understood.
         """
         key = (at, is_strict)
         if key not in self._places:
@@ -226,24 +226,24 @@ class Text:
     @staticmethod
     def _check_known(rest: str) -> None:
         if match := _SPEAKERS_VIEW.match(rest):
-            raise CommandError(
+            raise PlaceError(
                 f'"{match[0]}" is not understood, sides are those of the camera: '
                 'type for example "the cup left of the box"'
             )
         if match := _OUT_OF_REACH.match(rest):
-            raise CommandError(f'"{match[0]}" is no distance: type for example "the cup within 40 cm of the box"')
+            raise PlaceError(f'"{match[0]}" is no distance: type for example "the cup within 40 cm of the box"')
         if (match := _COMPARED.match(rest)) and not _LIMIT.match(rest):
-            raise CommandError(f'"{match[0]}" is not understood: type for example "the largest cup"')
+            raise PlaceError(f'"{match[0]}" is not understood: type for example "the largest cup"')
         match = _UNKNOWN.match(rest)
         if match and (" " in match[0] or _BEGINS_THING.match(rest[match.end() :].lstrip())):
             better = UNKNOWN_PLACES[match[0]]
-            raise CommandError(
+            raise PlaceError(
                 f'"{match[0]}" is not understood: type for example "the cup {better}", or put the whole name in quotes'
             )
 
     def _distance(self, at: int, rest: str) -> Place | None:
         if match := _BARE_DISTANCE.match(rest):
-            raise CommandError(f'"{match[0]}" says no limit: type for example "the cup within 40 cm of the box"')
+            raise PlaceError(f'"{match[0]}" says no limit: type for example "the cup within 40 cm of the box"')
         limit = _LIMIT.match(rest)
         quantity = _QUANTITY.match(limit["rest"]) if limit else None
         if not limit or not quantity:
@@ -257,10 +257,10 @@ class Text:
         advice = 'type for example "the cup within 40 cm of the box"'
         if unit not in METRES:
             what = f'"{shown(unit)}" is no unit of length' if unit else f'"{shown(number)}" needs a unit of length'
-            raise CommandError(f"{what}: {advice}, or m, mm, inches or feet")
+            raise PlaceError(f"{what}: {advice}, or m, mm, inches or feet")
         distance_m = (float(number) if is_digits else QUANTITIES[number]) * METRES[unit]
         if not 0 < distance_m < math.inf:
-            raise CommandError(f"the distance {shown(number)} {unit} is not above zero: {advice}")
+            raise PlaceError(f"the distance {shown(number)} {unit} is not above zero: {advice}")
         end = at + len(f"{limit['limit']} {quantity[0]}".split())
         return Place("within", f"{limit['limit']} {number} {unit} of", end, distance_m=round(distance_m, 6))
 
@@ -269,7 +269,7 @@ class Text:
             number = match["number"]
             place = int(number) if number.lstrip("-").isdigit() else int(QUANTITIES.get(number, 2))
             if place == 0:
-                raise CommandError('number 0 is no place: type for example "the second cup from the left"')
+                raise PlaceError('number 0 is no place: type for example "the second cup from the left"')
             return Place("order", match["side"], at + len(match[0].split()), number=place)
         if not is_strict and (match := _ORDER_AFTER.match(rest)):
             places = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "last": -1}
@@ -293,7 +293,7 @@ class Text:
             if match["preposition"] and self._is_end(end):
                 return Place("end", side, end)
             if not match["preposition"] and end == at + 1 and at > 0 and self._lacks_of(end):
-                raise CommandError(
+                raise PlaceError(
                     f'"{side}" needs "of" and a thing: type for example "the cup {side} of the box", "the {side}most '
                     'cup", or put a name in quotes'
                 )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from clip_seg_ros.commands.errors import CommandError
+from clip_seg_ros.commands.errors import PlaceError
 from clip_seg_ros.commands.places import Text, any_of
 from clip_seg_ros.commands.reference_words import (
     BEFORE_NOUNS,
@@ -55,10 +55,10 @@ class Prefix:
         """Takes a superlative.
 
         Raises:
-            CommandError: There is one already.
+            PlaceError: There is one already.
         """
         if self.superlative:
-            raise CommandError(
+            raise PlaceError(
                 f'two superlatives, {self.superlative} and {kind}: type one, for example "the largest cup"'
             )
         self.superlative = kind
@@ -67,7 +67,7 @@ class Prefix:
 def read_prefix(text: Text, at: int, prefix: Prefix, is_head: bool) -> int:
     """Reads what stands before the noun at ``at`` into ``prefix``; returns where the noun begins."""
     if match := _VAGUE_NUMBER.match(text.rest(at)):
-        raise CommandError(f'"{match[1]}" with a number is not understood: type for example "two cups"')
+        raise PlaceError(f'"{match[1]}" with a number is not understood: type for example "two cups"')
     while at < len(text) and not text[at][1]:
         word = text[at][0]
         rest = text.rest(at)
@@ -97,7 +97,7 @@ def read_prefix(text: Text, at: int, prefix: Prefix, is_head: bool) -> int:
         else:
             if _MIDDLE.match(rest):
                 advice = 'type for example "the second cup from the left", or put a name in quotes'
-                raise CommandError(f'"middle" is not understood: {advice}')
+                raise PlaceError(f'"middle" is not understood: {advice}')
             return at
     return at
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from clip_seg_ros.commands.errors import CommandError, shown
+from clip_seg_ros.commands.errors import PlaceError, shown
 from clip_seg_ros.commands.places import Place, Text, Word, plain_words
 from clip_seg_ros.commands.plurals import means_several, singulars
 from clip_seg_ros.commands.prefixes import Prefix, read_prefix
@@ -56,7 +56,7 @@ def understand(
         needs_name: Whether the thing must have a name or "one"; if not, "the largest" is that of the things before.
 
     Raises:
-        CommandError: The words begin like a place or an order, but do not say which.
+        PlaceError: The words begin like a place or an order, but do not say which.
     """
     reader = _Reader(Text(words), known, needs_name)
     if reader.text.is_word(0, "("):
@@ -64,10 +64,10 @@ def understand(
     else:
         reference = reader.thing(_Draft(Prefix(count=count, is_all=is_all)), is_head=True)
     if not reference.name:
-        raise CommandError(f"a place needs a thing before it: {_EXAMPLE}")
+        raise PlaceError(f"a place needs a thing before it: {_EXAMPLE}")
     if reader.at < len(reader.text):
         rest = shown(reader.text.rest(reader.at))
-        raise CommandError(f'"{rest}" is not understood after a place: {_EXAMPLE}, and put names in quotes')
+        raise PlaceError(f'"{rest}" is not understood after a place: {_EXAMPLE}, and put names in quotes')
     if not reference.is_conditional:
         name = " ".join(plain_words(words))
         return Understood(Reference(name, count=count), frozenset(range(len(words))))
@@ -104,7 +104,7 @@ class _Reader:
         """Reads a thing with its places; ``outer_waits`` says whether an order before it still lacks its side."""
         self.things += 1
         if self.things > MAX_THINGS:
-            raise CommandError(f"more than {MAX_THINGS} things in one phrase: type fewer")
+            raise PlaceError(f"more than {MAX_THINGS} things in one phrase: type fewer")
         self.at = read_prefix(self.text, self.at, draft.prefix, is_head)
         self._name(draft)
         self.known.append(self._named(draft))
@@ -114,7 +114,7 @@ class _Reader:
         # What was named inside a place is not what a later "one" of this thing's own places stands for.
         del self.known[known:]
         if not is_head and "or" in draft.words:
-            raise CommandError(f'"or" is not understood in a phrase with a place: {_EXAMPLE}')
+            raise PlaceError(f'"or" is not understood in a phrase with a place: {_EXAMPLE}')
         return _finished(draft, name)
 
     def group(self) -> Reference:
@@ -122,7 +122,7 @@ class _Reader:
         self.at += 1
         inner = self.thing(_Draft(Prefix()), is_head=True)
         if not self.text.is_word(self.at, ")"):
-            raise CommandError(f"a bracket is not closed: {_EXAMPLE}")
+            raise PlaceError(f"a bracket is not closed: {_EXAMPLE}")
         self.at += 1
         return inner
 
@@ -157,9 +157,7 @@ class _Reader:
         if not draft.words and not draft.prefix.is_choice:
             if place := self.text.place(self.at, is_strict=True):
                 said = shown(self.text.rest(self.at))
-                raise CommandError(
-                    f'"{said}" names no thing before it: type for example "the cup {place.form} the box"'
-                )
+                raise PlaceError(f'"{said}" names no thing before it: type for example "the cup {place.form} the box"')
             return False
         return bool(self.text.place(self.at, clause=self._has_clause(draft)) or self._measured(draft))
 
@@ -179,7 +177,7 @@ class _Reader:
         before = self.known[-1] if self.known else ""
         if not words and draft.prefix.is_choice:
             if not before or (self.needs_name and self.things == 1):
-                raise CommandError('it does not say of which things: type for example "the largest cup"')
+                raise PlaceError('it does not say of which things: type for example "the largest cup"')
             return before
         self.names += draft.sources
         if plain and (plain[0] == "what" or (len(plain) == 1 and plain[0] in ANYTHINGS)):
@@ -242,7 +240,7 @@ class _Reader:
         anchors = () if place.is_own else self._anchors(place, waits)
         kind = "near" if place.kind == "next to" and not anchors else place.kind
         if not anchors and kind not in _OWN_KINDS:
-            raise CommandError(f'"{place.form}" needs a thing after it: {_EXAMPLE}')
+            raise PlaceError(f'"{place.form}" needs a thing after it: {_EXAMPLE}')
         draft.relations.append(Relation(cast(RelationKind, kind), anchors, place.distance_m))
 
     def _side(self, draft: _Draft, place: Place, is_head: bool, waits: bool) -> bool:
@@ -254,9 +252,7 @@ class _Reader:
         if place.kind == "side" and draft.prefix.is_choice:
             return self._refuse_second(is_head)
         if place.kind == "side":
-            raise CommandError(
-                f'"from the {place.form}" counts nothing: type for example "the second cup from the left"'
-            )
+            raise PlaceError(f'"from the {place.form}" counts nothing: type for example "the second cup from the left"')
         return self._end(draft, place, is_head)
 
     def _end(self, draft: _Draft, place: Place, is_head: bool) -> bool:
@@ -278,7 +274,7 @@ class _Reader:
     def _refuse_second(self, is_head: bool) -> bool:
         if not is_head:
             return False
-        raise CommandError('two choices in one phrase: type one, for example "the largest cup"')
+        raise PlaceError('two choices in one phrase: type one, for example "the largest cup"')
 
     def _anchors(self, place: Place, waits: bool) -> tuple[Reference, ...]:
         first = self._anchor(place, waits)
@@ -295,13 +291,13 @@ class _Reader:
             or self.text.is_word(self.at - 1, *OWN)
             or not ((first.count or 0) > 1 or (first.count is None and means_several(first.name)))
         ):
-            raise CommandError('"between" needs two things: type for example "the cup between the box and the bowl"')
+            raise PlaceError('"between" needs two things: type for example "the cup between the box and the bowl"')
         return (first,)
 
     def _anchor(self, place: Place, waits: bool) -> Reference | None:
         """Reads the thing of a place; returns ``None`` for the person's own place."""
         if self.at >= len(self.text) or self.text.is_word(self.at, ",", "and", ")"):
-            raise CommandError(f'"{place.form}" needs a thing after it: {_EXAMPLE}')
+            raise PlaceError(f'"{place.form}" needs a thing after it: {_EXAMPLE}')
         ends_after = (
             self.at + 1 >= len(self.text)
             or self.text.is_word(self.at + 1, ",", "and", ")")
@@ -314,12 +310,12 @@ class _Reader:
             self.at += length
             return None
         if ends_after and self.text.is_word(self.at, *VAGUE):
-            raise CommandError(f'"{self.text[self.at][0]}" does not say which thing: {_EXAMPLE}')
+            raise PlaceError(f'"{self.text[self.at][0]}" does not say which thing: {_EXAMPLE}')
         if self.text.is_word(self.at, "("):
             return self.group()
         inner = self.thing(_Draft(Prefix()), is_head=False, outer_waits=waits)
         if not inner.name or inner.name in COLOURS:
-            raise CommandError(f'"{place.form}" needs a thing after it: {_EXAMPLE}')
+            raise PlaceError(f'"{place.form}" needs a thing after it: {_EXAMPLE}')
         return inner
 
 
@@ -335,19 +331,17 @@ def _finished(draft: _Draft, name: str) -> Reference:
         if ends:
             superlative = ends
         elif count is not None:
-            raise CommandError(
-                f'number {place} of several is one thing: type for example "the second cup from the left"'
-            )
+            raise PlaceError(f'number {place} of several is one thing: type for example "the second cup from the left"')
     chosen = None
     if superlative and order is None:
         chosen = Superlative(cast(SuperlativeKind, superlative), draft.anchors)
     elif draft.anchors:
-        raise CommandError('order from a thing is not understood: type for example "the cup closest to the box"')
+        raise PlaceError('order from a thing is not understood: type for example "the cup closest to the box"')
     is_conditional = bool(draft.relations or chosen or order)
     if is_conditional:
         for word in ("or", "than"):
             if word in draft.words:
-                raise CommandError(f'"{word}" is not understood in a phrase with a place: {_EXAMPLE}')
+                raise PlaceError(f'"{word}" is not understood in a phrase with a place: {_EXAMPLE}')
         # A plural or a mass without a number means all; "the one" means one.
         if count is None and not prefix.is_all and not means_several(draft.words[-1] if draft.words else name):
             count = 1
@@ -360,12 +354,12 @@ def _order(prefix: Prefix, draft: _Draft) -> tuple[Order | None, str]:
     side = draft.side
     if prefix.superlative:
         if prefix.superlative not in SIDE_OF or draft.side:
-            raise CommandError(
+            raise PlaceError(
                 f'order by "{prefix.superlative}" is not understood here: type for example "the second largest cup"'
             )
         side = prefix.superlative
     if not side:
-        raise CommandError(
+        raise PlaceError(
             f'"{prefix.ordinal_word}" needs a side to count from: type for example "the second cup from the left", '
             f'or put a name such as "{prefix.ordinal_word} gear" in quotes'
         )

@@ -233,6 +233,7 @@ def test_a_goal_can_be_cancelled_and_the_node_goes_on(find, watcher, view):
     [
         ("  ", "", 'the phrase is empty: name what to look for, for example "red cup"'),
         ("x" * 501, "", "a phrase has at most 500 characters, got one of 501"),
+        ("the cup left of the", "", '"left of" needs a thing after it: type for example "the cup left of the box"'),
         ("cup", "left", 'there is no camera "left": the only camera has no name; leave it empty for any'),
     ],
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clip_seg_ros.commands.errors import PlaceError
 from clip_seg_ros.commands.parser import MAX_CHARACTERS, CommandError, parse_command, parse_reference
 from clip_seg_ros.commands.references import Reference
 from clip_seg_ros.nodes.camera.conversions import ConversionError, image_to_rgb
@@ -170,11 +171,13 @@ def reference_of(phrase: str) -> Reference:
     """Returns what a phrase refers to, as in a command; one that the parser would split or refuse is a name.
 
     Raises:
-        ValueError: The phrase is too long.
+        ValueError: The phrase is too long, or the place that it gives is not understood.
     """
     name = as_commands_say(phrase)
     try:
         reference = parse_reference(f"segment {phrase}")
+    except PlaceError:
+        raise
     except ValueError:
         return Reference(name)
     return reference if needs_space(reference) else Reference(name)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 
+from clip_seg_ros.commands.errors import PlaceError
 from clip_seg_ros.nodes import referring
 from clip_seg_ros.nodes.camera.conversions import fill_image
 from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
@@ -87,3 +88,14 @@ def test_names_and_texts_are_bounded_in_length(prompts):
         assert len(refused.message) < 100
     assert names(prompts) == []
     assert teach(prompts, "thing", 10, text="x" * 500).success
+
+
+@pytest.mark.parametrize("phrase", ["salt and pepper", "not the red one", '"cup left of the"', "cup, box"])
+def test_a_phrase_without_a_place_is_a_name(phrase):
+    assert image_prompts.reference_of(phrase).name == image_prompts.as_commands_say(phrase)
+
+
+@pytest.mark.parametrize("phrase", ["cup left of the", "the cup between the box", "the middle shelf"])
+def test_a_place_that_is_not_understood_is_refused(phrase):
+    with pytest.raises(PlaceError, match="type for example"):
+        image_prompts.reference_of(phrase)
