@@ -11,8 +11,8 @@ import numpy as np
 from clip_seg_ros.pipeline.space.rays import ray_table
 from clip_seg_ros.types import CameraFrame, vector3
 
-LOOKS = 4800
-"""About how many pixels are looked at: every eighth in each row and column of 640x480. A fit needs few."""
+LOOKS = 1600
+"""About how many pixels are looked at: every fourteenth in each row and column of 640x480. A fit needs few."""
 TRIES = 96
 """How many planes through three points are tried: with a third of the points on the table, one of 27 lies on it."""
 TOLERANCE = 0.006
