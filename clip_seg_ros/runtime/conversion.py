@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converts a model in a process of its own: ``python -m clip_seg_ros.runtime.conversion FILE``.
+"""Converts a model in a process of its own: ``python -m clip_seg_ros.runtime.conversion FILE NICENESS``.
 
 A conversion is Python from beginning to end. In a thread of a node it would make every answer wait for seconds, and
 what it imports would keep 80 MB for as long as the node lives.
@@ -29,9 +29,11 @@ _LOOK_S = 0.2
 def convert_elsewhere(
     engine: type[Engine], model: PromptableSegmenter, precision: str, cache_dir: Path | None, size: Size
 ) -> None:
-    """Puts a model that is converted for pixels of ``size`` (h, w) into the cache, with the time that others leave.
+    """Puts a model that is converted for pixels of ``size`` (h, w) into the cache.
 
-    The other process has one thread and the lowest priority. It ends with this program.
+    The other process has one thread and ends with this program. Its priority is the lowest, so that a node goes on
+    answering, unless the main thread waits: a program can do nothing else until then, and the time that others leave on
+    a busy machine is next to none.
 
     Args:
         engine: The engine that is to run it.
@@ -55,11 +57,12 @@ def convert_elsewhere(
             raise RuntimeError(f"the model cannot be sent to another process: {error}") from error
         # Wherever this process found its modules, the other one finds them, too.
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+        niceness = "0" if threading.current_thread() is threading.main_thread() else str(_NICENESS)
         errors = Path(folder) / "errors.log"
         with errors.open("w") as output:
             # Not in a session of its own: Linux would then give it as much time as all of this program's threads.
             child = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(request)],
+                [sys.executable, "-m", __name__, str(request), niceness],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -83,9 +86,9 @@ def _outcome(child: subprocess.Popen[bytes]) -> int:
                 raise EngineUnavailable("the program ends") from None
 
 
-def main(path: str) -> None:
-    """Converts what the file ``path`` asks for; the file is one of ``convert_elsewhere``."""
-    os.nice(_NICENESS)
+def main(path: str, niceness: str) -> None:
+    """Converts what the file ``path`` of ``convert_elsewhere`` asks for, with a priority that is lower by ``niceness``."""
+    os.nice(int(niceness))
     torch.set_num_threads(1)
     # The program that started this one wrote it, in a folder that nobody else can write.
     engine, model, precision, cache_dir, size = torch.load(path, weights_only=False)
@@ -95,4 +98,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

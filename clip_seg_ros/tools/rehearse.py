@@ -209,11 +209,12 @@ class _Rehearsal:
         raise RehearsalError(f"waited {self._args.timeout:g} s in vain for an engine to be chosen")
 
     def _rate(self, node: int) -> float:
-        """Returns the number of answers a second."""
+        """Returns the number of answers a second, over as many seconds more as the first answer takes."""
         count, begun_s = 0, time.monotonic()
-        while time.monotonic() < begun_s + self._args.seconds:
+        until_s = begun_s + self._args.seconds
+        while time.monotonic() < until_s or (count == 0 and time.monotonic() < begun_s + self._args.timeout):
             self._look(node)
-            event = self._talk.next(min(time.monotonic() + 0.2, begun_s + self._args.seconds))
+            event = self._talk.next(time.monotonic() + 0.2)
             count += event is not None and _is_answer(event)
         return count / (time.monotonic() - begun_s)
 

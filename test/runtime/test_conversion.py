@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,31 @@ def test_every_model_can_be_sent_to_another_process(name: str, tmp_path: Path) -
 def test_what_the_other_process_failed_of_is_told(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"ended with code 1: .*unknown precision .half."):
         convert_elsewhere(OnnxRuntimeEngine, small_model("student"), "half", tmp_path, (64, 96))
+
+
+def test_only_in_the_background_it_has_the_lowest_priority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "engine_that_tells.py").write_text("""
+import os
+from pathlib import Path
+
+class Telling:
+    def __init__(self, model, precision, cache_dir):
+        self.told = Path(cache_dir) / precision
+
+    def prepare(self, size):
+        self.told.write_text(str(os.nice(0)))
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    engine = importlib.import_module("engine_that_tells").Telling
+
+    convert_elsewhere(engine, small_model("student"), "awaited", tmp_path, (64, 96))
+    in_background = ("background", tmp_path, (64, 96))
+    thread = threading.Thread(target=convert_elsewhere, args=(engine, small_model("student"), *in_background))
+    thread.start()
+    thread.join()
+
+    assert int((tmp_path / "awaited").read_text()) == os.nice(0)
+    assert int((tmp_path / "background").read_text()) == 19
 
 
 def test_the_program_may_end_meanwhile(tmp_path: Path) -> None:
