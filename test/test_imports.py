@@ -53,8 +53,9 @@ ALLOWED = {
     "data": WORLD,
     "evaluation": EVALUATION,
     "training": TRAINING,
-    "tools": TRAINING | {"tools"},
-    "nodes": PIPELINE | {"sim", "nodes"},
+    "tools": TRAINING | {"viewer", "tools"},
+    "viewer": PIPELINE | {"sources", "viewer"},
+    "nodes": PIPELINE | {"sim", "viewer", "nodes"},
 }
 MESSAGES = ("msg", "srv", "action")
 """Made by the build."""
