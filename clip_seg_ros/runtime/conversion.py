@@ -87,7 +87,7 @@ def _outcome(child: subprocess.Popen[bytes]) -> int:
 
 
 def main(path: str, niceness: str) -> None:
-    """Converts what the file ``path`` of ``convert_elsewhere`` asks for, with a priority that is lower by ``niceness``."""
+    """Converts what the file ``path`` of ``convert_elsewhere`` asks for, at a priority lower by ``niceness``."""
     os.nice(int(niceness))
     torch.set_num_threads(1)
     # The program that started this one wrote it, in a folder that nobody else can write.
