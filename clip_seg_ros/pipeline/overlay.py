@@ -51,6 +51,7 @@ def draw(
     caption: str | None = None,
     corner: str = "",
     ties: Ties = NO_TIES,
+    numbers: bool = False,
 ) -> np.ndarray:
     """Draws contours, a light pattern in the masks, centroids and labels such as "red cup 0.93" on a copy of an image.
 
@@ -62,6 +63,7 @@ def draw(
         caption: A line for the bottom of the image, for example "red cup: not found".
         corner: A small line for the lower left corner, above the caption.
         ties: What the regions relate to, which is drawn thin and grey, with lines to it.
+        numbers: Whether labels have the ids, too, as in "red cup #2 0.93".
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -78,7 +80,7 @@ def draw(
     if caption:
         free_height -= _draw_caption(canvas, caption, style)
     free_height -= draw_corner(canvas[:free_height], corner)
-    taken = _draw_tags(canvas[:free_height], regions, colors, style)
+    taken = _draw_tags(canvas[:free_height], regions, colors, style, numbers)
     write_ties(canvas[:free_height], ties, taken, regions, style)
     return canvas
 
@@ -137,7 +139,7 @@ def _outline(canvas: np.ndarray, region: ObjectRegion, color: Color, style: Styl
 
 
 def _draw_tags(
-    canvas: np.ndarray, regions: Sequence[ObjectRegion], colors: dict[str, Color], style: Style
+    canvas: np.ndarray, regions: Sequence[ObjectRegion], colors: dict[str, Color], style: Style, numbers: bool
 ) -> list[Box]:
     """Puts a label at each region's box, inside the canvas and off the other labels where there is room.
 
@@ -147,7 +149,7 @@ def _draw_tags(
     height, width = canvas.shape[:2]
     taken: list[Box] = []
     for region in regions:
-        score = f" {region.score:.2f}"
+        score = f" #{region.id} {region.score:.2f}" if numbers else f" {region.score:.2f}"
         text = fit(region.prompt, width - 2 * style.pad - text_width(score, style), style) + score
         tag_width = text_width(text, style) + 2 * style.pad
         tag_height = line_height(style)

@@ -3,10 +3,35 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket
+
+from clip_seg_ros.viewer.gate import Gate, is_loopback
+from clip_seg_ros.viewer.hub import Hub
+from clip_seg_ros.viewer.pictures import LAYERS, Pictures, drawn, encoded
+from clip_seg_ros.viewer.session import Session
 from clip_seg_ros.viewer.source import Source
 
 PORT = 8088
 """The port where nobody names another one."""
+PAGE = Path(__file__).parent / "page"
+_SAVED_QUALITY = 95
+_GRACE_S = 1
+"""The time in seconds that requests may take to end when the server ends."""
+_START_S = 20.0
 
 
 class ViewServer:
@@ -20,7 +45,12 @@ class ViewServer:
     """
 
     def __init__(self, source: Source, host: str = "127.0.0.1", port: int = PORT, token: str | None = None) -> None:
-        self._source, self._host, self._port, self._token = source, host, port, token
+        self._host, self._port = host, port
+        self._token = secrets.token_urlsafe(18) if token is None and not is_loopback(host) else token
+        self._hub = Hub(source)
+        self._pictures = Pictures()
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
 
     def start(self) -> str:
         """Starts source and server; returns the address to open in a browser, with its token.
@@ -28,7 +58,64 @@ class ViewServer:
         Raises:
             OSError: The address is not of this machine, or the port is taken.
         """
-        raise NotImplementedError
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listener = socket.create_server((self._host, self._port), family=family)
+        self._hub.start()
+        app: Any = Gate(self._app(), self._token)
+        # Pictures are JPEG already, and a viewer that does not answer any more is let go.
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            timeout_graceful_shutdown=_GRACE_S,
+            ws_per_message_deflate=False,
+            ws_ping_interval=10.0,
+            ws_ping_timeout=20.0,
+        )
+        self._server = uvicorn.Server(config)
+        serve = self._server.serve(sockets=[listener])
+        self._thread = threading.Thread(target=asyncio.run, args=(serve,), name="view server", daemon=True)
+        self._thread.start()
+        deadline_s = time.monotonic() + _START_S
+        while not self._server.started and self._thread.is_alive() and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        # Whoever listens everywhere is reached here by this name.
+        host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(self._host, self._host)
+        shown = f"[{host}]" if ":" in host else host
+        token = "" if self._token is None else f"?token={self._token}"
+        return f"http://{shown}:{listener.getsockname()[1]}/{token}"
 
     def stop(self) -> None:
         """Ends both."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join()
+        self._hub.stop()
+
+    def _app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/", self._page),
+                Route("/picture", self._picture),
+                WebSocketRoute("/view", self._view),
+                # colcon links the files of a package instead of copying them.
+                Mount("/page", StaticFiles(directory=PAGE, follow_symlink=True)),
+            ]
+        )
+
+    async def _page(self, request: Request) -> Response:
+        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+    async def _picture(self, request: Request) -> Response:
+        """Returns the newest picture of a camera in its full size, to be saved."""
+        layer = request.query_params.get("layer", "overlay")
+        camera = request.query_params.get("camera", "")
+        view = self._hub.newest(camera)
+        if layer not in LAYERS or view is None:
+            return PlainTextResponse(f"there is no picture of the camera {camera!r} now\n", 404)
+        data = await asyncio.to_thread(lambda: encoded(drawn(view, layer), _SAVED_QUALITY))
+        name = f"{camera.replace('/', '_') or 'camera'}_{view.stamp_ns}.jpg"
+        return Response(data, 200, {"Content-Disposition": f'attachment; filename="{name}"'}, "image/jpeg")
+
+    async def _view(self, connection: WebSocket) -> None:
+        await connection.accept()
+        await Session(connection, self._hub, self._pictures).run()

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// The connection to the server: it is made again for as long as the page is open.
+
+const FIRST_WAIT_MS = 300;
+const LONGEST_WAIT_MS = 3000;
+
+export class Link {
+  /** Calls `onEvent(event)`, `onPicture(header, jpeg)` and `onState(connected)`. */
+  constructor(onEvent, onPicture, onState) {
+    this.onEvent = onEvent;
+    this.onPicture = onPicture;
+    this.onState = onState;
+    this.waitMs = FIRST_WAIT_MS;
+    this.asked = new Map();
+    this.number = 0;
+    this.open();
+  }
+
+  open() {
+    const address = new URL("/view", location.href);
+    address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+    this.socket = new WebSocket(address);
+    this.socket.binaryType = "arraybuffer";
+    this.socket.onopen = () => {
+      this.waitMs = FIRST_WAIT_MS;
+      this.onState(true);
+    };
+    this.socket.onmessage = (message) => this.take(message.data);
+    this.socket.onclose = () => this.lost();
+  }
+
+  lost() {
+    for (const { reject } of this.asked.values()) {
+      reject(new Error("the connection to the viewer was lost"));
+    }
+    this.asked.clear();
+    this.onState(false);
+    setTimeout(() => this.open(), this.waitMs);
+    this.waitMs = Math.min(2 * this.waitMs, LONGEST_WAIT_MS);
+  }
+
+  take(data) {
+    if (data instanceof ArrayBuffer) {
+      const length = new DataView(data).getUint32(0);
+      const header = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
+      this.onPicture(header, new Blob([new Uint8Array(data, 4 + length)], { type: "image/jpeg" }));
+      return;
+    }
+    const event = JSON.parse(data);
+    const waiting = this.asked.get(event.request);
+    if (event.event === "answer" || event.event === "refused") {
+      this.asked.delete(event.request);
+      if (event.event === "answer") waiting?.resolve(event.answer);
+      else waiting?.reject(new Error(event.message));
+      return;
+    }
+    this.onEvent(event);
+  }
+
+  /** Sends what needs no answer; whatever cannot be sent now is out of date later. */
+  send(message) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+
+  /** Sends a question; the promise has the answer, or an error that says why there is none. */
+  ask(message) {
+    return new Promise((resolve, reject) => {
+      if (this.socket.readyState !== WebSocket.OPEN) {
+        reject(new Error("there is no connection to the viewer now"));
+        return;
+      }
+      const request = ++this.number;
+      this.asked.set(request, { resolve, reject });
+      this.send({ ...message, request });
+    });
+  }
+}

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One viewer: a browser at the other end of a WebSocket.
+
+Messages from the browser are objects of JSON; ``"ask"`` says what for:
+
+- ``look``: ``camera`` (``null``: at nothing), ``width_px`` on its screen, ``layer``, ``space`` (whether the view in 3D
+  is open) and ``paused``.
+- ``step``: one picture while it is paused. ``play``: ``how``, for a source that can pause itself.
+- ``drawn``: the ``number`` of a picture that is on the screen.
+- ``command`` with ``text``, ``set`` with ``name`` and ``value``, ``point`` with ``camera``, ``spot`` and ``teach_as``,
+  ``parameters`` and ``models``: each with a ``request``, the number with which the ``answer`` or the refusal comes back.
+
+Messages to it are the events of the source, ``hello`` first, as JSON, and pictures: four bytes with the length of a
+header, the header as JSON, and a JPEG.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import cv2
+import numpy as np
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from clip_seg_ros.pipeline.overlay import prompt_colors
+from clip_seg_ros.settings import Parameter
+from clip_seg_ros.viewer.hub import Hub
+from clip_seg_ros.viewer.pace import Pace
+from clip_seg_ros.viewer.pictures import LAYERS, Pictures
+from clip_seg_ros.viewer.source import Event, Pointed, Refused
+from clip_seg_ros.viewer.views import Thing, View, Wanted
+
+_MOST_EVENTS = 300
+"""Events that wait for one viewer; the oldest ones are dropped then."""
+_LONGEST_TEXT = 2000
+
+
+class Session:
+    """Serves one viewer until it leaves.
+
+    Args:
+        socket: The connection, accepted already.
+        hub: What is shown.
+        pictures: Draws for all viewers.
+        sent: Called with each view that was sent, and its JPEG if that has the overlay.
+    """
+
+    def __init__(
+        self, socket: WebSocket, hub: Hub, pictures: Pictures, sent: Callable[[View, bytes], None] = lambda *_: None
+    ) -> None:
+        self._socket, self._hub, self._pictures, self._on_sent = socket, hub, pictures, sent
+        self._pace = Pace()
+        self._camera: str | None = None
+        self._paused = False
+        self._due = False
+        """Whether a picture is sent although it is paused."""
+        self._shown: View | None = None
+        self._arrived: dict[int, float] = {}
+        self._screen_s: float | None = None
+        self._events: deque[Event] = deque(maxlen=_MOST_EVENTS)
+        self._news = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Runs until the viewer leaves or the connection breaks."""
+        loop = asyncio.get_running_loop()
+
+        def wake(*_: object) -> None:
+            loop.call_soon_threadsafe(self._news.set)
+
+        def tell(event: Event) -> None:
+            self._events.append(event)
+            wake()
+
+        self._events.append(self._hello())
+        self._events.extend(self._hub.join(self, wake, tell))
+        self._news.set()
+        sender = asyncio.create_task(self._send())
+        try:
+            while True:
+                self._take(json.loads(await self._socket.receive_text()))
+        except (WebSocketDisconnect, RuntimeError):
+            pass  # it has left
+        except (ValueError, KeyError, TypeError) as error:
+            await self._socket.close(1003, f"not understood: {type(error).__name__}: {error}"[:120])
+        finally:
+            self._hub.leave(self)
+            for task in (sender, *self._tasks):
+                task.cancel()
+
+    def _hello(self) -> Event:
+        source = self._hub.source
+        return {
+            "event": "hello",
+            "title": source.title,
+            "can_pause": source.can_pause,
+            "cameras": list(source.cameras()),
+        }
+
+    # What the viewer asks for.
+
+    def _take(self, message: dict[str, Any]) -> None:
+        ask = message["ask"]
+        if ask == "drawn":
+            self._note_drawn(int(message["number"]))
+        elif ask == "look":
+            self._look(message)
+        elif ask == "step":
+            self._due = True
+            self._shown = self._hub.newest(self._camera or "")
+        else:
+            task = asyncio.create_task(self._answer(ask, message))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        self._news.set()
+
+    def _look(self, message: dict[str, Any]) -> None:
+        camera, layer = message["camera"], message["layer"]
+        if layer not in LAYERS:
+            raise ValueError(f"layer must be one of {', '.join(LAYERS)}, got {layer!r}")
+        self._camera, self._paused, self._due = camera, bool(message["paused"]), True
+        self._shown = None
+        self._pace.layer, self._pace.wanted_px = layer, float(message["width_px"])
+        if camera is None:
+            self._hub.want(self, None)
+        else:
+            self._hub.want(self, Wanted(frozenset([str(camera)]), layer == "confidence", bool(message["space"])))
+
+    def _note_drawn(self, number: int) -> None:
+        now_s = time.monotonic()
+        self._pace.drawn(number, now_s)
+        arrived_s = self._arrived.pop(number, None)
+        if arrived_s is not None:
+            self._screen_s = now_s - arrived_s
+
+    async def _answer(self, ask: str, message: dict[str, Any]) -> None:
+        request = message.get("request")
+        try:
+            answer: Any = await asyncio.to_thread(self._asked, ask, message)
+            self._events.append({"event": "answer", "request": request, "answer": answer})
+        except Refused as why:
+            self._events.append({"event": "refused", "request": request, "message": str(why)})
+        except (ValueError, KeyError, TypeError) as error:
+            text = f"not understood: {type(error).__name__}: {error}"
+            self._events.append({"event": "refused", "request": request, "message": text})
+        self._news.set()
+
+    def _asked(self, ask: str, message: dict[str, Any]) -> Any:
+        """Asks the source, which may take a while.
+
+        Raises:
+            Refused: The source says why not.
+        """
+        source = self._hub.source
+        if ask == "command":
+            return source.command(str(message["text"])[:_LONGEST_TEXT])
+        if ask == "set":
+            return source.set_parameter(str(message["name"]), message["value"])
+        if ask == "point":
+            spot = [float(value) for value in message["spot"]]
+            return pointed_values(source.point(str(message["camera"]), spot, str(message.get("teach_as", ""))))
+        if ask == "parameters":
+            return [parameter_values(parameter, value) for parameter, value in source.parameters()]
+        if ask == "models":
+            return [asdict(model) for model in source.models()]
+        if ask == "play":
+            return source.play(str(message["how"]))
+        raise Refused(f"the page asked for {ask!r}, which this server does not know: load the page again")
+
+    # What the viewer gets.
+
+    async def _send(self) -> None:
+        try:
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                while self._events:
+                    await self._socket.send_text(json.dumps(self._events.popleft()))
+                await self._send_picture()
+        except (WebSocketDisconnect, RuntimeError):
+            pass  # it has left, which the receiving side sees, too
+
+    async def _send_picture(self) -> None:
+        view = None if self._camera is None else self._hub.newest(self._camera)
+        if view is None or view is self._shown or not self._pace.is_ready() or (self._paused and not self._due):
+            return
+        form = self._pace.form()
+        jpeg = await asyncio.to_thread(self._pictures.jpeg, view, form)
+        number = time.monotonic_ns() // 1000
+        self._shown, self._due = view, False
+        self._pace.sent(number, time.monotonic())
+        self._arrived[number] = view.arrived_s
+        while len(self._arrived) > 4:
+            del self._arrived[next(iter(self._arrived))]
+        header = json.dumps(self._header(view, number)).encode()
+        await self._socket.send_bytes(len(header).to_bytes(4, "big") + header + jpeg)
+        if form.layer == "overlay":
+            self._on_sent(view, jpeg)
+        self._news.set()
+
+    def _header(self, view: View, number: int) -> dict[str, Any]:
+        colors = prompt_colors([*view.prompts, *(thing.prompt for thing in view.things)])
+        things = [thing_values(each) | {"color": list(colors[each.prompt])} for each in view.things if each.id > 0]
+        height, width = view.rgb.shape[:2]
+        return {
+            "number": number,
+            "camera": view.camera,
+            "stamp_ns": str(view.stamp_ns),
+            "size_px": [width, height],
+            "prompts": list(view.prompts),
+            "things": things,
+            "frame": view.frame,
+            "notes": dict(view.notes),
+            "to_screen_ms": None if self._screen_s is None else round(1e3 * self._screen_s, 1),
+        }
+
+
+def thing_values(thing: Thing) -> dict[str, Any]:
+    """Returns a thing as plain values, rounded for people."""
+    return {
+        "prompt": thing.prompt,
+        "id": thing.id,
+        "score": round(thing.score, 3),
+        "box_px": list(thing.box_px),
+        "centroid_px": [round(value, 1) for value in thing.centroid_px],
+        "area_px": thing.area_px,
+        "position_m": _rounded(thing.position_m),
+        "size_m": None if thing.box_m is None else _rounded(thing.box_m.size_m),
+    }
+
+
+def pointed_values(pointed: Pointed) -> dict[str, Any]:
+    """Returns a thing at which somebody pointed as plain values, with the outlines of its mask in pixels."""
+    outlines: list[Any] = []
+    if pointed.labels is not None:
+        mask = np.ascontiguousarray(pointed.labels).astype(np.uint8)
+        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1)
+        outlines = [contour[:, 0].tolist() for contour in contours]
+    return {
+        "message": pointed.message,
+        "thing": thing_values(pointed.thing),
+        "frame": pointed.frame,
+        "nearest": pointed.nearest,
+        "outlines_px": outlines,
+    }
+
+
+def parameter_values(parameter: Parameter, value: Any) -> dict[str, Any]:
+    """Returns a parameter and its value as plain values, for the page to make a control of."""
+    return {
+        "name": parameter.name,
+        "kind": parameter.type.__name__,
+        "value": list(value) if isinstance(value, tuple) else value,
+        "default": list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default,
+        "low": parameter.low,
+        "high": parameter.high,
+        "choices": _choices(parameter),
+        "description": parameter.description,
+    }
+
+
+def _choices(parameter: Parameter) -> list[str]:
+    if parameter.type is not str or not parameter.allowed:
+        return []
+    return parameter.allowed.replace(" or ", ", ").split(", ")
+
+
+def _rounded(values: tuple[float, ...] | None) -> list[float] | None:
+    return None if values is None else [round(float(value), 4) for value in values]

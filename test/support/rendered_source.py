@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A source for the viewer without a model: the rendered table, answered from its ground truth."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from clip_seg_ros.commands.parser import CommandError, parse_command
+from clip_seg_ros.config import ReferringConfig
+from clip_seg_ros.settings import Parameter, parameters
+from clip_seg_ros.sim.naming import pair_of
+from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
+from clip_seg_ros.sim.scene import sample_scene
+from clip_seg_ros.types import ObjectRegion
+from clip_seg_ros.viewer.source import Event, Listener, Pointed, Refused
+from clip_seg_ros.viewer.views import ModelChoice, Thing, View, Wanted
+
+
+class RenderedSource:
+    """Shows the cameras "left" and "right", which see the same table and name its objects without a mistake.
+
+    Args:
+        rate_hz: Images a second of each camera that is looked at.
+    """
+
+    title = "the rendered table"
+    can_pause = True
+
+    def __init__(self, rate_hz: float = 20.0) -> None:
+        scene = sample_scene(3, required=[("red", "cup"), ("blue", "box")])
+        with SceneRenderer() as renderer:
+            self.truth = renderer.render(scene)
+        self.wanted = Wanted()
+        self.played: list[str] = []
+        self.taught: list[str] = []
+        self.prompts: tuple[str, ...] = ()
+        self.values: dict[str, Any] = {each.name: each.default for each in _live()}
+        self.listener: Listener | None = None
+        self._period_s = 1.0 / rate_hz
+        self._ids = itertools.count(1)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rendered source")
+
+    def start(self, listener: Listener) -> None:
+        self.listener = listener
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def want(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+
+    def cameras(self) -> Sequence[str]:
+        return ["left", "right"]
+
+    def command(self, text: str) -> None:
+        status: Event = {"event": "status", "id": next(self._ids), "command": text, "prompts": [], "found": []}
+        try:
+            command = parse_command(text)
+        except CommandError as error:
+            self._tell(status | {"state": "rejected", "message": str(error)})
+            return
+        self.prompts = tuple(command.prompts)
+        self._tell(status | {"state": "accepted", "message": "", "prompts": list(self.prompts)})
+
+    def parameters(self) -> Sequence[tuple[Parameter, Any]]:
+        return [(each, self.values[each.name]) for each in _live()]
+
+    def set_parameter(self, name: str, value: Any) -> None:
+        try:
+            ReferringConfig.from_mapping({name: value})
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        self.values[name] = value
+        self._tell({"event": "parameter", "name": name, "value": value})
+
+    def models(self) -> Sequence[ModelChoice]:
+        return [ModelChoice("clipseg-pocket", "Apache-2.0", 8, True), ModelChoice("cris-r50", "MIT", 603, False)]
+
+    def point(self, camera: str, spot_px: Sequence[float], teach_as: str = "") -> Pointed:
+        x, y = spot_px if len(spot_px) == 2 else np.mean(np.reshape(spot_px, (2, 2)), axis=0)
+        number = int(self.truth.labels[round(y), round(x)])
+        if number == 0:
+            raise Refused("there is only the table here")
+        if teach_as:
+            self.taught.append(teach_as)
+        item = self.truth.objects[number - 1]
+        thing = replace(thing_of(self.truth, number, f"{item.color} {item.kind}"), id=0)
+        return Pointed(f"{item.color} {item.kind}", thing, "camera", self.truth.labels == number)
+
+    def play(self, how: str) -> None:
+        self.played.append(how)
+
+    def _tell(self, event: Event) -> None:
+        assert self.listener is not None
+        self.listener.tell(event)
+
+    def _run(self) -> None:
+        assert self.listener is not None
+        while not self._ended.wait(self._period_s):
+            for camera in self.wanted.cameras:
+                self.listener.show(self._view(camera))
+
+    def _view(self, camera: str) -> View:
+        truth = self.truth
+        things = [
+            thing_of(truth, number, prompt)
+            for prompt in self.prompts
+            for number, item in enumerate(truth.objects, start=1)
+            if is_named(prompt, item.color, item.kind)
+        ]
+        labels = np.where(np.isin(truth.labels, [thing.id for thing in things]), truth.labels, 0).astype(np.uint8)
+        confidence = (labels > 0).astype(np.float32) if self.wanted.confidence else None
+        notes = {"latency_ms": 12.5}
+        return View(
+            camera, time.time_ns(), time.monotonic(), truth.rgb, self.prompts, tuple(things), labels, confidence,
+            frame="camera", intrinsics=truth.intrinsics, notes=notes,
+        )  # fmt: skip
+
+
+def is_named(prompt: str, color: str, kind: str) -> bool:
+    """Whether a phrase of the rendered world names an object of a colour and kind."""
+    pair = pair_of(prompt)
+    return pair is not None and pair[0] in (None, color) and pair[1] in (None, kind)
+
+
+def thing_of(view: RenderedView, number: int, prompt: str) -> Thing:
+    """The object with a number of a rendered view, where its mask and its depth put it."""
+    mask = view.labels == number
+    region = ObjectRegion.of_mask(prompt, number, 1.0, mask)
+    lens, depth_m = view.intrinsics, view.depth_m[mask]
+    rows, columns = np.nonzero(mask)
+    x, y = (columns - lens.cx) / lens.fx * depth_m, (rows - lens.cy) / lens.fy * depth_m
+    place = (float(np.median(x)), float(np.median(y)), float(np.median(depth_m)))
+    return Thing(prompt, number, 1.0, region.box_px, region.centroid_px, region.area_px, place)
+
+
+def _live() -> list[Parameter]:
+    return [each for each in parameters(ReferringConfig) if each.live]
