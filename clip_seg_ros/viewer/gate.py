@@ -54,14 +54,16 @@ class Gate:
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Handles a connection, as ASGI has it."""
         if scope["type"] == "lifespan":
-            return await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+            return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = self._refusal(scope, headers)
         if refusal is None:
-            return await self._app(scope, receive, self._with_headers(scope, headers, send))
-        if scope["type"] == "websocket":
-            return await send({"type": "websocket.close", "code": 1008})
-        await refusal(scope, receive, send)
+            await self._app(scope, receive, self._with_headers(scope, headers, send))
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await refusal(scope, receive, send)
 
     def _refusal(self, scope: dict[str, Any], headers: dict[str, str]) -> PlainTextResponse | None:
         host = headers.get("host", "")

@@ -8,7 +8,7 @@ Messages from the browser are objects of JSON; ``"ask"`` says what for:
 - ``step``: one picture while it is paused. ``play``: ``how``, for a source that can pause itself.
 - ``drawn``: the ``number`` of a picture that is on the screen.
 - ``command`` with ``text``, ``set`` with ``name`` and ``value``, ``point`` with ``camera``, ``spot`` and ``teach_as``,
-  ``parameters`` and ``models``: each with a ``request``, the number with which the ``answer`` or the refusal comes back.
+  ``parameters`` and ``models``: each with a ``request``, the number with which its ``answer`` or refusal comes back.
 
 Messages to it are the events of the source, ``hello`` first, as JSON, and pictures: four bytes with the length of a
 header, the header as JSON, and a JPEG.

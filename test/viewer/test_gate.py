@@ -98,7 +98,7 @@ def test_pages_may_load_nothing_from_elsewhere(path: str) -> None:
     assert "*" not in policy
 
 
-@pytest.mark.parametrize("host, expected", [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False),
+@pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False),
                                             ("192.168.1.2", False), ("robot", False), ("", False)])  # fmt: skip
 def test_loopback(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected

@@ -35,7 +35,7 @@ def test_a_thing_is_outlined_where_it_is(view: View, width: int) -> None:
     near = np.abs(picture - PALETTE[0]).sum(axis=2) < 60
     scale = width / 640
 
-    rows, columns = np.nonzero(near[round(190 * scale) : round(310 * scale)])
+    _, columns = np.nonzero(near[round(190 * scale) : round(310 * scale)])
     assert columns.min() / scale == pytest.approx(200, abs=8)
     assert columns.max() / scale == pytest.approx(400, abs=8)
     assert np.all(drawn(view, "plain", width) == 90)
@@ -99,6 +99,6 @@ def test_what_cannot_be_drawn_raises_for_everybody(view: View) -> None:
             pictures.jpeg(wrong, Form())
 
 
-@pytest.mark.parametrize("wanted, width", [(1.0, 320), (320.0, 320), (321.0, 480), (1000.0, 1280), (5000.0, 1920)])
+@pytest.mark.parametrize(("wanted", "width"), [(1.0, 320), (320.0, 320), (321.0, 480), (1000.0, 1280), (5000.0, 1920)])
 def test_widths(wanted: float, width: int) -> None:
     assert width_for(wanted) == width
