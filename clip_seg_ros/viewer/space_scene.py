@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The view in 3D: points, boxes and names of the things of all cameras, served by viser to browsers of this machine."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import rich
+import viser
+
+from clip_seg_ros.viewer.space_geometry import first_look
+from clip_seg_ros.viewer.space_nodes import CameraNodes
+from clip_seg_ros.viewer.views import View
+
+HOST = "127.0.0.1"
+PERIOD_S = 0.2
+"""A camera is drawn at most once in this time."""
+ASIDE_M = 2.0
+"""How far frames of which nobody knows how they lie are drawn from each other."""
+FOV_RAD = 0.8
+
+_LOG = logging.getLogger(__name__)
+
+
+class _Server(viser.ViserServer):
+    def request_share_url(self, verbose: bool = True) -> str | None:
+        """Shares nothing, whoever asks for it: it would go by way of another company's machine."""
+        return None
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps viser's greeting and farewell from the standard output, which belongs to the program."""
+    console = rich.get_console()
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
+class SpaceScene:
+    """Draws views in a scene that any number of browsers look at. All methods may be called from any thread.
+
+    It listens on a port of loopback that is free; ``space_proxy`` brings it under the address of the viewer. The picture
+    is light, or dark for those whose address has ``?darkMode``.
+
+    Args:
+        on_pick: Called with the name of the camera and the id of a thing that was clicked, from any thread.
+    """
+
+    def __init__(self, on_pick: Callable[[str, int], None]) -> None:
+        self._on_pick = on_pick
+        with _silence():
+            self._server = _Server(host=HOST, port=0, verbose=False)
+        self._server.gui.configure_theme(show_logo=False, show_share_button=False)
+        self._server.gui.main_panel.minimize()
+        # Points and lines have colours of their own; the boxes are lit from all sides.
+        self._server.scene.configure_environment_map(None)
+        self._server.scene.configure_default_lights(True, cast_shadow=False)
+        self._server.scene.add_light_ambient("/light", intensity=2.0)
+        self._server.on_client_connect(self._welcome)
+        self._changed = threading.Condition()
+        self._waiting: dict[str, View] = {}
+        self._closed = False
+        self._drawing = threading.Lock()
+        self._cameras: dict[str, CameraNodes] = {}
+        self._places: dict[tuple[str, str], int] = {}
+        self._numbers: dict[str, int] = {}
+        self._look: tuple[np.ndarray, np.ndarray] | None = None
+        self._thread = threading.Thread(target=self._run, name="space_scene", daemon=True)
+        self._thread.start()
+        # Before viser's own farewell, which would speak.
+        atexit.register(self.close)
+
+    @property
+    def port(self) -> int:
+        """The port of loopback where viser listens."""
+        return self._server.get_port()
+
+    def update(self, view: View) -> None:
+        """Takes the newest view of a camera and returns at once; it is drawn soon, unless a newer one comes before."""
+        with self._changed:
+            if not self._closed:
+                self._waiting[view.camera] = view
+                self._changed.notify()
+
+    def clear(self) -> None:
+        """Removes everything; the next view is looked at anew."""
+        with self._changed:
+            self._waiting.clear()
+        with self._drawing:
+            for nodes in self._cameras.values():
+                nodes.remove()
+            self._cameras.clear()
+            self._places.clear()
+            self._numbers.clear()
+            self._look = None
+
+    def close(self) -> None:
+        """Ends drawing and serving."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._changed.notify()
+        atexit.unregister(self.close)
+        self._thread.join()
+        with _silence():
+            self._server.stop()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closed:
+                    self._changed.wait()
+                if self._closed:
+                    return
+                views, self._waiting = list(self._waiting.values()), {}
+            began = time.monotonic()
+            for view in views:
+                try:
+                    self._draw(view)
+                except Exception:  # of one view; the next one may be drawn
+                    _LOG.exception("the view in 3D could not be drawn")
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed, max(0.0, began + PERIOD_S - time.monotonic()))
+
+    def _draw(self, view: View) -> None:
+        with self._drawing, self._server.atomic():
+            nodes = self._cameras.get(view.camera)
+            if nodes is None:
+                number = self._numbers.setdefault(view.camera, len(self._numbers))
+                nodes = CameraNodes(
+                    self._server.scene, f"/cameras/{number}", lambda id, camera=view.camera: self._on_pick(camera, id)
+                )
+                self._cameras[view.camera] = nodes
+            offset = self._offset(view)
+            nodes.draw(view, offset)
+            self._look_at_first(view, nodes.turn(view), offset)
+
+    def _offset(self, view: View) -> np.ndarray:
+        """Cameras of one known frame share their place; those in frames of their own stand side by side."""
+        key = ("camera", view.camera) if view.camera_pose is None else ("frame", view.frame)
+        return np.array([ASIDE_M * self._places.setdefault(key, len(self._places)), 0.0, 0.0])
+
+    def _look_at_first(self, view: View, turn: np.ndarray, offset: np.ndarray) -> None:
+        look = None if self._look is not None else first_look(view)
+        if look is None:
+            return
+        eye, target = (turn @ spot + offset for spot in look)
+        self._look = eye, target
+        start = self._server.initial_camera
+        start.position, start.look_at, start.fov = eye, target, FOV_RAD
+        for client in self._server.get_clients().values():
+            self._turn_to(client)
+
+    def _welcome(self, client: viser.ClientHandle) -> None:
+        """Turns to the things somebody whose page was opened just before they came."""
+        with self._drawing:
+            if self._look is not None:
+                self._turn_to(client)
+
+    def _turn_to(self, client: viser.ClientHandle) -> None:
+        eye, target = self._look
+        with client.atomic():
+            client.camera.position, client.camera.look_at, client.camera.fov = eye, target, FOV_RAD
