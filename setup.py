@@ -24,7 +24,12 @@ setup(
     description="Language-guided segmentation for robots: a sentence in, masks and positions out",
     license="Apache-2.0",
     packages=find_packages(include=["clip_seg_ros*"], exclude=["clip_seg_ros.nodes*"]),
-    data_files=[("share/clip_seg_ros", ["package.xml"]), *files_below("config"), *files_below("weights")],
+    data_files=[
+        ("share/clip_seg_ros", ["package.xml"]),
+        *files_below("config"),
+        *files_below("msg"),
+        *files_below("weights"),
+    ],
     python_requires=">=3.10",
     # No upper bounds and no exact pins: a robot often has its vendor's PyTorch.
     install_requires=[

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds files: the configuration and embedded weights of the package, and downloaded or converted weights.
+"""Finds files: the configuration, messages and embedded weights of the package, and downloaded or converted weights.
 
 Lists of class names are read here, too: ``config/class_lists/NAME.txt``, with one name in each line, in the order of
 the data set. A name that is no English has words for it behind it: "wall-brick = brick wall".
@@ -20,7 +20,7 @@ CACHE_VARIABLE = "CLIP_SEG_CACHE_DIR"
 
 
 def share_dir() -> Path:
-    """Returns the folder that contains ``config/`` and ``weights/``.
+    """Returns the folder that contains ``config/``, ``msg/`` and ``weights/``.
 
     A clone has precedence over a sourced ROS 2 workspace, and that over a pip installation.
 
@@ -41,6 +41,11 @@ def share_dir() -> Path:
 def config_dir() -> Path:
     """Returns the folder of configuration files, ``config/``. Raises FileNotFoundError if it is missing."""
     return _existing(share_dir() / "config", "the installation is not complete; build or install it again")
+
+
+def message_dir() -> Path:
+    """Returns the folder of the definitions of messages, ``msg/``. Raises FileNotFoundError if it is missing."""
+    return _existing(share_dir() / "msg", "the installation is not complete; build or install it again")
 
 
 def weights_dir() -> Path:

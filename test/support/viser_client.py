@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program that speaks viser's protocol over a WebSocket, and keeps what a browser would draw."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import zstandard
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+import viser
+
+PROTOCOL = f"viser-v{viser.__version__}"
+
+
+class ViserClient:
+    """Keeps the scene that a server sends. Use it as a context manager.
+
+    Args:
+        address: Of the server, such as ws://127.0.0.1:8080.
+    """
+
+    def __init__(self, address: str, **options: Any) -> None:
+        self.nodes: dict[str, dict[str, Any]] = {}
+        """The properties of each node in the scene, by its name; "type" is that of the message that made it."""
+        self.messages: list[dict[str, Any]] = []
+        self.error: Exception | None = None
+        self._socket = connect(address, subprotocols=[PROTOCOL], compression=None, max_size=None, proxy=None, **options)
+        self.subprotocol = self._socket.subprotocol
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> ViserClient:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._socket.close()
+        self._thread.join(10)
+
+    @property
+    def closed_with(self) -> int | None:
+        """The code with which the server closed; ``None`` while it is open."""
+        self._thread.join(0)
+        return None if self._thread.is_alive() else self._socket.protocol.close_code
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Sends a message, as a browser does when it is clicked."""
+        self._socket.send(msgspec.msgpack.encode(message))
+
+    def until(self, condition: Callable[[dict[str, dict[str, Any]]], Any], what: str, patience_s: float = 60.0) -> Any:
+        """Waits until ``condition`` holds for ``nodes``."""
+        end = time.monotonic() + patience_s
+        while time.monotonic() < end:
+            if self.error is not None:
+                raise self.error
+            found = condition(dict(self.nodes))
+            if found:
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"waited {patience_s:g} s in vain: {what}; there are {sorted(self.nodes)}")
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                for message in _decode(self._socket.recv(decode=False)):
+                    self.messages.append(message)
+                    self._apply(message)
+        except ConnectionClosed:
+            pass
+        except Exception as error:
+            self.error = error
+
+    def _apply(self, message: dict[str, Any]) -> None:
+        kind, name = message["type"], message.get("name")
+        if kind == "RemoveSceneNodeMessage":
+            self.nodes.pop(name, None)
+        elif kind == "SceneNodeUpdateMessage":
+            self.nodes[name].update(message["updates"])
+        elif kind in ("SetPositionMessage", "SetOrientationMessage") and name in self.nodes:
+            key = "position" if kind == "SetPositionMessage" else "wxyz"
+            self.nodes[name][key] = np.array(message[key])
+        elif kind == "SetSceneNodeClickBindingsMessage":
+            self.nodes[name]["bindings"] = message["bindings"]
+        elif "props" in message and name is not None:
+            self.nodes[name] = {"type": kind, **message["props"]}
+
+
+def _decode(data: bytes) -> list[dict[str, Any]]:
+    """Decodes one packet: compressed msgpack with placeholders, and the arrays behind it."""
+    size, packed = (int.from_bytes(data[start : start + 8], "little") for start in (0, 8))
+    text = zstandard.ZstdDecompressor().decompress(data[16 : 16 + packed], size)
+    content = msgspec.msgpack.decode(text)
+    offset, arrays = 16 + packed, []
+    for length in content.get("binaryBufferLengths", ()):
+        offset += -offset % 8
+        arrays.append(data[offset : offset + length])
+        offset += length
+    return [_filled(message, arrays) for message in content["messages"]]
+
+
+def _filled(value: Any, arrays: list[bytes]) -> Any:
+    if isinstance(value, dict):
+        if "__binary_index" in value:
+            return np.frombuffer(arrays[value["__binary_index"]], np.dtype(value.get("dtype", "uint8")))
+        return {key: _filled(part, arrays) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_filled(part, arrays) for part in value]
+    return value

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A rendered table to show, servers on free ports, and a browser where Chromium is installed."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from table_view import render_table
+
+from clip_seg_ros.sim.renderer import RenderedView
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# WebGL without a GPU.
+SOFTWARE_GL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+
+
+@pytest.fixture(scope="session")
+def rendered() -> RenderedView:
+    return render_table()
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[[Any], Any]:
+    """Serves an ASGI application: ``with serve(app) as port``."""
+    uvicorn = pytest.importorskip("uvicorn")
+
+    @contextmanager
+    def serving(app: Any) -> Iterator[int]:
+        config = uvicorn.Config(app, log_level="warning", ws_per_message_deflate=False)
+        server = uvicorn.Server(config)
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                server.should_exit = True
+                thread.join()
+
+    return serving
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, which can draw without a GPU."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=SOFTWARE_GL)
+        yield chromium
+        chromium.close()
+
+
+def until(condition: Callable[[], Any], what: str, patience_s: float = 60.0) -> Any:
+    """Waits until ``condition`` holds, and returns what it returned."""
+    end = time.monotonic() + patience_s
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited {patience_s:g} s in vain: {what}")
