@@ -19,11 +19,6 @@ _POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; connect-src 'self' {sockets}; "
     "frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
 )
-# The client of viser is one file with everything inline: workers, fonts, WebAssembly and all.
-_SPACE_POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:; connect-src 'self' blob: data: {sockets}; "
-    "frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
-)
 
 
 def is_loopback(host: str) -> bool:
@@ -84,11 +79,10 @@ class Gate:
         return self._token is not None and secrets.compare_digest(named[0].encode(), self._token.encode())
 
     def _with_headers(self, scope: dict[str, Any], headers: dict[str, str], send: Any) -> Any:
-        is_space = scope["path"].startswith("/3d/")
         # Old browsers do not count WebSockets of the same server as 'self'.
         sockets = " ".join(f"{scheme}://{headers.get('host', '')}" for scheme in ("ws", "wss"))
         added = [
-            (b"content-security-policy", (_SPACE_POLICY if is_space else _POLICY).format(sockets=sockets).encode()),
+            (b"content-security-policy", _POLICY.format(sockets=sockets).encode()),
             (b"referrer-policy", b"no-referrer"),
             (b"x-content-type-options", b"nosniff"),
         ]
@@ -98,7 +92,9 @@ class Gate:
 
         async def send_with_headers(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message = message | {"headers": [*message.get("headers", []), *added]}
+                given = list(message.get("headers", []))
+                names = {name.lower() for name, _ in given}
+                message = message | {"headers": [*given, *(each for each in added if each[0] not in names)]}
             await send(message)
 
         return send_with_headers

@@ -66,8 +66,13 @@ class Hub:
                 self._views.clear()
         elif kind == "parameter":
             self._told[f"parameter {event['name']}"] = event
-        else:
+        elif kind != "picked":
             self._told[kind] = event
+
+    @property
+    def wanted(self) -> Wanted:
+        """What all viewers together look at."""
+        return self._wanted
 
     def newest(self, camera: str) -> View | None:
         """Returns the newest image of a camera, or ``None``."""

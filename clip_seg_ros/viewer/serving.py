@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -22,8 +24,12 @@ from starlette.websockets import WebSocket
 from clip_seg_ros.viewer.gate import Gate, is_loopback
 from clip_seg_ros.viewer.hub import Hub
 from clip_seg_ros.viewer.pictures import LAYERS, Pictures, drawn, encoded
+from clip_seg_ros.viewer.recorder import Recorder, RecordingError
 from clip_seg_ros.viewer.session import Session
-from clip_seg_ros.viewer.source import Source
+from clip_seg_ros.viewer.source import Event, Source
+from clip_seg_ros.viewer.space_proxy import space_routes
+from clip_seg_ros.viewer.space_scene import SpaceScene
+from clip_seg_ros.viewer.views import View
 
 PORT = 8088
 """The port where nobody names another one."""
@@ -49,6 +55,9 @@ class ViewServer:
         self._token = secrets.token_urlsafe(18) if token is None and not is_loopback(host) else token
         self._hub = Hub(source)
         self._pictures = Pictures()
+        self._recorder = Recorder()
+        self._recorded: dict[str, int] = {}
+        self._scene: SpaceScene | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -90,15 +99,19 @@ class ViewServer:
             self._server.should_exit = True
             self._thread.join()
         self._hub.stop()
+        if self._scene is not None:
+            self._scene.close()
 
     def _app(self) -> Starlette:
         return Starlette(
             routes=[
                 Route("/", self._page),
                 Route("/picture", self._picture),
+                Route("/recording", self._recording),
                 WebSocketRoute("/view", self._view),
                 # colcon links the files of a package instead of copying them.
                 Mount("/page", StaticFiles(directory=PAGE, follow_symlink=True)),
+                *space_routes(self._space_port),
             ]
         )
 
@@ -118,4 +131,44 @@ class ViewServer:
 
     async def _view(self, connection: WebSocket) -> None:
         await connection.accept()
-        await Session(connection, self._hub, self._pictures).run()
+        await Session(connection, self._hub, self._pictures, self._record).run()
+
+    # What was shown, as a recording.
+
+    def _record(self, view: View, jpeg: bytes) -> None:
+        # Several viewers get the same picture.
+        if view.stamp_ns > self._recorded.get(view.camera, -1):
+            self._recorded[view.camera] = view.stamp_ns
+            self._recorder.add(view, jpeg)
+
+    async def _recording(self, request: Request) -> Response:
+        folder = tempfile.TemporaryDirectory(prefix="clip_seg_ros_recording_")
+        name = f"clip_seg_{time.strftime('%Y%m%d_%H%M%S')}.mcap"
+        try:
+            await asyncio.to_thread(self._recorder.write, Path(folder.name) / name)
+        except RecordingError as why:
+            folder.cleanup()
+            return PlainTextResponse(f"{why}\n", 404)
+        path = Path(folder.name) / name
+        return FileResponse(path, filename=name, background=BackgroundTask(folder.cleanup))
+
+    # The view in 3D.
+
+    def _space_port(self) -> int:
+        """Returns the port of the scene, which is made when somebody first looks at it."""
+        if self._scene is None:
+            scene = self._scene = SpaceScene(self._picked)
+
+            def show(view: View) -> None:
+                if self._hub.wanted.space:
+                    scene.update(view)
+
+            def tell(event: Event) -> None:
+                if event["event"] == "gone":
+                    scene.clear()
+
+            self._hub.join(scene, show, tell)
+        return self._scene.port
+
+    def _picked(self, camera: str, number: int) -> None:
+        self._hub.tell({"event": "picked", "camera": camera, "id": number})

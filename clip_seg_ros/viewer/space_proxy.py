@@ -24,9 +24,7 @@ LARGEST_BYTES = 64 * 2**20
 WAITING = 2
 """How many messages wait for a slow browser; then viser waits, which keeps only the newest state of each thing."""
 # viser's own panel would lie over the scene; on phones it is a sheet at the bottom.
-STYLE = (
-    '<style>[data-floating-window], .mantine-Paper-root[style*="bottom: 0px"] { display: none !important; }</style>'
-)
+STYLE = '<style>[data-floating-window], .mantine-Paper-root[style*="bottom: 0px"] { display: none !important; }</style>'
 _HOST = re.compile(r"[\w.:\[\]-]+")
 # Codes that a side may not send: they say that there was none.
 _UNSPOKEN = {1004, 1005, 1006, 1015}

@@ -16,11 +16,9 @@ from clip_seg_ros.commands.parser import CommandError, parse_command
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.settings import Parameter, parameters
 from clip_seg_ros.sim.naming import pair_of
-from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
-from clip_seg_ros.sim.scene import sample_scene
-from clip_seg_ros.types import ObjectRegion
 from clip_seg_ros.viewer.source import Event, Listener, Pointed, Refused
-from clip_seg_ros.viewer.views import ModelChoice, Thing, View, Wanted
+from clip_seg_ros.viewer.views import ModelChoice, View, Wanted
+from table_view import render_table, table_view
 
 
 class RenderedSource:
@@ -34,9 +32,10 @@ class RenderedSource:
     can_pause = True
 
     def __init__(self, rate_hz: float = 20.0) -> None:
-        scene = sample_scene(3, required=[("red", "cup"), ("blue", "box")])
-        with SceneRenderer() as renderer:
-            self.truth = renderer.render(scene)
+        self.truth = render_table()
+        self.all = table_view(self.truth, anchors=())
+        """The view in which everything is asked for."""
+        self.things = {thing.id: thing for thing in self.all.things}
         self.wanted = Wanted()
         self.played: list[str] = []
         self.taught: list[str] = []
@@ -93,9 +92,8 @@ class RenderedSource:
             raise Refused("there is only the table here")
         if teach_as:
             self.taught.append(teach_as)
-        item = self.truth.objects[number - 1]
-        thing = replace(thing_of(self.truth, number, f"{item.color} {item.kind}"), id=0)
-        return Pointed(f"{item.color} {item.kind}", thing, "camera", self.truth.labels == number)
+        thing = replace(self.things[number], id=0)
+        return Pointed(thing.prompt, thing, "camera", self.truth.labels == number)
 
     def play(self, how: str) -> None:
         self.played.append(how)
@@ -111,37 +109,33 @@ class RenderedSource:
                 self.listener.show(self._view(camera))
 
     def _view(self, camera: str) -> View:
-        truth = self.truth
         things = [
-            thing_of(truth, number, prompt)
+            replace(thing, prompt=prompt)
             for prompt in self.prompts
-            for number, item in enumerate(truth.objects, start=1)
-            if is_named(prompt, item.color, item.kind)
+            for thing in self.things.values()
+            if is_named(prompt, *thing.prompt.split())
         ]
-        labels = np.where(np.isin(truth.labels, [thing.id for thing in things]), truth.labels, 0).astype(np.uint8)
-        confidence = (labels > 0).astype(np.float32) if self.wanted.confidence else None
-        notes = {"latency_ms": 12.5}
-        return View(
-            camera, time.time_ns(), time.monotonic(), truth.rgb, self.prompts, tuple(things), labels, confidence,
-            frame="camera", intrinsics=truth.intrinsics, notes=notes,
-        )  # fmt: skip
+        ids = [thing.id for thing in things]
+        is_open = self.wanted.space
+        labels = np.where(np.isin(self.all.labels, ids), self.all.labels, 0).astype(np.uint8)
+        return replace(
+            self.all,
+            camera=camera,
+            stamp_ns=time.time_ns(),
+            arrived_s=time.monotonic(),
+            prompts=self.prompts,
+            things=tuple(things),
+            labels=labels,
+            confidence=(labels > 0).astype(np.float32) if self.wanted.confidence else None,
+            cloud=self.all.cloud if is_open else None,
+            surroundings=self.all.surroundings if is_open else None,
+        )
 
 
 def is_named(prompt: str, color: str, kind: str) -> bool:
     """Whether a phrase of the rendered world names an object of a colour and kind."""
     pair = pair_of(prompt)
     return pair is not None and pair[0] in (None, color) and pair[1] in (None, kind)
-
-
-def thing_of(view: RenderedView, number: int, prompt: str) -> Thing:
-    """The object with a number of a rendered view, where its mask and its depth put it."""
-    mask = view.labels == number
-    region = ObjectRegion.of_mask(prompt, number, 1.0, mask)
-    lens, depth_m = view.intrinsics, view.depth_m[mask]
-    rows, columns = np.nonzero(mask)
-    x, y = (columns - lens.cx) / lens.fx * depth_m, (rows - lens.cy) / lens.fy * depth_m
-    place = (float(np.median(x)), float(np.median(y)), float(np.median(depth_m)))
-    return Thing(prompt, number, 1.0, region.box_px, region.centroid_px, region.area_px, place)
 
 
 def _live() -> list[Parameter]:

@@ -102,9 +102,7 @@ def _surroundings(rendered: RenderedView, pose: np.ndarray) -> PointCloud:
     depth, rays = rendered.depth_m[some, some], ray_table(rendered.intrinsics)[some, some]
     seen = np.isfinite(depth)
     points = np.column_stack([rays[seen] * depth[seen][:, None], depth[seen]])
-    return PointCloud(
-        _moved(points, pose), rendered.rgb[some, some][seen], np.zeros(np.count_nonzero(seen), np.uint8)
-    )
+    return PointCloud(_moved(points, pose), rendered.rgb[some, some][seen], np.zeros(np.count_nonzero(seen), np.uint8))
 
 
 def _moved(points_m: np.ndarray, pose: np.ndarray) -> np.ndarray:

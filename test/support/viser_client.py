@@ -10,11 +10,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import viser
 import zstandard
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
-
-import viser
 
 PROTOCOL = f"viser-v{viser.__version__}"
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from table_view import render_table
 
 from clip_seg_ros.sim.renderer import RenderedView
+from table_view import render_table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # WebGL without a GPU.

@@ -13,12 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from table_view import table_view
 
 from clip_seg_ros.resources import message_dir
 from clip_seg_ros.sim.renderer import RenderedView
 from clip_seg_ros.viewer.recorder import OBJECTS, Recorder, RecordingError, topics_of, typestore
 from clip_seg_ros.viewer.views import View
+from table_view import table_view
 
 START_NS = 1_700_000_000_000_000_007
 
@@ -37,7 +37,9 @@ def shown(view: View) -> list[tuple[View, bytes]]:
         jpeg = cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes()
         things = (replace(view.things[0], position_m=None, box_m=None), *view.things[1 : 2 + index])
         camera = ("left", "right")[index % 2]
-        moment = replace(view, camera=camera, stamp_ns=START_NS + 33_000_001 * index, arrived_s=index / 30, things=things)
+        moment = replace(
+            view, camera=camera, stamp_ns=START_NS + 33_000_001 * index, arrived_s=index / 30, things=things
+        )
         found.append((moment, jpeg))
     return found
 
@@ -178,7 +180,8 @@ def test_nothing_is_left_after_clear(view: View, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("taken.mcap", "exists already"), ("a.bag", "ends with .mcap"), ("no/a.mcap", "cannot be written")]
+    ("name", "why"),
+    [("taken.mcap", "exists already"), ("a.bag", "ends with .mcap"), ("no/a.mcap", "cannot be written")],
 )
 def test_a_file_that_cannot_be_written_leaves_nothing(view: View, tmp_path: Path, name: str, why: str) -> None:
     pytest.importorskip("rosbags")

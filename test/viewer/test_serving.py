@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from clip_seg_ros.viewer.serving import ViewServer
 from clip_seg_ros.viewer.views import Wanted
 from nearness import assert_near
-from rendered_source import RenderedSource, thing_of
+from rendered_source import RenderedSource
 from view_client import ViewClient
 
 BLUE_BOX = {"ask": "command", "text": "segment the blue box"}
@@ -80,7 +80,7 @@ def test_a_command_is_answered_and_its_things_are_shown(viewer: ViewClient, sour
         index for index, item in enumerate(source.truth.objects, 1) if (item.color, item.kind) == ("blue", "box")
     )
     (thing,) = header["things"]
-    expected = thing_of(source.truth, box, "blue box")
+    expected = source.things[box]
     picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
 
     assert status["state"] == "accepted"

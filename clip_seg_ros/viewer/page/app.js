@@ -179,7 +179,7 @@ function setStage(stage) {
   else if (!$("space").firstChild) {
     const frame = document.createElement("iframe");
     frame.title = "The things in 3D";
-    frame.src = "/3d/";
+    frame.src = isDark() ? "/3d/?darkMode" : "/3d/";
     $("space").append(frame);
   }
   look();
@@ -261,6 +261,11 @@ $("model").addEventListener("toggle", () => $("model").open && loadModels());
 // Light and dark.
 
 const THEMES = ["", "light", "dark"];
+
+function isDark() {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
 
 function setTheme(theme) {
   if (theme) document.documentElement.dataset.theme = theme;

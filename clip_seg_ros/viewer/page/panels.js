@@ -119,7 +119,10 @@ export class Settings {
     write(parameter.value);
     const title = parameter.description;
     const isBox = input.type === "checkbox";
-    return element("label", { title }, parameter.name, ...(isBox ? [input] : [output, input]), why);
+    input.id = `parameter-${parameter.name}`;
+    // By its id: the first control in a label is the output otherwise.
+    const properties = { title, htmlFor: input.id };
+    return element("label", properties, parameter.name, ...(isBox ? [input] : [output, input]), why);
   }
 
   input({ name, kind, low, high, choices, value }) {

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page in a real browser, over the rendered table."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from clip_seg_ros.viewer.serving import ViewServer
+from rendered_source import RenderedSource
+
+PATIENCE_MS = 120_000
+SIZES = {"wide": (1360, 860), "narrow": (390, 844)}
+
+
+@pytest.fixture(scope="module")
+def source() -> RenderedSource:
+    return RenderedSource(rate_hz=10.0)
+
+
+@pytest.fixture(scope="module")
+def address(source: RenderedSource) -> Iterator[str]:
+    server = ViewServer(source, port=0)
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture
+def context(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1360, "height": 860})
+    context.set_default_timeout(PATIENCE_MS)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: Any, address: str) -> Iterator[Any]:
+    """The page with a picture on it; nothing that it does may fail or leave this machine."""
+    page, faults, asked = context.new_page(), [], []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    context.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    page.wait_for_selector("#waiting", state="hidden")
+    yield page
+    assert faults == []
+    assert [url for url in asked if not re.match(r"(http|ws)://127\.0\.0\.1:\d+/|blob:|data:", url)] == []
+
+
+def wait(page: Any, condition: str | Callable[[], Any]) -> None:
+    """Waits until an expression of JavaScript, or a function here, is true. (Playwright's own way is eval in the page,
+    which the page forbids.)"""
+    deadline_s = time.monotonic() + PATIENCE_MS / 1e3
+    while not (page.evaluate(condition) if isinstance(condition, str) else condition()):
+        assert time.monotonic() < deadline_s, f"waited in vain for {condition}"
+        page.wait_for_timeout(20)
+
+
+def say(page: Any, text: str) -> None:
+    page.fill("#command", text)
+    page.press("#command", "Enter")
+
+
+def spot(page: Any, mask: np.ndarray) -> dict[str, float]:
+    """Where a mask of the image lies on the canvas, near its middle."""
+    frame = page.locator("#canvas").bounding_box()
+    row, column = np.argwhere(mask)[mask.sum() // 2]
+    return {"x": (column + 0.5) * frame["width"] / mask.shape[1], "y": (row + 0.5) * frame["height"] / mask.shape[0]}
+
+
+def colors_of(png: bytes) -> np.ndarray:
+    return np.unique(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).reshape(-1, 3) // 8, axis=0)
+
+
+def test_a_command_leads_to_a_mask_and_a_line_in_the_list(page: Any, source: RenderedSource) -> None:
+    say(page, "segment the red cup")
+    row = page.locator("#things tbody tr", has_text="red cup #")
+    row.wait_for()
+
+    assert "accepted" in page.text_content("#answers")
+    expected = source.things[next(id for id, thing in source.things.items() if thing.prompt == "red cup")]
+    shown = [float(value) for value in row.locator("td").nth(2).inner_text().split(",")]
+    assert shown == pytest.approx(expected.position_m, abs=0.001)
+    wait(page, "document.getElementById('canvas').ariaLabel.includes('red cup')")
+    wait(page, "document.getElementById('rates').textContent.includes('pictures a second')")
+
+
+def test_the_picture_keeps_its_shape(page: Any) -> None:
+    for width, height in SIZES.values():
+        page.set_viewport_size({"width": width, "height": height})
+        frame = page.locator("#canvas").bounding_box()
+        assert frame["width"] / frame["height"] == pytest.approx(640 / 480, rel=0.01)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_click_tells_what_is_there(page: Any, source: RenderedSource) -> None:
+    page.click("#canvas", position=spot(page, source.truth.mask_of("blue", "box")))
+    page.wait_for_selector("#card:not([hidden])")
+
+    assert page.text_content("#card-title") == "blue box"
+    assert page.locator("#marks polygon").count() == 1
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#card", state="hidden")
+
+
+def test_a_click_beside_everything_says_so(page: Any) -> None:
+    page.click("#canvas", position={"x": 5, "y": 5})
+    wait(page, "document.getElementById('status').textContent.includes('only the table')")
+
+
+def test_a_box_is_drawn_and_taught(page: Any, source: RenderedSource) -> None:
+    x_min, y_min, x_max, y_max = source.things[int(source.truth.labels[source.truth.mask_of("red", "cup")][0])].box_px
+    frame = page.locator("#canvas").bounding_box()
+    scale = frame["width"] / 640
+    page.mouse.move(frame["x"] + x_min * scale, frame["y"] + y_min * scale)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + x_max * scale, frame["y"] + y_max * scale, steps=3)
+    page.mouse.up()
+    wait(page, "document.getElementById('card-title').textContent === 'red cup'")
+
+    page.fill("#teach-name", "my mug")
+    page.click("#teach button[type=submit]")
+    wait(page, "document.getElementById('status').textContent.includes('taught')")
+    assert "my mug" in source.taught
+
+
+def test_a_thing_of_the_list_is_pointed_at_with_the_keyboard_alone(page: Any) -> None:
+    say(page, "segment the blue box")
+    page.locator("#things button", has_text="blue box").focus()
+    page.keyboard.press("Enter")
+    wait(page, "document.getElementById('card-title').textContent === 'blue box'")
+
+
+def test_arrow_keys_go_through_what_was_typed(page: Any) -> None:
+    for text in ("segment the cup", "segment the ball"):
+        say(page, text)
+    page.press("#command", "ArrowUp")
+    page.press("#command", "ArrowUp")
+    assert page.input_value("#command") == "segment the cup"
+    page.press("#command", "ArrowDown")
+    assert page.input_value("#command") == "segment the ball"
+
+
+def test_suggestions_are_taken_with_tab(page: Any) -> None:
+    say(page, "segment the blue box")
+    page.keyboard.type("find the bl")
+    page.wait_for_selector("#suggestions li")
+    page.press("#command", "Tab")
+    assert page.input_value("#command") == "find the blue box"
+
+
+def test_a_slider_changes_a_parameter_and_what_is_wrong_is_said(page: Any, source: RenderedSource) -> None:
+    page.click("#settings summary")
+    slider = page.locator("#parameters input[name=smoothing]")
+    slider.fill("0.3")
+    wait(page, "document.querySelector('#parameters input[name=smoothing]').value === '0.3'")
+    page.locator("#parameters input[name=max_points]").fill("-5")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#parameters .why:not(:empty)")
+
+    assert source.values["smoothing"] == 0.3
+    assert source.values["max_points"] > 0
+    assert "max_points" in page.locator("#parameters .why:not(:empty)").inner_text()
+
+
+def test_what_somebody_else_changes_moves_the_slider(page: Any, source: RenderedSource) -> None:
+    page.click("#settings summary")
+    page.wait_for_selector("#parameters input[name=hysteresis]")
+    source.set_parameter("hysteresis", 0.2)
+    wait(page, "document.querySelector('#parameters input[name=hysteresis]').value === '0.2'")
+
+
+def test_a_model_is_shown_with_its_licence_and_used(page: Any, source: RenderedSource) -> None:
+    page.click("#model summary")
+    page.wait_for_selector("#models option[value='cris-r50']", state="attached")
+    page.select_option("#models", "cris-r50")
+    assert page.text_content("#model-about") == "MIT · 603 MB · is downloaded when it is used"
+    page.click("#use button[type=submit]")
+    wait(page, "document.getElementById('answers').textContent.includes('use cris-r50')")
+
+
+def test_nothing_is_wanted_while_nobody_looks(page: Any, context: Any, source: RenderedSource) -> None:
+    page.click("[data-layer=confidence]")
+    wait(page, "document.getElementById('save').href.includes('confidence')")
+    wait(page, lambda: source.wanted.confidence)
+    page.goto("about:blank")
+    wait(page, lambda: not source.wanted.cameras)
+
+
+def test_a_pause_holds_the_picture_and_a_step_moves_it(page: Any, source: RenderedSource) -> None:
+    page.click("#pause")
+    wait(page, "!document.getElementById('step').disabled")
+    page.click("#step")
+    page.click("#pause")
+    wait(page, lambda: source.played[-3:] == ["pause", "step", "go"])
+
+
+def test_pictures_and_recordings_are_saved(page: Any, tmp_path: Path) -> None:
+    with page.expect_download() as saved:
+        page.click("#save")
+    saved.value.save_as(tmp_path / "picture.jpg")
+    with page.expect_download() as recorded:
+        page.click("#record")
+    recorded.value.save_as(tmp_path / "bag" / "recording.mcap")
+
+    assert cv2.imread(str(tmp_path / "picture.jpg")).shape == (480, 640, 3)
+    assert recorded.value.suggested_filename.endswith(".mcap")
+    assert (tmp_path / "bag" / "recording.mcap").read_bytes().startswith(b"\x89MCAP0\r\n")
+
+
+def test_the_view_in_3d_opens_and_is_loaded_only_then(page: Any, source: RenderedSource) -> None:
+    assert page.locator("#space iframe").count() == 0
+    say(page, "segment the red cup, blue box")
+    page.click("[data-stage=both]")
+    frame = page.frame_locator("#space iframe")
+    frame.locator("canvas").first.wait_for()
+    wait(page, lambda: source.wanted.space)
+    # Letters and boxes of several colours are drawn on a plain ground.
+    wait(page, lambda: len(colors_of(page.locator("#space").screenshot())) > 50)
+
+    page.click("[data-stage=picture]")
+    wait(page, lambda: not source.wanted.space)
+
+
+def test_a_source_that_is_gone_is_said_and_comes_back(page: Any, source: RenderedSource) -> None:
+    source.listener.tell({"event": "gone", "message": "no node answers in /clip_seg"})
+    wait(page, "document.getElementById('banner').textContent === 'no node answers in /clip_seg'")
+    source.listener.tell({"event": "back", "message": ""})
+    page.wait_for_selector("#banner", state="hidden")
+    page.wait_for_selector("#waiting", state="hidden")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark_follow_the_system_and_the_button(context: Any, address: str, scheme: str) -> None:
+    page = context.new_page()
+    page.emulate_media(color_scheme=scheme)
+    page.goto(address)
+    light = "getComputedStyle(document.body).backgroundColor"
+    was = page.evaluate(light)
+    assert (sum(map(int, re.findall(r"\d+", was))) < 300) == (scheme == "dark")
+    page.click("#theme")  # light
+    assert sum(map(int, re.findall(r"\d+", page.evaluate(light)))) > 600
+    page.click("#theme")  # dark
+    assert sum(map(int, re.findall(r"\d+", page.evaluate(light)))) < 300
+
+
+def test_every_control_has_a_name(page: Any) -> None:
+    page.click("#settings summary")
+    page.wait_for_selector("#parameters input")
+    nameless = page.evaluate("""() => [...document.querySelectorAll('button, a.button, input, select, canvas')]
+        .filter(each => !(each.innerText || each.ariaLabel || each.labels?.[0]?.innerText || '').trim())
+        .map(each => each.outerHTML)""")
+
+    assert nameless == []
