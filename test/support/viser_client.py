@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import socket
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import viser
 import zstandard
+from patience import until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -27,9 +28,14 @@ class ViserClient:
 
     def __init__(self, address: str, **options: Any) -> None:
         self.nodes: dict[str, dict[str, Any]] = {}
-        """The properties of each node in the scene, by its name; "type" is that of the message that made it."""
+        """The properties of each node in the scene, by its name; "type" is that of the message that made it.
+        "visible" comes last of a node that is new."""
         self.messages: list[dict[str, Any]] = []
+        self.received_bytes = 0
         self.error: Exception | None = None
+        self.reading = threading.Event()
+        """Cleared, it reads no more: like a browser that hangs. With ``max_queue`` at 1, hardly anything waits in it."""
+        self.reading.set()
         self._socket = connect(address, subprotocols=[PROTOCOL], compression=None, max_size=None, proxy=None, **options)
         self.subprotocol = self._socket.subprotocol
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -42,14 +48,23 @@ class ViserClient:
         self.close()
 
     def close(self) -> None:
+        self.reading.set()
         self._socket.close()
         self._thread.join(10)
+
+    def vanish(self) -> None:
+        """Breaks the connection without a word, as a machine does that loses its power."""
+        self._socket.socket.shutdown(socket.SHUT_RDWR)
 
     @property
     def closed_with(self) -> int | None:
         """The code with which the server closed; ``None`` while it is open."""
-        self._thread.join(0)
         return None if self._thread.is_alive() else self._socket.protocol.close_code
+
+    @property
+    def reason(self) -> str | None:
+        """What the server said when it closed."""
+        return self._socket.protocol.close_reason
 
     def send(self, message: dict[str, Any]) -> None:
         """Sends a message, as a browser does when it is clicked."""
@@ -57,20 +72,20 @@ class ViserClient:
 
     def until(self, condition: Callable[[dict[str, dict[str, Any]]], Any], what: str, patience_s: float = 60.0) -> Any:
         """Waits until ``condition`` holds for ``nodes``."""
-        end = time.monotonic() + patience_s
-        while time.monotonic() < end:
+
+        def found() -> Any:
             if self.error is not None:
                 raise self.error
-            found = condition(dict(self.nodes))
-            if found:
-                return found
-            time.sleep(0.02)
-        raise AssertionError(f"waited {patience_s:g} s in vain: {what}; there are {sorted(self.nodes)}")
+            return condition(dict(self.nodes))
+
+        return until(found, what, patience_s)
 
     def _listen(self) -> None:
         try:
-            while True:
-                for message in _decode(self._socket.recv(decode=False)):
+            while self.reading.wait():
+                packet = self._socket.recv(decode=False)
+                self.received_bytes += len(packet)
+                for message in _decode(packet):
                     self.messages.append(message)
                     self._apply(message)
         except ConnectionClosed:
@@ -87,10 +102,13 @@ class ViserClient:
         elif kind in ("SetPositionMessage", "SetOrientationMessage") and name in self.nodes:
             key = "position" if kind == "SetPositionMessage" else "wxyz"
             self.nodes[name][key] = np.array(message[key])
+        elif kind == "SetSceneNodeVisibilityMessage" and name in self.nodes:
+            self.nodes[name]["visible"] = message["visible"]
         elif kind == "SetSceneNodeClickBindingsMessage":
             self.nodes[name]["bindings"] = message["bindings"]
         elif "props" in message and name is not None:
-            self.nodes[name] = {"type": kind, **message["props"]}
+            place = {"position": np.zeros(3), "wxyz": np.array([1.0, 0.0, 0.0, 0.0])}
+            self.nodes[name] = {"type": kind, **place, **message["props"]}
 
 
 def _decode(data: bytes) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import shutil
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +36,7 @@ def serve() -> Callable[[Any], Any]:
         server = uvicorn.Server(config)
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
+            listener.listen()  # who comes before the server is up waits
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
             thread.start()
             try:
@@ -58,14 +58,3 @@ def browser() -> Iterator[Any]:
         chromium = started.chromium.launch(executable_path=CHROMIUM, args=SOFTWARE_GL)
         yield chromium
         chromium.close()
-
-
-def until(condition: Callable[[], Any], what: str, patience_s: float = 60.0) -> Any:
-    """Waits until ``condition`` holds, and returns what it returned."""
-    end = time.monotonic() + patience_s
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"waited {patience_s:g} s in vain: {what}")
