@@ -349,3 +349,21 @@ class SimCameraConfig(Config):
         choices=("best_effort", "reliable"),
     )
     motion: str = text("none", "The motion of the camera. With orbit it circles the table.", choices=("none", "orbit"))
+
+
+@dataclass(frozen=True)
+class WebViewConfig(Config):
+    """Settings of the ``web_view`` node: a live view of the other nodes in the browser."""
+
+    host: str = text(
+        "127.0.0.1",
+        "The address to listen on. 127.0.0.1 serves this machine alone, and 0.0.0.0 everybody who reaches it and has "
+        "the token.",
+        required=True,
+    )
+    port: int = number(8088, 0, 65535, "The port to listen on. 0 stands for any that is free.", live=False)
+    token: str = text(
+        "",
+        "What the address must hold. If it is empty, nothing is needed on 127.0.0.1, and elsewhere a random token is "
+        "made, which the log has.",
+    )

@@ -15,6 +15,7 @@ from clip_seg_ros.models.clip.backbone import ClipConfig
 from clip_seg_ros.models.maskclip.model import MaskCLIPConfig
 from clip_seg_ros.models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from clip_seg_ros.zoo.build import StoredModel, read_whole
+from clip_seg_ros.zoo.embedded_files import EMBEDDED_FILES, missing_files
 
 
 def _read_clipseg_pocket(weights_dir: Path) -> StoredModel:
@@ -107,7 +108,7 @@ class EmbeddedModel:
 
     def missing(self, folder: Path) -> list[str]:
         """Returns the files that are missing in ``folder``."""
-        return [file for file in self.files if not (folder / file).is_file()]
+        return missing_files(self.files, folder)
 
     def command(self, folder: Path) -> str:
         """Returns the command that makes the files in ``folder``."""
@@ -121,43 +122,44 @@ def _trained(recipe: str) -> str:
 _REFERRING, _DENSE = "clipseg-rd64-refined", "maskclip-vit-b16"
 
 
-def _whole(file: str, made_by: str, for_real_pictures: str) -> EmbeddedModel:
+def _whole(name: str, made_by: str, for_real_pictures: str) -> EmbeddedModel:
+    (file,) = EMBEDDED_FILES[name]
     return EmbeddedModel(lambda folder: read_whole(folder / file), (file,), made_by, for_real_pictures)
 
 
 EMBEDDED_MODELS: dict[str, EmbeddedModel] = {
     "clipseg-pocket": EmbeddedModel(
         _read_clipseg_pocket,
-        ("clip_pocket.safetensors", "clipseg_pocket.safetensors"),
+        EMBEDDED_FILES["clipseg-pocket"],
         _trained("train_pocket.yaml"),
         _REFERRING,
     ),
     "maskclip-pocket": EmbeddedModel(
         lambda folder: _read_maskclip_pocket(folder, "resnet"),
-        ("clip_pocket.safetensors",),
+        EMBEDDED_FILES["maskclip-pocket"],
         _trained("train_pocket.yaml"),
         _DENSE,
     ),
-    "denseclip-pocket": _whole("denseclip_pocket.safetensors", _trained("train_denseclip_pocket.yaml"), _DENSE),
+    "denseclip-pocket": _whole("denseclip-pocket", _trained("train_denseclip_pocket.yaml"), _DENSE),
     "denseclip-instances-pocket": _whole(
-        "denseclip_instances_pocket.safetensors", _trained("train_denseclip_instances_pocket.yaml"), _DENSE
+        "denseclip-instances-pocket", _trained("train_denseclip_instances_pocket.yaml"), _DENSE
     ),
-    "cris-pocket": _whole("cris_pocket.safetensors", _trained("train_cris_pocket.yaml"), _REFERRING),
+    "cris-pocket": _whole("cris-pocket", _trained("train_cris_pocket.yaml"), _REFERRING),
     "maskclip-vit-pocket": EmbeddedModel(
         lambda folder: _read_maskclip_pocket(folder, "vit"),
-        ("clip_vit_pocket.safetensors",),
+        EMBEDDED_FILES["maskclip-vit-pocket"],
         _trained("train_vit_pocket.yaml"),
         _DENSE,
     ),
     "maskclip-plus-pocket": _whole(
-        "maskclip_plus_pocket.safetensors",
+        "maskclip-plus-pocket",
         "clip-seg distill --rendered 2000 --network teacher --steps 1200 --learning-rate 1e-3 "
         "--classifier learnt --half --classes cup,bowl,bottle,box,ball,can,plate,book,table,floor "
         "--out {}/maskclip_plus_pocket.safetensors --work work",
         _DENSE,
     ),
     "maskclip-plus-zero-shot-pocket": _whole(
-        "maskclip_plus_zero_shot_pocket.safetensors",
+        "maskclip-plus-zero-shot-pocket",
         "clip-seg distill --rendered 1000 --unseen plate,book --guided-share 0.25 --network teacher --steps 1200 "
         "--learning-rate 1e-3 --half --out {}/maskclip_plus_zero_shot_pocket.safetensors --work work",
         _DENSE,

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from clip_seg_ros.config import ReferringConfig, SemanticConfig, SimCameraConfig
+from clip_seg_ros.config import ReferringConfig, SemanticConfig, SimCameraConfig, WebViewConfig
 from clip_seg_ros.settings import Config, Parameter, parameters
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +18,7 @@ NODES: dict[str, type[Config]] = {
     "referring": ReferringConfig,
     "semantic": SemanticConfig,
     "sim_camera": SimCameraConfig,
+    "web_view": WebViewConfig,
 }
 WIDTH = 120
 HEAD = """\
@@ -112,6 +113,6 @@ def written() -> dict[Path, str]:
 
 if __name__ == "__main__":
     for path, content in written().items():
-        if path.read_text(encoding="utf-8") != content:
+        if not path.exists() or path.read_text(encoding="utf-8") != content:
             path.write_text(content, encoding="utf-8")
             print(f"wrote {path.relative_to(ROOT)}")

@@ -67,12 +67,13 @@ class Asking(Node):
     Args:
         namespace: Namespace of the nodes to ask.
         topic: Topic of the commands.
-        use_sim_time: Whether ages are measured by the clock of a simulation.
+        use_sim_time: Whether ages are measured by the clock of a simulation; ``None``: as the parameter says.
+        name: Name of this node; empty: one that no other process has.
     """
 
-    def __init__(self, namespace: str, topic: str, use_sim_time: bool = False) -> None:
-        clock = [Parameter("use_sim_time", value=use_sim_time)]
-        super().__init__(f"asker_{os.getpid()}", namespace=namespace, parameter_overrides=clock)
+    def __init__(self, namespace: str, topic: str, use_sim_time: bool | None = False, name: str = "") -> None:
+        clock = [] if use_sim_time is None else [Parameter("use_sim_time", value=use_sim_time)]
+        super().__init__(name or f"asker_{os.getpid()}", namespace=namespace, parameter_overrides=clock)
         self._begun_s = time.monotonic()
         self.changed = threading.Condition()
         self._ended = False
@@ -80,6 +81,8 @@ class Asking(Node):
         self._turn = threading.Lock()
         self._known: set[bytes] = set()
         self._heard: Callable[[CommandStatus], None] = lambda status: None
+        self.on_status: Callable[[CommandStatus], None] = lambda status: None
+        """Called with every status, whoever gave the command, on the thread that spins the node."""
         self._command = self.create_publisher(String, topic, RELIABLE)
         self._status = self.create_subscription(CommandStatus, "status", self._on_status, RELIABLE)
         self.listening = Listening(self, self.changed)
@@ -217,6 +220,7 @@ class Asking(Node):
         return statuses
 
     def _on_status(self, status: CommandStatus) -> None:
+        self.on_status(status)
         with self.changed:
             self._heard(status)
             self.changed.notify_all()
