@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration with the ``ros2`` command: a simulated camera above a table, the node ``referring``, and RViz.
+"""The demonstration with the ``ros2`` command: a simulated camera above a table, the node ``referring``, RViz, and a view
+in the browser.
 
     ros2 launch clip_seg_ros demo.launch.py seed:=3
     ros2 topic pub --once /clip_seg/command std_msgs/msg/String "{data: 'segment the red cup'}"
@@ -49,10 +50,17 @@ def generate_launch_description() -> LaunchDescription:
                     DeclareLaunchArgument(
                         "rviz", default_value="true", description="Whether RViz shows the results. (true or false)"
                     ),
+                    DeclareLaunchArgument(
+                        "web",
+                        default_value="true",
+                        description="Whether the view in the browser is served, for which the log has the address. "
+                        "(true or false)",
+                    ),
                     # What is wrong with the scene is told before anything runs.
                     OpaqueFunction(function=_check),
                     IncludeLaunchDescription(
-                        segmentation, launch_arguments={"rviz": LaunchConfiguration("rviz")}.items()
+                        segmentation,
+                        launch_arguments={name: LaunchConfiguration(name) for name in ("rviz", "web")}.items(),
                     ),
                     OpaqueFunction(function=_camera),
                 ],

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segments the images of cameras: the nodes ``referring`` and ``semantic``, with RViz if wanted.
+"""Segments the images of cameras: the nodes ``referring`` and ``semantic``, with RViz and a view in the browser if wanted.
 
     ros2 launch clip_seg_ros seg.launch.py image_topic:=/my_camera/image_raw rviz:=true
 
 Included into another launch file it changes nothing there: neither its arguments nor its environment.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
-from clip_seg_ros.config import CameraTopics, ReferringConfig, SemanticConfig
+from clip_seg_ros.config import CameraTopics, ReferringConfig, SemanticConfig, WebViewConfig
 from clip_seg_ros.dds import variables_for_images
 from clip_seg_ros.parameter_file import parameters_of, sections
 from clip_seg_ros.resources import config_dir
@@ -61,6 +62,7 @@ SEMANTIC = ("semantic_model", "classes", "class_list")
 """Parameters of one node; ``semantic_model`` is its ``model``."""
 OVERRIDES = (*SHARED, *REFERRING, *SEMANTIC)
 """Arguments that are parameters of the nodes, which ``clip_seg_ros/config.py`` describes."""
+_WEB = {parameter.name: parameter for parameter in parameters(WebViewConfig)}
 OWN = {
     "namespace": ("clip_seg", "The namespace of the nodes, below the one that a launch file has pushed."),
     "nodes": ("referring", "The nodes to start: referring, semantic or both."),
@@ -78,6 +80,12 @@ OWN = {
         "",
         "The frame of RViz's 3D view. If it is empty, it is target_frame, or else the frame in rviz/seg.rviz.",
     ),
+    "web": ("false", "Whether the view in the browser is served, for which the log has the address. (true or false)"),
+    "web_host": (
+        _WEB["host"].default,
+        _WEB["host"].description,
+    ),
+    "web_port": (str(_WEB["port"].default), f"{_WEB['port'].description} ({_WEB['port'].allowed})"),
     "log_level": ("info", "The least severity that the nodes log: debug, info, warn, error or fatal."),
 }
 """Arguments that are no parameters of a node: name -> default, description."""
@@ -136,7 +144,7 @@ def start(context: LaunchContext) -> list[Node | LogInfo]:
     for name, choices in CHOICES.items():
         if value[name] not in choices:
             raise ValueError(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {value[name]!r}")
-    shows = _read("rviz", value["rviz"], bool)
+    shows, serves = (_read(name, value[name], bool) for name in ("rviz", "web"))
     pushed = context.launch_configurations.get("ros_namespace", None)
     # "/" and "" both mean no namespace.
     namespace = make_namespace_absolute(prefix_namespace(pushed, value["namespace"]) or "/")
@@ -148,6 +156,8 @@ def start(context: LaunchContext) -> list[Node | LogInfo]:
             told[node], notes = parameters_told(node, value, namespace)
             started += [LogInfo(msg=f"[WARNING] {note}") for note in notes]
             started.append(_node(node, value, environment))
+    if serves:
+        started.append(_web(value, environment))
     return [*started, _rviz(value, namespace, told, environment)] if shows else started
 
 
@@ -161,6 +171,31 @@ def _node(name: str, value: dict[str, str], environment: dict[str, str]) -> Node
         additional_env=environment,
         # A loaded robot needs longer than the five seconds of launch to end what is under way.
         sigterm_timeout=LaunchConfiguration("sigterm_timeout", default="15"),
+        output="screen",
+    )
+
+
+def _web(value: dict[str, str], environment: dict[str, str]) -> Node | LogInfo:
+    """The view in the browser, which finds cameras and topics by itself.
+
+    Raises:
+        ValueError: an argument is wrong.
+    """
+    port = value["web_port"]
+    if not (port.isascii() and port.isdecimal() and int(port) <= _WEB["port"].high):
+        raise ValueError(f"web_port must be a whole number from {_WEB['port'].allowed}, got {port!r}")
+    if importlib.util.find_spec("viser") is None:
+        return LogInfo(
+            msg="[WARNING] there is no view in the browser, because viser is not installed "
+            '(pip install "clip_seg_ros[web]"): the nodes run without it'
+        )
+    return Node(
+        package="clip_seg_ros",
+        executable="web_view",
+        namespace=value["namespace"],
+        parameters=[{"host": value["web_host"], "port": int(port), **_time(value)}],
+        ros_arguments=["--log-level", value["log_level"]],
+        additional_env=environment,
         output="screen",
     )
 

@@ -314,8 +314,12 @@ def test_where_nobody_is_it_says_what_to_do(ros: None) -> None:
 
 
 def test_one_camera_of_several_is_looked_at(ros: None, tmp_path: Path, newcomer: Node) -> None:
-    cameras = "[/double/color/image_raw, /double/right/image_raw]"
-    parameters = (f"image_topics:={cameras}", "camera_names:=[left, right]")
+    parameters = (
+        "image_topics:=[/double/color/image_raw, /double/right/image_raw]",
+        "camera_names:=[left, right]",
+        "depth_topics:=[/double/depth/image_raw, '']",
+        "camera_info_topics:=[/double/color/camera_info, '']",
+    )
     with running_robot(tmp_path, "double", *parameters) as robot:
         assert robot.source.cameras() == ["left", "right"]
         assert robot.shown.event("cameras")["cameras"] == ["left", "right"]
