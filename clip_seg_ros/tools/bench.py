@@ -10,6 +10,8 @@ its own (``bench_compare``). With ``--layouts published`` they are timed on the 
 ``pixels`` measures what comes after the model, from logits to objects (``bench_pixels``).
 
 ``ros`` measures the time that the node adds to the model, between processes (``bench_ros``).
+
+``web`` measures what the view in the browser costs, and how soon a picture is on the screen (``bench_web``).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import argparse
 from pathlib import Path
 
 from clip_seg_ros.config import ENGINE_NAMES, PRECISION_NAMES
-from clip_seg_ros.tools import bench_ros
+from clip_seg_ros.tools import bench_ros, bench_web
 from clip_seg_ros.tools.engine_options import EXACT
 
 MAX_PROMPTS = 64
@@ -50,6 +52,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
             description="Runs a camera, the segmentation node and an observer as processes over Fast DDS, with the "
             "package's shared memory profile and without, and measures from each image's stamp to its mask. Source the "
             "built workspace first.",
+        )
+    )
+    bench_web.add_arguments(
+        subjects.add_parser(
+            "web",
+            help="what the view in the browser costs, and how soon a picture is on the screen",
+            description="Runs a camera, the segmentation node and the view as processes over Fast DDS, with no viewer, "
+            f"one and {bench_web.MANY}, in turns, and with Chromium where it is installed.",
         )
     )
 

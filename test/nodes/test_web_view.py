@@ -289,7 +289,9 @@ def test_a_node_that_is_killed_is_gone_and_met_again(ros: None, tmp_path: Path) 
         robot.shown.view(lambda view: view.things)
         robot.node.end(signal.SIGKILL)
         gone = robot.shown.event("gone")
-        assert "no node answers in /mortal: ros2 launch clip_seg_ros seg.launch.py namespace:=/mortal" in gone["message"]
+        assert (
+            "no node answers in /mortal: ros2 launch clip_seg_ros seg.launch.py namespace:=/mortal" in gone["message"]
+        )
         for ask in (lambda: robot.source.command("stop"), robot.source.parameters):
             with pytest.raises(Refused, match="no node answers in /mortal"):
                 ask()

@@ -12,9 +12,10 @@ import msgspec
 import numpy as np
 import viser
 import zstandard
-from patience import until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+
+from patience import until
 
 PROTOCOL = f"viser-v{viser.__version__}"
 

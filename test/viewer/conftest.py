@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,12 +11,9 @@ from typing import Any
 
 import pytest
 
+from browsers import chromium
 from clip_seg_ros.sim.renderer import RenderedView
 from table_view import render_table
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-# WebGL without a GPU.
-SOFTWARE_GL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 
 
 @pytest.fixture(scope="session")
@@ -50,11 +46,5 @@ def serve() -> Callable[[Any], Any]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, which can draw without a GPU."""
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=SOFTWARE_GL)
-        yield chromium
-        chromium.close()
+    with chromium() as started:
+        yield started

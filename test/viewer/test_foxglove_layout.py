@@ -94,14 +94,16 @@ def test_the_command_is_one_that_the_nodes_understand(layout: dict[str, Any]) ->
 
 def test_plotted_values_are_those_that_diagnostics_hold(layout: dict[str, Any]) -> None:
     source = (Path(__file__).parents[2] / "clip_seg_ros" / "nodes" / "life" / "health.py").read_text(encoding="utf-8")
-    paths = [path["value"] for name, value in layout["configById"].items() if "paths" in value for path in value["paths"]]
+    paths = [
+        path["value"] for name, value in layout["configById"].items() if "paths" in value for path in value["paths"]
+    ]
     keys = [re.search(r'key=="([^"]+)"', path)[1] for path in paths]
 
     assert len(keys) == 5
     for key in keys:
         what, _, share = key.partition(", ms, ")
         assert f'"{what}"' in source
-        assert not share or f'{int(share.split("th")[0])}' in source
+        assert not share or f"{int(share.split('th')[0])}" in source
 
 
 def test_plots_are_drawn(layout: dict[str, Any]) -> None:

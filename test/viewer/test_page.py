@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
+from browsers import opened, say, spot, wait
 from clip_seg_ros.viewer.serving import ViewServer
 from rendered_source import RenderedSource
 
-PATIENCE_MS = 120_000
 SIZES = {"wide": (1360, 860), "narrow": (390, 844)}
 
 
@@ -33,46 +32,9 @@ def address(source: RenderedSource) -> Iterator[str]:
 
 
 @pytest.fixture
-def context(browser: Any) -> Iterator[Any]:
-    context = browser.new_context(viewport={"width": 1360, "height": 860})
-    context.set_default_timeout(PATIENCE_MS)
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(context: Any, address: str) -> Iterator[Any]:
-    """The page with a picture on it; nothing that it does may fail or leave this machine."""
-    page, faults, asked = context.new_page(), [], []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-    context.on("request", lambda request: asked.append(request.url))
-    page.goto(address)
-    page.wait_for_selector("#waiting", state="hidden")
-    yield page
-    assert faults == []
-    assert [url for url in asked if not re.match(r"(http|ws)://127\.0\.0\.1:\d+/|blob:|data:", url)] == []
-
-
-def wait(page: Any, condition: str | Callable[[], Any]) -> None:
-    """Waits until an expression of JavaScript, or a function here, is true. (Playwright's own way is eval in the page,
-    which the page forbids.)"""
-    deadline_s = time.monotonic() + PATIENCE_MS / 1e3
-    while not (page.evaluate(condition) if isinstance(condition, str) else condition()):
-        assert time.monotonic() < deadline_s, f"waited in vain for {condition}"
-        page.wait_for_timeout(20)
-
-
-def say(page: Any, text: str) -> None:
-    page.fill("#command", text)
-    page.press("#command", "Enter")
-
-
-def spot(page: Any, mask: np.ndarray) -> dict[str, float]:
-    """Where a mask of the image lies on the canvas, near its middle."""
-    frame = page.locator("#canvas").bounding_box()
-    row, column = np.argwhere(mask)[mask.sum() // 2]
-    return {"x": (column + 0.5) * frame["width"] / mask.shape[1], "y": (row + 0.5) * frame["height"] / mask.shape[0]}
+def page(browser: Any, address: str) -> Iterator[Any]:
+    with opened(browser, address) as page:
+        yield page
 
 
 def colors_of(png: bytes) -> np.ndarray:
@@ -186,7 +148,7 @@ def test_a_model_is_shown_with_its_licence_and_used(page: Any, source: RenderedS
     wait(page, "document.getElementById('answers').textContent.includes('use cris-r50')")
 
 
-def test_nothing_is_wanted_while_nobody_looks(page: Any, context: Any, source: RenderedSource) -> None:
+def test_nothing_is_wanted_while_nobody_looks(page: Any, source: RenderedSource) -> None:
     page.click("[data-layer=confidence]")
     wait(page, "document.getElementById('save').href.includes('confidence')")
     wait(page, lambda: source.wanted.confidence)
@@ -238,10 +200,8 @@ def test_a_source_that_is_gone_is_said_and_comes_back(page: Any, source: Rendere
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_light_and_dark_follow_the_system_and_the_button(context: Any, address: str, scheme: str) -> None:
-    page = context.new_page()
+def test_light_and_dark_follow_the_system_and_the_button(page: Any, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)
-    page.goto(address)
     light = "getComputedStyle(document.body).backgroundColor"
     was = page.evaluate(light)
     assert (sum(map(int, re.findall(r"\d+", was))) < 300) == (scheme == "dark")
@@ -255,7 +215,7 @@ def test_every_control_has_a_name(page: Any) -> None:
     page.click("#settings summary")
     page.wait_for_selector("#parameters input")
     nameless = page.evaluate("""() => [...document.querySelectorAll('button, a.button, input, select, canvas')]
-        .filter(each => !(each.innerText || each.ariaLabel || each.labels?.[0]?.innerText || '').trim())
+        .filter(each => !(each.textContent || each.ariaLabel || each.labels?.[0]?.textContent || '').trim())
         .map(each => each.outerHTML)""")
 
     assert nameless == []

@@ -13,11 +13,9 @@ import pytest
 
 pytest.importorskip("viser")
 
-from patience import until
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
-from table_view import table_view
 from viser.transforms import SO3
 
 from clip_seg_ros.pipeline.lettering import Color
@@ -28,6 +26,8 @@ from clip_seg_ros.viewer.space_nodes import EDGES
 from clip_seg_ros.viewer.space_proxy import space_routes
 from clip_seg_ros.viewer.space_scene import FOV_RAD, SpaceScene
 from clip_seg_ros.viewer.views import Thing, View
+from patience import until
+from table_view import table_view
 
 SIZE = (800, 600)
 FRAME = '<link rel="icon" href="data:,"><body style="margin:0"><iframe src="/3d/{}" style="border:0;width:100vw;height:100vh"></iframe>'

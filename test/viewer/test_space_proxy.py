@@ -16,11 +16,8 @@ import pytest
 
 pytest.importorskip("viser")
 
-from patience import until
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
-from table_view import table_view
-from viser_client import PROTOCOL, ViserClient
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -28,6 +25,9 @@ from clip_seg_ros.sim.renderer import RenderedView
 from clip_seg_ros.viewer.space_proxy import is_same_host, space_routes
 from clip_seg_ros.viewer.space_scene import SpaceScene
 from clip_seg_ros.viewer.views import View
+from patience import until
+from table_view import table_view
+from viser_client import PROTOCOL, ViserClient
 
 CUP = "/cameras/0/1_label"
 

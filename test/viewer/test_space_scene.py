@@ -14,9 +14,6 @@ import pytest
 
 pytest.importorskip("viser")
 
-from table_view import table_view
-from viser_client import ViserClient
-
 from clip_seg_ros.pipeline.overlay import PALETTE
 from clip_seg_ros.pipeline.space.point_cloud import PointCloud
 from clip_seg_ros.sim.renderer import RenderedView
@@ -26,6 +23,8 @@ from clip_seg_ros.viewer.space_geometry import first_look, up_of, upright
 from clip_seg_ros.viewer.space_nodes import GREY, MOST_POINTS
 from clip_seg_ros.viewer.space_scene import SpaceScene
 from clip_seg_ros.viewer.views import View
+from table_view import table_view
+from viser_client import ViserClient
 
 BODY, EDGES, LABEL = "/cameras/0/1_body", "/cameras/0/1_edges", "/cameras/0/1_label"
 Nodes = dict[str, dict[str, Any]]
