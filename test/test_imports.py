@@ -89,7 +89,10 @@ ROS = {
 }
 NO_ROS = {"numpy", "cv2", "torch", "rosbags"}
 """What nodes/ import besides ROS, this package and Python's own modules."""
-WITH_AN_EXTRA = {f"clip_seg_ros.tools.{name}": "mcp" for name in ("mcp_answers", "mcp_serving", "mcp_tools")}
+WITH_AN_EXTRA = {
+    **{f"clip_seg_ros.tools.{name}": "mcp" for name in ("mcp_answers", "mcp_serving", "mcp_tools")},
+    **{f"clip_seg_ros.viewer.{name}": "viser" for name in ("space_nodes", "space_proxy", "space_scene")},
+}
 """Modules that only one command imports, and the package that it needs, which tells people how to install it."""
 WITHOUT_ROS = """
 import importlib, importlib.abc, sys

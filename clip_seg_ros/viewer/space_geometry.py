@@ -69,7 +69,7 @@ def facing(normal: np.ndarray) -> np.ndarray:
 
 
 def middle_of(view: View) -> np.ndarray | None:
-    """Returns the middle of what is to be seen, (3,) in ``view.frame``: of the things, or of all points; or ``None``."""
+    """Returns the middle of the things, or else of all points, (3,) in ``view.frame``; ``None`` if there are none."""
     places = [thing.position_m for thing in view.things if thing.position_m is not None]
     if places:
         return np.mean(places, axis=0)

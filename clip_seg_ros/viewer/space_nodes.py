@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws the views of one camera with viser. What is drawn already is moved and never drawn anew, so nothing flickers."""
+"""Draws the views of one camera with viser. What is there already is moved and never made anew: nothing flickers."""
 
 from __future__ import annotations
 

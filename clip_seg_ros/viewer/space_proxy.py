@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -105,10 +106,8 @@ async def _relay(browser: WebSocket, viser_side: ClientConnection) -> None:
         await asyncio.gather(*ways, return_exceptions=True)
     if browser.client_state is WebSocketState.CONNECTED and browser.application_state is WebSocketState.CONNECTED:
         code = viser_side.close_code or 1001
-        try:
+        with suppress(RuntimeError, WebSocketDisconnect):  # it went at the same time
             await browser.close(1001 if code in _UNSPOKEN else code, viser_side.close_reason or "")
-        except (RuntimeError, WebSocketDisconnect):
-            pass  # it went at the same time
 
 
 async def _to_viser(browser: WebSocket, viser_side: ClientConnection) -> None:

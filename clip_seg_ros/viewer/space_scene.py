@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import rich
@@ -24,6 +25,9 @@ PERIOD_S = 0.2
 ASIDE_M = 2.0
 """How far frames of which nobody knows how they lie are drawn from each other."""
 FOV_RAD = 0.8
+RENEW_AFTER = 10_000
+"""After so many drawings viser is started anew when the last browser has gone, because it counts all messages since its
+start for whoever comes: half a second after an hour of drawing, and 6 seconds after half a day."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ def _silence() -> Iterator[None]:
 class SpaceScene:
     """Draws views in a scene that any number of browsers look at. All methods may be called from any thread.
 
-    It listens on a port of loopback that is free; ``space_proxy`` brings it under the address of the viewer. The picture
+    It listens on a port of loopback that is free; ``space_proxy`` brings it under the address of the viewer. The scene
     is light, or dark for those whose address has ``?darkMode``.
 
     Args:
@@ -57,31 +61,38 @@ class SpaceScene:
 
     def __init__(self, on_pick: Callable[[str, int], None]) -> None:
         self._on_pick = on_pick
-        with _silence():
-            self._server = _Server(host=HOST, port=0, verbose=False)
-        self._server.gui.configure_theme(show_logo=False, show_share_button=False)
-        self._server.gui.main_panel.minimize()
-        # Points and lines have colours of their own; the boxes are lit from all sides.
-        self._server.scene.configure_environment_map(None)
-        self._server.scene.configure_default_lights(True, cast_shadow=False)
-        self._server.scene.add_light_ambient("/light", intensity=2.0)
-        self._server.on_client_connect(self._welcome)
         self._changed = threading.Condition()
         self._waiting: dict[str, View] = {}
-        self._closed = False
+        self._closed = self._is_old = False
         self._drawing = threading.Lock()
+        self._drawn: dict[str, View] = {}
         self._cameras: dict[str, CameraNodes] = {}
         self._places: dict[tuple[str, str], int] = {}
         self._numbers: dict[str, int] = {}
         self._look: tuple[np.ndarray, np.ndarray] | None = None
+        self._drawings = 0
+        self._server = self._serve()
         self._thread = threading.Thread(target=self._run, name="space_scene", daemon=True)
         self._thread.start()
         # Before viser's own farewell, which would speak.
         atexit.register(self.close)
 
+    def _serve(self) -> _Server:
+        with _silence():
+            server = _Server(host=HOST, port=0, verbose=False)
+        server.gui.configure_theme(show_logo=False, show_share_button=False)
+        server.gui.main_panel.minimize()
+        # Points and lines have colours of their own; the boxes are lit from all sides.
+        server.scene.configure_environment_map(None)
+        server.scene.configure_default_lights(True, cast_shadow=False)
+        server.scene.add_light_ambient("/light", intensity=2.0)
+        server.on_client_connect(self._welcome)
+        server.on_client_disconnect(self._farewell)
+        return server
+
     @property
     def port(self) -> int:
-        """The port of loopback where viser listens."""
+        """The port of loopback where viser listens; it may change while nobody looks."""
         return self._server.get_port()
 
     def update(self, view: View) -> None:
@@ -99,6 +110,7 @@ class SpaceScene:
             for nodes in self._cameras.values():
                 nodes.remove()
             self._cameras.clear()
+            self._drawn.clear()
             self._places.clear()
             self._numbers.clear()
             self._look = None
@@ -118,32 +130,54 @@ class SpaceScene:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._closed:
+                while not (self._waiting or self._is_old or self._closed):
                     self._changed.wait()
                 if self._closed:
                     return
                 views, self._waiting = list(self._waiting.values()), {}
+                is_old, self._is_old = self._is_old, False
             began = time.monotonic()
-            for view in views:
+            works: list[Callable[[], None]] = [partial(self._draw, view) for view in views]
+            if is_old:
+                works.insert(0, self._renew)
+            for work in works:
                 try:
-                    self._draw(view)
+                    work()
                 except Exception:  # of one view; the next one may be drawn
                     _LOG.exception("the view in 3D could not be drawn")
             with self._changed:
                 self._changed.wait_for(lambda: self._closed, max(0.0, began + PERIOD_S - time.monotonic()))
 
     def _draw(self, view: View) -> None:
-        with self._drawing, self._server.atomic():
+        with self._drawing:
+            self._paint(view)
+            self._drawn[view.camera] = view
+
+    def _paint(self, view: View) -> None:
+        with self._server.atomic():
+            self._drawings += 1
             nodes = self._cameras.get(view.camera)
             if nodes is None:
                 number = self._numbers.setdefault(view.camera, len(self._numbers))
-                nodes = CameraNodes(
-                    self._server.scene, f"/cameras/{number}", lambda id, camera=view.camera: self._on_pick(camera, id)
-                )
+                pick = partial(self._on_pick, view.camera)
+                nodes = CameraNodes(self._server.scene, f"/cameras/{number}", pick)
                 self._cameras[view.camera] = nodes
             offset = self._offset(view)
             nodes.draw(view, offset)
             self._look_at_first(view, nodes.turn(view), offset)
+
+    def _renew(self) -> None:
+        """Starts viser anew with what was drawn last, unless somebody came meanwhile."""
+        with self._drawing:
+            if self._server.get_clients():
+                return
+            old, self._server = self._server, self._serve()
+            self._cameras.clear()
+            self._look, self._drawings = None, 0
+            for view in self._drawn.values():
+                self._paint(view)
+        with _silence():
+            old.stop()
 
     def _offset(self, view: View) -> np.ndarray:
         """Cameras of one known frame share their place; those in frames of their own stand side by side."""
@@ -166,6 +200,12 @@ class SpaceScene:
         with self._drawing:
             if self._look is not None:
                 self._turn_to(client)
+
+    def _farewell(self, client: viser.ClientHandle) -> None:
+        if self._drawings >= RENEW_AFTER and not self._server.get_clients():
+            with self._changed:
+                self._is_old = True
+                self._changed.notify()
 
     def _turn_to(self, client: viser.ClientHandle) -> None:
         eye, target = self._look

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a viewer is shown of the rendered table: picture, things with exact masks, points, boxes and the table's plane."""
+"""What a viewer is shown of the rendered table: picture, things with exact masks, points, boxes and the plane."""
 
 from __future__ import annotations
 

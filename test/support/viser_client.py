@@ -35,7 +35,7 @@ class ViserClient:
         self.received_bytes = 0
         self.error: Exception | None = None
         self.reading = threading.Event()
-        """Cleared, it reads no more: like a browser that hangs. With ``max_queue`` at 1, hardly anything waits in it."""
+        """Cleared, it reads no more, like a browser that hangs; with ``max_queue`` at 1, hardly anything waits."""
         self.reading.set()
         self._socket = connect(address, subprotocols=[PROTOCOL], compression=None, max_size=None, proxy=None, **options)
         self.subprotocol = self._socket.subprotocol

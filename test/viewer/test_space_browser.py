@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scene in a real browser, in a frame of another page: it is drawn, boxes can be clicked, and nothing is fetched."""
+"""The scene in a real browser, in a frame of another page: it is drawn and can be clicked, and nothing is fetched."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ from patience import until
 from table_view import table_view
 
 SIZE = (800, 600)
-FRAME = '<link rel="icon" href="data:,"><body style="margin:0"><iframe src="/3d/{}" style="border:0;width:100vw;height:100vh"></iframe>'
+FRAME = (
+    '<link rel="icon" href="data:,"><body style="margin:0">'
+    '<iframe src="/3d/{}" style="border:0;width:100vw;height:100vh"></iframe>'
+)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +122,7 @@ def least_drawn(page: Any, view: View) -> float:
 
 
 def is_drawn(page: Any, view: View) -> bool:
-    return least_drawn(page, view) > 0.6
+    return least_drawn(page, view) > 0.45
 
 
 @pytest.fixture(scope="module")
@@ -130,15 +133,15 @@ def light(opened: Any, view: View) -> tuple[Any, list[str], list[str]]:
 
 
 def test_boxes_of_all_things_are_drawn_where_they_are(light: Any, view: View) -> None:
-    assert least_drawn(light[0], view) > 0.6
+    assert least_drawn(light[0], view) > 0.45
 
 
 def test_boxes_have_no_other_colours(light: Any, view: View) -> None:
     picture, colors = picture_of(light[0]), prompt_colors(view.prompts)
     cup = next(thing for thing in view.things if thing.prompt == "red cup")
 
-    for prompt in ("orange plate", "orange cup"):  # bluish green, and reddish purple
-        assert share_drawn(picture, view, cup, colors[prompt]) < 0.3
+    for prompt in ("white bowl", "orange plate"):  # orange, and bluish green
+        assert share_drawn(picture, view, cup, colors[prompt]) < 0.2
 
 
 def test_points_and_table_are_drawn(light: Any) -> None:

@@ -18,7 +18,7 @@ pytest.importorskip("viser")
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from clip_seg_ros.sim.renderer import RenderedView
@@ -131,11 +131,11 @@ def test_the_origin_must_be_this_host(headers: dict[str, str], same: bool) -> No
 
 @pytest.mark.parametrize("offered", [["viser-v0.1.2"], ["chat", "superchat"], None])
 def test_a_page_of_another_version_is_told_so(port: int, scene: SpaceScene, offered: list[str] | None) -> None:
-    from websockets.exceptions import ConnectionClosed
-
-    with connect(f"ws://127.0.0.1:{port}/3d", subprotocols=offered, proxy=None) as client:
-        with pytest.raises(ConnectionClosed) as closed:
-            client.recv(timeout=60)
+    with (
+        connect(f"ws://127.0.0.1:{port}/3d", subprotocols=offered, proxy=None) as client,
+        pytest.raises(ConnectionClosed) as closed,
+    ):
+        client.recv(timeout=60)
 
     # viser's page takes 1002 for this, and does not try again.
     assert closed.value.rcvd.code == 1002

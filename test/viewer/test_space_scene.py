@@ -23,6 +23,7 @@ from clip_seg_ros.viewer.space_geometry import first_look, up_of, upright
 from clip_seg_ros.viewer.space_nodes import GREY, MOST_POINTS
 from clip_seg_ros.viewer.space_scene import SpaceScene
 from clip_seg_ros.viewer.views import View
+from patience import until
 from table_view import table_view
 from viser_client import ViserClient
 
@@ -305,6 +306,28 @@ def test_nobody_can_share_it_with_the_internet(scene: SpaceScene, client: ViserC
     assert scene._server.request_share_url() is None
     assert scene._server._share_tunnel is None
     assert not [m for m in client.messages if m["type"] == "ShareUrlUpdated"]
+
+
+def test_after_long_use_viser_is_started_anew_while_nobody_looks(
+    scene: SpaceScene, view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space_scene, "RENEW_AFTER", 3)
+    first = scene.port
+    with ViserClient(f"ws://127.0.0.1:{first}") as client:
+        client.send(CAMERA)
+        client.until(lambda _: scene._server.get_clients(), "a client with a camera")
+        for index in range(3):
+            assert scene.port == first
+            scene.update(replace(view, things=view.things[index:]))
+            client.until(lambda nodes: f"/cameras/0/{(1, 3, 3)[index]}_label" in nodes, "the things")
+            client.until(lambda nodes: (BODY in nodes) == (index == 0), "no others")
+            client.until(lambda _: scene._drawings == index + 1, "the end of drawing")
+    until(lambda: scene.port != first, "a new viser")
+
+    with ViserClient(f"ws://127.0.0.1:{scene.port}") as late:
+        late.until(has("/cameras/0/8_label"), "what was drawn last")
+        assert BODY not in late.nodes
+        assert "/cameras/0/surroundings" in late.nodes
 
 
 def test_after_close_updates_are_ignored(view: View) -> None:
