@@ -308,6 +308,20 @@ def test_nobody_can_share_it_with_the_internet(scene: SpaceScene, client: ViserC
     assert not [m for m in client.messages if m["type"] == "ShareUrlUpdated"]
 
 
+def test_what_is_kept_for_late_comers_does_not_grow(scene: SpaceScene, view: View) -> None:
+    def draw_all_ids() -> int:
+        for start in range(0, 255, 5):
+            things = [replace(view.things[0], id=1 + (start + index) % 255) for index in range(5)]
+            scene._draw(replace(view, things=tuple(things), cloud=view.cloud if start % 2 else None))
+        return len(scene._server._websock_server._broadcast_buffer.message_from_id)
+
+    first = draw_all_ids()
+    kept = [draw_all_ids() for _ in range(3)]
+
+    assert first < 2500
+    assert max(kept) <= first + 10
+
+
 def test_after_long_use_viser_is_started_anew_while_nobody_looks(
     scene: SpaceScene, view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:
