@@ -55,6 +55,7 @@ setup(
         "sam2": ["transformers>=5.0"],
         "onnxruntime": ["onnxruntime>=1.20"],
         "mcp": ["mcp>=2.3"],
+        "web": ["starlette>=0.40", "uvicorn>=0.30", "viser>=1.0", "websockets>=13.1"],
         "export": ["onnx>=1.17", "onnxscript>=0.5", "openvino>=2025.0", "onnxruntime>=1.20", "nncf>=2.17"],
     },
     entry_points={"console_scripts": ["clip-seg = clip_seg_ros.tools.cli:main"]},

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration with the ``ros2`` command: a simulated camera above a table, the node ``referring``, RViz, and a view
-in the browser.
+"""The demonstration with the ``ros2`` command: a simulated camera above a table, the node ``referring``, RViz, and
+a view in the browser.
 
     ros2 launch clip_seg_ros demo.launch.py seed:=3
     ros2 topic pub --once /clip_seg/command std_msgs/msg/String "{data: 'segment the red cup'}"

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segments the images of cameras: the nodes ``referring`` and ``semantic``, with RViz and a view in the browser if wanted.
+"""Segments the images of cameras: the nodes ``referring`` and ``semantic``, if wanted with RViz or in the browser.
 
     ros2 launch clip_seg_ros seg.launch.py image_topic:=/my_camera/image_raw rviz:=true
 
 Included into another launch file it changes nothing there: neither its arguments nor its environment.
 """
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from clip_seg_ros.resources import config_dir
 from clip_seg_ros.rviz_layout import Shown, layout
 from clip_seg_ros.settings import OWN as OWN_VALUE
 from clip_seg_ros.settings import parameters
+from clip_seg_ros.viewer.needed import missing_package
 
 FROM_FILE = "<params_file>"
 """Default of the arguments below: the parameter keeps the value that the parameter file gives it."""
@@ -81,10 +81,7 @@ OWN = {
         "The frame of RViz's 3D view. If it is empty, it is target_frame, or else the frame in rviz/seg.rviz.",
     ),
     "web": ("false", "Whether the view in the browser is served, for which the log has the address. (true or false)"),
-    "web_host": (
-        _WEB["host"].default,
-        _WEB["host"].description,
-    ),
+    "web_host": (_WEB["host"].default, _WEB["host"].description),
     "web_port": (str(_WEB["port"].default), f"{_WEB['port'].description} ({_WEB['port'].allowed})"),
     "log_level": ("info", "The least severity that the nodes log: debug, info, warn, error or fatal."),
 }
@@ -184,11 +181,8 @@ def _web(value: dict[str, str], environment: dict[str, str]) -> Node | LogInfo:
     port = value["web_port"]
     if not (port.isascii() and port.isdecimal() and int(port) <= _WEB["port"].high):
         raise ValueError(f"web_port must be a whole number from {_WEB['port'].allowed}, got {port!r}")
-    if importlib.util.find_spec("viser") is None:
-        return LogInfo(
-            msg="[WARNING] there is no view in the browser, because viser is not installed "
-            '(pip install "clip_seg_ros[web]"): the nodes run without it'
-        )
+    if missing := missing_package():
+        return LogInfo(msg=f"[WARNING] {missing}; the nodes run without it")
     return Node(
         package="clip_seg_ros",
         executable="web_view",

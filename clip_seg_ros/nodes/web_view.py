@@ -16,6 +16,7 @@ from clip_seg_ros.nodes.common.parameters import ConfigParameters
 from clip_seg_ros.nodes.life.process import run_node
 from clip_seg_ros.nodes.observers.asking import Asking
 from clip_seg_ros.nodes.observers.ros_source import RosSource
+from clip_seg_ros.viewer.needed import missing_package
 
 
 class WebViewNode(Asking):
@@ -28,15 +29,14 @@ class WebViewNode(Asking):
     def __init__(self) -> None:
         super().__init__("clip_seg", "command", None, "web_view")
         config = ConfigParameters(self, WebViewConfig).config
-        try:
-            # Not at the top: what serves the page need not be installed, and takes long to import.
-            from clip_seg_ros.viewer.serving import ViewServer
+        if missing := missing_package():
+            raise RuntimeError(missing)
+        # Not at the top: it need not be installed, and takes long to import.
+        from clip_seg_ros.viewer.serving import ViewServer
 
-            self._server = ViewServer(RosSource(self), config.host, config.port, config.token or None)
+        self._server = ViewServer(RosSource(self), config.host, config.port, config.token or None)
+        try:
             address = self._server.start()
-        except ModuleNotFoundError as error:
-            note = f'{error.name} is not installed: the view in the browser needs pip install "clip_seg_ros[web]"'
-            raise RuntimeError(note) from error
         except OSError as error:
             raise RuntimeError(_why_not(error, config)) from error
         self.get_logger().info(f"the view in the browser: {address}")

@@ -22,7 +22,8 @@ from clip_seg_ros.config import FOR_PHRASES
 from clip_seg_ros.tools import demo_report
 from clip_seg_ros.tools.engine_options import add_engine_options, node_parameters
 from clip_seg_ros.tools.processes import ChildDied, ChildProcesses
-from clip_seg_ros.tools.simulation import NoRos, check_ros, environment, things_named
+from clip_seg_ros.tools.simulation import NoRos, check_ros, environment, start_web_view, things_named, web_address
+from clip_seg_ros.viewer.needed import missing_package
 
 
 class DemoError(Exception):
@@ -44,6 +45,7 @@ def add_parser(subparsers: Any) -> None:
     seeds.add_argument("--seeds", type=_seed_range, metavar="A-B", help="many scenes, summed up")
     parser.add_argument("--absent", action="store_true", help="scenes that do not hold what the command names")
     parser.add_argument("--once", action="store_true", help="stop after the first answer")
+    parser.add_argument("--no-web", action="store_true", help="without the view in the browser")
     add_engine_options(parser)
     parser.add_argument(
         "--overlay",
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             print(_other_terminal(children.env["ROS_DOMAIN_ID"]))
             if args.seeds is not None:
                 return _run_seeds(session, args, names)
-            return _run_one(session, args, names)
+            return _run_one(session, args, names, Path(log_dir))
     except CommandError as error:
         return _fail(str(error), 2)
     except (DemoError, NoRos, ChildDied, OSError) as error:
@@ -123,15 +125,20 @@ def _fail(message: str, code: int) -> int:
 
 
 class _Session:
-    """The three processes of the demo, and requests to the observer."""
+    """The processes of the demo, and requests to the observer."""
 
     def __init__(self, children: ChildProcesses, timeout_s: float, parameters: dict[str, str]) -> None:
         self._children, self._parameters = children, parameters
         self._timeout_s = timeout_s
         self._lines: queue.Queue[str] = queue.Queue()
 
-    def start(self, scene: dict[str, Any]) -> None:
-        """Starts camera, node and observer; returns when they have discovered each other."""
+    def start(self, scene: dict[str, Any], shows: bool = False) -> None:
+        """Starts camera, node and observer, and the view in the browser if one is wanted and its packages are there.
+
+        It returns when camera, node and observer have discovered each other.
+        """
+        if shows and not missing_package():
+            start_web_view(self._children)
         config = resources.config_dir()
         arguments = ["--ros-args", "--params-file", str(config / "sim_camera.yaml")]
         for name, value in scene.items():
@@ -155,6 +162,16 @@ class _Session:
         self._observer = self._children.start("demo_observer", "clip_seg_ros.nodes.observers.demo_observer", talks=True)
         threading.Thread(target=self._read, args=(self._observer.stdout,), daemon=True).start()
         self._reply("the processes to start")
+
+    def tell_address(self, log_dir: Path) -> None:
+        """Prints the address of the view in the browser, which was started; without its packages, how to get them."""
+        if missing := missing_package():
+            print(missing)
+            return
+        address = web_address(self._children, log_dir, self._timeout_s)
+        if address is None:
+            raise DemoError(f"waited {self._timeout_s:g} s in vain for the view in the browser; --no-web goes without")
+        print(f"In the browser: {address}", flush=True)
 
     def ask(self, command: str, scene: dict[str, Any] | None = None, overlay: Path | None = None) -> dict[str, Any]:
         """Gives a command, in a new scene if one is given, and returns the observer's measurements."""
@@ -192,9 +209,12 @@ def _scene(seed: int, names: Sequence[str], absent: bool) -> dict[str, Any]:
     return {"seed": seed, "required": [] if absent else list(names), "forbidden": list(names) if absent else []}
 
 
-def _run_one(session: _Session, args: argparse.Namespace, names: Sequence[str]) -> int:
+def _run_one(session: _Session, args: argparse.Namespace, names: Sequence[str], log_dir: Path) -> int:
     print(f"Starting the camera and the segmentation node; first command: {args.command!r}", flush=True)
-    session.start(_scene(args.seed, names, args.absent))
+    shows = not (args.once or args.no_web)
+    session.start(_scene(args.seed, names, args.absent), shows)
+    if shows:
+        session.tell_address(log_dir)
     reply = session.ask(args.command, overlay=args.overlay)
     if not reply["accepted"]:
         raise DemoError(f"the command was rejected: {reply['understood']}")

@@ -5,11 +5,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+import socket
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from clip_seg_ros import dds
 from clip_seg_ros.commands.parser import CommandError, parse_command
+from clip_seg_ros.config import WebViewConfig
 from clip_seg_ros.sim.naming import pair_of
+from clip_seg_ros.tools.processes import ChildProcesses
+
+_ADDRESS = re.compile(r"the view in the browser: (\S+)")
 
 
 class NoRos(Exception):
@@ -61,3 +69,32 @@ def environment(profile: bool | None = None) -> dict[str, str]:
     # Nodes that run at the same time must not interfere.
     env.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     return env
+
+
+def start_web_view(children: ChildProcesses) -> None:
+    """Starts the view in the browser as the child "web_view", on a port that is free."""
+    port = WebViewConfig.port if _is_free(WebViewConfig.host, WebViewConfig.port) else 0
+    children.start("web_view", "clip_seg_ros.nodes.web_view", ["--ros-args", "-p", f"port:={port}"])
+
+
+def web_address(children: ChildProcesses, log_dir: Path, patience_s: float) -> str | None:
+    """Returns the address of the view that ``start_web_view`` began, or ``None`` if it does not come in time.
+
+    Raises:
+        ChildDied: A child has ended.
+    """
+    deadline_s = time.monotonic() + patience_s
+    while time.monotonic() < deadline_s:
+        children.check()
+        if said := _ADDRESS.search((log_dir / "web_view.log").read_text(encoding="utf-8", errors="replace")):
+            return said[1]
+        time.sleep(0.05)
+    return None
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError:
+        return False
+    return True

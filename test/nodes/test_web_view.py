@@ -154,11 +154,11 @@ def test_parameters_are_told_changed_and_refused(robot: Robot, ros: None) -> Non
     assert all(each.live for each, _ in robot.source.parameters())
     robot.source.set_parameter("threshold", 0.25)
     assert robot.shown.event("parameter", name="threshold")["value"] == 0.25
-    assert dict((each.name, value) for each, value in robot.source.parameters())["threshold"] == 0.25
+    assert {each.name: value for each, value in robot.source.parameters()}["threshold"] == 0.25
     robot.source.set_parameter("things", ["cup", "box"])
     assert robot.shown.event("parameter", name="things")["value"] == ("cup", "box")
     robot.source.set_parameter("things", [])
-    assert dict((each.name, value) for each, value in robot.source.parameters())["things"] == ()
+    assert {each.name: value for each, value in robot.source.parameters()}["things"] == ()
     for name, value, words in (
         ("threshold", 7.0, "threshold"),
         ("threshold", "high", "threshold must be a number, got 'high'"),
