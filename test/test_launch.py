@@ -19,12 +19,14 @@ from clip_seg_ros import dds
 from clip_seg_ros.config import FOR_CLASSES, FOR_PHRASES
 from clip_seg_ros.resources import config_dir
 from clip_seg_ros.settings import parameters
+from clip_seg_ros.viewer.needed import missing_package
 
 CLONE = Path(__file__).parents[1]
 HAS_LAUNCH = all(importlib.util.find_spec(name) for name in ("launch_ros", "osrf_pycommon"))
 needs_launch = pytest.mark.skipif(
     not HAS_LAUNCH, reason="ROS 2's launch and launch_ros are not here; they come with a ROS 2 installation only"
 )
+needs_web = pytest.mark.skipif(bool(missing_package()), reason=missing_package())
 PATIENCE_S = 120.0
 SENTENCE = re.compile(r"[A-Z-].+\.( \(.+\))?", re.DOTALL)
 """What --show-args says of an argument: sentences, and how it is written."""
@@ -334,7 +336,8 @@ def test_without_rviz_the_nodes_start_all_the_same(monkeypatch: pytest.MonkeyPat
 
 @needs_launch
 def test_the_demonstration_starts_camera_and_node() -> None:
-    left = run(include({"rviz": "false", "seed": "4", "namespace": "eyes"}, "demo"), programs=2)
+    quiet = {"rviz": "false", "web": "false"}
+    left = run(include(quiet | {"seed": "4", "namespace": "eyes"}, "demo"), programs=2)
 
     assert sorted(left.commands) == ["referring", "sim_camera"]
     assert "__ns:=/eyes" in left.commands["referring"]
@@ -343,15 +346,59 @@ def test_the_demonstration_starts_camera_and_node() -> None:
     assert told(left.commands["sim_camera"])["required"] == ["red cup"]
     # The weights of the simulated table, whatever else was downloaded.
     assert told(left.commands["referring"])["model"] == FOR_PHRASES[-1]
-    named = run(include({"rviz": "false", "nodes": "both", "model": "cris-pocket"}, "demo"), programs=3)
+    named = run(include(quiet | {"nodes": "both", "model": "cris-pocket"}, "demo"), programs=3)
     assert told(named.commands["referring"])["model"] == "cris-pocket"
     assert told(named.commands["semantic"])["model"] == FOR_CLASSES[-1]
 
 
 @needs_launch
+@needs_web
+def test_the_view_in_the_browser_has_the_namespace_and_the_time_of_the_nodes() -> None:
+    arguments = {"web": "true", "web_port": "0", "web_host": "0.0.0.0", "namespace": "eyes", "use_sim_time": "true"}
+    left = run(include(arguments), programs=2)
+
+    assert sorted(left.commands) == ["referring", "web_view"]
+    assert "__ns:=/eyes" in left.commands["web_view"]
+    assert told(left.commands["web_view"]) == {"host": "0.0.0.0", "port": 0, "use_sim_time": True}
+    plain = run(include({"web": "true"}), programs=2)
+    assert told(plain.commands["web_view"]) == {"host": "127.0.0.1", "port": 8088}
+    assert sorted(run(include({})).commands) == ["referring"]
+    for name in dds.PROFILE_VARIABLES:
+        assert left.environments["web_view"].get(name) == left.environments["referring"].get(name)
+
+
+@needs_launch
+@needs_web
+def test_the_demonstration_is_shown_in_the_browser() -> None:
+    left = run(include({"rviz": "false"}, "demo"), programs=3)
+
+    assert sorted(left.commands) == ["referring", "sim_camera", "web_view"]
+    assert "__ns:=/clip_seg" in left.commands["web_view"]
+
+
+@needs_launch
+@pytest.mark.parametrize(("argument", "text"), [("web", "perhaps"), ("web_port", "70000"), ("web_port", "any")])
+def test_a_wrong_view_is_told_before_anything_runs(argument: str, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    left = run(include({"web": "true", argument: text}), programs=0)
+
+    assert (left.code, left.commands) == (1, {})
+    (error,) = (record.getMessage() for record in caplog.records if record.levelname == "ERROR")
+    assert argument in error
+    assert repr(text) in error
+
+
+@needs_launch
+def test_without_what_serves_the_view_the_nodes_start_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    seg = load("seg")
+    monkeypatch.setattr(seg, "missing_package", lambda: "viser is not installed")
+
+    assert "viser is not installed; the nodes run without it" in seg._web({"web_port": "0"}, {}).msg[0].text
+
+
+@needs_launch
 @pytest.mark.parametrize(("argument", "text"), [("seed", "x"), ("seed", "-1"), ("required", "red giraffe")])
 def test_a_wrong_scene_is_told_before_anything_runs(argument: str, text: str, caplog: pytest.LogCaptureFixture) -> None:
-    left = run(include({"rviz": "false", argument: text}, "demo"), programs=0)
+    left = run(include({"rviz": "false", "web": "false", argument: text}, "demo"), programs=0)
 
     assert left.code == 1
     assert left.commands == {}

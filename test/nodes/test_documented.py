@@ -12,6 +12,7 @@ from rclpy.node import Node
 
 from clip_seg_ros import resources
 from clip_seg_ros.nodes.outputs import detections
+from clip_seg_ros.viewer.needed import missing_package
 from ros_harness import NodeProcess, wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "nodes.md"
@@ -66,8 +67,18 @@ def sim_camera(ros: None, tmp_path_factory: pytest.TempPathFactory):
     node.end()
 
 
+@pytest.fixture(scope="module")
+def web_view(ros: None, tmp_path_factory: pytest.TempPathFactory):
+    if missing := missing_package():
+        pytest.skip(missing)
+    node = NodeProcess("web_view", tmp_path_factory.mktemp("web_view") / "log", ["port:=0"])
+    yield node
+    node.end()
+
+
 @pytest.mark.parametrize(
-    ("node", "namespace"), [("referring", "/clip_seg"), ("semantic", "/clip_seg"), ("sim_camera", "/")]
+    ("node", "namespace"),
+    [("web_view", "/clip_seg"), ("referring", "/clip_seg"), ("semantic", "/clip_seg"), ("sim_camera", "/")],
 )
 def test_topics_services_and_actions_are_those_of_the_page(node: str, namespace: str, newcomer: Node, request) -> None:
     request.getfixturevalue(node)

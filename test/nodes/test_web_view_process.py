@@ -87,7 +87,9 @@ def test_its_settings_and_clicks_reach_the_node(web_view: NodeProcess) -> None:
         viewer.look("")
         viewer.picture()
         assert viewer.ask(ask="set", name="threshold", value=0.4)["event"] == "answer"
-        assert viewer.event(lambda event: event["event"] == "parameter" and event["value"] == 0.4)["name"] == "threshold"
+        assert (
+            viewer.event(lambda event: event["event"] == "parameter" and event["value"] == 0.4)["name"] == "threshold"
+        )
         refused = viewer.ask(ask="set", name="threshold", value=4.0)
         assert refused["event"] == "refused"
         assert "threshold" in refused["message"]
@@ -153,7 +155,10 @@ def test_a_port_that_is_taken_is_told(ros: None, log: Path) -> None:
 def test_without_its_packages_it_says_what_to_install(ros: None) -> None:
     done = subprocess.run([sys.executable, "-c", HIDING], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 1
-    assert 'web_view: viser is not installed: the view in the browser needs `pip install "clip_seg_ros[web]"`' in done.stderr
+    assert (
+        'web_view: viser is not installed: the view in the browser needs `pip install "clip_seg_ros[web]"`'
+        in done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 
