@@ -15,10 +15,6 @@ from browsers import chromium
 from clip_seg_ros.sim.renderer import RenderedView
 from table_view import render_table
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-# WebGL without a GPU.
-SOFTWARE_GL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-
 
 @pytest.fixture(scope="session")
 def rendered() -> RenderedView:
