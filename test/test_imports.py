@@ -54,8 +54,8 @@ ALLOWED = {
     "evaluation": EVALUATION,
     "training": TRAINING,
     "tools": TRAINING | {"viewer", "tools"},
-    "viewer": PIPELINE | {"sources", "viewer"},
-    "nodes": PIPELINE | {"sim", "viewer", "nodes"},
+    "viewer": PIPELINE | {"sources", "sim", "viewer"},
+    "nodes": PIPELINE | {"sim", "sources", "viewer", "nodes"},
 }
 MESSAGES = ("msg", "srv", "action")
 """Made by the build."""

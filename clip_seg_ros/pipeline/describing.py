@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from clip_seg_ros.commands.parser import MAX_CLASSES
 from clip_seg_ros.pipeline.cell_maps import objects_above
 from clip_seg_ros.pipeline.postprocess import shared_px
+from clip_seg_ros.resources import class_list, class_list_names
 from clip_seg_ros.types import ObjectRegion
 
 if TYPE_CHECKING:  # torch takes seconds to import, and nodes import this before they can end cleanly
+    from clip_seg_ros.models.spec import ModelSpec
     from clip_seg_ros.pipeline.predictor import Predictor
 
 PHRASES_AT_ONCE = 16
@@ -34,6 +37,48 @@ class Sighting:
     """The number of objects that this name fits best."""
     score: float
     """The best score of these objects: the mean probability over its mask, 0..1."""
+
+
+def names_for(spec: ModelSpec, things: tuple[str, ...], table: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names that a model is asked about; empty if it knows any word and the user has chosen none.
+
+    Args:
+        spec: The model's spec.
+        things: The parameter ``things``: phrases, or the name of one class list.
+        table: The things of the simulated table, which are those of the weights that know their own words alone.
+
+    Raises:
+        ValueError: There are too many names.
+    """
+    if len(things) == 1 and things[0] in class_list_names():
+        things = class_list(things[0])
+    if len(things) > MAX_CLASSES:
+        raise ValueError(f"things has {len(things)} names: at most {MAX_CLASSES}")
+    if things:
+        return things
+    if spec.class_names is not None:
+        return spec.class_names
+    if not spec.known_words:
+        return ()
+    return tuple(phrase for phrase in table if not spec.unknown_words(phrase))
+
+
+def no_names(spec: ModelSpec) -> str:
+    """Returns what to do where ``names_for`` has none."""
+    return (
+        f"{spec.name} knows any word and has no list of its own: set the parameter things, for example to "
+        "[cup, bottle, chair] or to a class list such as [coco_stuff171]"
+    )
+
+
+def sentence(seen: Sequence[Sighting], asked: int) -> str:
+    """Returns what was seen, for people; ``asked`` is the number of names that were asked about."""
+    return f"I see {', '.join(map(_named, seen)) or f'nothing of the {asked} things that were asked for'}"
+
+
+def _named(sighting: Sighting) -> str:
+    times = f" ({sighting.count} times)" if sighting.count > 1 else ""
+    return f"{sighting.phrase} {sighting.score:.2f}{times}"
 
 
 def describe(

@@ -43,6 +43,11 @@ def matches(pair: Pattern, name: str) -> bool:
     return pair[0] in (None, color) and pair[1] in (None, kind)
 
 
+def colored_kinds() -> tuple[str, ...]:
+    """Returns the names of all things of the world: "red cup", "blue box" and so on."""
+    return tuple(f"{color} {kind}" for color in COLORS for kind in KINDS)
+
+
 def _singular(word: str) -> str:
     for ending in ("es", "s"):
         if word.endswith(ending) and word.removesuffix(ending) in (*_KIND_OF, *_ANY_KIND):

@@ -3,45 +3,22 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import suppress
-from typing import IO
 
 from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.common.statuses import StatusTopic
-from clip_seg_ros.zoo.public_weights import AGAIN, PUBLIC_WEIGHTS
+from clip_seg_ros.zoo.fetching import NotFetched, announcement, fetch
+from clip_seg_ros.zoo.public_weights import AGAIN
 
 COMMAND = "use auto"
 """The command as which the statuses name the fetching, though nobody gave it."""
 PAUSES_S = (60.0, 120.0, 240.0, 480.0, 960.0)
 """The times in seconds until the next attempts; the last one stands for all that follow."""
-_LOOK_S = 0.5
-_STEPS = 10
-"""The number of statuses for a whole file."""
-_NICENESS = "10"
-_WRONG = 2
-"""The exit code of the command for what no further attempt can mend."""
-
-
-class _Failed(Exception):
-    """The weights were not fetched; the message says why."""
-
-    def __init__(self, why: str, is_final: bool) -> None:
-        super().__init__(why)
-        self.is_final = is_final
 
 
 class Fetching:
     """Fetches published weights in a process of its own, reports the progress, and tries again after a failure.
-
-    The process is ``clip-seg weights download``, which takes its memory along when it ends, and whose conversion does
-    not hold this process's lock.
 
     Args:
         status: Topic for the start, the progress and the failure.
@@ -84,7 +61,7 @@ class Fetching:
             command_id = self._status.next_id()
             try:
                 self._fetch(name, command_id, ended)
-            except _Failed as failed:
+            except NotFetched as failed:
                 # The message was written for somebody who typed the command.
                 why = str(failed) if failed.is_final else str(failed).replace(AGAIN, "wait for the next attempt")
                 again = "" if failed.is_final else f", and this node tries again by itself in {pause_s / 60:g} min"
@@ -103,60 +80,17 @@ class Fetching:
                 self.progress = ""
 
     def _fetch(self, name: str, command_id: int, ended: threading.Event) -> None:
-        """Fetches once; raises _Failed. It returns early if it ``ended``."""
-        # The import is not at the top: it takes a second, and few nodes fetch.
-        from clip_seg_ros.zoo.download import arrived_bytes, find
+        """Fetches once; raises NotFetched. It returns early if it ``ended``."""
+        self._tell(ended, self._status.accept, command_id, announcement(name, self._serving()))
 
-        hub, entry = find(name).hub, PUBLIC_WEIGHTS[name]
-        self._tell(
-            ended,
-            self._status.accept,
-            command_id,
-            f"fetching {name} for real pictures, about {entry.megabytes} MB from {entry.page}; licence: "
-            f"{entry.licence}; {self._serving()} serves until they are there",
-        )
-        told = 0
-        with tempfile.TemporaryFile() as errors:
-            child = _start(name, errors)
-            try:
-                while child.poll() is None and not ended.wait(_LOOK_S):
-                    arrived = arrived_bytes(hub) / 1e6
-                    self.progress = f"{name}: {arrived:.0f} of about {entry.megabytes} MB have arrived"
-                    if arrived * _STEPS >= (told + 1) * entry.megabytes:
-                        told = int(arrived * _STEPS / entry.megabytes)
-                        self._tell(ended, self._status.accept, command_id, self.progress)
-            finally:
-                _end(child)
-            if not ended.is_set() and child.returncode != 0:
-                errors.seek(0)
-                lines = errors.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
-                why = lines[-1].removeprefix("clip-seg weights: ")
-                raise _Failed(why, child.returncode == _WRONG)
+        def on_progress(progress: str, is_step: bool) -> None:
+            self.progress = progress
+            if is_step:
+                self._tell(ended, self._status.accept, command_id, progress)
+
+        fetch(name, ended, on_progress)
 
     @staticmethod
     def _tell(ended: threading.Event, say: Callable[[int, str, str], None], command_id: int, note: str) -> None:
         if not ended.is_set():
             say(command_id, COMMAND, note)
-
-
-def _start(name: str, errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    # Wherever this process found its modules, the other one finds them, too.
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    nice = ["nice", "-n", _NICENESS] if shutil.which("nice") else []
-    return subprocess.Popen(
-        [*nice, sys.executable, "-m", "clip_seg_ros.tools.cli", "weights", "download", name],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        env=env,
-    )
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=3.0)
-    if child.poll() is None:
-        child.kill()
-        child.wait()

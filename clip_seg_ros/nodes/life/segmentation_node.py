@@ -13,7 +13,6 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from clip_seg_ros.commands.parser import Command
 from clip_seg_ros.config import SegmentationConfig
-from clip_seg_ros.nodes.camera import image_decoding
 from clip_seg_ros.nodes.camera.intake import Intake
 from clip_seg_ros.nodes.common.answering_services import OpenCalls
 from clip_seg_ros.nodes.common.core import NodeCore
@@ -26,6 +25,7 @@ from clip_seg_ros.nodes.life.command_router import CommandRouter
 from clip_seg_ros.nodes.life.health import Health
 from clip_seg_ros.nodes.life.model_switch import ModelSwitch
 from clip_seg_ros.nodes.life.task import Task
+from clip_seg_ros.sources import image_decoding
 
 THREADS = 4
 """The threads of a node's executor: sensors and commands are served while services and actions wait for the model."""

@@ -5,23 +5,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from std_msgs.msg import Header
 
 from clip_seg_ros.nodes.camera.camera_input import SILENCE_S, CameraInput
 from clip_seg_ros.pipeline.cell_maps import CellMaps
+from clip_seg_ros.pipeline.tally import Tally
 from clip_seg_ros.types import ObjectRegion
-
-
-@dataclass(frozen=True)
-class _Sight:
-    """The best image of one phrase: its camera, and the number and best score of the objects in it."""
-
-    camera: str
-    count: int
-    score: float
 
 
 class Outcome:
@@ -35,12 +26,9 @@ class Outcome:
     """
 
     def __init__(self, prompts: Sequence[str]) -> None:
-        self._prompts = tuple(dict.fromkeys(prompts))
+        self._tally = Tally(prompts)
         self._given_s = time.monotonic()
         self._answered: set[str] = set()
-        self._sights: dict[str, _Sight] = {}
-        self._best: dict[str, float] = {}
-        self._sentences: dict[str, str] = {}
         self.header = Header()
         """Header of the last image in which a phrase was found for the first time; without any, of the last image."""
 
@@ -52,31 +40,10 @@ class Outcome:
         maps: CellMaps | None = None,
         sentences: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Adds the result of one image.
-
-        Args:
-            camera: Name of the image's camera; empty if there is only one.
-            header: Header of the image.
-            regions: The objects that were found.
-            maps: The probabilities of the phrases; for a phrase that was not found, the highest one is reported.
-            sentences: What is to be said of phrases with places, order or number, instead of how many were found.
-        """
+        """Adds the result of one image with this header; the other arguments are those of ``Tally.add``."""
         self._answered.add(camera)
-        for prompt, values in zip(maps.prompts, maps.values) if maps is not None else ():
-            self._best[prompt] = max(self._best.get(prompt, 0.0), float(values.max(initial=0.0)))
-        scores: dict[str, list[float]] = {}
-        for region in regions:
-            scores.setdefault(region.prompt, []).append(region.score)
-        if not self._sights or scores.keys() - self._sights.keys():
+        if self._tally.add(camera, regions, maps, sentences):
             self.header = header
-        for prompt, values in scores.items():
-            sight = _Sight(camera, len(values), max(values))
-            # If several cameras show a phrase, the one with the best score is named.
-            self._sights[prompt] = max(self._sights.get(prompt, sight), sight, key=lambda each: each.score)
-        for prompt, sentence in sentences.items():
-            # The sentence is of the camera that is named.
-            if prompt not in self._sights or self._sights[prompt].camera == camera:
-                self._sentences[prompt] = sentence
 
     def is_complete(self, cameras: Iterable[CameraInput]) -> bool:
         """Returns whether the outcome can be reported.
@@ -84,7 +51,7 @@ class Outcome:
         Args:
             cameras: All cameras of the node.
         """
-        if len(self.found) == len(self._prompts):
+        if len(self.found) == len(self._tally.prompts):
             return True
         is_new = time.monotonic() - self._given_s < SILENCE_S
         missing = [camera for camera in cameras if camera.name not in self._answered]
@@ -93,18 +60,8 @@ class Outcome:
     @property
     def found(self) -> list[str]:
         """The phrases that were found by any camera."""
-        return [prompt for prompt in self._prompts if prompt in self._sights]
+        return self._tally.found
 
     def note(self) -> str:
         """Returns what was found for each phrase, and by which camera if cameras have names."""
-        return "; ".join(f"{prompt}: {self._note_on(prompt)}" for prompt in self._prompts)
-
-    def _note_on(self, prompt: str) -> str:
-        sight = self._sights.get(prompt)
-        if prompt in self._sentences:
-            where = f" ({sight.camera})" if sight is not None and sight.camera else ""
-            return f"{self._sentences[prompt]}{where}"
-        if sight is None:
-            return f"not found, best score {self._best[prompt]:.2f}" if prompt in self._best else "not found"
-        where = f" ({sight.camera})" if sight.camera else ""
-        return f"{sight.count} found, best score {sight.score:.2f}{where}"
+        return self._tally.note()

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clip_seg_ros.commands.parser import MAX_CLASSES
 from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.nodes.common.statuses import StatusTopic
-from clip_seg_ros.pipeline.describing import Sighting, describe
-from clip_seg_ros.resources import class_list, class_list_names
-from clip_seg_ros.sim.scene import COLORS, KINDS
+from clip_seg_ros.pipeline.describing import describe, names_for, no_names, sentence
+from clip_seg_ros.sim.naming import colored_kinds
 
 if TYPE_CHECKING:
     from clip_seg_ros.config import ReferringConfig
@@ -30,30 +28,6 @@ class _Survey:
     command_id: int
     text: str
     phrases: tuple[str, ...]
-
-
-def names_for(spec: ModelSpec, things: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the names that a model is asked about; empty if it knows any word and the user has chosen none.
-
-    Args:
-        spec: The model's spec.
-        things: The parameter ``things``: phrases, or the name of one class list.
-
-    Raises:
-        ValueError: There are too many names.
-    """
-    if len(things) == 1 and things[0] in class_list_names():
-        things = class_list(things[0])
-    if len(things) > MAX_CLASSES:
-        raise ValueError(f"things has {len(things)} names: at most {MAX_CLASSES}")
-    if things:
-        return things
-    if spec.class_names is not None:
-        return spec.class_names
-    if not spec.known_words:
-        return ()
-    pairs = tuple(f"{color} {kind}" for color in COLORS for kind in KINDS)
-    return tuple(phrase for phrase in pairs if not spec.unknown_words(phrase))
 
 
 class Describer:
@@ -77,16 +51,12 @@ class Describer:
     def ask(self, command_id: int, text: str, spec: ModelSpec, things: tuple[str, ...]) -> None:
         """Accepts the command, or rejects it if there are no names to ask about."""
         try:
-            names = names_for(spec, things)
+            names = names_for(spec, things, colored_kinds())
         except ValueError as error:
             self._status.reject(command_id, text, str(error))
             return
         if not names:
-            note = (
-                f"{spec.name} knows any word and has no list of its own: set the parameter things, for example to "
-                "[cup, bottle, chair] or to a class list such as [coco_stuff171]"
-            )
-            self._status.reject(command_id, text, note)
+            self._status.reject(command_id, text, no_names(spec))
             return
         note = self._with_caution(f"asking one image about {len(names)} names that {spec.name} is given")
         self._status.accept(command_id, text, note)
@@ -112,15 +82,10 @@ class Describer:
             self._fail(survey, str(error))
             return
         where = f" ({job.camera.name})" if job.camera.name else ""
-        listed = ", ".join(map(_name, seen)) or f"nothing of the {len(survey.phrases)} things that were asked for"
+        note = f"{sentence(seen, len(survey.phrases))}{where}"
         found = [sighting.phrase for sighting in seen]
-        self._status.outcome(survey.command_id, survey.text, job.image.header, f"I see {listed}{where}", found, found)
+        self._status.outcome(survey.command_id, survey.text, job.image.header, note, found, found)
 
     def _fail(self, survey: _Survey | None, why: str) -> None:
         if survey is not None:
             self._status.fail(survey.command_id, survey.text, why)
-
-
-def _name(sighting: Sighting) -> str:
-    times = f" ({sighting.count} times)" if sighting.count > 1 else ""
-    return f"{sighting.phrase} {sighting.score:.2f}{times}"

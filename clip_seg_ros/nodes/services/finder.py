@@ -19,7 +19,7 @@ from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.common.qos import ACTION
 from clip_seg_ros.nodes.common.rclpy_internals import CountingActionServer
 from clip_seg_ros.nodes.outputs.topics import no_object_message, object_message
-from clip_seg_ros.nodes.services.image_prompts import as_commands_say, reference_of
+from clip_seg_ros.pipeline.naming import as_commands_say, reference_of
 from clip_seg_ros.types import ObjectRegion
 
 if TYPE_CHECKING:

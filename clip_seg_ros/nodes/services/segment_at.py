@@ -17,8 +17,9 @@ from clip_seg_ros.nodes.camera.intake import Intake
 from clip_seg_ros.nodes.common.answering_services import AnsweringServices
 from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.outputs.topics import object_message, union_mask
-from clip_seg_ros.nodes.services.image_prompts import ImagePrompts, checked_name
+from clip_seg_ros.nodes.services.image_prompts import ImagePrompts
 from clip_seg_ros.pipeline.model_host import ModelHost
+from clip_seg_ros.pipeline.naming import checked_name
 from clip_seg_ros.pipeline.postprocess import MAX_REGIONS, label_image
 from clip_seg_ros.srv import SegmentAt
 from clip_seg_ros.types import ObjectRegion

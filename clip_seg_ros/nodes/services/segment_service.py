@@ -14,9 +14,9 @@ from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.common.refining import Refining
 from clip_seg_ros.nodes.outputs.relating import relate
 from clip_seg_ros.nodes.outputs.topics import object_message, union_mask
-from clip_seg_ros.nodes.services.image_prompts import as_commands_say, reference_of
 from clip_seg_ros.pipeline.answering import Question, answer
 from clip_seg_ros.pipeline.model_host import ModelHost
+from clip_seg_ros.pipeline.naming import as_commands_say, reference_of
 from clip_seg_ros.pipeline.postprocess import label_image
 from clip_seg_ros.pipeline.space.localization import measure
 from clip_seg_ros.pipeline.space.solids import Speaker

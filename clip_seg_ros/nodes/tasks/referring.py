@@ -16,7 +16,6 @@ from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.nodes.camera.intake import Finish, TakenImage
 from clip_seg_ros.nodes.common.core import NodeCore
 from clip_seg_ros.nodes.common.refining import Refining
-from clip_seg_ros.nodes.life.command_notes import note_on, refusal
 from clip_seg_ros.nodes.life.command_router import example_command
 from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
 from clip_seg_ros.nodes.life.task import Task
@@ -29,6 +28,7 @@ from clip_seg_ros.nodes.services.recaller import Recaller
 from clip_seg_ros.nodes.services.segment_at import SegmentAtService
 from clip_seg_ros.nodes.services.segment_service import SegmentService
 from clip_seg_ros.nodes.tasks.referring_images import ReferringImages, Request
+from clip_seg_ros.pipeline.command_notes import note_on, refusal
 from clip_seg_ros.settings import OWN
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import pytest
 from rosbags.image import message_to_cvimage
 from sensor_msgs.msg import Image
 
-from clip_seg_ros.nodes.camera import image_decoding
 from clip_seg_ros.nodes.camera.conversions import COLOR_ENCODINGS, ConversionError, image_to_rgb
+from clip_seg_ros.sources import image_decoding
 
 PATTERNS = ["rggb", "bggr", "gbrg", "grbg"]
 DEEP_NAMES = {"rgb16": "rgb", "bgr16": "bgr", "rgba16": "rgba", "bgra16": "bgra", "mono16": "y", "16UC1": "y"}
@@ -241,7 +241,7 @@ class CvBridge:
 """
 READ_BAYER = """
 from types import SimpleNamespace
-from clip_seg_ros.nodes.camera.image_decoding import ConversionError, library, with_library
+from clip_seg_ros.sources.image_decoding import ConversionError, library, with_library
 image = SimpleNamespace(height=4, width=4, encoding="bayer_rggb8", step=4, is_bigendian=0, data=bytes([200] * 16))
 print(library()[1])
 print(with_library(image).mean())

@@ -14,6 +14,7 @@ from clip_seg_ros.nodes import referring
 from clip_seg_ros.nodes.camera.conversions import fill_image
 from clip_seg_ros.nodes.life.segmentation_node import SegmentationNode
 from clip_seg_ros.nodes.services import image_prompts
+from clip_seg_ros.pipeline import naming
 from clip_seg_ros.pipeline.memory import SizeWatch
 from clip_seg_ros.srv import ListPrompts, RemovePrompt, SetImagePrompt
 
@@ -92,10 +93,10 @@ def test_names_and_texts_are_bounded_in_length(prompts):
 
 @pytest.mark.parametrize("phrase", ["salt and pepper", "not the red one", '"cup left of the"', "cup, box"])
 def test_a_phrase_without_a_place_is_a_name(phrase):
-    assert image_prompts.reference_of(phrase).name == image_prompts.as_commands_say(phrase)
+    assert naming.reference_of(phrase).name == naming.as_commands_say(phrase)
 
 
 @pytest.mark.parametrize("phrase", ["cup left of the", "the cup between the box", "the middle shelf"])
 def test_a_place_that_is_not_understood_is_refused(phrase):
     with pytest.raises(PlaceError, match="type for example"):
-        image_prompts.reference_of(phrase)
+        naming.reference_of(phrase)

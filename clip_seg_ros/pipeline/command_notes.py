@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The notes of the ``referring`` node on a command, made before an image is segmented."""
+"""The notes on a command that are made before an image is segmented."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ import cv2
 import numpy as np
 import pytest
 
-from clip_seg_ros.nodes.camera.picture_size import picture_size
+from clip_seg_ros.sources.picture_size import picture_size
 
 
 @pytest.mark.parametrize("options", [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 4]])

@@ -9,6 +9,7 @@ OpenCV names a Bayer pattern after its second row and column, so that its "BG" i
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -157,9 +158,8 @@ def library() -> tuple[Convert | None, str]:
 
 
 def _cv_bridge() -> Convert:
-    from cv_bridge import CvBridge
-
-    return CvBridge().imgmsg_to_cv2
+    # By its name, because only a ROS installation has it, and nothing here needs ROS.
+    return importlib.import_module("cv_bridge").CvBridge().imgmsg_to_cv2
 
 
 def _rosbags_image() -> Convert:
