@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that people give to things, and phrases that come from elsewhere than a command, as commands would have them."""
+"""Names that people give to things, and phrases from elsewhere, as commands would have them."""
 
 from __future__ import annotations
 

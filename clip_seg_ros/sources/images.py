@@ -8,13 +8,11 @@ bag is never in memory and skipped images cost little.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import cv2
 import numpy as np
 
 from clip_seg_ros.data.samples import (
@@ -28,19 +26,7 @@ from clip_seg_ros.data.samples import (
 )
 from clip_seg_ros.data.tabletop import FIRST_UNLABELLED_SEED, held_out_scene
 from clip_seg_ros.sim.renderer import SceneRenderer
-
-IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-# encoding -> (channels, OpenCV's conversion to RGB; None if it is RGB)
-_ENCODINGS: dict[str, tuple[int, int | None]] = {
-    "rgb8": (3, None),
-    "bgr8": (3, cv2.COLOR_BGR2RGB),
-    "8UC3": (3, cv2.COLOR_BGR2RGB),
-    "rgba8": (4, cv2.COLOR_RGBA2RGB),
-    "bgra8": (4, cv2.COLOR_BGRA2RGB),
-    "mono8": (1, cv2.COLOR_GRAY2RGB),
-    "8UC1": (1, cv2.COLOR_GRAY2RGB),
-}
-_NO_ROSBAGS = "bags are read by the package rosbags, which is not installed: pip install rosbags"
+from clip_seg_ros.sources.bags import IMAGE_TYPES, open_bag, rgb_of
 
 
 @dataclass(frozen=True)
@@ -175,14 +161,13 @@ class BagPictures:
     def __init__(self, bag: Path, topic: str | None = None, every: int = 1) -> None:
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
-        if not bag.exists():
-            raise DataError(f"there is no bag {bag}")
         self._bag, self._every = bag, every
-        with _opened(bag) as reader:
+        with open_bag(bag) as opened:
             counts: dict[str, int] = {}
-            for connection in reader.connections:
-                if connection.msgtype in IMAGE_TYPES:
-                    counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
+            for each in opened.topics:
+                if each.kind in IMAGE_TYPES:
+                    counts[each.name] = counts.get(each.name, 0) + (each.count or 0)
+            self._span = "{} to {}".format(*opened.span_ns)
         self.topic = _chosen(bag, counts, topic)
         self._messages = counts[self.topic]
         if not self._messages:
@@ -192,20 +177,15 @@ class BagPictures:
         return (self._messages + self._every - 1) // self._every
 
     def __iter__(self) -> Iterator[Picture]:
-        with _opened(self._bag) as reader:
-            # The store of types is kept, because the reader forgets it at its end, and an image may be read later.
-            types = reader.typestore
-            deserialize = types.deserialize_cdr if reader.is2 else types.deserialize_ros1
-            connections = [c for c in reader.connections if c.topic == self.topic and c.msgtype in IMAGE_TYPES]
-            for index, (connection, stamp_ns, data) in enumerate(_messages(reader, connections, self._bag)):
+        with open_bag(self._bag) as bag:
+            messages = (each for each in bag.messages({self.topic}) if each.kind in IMAGE_TYPES)
+            for index, message in enumerate(messages):
                 if index % self._every == 0:
-                    name = f"{self.topic} {stamp_ns}"
-                    yield Picture(name, partial(_decode, deserialize, data, connection.msgtype, name))
+                    name = f"{self.topic} {message.logged_ns}"
+                    yield Picture(name, partial(rgb_of, message, name))
 
     def identity(self) -> str:
-        with _opened(self._bag) as reader:
-            span = f"{reader.start_time} to {reader.end_time}"
-        return f"bag, {span}: {self.topic}, {self._messages} messages, 1 of {self._every}"
+        return f"bag, {self._span}: {self.topic}, {self._messages} messages, 1 of {self._every}"
 
 
 def _chosen(bag: Path, counts: dict[str, int], topic: str | None) -> str:
@@ -217,60 +197,3 @@ def _chosen(bag: Path, counts: dict[str, int], topic: str | None) -> str:
     if topic is not None and topic not in counts:
         raise DataError(f"{bag} holds no images on {topic}; it holds {listed}")
     return topic or next(iter(counts))
-
-
-@contextmanager
-def _opened(bag: Path) -> Iterator[Any]:
-    """Opens a bag with ``rosbags``; its errors and those of broken files become a DataError."""
-    try:
-        from rosbags.highlevel import AnyReader
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError as error:
-        raise DataError(_NO_ROSBAGS) from error
-    try:
-        # sqlite3 bags before Iron have no definitions of their messages.
-        reader = AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-        reader.open()
-    except Exception as error:  # a damaged file breaks the reader in many ways
-        raise DataError(f"{bag} is no bag that can be read: {error}") from error
-    try:
-        yield reader
-    finally:
-        reader.close()
-
-
-def _messages(reader: Any, connections: Sequence[Any], bag: Path) -> Iterator[tuple[Any, int, bytes]]:
-    try:
-        yield from reader.messages(connections)
-    except Exception as error:  # as above; exceptions of the caller are not caught here
-        raise DataError(f"{bag} is damaged: {error}") from error
-
-
-def _decode(deserialize: Callable[[bytes, str], Any], data: bytes, kind: str, name: str) -> np.ndarray:
-    try:
-        message = deserialize(data, kind)
-    except Exception as error:  # a damaged message breaks the reader in many ways
-        raise DataError(f"{name} cannot be read: {error}") from error
-    return _compressed_rgb(message, name) if kind.endswith("CompressedImage") else _raw_rgb(message, name)
-
-
-def _compressed_rgb(message: Any, name: str) -> np.ndarray:
-    """Decodes a JPEG or PNG, whatever format the message names."""
-    data = np.frombuffer(message.data, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise DataError(f'{name} is no picture that can be read (format "{message.format}")')
-    return np.ascontiguousarray(image[..., ::-1])
-
-
-def _raw_rgb(message: Any, name: str) -> np.ndarray:
-    if message.encoding not in _ENCODINGS:
-        raise DataError(f'{name} has the encoding "{message.encoding}"; colours are read from {", ".join(_ENCODINGS)}')
-    channels, change = _ENCODINGS[message.encoding]
-    height, width, step = int(message.height), int(message.width), int(message.step)
-    data = np.frombuffer(message.data, np.uint8)
-    if not height or not width or step < width * channels or data.size < height * step:
-        raise DataError(f"{name} is cut short: {data.size} bytes for {width}x{height} pixels in rows of {step} bytes")
-    rows = data[: height * step].reshape(height, step)[:, : width * channels]  # rows may end in padding
-    pixels = np.ascontiguousarray(rows.reshape(height, width, channels))
-    return pixels if change is None else cv2.cvtColor(pixels, change)
