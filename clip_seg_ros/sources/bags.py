@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens ROS 1 and ROS 2 bags by the package ``rosbags``, which needs no ROS; reads the whole part of those that are cut.
+"""Opens ROS 1 and ROS 2 bags by the package ``rosbags``, which needs no ROS, and reads what is left of cut ones.
 
-    whole bag                                   -> rosbags
-    MCAP without its end                        -> its whole records, with an end of ours -> rosbags
-    sqlite3 that is shorter than its own header -> the messages that can be read, in their order
+whole bag                                   -> rosbags
+MCAP without its end                        -> its whole records, with an end of ours -> rosbags
+sqlite3 that is shorter than its own header -> the messages that can be read, in their order
 """
 
 from __future__ import annotations

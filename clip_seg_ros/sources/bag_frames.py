@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The images of a camera in a ROS bag, each with the depth image and the intrinsics that belong to it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from clip_seg_ros.data.samples import DataError
+from clip_seg_ros.sources.bags import IMAGE_TYPES, BagMessage, OpenBag, depth_of, is_depth, open_bag, rgb_of
+from clip_seg_ros.sources.frames import Frame, Kind, note
+from clip_seg_ros.sources.messages import ConversionError, camera_info_to_intrinsics
+from clip_seg_ros.types import CameraIntrinsics
+
+INFO_TYPE = "sensor_msgs/msg/CameraInfo"
+TOLERANCE_S = 0.02
+"""The largest difference in seconds between the stamps of a colour image and its depth image."""
+_WAITING = 16
+"""The number of colour images that may wait for their depth, and of depth images that are kept for those."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the first message on a topic of images tells."""
+
+    topic: str
+    is_depth: bool
+    is_grey: bool
+    """Whether it is an image without colours, such as one of an infrared camera."""
+    size: tuple[int, int]
+    """(H, W) of the image."""
+    frame_id: str
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A message that is not decoded yet."""
+
+    stamp_ns: int
+    message: BagMessage
+
+
+class BagFrames:
+    """The images of a camera in a bag of ROS 2 (sqlite3 or MCAP) or ROS 1.
+
+    Depth images are used if they have the size of the colour images, as those that are aligned with them have; among
+    several, one whose topic says "aligned", and then one of the same camera.
+
+    Args:
+        bag: The folder with ``metadata.yaml``, a single ``.db3`` or ``.mcap`` file, or a ``.bag`` file. Of one whose
+            end is missing, the rest is read.
+        topic: The topic of the colour images; it may be omitted if the bag has one alone.
+
+    Raises:
+        DataError: There is no such bag, it cannot be read, it holds no images, or the topic is not clear.
+    """
+
+    kind: Kind = "recorded"
+
+    def __init__(self, bag: Path, topic: str | None = None) -> None:
+        self._bag = bag
+        self.notes: list[str] = []
+        with open_bag(bag, salvage=True) as opened:
+            seen = _images(opened, bag)
+            color = _chosen([each for each in seen if not each.is_depth], topic, bag)
+            self._count = sum(each.count or 0 for each in opened.topics if each.name == color.topic)
+            self._color, self._depth = color.topic, _depth_topic(seen, color)
+            self._info = _info_topic(opened, color)
+            self._intrinsics = self._first_intrinsics(opened, color.size)
+            self._fault = opened.fault
+        self.title = f"{bag.resolve().name} {self._color}"
+        if self._depth is None:
+            self.notes.append("no depth images of the size of the colour images: things have no positions")
+        elif self._intrinsics is None:
+            self.notes.append("no camera_info that fits the colour images: things have no positions")
+        if self._fault:
+            self.notes.append(f"{self._fault}: only the part before is there")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Frame]:
+        topics = {each for each in (self._color, self._depth, self._info) if each is not None}
+        colors: deque[_Waiting] = deque()
+        depths: deque[_Waiting] = deque(maxlen=_WAITING)
+        # A lens that zooms changes them.
+        infos: deque[tuple[int, CameraIntrinsics]] = deque(
+            [(0, self._intrinsics)] if self._intrinsics else (), _WAITING
+        )
+        fault = self._fault
+        with open_bag(self._bag, salvage=True) as bag:
+            messages = bag.messages(topics)
+            while True:
+                try:
+                    message = next(messages)
+                except StopIteration:
+                    break
+                except DataError as error:
+                    fault = str(error)
+                    break
+                self._take(message, colors, depths, infos)
+                while colors and self._is_settled(colors, depths):
+                    yield from self._made(colors.popleft(), depths, infos)
+            for each in colors:
+                yield from self._made(each, depths, infos)
+        if fault:
+            raise DataError(fault)
+
+    def _take(
+        self,
+        message: BagMessage,
+        colors: deque[_Waiting],
+        depths: deque[_Waiting],
+        infos: deque[tuple[int, CameraIntrinsics]],
+    ) -> None:
+        try:
+            if message.topic == self._info:
+                infos.append((_stamp(message), _intrinsics_of(message)))
+            else:
+                (colors if message.topic == self._color else depths).append(_Waiting(_stamp(message), message))
+        except DataError as error:
+            note(self.notes, str(error))
+
+    def _is_settled(self, colors: deque[_Waiting], depths: deque[_Waiting]) -> bool:
+        """Returns whether no later depth image belongs to the first of the colour images."""
+        if self._depth is None or len(colors) > _WAITING:
+            return True
+        stamp_ns = colors[0].stamp_ns
+        return any(each.stamp_ns == stamp_ns or each.stamp_ns > stamp_ns + TOLERANCE_S * 1e9 for each in depths)
+
+    def _made(
+        self, color: _Waiting, depths: deque[_Waiting], infos: deque[tuple[int, CameraIntrinsics]]
+    ) -> Iterator[Frame]:
+        """Yields the image of a message, or nothing if it cannot be decoded, which is noted."""
+        name = f"{self._color} {color.stamp_ns}"
+        try:
+            rgb = rgb_of(color.message, name)
+        except DataError as error:
+            note(self.notes, str(error))
+            return
+        nearest = min(infos, key=lambda each: abs(each[0] - color.stamp_ns), default=None)
+        intrinsics = nearest[1] if nearest is not None else None
+        if intrinsics is not None and (intrinsics.height, intrinsics.width) != rgb.shape[:2]:
+            intrinsics = None
+        yield Frame(rgb, self._depth_of(color, depths, rgb.shape[:2]), intrinsics, color.stamp_ns, name)
+
+    def _depth_of(self, color: _Waiting, depths: deque[_Waiting], size: tuple[int, ...]) -> np.ndarray | None:
+        nearest = min(depths, key=lambda each: abs(each.stamp_ns - color.stamp_ns), default=None)
+        if nearest is None or abs(nearest.stamp_ns - color.stamp_ns) > TOLERANCE_S * 1e9:
+            return None
+        try:
+            depth_m = depth_of(nearest.message, f"{self._depth} {nearest.stamp_ns}")
+        except DataError as error:
+            note(self.notes, str(error))
+            return None
+        return depth_m if depth_m.shape == size else None
+
+    def _first_intrinsics(self, bag: OpenBag, size: tuple[int, int]) -> CameraIntrinsics | None:
+        if self._info is None:
+            return None
+        message = next(bag.messages({self._info}), None)
+        if message is None:
+            return None
+        try:
+            intrinsics = _intrinsics_of(message)
+        except DataError as error:
+            self.notes.append(str(error))
+            return None
+        return intrinsics if (intrinsics.height, intrinsics.width) == size else None
+
+
+def _intrinsics_of(message: BagMessage) -> CameraIntrinsics:
+    """Reads a camera_info of ROS 1 or ROS 2. Raises DataError if it describes no camera."""
+    try:
+        return camera_info_to_intrinsics(_as_ros_2(message.read()))
+    except ConversionError as error:
+        raise DataError(f"{message.topic}: {error}") from error
+
+
+def _images(bag: OpenBag, path: Path) -> list[_Seen]:
+    """Looks at the first message on each topic of images. Raises DataError if there is none."""
+    topics = [each for each in bag.topics if each.kind in IMAGE_TYPES and each.count != 0]
+    if not topics:
+        others = ", ".join(sorted({each.name for each in bag.topics})) or "nothing at all"
+        raise DataError(f"{path} holds no images ({' or '.join(IMAGE_TYPES)}), but {others}")
+    seen, faults = [], []
+    for topic in topics:
+        try:
+            message = next(bag.messages({topic.name}), None)
+            if message is not None:
+                seen.append(_look(message))
+        except DataError as error:
+            faults.append(str(error))
+    if not seen:
+        why = faults[0] if faults else f"{bag.fault or 'it'} ends before the first of them"
+        raise DataError(f"no image of {path} can be read: {why}")
+    return seen
+
+
+def _look(message: BagMessage) -> _Seen:
+    """Returns what an image message tells. Raises DataError if it cannot be read."""
+    image = message.read()
+    read = depth_of if is_depth(image) else rgb_of
+    height, width = read(message, message.topic).shape[:2]
+    is_grey = getattr(image, "encoding", "").startswith(("mono", "8UC1", "16UC1"))
+    return _Seen(message.topic, is_depth(image), is_grey, (height, width), image.header.frame_id)
+
+
+def _chosen(colors: list[_Seen], topic: str | None, bag: Path) -> _Seen:
+    """Returns the topic of colour images that is meant. Raises DataError if that is not clear."""
+    listed = ", ".join(each.topic for each in colors)
+    if not colors:
+        raise DataError(f"{bag} holds depth images alone, and no colours")
+    if topic is not None:
+        named = next((each for each in colors if each.topic == topic), None)
+        if named is None:
+            raise DataError(f"{bag} holds no colour images on {topic}; it holds {listed}")
+        return named
+    # The same images may be there twice, as they came and compressed.
+    raw = {each.topic for each in colors}
+    once = [each for each in colors if each.topic.removesuffix("/compressed") not in raw - {each.topic}]
+    colored = [each for each in once if not each.is_grey]
+    if len(once) > 1 and len(colored) != 1:
+        raise DataError(f"{bag} holds several topics of colour images, name one with --topic: {listed}")
+    return colored[0] if len(colored) == 1 else once[0]
+
+
+def _depth_topic(seen: list[_Seen], color: _Seen) -> str | None:
+    fitting = [each for each in seen if each.is_depth and each.size == color.size]
+    if not fitting:
+        return None
+    # The same images may be there twice, as they came and compressed.
+    return max(fitting, key=lambda e: ("aligned" in e.topic, _alike(e, color), "compressedDepth" not in e.topic)).topic
+
+
+def _alike(one: _Seen, other: _Seen) -> tuple[bool, int]:
+    """Returns how likely two topics are of one camera: the same frame, and as many equal first parts of the names."""
+    parts = zip(one.topic.strip("/").split("/"), other.topic.strip("/").split("/"), strict=False)
+    same = 0
+    for left, right in parts:
+        if left != right:
+            break
+        same += 1
+    return one.frame_id == other.frame_id, same
+
+
+def _info_topic(bag: OpenBag, color: _Seen) -> str | None:
+    """Returns the topic of the camera_info beside the colour images; else the only one that there is."""
+    names = [each.name for each in bag.topics if each.kind == INFO_TYPE and each.count != 0]
+    beside = f"{color.topic.removesuffix('/compressed').rpartition('/')[0]}/camera_info"
+    if beside in names:
+        return beside
+    return names[0] if len(names) == 1 else None
+
+
+def _stamp(message: BagMessage) -> int:
+    """Returns the stamp of a message in nanoseconds; when it was recorded if it has none."""
+    stamp = message.read().header.stamp
+    return stamp.sec * 10**9 + stamp.nanosec or message.logged_ns
+
+
+def _as_ros_2(info: Any) -> Any:
+    """Returns a camera_info with the names of ROS 2, where K of ROS 1 is k."""
+    if hasattr(info, "k"):
+        return info
+    return SimpleNamespace(**{name.lower() if len(name) == 1 else name: value for name, value in vars(info).items()})

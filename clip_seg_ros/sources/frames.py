@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images with all that is known of them, from whatever somebody names: files, a video, a webcam or a ROS bag."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from clip_seg_ros.data.samples import PICTURE_SUFFIXES, VIDEO_SUFFIXES, DataError, read_rgb
+from clip_seg_ros.types import CameraIntrinsics
+
+Kind = Literal["still", "recorded", "live"]
+_ANY = "*?["
+KINDS = (
+    f"a picture ({', '.join(PICTURE_SUFFIXES)}), a folder of pictures, a pattern such as 'photos/*.jpg', a video "
+    f"({', '.join(VIDEO_SUFFIXES)}), the number of a webcam such as 0, or a ROS bag (.bag, .db3, .mcap or its folder)"
+)
+"""What ``open_frames`` opens, for people."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a source."""
+
+    rgb: np.ndarray
+    """(H, W, 3) uint8."""
+    depth_m: np.ndarray | None
+    """(H, W) float32 metres along the optical axis, NaN where there is none; ``None`` without depth."""
+    intrinsics: CameraIntrinsics | None
+    """Those of ``rgb``; ``None`` if they are not known."""
+    stamp_ns: int
+    """When it was taken, by the clock of its source."""
+    name: str
+    """Its name in the source, such as a path, or a topic and a time."""
+
+
+class Frames(Protocol):
+    """The images of a source. They are read one by one, and from the beginning at every iteration."""
+
+    title: str
+    """What it is, for people, such as "holiday.mp4"."""
+    kind: Kind
+    """Whether its images have nothing to do with time, were taken one after the other, or are taken now."""
+    notes: list[str]
+    """What it lacks, for people; more may come while it is read."""
+
+    def __len__(self) -> int:
+        """Returns the number of images, about; 0 if it is not known."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yields the images in their order; what cannot be read is left out and noted.
+
+        Raises:
+            DataError: The source ends too early; the message says where and why.
+        """
+
+
+class StillFrames:
+    """Pictures in files.
+
+    Args:
+        title: The attribute of this name.
+        files: The files, at least one.
+
+    Raises:
+        DataError: There is one file alone, and it is no picture.
+    """
+
+    kind: Kind = "still"
+
+    def __init__(self, title: str, files: Sequence[Path]) -> None:
+        self.title, self._files = title, tuple(files)
+        self.notes: list[str] = []
+        if len(self._files) == 1:
+            read_rgb(self._files[0])
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[Frame]:
+        count = 0
+        for file in self._files:
+            try:
+                rgb = read_rgb(file)
+            except DataError as error:
+                note(self.notes, str(error))
+                continue
+            count += 1
+            yield Frame(rgb, None, None, file.stat().st_mtime_ns, str(file))
+        if not count:
+            raise DataError(f"none of the {len(self._files)} pictures of {self.title} can be read: {self.notes[-1]}")
+
+
+def open_frames(spec: str, topic: str | None = None) -> Frames:
+    """Opens what somebody names.
+
+    Args:
+        spec: One of ``KINDS``.
+        topic: The topic of the colour images of a bag; ``None`` if the bag makes clear which one it is.
+
+    Raises:
+        DataError: There is no such thing, or it holds no images; the message says what to do.
+    """
+    path = Path(spec).expanduser()
+    if spec.isdecimal() and not path.exists():
+        from clip_seg_ros.sources.video_frames import WebcamFrames
+
+        return WebcamFrames(int(spec))
+    if not path.exists():
+        return _matching(spec)
+    # Not at the top, because few read bags.
+    from clip_seg_ros.sources.bags import is_bag
+
+    if is_bag(path):
+        from clip_seg_ros.sources.bag_frames import BagFrames
+
+        return BagFrames(path, topic)
+    if topic is not None:
+        raise DataError(f"{spec} is no bag, so that it has no topic {topic}")
+    return _folder(path) if path.is_dir() else _file(path)
+
+
+def note(notes: list[str], text: str) -> None:
+    """Adds a note, unless there is that one, or too many."""
+    if text not in notes and len(notes) < 100:
+        notes.append(text)
+
+
+def _folder(path: Path) -> Frames:
+    files = [file for file in sorted(path.rglob("*")) if not _is_hidden(file.relative_to(path)) and file.is_file()]
+    pictures = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
+    if pictures:
+        return StillFrames(path.resolve().name or str(path), pictures)
+    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+    if videos:
+        raise DataError(f"{path} holds no pictures, but videos: name one of them, such as {videos[0]}")
+    raise DataError(f"{path} holds no pictures: looked in it and below for {', '.join(PICTURE_SUFFIXES)}")
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _file(path: Path) -> Frames:
+    from clip_seg_ros.sources.video_frames import VideoFrames
+
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        return StillFrames(path.name, [path])
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoFrames(path)
+    for opened in (lambda: StillFrames(path.name, [path]), lambda: VideoFrames(path)):
+        try:
+            return opened()
+        except DataError:
+            continue
+    raise DataError(f"{path} is neither a picture nor a video that can be read: name {KINDS}")
+
+
+def _matching(spec: str) -> Frames:
+    """Opens the pictures that match a pattern; raises DataError if it is none, or matches no picture."""
+    if not any(sign in spec for sign in _ANY):
+        raise DataError(f"there is no file or folder {spec}: name {KINDS}")
+    found = sorted(glob.glob(str(Path(spec).expanduser()), recursive=True))
+    pictures = [Path(each) for each in found if Path(each).suffix.lower() in PICTURE_SUFFIXES]
+    if not pictures:
+        what = f"matches {len(found)} files, and none of them is a picture" if found else "matches no file"
+        raise DataError(f"the pattern {spec} {what}")
+    return StillFrames(spec, pictures)
