@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,14 +85,14 @@ class BagFrames:
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Generator[Frame, None, None]:
         topics = {each for each in (self._color, self._depth, self._info) if each is not None}
         colors: deque[_Waiting] = deque()
         depths: deque[_Waiting] = deque(maxlen=_WAITING)
         # A lens that zooms changes them.
-        infos: deque[tuple[int, CameraIntrinsics]] = deque(
-            [(0, self._intrinsics)] if self._intrinsics else (), _WAITING
-        )
+        infos: deque[tuple[int, CameraIntrinsics]] = deque(maxlen=_WAITING)
+        if self._intrinsics is not None:
+            infos.append((0, self._intrinsics))
         fault = self._fault
         with open_bag(self._bag, salvage=True) as bag:
             messages = bag.messages(topics)

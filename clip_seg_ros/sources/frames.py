@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -52,7 +52,7 @@ class Frames(Protocol):
     def __len__(self) -> int:
         """Returns the number of images, about; 0 if it is not known."""
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Generator[Frame, None, None]:
         """Yields the images in their order; what cannot be read is left out and noted.
 
         Raises:
@@ -82,7 +82,7 @@ class StillFrames:
     def __len__(self) -> int:
         return len(self._files)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Generator[Frame, None, None]:
         count = 0
         for file in self._files:
             try:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class VideoFrames:
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Generator[Frame, None, None]:
         read, last_ns = 0, -1
         with _opened(self._file) as video:
             while True:
@@ -84,7 +84,7 @@ class WebcamFrames:
     def __len__(self) -> int:
         return 0
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Generator[Frame, None, None]:
         with self._opened() as camera:
             while True:
                 is_there, bgr = camera.read()

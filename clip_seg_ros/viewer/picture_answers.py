@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an image and a command to what the viewer shows of it, by the functions that the nodes use, too."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from clip_seg_ros.commands.references import Reference
+from clip_seg_ros.config import ReferringConfig
+from clip_seg_ros.models.checkpoints import WeightsError
+from clip_seg_ros.models.spec import ModelSpec
+from clip_seg_ros.pipeline.answering import Answer, Question, Refinement, Stream
+from clip_seg_ros.pipeline.postprocess import label_image
+from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
+from clip_seg_ros.pipeline.separation import Separator
+from clip_seg_ros.pipeline.space.ground import fit_ground
+from clip_seg_ros.pipeline.space.localization import measure
+from clip_seg_ros.pipeline.space.point_cloud import PointCloud, point_cloud
+from clip_seg_ros.pipeline.space.rays import ray_table
+from clip_seg_ros.pipeline.space.understanding import Asking, Understood, understand
+from clip_seg_ros.pipeline.tally import Tally
+from clip_seg_ros.types import CameraFrame, ObjectRegion
+from clip_seg_ros.viewer.playback import Shown
+from clip_seg_ros.viewer.views import Thing, View, Wanted
+from clip_seg_ros.zoo.caution import in_corner
+
+FRAME = "camera"
+"""The frame of positions: x right, y down, z forward."""
+_SURROUNDINGS = 6000
+"""About how many points show the surroundings."""
+
+
+@dataclass
+class Request:
+    """What a command asks for, until another one replaces it."""
+
+    command_id: int
+    text: str
+    prompts: tuple[str, ...]
+    references: tuple[Reference, ...]
+    """What each of ``prompts`` refers to."""
+    negatives: tuple[str, ...]
+    tally: Tally
+    model: str | None = None
+    """The model that the command asks for, which may still be loading."""
+    told: bool = False
+    """Whether its outcome was told."""
+
+
+class PictureAnswers:
+    """Answers the images of one source, one after the other, on one thread.
+
+    Args:
+        config: Returns the present parameters.
+        is_still: Whether the images have nothing to do with each other.
+    """
+
+    def __init__(self, config: Callable[[], ReferringConfig], is_still: bool) -> None:
+        self._config, self._is_still = config, is_still
+        self._settings = (0.0, 0.0, 0.0)
+        self._stream = Stream(*self._settings)
+        self._encoded: tuple[Shown, Predictor, EncodedImage] | None = None
+        self.fault = ""
+        """What does not work as it should, for people."""
+
+    def forget(self, prompt: str) -> None:
+        """Drops the past of a phrase, because its meaning has changed; it may be called from any thread."""
+        self._stream.forget(prompt)
+
+    def asking(self, request: Request, spec: ModelSpec) -> Asking:
+        """Returns what a model is asked for."""
+        way, understands = self._config().relations, spec.understands_relations
+        by_model, by_both = understands and way == "model", understands and way == "both"
+        return Asking.of(request.prompts, request.references, request.negatives, by_model, by_both)
+
+    def answer(
+        self, predictor: Predictor, shown: Shown, request: Request | None, wanted: Wanted, asked_s: float = 0.0
+    ) -> View:
+        """Answers one image, and adds what was found to the request's tally.
+
+        Args:
+            predictor: The model.
+            shown: The image.
+            request: What is asked; ``None``: nothing is.
+            wanted: The parts that somebody looks at.
+            asked_s: When something else was asked last, by ``time.monotonic()``, for an image that came before.
+
+        Raises:
+            ValueError: The model refuses the image or the phrases.
+        """
+        frame, since_s = camera_frame(shown), max(shown.arrived_s, asked_s)
+        if request is None:
+            return self._view(predictor, shown, frame, wanted, {}, {}, since_s)
+        meant = self._ask(predictor, shown, frame, request)
+        regions = [each.region for each in meant.measured]
+        request.tally.add("", regions, meant.maps, meant.sentences)
+        parts: dict[str, Any] = {
+            "prompts": tuple(dict.fromkeys(request.prompts)),
+            "things": (*map(thing_of, regions), *(thing_of(each, 0) for each in meant.ties.anchors)),
+            "labels": label_image(regions, frame.rgb.shape[:2]),
+        }
+        if wanted.confidence:
+            parts["confidence"] = meant.maps.confidence()
+        if wanted.space and frame.depth_m is not None:
+            parts["cloud"] = point_cloud(meant.measured, frame.rgb, self._config().max_points)
+        ties = [f"{tie.region.prompt}: {tie.label} {tie.anchor.prompt}" for tie in meant.ties.ties]
+        return self._view(predictor, shown, frame, wanted, parts, {"relations": ties} if ties else {}, since_s)
+
+    def _ask(self, predictor: Predictor, shown: Shown, frame: CameraFrame, request: Request) -> Understood:
+        config, spec = self._config(), predictor.spec
+        asking = self.asking(request, spec)
+        threshold = asking.threshold(config.asked_threshold, spec.threshold)
+        question = Question(asking.names, asking.negatives, threshold, config.min_area_fraction)
+        found = self._answered(predictor, shown, frame, question)
+        measured = tuple(measure(region, frame) for region in found.regions)
+        return understand(asking, measured, found.maps, frame)
+
+    def _answered(self, predictor: Predictor, shown: Shown, frame: CameraFrame, question: Question) -> Answer:
+        config = self._config()
+        settings = (config.smoothing, config.hysteresis, config.track_age_s)
+        if not self._is_still and (settings != self._settings or shown.is_first):
+            self._settings, self._stream = settings, Stream(*settings)
+        stream = self._stream
+        stream.refinement = Refinement(config.refine_edges, self._separator if config.separate_touching else None)
+        encoded = self.encoded(predictor, shown)
+        look = stream.look(frame.rgb, frame.stamp_ns)
+        try:
+            maps = predictor.ask_cells(encoded, question.phrases)
+        except Exception:
+            stream.give_up(look)
+            raise
+        return stream.finish(predictor, maps, question, look, frame)
+
+    def encoded(self, predictor: Predictor, shown: Shown) -> EncodedImage:
+        """Encodes an image, once if it is asked for again. Raises ValueError if the model refuses it."""
+        kept = self._encoded
+        if kept is not None and kept[0] is shown and kept[1] is predictor:
+            return kept[2]
+        encoded = predictor.encode(shown.frame.rgb)
+        self._encoded = (shown, predictor, encoded)
+        return encoded
+
+    @cached_property
+    def _separator(self) -> Separator | None:
+        try:
+            return Separator.load()
+        except (WeightsError, FileNotFoundError) as error:
+            self.fault = f"objects that touch stay together: {error}"
+            return None
+
+    @staticmethod
+    def _view(
+        predictor: Predictor,
+        shown: Shown,
+        frame: CameraFrame,
+        wanted: Wanted,
+        parts: dict[str, Any],
+        notes: dict[str, Any],
+        since_s: float,
+    ) -> View:
+        if wanted.space and frame.depth_m is not None:
+            ground = fit_ground(frame)
+            parts |= {"surroundings": surroundings(frame), "table": (*ground.up, ground.camera_m) if ground else None}
+        said = {"model": predictor.spec.name, "position": shown.position, "name": shown.frame.name, **notes}
+        if corner := in_corner(predictor.spec):
+            said["caution"] = corner
+        said["latency_ms"] = round(1000 * (time.monotonic() - since_s), 1)
+        return View(
+            camera="",
+            stamp_ns=frame.stamp_ns,
+            arrived_s=shown.arrived_s,
+            rgb=frame.rgb,
+            frame=FRAME,
+            intrinsics=frame.intrinsics,
+            notes=said,
+            **parts,
+        )
+
+
+def camera_frame(shown: Shown) -> CameraFrame:
+    """Returns an image as the pipeline takes it."""
+    frame = shown.frame
+    return CameraFrame(frame.rgb, frame.stamp_ns, FRAME, frame.depth_m, frame.intrinsics)
+
+
+def thing_of(region: ObjectRegion, number: int | None = None) -> Thing:
+    """Returns what the viewer shows of a region; ``number`` is its id if it is not the region's own."""
+    return Thing(
+        prompt=region.prompt,
+        id=region.id if number is None else number,
+        score=region.score,
+        box_px=region.box_px,
+        centroid_px=region.centroid_px,
+        area_px=region.area_px,
+        position_m=region.position_m,
+        box_m=region.box_m,
+    )
+
+
+def surroundings(frame: CameraFrame) -> PointCloud | None:
+    """Returns a few thousand of the points that the depth of an image shows; ``None`` without intrinsics or depth."""
+    if frame.depth_m is None or frame.intrinsics is None:
+        return None
+    step = max(1, math.isqrt(frame.depth_m.size // _SURROUNDINGS))
+    some = np.s_[step // 2 :: step, step // 2 :: step]
+    depth, rays = frame.depth_m[some], ray_table(frame.intrinsics)[some]
+    valid = (depth > 0) & np.isfinite(depth) & np.isfinite(rays[..., 0])
+    z = depth[valid]
+    points = np.column_stack([rays[valid] * z[:, None], z]).astype(np.float32)
+    return PointCloud(points, frame.rgb[some][valid], np.zeros(len(points), np.uint8))
