@@ -47,6 +47,8 @@ def region_at(
 def name_of(predictor: Predictor, encoded: EncodedImage, region: ObjectRegion, names: Sequence[str]) -> str:
     """Returns the name that fits a thing best; empty if none does.
 
+    Of many names such as "red cup" and "blue cup", the last words are asked first, and then the names of the best one.
+
     Args:
         predictor: The model that is asked.
         encoded: The image.
@@ -56,6 +58,10 @@ def name_of(predictor: Predictor, encoded: EncodedImage, region: ObjectRegion, n
     Raises:
         ValueError: The model refuses the names.
     """
+    heads = tuple(dict.fromkeys(each.split()[-1] for each in names))
+    if predictor.spec.known_words and len(names) > PHRASES_AT_ONCE and 2 * len(heads) <= len(names):
+        head = name_of(predictor, encoded, region, heads)
+        names = [each for each in names if each.split()[-1] == head]
     best, best_score = "", predictor.spec.threshold
     # Phrases that compete must be asked together.
     step = len(names) if predictor.spec.competition == "softmax" else PHRASES_AT_ONCE

@@ -20,11 +20,12 @@ from clip_seg_ros.config import AUTO, ReferringConfig
 from clip_seg_ros.pipeline.describing import names_for
 from clip_seg_ros.pipeline.latest_worker import LatestWorker
 from clip_seg_ros.pipeline.naming import checked_name
-from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.settings import Parameter
 from clip_seg_ros.settings import parameters as parameters_of
 from clip_seg_ros.sim.naming import colored_kinds
 from clip_seg_ros.sources.frames import Frames
+from clip_seg_ros.types import ObjectRegion
 from clip_seg_ros.viewer.library_commands import LibraryCommands
 from clip_seg_ros.viewer.library_models import LibraryModels
 from clip_seg_ros.viewer.library_pointing import name_of, pointed, region_at
@@ -181,7 +182,7 @@ class LibrarySource:
             region = region_at(predictor, encoded, camera_frame(shown), spot_px)
             if name:
                 self._learn(predictor, name, shown.frame.rgb, region.mask)
-            best = name or name_of(predictor, encoded, region, self._names(predictor))
+            best = name or self._name(predictor, encoded, region)
         except (ValueError, RuntimeError) as error:
             raise Refused(str(error)) from error
         return pointed(region, best, view, name)
@@ -210,14 +211,15 @@ class LibrarySource:
         if self._listener is not None:
             self._worker.put(None)
 
-    def _names(self, predictor: Predictor) -> list[str]:
-        """Returns the names that a thing may have: what was asked, taught, and what the model knows by itself."""
+    def _name(self, predictor: Predictor, encoded: EncodedImage, region: ObjectRegion) -> str:
+        """Returns the name of a thing: of what was asked or taught, or else of what the model knows by itself."""
         request = self._commands.request
         asked = self._answers.asking(request, predictor.spec).names if request is not None else ()
         known = names_for(predictor.spec, self._config.things, colored_kinds())
-        names = dict.fromkeys((*asked, *self._taught, *known))
-        classes = predictor.spec.class_names
-        return [each for each in names if classes is None or each in classes]
+        for names in ((*asked, *self._taught), known):
+            if names and (name := name_of(predictor, encoded, region, tuple(dict.fromkeys(names)))):
+                return name
+        return ""
 
     def _learn(self, predictor: Predictor, name: str, rgb: np.ndarray, mask: np.ndarray) -> None:
         """Makes a name mean a thing. Raises ValueError if the model takes no examples, or there are too many."""

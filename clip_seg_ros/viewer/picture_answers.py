@@ -175,7 +175,8 @@ class PictureAnswers:
         return View(
             camera="",
             stamp_ns=frame.stamp_ns,
-            arrived_s=shown.arrived_s,
+            # A picture that is answered anew has waited for nobody.
+            arrived_s=since_s,
             rgb=frame.rgb,
             frame=FRAME,
             intrinsics=frame.intrinsics,

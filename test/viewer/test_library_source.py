@@ -12,6 +12,8 @@ import pytest
 
 from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
+from clip_seg_ros.sim.scene import sample_scene
 from clip_seg_ros.sources.frames import open_frames
 from clip_seg_ros.viewer.library_source import LibrarySource
 from clip_seg_ros.viewer.source import Refused
@@ -56,6 +58,20 @@ class Kept:
         self.source.command(text)
         status = self.viewer.event("status", events, state=state)
         return status, self.viewer.view(since=views) if state in ("found", "not found") else None
+
+
+@pytest.fixture(scope="module")
+def table() -> RenderedView:
+    """640x480, with a red cup and a blue box."""
+    with SceneRenderer() as renderer:
+        return renderer.render(sample_scene(3, required=[("red", "cup"), ("blue", "box")]))
+
+
+@pytest.fixture(scope="module")
+def other_table() -> RenderedView:
+    """Another one with a red cup."""
+    with SceneRenderer() as renderer:
+        return renderer.render(sample_scene(40, required=[("red", "cup")]))
 
 
 @pytest.fixture(scope="module")
