@@ -24,6 +24,7 @@ setup(
     description="Language-guided segmentation for robots: a sentence in, masks and positions out",
     license="Apache-2.0",
     packages=find_packages(include=["clip_seg_ros*"], exclude=["clip_seg_ros.nodes*"]),
+    package_data={"clip_seg_ros.viewer": ["page/*"]},
     data_files=[
         ("share/clip_seg_ros", ["package.xml"]),
         *files_below("config"),
@@ -55,7 +56,7 @@ setup(
         "sam2": ["transformers>=5.0"],
         "onnxruntime": ["onnxruntime>=1.20"],
         "mcp": ["mcp>=2.3"],
-        "web": ["starlette>=0.40", "uvicorn>=0.30", "viser>=1.0", "websockets>=13.1"],
+        "web": ["viser>=1.1", "starlette>=1.0", "uvicorn>=0.30", "websockets>=13.0"],
         "export": ["onnx>=1.17", "onnxscript>=0.5", "openvino>=2025.0", "onnxruntime>=1.20", "nncf>=2.17"],
     },
     entry_points={"console_scripts": ["clip-seg = clip_seg_ros.tools.cli:main"]},

@@ -12,6 +12,7 @@ import signal
 import sys
 from typing import Any
 
+from clip_seg_ros.tools.serving_options import port, token
 from clip_seg_ros.tools.simulation import NoRos
 from clip_seg_ros.tools.talking import add_arguments, topic_name
 
@@ -40,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--use-sim-time", action="store_true", help="tell ages by the clock of a simulation")
     parser.add_argument(
         "--http",
-        type=_port,
+        type=port,
         nargs="?",
         const=DEFAULT_PORT,
         metavar="PORT",
@@ -54,24 +55,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--token",
-        type=_token,
+        type=token,
         default=os.environ.get(TOKEN_VARIABLE) or None,
         metavar="TEXT",
         help=f"what requests must bring as 'Authorization: Bearer TEXT', with --http (default: {TOKEN_VARIABLE}, which "
         "other users of the machine do not see; for other hosts than this machine one is made up and printed)",
     )
-
-
-def _port(text: str) -> int:
-    if not (text.isdecimal() and 0 <= int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0, which stands for any that is free, to 65535")
-    return int(text)
-
-
-def _token(text: str) -> str:
-    if not (8 <= len(text) <= 200 and text.isascii() and text.isprintable() and " " not in text):
-        raise argparse.ArgumentTypeError("a token has 8 to 200 letters, digits and signs of ASCII, and no spaces")
-    return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -93,11 +82,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.http is None:
             return mcp_serving.serve_stdio(arguments)
-        token = args.token
-        if token is None and not _is_loopback(args.host):
-            token = secrets.token_urlsafe(24)
-            print(f"clip-seg mcp: requests need the header 'Authorization: Bearer {token}'", file=sys.stderr)
-        return mcp_serving.serve_http(arguments, args.host, args.http, token)
+        bearer = args.token
+        if bearer is None and not _is_loopback(args.host):
+            bearer = secrets.token_urlsafe(24)
+            print(f"clip-seg mcp: requests need the header 'Authorization: Bearer {bearer}'", file=sys.stderr)
+        return mcp_serving.serve_http(arguments, args.host, args.http, bearer)
     except (NoRos, OSError) as error:
         return _fail(str(error))
 
