@@ -14,7 +14,7 @@ import numpy as np
 
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.sources.bags import IMAGE_TYPES, BagMessage, OpenBag, depth_of, is_depth, open_bag, rgb_of
-from clip_seg_ros.sources.frames import Frame, Kind, note
+from clip_seg_ros.sources.frame import Frame, Kind, note
 from clip_seg_ros.sources.messages import ConversionError, camera_info_to_intrinsics
 from clip_seg_ros.types import CameraIntrinsics
 

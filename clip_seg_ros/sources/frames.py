@@ -5,59 +5,17 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
-
-import numpy as np
 
 from clip_seg_ros.data.samples import PICTURE_SUFFIXES, VIDEO_SUFFIXES, DataError, read_rgb
-from clip_seg_ros.types import CameraIntrinsics
+from clip_seg_ros.sources.frame import Frame, Frames, Kind, note
 
-Kind = Literal["still", "recorded", "live"]
 _ANY = "*?["
 KINDS = (
     f"a picture ({', '.join(PICTURE_SUFFIXES)}), a folder of pictures, a pattern such as 'photos/*.jpg', a video "
     f"({', '.join(VIDEO_SUFFIXES)}), the number of a webcam such as 0, or a ROS bag (.bag, .db3, .mcap or its folder)"
 )
 """What ``open_frames`` opens, for people."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One image of a source."""
-
-    rgb: np.ndarray
-    """(H, W, 3) uint8."""
-    depth_m: np.ndarray | None
-    """(H, W) float32 metres along the optical axis, NaN where there is none; ``None`` without depth."""
-    intrinsics: CameraIntrinsics | None
-    """Those of ``rgb``; ``None`` if they are not known."""
-    stamp_ns: int
-    """When it was taken, by the clock of its source."""
-    name: str
-    """Its name in the source, such as a path, or a topic and a time."""
-
-
-class Frames(Protocol):
-    """The images of a source. They are read one by one, and from the beginning at every iteration."""
-
-    title: str
-    """What it is, for people, such as "holiday.mp4"."""
-    kind: Kind
-    """Whether its images have nothing to do with time, were taken one after the other, or are taken now."""
-    notes: list[str]
-    """What it lacks, for people; more may come while it is read."""
-
-    def __len__(self) -> int:
-        """Returns the number of images, about; 0 if it is not known."""
-
-    def __iter__(self) -> Generator[Frame, None, None]:
-        """Yields the images in their order; what cannot be read is left out and noted.
-
-        Raises:
-            DataError: The source ends too early; the message says where and why.
-        """
 
 
 class StillFrames:
@@ -123,12 +81,6 @@ def open_frames(spec: str, topic: str | None = None) -> Frames:
     if topic is not None:
         raise DataError(f"{spec} is no bag, so that it has no topic {topic}")
     return _folder(path) if path.is_dir() else _file(path)
-
-
-def note(notes: list[str], text: str) -> None:
-    """Adds a note, unless there is that one, or too many."""
-    if text not in notes and len(notes) < 100:
-        notes.append(text)
 
 
 def _folder(path: Path) -> Frames:

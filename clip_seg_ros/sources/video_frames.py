@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from clip_seg_ros.data.samples import DataError
-from clip_seg_ros.sources.frames import Frame, Kind
+from clip_seg_ros.sources.frame import Frame, Kind
 
 _USUAL_RATE_HZ = 25.0
 """The images a second of a video that does not say."""

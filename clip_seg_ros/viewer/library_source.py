@@ -24,7 +24,7 @@ from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.settings import Parameter
 from clip_seg_ros.settings import parameters as parameters_of
 from clip_seg_ros.sim.naming import colored_kinds
-from clip_seg_ros.sources.frames import Frames
+from clip_seg_ros.sources.frame import Frames
 from clip_seg_ros.types import ObjectRegion
 from clip_seg_ros.viewer.library_commands import LibraryCommands
 from clip_seg_ros.viewer.library_models import LibraryModels

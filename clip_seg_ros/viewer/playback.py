@@ -10,8 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
-from clip_seg_ros.data.samples import DataError
-from clip_seg_ros.sources.frames import Frame, Frames
+from clip_seg_ros.sources.frame import DataError, Frame, Frames
 
 SLIDE_S = 3.0
 """How many seconds a picture of a folder is shown."""

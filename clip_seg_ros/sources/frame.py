@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One image with all that is known of it, and what all sources of such images have."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from clip_seg_ros.data.samples import DataError as DataError
+from clip_seg_ros.types import CameraIntrinsics
+
+Kind = Literal["still", "recorded", "live"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a source."""
+
+    rgb: np.ndarray
+    """(H, W, 3) uint8."""
+    depth_m: np.ndarray | None
+    """(H, W) float32 metres along the optical axis, NaN where there is none; ``None`` without depth."""
+    intrinsics: CameraIntrinsics | None
+    """Those of ``rgb``; ``None`` if they are not known."""
+    stamp_ns: int
+    """When it was taken, by the clock of its source."""
+    name: str
+    """Its name in the source, such as a path, or a topic and a time."""
+
+
+class Frames(Protocol):
+    """The images of a source. They are read one by one, and from the beginning at every iteration."""
+
+    title: str
+    """What it is, for people, such as "holiday.mp4"."""
+    kind: Kind
+    """Whether its images have nothing to do with time, were taken one after the other, or are taken now."""
+    notes: list[str]
+    """What it lacks, for people; more may come while it is read."""
+
+    def __len__(self) -> int:
+        """Returns the number of images, about; 0 if it is not known."""
+
+    def __iter__(self) -> Generator[Frame, None, None]:
+        """Yields the images in their order; what cannot be read is left out and noted.
+
+        Raises:
+            DataError: The source ends too early; the message says where and why.
+        """
+
+
+def note(notes: list[str], text: str) -> None:
+    """Adds a note, unless there is that one, or too many."""
+    if text not in notes and len(notes) < 100:
+        notes.append(text)
