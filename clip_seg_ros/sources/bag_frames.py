@@ -10,8 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.sources.bags import IMAGE_TYPES, BagMessage, OpenBag, depth_of, is_depth, open_bag, rgb_of
 from clip_seg_ros.sources.frame import Frame, Kind, note
@@ -21,6 +19,7 @@ from clip_seg_ros.types import CameraIntrinsics
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 TOLERANCE_S = 0.02
 """The largest difference in seconds between the stamps of a colour image and its depth image."""
+_TOLERANCE_NS = round(TOLERANCE_S * 1e9)
 _WAITING = 16
 """The number of colour images that may wait for their depth, and of depth images that are kept for those."""
 
@@ -39,11 +38,68 @@ class _Seen:
 
 
 @dataclass(frozen=True)
-class _Waiting:
-    """A message that is not decoded yet."""
+class _Match:
+    """A colour image and what belongs to it, not decoded yet."""
 
     stamp_ns: int
-    message: BagMessage
+    color: BagMessage
+    depth: BagMessage | None
+    intrinsics: CameraIntrinsics | None
+
+
+class _Pairing:
+    """Finds the depth image and the camera_info that belong to each colour image, by their stamps.
+
+    Args:
+        color: The topic of the colour images.
+        depth: That of the depth images; ``None``: there are none.
+        info: That of the camera_info, likewise.
+        intrinsics: The first intrinsics, which may be recorded after the first image.
+    """
+
+    def __init__(self, color: str, depth: str | None, info: str | None, intrinsics: CameraIntrinsics | None) -> None:
+        self._color, self._depth, self._info = color, depth, info
+        self.topics = {each for each in (color, depth, info) if each is not None}
+        self._colors: deque[tuple[int, BagMessage]] = deque()
+        self._depths: deque[tuple[int, BagMessage]] = deque(maxlen=_WAITING)
+        # A lens that zooms changes them.
+        self._lenses: deque[tuple[int, CameraIntrinsics]] = deque(maxlen=_WAITING)
+        if intrinsics is not None:
+            self._lenses.append((0, intrinsics))
+
+    def add(self, message: BagMessage) -> None:
+        """Takes the next message. Raises DataError if it is damaged, or describes no camera."""
+        stamp_ns = _stamp(message)
+        if message.topic == self._info:
+            self._lenses.append((stamp_ns, _intrinsics_of(message)))
+        elif message.topic == self._color:
+            self._colors.append((stamp_ns, message))
+        else:
+            self._depths.append((stamp_ns, message))
+
+    def settled(self) -> Iterator[_Match]:
+        """Yields the colour images to which no later message can belong."""
+        while self._colors and self._is_settled(self._colors[0][0]):
+            yield self._match(*self._colors.popleft())
+
+    def rest(self) -> Iterator[_Match]:
+        """Yields all others."""
+        while self._colors:
+            yield self._match(*self._colors.popleft())
+
+    def _is_settled(self, stamp_ns: int) -> bool:
+        if self._depth is None or len(self._colors) > _WAITING:
+            return True
+        return any(other == stamp_ns or other > stamp_ns + _TOLERANCE_NS for other, _ in self._depths)
+
+    def _match(self, stamp_ns: int, color: BagMessage) -> _Match:
+        def distance(other: tuple[int, object]) -> int:
+            return abs(other[0] - stamp_ns)
+
+        depth = min(self._depths, key=distance, default=None)
+        lens = min(self._lenses, key=distance, default=None)
+        is_near = depth is not None and distance(depth) <= _TOLERANCE_NS
+        return _Match(stamp_ns, color, depth[1] if depth and is_near else None, lens[1] if lens else None)
 
 
 class BagFrames:
@@ -66,6 +122,7 @@ class BagFrames:
     def __init__(self, bag: Path, topic: str | None = None) -> None:
         self._bag = bag
         self.notes: list[str] = []
+        self.faults: list[str] = []
         with open_bag(bag, salvage=True) as opened:
             seen = _images(opened, bag)
             color = _chosen([each for each in seen if not each.is_depth], topic, bag)
@@ -80,86 +137,45 @@ class BagFrames:
         elif self._intrinsics is None:
             self.notes.append("no camera_info that fits the colour images: things have no positions")
         if self._fault:
-            self.notes.append(f"{self._fault}: only the part before is there")
+            self.faults.append(f"{self._fault}: only the part before is there")
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Generator[Frame, None, None]:
-        topics = {each for each in (self._color, self._depth, self._info) if each is not None}
-        colors: deque[_Waiting] = deque()
-        depths: deque[_Waiting] = deque(maxlen=_WAITING)
-        # A lens that zooms changes them.
-        infos: deque[tuple[int, CameraIntrinsics]] = deque(maxlen=_WAITING)
-        if self._intrinsics is not None:
-            infos.append((0, self._intrinsics))
-        fault = self._fault
+        pairing, fault = _Pairing(self._color, self._depth, self._info, self._intrinsics), self._fault
         with open_bag(self._bag, salvage=True) as bag:
-            messages = bag.messages(topics)
+            messages = bag.messages(pairing.topics)
             while True:
                 try:
-                    message = next(messages)
-                except StopIteration:
-                    break
+                    message = next(messages, None)
                 except DataError as error:
-                    fault = str(error)
+                    message, fault = None, str(error)
+                if message is None:
                     break
-                self._take(message, colors, depths, infos)
-                while colors and self._is_settled(colors, depths):
-                    yield from self._made(colors.popleft(), depths, infos)
-            for each in colors:
-                yield from self._made(each, depths, infos)
+                try:
+                    pairing.add(message)
+                except DataError as error:
+                    note(self.faults, str(error))
+                yield from self._frames(pairing.settled())
+            yield from self._frames(pairing.rest())
         if fault:
             raise DataError(fault)
 
-    def _take(
-        self,
-        message: BagMessage,
-        colors: deque[_Waiting],
-        depths: deque[_Waiting],
-        infos: deque[tuple[int, CameraIntrinsics]],
-    ) -> None:
-        try:
-            if message.topic == self._info:
-                infos.append((_stamp(message), _intrinsics_of(message)))
-            else:
-                (colors if message.topic == self._color else depths).append(_Waiting(_stamp(message), message))
-        except DataError as error:
-            note(self.notes, str(error))
-
-    def _is_settled(self, colors: deque[_Waiting], depths: deque[_Waiting]) -> bool:
-        """Returns whether no later depth image belongs to the first of the colour images."""
-        if self._depth is None or len(colors) > _WAITING:
-            return True
-        stamp_ns = colors[0].stamp_ns
-        return any(each.stamp_ns == stamp_ns or each.stamp_ns > stamp_ns + TOLERANCE_S * 1e9 for each in depths)
-
-    def _made(
-        self, color: _Waiting, depths: deque[_Waiting], infos: deque[tuple[int, CameraIntrinsics]]
-    ) -> Iterator[Frame]:
-        """Yields the image of a message, or nothing if it cannot be decoded, which is noted."""
-        name = f"{self._color} {color.stamp_ns}"
-        try:
-            rgb = rgb_of(color.message, name)
-        except DataError as error:
-            note(self.notes, str(error))
-            return
-        nearest = min(infos, key=lambda each: abs(each[0] - color.stamp_ns), default=None)
-        intrinsics = nearest[1] if nearest is not None else None
-        if intrinsics is not None and (intrinsics.height, intrinsics.width) != rgb.shape[:2]:
-            intrinsics = None
-        yield Frame(rgb, self._depth_of(color, depths, rgb.shape[:2]), intrinsics, color.stamp_ns, name)
-
-    def _depth_of(self, color: _Waiting, depths: deque[_Waiting], size: tuple[int, ...]) -> np.ndarray | None:
-        nearest = min(depths, key=lambda each: abs(each.stamp_ns - color.stamp_ns), default=None)
-        if nearest is None or abs(nearest.stamp_ns - color.stamp_ns) > TOLERANCE_S * 1e9:
-            return None
-        try:
-            depth_m = depth_of(nearest.message, f"{self._depth} {nearest.stamp_ns}")
-        except DataError as error:
-            note(self.notes, str(error))
-            return None
-        return depth_m if depth_m.shape == size else None
+    def _frames(self, matches: Iterator[_Match]) -> Iterator[Frame]:
+        """Decodes images; those that cannot be decoded are left out and noted."""
+        for match in matches:
+            name = f"{self._color} {match.stamp_ns}"
+            try:
+                rgb = rgb_of(match.color, name)
+                depth_m = None if match.depth is None else depth_of(match.depth, f"{self._depth} {match.stamp_ns}")
+            except DataError as error:
+                note(self.faults, str(error))
+                continue
+            size, lens = rgb.shape[:2], match.intrinsics
+            depth_m = depth_m if depth_m is not None and depth_m.shape == size else None
+            lens = lens if lens is not None and (lens.height, lens.width) == size else None
+            yield Frame(rgb, depth_m, lens, match.stamp_ns, name)
 
     def _first_intrinsics(self, bag: OpenBag, size: tuple[int, int]) -> CameraIntrinsics | None:
         if self._info is None:

@@ -175,7 +175,8 @@ class _Whole:
             self._reader = AnyReader(list(paths), default_typestore=get_typestore(Stores.ROS2_HUMBLE))
             self._reader.open()
         except Exception as error:  # a damaged file breaks the reader in many ways
-            raise DataError(f"{bag} is no bag that can be read: {error}") from error
+            advice = "" if bag.suffix != ".bag" else " (if its end is missing, `rosbag reindex` of ROS 1 mends it)"
+            raise DataError(f"{bag} is no bag that can be read: {error}{advice}") from error
         # The store of types is kept, because the reader forgets it at its end, and a message may be read later.
         types = self._reader.typestore
         self._decode = types.deserialize_cdr if self._reader.is2 else types.deserialize_ros1

@@ -39,7 +39,9 @@ class Frames(Protocol):
     kind: Kind
     """Whether its images have nothing to do with time, were taken one after the other, or are taken now."""
     notes: list[str]
-    """What it lacks, for people; more may come while it is read."""
+    """What it lacks, for people, such as depth."""
+    faults: list[str]
+    """What is wrong with it, for people; more may come while it is read."""
 
     def __len__(self) -> int:
         """Returns the number of images, about; 0 if it is not known."""

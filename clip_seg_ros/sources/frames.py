@@ -34,6 +34,7 @@ class StillFrames:
     def __init__(self, title: str, files: Sequence[Path]) -> None:
         self.title, self._files = title, tuple(files)
         self.notes: list[str] = []
+        self.faults: list[str] = []
         if len(self._files) == 1:
             read_rgb(self._files[0])
 
@@ -46,12 +47,12 @@ class StillFrames:
             try:
                 rgb = read_rgb(file)
             except DataError as error:
-                note(self.notes, str(error))
+                note(self.faults, str(error))
                 continue
             count += 1
             yield Frame(rgb, None, None, file.stat().st_mtime_ns, str(file))
         if not count:
-            raise DataError(f"none of the {len(self._files)} pictures of {self.title} can be read: {self.notes[-1]}")
+            raise DataError(f"none of the {len(self._files)} pictures of {self.title} can be read: {self.faults[-1]}")
 
 
 def open_frames(spec: str, topic: str | None = None) -> Frames:

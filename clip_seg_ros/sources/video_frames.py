@@ -35,6 +35,7 @@ class VideoFrames:
     def __init__(self, file: Path) -> None:
         self._file, self.title = file, file.name
         self.notes: list[str] = []
+        self.faults: list[str] = []
         with _opened(file) as video:
             self._count = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
             rate_hz = video.get(cv2.CAP_PROP_FPS)
@@ -77,6 +78,7 @@ class WebcamFrames:
     def __init__(self, number: int) -> None:
         self._number, self.title = number, f"webcam {number}"
         self.notes: list[str] = []
+        self.faults: list[str] = []
         with self._opened() as camera:
             if not camera.read()[0]:
                 raise DataError(f"{self.title} gives no picture: another program may be using it")

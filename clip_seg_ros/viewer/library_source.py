@@ -311,9 +311,11 @@ class LibrarySource:
         }
         if answered:
             values["ms for an image, median"] = f"{1000 * float(np.median([took_s for _, took_s in answered])):.1f}"
+        if self._frames.notes:
+            values["not there"] = "; ".join(self._frames.notes)
         if self._models.progress:
             values["being fetched"] = self._models.progress
-        wrong = [*filter(None, (self._fault, self._lost, self._answers.fault)), *self._frames.notes[:5]]
+        wrong = [*filter(None, (self._fault, self._lost, self._answers.fault)), *self._frames.faults[:5]]
         message = "; ".join(filter(None, (f"{name} serves", in_corner(predictor.spec))))
         return ("warn", "; ".join(wrong), values) if wrong else ("ok", message, values)
 

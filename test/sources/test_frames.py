@@ -37,7 +37,7 @@ def test_the_pictures_of_a_folder_and_of_a_pattern_come_by_name_and_a_broken_one
     order = [view for frame in frames for view in range(4) if np.array_equal(frame.rgb, views[view].rgb)]
     assert order == [2, 0, 1]
     assert len(frames) == 4
-    assert frames.notes == [f"{tmp_path / 'aa.png'} is no picture that can be read"]
+    assert frames.faults == [f"{tmp_path / 'aa.png'} is no picture that can be read"]
     matching = open_frames(str(tmp_path / "[ab].png"))
     assert [frame.name for frame in matching] == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
 
@@ -131,7 +131,7 @@ def test_a_bag_that_is_cut_is_read_up_to_the_cut(tmp_path, views, storage, alone
     for frame, view in zip(read, views * 10, strict=False):
         assert np.array_equal(frame.rgb, view.rgb)
     assert "is cut off" in error
-    assert "only the part before is there" in frames.notes[-1]
+    assert "only the part before is there" in frames.faults[-1]
 
 
 def test_a_recording_that_was_killed_before_its_metadata_were_written_is_read(tmp_path, views):

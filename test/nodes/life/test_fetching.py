@@ -9,20 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from safetensors.torch import save_file
 
 from clip_seg_ros.config import FOR_PHRASES
-from clip_seg_ros.models.clipseg.convert import as_hugging_face
 from clip_seg_ros.msg import CommandStatus
 from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.common.qos import STATUS
 from clip_seg_ros.nodes.life import fetching
 from clip_seg_ros.tools.local_hub import HubHandler, address, served
-from clip_seg_ros.tools.published_sizes import configuration
-from clip_seg_ros.zoo.build import MODEL_KINDS
 from clip_seg_ros.zoo.public_weights import PUBLIC_WEIGHTS
+from narrow_clipseg import write_narrow_clipseg
 from ros_harness import running_referring, wait_until
 
 PUBLISHED, EMBEDDED = FOR_PHRASES
@@ -31,16 +27,7 @@ HUB = PUBLIC_WEIGHTS[PUBLISHED].hub
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A narrow model in the published layout, as the hub holds it."""
-    config = configuration(PUBLISHED)
-    config["clip"]["vision"] = {**config["clip"]["vision"], "width": 64, "layers": 10}
-    config["clip"]["text"] = {**config["clip"]["text"], "width": 64, "heads": 1, "layers": 1}
-    config["clip"]["embed_dim"] = 64
-    config["clipseg"] = {**config["clipseg"], "embed_dim": 64, "tap_widths": [64, 64, 64]}
-    torch.manual_seed(0)
-    file = tmp_path_factory.mktemp("hub") / HUB.files[0]
-    save_file(as_hugging_face(MODEL_KINDS["clipseg"](PUBLISHED, config).state_dict()), file)
-    return file
+    return write_narrow_clipseg(tmp_path_factory.mktemp("hub") / HUB.files[0], PUBLISHED)
 
 
 class Gated(HubHandler):
