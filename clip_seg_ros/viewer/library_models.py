@@ -47,6 +47,7 @@ class LibraryModels:
         say: Tells the statuses of commands.
         prepare: Called with each model before it serves, for example to teach it; on the loader's thread.
         on_ready: Called with the name of each model that serves from now on, likewise.
+        on_failed: Called when a model could not be loaded, likewise.
     """
 
     def __init__(
@@ -57,12 +58,15 @@ class LibraryModels:
         say: Say,
         prepare: Callable[[Predictor], None],
         on_ready: Callable[[str], None],
+        on_failed: Callable[[], None],
     ) -> None:
         self._model, self._device, self._engine, self._say = model, device, engine, say
-        self._prepare, self._on_ready = prepare, on_ready
+        self._prepare, self._on_ready, self._on_failed = prepare, on_ready, on_failed
         self.host = ModelHost(self._load, self._on_model_ready, self._on_model_failed)
         self._lock = threading.Lock()
         self._waiting: _Waiting | None = None
+        self._uses = 0
+        """How many times a model was asked for."""
         self._ended = threading.Event()
         self._cautioned_of: str | None = None
         self.progress = ""
@@ -134,6 +138,7 @@ class LibraryModels:
 
     def _use(self, command_id: int, text: str, name: str) -> None:
         with self._lock:
+            self._uses += 1
             earlier, self._waiting = self._waiting, _Waiting(command_id, text, name)
         if earlier is not None:
             self._say(earlier.command_id, earlier.text, "failed", f"{name} was asked for before this was done")
@@ -155,6 +160,8 @@ class LibraryModels:
         threading.Thread(target=self._run_fetch, args=(command_id, text, name), name="fetching", daemon=True).start()
 
     def _run_fetch(self, command_id: int, text: str, name: str) -> None:
+        uses = self._uses
+
         def on_progress(progress: str, is_step: bool) -> None:
             self.progress = progress
             if is_step and not self._ended.is_set():
@@ -168,8 +175,12 @@ class LibraryModels:
             return
         finally:
             self.progress = ""
-        if not self._ended.is_set():
+        if self._ended.is_set():
+            return
+        if self._uses == uses:
             self._use(command_id, text, name)
+        else:  # whoever has chosen another one meanwhile keeps it
+            self._say(command_id, text, "done", f"{name} is there now: type `use {name}` to have it serve")
 
     # On the loader's thread.
 
@@ -193,6 +204,7 @@ class LibraryModels:
 
     def _on_model_failed(self, name: str, error: Exception) -> None:
         self._complete(False, f"{name} could not be loaded: {error}; {self.host.name} serves on", name)
+        self._on_failed()
 
     def _complete(self, good: bool, note: str, name: str | None = None) -> None:
         """Completes or fails the command that waits for the model ``name``, or for any model."""

@@ -92,7 +92,7 @@ class LibrarySource:
         """When images were answered, by the monotonic clock, and how long that took, both in seconds."""
         self._answers = PictureAnswers(lambda: self._config, frames.kind == "still")
         self._playback = Playback(frames, self._on_image, self._on_end, loops)
-        self._models = LibraryModels(model, device, engine, self._say, self._teach, self._on_model)
+        self._models = LibraryModels(model, device, engine, self._say, self._teach, self._on_model, self.again)
         self._commands = LibraryCommands(self._models, self._answers, self, self._say)
 
     # The source.

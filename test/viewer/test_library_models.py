@@ -82,4 +82,7 @@ def test_a_damaged_file_of_weights_leaves_the_model_in_service(shown, home):
     source.command(f"use {PUBLISHED}")
     failed = viewer.event("status", id=1, state="failed")["message"]
     assert failed.startswith(f"{PUBLISHED} could not be loaded: ")
+    source.command(f"segment the red cup using {PUBLISHED}")
+    assert viewer.event("status", id=2, state="failed")
+    assert viewer.event("status", id=2, state="found"), "the model that stays answers"
     assert failed.endswith("clipseg-pocket serves on")
