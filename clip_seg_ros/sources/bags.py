@@ -4,6 +4,7 @@
 whole bag                                   -> rosbags
 MCAP without its end                        -> its whole records, with an end of ours -> rosbags
 sqlite3 that is shorter than its own header -> the messages that can be read, in their order
+    bag of ROS 1 without its index              -> likewise
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from clip_seg_ros.data.samples import DataError
+from clip_seg_ros.sources.bag_ros1 import CutOff, connections_of, messages_of
 from clip_seg_ros.sources.messages import (
     DEPTH_ENCODINGS,
     ConversionError,
@@ -33,7 +35,7 @@ from clip_seg_ros.sources.messages import (
 
 NO_ROSBAGS = "bags are read by the package rosbags, which is not installed: pip install rosbags"
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-BAG_SUFFIXES = (".bag", ".db3", ".mcap")
+BAG_SUFFIXES = (".bag", ".active", ".db3", ".mcap")
 _MAGIC = b"\x89MCAP0\r\n"
 _RECORD = struct.Struct("<BQ")
 """The head of a record of an MCAP: what it is, and its length in bytes."""
@@ -175,8 +177,7 @@ class _Whole:
             self._reader = AnyReader(list(paths), default_typestore=get_typestore(Stores.ROS2_HUMBLE))
             self._reader.open()
         except Exception as error:  # a damaged file breaks the reader in many ways
-            advice = "" if bag.suffix != ".bag" else " (if its end is missing, `rosbag reindex` of ROS 1 mends it)"
-            raise DataError(f"{bag} is no bag that can be read: {error}{advice}") from error
+            raise DataError(f"{bag} is no bag that can be read: {error}") from error
         # The store of types is kept, because the reader forgets it at its end, and a message may be read later.
         types = self._reader.typestore
         self._decode = types.deserialize_cdr if self._reader.is2 else types.deserialize_ros1
@@ -232,6 +233,33 @@ class _Rest:
             database.close()
 
 
+class _RestOfRos1:
+    """The messages of a bag of ROS 1 without its index."""
+
+    def __init__(self, file: Path, fault: str) -> None:
+        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+        self.fault, self._file, self.span_ns = fault, file, (0, 0)
+        self._connections = connections_of(file)
+        store = get_typestore(Stores.EMPTY)
+        for each in self._connections.values():
+            store.register(get_types_from_msg(each.definition, each.kind))
+        self._decode = store.deserialize_ros1
+        topics = dict.fromkeys(BagTopic(each.topic, each.kind, None) for each in self._connections.values())
+        self.topics = tuple(topics)
+
+    def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
+        wanted = {number: each for number, each in self._connections.items() if each.topic in topics}
+        try:
+            for number, logged_ns, data in messages_of(self._file, wanted):
+                yield _message(self._decode, wanted[number].topic, wanted[number].kind, logged_ns, data)
+        except (CutOff, struct.error) as error:
+            raise DataError(f"{self._file} is cut off here: {error}") from error
+
+    def close(self) -> None:
+        """Does nothing: the file is open only while messages are read."""
+
+
 def _message(decode: Callable[[bytes, str], Any], topic: str, kind: str, logged_ns: int, data: bytes) -> BagMessage:
     return BagMessage(topic, kind, logged_ns, partial(_read, decode, data, kind, f"{topic} {logged_ns}"))
 
@@ -252,6 +280,11 @@ def _salvaged(bag: Path, error: DataError) -> OpenBag | None:
         try:
             return _Whole(mended, bag, "; ".join(cut) or f"{bag} has no metadata that can be read")
         except DataError:
+            return None
+    if not bag.is_dir() and bag.suffix in (".bag", ".active"):
+        try:
+            return _RestOfRos1(bag, f"{bag} is cut off, or has no index")
+        except Exception:  # nothing of it can be used, whatever the reason is
             return None
     if {file.suffix for file in files} != {".db3"}:
         return None

@@ -65,6 +65,7 @@ class LibraryModels:
         self.host = ModelHost(self._load, self._on_model_ready, self._on_model_failed)
         self._lock = threading.Lock()
         self._waiting: _Waiting | None = None
+        self._fetching: threading.Thread | None = None
         self._uses = 0
         """How many times a model was asked for."""
         self._ended = threading.Event()
@@ -87,6 +88,8 @@ class LibraryModels:
     def stop(self) -> None:
         """Unloads the model, and fails the command that waits for another one."""
         self._ended.set()
+        if self._fetching is not None:  # its process must not outlive this one
+            self._fetching.join(timeout=5.0)
         self.host.unload()
         self._complete(False, _ENDED)
 
@@ -157,7 +160,9 @@ class LibraryModels:
             self._say(command_id, text, "rejected", f"something is being fetched already ({busy}): wait for it")
             return
         self._say(command_id, text, "accepted", announcement(name, self.host.name))
-        threading.Thread(target=self._run_fetch, args=(command_id, text, name), name="fetching", daemon=True).start()
+        arguments = (command_id, text, name)
+        self._fetching = threading.Thread(target=self._run_fetch, args=arguments, name="fetching", daemon=True)
+        self._fetching.start()
 
     def _run_fetch(self, command_id: int, text: str, name: str) -> None:
         uses = self._uses

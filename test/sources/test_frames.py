@@ -134,6 +134,19 @@ def test_a_bag_that_is_cut_is_read_up_to_the_cut(tmp_path, views, storage, alone
     assert "only the part before is there" in frames.faults[-1]
 
 
+@pytest.mark.parametrize("name", ["table.bag", "table.bag.active"])
+def test_a_bag_of_ros_1_that_is_cut_is_read_up_to_the_cut(tmp_path, views, name):
+    file = write_bag(tmp_path / "table.bag", views * 10, version=1).rename(tmp_path / name)
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) * 6 // 10])
+    read, error = read_to_the_end(open_frames(str(file)))
+    assert 10 < len(read) < 30
+    for frame, view in zip(read, views * 10, strict=False):
+        assert np.array_equal(frame.rgb, view.rgb)
+        np.testing.assert_allclose(frame.depth_m, view.depth_m)
+    assert "is cut off" in error
+
+
 def test_a_recording_that_was_killed_before_its_metadata_were_written_is_read(tmp_path, views):
     bag = write_bag(tmp_path / "bag", views)
     (bag / "metadata.yaml").unlink()
