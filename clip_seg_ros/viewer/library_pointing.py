@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -31,16 +32,19 @@ def region_at(
         ValueError: Nothing is there, or the spot is no such thing.
     """
     size = frame.rgb.shape[:2]
+    if not all(map(math.isfinite, spot_px)) or len(spot_px) not in (2, 4):
+        raise ValueError("point at a spot with two numbers, or around a thing with four")
     if len(spot_px) == 2:
         point = float(spot_px[0]), float(spot_px[1])
         require_point(point, size)
         found = thing_at(predictor, encoded, frame.rgb, point)
-    elif len(spot_px) == 4:
-        x_min, y_min, x_max, y_max = (round(value) for value in spot_px)
+    else:
+        # A box that is drawn beyond the picture ends with it.
+        x_min, y_min, x_max, y_max = (
+            min(max(round(value), 0), size[1 - index % 2]) for index, value in enumerate(spot_px)
+        )
         require_box((x_min, y_min, x_max, y_max), size)
         found = thing_in(predictor, encoded, frame.rgb, (x_min, y_min, x_max, y_max))
-    else:
-        raise ValueError(f"a point has two numbers and a box has four, got {len(spot_px)}")
     return measure(found, frame).region
 
 
@@ -85,11 +89,11 @@ def pointed(region: ObjectRegion, name: str, view: View | None, taught: str = ""
         taught: The name that it was given.
     """
     thing = replace(thing_of(replace(region, prompt=name)), id=0)
-    said = name or "something without a name here"
+    said = name or "a thing"
     if region.position_m is not None:
         said += f", {float(np.linalg.norm(region.position_m)):.3f} m away"
     else:
-        said += f", {region.area_px} pixels"
+        said += ", where is not known without depth"
     if taught:
         said += f'; "{taught}" now means it'
     return Pointed(said, thing, FRAME, region.mask, _nearest(region, view))

@@ -29,7 +29,7 @@ from clip_seg_ros.types import ObjectRegion
 from clip_seg_ros.viewer.library_commands import LibraryCommands
 from clip_seg_ros.viewer.library_models import LibraryModels
 from clip_seg_ros.viewer.library_pointing import name_of, pointed, region_at
-from clip_seg_ros.viewer.model_choices import model_choices
+from clip_seg_ros.viewer.models import model_choices
 from clip_seg_ros.viewer.picture_answers import PictureAnswers, camera_frame
 from clip_seg_ros.viewer.playback import Playback, Shown
 from clip_seg_ros.viewer.source import Listener, Pointed, Refused

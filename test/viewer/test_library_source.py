@@ -223,13 +223,18 @@ def test_the_thing_at_a_point_has_a_name_and_in_a_box_the_same(kept, table):
     y, x = (int(np.median(each)) for each in np.nonzero(truth))
     thing = kept.source.point("", (x, y))
     assert thing.thing.prompt == "red cup"
-    assert thing.message == f"red cup, {thing.thing.area_px} pixels"
+    assert thing.message == "red cup, where is not known without depth"
     assert (thing.labels & truth).sum() / (thing.labels | truth).sum() > 0.6
     assert (thing.frame, thing.nearest, thing.thing.position_m) == ("camera", "", None)
     rows, columns = np.nonzero(truth)
     box = kept.source.point("", (columns.min() - 3, rows.min() - 3, columns.max() + 4, rows.max() + 4))
     assert box.thing.prompt == "red cup"
-    faults = ((-5, 5), "outside of the picture"), ((9, 9, 5, 5), "the box is empty"), ((1, 2, 3), "two numbers")
+    faults = (
+        ((-5, 5), "outside of the picture"),
+        ((9, 9, 5, 5), "the box is empty"),
+        ((1, 2, 3), "two numbers"),
+        ((float("inf"), 2), "two numbers"),
+    )
     for spot, why in faults:
         with pytest.raises(Refused, match=why):
             kept.source.point("", spot)

@@ -15,7 +15,7 @@ from sensor_msgs.msg import Image, RegionOfInterest
 
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.nodes.camera.conversions import fill_image
-from clip_seg_ros.nodes.camera.image_decoding import samples
+from clip_seg_ros.sources.image_decoding import samples
 from clip_seg_ros.nodes.observers.asking import Asking
 from clip_seg_ros.nodes.observers.seen_things import same_thing, thing_of
 from clip_seg_ros.resources import class_list, class_list_names
