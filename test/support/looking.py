@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from clip_seg_ros.viewer.views import View
+import numpy as np
+
+from clip_seg_ros.sources.frames import open_frames
+from clip_seg_ros.viewer.library_source import LibrarySource
+from clip_seg_ros.viewer.views import View, Wanted
 
 LONGEST_S = 120.0
 
@@ -49,3 +54,28 @@ class Viewer:
 
 def _plain(event: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in event.items() if isinstance(value, (str, int, float, bool))}
+
+
+LOOKING = Wanted(frozenset({""}))
+
+
+@contextmanager
+def looking(spec, listener, wanted=LOOKING, **options) -> Iterator[LibrarySource]:
+    """A source that shows to somebody who looks."""
+    options = {"model": "clipseg-pocket", "engine": "eager", **options}
+    source = LibrarySource(open_frames(str(spec)), **options)
+    source.start(listener)
+    source.want(wanted)
+    try:
+        yield source
+    finally:
+        source.stop()
+
+
+def found(view: View, prompt: str) -> list:
+    return [thing for thing in view.things if thing.prompt == prompt]
+
+
+def overlap(view: View, prompt: str, truth: np.ndarray) -> float:
+    mask = np.isin(view.labels, [thing.id for thing in found(view, prompt)])
+    return float((mask & truth).sum() / (mask | truth).sum())

@@ -20,12 +20,12 @@ from sensor_msgs.msg import Image, PointCloud2
 from clip_seg_ros.config import CameraTopics, SegmentationConfig
 from clip_seg_ros.msg import SegmentedObjectArray
 from clip_seg_ros.nodes.camera.camera_input import CameraInput, CameraJob
-from clip_seg_ros.sources.image_decoding import ConversionError, samples
 from clip_seg_ros.nodes.camera.target_frame import TargetFrame
 from clip_seg_ros.nodes.common.faults import FaultLog
 from clip_seg_ros.nodes.common.qos import RELIABLE
 from clip_seg_ros.nodes.observers.seen_things import cloud_of, things_of
 from clip_seg_ros.nodes.observers.surroundings import Surroundings, surroundings_of
+from clip_seg_ros.sources.image_decoding import ConversionError, samples
 from clip_seg_ros.viewer.views import View, Wanted
 
 LINGER_S = 2.0

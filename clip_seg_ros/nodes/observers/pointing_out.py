@@ -15,11 +15,11 @@ from sensor_msgs.msg import Image, RegionOfInterest
 
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.nodes.camera.conversions import fill_image
-from clip_seg_ros.sources.image_decoding import samples
 from clip_seg_ros.nodes.observers.asking import Asking
 from clip_seg_ros.nodes.observers.seen_things import same_thing, thing_of
 from clip_seg_ros.resources import class_list, class_list_names
 from clip_seg_ros.sim.scene import COLORS, KINDS
+from clip_seg_ros.sources.image_decoding import samples
 from clip_seg_ros.srv import Segment, SegmentAt
 from clip_seg_ros.viewer.source import Pointed, Refused
 from clip_seg_ros.viewer.views import Thing, View
