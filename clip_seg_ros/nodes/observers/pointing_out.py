@@ -27,8 +27,8 @@ from clip_seg_ros.zoo.embedded_files import EMBEDDED_FILES
 
 _PATIENCE_S = 15.0
 """The time in seconds that the node may take to find the thing."""
-_NAMING_S = 5.0
-"""The time in seconds that names may take; without an answer, the thing has none."""
+_NAMING_S = 10.0
+"""The time in seconds that names may take on a slow machine; without an answer, the thing has none."""
 _LEAST_IOU = 0.4
 """The least intersection over union of a thing's mask and that of its name."""
 _AT_ONCE, _MOST_NAMES = 16, 48
