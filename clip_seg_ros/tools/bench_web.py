@@ -122,18 +122,12 @@ class _Robot:
 
     def answers(self, seconds: float) -> float:
         """Returns the answers of the node a second."""
-        self.drain()
-        count, begun_s = 0, time.monotonic()
-        while (left_s := begun_s + seconds - time.monotonic()) > 0:
-            event = self.talk.next(time.monotonic() + left_s)
-            count += event is not None and event["event"] == "objects"
+        self.talk.arrived()
+        begun_s = time.monotonic()
+        time.sleep(seconds)
+        count = _answers(self.talk.arrived())
         self.children.check()
         return count / (time.monotonic() - begun_s)
-
-    def drain(self) -> None:
-        """Forgets the events of the time before."""
-        while self.talk.next(time.monotonic() + 0.01) is not None:
-            pass
 
 
 @contextmanager
@@ -172,6 +166,10 @@ def _first(children: ChildProcesses, happened: Callable[[], Any], what: str) -> 
             return found
         time.sleep(0.02)
     raise BenchError(f"waited {_PATIENCE_S:g} s in vain for the first {what}")
+
+
+def _answers(events: list[dict[str, Any]]) -> int:
+    return sum(event["event"] == "objects" for event in events)
 
 
 class PlainViewer:
@@ -263,13 +261,10 @@ def _measure_screen(robot: _Robot, seconds: float, note: Callable[..., None]) ->
         page.wait_for_selector("#waiting", state="hidden")
         page.wait_for_timeout(1e3 * _SETTLE_S)
         times_ms.clear()
-        robot.drain()
-        begun_s, count = time.monotonic(), 0
-        while time.monotonic() < begun_s + _TURNS * seconds:
-            page.wait_for_timeout(100)
-            while (event := robot.talk.next(time.monotonic() + 0.001)) is not None:
-                count += event["event"] == "objects"
-        taken_s = time.monotonic() - begun_s
+        robot.talk.arrived()
+        begun_s = time.monotonic()
+        page.wait_for_timeout(1e3 * _TURNS * seconds)
+        count, taken_s = _answers(robot.talk.arrived()), time.monotonic() - begun_s
         page.fill("#command", "segment the blue box")
         begun_s = time.monotonic()
         page.press("#command", "Enter")
@@ -293,7 +288,7 @@ def _watch_memory(robot: _Robot, seconds: float, note: Callable[..., None]) -> N
         begun_s, before = time.monotonic(), viewer.pictures
         while time.monotonic() < begun_s + seconds:
             time.sleep(1.0)
-            robot.drain()
+            robot.talk.arrived()
             robot.children.check()
             samples.append(_resident_mib(robot.web_pid))
         rate = (viewer.pictures - before) / (time.monotonic() - begun_s)

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,14 @@ class Talk:
                 pass
             self._children.check()
         return None
+
+    def arrived(self) -> list[dict[str, Any]]:
+        """Returns the events that have come already, without waiting."""
+        events = []
+        with suppress(queue.Empty):
+            while True:
+                events.append(self._events.get_nowait())
+        return events
 
 
 def nobody(event: Mapping[str, Any], domain: str | None) -> str:
