@@ -9,7 +9,10 @@ if __name__ == "__main__":  # before what takes long to import
     early.begin()
 
 import errno
+import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 from clip_seg_ros.config import WebViewConfig
 from clip_seg_ros.nodes.common.parameters import ConfigParameters
@@ -17,6 +20,9 @@ from clip_seg_ros.nodes.life.process import run_node
 from clip_seg_ros.nodes.observers.asking import Asking
 from clip_seg_ros.nodes.observers.ros_source import RosSource
 from clip_seg_ros.viewer.needed import missing_package
+
+_NICENESS = 10
+"""Whoever looks gets what the node that answers leaves of a busy processor."""
 
 
 class WebViewNode(Asking):
@@ -58,8 +64,18 @@ def _why_not(error: OSError, config: WebViewConfig) -> str:
     return f"{where} cannot be listened on: {why}; set the parameter host to an address of this machine"
 
 
+def _give_way() -> None:
+    """Lets every other process have the processor first."""
+    os.nice(_NICENESS)
+    if os.getsid(0) == os.getpid():
+        # Linux shares the processor out among sessions before it looks at processes, and this one leads its own.
+        with suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(_NICENESS), encoding="ascii")
+
+
 def main() -> int:
     """Runs the node as a process."""
+    _give_way()
     return run_node("web_view", WebViewNode, finish=WebViewNode.finish, about=__doc__)
 
 

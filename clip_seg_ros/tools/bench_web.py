@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import re
 import shutil
 import statistics
@@ -65,7 +66,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MIN",
         help="watch the memory of web_view for so long, with one viewer (default: not at all)",
     )
-    parser.add_argument("--rate", type=float, default=30.0, metavar="HZ", help="images a second (default: %(default)g)")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=30.0,
+        metavar="HZ",
+        help="images a second while it is measured what viewers cost (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--screen-rate",
+        type=float,
+        default=10.0,
+        metavar="HZ",
+        help="images a second while the time to the screen and the memory are measured (default: %(default)g)",
+    )
     parser.add_argument("--no-browser", action="store_true", help="measure without Chromium")
     parser.add_argument("--json", type=Path, metavar="FILE", help='figures as a list of {"name", "value", "unit"}')
     parser.set_defaults(run=run)
@@ -104,6 +118,10 @@ def measure(args: argparse.Namespace) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="clip_seg_bench_web_") as folder, ExitStack() as stack:
         robot = stack.enter_context(running(Path(folder), args.rate))
         _measure_rates(robot, args.seconds, note)
+    if args.no_browser and args.minutes <= 0:
+        return figures
+    with tempfile.TemporaryDirectory(prefix="clip_seg_bench_web_") as folder, ExitStack() as stack:
+        robot = stack.enter_context(running(Path(folder), args.screen_rate))
         if not args.no_browser:
             _measure_screen(robot, args.seconds, note)
         if args.minutes > 0:
@@ -212,15 +230,17 @@ def _measure_rates(robot: _Robot, seconds: float, note: Callable[..., None]) -> 
     """Measures the node's rate with nobody, one and several viewers, in turns."""
     found: dict[int, list[float]] = {0: [], 1: [], MANY: []}
     seen: list[float] = []
+    busy: list[float] = []
     for viewers in itertools.chain(*itertools.repeat((0, 1, MANY), _TURNS)):
         with ExitStack() as stack:
             those = [stack.enter_context(PlainViewer(robot.address)) for _ in range(viewers)]
             time.sleep(_SETTLE_S)
-            before = [viewer.pictures for viewer in those]
+            before, busy_s = [viewer.pictures for viewer in those], _busy_s(robot.web_pid)
             found[viewers].append(robot.answers(seconds))
             if viewers == MANY:
                 seen.append(min(viewer.pictures - count for viewer, count in zip(those, before, strict=True)) / seconds)
             if viewers == 1:
+                busy.append((_busy_s(robot.web_pid) - busy_s) / seconds)
                 size = those[0].bytes / max(1, those[0].pictures)
         # What the view subscribed to, it gives up after two seconds.
         time.sleep(_SETTLE_S)
@@ -231,6 +251,7 @@ def _measure_rates(robot: _Robot, seconds: float, note: Callable[..., None]) -> 
     note(f"rate.{MANY}_viewers", many, "1/s", f"answers of the node, {MANY} look")
     note(f"rate.{MANY}_viewers_kept", 100 * many / alone, "%", f"of the node's rate is kept with {MANY} viewers")
     note(f"pictures.{MANY}_viewers", statistics.median(seen), "1/s", f"pictures for the slowest of {MANY} viewers")
+    note("cpu.one_viewer", 100 * statistics.median(busy), "%", "of a core that web_view takes for one viewer")
     note("picture", size / 1e3, "kB", "a picture of 640x480")
 
 
@@ -268,7 +289,7 @@ def _measure_screen(robot: _Robot, seconds: float, note: Callable[..., None]) ->
         page.fill("#command", "segment the blue box")
         begun_s = time.monotonic()
         page.press("#command", "Enter")
-        page.locator("#things tr", has_text="blue box").wait_for()
+        page.locator("#things tr", has_text="blue box").first.wait_for()
         to_mask_s = time.monotonic() - begun_s
         browser.close()
     if not times_ms:
@@ -296,6 +317,13 @@ def _watch_memory(robot: _Robot, seconds: float, note: Callable[..., None]) -> N
     note("memory", middle, "MiB", f"resident memory of web_view, median of {seconds / 60:g} minutes")
     note("memory.stray", 100 * (max(samples) - min(samples)) / middle, "%", "from the least to the most of it")
     note("memory.pictures", rate, "1/s", "pictures meanwhile")
+
+
+def _busy_s(pid: int) -> float:
+    """Returns the processor time that a process has taken, in seconds."""
+    # Its name, in brackets, may hold anything.
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident_mib(pid: int) -> float:
