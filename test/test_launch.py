@@ -3,110 +3,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
-import yaml
 
 from clip_seg_ros import dds
 from clip_seg_ros.config import FOR_CLASSES, FOR_PHRASES
 from clip_seg_ros.resources import config_dir
 from clip_seg_ros.settings import parameters
-from clip_seg_ros.viewer.needed import missing_package
+from launching import CLONE, include, load, needs_launch, run, told
 
-CLONE = Path(__file__).parents[1]
-HAS_LAUNCH = all(importlib.util.find_spec(name) for name in ("launch_ros", "osrf_pycommon"))
-needs_launch = pytest.mark.skipif(
-    not HAS_LAUNCH, reason="ROS 2's launch and launch_ros are not here; they come with a ROS 2 installation only"
-)
-needs_web = pytest.mark.skipif(bool(missing_package()), reason=missing_package())
-PATIENCE_S = 120.0
 SENTENCE = re.compile(r"[A-Z-].+\.( \(.+\))?", re.DOTALL)
 """What --show-args says of an argument: sentences, and how it is written."""
-
-
-@dataclass
-class Run:
-    """What a launch started, and what it left in the launch file that included it."""
-
-    commands: dict[str, list[str]] = field(default_factory=dict)
-    """Name of the program -> its command line."""
-    environments: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Name of the program -> the environment that it was given."""
-    configurations: dict[str, str] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
-    code: int = 0
-
-
-def load(name: str) -> ModuleType:
-    """Imports a launch file, as ``ros2 launch`` does."""
-    spec = importlib.util.spec_from_file_location(name, CLONE / "launch" / f"{name}.launch.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def include(arguments: dict[str, str], name: str = "seg") -> Any:
-    """The action that includes a launch file."""
-    from launch.actions import IncludeLaunchDescription
-    from launch.launch_description_sources import PythonLaunchDescriptionSource
-
-    source = PythonLaunchDescriptionSource(str(CLONE / "launch" / f"{name}.launch.py"))
-    return IncludeLaunchDescription(source, launch_arguments=arguments.items())
-
-
-def run(*actions: Any, programs: int = 1) -> Run:
-    """Runs the actions as a launch file until so many programs have started: what is tested is the launch file."""
-    import launch
-    from launch.event_handlers import OnProcessStart
-
-    result = Run()
-    shutdown = launch.actions.EmitEvent(event=launch.events.Shutdown())
-
-    def note(event: Any, context: Any) -> Any:
-        name = Path(event.cmd[0]).name
-        result.commands[name] = event.cmd
-        result.environments[name] = dict(os.environ if event.env is None else event.env)
-        return shutdown if len(result.commands) == programs else None
-
-    def note_what_is_left(context: Any) -> None:
-        result.configurations.update(context.launch_configurations)
-        result.environment.update(context.environment)
-
-    service = launch.LaunchService()
-    service.include_launch_description(
-        launch.LaunchDescription(
-            [
-                launch.actions.RegisterEventHandler(OnProcessStart(on_start=note)),
-                *actions,
-                launch.actions.OpaqueFunction(function=note_what_is_left),
-                launch.actions.TimerAction(period=PATIENCE_S, actions=[shutdown]),
-            ]
-        )
-    )
-    result.code = service.run()
-    return result
-
-
-class ParameterLoader(yaml.SafeLoader):
-    """Reads the lists that launch_ros writes as Python's tuples, as rcl does."""
-
-
-ParameterLoader.add_constructor("tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node))
-
-
-def told(command: list[str]) -> dict[str, Any]:
-    """The parameters of a command line's files, those of later files over those of earlier ones."""
-    files = [command[index + 1] for index, word in enumerate(command) if word == "--params-file"]
-    sections = [section for file in files for section in yaml.load(Path(file).read_text(), ParameterLoader).values()]
-    return {name: value for section in sections for name, value in section["ros__parameters"].items()}
 
 
 @pytest.fixture
@@ -349,50 +259,6 @@ def test_the_demonstration_starts_camera_and_node() -> None:
     named = run(include(quiet | {"nodes": "both", "model": "cris-pocket"}, "demo"), programs=3)
     assert told(named.commands["referring"])["model"] == "cris-pocket"
     assert told(named.commands["semantic"])["model"] == FOR_CLASSES[-1]
-
-
-@needs_launch
-@needs_web
-def test_the_view_in_the_browser_has_the_namespace_and_the_time_of_the_nodes() -> None:
-    arguments = {"web": "true", "web_port": "0", "web_host": "0.0.0.0", "namespace": "eyes", "use_sim_time": "true"}
-    left = run(include(arguments), programs=2)
-
-    assert sorted(left.commands) == ["referring", "web_view"]
-    assert "__ns:=/eyes" in left.commands["web_view"]
-    assert told(left.commands["web_view"]) == {"host": "0.0.0.0", "port": 0, "use_sim_time": True}
-    plain = run(include({"web": "true"}), programs=2)
-    assert told(plain.commands["web_view"]) == {"host": "127.0.0.1", "port": 8088}
-    assert sorted(run(include({})).commands) == ["referring"]
-    for name in dds.PROFILE_VARIABLES:
-        assert left.environments["web_view"].get(name) == left.environments["referring"].get(name)
-
-
-@needs_launch
-@needs_web
-def test_the_demonstration_is_shown_in_the_browser() -> None:
-    left = run(include({"rviz": "false"}, "demo"), programs=3)
-
-    assert sorted(left.commands) == ["referring", "sim_camera", "web_view"]
-    assert "__ns:=/clip_seg" in left.commands["web_view"]
-
-
-@needs_launch
-@pytest.mark.parametrize(("argument", "text"), [("web", "perhaps"), ("web_port", "70000"), ("web_port", "any")])
-def test_a_wrong_view_is_told_before_anything_runs(argument: str, text: str, caplog: pytest.LogCaptureFixture) -> None:
-    left = run(include({"web": "true", argument: text}), programs=0)
-
-    assert (left.code, left.commands) == (1, {})
-    (error,) = (record.getMessage() for record in caplog.records if record.levelname == "ERROR")
-    assert argument in error
-    assert repr(text) in error
-
-
-@needs_launch
-def test_without_what_serves_the_view_the_nodes_start_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    seg = load("seg")
-    monkeypatch.setattr(seg, "missing_package", lambda: "viser is not installed")
-
-    assert "viser is not installed; the nodes run without it" in seg._web({"web_port": "0"}, {}).msg[0].text
 
 
 @needs_launch
