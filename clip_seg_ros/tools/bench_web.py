@@ -34,7 +34,6 @@ from clip_seg_ros.tools.talking import Talk
 COMMAND = "segment the red cup"
 MANY = 5
 """The number of viewers of which it is measured what several cost."""
-_TURNS = 3
 _SETTLE_S = 3.0
 _PATIENCE_S = 120.0
 _CHROMIUM_ARGUMENTS = ["--no-sandbox"]
@@ -59,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, default=10.0, metavar="S", help="how long each turn is (default: %(default)g)"
     )
+    parser.add_argument("--turns", type=int, default=3, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument(
         "--minutes",
         type=float,
@@ -117,13 +117,13 @@ def measure(args: argparse.Namespace) -> list[Figure]:
 
     with tempfile.TemporaryDirectory(prefix="clip_seg_bench_web_") as folder, ExitStack() as stack:
         robot = stack.enter_context(running(Path(folder), args.rate))
-        _measure_rates(robot, args.seconds, note)
+        _measure_rates(robot, args.turns, args.seconds, note)
     if args.no_browser and args.minutes <= 0:
         return figures
     with tempfile.TemporaryDirectory(prefix="clip_seg_bench_web_") as folder, ExitStack() as stack:
         robot = stack.enter_context(running(Path(folder), args.screen_rate))
         if not args.no_browser:
-            _measure_screen(robot, args.seconds, note)
+            _measure_screen(robot, args.turns * args.seconds, note)
         if args.minutes > 0:
             _watch_memory(robot, 60 * args.minutes, note)
     return figures
@@ -226,12 +226,12 @@ class PlainViewer:
             pass
 
 
-def _measure_rates(robot: _Robot, seconds: float, note: Callable[..., None]) -> None:
+def _measure_rates(robot: _Robot, turns: int, seconds: float, note: Callable[..., None]) -> None:
     """Measures the node's rate with nobody, one and several viewers, in turns."""
     found: dict[int, list[float]] = {0: [], 1: [], MANY: []}
     seen: list[float] = []
     busy: list[float] = []
-    for viewers in itertools.chain(*itertools.repeat((0, 1, MANY), _TURNS)):
+    for viewers in itertools.chain(*itertools.repeat((0, 1, MANY), turns)):
         with ExitStack() as stack:
             those = [stack.enter_context(PlainViewer(robot.address)) for _ in range(viewers)]
             time.sleep(_SETTLE_S)
@@ -284,7 +284,7 @@ def _measure_screen(robot: _Robot, seconds: float, note: Callable[..., None]) ->
         times_ms.clear()
         robot.talk.arrived()
         begun_s = time.monotonic()
-        page.wait_for_timeout(1e3 * _TURNS * seconds)
+        page.wait_for_timeout(1e3 * seconds)
         count, taken_s = _answers(robot.talk.arrived()), time.monotonic() - begun_s
         page.fill("#command", "segment the blue box")
         begun_s = time.monotonic()

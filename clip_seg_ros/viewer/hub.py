@@ -43,6 +43,8 @@ class Hub:
         """Takes the newest image of a camera."""
         with self._lock:
             self._views[view.camera] = view
+            # It goes on, whatever was told before.
+            self._told.pop("ended", None)
             viewers = [show for show, _ in self._viewers.values()]
         for show in viewers:
             show(view)

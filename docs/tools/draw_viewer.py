@@ -62,6 +62,7 @@ def shoot(browser: Browser, address: str, shot: Shot) -> None:
         # What viser says of drawing without a GPU.
         for close in note.locator("[class*=notification], [role=alert]").get_by_role("button").all():
             close.click()
+    page.evaluate("scrollTo(0, 0)")
     picture = cv2.imdecode(np.frombuffer(page.screenshot(), np.uint8), cv2.IMREAD_COLOR)
     cv2.imwrite(str(FOLDER / f"{shot.name}.jpg"), picture, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))
     context.close()

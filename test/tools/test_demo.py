@@ -155,6 +155,7 @@ def taken_port():
 
 @pytest.mark.skipif(bool(missing_package()), reason=missing_package())
 def test_it_is_shown_in_the_browser_at_a_port_that_is_free(tmp_path, taken_port):
+    from browsers import CHROMIUM, chromium, opened
     from view_client import ViewClient
 
     with subprocess.Popen(
@@ -168,6 +169,9 @@ def test_it_is_shown_in_the_browser_at_a_port_that_is_free(tmp_path, taken_port)
                 header, jpeg = viewer.picture(lambda header: header["things"])
                 assert header["things"][0]["prompt"] == "red cup"
                 assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape[2] == 3
+            if CHROMIUM:
+                with chromium() as browser, opened(browser, address) as page:
+                    page.locator("#things tr", has_text="red cup #").first.wait_for()
             run.send_signal(signal.SIGINT)
             run.communicate(timeout=200)
         finally:
