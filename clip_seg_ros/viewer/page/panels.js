@@ -16,13 +16,16 @@ export class Things {
   constructor(table, nothing, frame, onChosen) {
     Object.assign(this, { body: table.tBodies[0], head: table.tHead, nothing, frame, onChosen });
     this.rows = new Map();
+    this.shown = new Set(); // those of the newest picture, which may stand for long
     setInterval(() => this.age(), 500);
   }
 
   show(header) {
     const now = performance.now();
+    this.shown.clear();
     for (const thing of header.things) {
       const key = `${thing.prompt} ${thing.id}`;
+      this.shown.add(key);
       const row = this.rows.get(key) ?? this.add(key);
       row.thing = thing;
       row.seen = now;
@@ -57,7 +60,7 @@ export class Things {
     const now = performance.now();
     for (const [key, row] of this.rows) {
       const past = now - row.seen;
-      if (past > FORGOTTEN_MS) {
+      if (past > FORGOTTEN_MS && !this.shown.has(key)) {
         this.remove(key);
         continue;
       }
@@ -69,6 +72,7 @@ export class Things {
   }
 
   clear() {
+    this.shown.clear();
     for (const key of [...this.rows.keys()]) this.remove(key);
     this.age();
   }
