@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, default=10.0, metavar="S", help="how long each turn is (default: %(default)g)"
     )
-    parser.add_argument("--turns", type=int, default=3, metavar="N", help="how many (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=3, metavar="N", help="how many; 0: no rates (default: %(default)s)")
     parser.add_argument(
         "--minutes",
         type=float,
@@ -116,8 +116,9 @@ def measure(args: argparse.Namespace) -> list[Figure]:
         print(f"{value:8.1f} {unit:<4} {what}", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="clip_seg_bench_web_") as folder, ExitStack() as stack:
-        robot = stack.enter_context(running(Path(folder), args.rate))
-        _measure_rates(robot, args.turns, args.seconds, note)
+        if args.turns > 0:
+            robot = stack.enter_context(running(Path(folder), args.rate))
+            _measure_rates(robot, args.turns, args.seconds, note)
     if args.no_browser and args.minutes <= 0:
         return figures
     with tempfile.TemporaryDirectory(prefix="clip_seg_bench_web_") as folder, ExitStack() as stack:
@@ -303,6 +304,7 @@ def _measure_screen(robot: _Robot, seconds: float, note: Callable[..., None]) ->
 
 def _watch_memory(robot: _Robot, seconds: float, note: Callable[..., None]) -> None:
     """Watches how far the memory of the view strays, after a tenth of the time."""
+    # Its own pages: those of files and of what it shares come and go as the kernel likes.
     samples: list[float] = []
     with PlainViewer(robot.address) as viewer:
         time.sleep(seconds / 10)
@@ -311,11 +313,12 @@ def _watch_memory(robot: _Robot, seconds: float, note: Callable[..., None]) -> N
             time.sleep(1.0)
             robot.talk.arrived()
             robot.children.check()
-            samples.append(_resident_mib(robot.web_pid))
+            samples.append(_memory_mib(robot.web_pid, "RssAnon"))
         rate = (viewer.pictures - before) / (time.monotonic() - begun_s)
     middle = statistics.median(samples)
-    note("memory", middle, "MiB", f"resident memory of web_view, median of {seconds / 60:g} minutes")
-    note("memory.stray", 100 * (max(samples) - min(samples)) / middle, "%", "from the least to the most of it")
+    note("memory", _memory_mib(robot.web_pid, "VmRSS"), "MiB", f"memory of web_view after {seconds / 60:g} minutes")
+    note("memory.own", middle, "MiB", "of it are its own, median")
+    note("memory.stray", 100 * (max(samples) - min(samples)) / middle, "%", "from the least to the most of its own")
     note("memory.pictures", rate, "1/s", "pictures meanwhile")
 
 
@@ -326,8 +329,8 @@ def _busy_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _resident_mib(pid: int) -> float:
+def _memory_mib(pid: int, kind: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{kind}:"):
             return int(line.split()[1]) / 1024
     raise BenchError("web_view has ended")
