@@ -367,3 +367,9 @@ class WebViewConfig(Config):
         "What the address must hold. If it is empty, nothing is needed on 127.0.0.1, and elsewhere a random token is "
         "made, which the log has.",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        word = self.token
+        if word and not (8 <= len(word) <= 200 and word.isascii() and word.isprintable() and " " not in word):
+            raise ValueError("token must have 8 to 200 letters, digits and signs of ASCII, and no spaces")

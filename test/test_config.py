@@ -12,6 +12,7 @@ from clip_seg_ros.config import (
     ReferringConfig,
     SemanticConfig,
     SimCameraConfig,
+    WebViewConfig,
 )
 from clip_seg_ros.resources import class_list_names
 from clip_seg_ros.settings import parameters
@@ -190,3 +191,10 @@ def test_auto_needs_classes_for_a_model_that_takes_any() -> None:
     assert SemanticConfig().automatic_models == FOR_CLASSES[-1:]
     for values in ({"classes": ("cup",)}, {"class_list": "voc20"}):
         assert SemanticConfig(**values).automatic_models == FOR_CLASSES
+
+
+@pytest.mark.parametrize("token", ["short", "with a space", "ünicode-token", "x" * 201])
+def test_a_token_that_no_address_can_hold_is_refused(token: str) -> None:
+    with pytest.raises(ValueError, match="token must have 8 to 200"):
+        WebViewConfig(token=token)
+    assert WebViewConfig(token="long-enough").token == "long-enough"

@@ -19,6 +19,7 @@ from clip_seg_ros.nodes.common.parameters import ConfigParameters
 from clip_seg_ros.nodes.life.process import run_node
 from clip_seg_ros.nodes.observers.asking import Asking
 from clip_seg_ros.nodes.observers.ros_source import RosSource
+from clip_seg_ros.pipeline.memory import EVERY_S, give_back
 from clip_seg_ros.viewer.needed import missing_package
 
 _NICENESS = 10
@@ -46,6 +47,8 @@ class WebViewNode(Asking):
         except OSError as error:
             raise RuntimeError(_why_not(error, config)) from error
         self.get_logger().info(f"the view in the browser: {address}")
+        # Pictures of many sizes come and go.
+        self.create_timer(EVERY_S, give_back)
 
     def finish(self) -> None:
         """Ends the server, and with it what it shows; callbacks must still run."""

@@ -58,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, default=10.0, metavar="S", help="how long each turn is (default: %(default)g)"
     )
-    parser.add_argument("--turns", type=int, default=3, metavar="N", help="how many; 0: no rates (default: %(default)s)")
+    parser.add_argument(
+        "--turns", type=int, default=3, metavar="N", help="number of turns; 0: no rates (default: %(default)s)"
+    )
     parser.add_argument(
         "--minutes",
         type=float,

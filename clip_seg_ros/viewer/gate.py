@@ -6,10 +6,11 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import secrets
-from http.cookies import CookieError, SimpleCookie
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse
 
 _COOKIE = "clip_seg_view"
@@ -62,6 +63,8 @@ class Gate:
 
     def _refusal(self, scope: dict[str, Any], headers: dict[str, str]) -> PlainTextResponse | None:
         host = headers.get("host", "")
+        if not _is_host(host):
+            return PlainTextResponse(_STRANGER, 400)
         if self._token is None and not is_loopback(urlsplit(f"//{host}").hostname or ""):
             return PlainTextResponse(_STRANGER, 421)
         if self._token is not None and not self._brings_token(scope, headers):
@@ -106,8 +109,12 @@ def _cookie_name(headers: dict[str, str]) -> str:
 
 
 def _cookie(headers: dict[str, str]) -> bytes:
-    try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(_cookie_name(headers))
-    except CookieError:
-        return b""
-    return b"" if morsel is None else morsel.value.encode()
+    return cookie_parser(headers.get("cookie", "")).get(_cookie_name(headers), "").encode()
+
+
+def _is_host(host: str) -> bool:
+    """Returns whether a header names a host and perhaps a port."""
+    with suppress(ValueError):
+        parts = urlsplit(f"//{host}")
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    return False

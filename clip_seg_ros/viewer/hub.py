@@ -42,6 +42,9 @@ class Hub:
     def show(self, view: View) -> None:
         """Takes the newest image of a camera."""
         with self._lock:
+            # One that was on its way when everybody looked away would be old when somebody looks again.
+            if view.camera not in self._wanted.cameras:
+                return
             self._views[view.camera] = view
             # It goes on, whatever was told before.
             self._told.pop("ended", None)
@@ -64,8 +67,9 @@ class Hub:
         elif kind in ("gone", "back"):
             self._told["gone"] = event
             if kind == "gone":
-                # An old picture with a new one's time would be a lie.
+                # An old picture with a new one's time would be a lie, and so would be how well all was.
                 self._views.clear()
+                self._told.pop("health", None)
         elif kind == "parameter":
             self._told[f"parameter {event['name']}"] = event
         elif kind != "picked":
@@ -81,17 +85,19 @@ class Hub:
         with self._lock:
             return self._views.get(camera)
 
-    def join(self, key: object, show: Callable[[View], None], tell: Callable[[Event], None]) -> list[Event]:
-        """Adds somebody who is shown and told everything from now on; returns what was told before and still holds.
+    def join(self, key: object, show: Callable[[View], None], tell: Callable[[Event], None]) -> None:
+        """Adds somebody who is shown and told everything from now on, after what was told before and still holds.
 
         Args:
             key: Whoever it is, for ``want`` and ``leave``.
-            show: Called with each image, from any thread; it must not wait.
-            tell: Called with each event, likewise.
+            show: Called with each image that somebody wants, from any thread; it must not wait.
+            tell: Called with each event, likewise, and not call this hub.
         """
         with self._lock:
+            # Under the lock, so that nothing newer is told before.
+            for event in (*self._told.values(), *self._statuses):
+                tell(event)
             self._viewers[key] = (show, tell)
-            return [*self._told.values(), *self._statuses]
 
     def leave(self, key: object) -> None:
         """Removes somebody."""

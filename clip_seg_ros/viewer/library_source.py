@@ -192,6 +192,12 @@ class LibrarySource:
         if how not in ("pause", "go", "step"):
             raise Refused(f'"{how}" is not understood: use pause, go or step')
         self._playback.play(cast(Any, how))
+        self._tell("playing", playing=self.is_playing)
+
+    @property
+    def is_playing(self) -> bool:
+        """Whether images follow by themselves."""
+        return self._playback.is_playing
 
     # What its parts need.
 
@@ -249,6 +255,7 @@ class LibrarySource:
 
     def _on_end(self, message: str) -> None:
         self._tell("ended", message=message)
+        self._tell("playing", playing=False)
 
     def _on_model(self, name: str) -> None:
         self._tell("model", name=name)

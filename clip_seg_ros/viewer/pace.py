@@ -11,6 +11,8 @@ _UNDER_WAY = 2
 """Pictures that may be on their way to one viewer: while one is drawn, the next one travels."""
 _SLOW_S, _FAST_S = 0.25, 0.08
 """Smaller pictures are sent above the first time from sending to drawing, larger ones below the second."""
+STALLED_S = 10.0
+"""The time in seconds without a picture drawn after which nothing is made for a viewer."""
 _WEIGHT = 0.2
 _PATIENCE = 20
 """Pictures after a change before the next one, and before larger ones are tried."""
@@ -33,6 +35,14 @@ class Pace:
     def is_ready(self) -> bool:
         """Returns whether another picture may be sent."""
         return len(self._sent) < _UNDER_WAY
+
+    def is_stalled(self, now_s: float) -> bool:
+        """Returns whether a picture has been under way for so long that nobody seems to be there."""
+        return bool(self._sent) and now_s - next(iter(self._sent.values())) > STALLED_S
+
+    def rest(self) -> None:
+        """Forgets what is under way: a page in the background draws nothing, which says nothing of its link."""
+        self._sent.clear()
 
     def sent(self, number: int, now_s: float) -> None:
         """Takes note of a picture on its way."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ WIDTHS_PX = (320, 480, 640, 960, 1280, 1920)
 """The widths of pictures; viewers of about the same size share one."""
 QUALITIES = (80, 60)
 """JPEG qualities: usual, and for slow links."""
-_KEPT = 24
 _GREY = (150, 150, 150)
 _CONFIDENCE_SHARE = 0.65
 """How much of a picture of the confidence is colour; the rest is the image."""
@@ -49,21 +47,29 @@ class Pictures:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # By the identity of the view, which is kept with its picture: a paused source may answer an image twice.
-        self._pictures: OrderedDict[tuple[int, Form], tuple[View, Future[bytes]]] = OrderedDict()
+        self._pictures: dict[tuple[int, Form], tuple[View, Future[bytes]]] = {}
 
     def jpeg(self, view: View, form: Form) -> bytes:
         """Returns a view as JPEG, no wider than its image."""
         with self._lock:
             is_mine = (id(view), form) not in self._pictures
+            if is_mine:
+                self._forget_others(view)
             _, future = self._pictures.setdefault((id(view), form), (view, Future()))
-            while len(self._pictures) > _KEPT:
-                self._pictures.popitem(last=False)
         if is_mine:
             try:
                 future.set_result(encoded(drawn(view, form.layer, form.width_px), form.quality))
             except Exception as error:
                 future.set_exception(error)
         return future.result()
+
+    def _forget_others(self, view: View) -> None:
+        """Keeps of each camera the pictures of one view: views are large."""
+        others = [
+            key for key, (other, _) in self._pictures.items() if other.camera == view.camera and other is not view
+        ]
+        for key in others:
+            del self._pictures[key]
 
     def forget(self) -> None:
         """Drops all pictures, when nobody looks any more."""

@@ -9,8 +9,10 @@ import socket
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
@@ -38,6 +40,7 @@ _SAVED_QUALITY = 95
 _GRACE_S = 1
 """The time in seconds that requests may take to end when the server ends."""
 _START_S = 20.0
+_QUESTIONS_AT_ONCE = 8
 
 
 class ViewServer:
@@ -55,8 +58,11 @@ class ViewServer:
         self._token = secrets.token_urlsafe(18) if token is None and not is_loopback(host) else token
         self._hub = Hub(source)
         self._pictures = Pictures()
+        # Of its own: whoever asks a busy node waits, and pictures must not wait with them.
+        self._askers = ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "viewer's question")
         self._recorder = Recorder()
-        self._recorded: dict[str, int] = {}
+        self._recorded: dict[str, float] = {}
+        """When the newest picture of each camera that was recorded came."""
         self._scene: SpaceScene | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -87,10 +93,12 @@ class ViewServer:
         deadline_s = time.monotonic() + _START_S
         while not self._server.started and self._thread.is_alive() and time.monotonic() < deadline_s:
             time.sleep(0.01)
+        if not self._server.started:
+            raise OSError(f"the server did not start within {_START_S:g} s")
         # Whoever listens everywhere is reached here by this name.
         host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(self._host, self._host)
         shown = f"[{host}]" if ":" in host else host
-        token = "" if self._token is None else f"?token={self._token}"
+        token = "" if self._token is None else f"?token={quote(self._token, safe='')}"
         return f"http://{shown}:{listener.getsockname()[1]}/{token}"
 
     def stop(self) -> None:
@@ -99,6 +107,7 @@ class ViewServer:
             self._server.should_exit = True
             self._thread.join()
         self._hub.stop()
+        self._askers.shutdown(wait=False, cancel_futures=True)
         if self._scene is not None:
             self._scene.close()
 
@@ -131,14 +140,14 @@ class ViewServer:
 
     async def _view(self, connection: WebSocket) -> None:
         await connection.accept()
-        await Session(connection, self._hub, self._pictures, self._record).run()
+        await Session(connection, self._hub, self._pictures, self._askers, self._record).run()
 
     # What was shown, as a recording.
 
     def _record(self, view: View, jpeg: bytes) -> None:
         # Several viewers get the same picture.
-        if view.stamp_ns > self._recorded.get(view.camera, -1):
-            self._recorded[view.camera] = view.stamp_ns
+        if view.arrived_s > self._recorded.get(view.camera, 0.0):
+            self._recorded[view.camera] = view.arrived_s
             self._recorder.add(view, jpeg)
 
     async def _recording(self, request: Request) -> Response:

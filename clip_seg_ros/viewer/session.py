@@ -18,9 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -38,6 +41,11 @@ from clip_seg_ros.viewer.views import Thing, View, Wanted
 
 _MOST_EVENTS = 300
 """Events that wait for one viewer; the oldest ones are dropped then."""
+_MOST_QUESTIONS = 6
+"""Questions of one viewer that wait for an answer."""
+_ALIVE_S = 5.0
+"""A viewer hears something at least as often, to know that its connection holds."""
+_LOG = logging.getLogger(__name__)
 _LONGEST_TEXT = 2000
 
 
@@ -48,16 +56,27 @@ class Session:
         socket: The connection, accepted already.
         hub: What is shown.
         pictures: Draws for all viewers.
-        sent: Called with each view that was sent, and its JPEG if that has the overlay.
+        askers: Runs what waits for the source.
+        sent: Called with each view that was sent with the overlay, and its JPEG.
     """
 
     def __init__(
-        self, socket: WebSocket, hub: Hub, pictures: Pictures, sent: Callable[[View, bytes], None] = lambda *_: None
+        self,
+        socket: WebSocket,
+        hub: Hub,
+        pictures: Pictures,
+        askers: Executor,
+        sent: Callable[[View, bytes], None] = lambda *_: None,
     ) -> None:
-        self._socket, self._hub, self._pictures, self._on_sent = socket, hub, pictures, sent
+        self._socket, self._hub, self._pictures, self._askers, self._on_sent = socket, hub, pictures, askers, sent
         self._pace = Pace()
         self._camera: str | None = None
+        self._wish: Wanted | None = None
+        self._is_stalled = False
+        """Whether nothing is wanted for this viewer, because it draws nothing."""
         self._paused = False
+        self._held: View | None = None
+        """The view at which it was paused."""
         self._due = False
         """Whether a picture is sent although it is paused."""
         self._shown: View | None = None
@@ -79,8 +98,7 @@ class Session:
             wake()
 
         self._events.append(self._hello())
-        self._events.extend(self._hub.join(self, wake, tell))
-        self._news.set()
+        self._hub.join(self, wake, tell)
         sender = asyncio.create_task(self._send())
         try:
             while True:
@@ -91,6 +109,8 @@ class Session:
             await self._socket.close(1003, f"not understood: {type(error).__name__}: {error}"[:120])
         finally:
             self._hub.leave(self)
+            if not self._hub.wanted.cameras:
+                self._pictures.forget()
             for task in (sender, *self._tasks):
                 task.cancel()
 
@@ -100,6 +120,7 @@ class Session:
             "event": "hello",
             "title": source.title,
             "can_pause": source.can_pause,
+            "playing": source.is_playing,
             "cameras": list(source.cameras()),
         }
 
@@ -112,8 +133,11 @@ class Session:
         elif ask == "look":
             self._look(message)
         elif ask == "step":
-            self._due = True
+            self._due, self._held = True, None
             self._shown = self._hub.newest(self._camera or "")
+        elif len(self._tasks) >= _MOST_QUESTIONS:
+            why = "other questions still wait for an answer: try again"
+            self._events.append({"event": "refused", "request": message.get("request"), "message": why})
         else:
             task = asyncio.create_task(self._answer(ask, message))
             self._tasks.add(task)
@@ -124,17 +148,28 @@ class Session:
         camera, layer = message["camera"], message["layer"]
         if layer not in LAYERS:
             raise ValueError(f"layer must be one of {', '.join(LAYERS)}, got {layer!r}")
-        self._camera, self._paused, self._due = camera, bool(message["paused"]), True
-        self._shown = None
+        if not (camera is None or isinstance(camera, str)):
+            raise TypeError(f"camera must be a name or null, got {camera!r}")
         self._pace.layer, self._pace.wanted_px = layer, float(message["width_px"])
         if camera is None:
-            self._hub.want(self, None)
+            self._pace.rest()
+            self._wish = None
         else:
-            self._hub.want(self, Wanted(frozenset([str(camera)]), layer == "confidence", bool(message["space"])))
+            self._paused = bool(message["paused"])
+            # A pause holds its picture, however it is looked at.
+            is_same = self._paused and camera == self._camera
+            self._held = (self._held or self._shown) if is_same else None
+            self._camera, self._shown, self._due = camera, None, True
+            self._wish = Wanted(frozenset([camera]), layer == "confidence", bool(message["space"]))
+        self._is_stalled = False
+        self._hub.want(self, self._wish)
 
     def _note_drawn(self, number: int) -> None:
         now_s = time.monotonic()
         self._pace.drawn(number, now_s)
+        if self._is_stalled:
+            self._is_stalled = False
+            self._hub.want(self, self._wish)
         arrived_s = self._arrived.pop(number, None)
         if arrived_s is not None:
             self._screen_s = now_s - arrived_s
@@ -142,12 +177,17 @@ class Session:
     async def _answer(self, ask: str, message: dict[str, Any]) -> None:
         request = message.get("request")
         try:
-            answer: Any = await asyncio.to_thread(self._asked, ask, message)
+            loop = asyncio.get_running_loop()
+            answer: Any = await loop.run_in_executor(self._askers, self._asked, ask, message)
             self._events.append({"event": "answer", "request": request, "answer": answer})
         except Refused as why:
             self._events.append({"event": "refused", "request": request, "message": str(why)})
         except (ValueError, KeyError, TypeError) as error:
             text = f"not understood: {type(error).__name__}: {error}"
+            self._events.append({"event": "refused", "request": request, "message": text})
+        except Exception as error:  # whatever it is, the viewer waits for an answer
+            _LOG.exception("a question of a viewer failed")
+            text = f"the question failed: {type(error).__name__}: {error}"
             self._events.append({"event": "refused", "request": request, "message": text})
         self._news.set()
 
@@ -178,27 +218,41 @@ class Session:
     async def _send(self) -> None:
         try:
             while True:
-                await self._news.wait()
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), _ALIVE_S)
+                if not self._news.is_set():
+                    self._events.append({"event": "alive"})
                 self._news.clear()
                 while self._events:
-                    await self._socket.send_text(json.dumps(self._events.popleft()))
+                    await self._socket.send_text(json.dumps(self._events.popleft(), allow_nan=False))
+                self._watch_stall()
                 await self._send_picture()
         except (WebSocketDisconnect, RuntimeError):
             pass  # it has left, which the receiving side sees, too
+        except Exception:
+            _LOG.exception("a viewer cannot be shown what there is")
+            with suppress(RuntimeError):
+                await self._socket.close(1011, "the server failed: its log says how")
+
+    def _watch_stall(self) -> None:
+        if self._wish is not None and not self._is_stalled and self._pace.is_stalled(time.monotonic()):
+            self._is_stalled = True
+            self._hub.want(self, None)
 
     async def _send_picture(self) -> None:
-        view = None if self._camera is None else self._hub.newest(self._camera)
+        view = None if self._wish is None else self._held or self._hub.newest(self._camera or "")
         if view is None or view is self._shown or not self._pace.is_ready() or (self._paused and not self._due):
             return
         form = self._pace.form()
+        # Before it is drawn, because the viewer may look at something else meanwhile.
+        self._shown, self._due = view, False
         jpeg = await asyncio.to_thread(self._pictures.jpeg, view, form)
         number = time.monotonic_ns() // 1000
-        self._shown, self._due = view, False
         self._pace.sent(number, time.monotonic())
         self._arrived[number] = view.arrived_s
         while len(self._arrived) > 4:
             del self._arrived[next(iter(self._arrived))]
-        header = json.dumps(self._header(view, number)).encode()
+        header = json.dumps(self._header(view, number), allow_nan=False).encode()
         await self._socket.send_bytes(len(header).to_bytes(4, "big") + header + jpeg)
         if form.layer == "overlay":
             self._on_sent(view, jpeg)

@@ -20,6 +20,8 @@ Event = dict[str, Any]
 - ``parameter``: ``name`` and its new ``value``, whoever changed it.
 - ``model``: ``name`` of the model that serves now.
 - ``gone`` and ``back``: whether there is anything to show or command; ``message`` says what is missing, and what to do.
+- ``playing``: ``playing``, whether pictures follow by themselves from now on, for a source that can pause.
+- ``picked``: somebody clicked the thing ``id`` of ``camera`` in the view in 3D; of the viewer itself.
 - ``ended``: the source has no more pictures; ``message`` says so.
 """
 
@@ -64,6 +66,10 @@ class Source(Protocol):
     """What is shown, for people, such as "/clip_seg" or "holiday.mp4"."""
     can_pause: bool
     """Whether ``play`` stops the pictures themselves."""
+
+    @property
+    def is_playing(self) -> bool:
+        """Whether pictures follow by themselves."""
 
     def start(self, listener: Listener) -> None:
         """Begins to show and tell. Nothing is shown before ``want`` says that somebody looks."""

@@ -30,6 +30,7 @@ class RenderedSource:
 
     title = "the rendered table"
     can_pause = True
+    is_playing = True
 
     def __init__(self, rate_hz: float = 20.0) -> None:
         self.truth = render_table()

@@ -59,6 +59,21 @@ def test_a_wrong_cookie_opens_nothing() -> None:
         assert answer.status_code == 401
 
 
+@pytest.mark.parametrize("others", ["odd; version=1; ", "a=b=c; ", "=; ", "name=two words; "])
+def test_cookies_of_other_programs_do_not_matter(others: str) -> None:
+    browser = client(TOKEN, "robot:8088")
+    own = browser.get("/", params={"token": TOKEN}).headers["set-cookie"].split(";")[0]
+
+    answer = client(TOKEN, "robot:8088").get("/", headers={"Cookie": others + own})
+    assert answer.text == "the secret"
+
+
+@pytest.mark.parametrize("host", ["[", "a:b", "", "robot:70000", ":8088"])
+def test_what_names_no_host_is_refused(host: str) -> None:
+    for token in (None, TOKEN):
+        assert client(token).get("/", headers={"Host": host}).status_code == 400
+
+
 def test_two_views_of_one_robot_do_not_take_each_others_cookies() -> None:
     first = client(TOKEN, "robot:8088").get("/", params={"token": TOKEN})
     second = client(TOKEN, "robot:8089").get("/", params={"token": TOKEN})

@@ -35,7 +35,9 @@ def view(camera: str = "left") -> View:
 
 
 def told(hub: Hub) -> list[dict]:
-    return hub.join("somebody", lambda view: None, lambda event: None)
+    events: list[dict] = []
+    hub.join("somebody", lambda view: None, events.append)
+    return events
 
 
 def test_the_source_hears_what_all_want_together_and_only_changes(hub: Hub, source: Wished) -> None:
@@ -61,16 +63,18 @@ def test_a_picture_that_nobody_looks_at_is_not_kept(hub: Hub) -> None:
     hub.want(1, None)
 
     assert hub.newest("left") is None
+    hub.show(view())  # it was on its way
+    assert hub.newest("left") is None
 
 
 def test_who_comes_later_is_told_what_still_holds(hub: Hub) -> None:
-    hub.tell({"event": "health", "message": "old"})
-    hub.tell({"event": "health", "message": "new"})
     hub.tell({"event": "parameter", "name": "a", "value": 1})
     hub.tell({"event": "parameter", "name": "b", "value": 2})
     hub.tell({"event": "picked", "camera": "left", "id": 1})
     hub.tell({"event": "gone", "message": "nobody"})
     hub.tell({"event": "back", "message": ""})
+    hub.tell({"event": "health", "message": "old"})
+    hub.tell({"event": "health", "message": "new"})
     hub.tell({"event": "status", "id": 1})
     hub.tell({"event": "status", "id": 2})
 
@@ -79,6 +83,13 @@ def test_who_comes_later_is_told_what_still_holds(hub: Hub) -> None:
     assert sorted(event["name"] for event in events if event["event"] == "parameter") == ["a", "b"]
     assert [event["id"] for event in events if event["event"] == "status"] == [1, 2]
     assert {event["event"] for event in events} == {"health", "parameter", "back", "status"}
+
+
+def test_how_well_all_was_is_not_told_of_what_is_gone(hub: Hub) -> None:
+    hub.tell({"event": "health", "level": "ok"})
+    hub.tell({"event": "gone", "message": "nobody"})
+
+    assert [event["event"] for event in told(hub)] == ["gone"]
 
 
 def test_pictures_of_a_source_that_is_gone_are_dropped(hub: Hub) -> None:
@@ -90,6 +101,7 @@ def test_pictures_of_a_source_that_is_gone_are_dropped(hub: Hub) -> None:
 
 
 def test_an_end_is_over_when_pictures_come_again(hub: Hub) -> None:
+    hub.want(1, Wanted(frozenset(["left"])))
     hub.tell({"event": "ended", "message": "that was all"})
     assert [event["event"] for event in told(hub)] == ["ended"]
     hub.show(view())
@@ -99,6 +111,7 @@ def test_an_end_is_over_when_pictures_come_again(hub: Hub) -> None:
 
 def test_whoever_left_is_shown_nothing(hub: Hub) -> None:
     seen: list[object] = []
+    hub.want(2, Wanted(frozenset(["left"])))
     hub.join(1, seen.append, seen.append)
     hub.show(view())
     hub.leave(1)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import itertools
 
-from clip_seg_ros.viewer.pace import Pace
+from clip_seg_ros.viewer.pace import STALLED_S, Pace
 from clip_seg_ros.viewer.pictures import Form
 
 
@@ -64,3 +64,19 @@ def test_what_was_never_sent_tells_nothing() -> None:
     pace.drawn(7, 1.0)
 
     assert pace.link_s is None
+
+
+def test_a_viewer_that_draws_nothing_has_stalled_until_it_draws_or_rests() -> None:
+    pace = Pace()
+    assert not pace.is_stalled(1e9)
+    pace.sent(1, 100.0)
+    pace.sent(2, 101.0)
+    assert not pace.is_stalled(100.0 + STALLED_S)
+    assert pace.is_stalled(100.5 + STALLED_S)
+
+    pace.drawn(1, 111.0)
+    assert not pace.is_stalled(111.0)
+    assert pace.is_stalled(101.5 + STALLED_S)
+    pace.rest()
+    assert not pace.is_stalled(1e9)
+    assert pace.is_ready()

@@ -86,6 +86,16 @@ def test_viewers_of_the_same_size_share_one_picture(view: View) -> None:
     assert pictures.jpeg(view, Form("plain", 320, 80)) is not found[0]
 
 
+def test_of_each_camera_the_pictures_of_one_view_are_kept(view: View) -> None:
+    pictures, other = Pictures(), replace(view, camera="other")
+    first = [pictures.jpeg(each, Form("overlay", width, 80)) for each in (view, other) for width in (320, 640)]
+    pictures.jpeg(replace(view, stamp_ns=2), Form("overlay", 320, 80))
+
+    again = [pictures.jpeg(other, Form("overlay", width, 80)) for width in (320, 640)]
+    assert all(one is two for one, two in zip(first[2:], again, strict=True))
+    assert pictures.jpeg(view, Form("overlay", 320, 80)) is not first[0]
+
+
 def test_another_answer_to_the_same_image_is_drawn_anew(view: View) -> None:
     pictures, form = Pictures(), Form("overlay", 320, 80)
 

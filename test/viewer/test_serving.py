@@ -126,6 +126,22 @@ def test_a_paused_viewer_gets_pictures_step_by_step(viewer: ViewClient, source: 
     assert source.played[-1] == "step"
 
 
+def test_a_pause_holds_its_picture_however_it_is_looked_at(viewer: ViewClient) -> None:
+    viewer.look("left")
+    viewer.picture()
+    stamps = []
+    for layer in ("overlay", "plain", "confidence"):
+        viewer.look("left", paused=True, layer=layer)
+        viewer.ask(ask="models")
+        viewer.pictures.clear()
+        viewer.look("left", paused=True, layer=layer)
+        stamps.append(viewer.picture()[0]["stamp_ns"])
+
+    assert len(set(stamps)) == 1
+    viewer.send(ask="step")
+    assert viewer.picture()[0]["stamp_ns"] != stamps[0]
+
+
 def test_the_time_until_the_screen_is_told(viewer: ViewClient) -> None:
     viewer.look("left")
     header, _ = viewer.picture(lambda header: header["to_screen_ms"] is not None)
@@ -173,10 +189,20 @@ def test_what_is_no_question_is_refused_and_the_viewer_stays(viewer: ViewClient)
     assert "load the page again" in viewer.ask(ask="nonsense")["message"]
     assert "not understood" in viewer.ask(ask="point", camera="left", spot="here")["message"]
     assert "not understood" in viewer.ask(ask="set")["message"]
+    assert "the question failed: IndexError" in viewer.ask(ask="point", camera="left", spot=[9000, 5])["message"]
     assert viewer.ask(ask="models")["event"] == "answer"
 
 
-@pytest.mark.parametrize("nonsense", ["{", "[]", '{"ask": "look"}', '{"ask": "drawn", "number": "x"}'])
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        "{",
+        "[]",
+        '{"ask": "look", "camera": [1], "layer": "plain", "width_px": 9}',
+        '{"ask": "look"}',
+        '{"ask": "drawn", "number": "x"}',
+    ],
+)
 def test_what_is_no_message_ends_that_viewer_alone(viewer: ViewClient, address: str, nonsense: str) -> None:
     with ViewClient(address) as other:
         other._socket.send(nonsense)
@@ -225,6 +251,14 @@ def test_other_machines_need_a_token() -> None:
         assert urllib.request.urlopen(f"{here}?token={token}").status == 200
         with ViewClient(f"{here}?token={token}") as viewer:
             viewer.event(lambda event: event["event"] == "hello")
+    finally:
+        server.stop()
+
+
+def test_a_token_may_hold_any_sign() -> None:
+    server = ViewServer(RenderedSource(), port=0, token="a+b&c#d%e/f")
+    try:
+        assert urllib.request.urlopen(server.start()).status == 200
     finally:
         server.stop()
 

@@ -161,6 +161,9 @@ class NodeWatch:
 
     def _on_answer(self, found: _Announced, names: Sequence[str], future: Future) -> None:
         self._asked.pop(found.name, None)
+        served = self.served
+        if served is not None and served.name != found.name and found.rank() >= list(CONFIGS).index(served.kind):
+            return  # a better one answered meanwhile
         response = future.result()
         if response is None or len(response.values) != len(names):
             note = f"{found.name} lacks parameters of this version: start a node of the same version as this one"

@@ -47,6 +47,7 @@ class RosSource:
     """
 
     can_pause = False
+    is_playing = True
 
     def __init__(self, node: Asking) -> None:
         self.title = node.get_namespace()

@@ -24,16 +24,27 @@ const line = new CommandLine($("say"), $("command"), $("suggestions"), $("status
 const models = new Models($("use"), $("models"), $("model-about"), $("model-name"), $("fetched"), (name) =>
   line.give(`use ${name}`),
 );
-const picture = new Picture($("canvas"), $("marks"), $("waiting"), drawn, point);
-const link = new Link(told, (header, jpeg) => picture.show(header, jpeg), connected);
+const picture = new Picture($("canvas"), $("marks"), $("waiting"), drawn, skipped, point);
+const link = new Link(told, shown, connected);
 
-function connected(is) {
+function shown(header, jpeg) {
+  // One of the camera before may still have been on its way.
+  if (header.camera === state.camera) picture.show(header, jpeg);
+  else skipped(header);
+}
+
+/** The server waits for each picture to be drawn. */
+function skipped(header) {
+  link.send({ ask: "drawn", number: header.number });
+}
+
+function connected(is, why) {
   if (is) {
     look();
     if ($("settings").open) loadSettings();
     if ($("model").open) loadModels();
   } else {
-    banner("The connection to the viewer was lost. Trying again ...");
+    banner(why || "The connection to the viewer was lost. Trying again ...");
     picture.clear("No connection.");
   }
 }
@@ -44,6 +55,7 @@ function told(event) {
       banner("");
       document.title = $("title").textContent = event.title;
       state.canPause = event.can_pause;
+      if (event.can_pause) showPaused(!event.playing);
       $("answers").replaceChildren();
       showCameras(event.cameras);
     },
@@ -66,6 +78,7 @@ function told(event) {
       look();
       if ($("settings").open) loadSettings();
     },
+    playing: () => showPaused(!event.playing),
     ended: () => line.say("", event.message),
     picked: () => {
       const thing = picture.header?.things.find(({ id }) => id === event.id);
@@ -82,7 +95,10 @@ function banner(text) {
 
 function showCameras(cameras) {
   state.cameras = cameras;
-  if (!cameras.includes(state.camera)) state.camera = cameras[0] ?? "";
+  if (!cameras.includes(state.camera)) {
+    state.camera = cameras[0] ?? "";
+    forgetCamera();
+  }
   $("camera").replaceChildren(...cameras.map((name) => new Option(name || "camera", name)));
   $("camera").value = state.camera;
   $("camera-label").hidden = cameras.length < 2;
@@ -98,12 +114,13 @@ function look() {
     camera: isShown && state.cameras.includes(state.camera) ? state.camera : null,
     layer: state.layer,
     space: state.stage !== "picture",
-    paused: state.paused,
+    // A source that is paused itself still answers anew what it shows.
+    paused: state.paused && !state.canPause,
     width_px: Math.max(1, frame.width) * (window.devicePixelRatio || 1),
   });
   const address = `camera=${encodeURIComponent(state.camera)}`;
   $("save").href = `/picture?${address}&layer=${state.layer}`;
-  $("record").href = `/recording?${address}`;
+  $("record").href = "/recording";
 }
 
 function drawn(header) {
@@ -136,7 +153,8 @@ function showCard(found) {
   picture.mark(found.outlines_px);
   $("card").hidden = false;
   $("card-title").textContent = thing.prompt || "Something without a name";
-  const place = thing.position_m ? `at (${thing.position_m.map((value) => value.toFixed(3)).join(", ")}) m in ${found.frame}` : ""; // prettier-ignore
+  const metres = thing.position_m?.map((value) => value.toFixed(3)).join(", ");
+  const place = metres ? `at (${metres}) m in ${found.frame}` : "";
   $("card-text").textContent = [found.message, place].filter(Boolean).join(" · ");
   $("card-nearest").textContent = found.nearest;
 }
@@ -186,12 +204,22 @@ function setStage(stage) {
 }
 
 function setPaused(paused) {
+  showPaused(paused);
+  if (state.canPause) play(paused ? "pause" : "go");
+  look();
+}
+
+function showPaused(paused) {
   state.paused = paused;
   $("pause").ariaPressed = String(paused);
   $("pause").textContent = paused ? "Go on" : "Pause";
   $("step").disabled = !paused;
-  if (state.canPause) play(paused ? "pause" : "go");
-  look();
+}
+
+function forgetCamera() {
+  picture.clear("Waiting for a picture ...");
+  things.clear();
+  dismiss();
 }
 
 function play(how) {
@@ -201,7 +229,7 @@ function play(how) {
 function step() {
   if (!state.paused) return;
   if (state.canPause) play("step");
-  link.send({ ask: "step" });
+  else link.send({ ask: "step" });
 }
 
 function setBoxes(on) {
@@ -221,9 +249,7 @@ for (const button of document.querySelectorAll("[data-layer]")) {
 }
 $("camera").addEventListener("change", () => {
   state.camera = $("camera").value;
-  picture.clear("Waiting for a picture ...");
-  things.clear();
-  dismiss();
+  forgetCamera();
   look();
 });
 $("pause").addEventListener("click", () => setPaused(!state.paused));

@@ -29,13 +29,16 @@ export class CommandLine {
     this.history = stored();
     this.place = this.history.length;
     this.phrases = new Set();
-    this.chosen = 0;
+    this.isTyped = false; // only then Tab takes a suggestion, and does not move on
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.give(this.input.value);
     });
     input.addEventListener("keydown", (event) => this.key(event));
-    input.addEventListener("input", () => this.suggest());
+    input.addEventListener("input", () => {
+      this.isTyped = true;
+      this.suggest();
+    });
     input.addEventListener("focus", () => this.suggest());
     input.addEventListener("blur", () => this.hide());
   }
@@ -68,9 +71,9 @@ export class CommandLine {
       this.place = Math.min(Math.max(this.place + step, 0), this.history.length);
       this.input.value = this.history[this.place] ?? "";
       this.input.setSelectionRange(this.input.value.length, this.input.value.length);
-    } else if (event.key === "Tab" && !event.shiftKey && !this.list.hidden) {
+    } else if (event.key === "Tab" && !event.shiftKey && !this.list.hidden && this.isTyped) {
       event.preventDefault();
-      this.take(this.list.children[this.chosen].textContent);
+      this.take(this.list.firstChild.textContent);
     } else if (event.key === "Escape") {
       this.hide();
     }
@@ -116,10 +119,13 @@ export class CommandLine {
   take(text) {
     this.input.value = text;
     this.suggest();
+    this.isTyped = !this.list.hidden;
   }
 
   hide() {
+    this.isTyped = false;
     this.list.hidden = true;
+    this.input.removeAttribute("aria-activedescendant");
     this.input.ariaExpanded = "false";
   }
 

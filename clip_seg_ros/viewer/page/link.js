@@ -3,13 +3,16 @@
 
 const FIRST_WAIT_MS = 300;
 const LONGEST_WAIT_MS = 3000;
+const SILENCE_MS = 15000; // the server says something every 5 s
 
 export class Link {
-  /** Calls `onEvent(event)`, `onPicture(header, jpeg)` and `onState(connected)`. */
+  /** Calls `onEvent(event)`, `onPicture(header, jpeg)` and `onState(connected, why)`. */
   constructor(onEvent, onPicture, onState) {
     this.onEvent = onEvent;
     this.onPicture = onPicture;
     this.onState = onState;
+    this.heard = 0;
+    setInterval(() => this.checkSilence(), SILENCE_MS / 3);
     this.waitMs = FIRST_WAIT_MS;
     this.asked = new Map();
     this.number = 0;
@@ -22,21 +25,36 @@ export class Link {
     this.socket = new WebSocket(address);
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => {
+      this.heard = performance.now();
       this.waitMs = FIRST_WAIT_MS;
-      this.onState(true);
+      this.onState(true, "");
     };
-    this.socket.onmessage = (message) => this.take(message.data);
+    this.socket.onmessage = (message) => {
+      this.heard = performance.now();
+      this.take(message.data);
+    };
     this.socket.onclose = () => this.lost();
   }
 
-  lost() {
+  /** A robot that went out of reach closes nothing. */
+  checkSilence() {
+    if (this.socket.readyState !== WebSocket.OPEN || performance.now() - this.heard < SILENCE_MS) return;
+    this.socket.onmessage = this.socket.onclose = null;
+    this.socket.close();
+    this.lost();
+  }
+
+  async lost() {
     for (const { reject } of this.asked.values()) {
       reject(new Error("the connection to the viewer was lost"));
     }
     this.asked.clear();
-    this.onState(false);
+    this.onState(false, "");
     setTimeout(() => this.open(), this.waitMs);
     this.waitMs = Math.min(2 * this.waitMs, LONGEST_WAIT_MS);
+    // A server that was started anew may want another token.
+    const answer = await fetch("/", { method: "HEAD", cache: "no-store" }).catch(() => null);
+    if (answer?.status === 401) this.onState(false, "The server was started anew: open the address that it printed.");
   }
 
   take(data) {

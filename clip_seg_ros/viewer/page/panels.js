@@ -99,7 +99,10 @@ export class Settings {
     const input = this.input(parameter);
     const read = () => {
       if (input.type === "checkbox") return input.checked;
-      if (parameter.kind === "tuple") return input.value.split(",").map((text) => text.trim()).filter(Boolean); // prettier-ignore
+      if (parameter.kind === "tuple") {
+        const parts = input.value.split(",").map((text) => text.trim());
+        return parts.filter((text) => text !== "");
+      }
       return parameter.kind === "str" ? input.value : Number(input.value);
     };
     const write = (value) => {

@@ -3,11 +3,15 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const DRAG_PX = 6; // below it, a press and a release are a click
-const DESCRIBED_EVERY_MS = 2000;
+const DESCRIBED_EVERY_MS = 1000;
 
 export class Picture {
-  /** Calls `onDrawn(header)` once a picture is on the screen, and `onSpot(spot)` with pixels of the image. */
-  constructor(canvas, marks, waiting, onDrawn, onSpot) {
+  /**
+   * Calls `onDrawn(header)` once a picture is on the screen, `onSkipped(header)` if it never will be although no newer
+   * one is, and `onSpot(spot)` with pixels of the image.
+   */
+  constructor(canvas, marks, waiting, onDrawn, onSkipped, onSpot) {
+    this.onSkipped = onSkipped;
     this.canvas = canvas;
     this.marks = marks;
     this.waiting = waiting;
@@ -17,12 +21,19 @@ export class Picture {
     this.header = null;
     this.next = null;
     this.boxes = false;
-    this.described = 0;
+    this.era = 0; // raised by clear(), so that nothing of before is drawn
+    this.describing = 0;
     canvas.addEventListener("pointerdown", (event) => this.press(event));
   }
 
   async show(header, jpeg) {
+    const { era } = this;
     const bitmap = await createImageBitmap(jpeg);
+    if (era !== this.era) {
+      bitmap.close();
+      this.onSkipped(header);
+      return;
+    }
     const isPlanned = this.next !== null;
     this.next?.bitmap.close();
     this.next = { header, bitmap };
@@ -30,6 +41,7 @@ export class Picture {
   }
 
   draw() {
+    if (this.next === null) return;
     const { header, bitmap } = this.next;
     this.next = null;
     if (this.canvas.width !== bitmap.width || this.canvas.height !== bitmap.height) {
@@ -47,16 +59,25 @@ export class Picture {
     requestAnimationFrame(() => this.onDrawn(header));
   }
 
+  /** Tells in words what the picture shows, now and then. */
   describe() {
-    const now = performance.now();
-    if (now - this.described < DESCRIBED_EVERY_MS) return;
-    this.described = now;
-    const things = this.header.things.map((thing) => `${thing.prompt}, score ${thing.score}`);
-    const name = this.header.camera || "camera";
-    this.canvas.setAttribute("aria-label", `Picture of ${name}: ${things.join("; ") || "nothing found"}`);
+    if (this.describing) return;
+    this.describing = setTimeout(() => {
+      this.describing = 0;
+      if (this.header === null) return;
+      const things = this.header.things.map((thing) => `${thing.prompt}, score ${thing.score}`);
+      const name = this.header.camera || "camera";
+      this.canvas.setAttribute("aria-label", `Picture of ${name}: ${things.join("; ") || "nothing found"}`);
+    }, DESCRIBED_EVERY_MS);
   }
 
   clear(text) {
+    this.era += 1;
+    if (this.next !== null) {
+      this.next.bitmap.close();
+      this.onSkipped(this.next.header);
+      this.next = null;
+    }
     this.header = null;
     this.waiting.textContent = text;
     this.waiting.hidden = false;
@@ -97,24 +118,29 @@ export class Picture {
       const [y0, y1] = [begin[1], end[1]].sort((a, b) => a - b);
       return [x0, y0, x1, y1];
     };
-    const move = (event) => {
-      if (!canDrag || !far(event)) return;
+    const over = new AbortController();
+    const listen = (kind, take) => {
+      const takeOwn = (event) => {
+        if (event.pointerId === down.pointerId) take(event);
+      };
+      this.canvas.addEventListener(kind, takeOwn, { signal: over.signal });
+    };
+    listen("pointermove", (event) => {
+      if (!canDrag || !far(event) || this.header === null) return;
       const [x0, y0, x1, y1] = corners(event);
       this.mark([[[x0, y0], [x1, y0], [x1, y1], [x0, y1]]]); // prettier-ignore
-    };
-    const finish = (event) => {
-      this.canvas.removeEventListener("pointermove", move);
-      if (event.type === "pointercancel") return;
+    });
+    listen("pointercancel", () => over.abort());
+    listen("pointerup", (event) => {
+      over.abort();
+      if (this.header === null) return;
       if (!far(event)) this.onSpot(begin);
       else if (canDrag) this.onSpot(corners(event));
-    };
+    });
     if (canDrag) {
       down.preventDefault();
       this.canvas.setPointerCapture(down.pointerId);
     }
-    this.canvas.addEventListener("pointermove", move);
-    this.canvas.addEventListener("pointerup", finish, { once: true });
-    this.canvas.addEventListener("pointercancel", finish, { once: true });
   }
 
   /** With boxes on, a finger draws a box instead of moving the page. */
