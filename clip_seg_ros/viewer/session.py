@@ -29,7 +29,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from clip_seg_ros.pipeline.overlay import prompt_colors
 from clip_seg_ros.settings import Parameter
@@ -227,9 +227,11 @@ class Session:
                     await self._socket.send_text(json.dumps(self._events.popleft(), allow_nan=False))
                 self._watch_stall()
                 await self._send_picture()
-        except (WebSocketDisconnect, RuntimeError):
+        except WebSocketDisconnect:
             pass  # it has left, which the receiving side sees, too
         except Exception:
+            if WebSocketState.DISCONNECTED in (self._socket.client_state, self._socket.application_state):
+                return  # to send is an error then
             _LOG.exception("a viewer cannot be shown what there is")
             with suppress(RuntimeError):
                 await self._socket.close(1011, "the server failed: its log says how")
