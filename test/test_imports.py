@@ -32,7 +32,8 @@ ZOO = MODELS | {"zoo"}
 RUNTIME = ZOO | {"runtime"}
 PIPELINE = RUNTIME | {"pipeline"}
 WORLD = {"types", "config", "resources", "sim", "sources", "data"}
-EVALUATION = PIPELINE | WORLD | {"evaluation"}
+ANNOTATION = PIPELINE | WORLD | {"annotation"}
+EVALUATION = ANNOTATION | {"evaluation"}
 TRAINING = EVALUATION | {"training"}
 ALLOWED = {
     "types": set(),
@@ -51,10 +52,11 @@ ALLOWED = {
     "sim": WORLD,
     "sources": WORLD,
     "data": WORLD,
+    "annotation": ANNOTATION,
     "evaluation": EVALUATION,
     "training": TRAINING,
     "tools": TRAINING | {"viewer", "tools"},
-    "viewer": PIPELINE | {"sources", "sim", "viewer"},
+    "viewer": ANNOTATION | {"viewer"},
     "nodes": PIPELINE | {"sim", "sources", "viewer", "nodes"},
 }
 MESSAGES = ("msg", "srv", "action")

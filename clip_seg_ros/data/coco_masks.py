@@ -16,6 +16,7 @@ import numpy as np
 
 from clip_seg_ros.data.samples import DataError
 
+NO_PYCOCOTOOLS = "run lengths are written by the package pycocotools, which is not installed: pip install pycocotools"
 _UPSAMPLING = 5
 """The resolution of the grid on which COCO draws outlines, relative to that of the image."""
 
@@ -89,6 +90,19 @@ def encode_runs(mask: np.ndarray) -> dict[str, Any]:
     # The runs begin with one outside, which may be empty.
     turns = np.flatnonzero(np.diff(columns, prepend=False))
     return {"size": list(mask.shape), "counts": np.diff(turns, prepend=0, append=mask.size).tolist()}
+
+
+def compressed_runs(mask: np.ndarray) -> str:
+    """Returns a mask (height, width) bool as COCO's compressed string of run lengths, which ``decode_runs`` reads.
+
+    Raises:
+        DataError: pycocotools is not installed.
+    """
+    try:
+        from pycocotools import mask as coco
+    except ImportError as error:
+        raise DataError(NO_PYCOCOTOOLS) from error
+    return coco.encode(np.asfortranarray(mask, np.uint8))["counts"].decode("ascii")
 
 
 def _decompress(text: str | bytes) -> list[int]:

@@ -9,13 +9,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from clip_seg_ros.annotation.answers import FRAME
 from clip_seg_ros.pipeline.describing import PHRASES_AT_ONCE
 from clip_seg_ros.pipeline.pointing import require_box, require_point, thing_at, thing_in
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.pipeline.space.localization import measure
 from clip_seg_ros.pipeline.ties import length
 from clip_seg_ros.types import CameraFrame, ObjectRegion
-from clip_seg_ros.viewer.picture_answers import FRAME, thing_of
+from clip_seg_ros.viewer.picture_answers import thing_of
 from clip_seg_ros.viewer.source import Pointed
 from clip_seg_ros.viewer.views import Thing, View
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from clip_seg_ros.annotation.answers import camera_frame
 from clip_seg_ros.config import AUTO, ReferringConfig
 from clip_seg_ros.pipeline.describing import names_for
 from clip_seg_ros.pipeline.latest_worker import LatestWorker
@@ -30,7 +31,7 @@ from clip_seg_ros.viewer.library_commands import LibraryCommands
 from clip_seg_ros.viewer.library_models import LibraryModels
 from clip_seg_ros.viewer.library_pointing import name_of, pointed, region_at
 from clip_seg_ros.viewer.models import model_choices
-from clip_seg_ros.viewer.picture_answers import PictureAnswers, camera_frame
+from clip_seg_ros.viewer.picture_answers import PictureAnswers
 from clip_seg_ros.viewer.playback import Playback, Shown
 from clip_seg_ros.viewer.source import Listener, Pointed, Refused
 from clip_seg_ros.viewer.views import ModelChoice, View, Wanted
@@ -179,7 +180,7 @@ class LibrarySource:
             predictor = self._models.host.predictor
             name = checked_name(teach_as) if teach_as.strip() else ""
             encoded = self._answers.encoded(predictor, shown)
-            region = region_at(predictor, encoded, camera_frame(shown), spot_px)
+            region = region_at(predictor, encoded, camera_frame(shown.frame), spot_px)
             if name:
                 self._learn(predictor, name, shown.frame.rgb, region.mask)
             best = name or self._name(predictor, encoded, region)

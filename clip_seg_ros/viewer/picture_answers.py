@@ -7,32 +7,26 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from clip_seg_ros.annotation.answers import FRAME, FrameAnswers, camera_frame
 from clip_seg_ros.commands.references import Reference
 from clip_seg_ros.config import ReferringConfig
-from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.models.spec import ModelSpec
-from clip_seg_ros.pipeline.answering import Answer, Question, Refinement, Stream
 from clip_seg_ros.pipeline.postprocess import label_image
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
-from clip_seg_ros.pipeline.separation import Separator
 from clip_seg_ros.pipeline.space.ground import fit_ground
-from clip_seg_ros.pipeline.space.localization import measure
 from clip_seg_ros.pipeline.space.point_cloud import PointCloud, point_cloud
 from clip_seg_ros.pipeline.space.rays import ray_table
-from clip_seg_ros.pipeline.space.understanding import Asking, Understood, understand
+from clip_seg_ros.pipeline.space.understanding import Asking
 from clip_seg_ros.pipeline.tally import Tally
 from clip_seg_ros.types import CameraFrame, ObjectRegion
 from clip_seg_ros.viewer.playback import Shown
 from clip_seg_ros.viewer.views import Thing, View, Wanted
 from clip_seg_ros.zoo.caution import in_corner
 
-FRAME = "camera"
-"""The frame of positions: x right, y down, z forward."""
 _SURROUNDINGS = 6000
 """About how many points show the surroundings."""
 
@@ -63,22 +57,21 @@ class PictureAnswers:
     """
 
     def __init__(self, config: Callable[[], ReferringConfig], is_still: bool) -> None:
-        self._config, self._is_still = config, is_still
-        self._settings = (0.0, 0.0, 0.0)
-        self._stream = Stream(*self._settings)
-        self._encoded: tuple[Shown, Predictor, EncodedImage] | None = None
-        self.fault = ""
-        """What does not work as it should, for people."""
+        self._config = config
+        self._frames = FrameAnswers(config, is_still)
+
+    @property
+    def fault(self) -> str:
+        """What does not work as it should, for people; empty if all does."""
+        return self._frames.fault
 
     def forget(self, prompt: str) -> None:
         """Drops the past of a phrase, because its meaning has changed; it may be called from any thread."""
-        self._stream.forget(prompt)
+        self._frames.forget(prompt)
 
     def asking(self, request: Request, spec: ModelSpec) -> Asking:
         """Returns what a model is asked for."""
-        way, understands = self._config().relations, spec.understands_relations
-        by_model, by_both = understands and way == "model", understands and way == "both"
-        return Asking.of(request.prompts, request.references, request.negatives, by_model, by_both)
+        return self._frames.asking(request.prompts, request.references, request.negatives, spec)
 
     def answer(
         self, predictor: Predictor, shown: Shown, request: Request | None, wanted: Wanted, asked_s: float = 0.0
@@ -95,10 +88,10 @@ class PictureAnswers:
         Raises:
             ValueError: The model refuses the image or the phrases.
         """
-        frame, since_s = camera_frame(shown), max(shown.arrived_s, asked_s)
+        frame, since_s = camera_frame(shown.frame), max(shown.arrived_s, asked_s)
         if request is None:
             return self._view(predictor, shown, frame, wanted, {}, {}, since_s)
-        meant = self._ask(predictor, shown, frame, request)
+        meant = self._frames.answer(predictor, shown.frame, self.asking(request, predictor.spec), shown.is_first)
         regions = [each.region for each in meant.measured]
         request.tally.add("", regions, meant.maps, meant.sentences)
         parts: dict[str, Any] = {
@@ -113,47 +106,9 @@ class PictureAnswers:
         ties = [f"{tie.region.prompt}: {tie.label} {tie.anchor.prompt}" for tie in meant.ties.ties]
         return self._view(predictor, shown, frame, wanted, parts, {"relations": ties} if ties else {}, since_s)
 
-    def _ask(self, predictor: Predictor, shown: Shown, frame: CameraFrame, request: Request) -> Understood:
-        config, spec = self._config(), predictor.spec
-        asking = self.asking(request, spec)
-        threshold = asking.threshold(config.asked_threshold, spec.threshold)
-        question = Question(asking.names, asking.negatives, threshold, config.min_area_fraction)
-        found = self._answered(predictor, shown, frame, question)
-        measured = tuple(measure(region, frame) for region in found.regions)
-        return understand(asking, measured, found.maps, frame)
-
-    def _answered(self, predictor: Predictor, shown: Shown, frame: CameraFrame, question: Question) -> Answer:
-        config = self._config()
-        settings = (config.smoothing, config.hysteresis, config.track_age_s)
-        if not self._is_still and (settings != self._settings or shown.is_first):
-            self._settings, self._stream = settings, Stream(*settings)
-        stream = self._stream
-        stream.refinement = Refinement(config.refine_edges, self._separator if config.separate_touching else None)
-        encoded = self.encoded(predictor, shown)
-        look = stream.look(frame.rgb, frame.stamp_ns)
-        try:
-            maps = predictor.ask_cells(encoded, question.phrases)
-        except Exception:
-            stream.give_up(look)
-            raise
-        return stream.finish(predictor, maps, question, look, frame)
-
     def encoded(self, predictor: Predictor, shown: Shown) -> EncodedImage:
         """Encodes an image, once if it is asked for again. Raises ValueError if the model refuses it."""
-        kept = self._encoded
-        if kept is not None and kept[0] is shown and kept[1] is predictor:
-            return kept[2]
-        encoded = predictor.encode(shown.frame.rgb)
-        self._encoded = (shown, predictor, encoded)
-        return encoded
-
-    @cached_property
-    def _separator(self) -> Separator | None:
-        try:
-            return Separator.load()
-        except (WeightsError, FileNotFoundError) as error:
-            self.fault = f"objects that touch stay together: {error}"
-            return None
+        return self._frames.encoded(predictor, shown.frame)
 
     @staticmethod
     def _view(
@@ -183,12 +138,6 @@ class PictureAnswers:
             notes=said,
             **parts,
         )
-
-
-def camera_frame(shown: Shown) -> CameraFrame:
-    """Returns an image as the pipeline takes it."""
-    frame = shown.frame
-    return CameraFrame(frame.rgb, frame.stamp_ns, FRAME, frame.depth_m, frame.intrinsics)
 
 
 def thing_of(region: ObjectRegion, number: int | None = None) -> Thing:
