@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -318,10 +318,19 @@ def _watch_memory(robot: _Robot, seconds: float, note: Callable[..., None]) -> N
             samples.append(_memory_mib(robot.web_pid, "RssAnon"))
         rate = (viewer.pictures - before) / (time.monotonic() - begun_s)
     middle = statistics.median(samples)
+    # Within a few seconds it goes up and down with the pictures on their way, and what they took is given back.
+    minutes = [statistics.median(part) for part in _by_minutes(samples)]
     note("memory", _memory_mib(robot.web_pid, "VmRSS"), "MiB", f"memory of web_view after {seconds / 60:g} minutes")
     note("memory.own", middle, "MiB", "of it are its own, median")
-    note("memory.stray", 100 * (max(samples) - min(samples)) / middle, "%", "from the least to the most of its own")
+    note("memory.most", max(samples), "MiB", "the most of its own")
+    note("memory.stray", 100 * (max(minutes) - min(minutes)) / middle, "%", "from the least to the most minute's median")
     note("memory.pictures", rate, "1/s", "pictures meanwhile")
+
+
+def _by_minutes(samples: Sequence[float]) -> list[Sequence[float]]:
+    """Cuts samples of every second into whole minutes; a shorter rest goes to the last one."""
+    count = max(1, len(samples) // 60)
+    return [samples[60 * index : 60 * (index + 1) if index < count - 1 else None] for index in range(count)]
 
 
 def _busy_s(pid: int) -> float:
