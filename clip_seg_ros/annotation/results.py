@@ -101,6 +101,8 @@ class AnnotatedFrame:
     agreement: float | None = None
     """How well a second model agrees, 0..1: the mean over the phrases of the IoU of both models' masks; ``None``
     without one."""
+    frame_id: str = ""
+    """Name of the camera's optical frame in a bag; empty for others."""
 
     def to_json(self) -> str:
         """Returns it as one line of JSON, without the end of the line."""

@@ -128,7 +128,7 @@ class BagFrames:
             color = _chosen([each for each in seen if not each.is_depth], topic, bag)
             self._count = sum(each.count or 0 for each in opened.topics if each.name == color.topic)
             self._color, self._depth = color.topic, _depth_topic(seen, color)
-            self._info = _info_topic(opened, color)
+            self._info, self._frame_id = _info_topic(opened, color), color.frame_id
             self._intrinsics = self._first_intrinsics(opened, color.size)
             self._fault = opened.fault
         self.title = f"{bag.resolve().name} {self._color}"
@@ -175,7 +175,7 @@ class BagFrames:
             size, lens = rgb.shape[:2], match.intrinsics
             depth_m = depth_m if depth_m is not None and depth_m.shape == size else None
             lens = lens if lens is not None and (lens.height, lens.width) == size else None
-            yield Frame(rgb, depth_m, lens, match.stamp_ns, name)
+            yield Frame(rgb, depth_m, lens, match.stamp_ns, name, self._frame_id)
 
     def _first_intrinsics(self, bag: OpenBag, size: tuple[int, int]) -> CameraIntrinsics | None:
         if self._info is None:

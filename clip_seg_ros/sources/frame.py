@@ -29,6 +29,8 @@ class Frame:
     """When it was taken, by the clock of its source."""
     name: str
     """Its name in the source, such as a path, or a topic and a time."""
+    frame_id: str = ""
+    """Name of the camera's optical frame in a bag; empty for others."""
 
 
 class Frames(Protocol):

@@ -10,7 +10,7 @@ from rosbags.rosbag2 import StoragePlugin
 
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.sources.frames import open_frames
-from written_sources import COLOR_TOPIC, write_bag, write_pictures, write_video
+from written_sources import COLOR_TOPIC, FRAME, write_bag, write_pictures, write_video
 
 STORAGES = [StoragePlugin.SQLITE3, StoragePlugin.MCAP]
 
@@ -72,6 +72,7 @@ def test_the_images_of_a_bag_have_their_depth_and_intrinsics(tmp_path, views, st
         assert np.array_equal(frame.rgb, view.rgb)
         np.testing.assert_allclose(frame.depth_m, view.depth_m, atol=0.0006)
         assert frame.intrinsics.fx == pytest.approx(view.intrinsics.fx)
+        assert frame.frame_id == FRAME
 
 
 def test_a_bag_of_ros_1(tmp_path, views):
