@@ -33,6 +33,24 @@ def vector3(values: Iterable[float]) -> tuple[float, float, float]:
     return float(x), float(y), float(z)
 
 
+def quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
+    """Converts a rotation matrix (3, 3) to a unit quaternion (x, y, z, w) with w >= 0."""
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation
+    # Row i is 4 * q[i] * q for q = (x, y, z, w). The longest row loses no digits at any angle.
+    rows = np.array(
+        [
+            [1 + xx - yy - zz, xy + yx, xz + zx, zy - yz],
+            [xy + yx, 1 - xx + yy - zz, yz + zy, xz - zx],
+            [xz + zx, yz + zy, 1 - xx - yy + zz, yx - xy],
+            [zy - yz, xz - zx, yx - xy, 1 + xx + yy + zz],
+        ]
+    )
+    row = rows[np.argmax(rows.diagonal())]
+    row = row / np.linalg.norm(row)
+    x, y, z, w = map(float, row if row[3] >= 0 else -row)
+    return x, y, z, w
+
+
 @dataclass(frozen=True)
 class CameraIntrinsics:
     """A pinhole camera and the distortion of its lens.

@@ -127,6 +127,13 @@ def depth_to_metres(message: Any) -> np.ndarray:
     return _without_absent(depth_m)
 
 
+def metres_to_millimetres(depth_m: np.ndarray) -> np.ndarray:
+    """Converts metres to the unit of 16UC1: (H, W) uint16 millimetres, 0 if absent or beyond 65.535 m."""
+    millimetres = np.rint(np.nan_to_num(depth_m, nan=0.0, posinf=0.0, neginf=0.0) * 1000.0)
+    millimetres[(millimetres < 0) | (millimetres > np.iinfo(np.uint16).max)] = 0
+    return millimetres.astype(np.uint16)
+
+
 def compressed_depth_to_metres(message: Any) -> np.ndarray:
     """Reads an image of compressed_depth_image_transport as (H, W) float32 metres, with NaN where there is no depth.
 

@@ -23,10 +23,11 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
+from clip_seg_ros.sources.bag_messages import RecordingError
 from clip_seg_ros.viewer.gate import Gate, is_loopback
 from clip_seg_ros.viewer.hub import Hub
 from clip_seg_ros.viewer.pictures import LAYERS, Pictures, drawn, encoded
-from clip_seg_ros.viewer.recorder import Recorder, RecordingError
+from clip_seg_ros.viewer.recorder import Recorder
 from clip_seg_ros.viewer.session import Session
 from clip_seg_ros.viewer.source import Event, Source
 from clip_seg_ros.viewer.space_proxy import space_routes

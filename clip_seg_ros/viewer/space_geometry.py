@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clip_seg_ros.pipeline.space.oriented_box import quaternion
-from clip_seg_ros.types import OrientedBox
+from clip_seg_ros.types import OrientedBox, quaternion
 from clip_seg_ros.viewer.views import View
 
 BEHIND, ABOVE, ASIDE = 0.2, 0.3, 0.3

@@ -14,9 +14,9 @@ from rclpy.time import Time
 from clip_seg_ros.msg import RememberedObject, SegmentedObject
 from clip_seg_ros.nodes.common.qos import RELIABLE
 from clip_seg_ros.pipeline.space.fixed_frame import moved_points
-from clip_seg_ros.pipeline.space.oriented_box import quaternion
 from clip_seg_ros.sim.renderer import RenderedView
 from clip_seg_ros.srv import Recall
+from clip_seg_ros.types import quaternion
 from remembering_robot import DAY_S, FIXED, NEAR_M, Robot, Views, off_m, rendered_views, running_robot, true_position
 from ros_harness import Talker, running_referring, wait_until
 

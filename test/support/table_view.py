@@ -11,12 +11,11 @@ import numpy as np
 from clip_seg_ros.pipeline.postprocess import label_image
 from clip_seg_ros.pipeline.space.ground import fit_ground
 from clip_seg_ros.pipeline.space.localization import Measurement, measure
-from clip_seg_ros.pipeline.space.oriented_box import quaternion
 from clip_seg_ros.pipeline.space.point_cloud import PointCloud, point_cloud
 from clip_seg_ros.pipeline.space.rays import ray_table
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
-from clip_seg_ros.types import CameraFrame, ObjectRegion, OrientedBox, vector3
+from clip_seg_ros.types import CameraFrame, ObjectRegion, OrientedBox, quaternion, vector3
 from clip_seg_ros.viewer.views import Thing, View
 
 MOST_POINTS = 3000

@@ -16,7 +16,8 @@ import pytest
 
 from clip_seg_ros.resources import message_dir
 from clip_seg_ros.sim.renderer import RenderedView
-from clip_seg_ros.viewer.recorder import OBJECTS, Recorder, RecordingError, topics_of, typestore
+from clip_seg_ros.sources.bag_messages import OBJECTS, RecordingError, typestore
+from clip_seg_ros.viewer.recorder import Recorder, topics_of
 from clip_seg_ros.viewer.views import View
 from table_view import table_view
 

@@ -22,6 +22,7 @@ from clip_seg_ros.sources.messages import compressed_depth_to_metres as compress
 from clip_seg_ros.sources.messages import compressed_to_rgb as compressed_to_rgb
 from clip_seg_ros.sources.messages import depth_to_metres as depth_to_metres
 from clip_seg_ros.sources.messages import image_to_rgb as image_to_rgb
+from clip_seg_ros.sources.messages import metres_to_millimetres as metres_to_millimetres
 
 # encoding -> numpy type of a channel, for the encodings that are published
 _WRITTEN_TYPES = {"rgb8": "u1", "mono8": "u1", "8UC1": "u1", "16UC1": "u2", "32FC1": "f4"}
@@ -79,10 +80,3 @@ def byte_array(values: np.ndarray) -> array.array:
     data = array.array("B")
     data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
     return data
-
-
-def metres_to_millimetres(depth_m: np.ndarray) -> np.ndarray:
-    """Converts metres to the unit of 16UC1: (H, W) uint16 millimetres, 0 if absent or beyond 65.535 m."""
-    millimetres = np.rint(np.nan_to_num(depth_m, nan=0.0, posinf=0.0, neginf=0.0) * 1000.0)
-    millimetres[(millimetres < 0) | (millimetres > np.iinfo(np.uint16).max)] = 0
-    return millimetres.astype(np.uint16)

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from clip_seg_ros.pipeline.space.oriented_box import quaternion
-from clip_seg_ros.types import OrientedBox, vector3
+from clip_seg_ros.types import OrientedBox, quaternion, vector3
 
 _TOLERANCE = 1e-3
 

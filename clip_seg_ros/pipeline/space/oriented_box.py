@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clip_seg_ros.types import OrientedBox, vector3
+from clip_seg_ros.types import OrientedBox, quaternion, vector3
 
 MIN_POINTS = 16
 """The least number of points; the axes of fewer points are meaningless."""
@@ -53,21 +53,3 @@ def _right_handed(axes: np.ndarray) -> np.ndarray:
     """Chooses the signs of the columns of ``axes`` (3, 3), so that it is a rotation."""
     first, second = (axis if axis @ _FRONT >= 0 else -axis for axis in axes.T[:2])
     return np.stack([first, second, np.cross(first, second)], axis=1)
-
-
-def quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
-    """Converts a rotation matrix (3, 3) to a unit quaternion (x, y, z, w) with w >= 0."""
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation
-    # Row i is 4 * q[i] * q for q = (x, y, z, w). The longest row loses no digits at any angle.
-    rows = np.array(
-        [
-            [1 + xx - yy - zz, xy + yx, xz + zx, zy - yz],
-            [xy + yx, 1 - xx + yy - zz, yz + zy, xz - zx],
-            [xz + zx, yz + zy, 1 - xx - yy + zz, yx - xy],
-            [zy - yz, xz - zx, yx - xy, 1 + xx + yy + zz],
-        ]
-    )
-    row = rows[np.argmax(rows.diagonal())]
-    row = row / np.linalg.norm(row)
-    x, y, z, w = map(float, row if row[3] >= 0 else -row)
-    return x, y, z, w
