@@ -56,6 +56,7 @@ setup(
         "sam2": ["transformers>=5.0"],
         "onnxruntime": ["onnxruntime>=1.20"],
         "mcp": ["mcp>=2.3"],
+        "ray": ["ray>=2.40", "fsspec>=2024.2"],
         "web": ["viser>=1.1", "starlette>=1.0", "uvicorn>=0.30", "websockets>=13.0", "rosbags>=0.11"],
         "export": ["onnx>=1.17", "onnxscript>=0.5", "openvino>=2025.0", "onnxruntime>=1.20", "nncf>=2.17"],
     },

@@ -64,7 +64,9 @@ class AnnotatedObject:
             prompt=region.prompt,
             track=track,
             score=round(float(region.score), _SCORE_DIGITS),
-            margin=round(min(1.0, max(0.0, (float(region.score) - threshold) / max(1e-6, 1 - threshold))), _SCORE_DIGITS),
+            margin=round(
+                min(1.0, max(0.0, (float(region.score) - threshold) / max(1e-6, 1 - threshold))), _SCORE_DIGITS
+            ),
             band="sure" if region.score >= sure_from else "doubtful",
             box_px=region.box_px,
             centroid_px=(round(region.centroid_px[0], _PIXEL_DIGITS), round(region.centroid_px[1], _PIXEL_DIGITS)),
