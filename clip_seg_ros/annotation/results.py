@@ -19,6 +19,7 @@ from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.types import ObjectRegion
 
 Band = Literal["sure", "doubtful"]
+Decided = Literal["guessed", "accepted", "corrected"]
 _SCORE_DIGITS = 4
 _METRE_DIGITS = 4
 _PIXEL_DIGITS = 2
@@ -48,6 +49,8 @@ class AnnotatedObject:
     """(x, y, z) of the middle of the visible surface in the camera's optical frame; ``None`` without depth."""
     size_m: tuple[float, float, float] | None = None
     """The lengths of its oriented box, the longest first; ``None`` without depth."""
+    decided: Decided = "guessed"
+    """Whether it is as the model found it, was accepted by a person, or has its mask or name from a person."""
 
     @classmethod
     def of(cls, region: ObjectRegion, track: int, threshold: float, sure_from: float) -> AnnotatedObject:
@@ -60,13 +63,12 @@ class AnnotatedObject:
             sure_from: The score from which objects are sure, 0..1.
         """
         box = region.box_m
+        margin = (float(region.score) - threshold) / max(1e-6, 1 - threshold)
         return cls(
             prompt=region.prompt,
             track=track,
             score=round(float(region.score), _SCORE_DIGITS),
-            margin=round(
-                min(1.0, max(0.0, (float(region.score) - threshold) / max(1e-6, 1 - threshold))), _SCORE_DIGITS
-            ),
+            margin=round(min(1.0, max(0.0, margin)), _SCORE_DIGITS),
             band="sure" if region.score >= sure_from else "doubtful",
             box_px=region.box_px,
             centroid_px=(round(region.centroid_px[0], _PIXEL_DIGITS), round(region.centroid_px[1], _PIXEL_DIGITS)),

@@ -323,7 +323,9 @@ def _watch_memory(robot: _Robot, seconds: float, note: Callable[..., None]) -> N
     note("memory", _memory_mib(robot.web_pid, "VmRSS"), "MiB", f"memory of web_view after {seconds / 60:g} minutes")
     note("memory.own", middle, "MiB", "of it are its own, median")
     note("memory.most", max(samples), "MiB", "the most of its own")
-    note("memory.stray", 100 * (max(minutes) - min(minutes)) / middle, "%", "from the least to the most minute's median")
+    note(
+        "memory.stray", 100 * (max(minutes) - min(minutes)) / middle, "%", "from the least to the most minute's median"
+    )
     note("memory.pictures", rate, "1/s", "pictures meanwhile")
 
 

@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is doubtful, what is decided, and the data set that follows from both."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clip_seg_ros.annotation.decisions import Decision
+from clip_seg_ros.annotation.results import AnnotatedFrame, AnnotatedObject
+from clip_seg_ros.annotation.review import Review, ReviewError, Wish, mask_of, with_decisions
+from clip_seg_ros.data.samples import DataError
+from clip_seg_ros.types import ObjectRegion
+
+SIZE = (24, 32)
+SOURCE = "kitchen"
+
+
+def region(prompt: str, corner: tuple[int, int], side: int = 6, score: float = 0.9) -> ObjectRegion:
+    mask = np.zeros(SIZE, bool)
+    mask[corner[0] : corner[0] + side, corner[1] : corner[1] + side] = True
+    return ObjectRegion.of_mask(prompt, 1, score, mask)
+
+
+def thing(prompt: str, track: int, corner: tuple[int, int] = (4, 4), side: int = 6, score: float = 0.9):
+    return AnnotatedObject.of(region(prompt, corner, side, score), track, 0.5, 0.75)
+
+
+def image(
+    index: int, *objects: AnnotatedObject, agreement: float | None = None, source: str = SOURCE
+) -> AnnotatedFrame:
+    picture = f"images/{source}/{index:06d}.jpg"
+    return AnnotatedFrame(source, "", index, index * 10**8, f"{index}", picture, SIZE, objects, agreement)
+
+
+def write(out: Path, frames: list[AnnotatedFrame], shard: int = 3) -> Path:
+    """Writes what a run found, in shards of a few images."""
+    for source in dict.fromkeys(each.source for each in frames):
+        folder = out / "shards" / source
+        folder.mkdir(parents=True)
+        own = [each for each in frames if each.source == source]
+        for number in range(0, len(own), shard):
+            lines = "".join(each.to_json() + "\n" for each in own[number : number + shard])
+            (folder / f"{number // shard:04d}.jsonl").write_text(lines)
+    return out
+
+
+CUP, BOX = thing("red cup", 1), thing("blue box", 2, (14, 20))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Five images with a cup and a box; of the third, the cup is hardly above the threshold."""
+    frames = [image(index, CUP, BOX) for index in range(5)]
+    frames[2] = image(2, thing("red cup", 1, score=0.52), BOX)
+    return write(tmp_path, frames)
+
+
+@pytest.fixture
+def review(run: Path):
+    review = Review(run)
+    yield review
+    review.close()
+
+
+def reviewed(folder: Path, frames: list[AnnotatedFrame]) -> Review:
+    return Review(write(folder, frames))
+
+
+def about(review: Review, image: int) -> list[str]:
+    shown = review.shown(image)
+    return [*shown.words, *(word for _, words in shown.doubts for word in words)]
+
+
+def decide(review: Review, kind, index: int = 0, object: int | None = 0, by: str = "anna", **more) -> Decision:
+    return review.decide(Decision(kind, by, source=SOURCE, index=index, object=object, **more))
+
+
+def states(review: Review, image: int = 0) -> list[str]:
+    return [fate.state for fate in review.shown(image).fates]
+
+
+def names(review: Review, image: int = 0) -> list[str]:
+    return [each.prompt for each in list(review.frames())[image].objects]
+
+
+def test_the_least_sure_image_comes_first_and_says_why(review: Review) -> None:
+    order, count = review.images(Wish(), 0, 50)
+
+    assert (order[0], count) == (2, 5)
+    assert about(review, 2) == ["its score 0.52 is hardly above the threshold (margin 0.04)"]
+    assert about(review, 0) == []
+
+
+def test_what_comes_and_goes_is_doubtful(tmp_path: Path) -> None:
+    frames = [image(index, CUP) for index in range(6)]
+    frames[1] = image(1, CUP, BOX)
+    frames[3] = image(3)
+    review = reviewed(tmp_path, frames)
+
+    assert about(review, 1) == ["it is in this image alone"]
+    assert about(review, 2) == about(review, 4) == ["it is missing in a neighbouring image"]
+    assert about(review, 3) == ["an object of the images before and after is missing"]
+    assert sorted(review.images(Wish(reason="flicker"), 0, 50)[0]) == [1, 2, 3, 4]
+
+
+def test_what_jumps_is_doubtful_unless_it_enters_the_picture(tmp_path: Path) -> None:
+    grown, moved = thing("red cup", 1, side=9), thing("blue box", 2, (2, 24))
+    entering = [thing("bowl", 3, (0, 0), side) for side in (3, 6)]
+    review = reviewed(tmp_path, [image(0, CUP, BOX, entering[0]), image(1, grown, moved, entering[1])])
+
+    assert about(review, 1) == ["its size jumps to 2.2 times", "it jumps to another place"]
+
+
+def test_what_leaves_for_long_does_not_flicker(tmp_path: Path) -> None:
+    frames = [image(index, *([CUP] if index < 3 or index > 20 else [])) for index in range(24)]
+    review = reviewed(tmp_path, frames)
+
+    assert review.images(Wish(reason="flicker"), 0, 50)[1] == 0
+
+
+def test_images_that_have_nothing_to_do_with_each_other_do_not_flicker(tmp_path: Path) -> None:
+    frames = [image(index, *([thing("red cup", 0)] if index % 2 else [])) for index in range(6)]
+    review = reviewed(tmp_path, frames)
+
+    assert review.images(Wish(reason="flicker"), 0, 50)[1] == 0
+
+
+def test_a_second_model_that_disagrees_is_a_reason(tmp_path: Path) -> None:
+    review = reviewed(tmp_path, [image(0, CUP, agreement=0.95), image(1, agreement=0.2)])
+
+    assert review.images(Wish(), 0, 50)[0] == [1, 0]
+    assert about(review, 1) == ["the second model agrees to 20% only"]
+    assert review.images(Wish(reason="second model"), 0, 50) == ([1], 1)
+
+
+def test_sources_are_apart_and_chosen(tmp_path: Path) -> None:
+    frames = [image(0, CUP), image(1), image(0, source="yard"), image(1, BOX, source="yard"), image(2, source="yard")]
+    review = reviewed(tmp_path, frames)
+
+    assert review.images(Wish(source="yard"), 0, 50)[1] == 3
+    assert review.images(Wish(phrase="blue box"), 0, 50) == ([3], 1)
+    assert about(review, 0) == []
+    assert [each.source for each in review.frames()] == [SOURCE, SOURCE, "yard", "yard", "yard"]
+
+
+def test_images_come_in_pages(review: Review) -> None:
+    whole = review.images(Wish(), 0, 50)[0]
+
+    assert review.images(Wish(), 2, 2) == (whole[2:4], 5)
+    assert review.images(Wish(), 40, 2) == ([], 5)
+
+
+def test_accepted_rejected_and_renamed_objects_say_so(review: Review) -> None:
+    decide(review, "accept", 0)
+    decide(review, "reject", 1)
+    decide(review, "rename", 2, name="mug")
+    first, second, third, *others = review.frames()
+
+    assert [(each.prompt, each.decided) for each in first.objects] == [("red cup", "accepted"), ("blue box", "guessed")]
+    assert second.objects == (BOX,)
+    assert [(each.prompt, each.decided) for each in third.objects] == [("mug", "corrected"), ("blue box", "guessed")]
+    assert others == [image(3, CUP, BOX), image(4, CUP, BOX)]
+
+
+def test_a_whole_track_is_decided(review: Review) -> None:
+    decide(review, "rename", 2, track=1, name="mug")
+    decide(review, "reject", 4, object=1, track=2)
+
+    assert [names(review, index) for index in range(5)] == [["mug"]] * 5
+    assert review.progress().decided_objects == 10
+
+
+def test_a_later_decision_about_one_object_holds_against_its_track(review: Review) -> None:
+    decide(review, "reject", 0, track=1)
+    decide(review, "accept", 3)
+
+    assert [states(review, index)[0] for index in range(5)] == ["rejected"] * 3 + ["accepted", "rejected"]
+
+
+def test_a_threshold_drops_what_nobody_decided_about(review: Review) -> None:
+    assert review.would_go("red cup", 0.6) == 1
+    decide(review, "accept", 2)
+    assert review.would_go("red cup", 0.6) == 0
+    decide(review, "threshold", name="blue box", threshold=0.95)
+
+    assert names(review, 2) == ["red cup"]
+    assert states(review, 2) == ["accepted", "rejected"]
+    assert review.thresholds == {"blue box": 0.95}
+    review.undo("anna")
+    assert names(review, 2) == ["red cup", "blue box"]
+
+
+def test_another_mask_is_kept(review: Review) -> None:
+    better = region("thing", (10, 3), 8, 0.8)
+    decide(review, "mask", 0, mask=mask_of(better))
+    changed = next(iter(review.frames())).objects[0]
+
+    assert (changed.prompt, changed.track, changed.score, changed.decided) == ("red cup", 1, 0.9, "corrected")
+    assert np.array_equal(changed.mask(SIZE), better.mask)
+    assert changed.box_px == (3, 10, 11, 18)
+
+
+def test_an_object_is_added_renamed_and_rejected(review: Review) -> None:
+    number = -decide(review, "add", 1, None, name="bowl", mask=mask_of(region("thing", (10, 3)))).number
+    assert names(review, 1) == ["red cup", "blue box", "bowl"]
+    decide(review, "rename", 1, number, name="plate")
+    assert names(review, 1) == ["red cup", "blue box", "plate"]
+    decide(review, "reject", 1, number)
+    assert names(review, 1) == ["red cup", "blue box"]
+
+
+def test_a_whole_picture_is_accepted_but_for_what_was_rejected(review: Review) -> None:
+    decide(review, "reject", 0, 1)
+    decide(review, "picture", 0)
+
+    assert states(review) == ["accepted", "rejected"]
+    assert review.progress().decided_images == 1
+
+
+def test_a_picture_without_objects_is_decided_when_it_is_accepted(tmp_path: Path) -> None:
+    review = reviewed(tmp_path, [image(0), image(1, CUP)])
+    assert review.progress().decided_images == 0
+    decide(review, "picture", 0)
+
+    assert review.images(Wish(undecided=True), 0, 50) == ([1], 1)
+
+
+def test_undo_takes_back_ones_own_newest_decision(review: Review) -> None:
+    decide(review, "accept", 0, by="anna")
+    decide(review, "rename", 0, by="anna", name="mug")
+    decide(review, "reject", 1, by="ben")
+    assert review.undo("anna").kind == "rename"
+    assert (names(review), states(review, 1)[0]) == (["red cup", "blue box"], "rejected")
+    review.undo("anna")
+
+    assert states(review) == ["guessed", "guessed"]
+    with pytest.raises(ReviewError, match="nothing to take back"):
+        review.undo("anna")
+
+
+def test_what_was_decided_outlives_the_review(run: Path, review: Review) -> None:
+    decide(review, "rename", 0, track=1, name="mug")
+    decide(review, "accept", 1, 1)
+    decide(review, "reject", 2, 1)
+    review.undo("anna")
+    before, version = list(review.frames()), review.progress()
+    review.close()
+    again = Review(run)
+
+    assert list(again.frames()) == before
+    assert again.progress() == version
+    again.close()
+
+
+def test_what_was_found_is_never_changed(run: Path, review: Review) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*.jsonl") if path.parent != run}
+    decide(review, "reject", 0)
+    decide(review, "accept", 1)
+
+    assert {path: path.read_bytes() for path in run.rglob("*.jsonl") if path.parent != run} == before
+    lines = (run / "decisions.jsonl").read_text().splitlines()
+    assert len(lines) == 2
+    assert '"was":{"prompt":"red cup","score":0.9,"state":"guessed"}' in lines[0]
+
+
+def test_a_damaged_last_line_is_left_out_and_stays(run: Path, review: Review) -> None:
+    decide(review, "reject", 0)
+    review.close()
+    file = run / "decisions.jsonl"
+    broken = file.read_text() + '{"kind":"reject","by":"an'
+    file.write_text(broken)
+    again = Review(run)
+    assert (again.damaged, states(again)) == (1, ["rejected", "guessed"])
+    decide(again, "accept", 1)
+    again.close()
+    last = Review(run)
+
+    assert file.read_text().startswith(broken)
+    assert states(last, 1) == ["accepted", "guessed"]
+    last.close()
+
+
+def test_two_reviews_at_once_are_refused(run: Path, review: Review) -> None:
+    with pytest.raises(DataError, match="another review of this data set runs"):
+        Review(run)
+
+
+def test_decisions_about_what_is_no_longer_found_are_left_out(run: Path, review: Review) -> None:
+    decide(review, "reject", 0)
+    decide(review, "reject", 1)
+    other = replace(CUP, score=0.8)
+    frames = list(with_decisions(run, lambda: iter([image(0, other, BOX), image(1, CUP, BOX)]))())
+
+    assert frames == [image(0, other, BOX), image(1, BOX)]
+
+
+def test_without_decisions_images_are_as_they_were(tmp_path: Path) -> None:
+    frames = [image(0, CUP), image(1)]
+    assert list(with_decisions(tmp_path, lambda: iter(frames))()) == frames
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "why"),
+    [
+        ("accept", {"index": 9}, "there is no image 9"),
+        ("accept", {"object": 5}, "no such object"),
+        ("rename", {"name": "  "}, "a name has"),
+        ("reject", {"track": 2}, "this object has no track"),
+        ("mask", {}, "a mask is missing"),
+        ("threshold", {"name": "teapot", "threshold": 0.5}, "there is no phrase 'teapot'"),
+        ("threshold", {"name": "red cup", "threshold": 1.5}, "from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_decided_is_refused_and_not_written(review: Review, run: Path, kind, more, why) -> None:
+    with pytest.raises(ReviewError, match=why):
+        decide(review, kind, **more)
+    assert (run / "decisions.jsonl").read_text() == ""
+
+
+def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no results of `clip-seg annotate`"):
+        Review(tmp_path)
+
+
+def test_a_damaged_shard_is_named(run: Path) -> None:
+    file = run / "shards" / SOURCE / "0001.jsonl"
+    file.write_text(file.read_text() + "{")
+    with pytest.raises(DataError, match=r"0001.jsonl, line 3"):
+        Review(run)
