@@ -68,10 +68,10 @@ class Job:
     refine_edges: bool = True
     separate_touching: bool = True
     smoothing: float = 0.6
-    """Strength of the smoothing over time, 0..1; without effect for pictures that have nothing to do with each other."""
+    """Strength of the smoothing over time, 0..1; without effect on pictures that have nothing to do with each other."""
     min_area_fraction: float = 0.0
     picture_suffix: str = ".jpg"
-    """".jpg" or ".png": how images of videos and bags are kept; files are copied as they are."""
+    """How images of videos and bags are kept: ".jpg" or ".png". Files are copied as they are."""
     shard_frames: int = SHARD_FRAMES
 
 
