@@ -72,7 +72,7 @@ class Hub:
                 self._told.pop("health", None)
         elif kind == "parameter":
             self._told[f"parameter {event['name']}"] = event
-        elif kind != "picked":
+        else:
             self._told[kind] = event
 
     @property

@@ -30,6 +30,7 @@ from clip_seg_ros.viewer.pictures import LAYERS, Pictures, drawn, encoded
 from clip_seg_ros.viewer.recorder import Recorder
 from clip_seg_ros.viewer.session import Session
 from clip_seg_ros.viewer.source import Event, Source
+from clip_seg_ros.viewer.space_door import Door
 from clip_seg_ros.viewer.space_proxy import space_routes
 from clip_seg_ros.viewer.space_scene import SpaceScene
 from clip_seg_ros.viewer.views import View
@@ -64,7 +65,10 @@ class ViewServer:
         self._recorder = Recorder()
         self._recorded: dict[str, float] = {}
         """When the newest picture of each camera that was recorded came."""
+        self._sessions: dict[str, Session] = {}
+        """Those who look, by the names that their pages have made up."""
         self._scene: SpaceScene | None = None
+        self._making_scene = asyncio.Lock()
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -121,7 +125,7 @@ class ViewServer:
                 WebSocketRoute("/view", self._view),
                 # colcon links the files of a package instead of copying them.
                 Mount("/page", StaticFiles(directory=PAGE, follow_symlink=True)),
-                *space_routes(self._space_port),
+                *space_routes(self._door),
             ]
         )
 
@@ -129,10 +133,12 @@ class ViewServer:
         return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
 
     async def _picture(self, request: Request) -> Response:
-        """Returns the newest picture of a camera in its full size, to be saved."""
+        """Returns what a viewer sees of a camera, or else the newest picture of it, in its full size, to be saved."""
         layer = request.query_params.get("layer", "overlay")
         camera = request.query_params.get("camera", "")
-        view = self._hub.newest(camera)
+        session = self._sessions.get(request.query_params.get("viewer", ""))
+        seen = None if session is None else session.on_screen
+        view = seen if seen is not None and seen.camera == camera else self._hub.newest(camera)
         if layer not in LAYERS or view is None:
             return PlainTextResponse(f"there is no picture of the camera {camera!r} now\n", 404)
         data = await asyncio.to_thread(lambda: encoded(drawn(view, layer), _SAVED_QUALITY))
@@ -141,7 +147,16 @@ class ViewServer:
 
     async def _view(self, connection: WebSocket) -> None:
         await connection.accept()
-        await Session(connection, self._hub, self._pictures, self._askers, self._record).run()
+        session = Session(connection, self._hub, self._pictures, self._askers, self._record)
+        viewer = connection.query_params.get("viewer", "")
+        if viewer:
+            self._sessions[viewer] = session
+        try:
+            await session.run()
+        finally:
+            # A page whose connection broke may have come back by another one.
+            if self._sessions.get(viewer) is session:
+                del self._sessions[viewer]
 
     # What was shown, as a recording.
 
@@ -164,21 +179,27 @@ class ViewServer:
 
     # The view in 3D.
 
-    def _space_port(self) -> int:
-        """Returns the port of the scene, which is made when somebody first looks at it."""
-        if self._scene is None:
-            scene = self._scene = SpaceScene(self._picked)
+    async def _door(self) -> Door | None:
+        """Returns the way to the scene, which is made when somebody first looks at it."""
+        async with self._making_scene:
+            if self._scene is None:
+                # On another thread, because everybody else is served meanwhile.
+                await asyncio.to_thread(self._make_scene)
+        return None if self._scene is None else self._scene.door
 
-            def show(view: View) -> None:
-                if self._hub.wanted.space:
-                    scene.update(view)
+    def _make_scene(self) -> None:
+        scene = self._scene = SpaceScene(self._picked)
 
-            def tell(event: Event) -> None:
-                if event["event"] == "gone":
-                    scene.clear()
+        def show(view: View) -> None:
+            if self._hub.wanted.space:
+                scene.update(view)
 
-            self._hub.join(scene, show, tell)
-        return self._scene.port
+        def tell(event: Event) -> None:
+            if event["event"] == "gone":
+                scene.clear()
 
-    def _picked(self, camera: str, number: int) -> None:
-        self._hub.tell({"event": "picked", "camera": camera, "id": number})
+        self._hub.join(scene, show, tell)
+
+    def _picked(self, camera: str, number: int, viewer: str) -> None:
+        if session := self._sessions.get(viewer):
+            session.tell({"event": "picked", "camera": camera, "id": number})

@@ -80,25 +80,19 @@ class Session:
         self._due = False
         """Whether a picture is sent although it is paused."""
         self._shown: View | None = None
+        self.on_screen: View | None = None
+        """What was sent last."""
         self._arrived: dict[int, float] = {}
         self._screen_s: float | None = None
         self._events: deque[Event] = deque(maxlen=_MOST_EVENTS)
         self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Runs until the viewer leaves or the connection breaks."""
-        loop = asyncio.get_running_loop()
-
-        def wake(*_: object) -> None:
-            loop.call_soon_threadsafe(self._news.set)
-
-        def tell(event: Event) -> None:
-            self._events.append(event)
-            wake()
-
         self._events.append(self._hello())
-        self._hub.join(self, wake, tell)
+        self._hub.join(self, self._wake, self.tell)
         sender = asyncio.create_task(self._send())
         try:
             while True:
@@ -113,6 +107,15 @@ class Session:
                 self._pictures.forget()
             for task in (sender, *self._tasks):
                 task.cancel()
+
+    def tell(self, event: Event) -> None:
+        """Tells this viewer alone of an event; it may be called from any thread."""
+        self._events.append(event)
+        self._wake()
+
+    def _wake(self, *_: object) -> None:
+        with suppress(RuntimeError):  # the server has ended
+            self._loop.call_soon_threadsafe(self._news.set)
 
     def _hello(self) -> Event:
         source = self._hub.source
@@ -158,7 +161,7 @@ class Session:
             self._paused = bool(message["paused"])
             # A pause holds its picture, however it is looked at.
             is_same = self._paused and camera == self._camera
-            self._held = (self._held or self._shown) if is_same else None
+            self._held = (self._held or self.on_screen) if is_same else None
             self._camera, self._shown, self._due = camera, None, True
             self._wish = Wanted(frozenset([camera]), layer == "confidence", bool(message["space"]))
         self._is_stalled = False
@@ -177,8 +180,7 @@ class Session:
     async def _answer(self, ask: str, message: dict[str, Any]) -> None:
         request = message.get("request")
         try:
-            loop = asyncio.get_running_loop()
-            answer: Any = await loop.run_in_executor(self._askers, self._asked, ask, message)
+            answer: Any = await self._loop.run_in_executor(self._askers, self._asked, ask, message)
             self._events.append({"event": "answer", "request": request, "answer": answer})
         except Refused as why:
             self._events.append({"event": "refused", "request": request, "message": str(why)})
@@ -256,6 +258,7 @@ class Session:
             del self._arrived[next(iter(self._arrived))]
         header = json.dumps(self._header(view, number), allow_nan=False).encode()
         await self._socket.send_bytes(len(header).to_bytes(4, "big") + header + jpeg)
+        self.on_screen = view
         if form.layer == "overlay":
             self._on_sent(view, jpeg)
         self._news.set()

@@ -21,7 +21,7 @@ Event = dict[str, Any]
 - ``model``: ``name`` of the model that serves now.
 - ``gone`` and ``back``: whether there is anything to show or command; ``message`` says what is missing, and what to do.
 - ``playing``: ``playing``, whether pictures follow by themselves from now on, for a source that can pause.
-- ``picked``: somebody clicked the thing ``id`` of ``camera`` in the view in 3D; of the viewer itself.
+- ``picked``: a viewer clicked the thing ``id`` of ``camera`` in the view in 3D; of the server, to that viewer alone.
 - ``ended``: the source has no more pictures; ``message`` says so.
 """
 

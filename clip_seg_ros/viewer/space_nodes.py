@@ -63,10 +63,10 @@ class CameraNodes:
     Args:
         scene: Where it is drawn.
         root: The name of the node above all that is drawn, such as "/cameras/0".
-        on_pick: Called with the id of a thing whose box is clicked.
+        on_pick: Called with the id of a thing whose box is clicked, and that of the client of viser who did.
     """
 
-    def __init__(self, scene: viser.SceneApi, root: str, on_pick: Callable[[int], None]) -> None:
+    def __init__(self, scene: viser.SceneApi, root: str, on_pick: Callable[[int, int], None]) -> None:
         self._scene, self._root, self._on_pick = scene, root, on_pick
         self._frame = scene.add_frame(root, show_axes=False)
         self._up: np.ndarray | None = None
@@ -221,7 +221,7 @@ class CameraNodes:
                 f"{root}_edges", EDGES, color, thickness=1.0 if is_anchor else 2.5, thickness_units="screen"
             )
         if not is_anchor:
-            body.on_click(lambda _, id=thing.id: self._on_pick(id))
+            body.on_click(lambda event, id=thing.id: self._on_pick(id, event.client_id))
         size = 0.85 if is_anchor else 1.05
         label = scene.add_label(f"{root}_label", "", anchor="bottom-center", font_screen_scale=size)
         return _Drawn(body, edges, label)

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import viser
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from clip_seg_ros.viewer.space_door import KEY_HEADER, VIEWER_HEADER, Door
 
 PROTOCOL = f"viser-v{viser.__version__}"
 PAGE = Path(viser.__file__).parent / "client" / "build" / "index.html"
@@ -27,31 +28,37 @@ WAITING = 2
 # viser's own panel would lie over the scene; on phones it is a sheet at the bottom.
 STYLE = '<style>[data-floating-window], .mantine-Paper-root[style*="bottom: 0px"] { display: none !important; }</style>'
 _HOST = re.compile(r"[\w.:\[\]-]+")
+_VIEWER = re.compile(r"[A-Za-z0-9-]{1,80}")
 # Codes that a side may not send: they say that there was none.
 _UNSPOKEN = {1004, 1005, 1006, 1015}
 
 
-def space_routes(port: Callable[[], int | None], path: str = "/3d") -> list[BaseRoute]:
+def space_routes(door: Callable[[], Awaitable[Door | None]], path: str = "/3d") -> list[BaseRoute]:
     """Returns the routes of the page ``path``/ and of the WebSocket that the page opens at ``path``.
 
-    Whoever may open the page and the socket is for the server around them to decide; sockets of pages of other hosts
-    are refused here. The address of the page may end with ``?darkMode``.
+    Whoever may open the page and the socket is for the server around them to decide. The address of the page may end
+    with ``?darkMode``. A viewer with a name, of letters, digits and "-", opens ``path``/NAME/ instead; the scene is
+    then told who clicked.
 
     Args:
-        port: Returns where viser listens on loopback; ``None``: nowhere now.
+        door: Returns where viser listens; ``None``: nowhere now.
         path: Begins with a slash and does not end with one.
     """
 
     async def page(request: Request) -> Response:
-        if port() is None:
+        if await door() is None:
             return PlainTextResponse("There is no view in 3D now.", 503)
         text = PAGE.read_text(encoding="utf-8").replace("</head>", f"{STYLE}</head>", 1)
         return HTMLResponse(text, headers={"Content-Security-Policy": _policy(request), "Cache-Control": "no-cache"})
 
     async def socket(browser: WebSocket) -> None:
-        await _serve(browser, port())
+        viewer = browser.path_params.get("viewer", "")
+        await _serve(browser, await door(), viewer if _VIEWER.fullmatch(viewer) else "")
 
-    return [Route(f"{path}/", page), WebSocketRoute(path, socket), WebSocketRoute(f"{path}/", socket)]
+    routes: list[BaseRoute] = []
+    for place in (path, f"{path}/{{viewer}}"):
+        routes += [Route(f"{place}/", page), WebSocketRoute(place, socket), WebSocketRoute(f"{place}/", socket)]
+    return routes
 
 
 def _policy(request: Request) -> str:
@@ -65,14 +72,8 @@ def _policy(request: Request) -> str:
     )
 
 
-def is_same_host(connection: HTTPConnection) -> bool:
-    """Returns whether a request comes from a page of this server, or from a program that is no browser."""
-    origin = connection.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == connection.headers.get("host")
-
-
-async def _serve(browser: WebSocket, port: int | None) -> None:
-    if port is None or not is_same_host(browser):
+async def _serve(browser: WebSocket, door: Door | None, viewer: str) -> None:
+    if door is None:
         await browser.close()  # before it was accepted: the browser gets 403
         return
     if PROTOCOL not in browser.scope["subprotocols"]:
@@ -82,8 +83,9 @@ async def _serve(browser: WebSocket, port: int | None) -> None:
         return
     try:
         viser_side = await connect(
-            f"ws://127.0.0.1:{port}", subprotocols=[PROTOCOL], compression=None, max_size=LARGEST_BYTES,
+            f"ws://127.0.0.1:{door.port}", subprotocols=[PROTOCOL], compression=None, max_size=LARGEST_BYTES,
             max_queue=WAITING, ping_interval=None, proxy=None,
+            additional_headers={KEY_HEADER: door.key, VIEWER_HEADER: viewer},
         )  # fmt: skip
     except (OSError, TimeoutError, InvalidHandshake):
         await browser.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,10 @@ from functools import partial
 import numpy as np
 import rich
 import viser
+from viser.infra import WebsockClientConnection
+from websockets.asyncio.server import ServerConnection
 
+from clip_seg_ros.viewer.space_door import KEY_HEADER, VIEWER_HEADER, Door
 from clip_seg_ros.viewer.space_geometry import first_look
 from clip_seg_ros.viewer.space_nodes import CameraNodes
 from clip_seg_ros.viewer.views import View
@@ -32,7 +36,36 @@ start for whoever comes: half a second after an hour of drawing, and 6 seconds a
 _LOG = logging.getLogger(__name__)
 
 
+def _header(connection: ServerConnection, name: str) -> bytes:
+    """Returns a header of the handshake; empty if it is not there once."""
+    values = [] if connection.request is None else connection.request.headers.get_all(name)
+    return values[0].encode("utf-8", "surrogateescape") if len(values) == 1 else b""
+
+
 class _Server(viser.ViserServer):
+    """Listens on loopback, where every user of the machine may knock, and serves only those who bring the key."""
+
+    def __init__(self) -> None:
+        self.key = secrets.token_urlsafe(32)
+        self._viewers: dict[int, str] = {}
+        super().__init__(host=HOST, port=0, verbose=False)
+        self._websock_server.on_client_connect(self._let_in)
+        self._websock_server.on_client_disconnect(lambda client: self._viewers.pop(client.client_id, None))
+        # Whoever came while it was starting was not asked.
+        self._websock_server.disconnect_all_clients()
+
+    async def _let_in(self, client: WebsockClientConnection) -> None:
+        """Closes a connection without the key before anything is sent or taken; viser then forgets it."""
+        connection = self._websock_server._live_connections[client.client_id]
+        if not secrets.compare_digest(_header(connection, KEY_HEADER), self.key.encode()):
+            await connection.close(1008, "this is not for you")
+            return
+        self._viewers[client.client_id] = _header(connection, VIEWER_HEADER).decode()
+
+    def viewer(self, client_id: int) -> str:
+        """Returns the name of the viewer who looks through a client of viser; empty if it has none."""
+        return self._viewers.get(client_id, "")
+
     def request_share_url(self, verbose: bool = True) -> str | None:
         """Shares nothing, whoever asks for it: it would go by way of another company's machine."""
         return None
@@ -52,18 +85,20 @@ def _silence() -> Iterator[None]:
 class SpaceScene:
     """Draws views in a scene that any number of browsers look at. All methods may be called from any thread.
 
-    It listens on a port of loopback that is free; ``space_proxy`` brings it under the address of the viewer. The scene
-    is light, or dark for those whose address has ``?darkMode``.
+    It listens on a port of loopback that is free, for whoever brings its key; ``space_proxy`` brings it under the
+    address of the viewer. The scene is light, or dark for those whose address has ``?darkMode``. To make one takes a
+    while.
 
     Args:
-        on_pick: Called with the name of the camera and the id of a thing that was clicked, from any thread.
+        on_pick: Called with the name of the camera, the id of a thing that was clicked, and the name of the viewer who
+            clicked it, from any thread.
     """
 
-    def __init__(self, on_pick: Callable[[str, int], None]) -> None:
+    def __init__(self, on_pick: Callable[[str, int, str], None]) -> None:
         self._on_pick = on_pick
         self._changed = threading.Condition()
         self._waiting: dict[str, View] = {}
-        self._closed = self._is_old = False
+        self._closed = self._is_old = self._is_over = False
         self._drawing = threading.Lock()
         self._drawn: dict[str, View] = {}
         self._cameras: dict[str, CameraNodes] = {}
@@ -79,7 +114,7 @@ class SpaceScene:
 
     def _serve(self) -> _Server:
         with _silence():
-            server = _Server(host=HOST, port=0, verbose=False)
+            server = _Server()
         server.gui.configure_theme(show_logo=False, show_share_button=False)
         server.gui.main_panel.minimize()
         # Points and lines have colours of their own; the boxes are lit from all sides.
@@ -91,9 +126,10 @@ class SpaceScene:
         return server
 
     @property
-    def port(self) -> int:
-        """The port of loopback where viser listens; it may change while nobody looks."""
-        return self._server.get_port()
+    def door(self) -> Door:
+        """Where viser listens on loopback, and its key; both may change while nobody looks."""
+        server = self._server
+        return Door(server.get_port(), server.key)
 
     def update(self, view: View) -> None:
         """Takes the newest view of a camera and returns at once; it is drawn soon, unless a newer one comes before."""
@@ -103,9 +139,13 @@ class SpaceScene:
                 self._changed.notify()
 
     def clear(self) -> None:
-        """Removes everything; the next view is looked at anew."""
+        """Removes everything soon, and returns at once; a view that comes afterwards is looked at anew."""
         with self._changed:
             self._waiting.clear()
+            self._is_over = True
+            self._changed.notify()
+
+    def _wipe(self) -> None:
         with self._drawing:
             for nodes in self._cameras.values():
                 nodes.remove()
@@ -130,16 +170,12 @@ class SpaceScene:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._waiting or self._is_old or self._closed):
+                while not (self._waiting or self._is_over or self._is_old or self._closed):
                     self._changed.wait()
                 if self._closed:
                     return
-                views, self._waiting = list(self._waiting.values()), {}
-                is_old, self._is_old = self._is_old, False
+                works = self._take_works()
             began = time.monotonic()
-            works: list[Callable[[], None]] = [partial(self._draw, view) for view in views]
-            if is_old:
-                works.insert(0, self._renew)
             for work in works:
                 try:
                     work()
@@ -147,6 +183,18 @@ class SpaceScene:
                     _LOG.exception("the view in 3D could not be drawn")
             with self._changed:
                 self._changed.wait_for(lambda: self._closed, max(0.0, began + PERIOD_S - time.monotonic()))
+
+    def _take_works(self) -> list[Callable[[], None]]:
+        """Returns what there is to do, the oldest first."""
+        works: list[Callable[[], None]] = []
+        if self._is_over:
+            works.append(self._wipe)
+        if self._is_old:
+            works.append(self._renew)
+        works += [partial(self._draw, view) for view in self._waiting.values()]
+        self._is_over = self._is_old = False
+        self._waiting = {}
+        return works
 
     def _draw(self, view: View) -> None:
         with self._drawing:
@@ -159,12 +207,15 @@ class SpaceScene:
             nodes = self._cameras.get(view.camera)
             if nodes is None:
                 number = self._numbers.setdefault(view.camera, len(self._numbers))
-                pick = partial(self._on_pick, view.camera)
+                pick = partial(self._pick, self._server, view.camera)
                 nodes = CameraNodes(self._server.scene, f"/cameras/{number}", pick)
                 self._cameras[view.camera] = nodes
             offset = self._offset(view)
             nodes.draw(view, offset)
             self._look_at_first(view, nodes.turn(view), offset)
+
+    def _pick(self, server: _Server, camera: str, number: int, client_id: int) -> None:
+        self._on_pick(camera, number, server.viewer(client_id))
 
     def _renew(self) -> None:
         """Starts viser anew with what was drawn last, unless somebody came meanwhile."""

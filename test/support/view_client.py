@@ -16,11 +16,11 @@ PATIENCE_S = 120.0
 
 
 class ViewClient:
-    """One viewer at ``address``, the one that the server printed."""
+    """One viewer at ``address``, the one that the server printed; pages of browsers make up a ``name``."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, name: str = "") -> None:
         parts = urlsplit(address)
-        self._socket = connect(f"ws://{parts.netloc}/view?{parts.query}", max_size=None)
+        self._socket = connect(f"ws://{parts.netloc}/view?{parts.query}&viewer={name}", max_size=None)
         self._requests = itertools.count(1)
         self.events: list[dict[str, Any]] = []
         self.pictures: list[tuple[dict[str, Any], bytes]] = []

@@ -15,9 +15,33 @@ import zstandard
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from clip_seg_ros.viewer.space_door import KEY_HEADER, VIEWER_HEADER, Door
 from patience import until
 
 PROTOCOL = f"viser-v{viser.__version__}"
+CAMERA = {
+    "type": "ViewerCameraMessage",
+    "wxyz": (1.0, 0.0, 0.0, 0.0),
+    "position": (0.0, 0.0, -1.0),
+    "fov": 1.0,
+    "near": 0.01,
+    "far": 1000.0,
+    "image_height": 480,
+    "image_width": 640,
+    "look_at": (0.0, 0.0, 0.0),
+    "up_direction": (0.0, 0.0, 1.0),
+}
+"""What a browser says first: from where it looks."""
+CLICK = {
+    "type": "SceneNodeClickMessage",
+    "instance_index": None,
+    "modifier": None,
+    "owner": "",
+    "ray_origin": (0.0, 0.0, 0.0),
+    "ray_direction": (0.0, 0.0, 1.0),
+    "screen_pos": (0.5, 0.5),
+}
+"""What it says when the node "name" is clicked."""
 
 
 class ViserClient:
@@ -110,6 +134,12 @@ class ViserClient:
         elif "props" in message and name is not None:
             place = {"position": np.zeros(3), "wxyz": np.array([1.0, 0.0, 0.0, 0.0])}
             self.nodes[name] = {"type": kind, **place, **message["props"]}
+
+
+def near(door: Door, viewer: str = "", **options: Any) -> ViserClient:
+    """A client that connects to viser itself, with the key, as the viewer's server does."""
+    headers = {KEY_HEADER: door.key, VIEWER_HEADER: viewer}
+    return ViserClient(f"ws://127.0.0.1:{door.port}", additional_headers=headers, **options)
 
 
 def _decode(data: bytes) -> list[dict[str, Any]]:

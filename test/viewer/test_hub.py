@@ -70,7 +70,6 @@ def test_a_picture_that_nobody_looks_at_is_not_kept(hub: Hub) -> None:
 def test_who_comes_later_is_told_what_still_holds(hub: Hub) -> None:
     hub.tell({"event": "parameter", "name": "a", "value": 1})
     hub.tell({"event": "parameter", "name": "b", "value": 2})
-    hub.tell({"event": "picked", "camera": "left", "id": 1})
     hub.tell({"event": "gone", "message": "nobody"})
     hub.tell({"event": "back", "message": ""})
     hub.tell({"event": "health", "message": "old"})

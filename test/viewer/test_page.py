@@ -15,6 +15,7 @@ import pytest
 from browsers import opened, say, spot, wait
 from clip_seg_ros.viewer.serving import ViewServer
 from rendered_source import RenderedSource
+from viser_client import CAMERA, CLICK, ViserClient
 
 SIZES = {"wide": (1360, 860), "narrow": (390, 844)}
 
@@ -167,6 +168,7 @@ def test_a_pause_holds_the_picture_and_a_step_moves_it(page: Any, source: Render
 def test_pictures_and_recordings_are_saved(page: Any, tmp_path: Path) -> None:
     with page.expect_download() as saved:
         page.click("#save")
+    assert re.search(r"&viewer=[A-Za-z0-9-]{20}", page.get_attribute("#save", "href"))
     saved.value.save_as(tmp_path / "picture.jpg")
     with page.expect_download() as recorded:
         page.click("#record")
@@ -189,6 +191,28 @@ def test_the_view_in_3d_opens_and_is_loaded_only_then(page: Any, source: Rendere
 
     page.click("[data-stage=picture]")
     wait(page, lambda: not source.wanted.space)
+
+
+def test_a_click_in_3d_shows_the_thing_to_whoever_clicked(page: Any, browser: Any, address: str) -> None:
+    say(page, "segment the blue box")
+    page.click("[data-stage=both]")
+    viewer = re.fullmatch(r"/3d/([A-Za-z0-9-]+)/(\?darkMode)?", page.get_attribute("#space iframe", "src"))[1]
+    with (
+        opened(browser, address) as other,
+        ViserClient(f"{address.replace('http', 'ws')}3d/{viewer}") as space,
+    ):
+        label = space.until(
+            lambda nodes: next((n for n, node in nodes.items() if node.get("text", "").startswith("blue box")), ""),
+            "the blue box",
+        )
+        space.send(CAMERA)
+        space.send({**CLICK, "name": label.replace("label", "body")})
+        page.wait_for_selector("#card:not([hidden])")
+        assert page.text_content("#card-title") == "blue box"
+        # Whatever is told to all comes after a click that was told to all.
+        say(other, "segment the red cup")
+        other.locator("#things tbody tr", has_text="red cup #").wait_for()
+        assert other.locator("#card").is_hidden()
 
 
 def test_a_source_that_is_gone_is_said_and_comes_back(page: Any, source: RenderedSource) -> None:

@@ -17,6 +17,7 @@ from clip_seg_ros.viewer.views import Wanted
 from nearness import assert_near
 from rendered_source import RenderedSource
 from view_client import ViewClient
+from viser_client import CAMERA, CLICK, ViserClient
 
 BLUE_BOX = {"ask": "command", "text": "segment the blue box"}
 
@@ -219,6 +220,54 @@ def test_a_picture_is_saved_in_its_full_size(viewer: ViewClient, address: str) -
 
     assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (480, 640, 3)
     assert name.startswith('attachment; filename="left_')
+
+
+def test_a_picture_of_a_pause_is_the_one_that_is_seen(address: str) -> None:
+    with ViewClient(address, "me") as viewer, ViewClient(address, "other") as other:
+        viewer.look("left", paused=True)
+        stamp = viewer.picture()[0]["stamp_ns"]
+        other.look("left")
+        other.picture(lambda header: int(header["stamp_ns"]) > int(stamp))
+        with urllib.request.urlopen(f"{address}picture?camera=left&layer=overlay&viewer=me") as response:
+            assert response.headers["Content-Disposition"] == f'attachment; filename="left_{stamp}.jpg"'
+        with urllib.request.urlopen(f"{address}picture?camera=left&layer=overlay") as response:
+            assert response.headers["Content-Disposition"] != f'attachment; filename="left_{stamp}.jpg"'
+
+
+def test_of_another_camera_than_the_one_that_is_seen_the_newest_picture_is_saved(address: str) -> None:
+    with ViewClient(address, "me") as viewer, ViewClient(address) as other:
+        other.look("right")
+        other.picture()
+        viewer.look("left", paused=True)
+        viewer.picture()
+        with urllib.request.urlopen(f"{address}picture?camera=right&viewer=me") as response:
+            assert "right_" in response.headers["Content-Disposition"]
+
+
+def test_a_click_in_3d_is_told_to_whoever_clicked(address: str) -> None:
+    with (
+        ViewClient(address, "me") as viewer,
+        ViewClient(address, "other") as other,
+        ViserClient(f"{address.replace('http', 'ws')}3d/me") as space,
+    ):
+        for each in (viewer, other):
+            each.look("left", space=True)
+            each.ask(**BLUE_BOX)
+        clickable = space.until(
+            lambda nodes: [name for name, node in nodes.items() if "bindings" in node], "a box that can be clicked"
+        )
+        space.send(CAMERA)
+        space.send({**CLICK, "name": clickable[0]})
+        picked = viewer.event(lambda event: event["event"] == "picked")
+        other.ask(ask="models")
+
+    assert picked["camera"] == "left"
+    assert [event for event in other.events if event["event"] == "picked"] == []
+
+
+def test_pages_of_other_hosts_get_no_scene(address: str) -> None:
+    with pytest.raises(InvalidStatus, match="403"):
+        ViserClient(f"{address.replace('http', 'ws')}3d/me", origin="http://evil.example")
 
 
 @pytest.mark.parametrize("query", ["camera=nowhere", "camera=left&layer=nonsense"])

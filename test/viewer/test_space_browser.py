@@ -21,6 +21,7 @@ from viser.transforms import SO3
 from clip_seg_ros.pipeline.lettering import Color
 from clip_seg_ros.pipeline.overlay import prompt_colors
 from clip_seg_ros.sim.renderer import RenderedView
+from clip_seg_ros.viewer.space_door import Door
 from clip_seg_ros.viewer.space_geometry import first_look
 from clip_seg_ros.viewer.space_nodes import EDGES
 from clip_seg_ros.viewer.space_proxy import space_routes
@@ -49,13 +50,17 @@ def picked() -> queue.Queue:
 @pytest.fixture(scope="module")
 def port(view: View, picked: queue.Queue, serve: Callable[[Any], Any]) -> Iterator[int]:
     """A server whose pages /light and /dark have the scene in a frame."""
-    scene = SpaceScene(lambda camera, id: picked.put((camera, id)))
+    scene = SpaceScene(lambda *what: picked.put(what))
     scene.update(view)
     pages = [
-        Route("/light", lambda _: HTMLResponse(FRAME.format(""))),
-        Route("/dark", lambda _: HTMLResponse(FRAME.format("?darkMode"))),
+        Route("/light", lambda _: HTMLResponse(FRAME.format("me-1/"))),
+        Route("/dark", lambda _: HTMLResponse(FRAME.format("somebody-1/?darkMode"))),
     ]
-    with serve(Starlette(routes=[*pages, *space_routes(lambda: scene.port)])) as port:
+
+    async def door() -> Door:
+        return scene.door
+
+    with serve(Starlette(routes=[*pages, *space_routes(door)])) as port:
         yield port
     scene.close()
 
@@ -164,8 +169,8 @@ def test_nothing_is_fetched_from_elsewhere(light: Any, port: int) -> None:
 
     assert {url for url in asked if not url.startswith(("data:", "blob:"))} == {
         f"http://{server}/light",
-        f"http://{server}/3d/",
-        f"ws://{server}/3d",
+        f"http://{server}/3d/me-1/",
+        f"ws://{server}/3d/me-1",
     }
     assert errors == []
 
@@ -179,7 +184,7 @@ def test_a_click_on_a_box_names_the_thing(light: Any, picked: queue.Queue, view:
         light[0].mouse.move(x, y, steps=3)
         light[0].mouse.click(x, y)
 
-        assert picked.get(timeout=60) == ("", thing.id)
+        assert picked.get(timeout=60) == ("", thing.id, "me-1")
 
 
 def test_it_is_dark_for_those_who_wish(opened: Any, view: View) -> None:

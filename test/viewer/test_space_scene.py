@@ -19,28 +19,17 @@ from clip_seg_ros.pipeline.space.point_cloud import PointCloud
 from clip_seg_ros.sim.renderer import RenderedView
 from clip_seg_ros.types import OrientedBox
 from clip_seg_ros.viewer import space_scene
+from clip_seg_ros.viewer.space_door import KEY_HEADER
 from clip_seg_ros.viewer.space_geometry import first_look, up_of, upright
 from clip_seg_ros.viewer.space_nodes import GREY, MOST_POINTS
 from clip_seg_ros.viewer.space_scene import SpaceScene
 from clip_seg_ros.viewer.views import View
 from patience import until
 from table_view import table_view
-from viser_client import ViserClient
+from viser_client import CAMERA, CLICK, ViserClient, near
 
 BODY, EDGES, LABEL = "/cameras/0/1_body", "/cameras/0/1_edges", "/cameras/0/1_label"
 Nodes = dict[str, dict[str, Any]]
-CAMERA = {
-    "type": "ViewerCameraMessage",
-    "wxyz": (1.0, 0.0, 0.0, 0.0),
-    "position": (0.0, 0.0, -1.0),
-    "fov": 1.0,
-    "near": 0.01,
-    "far": 1000.0,
-    "image_height": 480,
-    "image_width": 640,
-    "look_at": (0.0, 0.0, 0.0),
-    "up_direction": (0.0, 0.0, 1.0),
-}
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +44,14 @@ def picked() -> queue.Queue:
 
 @pytest.fixture
 def scene(picked: queue.Queue) -> Iterator[SpaceScene]:
-    scene = SpaceScene(lambda camera, id: picked.put((camera, id)))
+    scene = SpaceScene(lambda *what: picked.put(what))
     yield scene
     scene.close()
 
 
 @pytest.fixture
 def client(scene: SpaceScene) -> Iterator[ViserClient]:
-    with ViserClient(f"ws://127.0.0.1:{scene.port}") as client:
+    with near(scene.door, "me") as client:
         yield client
 
 
@@ -233,7 +222,7 @@ def test_who_comes_later_sees_the_same(scene: SpaceScene, client: ViserClient, v
         scene.update(view)
         client.until(has(LABEL), "the red cup")
 
-    with ViserClient(f"ws://127.0.0.1:{scene.port}") as late:
+    with near(scene.door) as late:
         late.until(has("/cameras/0/surroundings"), "the points")
         late.until(lambda nodes: set(nodes) == set(client.nodes), "the same nodes")
         assert (late.nodes["/cameras/0/things"]["points"] == client.nodes["/cameras/0/things"]["points"]).all()
@@ -245,11 +234,40 @@ def test_a_click_names_camera_and_thing(
     scene.update(replace(view, camera="left"))
     client.until(lambda nodes: "bindings" in nodes.get("/cameras/0/5_body", {}), "a box that can be clicked")
     client.send(CAMERA)
-    click = {"ray_origin": (0.0, 0.0, 0.0), "ray_direction": (0.0, 0.0, 1.0), "screen_pos": (0.5, 0.5)}
-    client.send({"type": "SceneNodeClickMessage", "name": "/cameras/0/5_body", "instance_index": None, **click,
-                 "modifier": None, "owner": ""})  # fmt: skip
+    client.send({**CLICK, "name": "/cameras/0/5_body"})
 
-    assert picked.get(timeout=60) == ("left", 5)
+    assert picked.get(timeout=60) == ("left", 5, "me")
+
+
+@pytest.mark.parametrize(
+    "key", [[], [(KEY_HEADER, "")], [(KEY_HEADER, "wrong")], [(KEY_HEADER, "ä")], 2 * [(KEY_HEADER, "twice")]]
+)
+def test_other_users_of_the_machine_see_nothing_without_the_key(
+    scene: SpaceScene, client: ViserClient, view: View, key: list[tuple[str, str]]
+) -> None:
+    scene.update(view)
+    client.until(has(LABEL), "the red cup")
+    with ViserClient(f"ws://127.0.0.1:{scene.door.port}", additional_headers=key) as stranger:
+        until(lambda: stranger.closed_with is not None, "the end")
+
+        assert stranger.closed_with == 1008
+        assert stranger.received_bytes == 0
+    until(lambda: len(scene._server._websock_server._client_state_from_id) == 1, "nobody but the client")
+
+
+def test_each_scene_has_a_key_of_its_own(scene: SpaceScene) -> None:
+    other = SpaceScene(lambda *_: None)
+    assert len({scene.door.key, other.door.key}) == 2
+    other.close()
+
+
+def test_to_clear_does_not_wait_for_what_is_being_drawn(scene: SpaceScene, client: ViserClient, view: View) -> None:
+    scene.update(view)
+    client.until(has(LABEL), "the red cup")
+    with scene._drawing:  # as while a view is drawn
+        scene.clear()
+        scene.update(replace(view, things=view.things[2:]))
+    client.until(lambda nodes: has("/cameras/0/3_label")(nodes) and BODY not in nodes, "only what came afterwards")
 
 
 def test_who_opened_the_page_early_is_turned_to_the_things(scene: SpaceScene, client: ViserClient, view: View) -> None:
@@ -287,9 +305,9 @@ def test_one_bad_view_does_not_end_the_drawing(scene: SpaceScene, client: ViserC
 
 
 def test_it_is_served_on_loopback_alone_and_says_nothing(capfd: pytest.CaptureFixture[str], view: View) -> None:
-    scene = SpaceScene(lambda camera, id: None)
+    scene = SpaceScene(lambda *_: None)
     assert scene._server.get_host() == "127.0.0.1"
-    with ViserClient(f"ws://127.0.0.1:{scene.port}") as client:
+    with near(scene.door) as client:
         scene.update(view)
         client.until(has(LABEL), "the red cup")
     scene.close()
@@ -326,26 +344,26 @@ def test_after_long_use_viser_is_started_anew_while_nobody_looks(
     scene: SpaceScene, view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(space_scene, "RENEW_AFTER", 3)
-    first = scene.port
-    with ViserClient(f"ws://127.0.0.1:{first}") as client:
+    first = scene.door
+    with near(first) as client:
         client.send(CAMERA)
         client.until(lambda _: scene._server.get_clients(), "a client with a camera")
         for index in range(3):
-            assert scene.port == first
+            assert scene.door == first
             scene.update(replace(view, things=view.things[index:]))
             client.until(lambda nodes: f"/cameras/0/{(1, 3, 3)[index]}_label" in nodes, "the things")
             client.until(lambda nodes: (BODY in nodes) == (index == 0), "no others")
             client.until(lambda _: scene._drawings == index + 1, "the end of drawing")
-    until(lambda: scene.port != first, "a new viser")
+    until(lambda: scene.door != first, "a new viser")
 
-    with ViserClient(f"ws://127.0.0.1:{scene.port}") as late:
+    with near(scene.door) as late:
         late.until(has("/cameras/0/8_label"), "what was drawn last")
         assert BODY not in late.nodes
         assert "/cameras/0/surroundings" in late.nodes
 
 
 def test_after_close_updates_are_ignored(view: View) -> None:
-    scene = SpaceScene(lambda camera, id: None)
+    scene = SpaceScene(lambda *_: None)
     scene.close()
 
     scene.update(view)
@@ -378,8 +396,8 @@ def test_there_is_no_first_look_at_nothing(view: View) -> None:
 
 def test_boxes_need_not_be_turned(view: View) -> None:
     plain = OrientedBox((0.0, 0.0, 1.0), (0.3, 0.2, 0.1), (0.0, 0.0, 0.0, 1.0))
-    scene = SpaceScene(lambda camera, id: None)
-    with ViserClient(f"ws://127.0.0.1:{scene.port}") as client:
+    scene = SpaceScene(lambda *_: None)
+    with near(scene.door) as client:
         scene.update(replace(view, things=(replace(view.things[0], box_m=plain),)))
         client.until(has(LABEL), "the box")
         assert client.nodes[BODY]["wxyz"] == pytest.approx((1, 0, 0, 0))

@@ -9,6 +9,8 @@ import { Picture } from "./picture.js";
 
 const $ = (id) => document.getElementById(id);
 const state = { camera: "", cameras: [], layer: "overlay", stage: "picture", paused: false, canPause: false };
+// By it the server knows who clicks in the scene or saves a picture, also after the connection broke.
+const viewer = Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");
 let taught = 0;
 
 // The address with the token was needed once; a cookie has it now, and a picture of the screen need not.
@@ -25,7 +27,7 @@ const models = new Models($("use"), $("models"), $("model-about"), $("model-name
   line.give(`use ${name}`),
 );
 const picture = new Picture($("canvas"), $("marks"), $("waiting"), drawn, skipped, point);
-const link = new Link(told, shown, connected);
+const link = new Link(viewer, told, shown, connected);
 
 function shown(header, jpeg) {
   // One of the camera before may still have been on its way.
@@ -119,7 +121,7 @@ function look() {
     width_px: Math.max(1, frame.width) * (window.devicePixelRatio || 1),
   });
   const address = `camera=${encodeURIComponent(state.camera)}`;
-  $("save").href = `/picture?${address}&layer=${state.layer}`;
+  $("save").href = `/picture?${address}&layer=${state.layer}&viewer=${viewer}`;
   $("record").href = "/recording";
 }
 
@@ -197,7 +199,7 @@ function setStage(stage) {
   else if (!$("space").firstChild) {
     const frame = document.createElement("iframe");
     frame.title = "The things in 3D";
-    frame.src = isDark() ? "/3d/?darkMode" : "/3d/";
+    frame.src = `/3d/${viewer}/${isDark() ? "?darkMode" : ""}`;
     $("space").append(frame);
   }
   look();

@@ -6,8 +6,9 @@ const LONGEST_WAIT_MS = 3000;
 const SILENCE_MS = 15000; // the server says something every 5 s
 
 export class Link {
-  /** Calls `onEvent(event)`, `onPicture(header, jpeg)` and `onState(connected, why)`. */
-  constructor(onEvent, onPicture, onState) {
+  /** Calls `onEvent(event)`, `onPicture(header, jpeg)` and `onState(connected, why)`; `viewer` is the page's name. */
+  constructor(viewer, onEvent, onPicture, onState) {
+    this.viewer = viewer;
     this.onEvent = onEvent;
     this.onPicture = onPicture;
     this.onState = onState;
@@ -20,7 +21,7 @@ export class Link {
   }
 
   open() {
-    const address = new URL("/view", location.href);
+    const address = new URL(`/view?viewer=${this.viewer}`, location.href);
     address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
     this.socket = new WebSocket(address);
     this.socket.binaryType = "arraybuffer";
