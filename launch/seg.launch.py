@@ -16,6 +16,7 @@ from launch.actions import DeclareLaunchArgument, GroupAction, LogInfo, OpaqueFu
 from launch.logging import launch_config
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 from clip_seg_ros.config import CameraTopics, ReferringConfig, SemanticConfig, WebViewConfig
@@ -83,6 +84,7 @@ OWN = {
     "web": ("false", "Whether the view in the browser is served, for which the log has the address. (true or false)"),
     "web_host": (_WEB["host"].default, _WEB["host"].description),
     "web_port": (str(_WEB["port"].default), f"{_WEB['port'].description} ({_WEB['port'].allowed})"),
+    "web_token": (_WEB["token"].default, _WEB["token"].description),
     "log_level": ("info", "The least severity that the nodes log: debug, info, warn, error or fatal."),
 }
 """Arguments that are no parameters of a node: name -> default, description."""
@@ -181,17 +183,26 @@ def _web(value: dict[str, str], environment: dict[str, str]) -> Node | LogInfo:
     port = value["web_port"]
     if not (port.isascii() and port.isdecimal() and int(port) <= _WEB["port"].high):
         raise ValueError(f"web_port must be a whole number from {_WEB['port'].allowed}, got {port!r}")
+    try:
+        WebViewConfig(token=value["web_token"])
+    except ValueError as error:
+        raise ValueError(f"web_{error}") from None
     if missing := missing_package():
         return LogInfo(msg=f"[WARNING] {missing}; the nodes run without it")
     return Node(
         package="clip_seg_ros",
         executable="web_view",
         namespace=value["namespace"],
-        parameters=[{"host": value["web_host"], "port": int(port), **_time(value)}],
+        parameters=[{"host": value["web_host"], "port": int(port), **_token(value), **_time(value)}],
         ros_arguments=["--log-level", value["log_level"]],
         additional_env=environment,
         output="screen",
     )
+
+
+def _token(value: dict[str, str]) -> dict[str, ParameterValue]:
+    # Said to be text, because launch takes digits for a number.
+    return {"token": ParameterValue(value["web_token"], value_type=str)} if value["web_token"] else {}
 
 
 def _defaults(node: str, value: dict[str, str]) -> list[str | dict[str, bool]]:

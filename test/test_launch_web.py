@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from clip_seg_ros import dds
@@ -30,6 +32,26 @@ def test_the_view_in_the_browser_has_the_namespace_and_the_time_of_the_nodes() -
 
 @needs_launch
 @needs_web
+@pytest.mark.parametrize("token", ["12345678", "1e3456789", "yes-it-is-me", "a:b#c{}%d", "[12345678]"])
+def test_a_token_is_told_as_it_is_written_and_in_no_command_line(token: str) -> None:
+    command = run(include({"web": "true", "web_token": token}), programs=2).commands["web_view"]
+
+    assert told(command)["token"] == token
+    assert token not in " ".join(command)
+    (file,) = (Path(command[index + 1]) for index, word in enumerate(command) if word == "--params-file")
+    assert file.stat().st_mode & 0o077 == 0
+
+
+@needs_launch
+def test_a_wrong_token_is_told_before_anything_runs(caplog: pytest.LogCaptureFixture) -> None:
+    left = run(include({"web": "true", "web_token": "short"}), programs=0)
+
+    assert (left.code, left.commands) == (1, {})
+    assert "web_token must have 8 to 200" in caplog.text
+
+
+@needs_launch
+@needs_web
 def test_the_demonstration_is_shown_in_the_browser() -> None:
     left = run(include({"rviz": "false"}, "demo"), programs=3)
 
@@ -53,4 +75,7 @@ def test_without_what_serves_the_view_the_nodes_start_all_the_same(monkeypatch: 
     seg = load("seg")
     monkeypatch.setattr(seg, "missing_package", lambda: "viser is not installed")
 
-    assert "viser is not installed; the nodes run without it" in seg._web({"web_port": "0"}, {}).msg[0].text
+    assert (
+        "viser is not installed; the nodes run without it"
+        in seg._web({"web_port": "0", "web_token": ""}, {}).msg[0].text
+    )

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import ipaddress
-import os
 import secrets
 import signal
 import sys
 from typing import Any
 
-from clip_seg_ros.tools.serving_options import port, token
+from clip_seg_ros.tools import serving_options
 from clip_seg_ros.tools.simulation import NoRos
 from clip_seg_ros.tools.talking import add_arguments, topic_name
+from clip_seg_ros.viewer.loopback import LOOPBACK, is_loopback
 
-LOOPBACK, DEFAULT_PORT = "127.0.0.1", 8765
+DEFAULT_PORT = 8765
 TOKEN_VARIABLE = "CLIP_SEG_MCP_TOKEN"
 
 
@@ -41,26 +40,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--use-sim-time", action="store_true", help="tell ages by the clock of a simulation")
     parser.add_argument(
         "--http",
-        type=port,
+        type=serving_options.port,
         nargs="?",
         const=DEFAULT_PORT,
         metavar="PORT",
         help=f"serve streamable HTTP at http://HOST:PORT/mcp (default port: {DEFAULT_PORT}), not stdin and stdout",
     )
-    parser.add_argument(
-        "--host",
-        default=LOOPBACK,
-        metavar="HOST",
-        help="address to listen on, with --http (default: %(default)s, this machine alone; any other needs a token)",
-    )
-    parser.add_argument(
-        "--token",
-        type=token,
-        default=os.environ.get(TOKEN_VARIABLE) or None,
-        metavar="TEXT",
-        help=f"what requests must bring as 'Authorization: Bearer TEXT', with --http (default: {TOKEN_VARIABLE}, which "
-        "other users of the machine do not see; for other hosts than this machine one is made up and printed)",
-    )
+    what = "what requests must bring as 'Authorization: Bearer TEXT'"
+    serving_options.add_arguments(parser, TOKEN_VARIABLE, what, ", with --http")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,20 +70,12 @@ def run(args: argparse.Namespace) -> int:
         if args.http is None:
             return mcp_serving.serve_stdio(arguments)
         bearer = args.token
-        if bearer is None and not _is_loopback(args.host):
+        if bearer is None and not is_loopback(args.host):
             bearer = secrets.token_urlsafe(24)
             print(f"clip-seg mcp: requests need the header 'Authorization: Bearer {bearer}'", file=sys.stderr)
         return mcp_serving.serve_http(arguments, args.host, args.http, bearer)
     except (NoRos, OSError) as error:
         return _fail(str(error))
-
-
-def _is_loopback(host: str) -> bool:
-    """Returns whether an address is that of this machine alone; any name but "localhost" may be another's."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _fail(message: str) -> int:

@@ -1,9 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The values of options of commands that serve something over the network."""
+"""The options of commands that serve something over the network."""
 
 from __future__ import annotations
 
 import argparse
+import os
+
+from clip_seg_ros.config import WebViewConfig
+from clip_seg_ros.viewer.loopback import LOOPBACK
+
+
+def add_arguments(parser: argparse.ArgumentParser, variable: str, what: str, note: str = "") -> None:
+    """Adds ``--host`` and ``--token``.
+
+    Args:
+        parser: Parser of the command.
+        variable: Of the environment, which has the token where the option is missing.
+        what: What must bring the token, and how, such as "what the address must hold as ?token=TEXT".
+        note: When both options count; empty: always.
+    """
+    parser.add_argument(
+        "--host",
+        default=LOOPBACK,
+        metavar="HOST",
+        help=f"address to listen on{note} (default: %(default)s, this machine alone; any other needs a token)",
+    )
+    parser.add_argument(
+        "--token",
+        type=token,
+        default=os.environ.get(variable) or None,
+        metavar="TEXT",
+        help=f"{what}{note} (default: {variable}, which other users of the machine do not see; for other hosts than "
+        "this machine one is made up and printed)",
+    )
 
 
 def port(text: str) -> int:
@@ -15,6 +44,7 @@ def port(text: str) -> int:
 
 def token(text: str) -> str:
     """Reads a token, which an address or a header can hold. Raises ArgumentTypeError if it is none."""
-    if not (8 <= len(text) <= 200 and text.isascii() and text.isprintable() and " " not in text):
-        raise argparse.ArgumentTypeError("a token has 8 to 200 letters, digits and signs of ASCII, and no spaces")
-    return text
+    try:
+        return WebViewConfig(token=text or " ").token
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

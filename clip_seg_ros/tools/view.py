@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import signal
 import sys
@@ -12,17 +11,11 @@ import threading
 import webbrowser
 from typing import Any
 
-from clip_seg_ros.config import AUTO, ENGINE_NAMES
-from clip_seg_ros.tools.serving_options import port, token
+from clip_seg_ros.config import AUTO, ENGINE_NAMES, WebViewConfig
+from clip_seg_ros.tools import serving_options
+from clip_seg_ros.viewer.needed import missing_package
 
-PACKAGES = ("viser", "starlette", "uvicorn", "websockets")
-"""What the viewer needs beside the package."""
-LOOPBACK, DEFAULT_PORT = "127.0.0.1", 8088
 TOKEN_VARIABLE = "CLIP_SEG_VIEW_TOKEN"
-_MISSING = (
-    'type `pip install "clip_seg_ros[web]"`, or in a clone `pip install ".[web]"`; where colcon has built the package, '
-    f"`pip install {' '.join(PACKAGES)}`"
-)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -52,30 +45,26 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda where there is one)")
     parser.add_argument("--topic", metavar="TOPIC", help="topic of the colour images, of a bag with several")
     parser.add_argument("--loop", action="store_true", help="begin anew at the end")
+    serving_options.add_arguments(parser, TOKEN_VARIABLE, "what the address must hold as ?token=TEXT")
     parser.add_argument(
-        "--host",
-        default=LOOPBACK,
-        metavar="HOST",
-        help="address to listen on (default: %(default)s, this machine alone; any other needs a token)",
+        "--port",
+        type=serving_options.port,
+        default=WebViewConfig.port,
+        metavar="PORT",
+        help="its port; 0: any (default: %(default)s)",
     )
     parser.add_argument(
-        "--port", type=port, default=DEFAULT_PORT, metavar="PORT", help="its port; 0: any (default: %(default)s)"
+        "--no-browser",
+        action="store_true",
+        help="print the address, and open no browser; none is opened with a token, which the list of processes would "
+        "show",
     )
-    parser.add_argument(
-        "--token",
-        type=token,
-        default=os.environ.get(TOKEN_VARIABLE) or None,
-        metavar="TEXT",
-        help=f"what the address must hold as ?token=TEXT (default: {TOKEN_VARIABLE}, which other users of the machine "
-        "do not see; for other hosts than this machine one is made up and printed with the address)",
-    )
-    parser.add_argument("--no-browser", action="store_true", help="print the address, and open no browser")
 
 
 def run(args: argparse.Namespace) -> int:
     """Shows the source until Ctrl-C; returns the exit code."""
-    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        return _fail(f"the Python packages for the view are missing ({', '.join(missing)}): {_MISSING}")
+    if missing := missing_package():
+        return _fail(missing)
     # Imported here, because the command line runs without them, and some take seconds.
     from clip_seg_ros.data.samples import DataError
     from clip_seg_ros.models.checkpoints import WeightsError
@@ -95,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         address = server.start()
         print(f"clip-seg view: {frames.title} at {address} (Ctrl-C ends it)", flush=True)
         if not args.no_browser and _has_display():
-            webbrowser.open(address)
+            _open(address)
         threading.Event().wait()
     except (ValueError, WeightsError) as error:
         return _fail(str(error))
@@ -104,6 +93,14 @@ def run(args: argparse.Namespace) -> int:
     finally:
         server.stop()
     return 0
+
+
+def _open(address: str) -> None:
+    """Opens a page, unless that would show its token to other users of the machine, in the list of processes."""
+    if "?token=" in address:
+        print("clip-seg view: open this address in your browser, with its token", file=sys.stderr, flush=True)
+    else:
+        webbrowser.open(address)
 
 
 def _has_display() -> bool:

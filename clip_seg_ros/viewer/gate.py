@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import secrets
 from contextlib import suppress
 from typing import Any
@@ -13,6 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse
 
+from clip_seg_ros.viewer.loopback import is_loopback
+
 _COOKIE = "clip_seg_view"
 _NOBODY = "This view is private: open the address that its server printed, with the token in it.\n"
 _STRANGER = "This address does not belong to the view.\n"
@@ -20,14 +21,6 @@ _POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; connect-src 'self' {sockets}; "
     "frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
 )
-
-
-def is_loopback(host: str) -> bool:
-    """Returns whether an address or a name means this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Gate:

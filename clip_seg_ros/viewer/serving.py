@@ -24,8 +24,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from clip_seg_ros.sources.bag_messages import RecordingError
-from clip_seg_ros.viewer.gate import Gate, is_loopback
+from clip_seg_ros.viewer.gate import Gate
 from clip_seg_ros.viewer.hub import Hub
+from clip_seg_ros.viewer.loopback import LOOPBACK, is_loopback
 from clip_seg_ros.viewer.pictures import LAYERS, Pictures, drawn, encoded
 from clip_seg_ros.viewer.recorder import Recorder
 from clip_seg_ros.viewer.session import Session
@@ -35,8 +36,6 @@ from clip_seg_ros.viewer.space_proxy import space_routes
 from clip_seg_ros.viewer.space_scene import SpaceScene
 from clip_seg_ros.viewer.views import View
 
-PORT = 8088
-"""The port where nobody names another one."""
 PAGE = Path(__file__).parent / "page"
 _SAVED_QUALITY = 95
 _GRACE_S = 1
@@ -55,7 +54,7 @@ class ViewServer:
         token: What the address must hold; ``None``: none on loopback, and a random one elsewhere.
     """
 
-    def __init__(self, source: Source, host: str = "127.0.0.1", port: int = PORT, token: str | None = None) -> None:
+    def __init__(self, source: Source, host: str = LOOPBACK, port: int = 0, token: str | None = None) -> None:
         self._host, self._port = host, port
         self._token = secrets.token_urlsafe(18) if token is None and not is_loopback(host) else token
         self._hub = Hub(source)

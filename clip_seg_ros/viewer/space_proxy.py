@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from clip_seg_ros.viewer.loopback import LOOPBACK
 from clip_seg_ros.viewer.space_door import KEY_HEADER, VIEWER_HEADER, Door
 
 PROTOCOL = f"viser-v{viser.__version__}"
@@ -83,7 +84,7 @@ async def _serve(browser: WebSocket, door: Door | None, viewer: str) -> None:
         return
     try:
         viser_side = await connect(
-            f"ws://127.0.0.1:{door.port}", subprotocols=[PROTOCOL], compression=None, max_size=LARGEST_BYTES,
+            f"ws://{LOOPBACK}:{door.port}", subprotocols=[PROTOCOL], compression=None, max_size=LARGEST_BYTES,
             max_queue=WAITING, ping_interval=None, proxy=None,
             additional_headers={KEY_HEADER: door.key, VIEWER_HEADER: viewer},
         )  # fmt: skip

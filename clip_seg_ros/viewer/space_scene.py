@@ -18,12 +18,12 @@ import viser
 from viser.infra import WebsockClientConnection
 from websockets.asyncio.server import ServerConnection
 
+from clip_seg_ros.viewer.loopback import LOOPBACK
 from clip_seg_ros.viewer.space_door import KEY_HEADER, VIEWER_HEADER, Door
 from clip_seg_ros.viewer.space_geometry import first_look
 from clip_seg_ros.viewer.space_nodes import CameraNodes
 from clip_seg_ros.viewer.views import View
 
-HOST = "127.0.0.1"
 PERIOD_S = 0.2
 """A camera is drawn at most once in this time."""
 ASIDE_M = 2.0
@@ -48,7 +48,7 @@ class _Server(viser.ViserServer):
     def __init__(self) -> None:
         self.key = secrets.token_urlsafe(32)
         self._viewers: dict[int, str] = {}
-        super().__init__(host=HOST, port=0, verbose=False)
+        super().__init__(host=LOOPBACK, port=0, verbose=False)
         self._websock_server.on_client_connect(self._let_in)
         self._websock_server.on_client_disconnect(lambda client: self._viewers.pop(client.client_id, None))
         # Whoever came while it was starting was not asked.

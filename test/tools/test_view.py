@@ -96,18 +96,44 @@ def test_without_its_packages_it_says_what_to_install(capsys, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "viser" else find(name))
     assert main(["view", str(TABLE)]) == 1
-    assert '(viser): type `pip install "clip_seg_ros[web]"`' in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert 'viser is not installed: the view in the browser needs `pip install "clip_seg_ros[web]"`' in error
 
 
-def test_a_browser_is_opened_where_there_is_a_display(tmp_path):
+@pytest.fixture
+def opened(tmp_path):
+    """The file in which a browser notes the address with which it was started."""
+    return tmp_path / "opened"
+
+
+@pytest.fixture
+def display(tmp_path, opened):
+    """The environment of somebody who has a display and a browser."""
     browser = tmp_path / "browser"
-    opened = tmp_path / "opened"
     browser.write_text(f'#!/bin/sh\necho "$1" > {opened}.part && mv {opened}.part {opened}\n')
     browser.chmod(0o755)
-    environment = {**os.environ, "BROWSER": str(browser), "DISPLAY": ":99"}
-    arguments = [each for each in OPTIONS if each != "--no-browser"]
-    command = [sys.executable, "-m", "clip_seg_ros.tools.cli", "view", str(TABLE), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    return {**os.environ, "BROWSER": str(browser), "DISPLAY": ":99"}
+
+
+SHOWN = [sys.executable, "-m", "clip_seg_ros.tools.cli", "view", str(TABLE), *OPTIONS[1:]]
+
+
+def test_no_browser_is_started_with_a_token_which_others_would_see_in_the_list_of_processes(display, opened):
+    environment = {**display, "CLIP_SEG_VIEW_TOKEN": "letters-and-12345"}
+    with subprocess.Popen(SHOWN, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            address = re.search(r"http://\S+", process.stdout.readline())[0]
+            assert address.endswith("/?token=letters-and-12345")
+            assert any("open this address in your browser" in line for line in process.stderr)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert not opened.exists()
+
+
+def test_a_browser_is_opened_where_there_is_a_display(display, opened):
+    with subprocess.Popen(SHOWN, stdout=subprocess.PIPE, text=True, env=display) as process:
         try:
             address = re.search(r"http://\S+", process.stdout.readline())[0]
             while not opened.exists() and process.poll() is None:
