@@ -8,7 +8,9 @@
       labels/SOURCE/000012.png              a class for every pixel: ``kind: labelled_folder``, with classes.txt
       classes.txt
       annotations/instances_default.json    objects as COCO instances: ``kind: coco``
-      yolo/                                 text files for YOLO-seg
+      yolo/                                 images and text files for YOLO-seg, with data.yaml
+      phrases.csv, masks/                   a mask for each phrase in each image: ``kind: folder``
+      cvat.zip                              images and objects as CVAT imports them
       recordings/SOURCE.mcap                masks and objects with the original stamps
       decisions.jsonl                       what a person decided in the review
 
@@ -25,5 +27,6 @@ LABELS = "labels"
 CLASSES = "classes.txt"
 COCO = "annotations/instances_default.json"
 YOLO = "yolo"
+CVAT = "cvat.zip"
 RECORDINGS = "recordings"
 DECISIONS = "decisions.jsonl"
