@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clip_seg_ros.data.ade20k import Ade20k
+from clip_seg_ros.data.annotated import open_annotated
 from clip_seg_ros.data.class_splits import SplitClasses, chosen_classes
 from clip_seg_ros.data.coco import CocoInstances, open_coco
 from clip_seg_ros.data.coco20i import Coco20i
@@ -29,6 +30,7 @@ from clip_seg_ros.data.voc import Voc2012
 
 BUILDERS: dict[str, Callable[..., ReferringDataset | SemanticDataset | InstanceDataset]] = {
     "ade20k": Ade20k,
+    "annotated": open_annotated,
     "coco": open_coco,
     "coco20i": Coco20i,
     "coco_stuff_10k": CocoStuff10k,

@@ -18,6 +18,7 @@ import numpy as np
 
 from clip_seg_ros.data.coco_masks import decode_segmentation, packed, read_json
 from clip_seg_ros.data.samples import DataError, rgb_size
+from clip_seg_ros.data.time_split import Taken
 
 ADVICE = "export the annotations again, in the format COCO"
 
@@ -48,6 +49,12 @@ class CocoObject:
     """The outline, as ``coco_masks.decode_segmentation`` takes it; ``None`` for a box alone, and in panoptic files."""
     segment: int | None = None
     """The number of a panoptic segment in its PNG file."""
+    score: float | None = None
+    """How sure a model was of it, 0..1; ``None`` where the file does not say."""
+    doubtful: bool = False
+    """Whether ``clip-seg annotate`` was not sure of it, and no person was either."""
+    decided: bool = False
+    """Whether a person accepted or corrected what a model had found."""
 
     def mask(self, height: int, width: int) -> np.ndarray:
         """Returns its mask (height, width) bool. Raises DataError if the outline is none of such an image."""
@@ -66,6 +73,8 @@ class CocoImage:
     objects: tuple[CocoObject, ...]
     segments: Path | None = None
     """The PNG file of a panoptic image."""
+    taken: Taken | None = None
+    """Where it comes from; ``None`` where the file does not say."""
 
     def measured(self) -> tuple[int, int]:
         """Returns (height, width), from the header of the image where the annotations do not say."""
@@ -111,6 +120,7 @@ def read_coco(path: Path, image_folders: Sequence[Path], segment_folders: Sequen
         categories = _categories(path, content["categories"], used)
         files = {entry["id"]: _file_name(entry) for entry in content["images"]}
         sizes = {entry["id"]: _size(entry) for entry in content["images"]}
+        taken = {entry["id"]: _taken(entry) for entry in content["images"]}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
@@ -128,6 +138,7 @@ def read_coco(path: Path, image_folders: Sequence[Path], segment_folders: Sequen
             name=PurePosixPath(name).with_suffix("").as_posix(),
             objects=tuple(objects.get(number, ())),
             segments=where(segments[number]) if number in segments else None,
+            taken=taken[number],
         )
         for number, name in files.items()
     )
@@ -144,8 +155,17 @@ def _shrunk(entry: dict) -> Any:
             entry.get("area"),
             bool(entry.get("iscrowd")),
             _outline(entry.get("segmentation")),
+            **_found(entry),
         )
     return entry
+
+
+def _found(entry: Mapping) -> dict[str, Any]:
+    """Returns what ``clip-seg annotate`` and the review say about an object."""
+    if "band" not in entry:
+        return {"score": entry.get("score")}
+    decided = entry.get("origin") == "person"
+    return {"score": entry.get("score"), "decided": decided, "doubtful": entry["band"] == "doubtful" and not decided}
 
 
 def _outline(segmentation: list | dict | None) -> list | dict | None:
@@ -205,6 +225,12 @@ def _file_name(entry: Mapping) -> str:
 
 def _size(entry: Mapping) -> tuple[int, int] | None:
     return (int(entry["height"]), int(entry["width"])) if entry.get("height") and entry.get("width") else None
+
+
+def _taken(entry: Mapping) -> Taken | None:
+    if "source" not in entry or "stamp_ns" not in entry:
+        return None
+    return Taken(str(entry["source"]), str(entry.get("topic", "")), int(entry["stamp_ns"]))
 
 
 def _finder(path: Path, names: Sequence[str], folders: Sequence[Path], what: str) -> Callable[[str], Path]:

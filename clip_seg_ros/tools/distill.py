@@ -22,6 +22,7 @@ from clip_seg_ros.runtime.devices import resolve_device
 from clip_seg_ros.sim.renderer import RendererUnavailable
 from clip_seg_ros.sources.images import BagPictures, DatasetPictures, FolderPictures, PictureSource, ScenePictures
 from clip_seg_ros.tools.data_options import parse_data
+from clip_seg_ros.tools.distill_dataset import distill_dataset
 from clip_seg_ros.tools.distill_options import add_options, label_settings, train_settings
 from clip_seg_ros.tools.distill_student import build_student, check_out
 from clip_seg_ros.tools.distill_zero_shot import distill_zero_shot
@@ -61,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
     torch.set_flush_denormal(True)
     try:
         check_out(args.out)
-        if args.unseen is None:
+        if args.dataset is not None:
+            distill_dataset(args)
+        elif args.unseen is None:
             _distill(args)
         else:
             distill_zero_shot(args)

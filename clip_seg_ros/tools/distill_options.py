@@ -27,12 +27,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--data", metavar="DATA", help="the pictures of a data set: DATA.yaml, or KIND:ROOT[:SPLIT][:OPTION=VALUE]"
     )
+    where.add_argument(
+        "--dataset",
+        type=Path,
+        metavar="DIR",
+        help="what clip-seg annotate wrote: its labels instead of a teacher's; doubtful objects are not learnt",
+    )
     where.add_argument("--bag", type=Path, metavar="FILE", help="ROS bag: its folder, or a .db3, .mcap or .bag file")
     where.add_argument("--rendered", type=int, metavar="N", help="N rendered scenes, to try it with")
     parser.add_argument("--topic", help="topic of the bag's images, where it holds several")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take one of N images of the bag")
     parser.add_argument(
-        "--classes", metavar="A,B,...", help="what to tell apart, e.g. cup,book,table (default: the classes of --data)"
+        "--classes",
+        metavar="A,B,...",
+        help="what to tell apart, e.g. cup,book,table (default: the classes of --data or --dataset)",
     )
     parser.add_argument(
         "--names",
@@ -68,7 +76,7 @@ def _add_network_options(parser: argparse._ArgumentGroup) -> None:
         "--classifier",
         choices=("text", "learnt"),
         help="text: the teacher's text embeddings of the classes, so that words make further classes afterwards "
-        "(default where the teacher is a MaskCLIP); learnt: a layer of weights",
+        "(default where a MaskCLIP is the teacher); learnt: a layer of weights (default of --dataset)",
     )
     parser.add_argument(
         "--start", type=Path, metavar="FILE", help="weights to begin with, such as a backbone trained on ImageNet"

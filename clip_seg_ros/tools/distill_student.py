@@ -28,8 +28,10 @@ def check_out(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
-def build_student(args: argparse.Namespace, class_names: Sequence[str], teacher: Predictor) -> Student:
+def build_student(args: argparse.Namespace, class_names: Sequence[str], teacher: Predictor | None) -> Student:
     """Builds the network for some classes, on the CPU; the seed draws its new weights.
+
+    Without a teacher, the last layer is learnt.
 
     Raises:
         ValueError: An option is wrong, or does not fit the teacher.
@@ -39,7 +41,7 @@ def build_student(args: argparse.Namespace, class_names: Sequence[str], teacher:
         raise ValueError(f"--size must be at least {_SMALLEST_SIZE}, got {args.size}")
     if args.start is not None and args.network == TEACHER_NETWORK:
         raise ValueError(f"--start and --network {TEACHER_NETWORK} both say what to begin with: leave out one of them")
-    rows = _text_embeddings(args, class_names, teacher)
+    rows = None if teacher is None else _text_embeddings(args, class_names, teacher)
     classifier = None if rows is None else TextClassifier(args.teacher, rows.shape[1])
     name, names = args.out.stem, tuple(class_names)
     torch.manual_seed(args.seed)

@@ -90,9 +90,9 @@ def test_every_kind_says_what_is_missing_on_disk(kind: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{root: /data}", "needs a kind: ade20k, coco, "),
+        ("{root: /data}", "needs a kind: ade20k, annotated, coco, "),
         ("ade20k", "needs a kind"),
-        ("{kind: ade, root: /data}", "no kind of data set 'ade'; the kinds are ade20k, coco, "),
+        ("{kind: ade, root: /data}", "no kind of data set 'ade'; the kinds are ade20k, annotated, coco, "),
         ("{kind: [ade20k]}", r"no kind of data set \['ade20k'\]"),
         ("{kind: ade20k, root: /data}", "ade20k needs split; its options are root, split"),
         ("{kind: ade20k, root: /data, splt: training}", "ade20k does not know splt; its options are root, split"),

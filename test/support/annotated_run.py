@@ -44,7 +44,7 @@ def rendered_run(
 
     Args:
         out: The folder of the run.
-        sources: The number of images of each source; a source "NAME.TOPIC" has a topic.
+        sources: The number of images of each source; one with a "." in its name has a topic.
         size: (width, height) in pixels.
         first_seed: The seed of the first scene; all further ones follow it.
     """

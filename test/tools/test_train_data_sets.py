@@ -15,6 +15,7 @@ from clip_seg_ros.models.checkpoints import load_safetensors
 from clip_seg_ros.tools.cli import main
 from published_classes import (
     write_ade20k,
+    write_annotated,
     write_coco,
     write_coco20i,
     write_coco_stuff_10k,
@@ -35,6 +36,7 @@ PHRASES: dict[str, Write] = {
     "pascal5i": write_pascal5i,
     "coco20i": write_coco20i,
     "coco": partial(write_coco, task="phrases"),
+    "annotated": partial(write_annotated, task="phrases"),
     "panoptic": partial(write_panoptic, task="phrases"),
 }
 CLASSES: dict[str, tuple[Write, int]] = {
@@ -45,11 +47,13 @@ CLASSES: dict[str, tuple[Write, int]] = {
     "coco_stuff_164k": (write_coco_stuff_164k, 171),
     "labelled_folder": (write_labelled_folder, 2),
     "coco": (partial(write_coco, task="semantic"), 2),
+    "annotated": (partial(write_annotated, task="semantic"), 2),
     "panoptic": (partial(write_panoptic, task="semantic"), 2),
 }
 """How each is written, and the number of its classes."""
 OBJECTS: dict[str, Write] = {
     "coco": partial(write_coco, task="instances"),
+    "annotated": partial(write_annotated, task="instances"),
     "panoptic": partial(write_panoptic, task="instances"),
     "labelled_folder": lambda root: {**write_labelled_folder(root), "things": ["box"]},
 }

@@ -41,7 +41,7 @@ def keep_the_better(
     after = agreement(Predictor.from_model(student, device), pictures, to_choose).mean_iou
     student.load_state_dict(guided)
     before = agreement(Predictor.from_model(student, device), pictures, to_choose).mean_iou
-    told = f"mean IoU with the teacher's labels {before:.3f} before self-training, {after:.3f} after"
+    told = f"mean IoU with the labels {before:.3f} before self-training, {after:.3f} after"
     if after < _TOLERATED * before:
         print(f"{told}: the network from before is kept. It needs more --steps or pictures, or --self-share 0")
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws a student's answers beside its teacher's labels."""
+"""Draws a student's answers beside the labels that it learnt from."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ _CELL = (320, 240)
 _UNKNOWN_RGB = (40, 40, 40)
 
 
-def example_grid(predictor: Predictor, pictures: LabelledPictures, indices: Sequence[int]) -> np.ndarray:
-    """Draws one row per image: the image, the teacher's labels and the student's; a legend follows below.
+def example_grid(
+    predictor: Predictor, pictures: LabelledPictures, indices: Sequence[int], whose: str = "teacher"
+) -> np.ndarray:
+    """Draws one row per image: the image, its labels and the student's; a legend follows below.
+
+    Args:
+        predictor: The student.
+        pictures, indices: The images.
+        whose: What is written above the labels.
 
     Returns:
-        The drawing, (title + rows * 240 + legend, 960, 3) uint8 RGB. Pixels without a teacher's label are dark grey.
+        The drawing, (title + rows * 240 + legend, 960, 3) uint8 RGB. Pixels without a label are dark grey.
     """
     names = predictor.spec.class_names
     colors = _class_colors(names)
@@ -32,7 +39,7 @@ def example_grid(predictor: Predictor, pictures: LabelledPictures, indices: Sequ
         rgb = pictures.rgb(index)
         cells = (rgb, _tinted(rgb, pictures.labels(index), colors), _tinted(rgb, likeliest(predictor, rgb), colors))
         rows.append(np.concatenate([_cell(cell) for cell in cells], axis=1))
-    titles = [_titled(rows[0].shape[1], ("image", "teacher", "student"))]
+    titles = [_titled(rows[0].shape[1], ("image", whose, "student"))]
     return np.concatenate([*titles, *rows, _legend(rows[0].shape[1], names, colors)])
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -237,7 +238,7 @@ def label_pictures(
     Raises:
         DataError: The folder contains labels that were made from something else.
     """
-    _claim(folder, source, labeller)
+    claim(folder, _recipe(source, labeller))
     indices: list[int] = []
     unreadable = []
     for index, picture in enumerate(progress(source)):
@@ -260,6 +261,11 @@ def _store(picture: Picture, labeller: Labeller | None, folder: Path, index: int
             labels = labeller(rgb)
         except ValueError as error:  # an image that the teacher does not accept, such as one that is one pixel high
             raise DataError(f"{picture.name} cannot be labelled: {error}") from error
+    store_pair(folder, index, rgb, labels)
+
+
+def store_pair(folder: Path, index: int, rgb: np.ndarray, labels: np.ndarray | None) -> None:
+    """Stores an image (H, W, 3) uint8 and its labels (H, W) uint8, made smaller if the image is large."""
     height, width = rgb.shape[:2]
     scale = min(1.0, STORED_SHORT_SIDE_PX / min(height, width))
     size = (round(width * scale), round(height * scale))
@@ -277,9 +283,9 @@ def _unless_exact(labeller: Labeller) -> str:
     return "" if chosen.engine == "eager" else f" {chosen.engine} {chosen.precision}"
 
 
-def _claim(folder: Path, source: PictureSource, labeller: Labeller) -> None:
-    """Records what the labels in ``folder`` are made from, or checks that it has not changed."""
-    recipe = {
+def _recipe(source: PictureSource, labeller: Labeller) -> dict[str, Any]:
+    """Returns what the labels of a teacher are made from."""
+    return {
         "teacher": f"{labeller.teacher.spec.name} {labeller.teacher.engine.fingerprint()}{_unless_exact(labeller)}",
         "classes": list(labeller.class_names),
         "settings": asdict(labeller.settings) | ({} if labeller.background else {"background": False}),
@@ -287,6 +293,10 @@ def _claim(folder: Path, source: PictureSource, labeller: Labeller) -> None:
         **({} if labeller.asked == labeller.class_names[: len(labeller.asked)] else {"asked": list(labeller.asked)}),
         "pictures": source.identity(),
     }
+
+
+def claim(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Records what the labels in ``folder`` are made from. Raises DataError if they are made from something else."""
     path = folder / _RECIPE_NAME
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
