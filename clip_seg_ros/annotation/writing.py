@@ -14,8 +14,6 @@ from clip_seg_ros.annotation.results import AnnotatedFrame, AnnotatedObject
 
 Frames = Callable[[], Iterator[AnnotatedFrame]]
 """Yields all images of a run in the order of the sources and their times, again at each call."""
-PERSON = "person"
-"""The origin of an object that a person accepted or corrected."""
 
 
 def class_names(frames: Frames, job: Job) -> tuple[str, ...]:
@@ -34,7 +32,7 @@ def picture_name(frame: AnnotatedFrame) -> str:
 
 def is_sure(thing: AnnotatedObject) -> bool:
     """Returns whether an object counts as true: its score is high enough, or a person said so."""
-    return thing.band == "sure" or getattr(thing, "origin", "") == PERSON
+    return thing.band == "sure" or _is_decided(thing)
 
 
 def by_score(frame: AnnotatedFrame) -> list[AnnotatedObject]:
@@ -60,4 +58,4 @@ def pixel_owners(frame: AnnotatedFrame) -> tuple[list[AnnotatedObject], np.ndarr
 
 
 def _is_decided(thing: AnnotatedObject) -> bool:
-    return getattr(thing, "origin", "") == PERSON
+    return thing.decided != "guessed"

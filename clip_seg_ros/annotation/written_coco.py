@@ -2,7 +2,8 @@
 """The format "coco": objects as COCO instances, with compressed run lengths, in one file.
 
 Beside COCO's own keys, an image has "source", "topic", "stamp_ns", "index" and "name", and an object "prompt", "score",
-"margin", "band", "track_id" (0: not tracked) and, where there was depth, "position_m" and "size_m".
+"margin", "band", "decided" (by a person: "accepted" or "corrected"; else "guessed"), "track_id" (0: not tracked) and,
+where there was depth, "position_m" and "size_m".
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from clip_seg_ros.annotation.new_files import new_file
 from clip_seg_ros.annotation.results import AnnotatedFrame, AnnotatedObject
 from clip_seg_ros.annotation.writing import Frames, class_names, picture_name
 
-_OPTIONAL = ("origin", "position_m", "size_m")
+_OPTIONAL = ("position_m", "size_m")
 """What an object may have besides."""
 
 
@@ -69,7 +70,7 @@ def _info(out: Path, job: Job) -> dict[str, Any]:
 
 def _image(number: int, frame: AnnotatedFrame) -> dict[str, Any]:
     height, width = frame.size
-    image = {
+    image: dict[str, Any] = {
         "id": number,
         "file_name": picture_name(frame),
         "width": width,
@@ -80,7 +81,11 @@ def _image(number: int, frame: AnnotatedFrame) -> dict[str, Any]:
         "index": frame.index,
         "name": frame.name,
     }
-    return image if frame.agreement is None else {**image, "agreement": frame.agreement}
+    if frame.frame_id:
+        image["frame_id"] = frame.frame_id
+    if frame.agreement is not None:
+        image["agreement"] = frame.agreement
+    return image
 
 
 def _objects(frames: Frames, numbers: dict[str, int], with_attributes: bool) -> Iterator[dict[str, Any]]:
@@ -90,7 +95,12 @@ def _objects(frames: Frames, numbers: dict[str, int], with_attributes: bool) -> 
             count += 1
             entry = {"id": count, "image_id": image, "category_id": numbers[thing.prompt], **_object(frame, thing)}
             if with_attributes:
-                entry["attributes"] = {"track_id": thing.track, "score": thing.score, "band": thing.band}
+                entry["attributes"] = {
+                    "track_id": thing.track,
+                    "score": thing.score,
+                    "band": thing.band,
+                    "decided": thing.decided,
+                }
             yield entry
 
 
@@ -105,6 +115,7 @@ def _object(frame: AnnotatedFrame, thing: AnnotatedObject) -> dict[str, Any]:
         "score": thing.score,
         "margin": thing.margin,
         "band": thing.band,
+        "decided": thing.decided,
         "track_id": thing.track,
         **{name: value for name in _OPTIONAL if (value := getattr(thing, name, None)) is not None},
     }

@@ -164,7 +164,7 @@ def _found(entry: Mapping) -> dict[str, Any]:
     """Returns what ``clip-seg annotate`` and the review say about an object."""
     if "band" not in entry:
         return {"score": entry.get("score")}
-    decided = entry.get("origin") == "person"
+    decided = entry.get("decided", "guessed") != "guessed"
     return {"score": entry.get("score"), "decided": decided, "doubtful": entry["band"] == "doubtful" and not decided}
 
 

@@ -20,7 +20,7 @@ from annotated_run import FIRST_NS, PHRASES, Run, rendered_run
 from clip_seg_ros.annotation.formats import FORMATS
 from clip_seg_ros.annotation.polygons import mask_polygon
 from clip_seg_ros.annotation.results import AnnotatedFrame
-from clip_seg_ros.annotation.writing import PERSON, class_names, is_sure
+from clip_seg_ros.annotation.writing import class_names, is_sure
 from clip_seg_ros.annotation.written_labels import label_palette
 from clip_seg_ros.data.catalog import open_dataset
 from clip_seg_ros.data.coco_masks import compressed_runs
@@ -157,13 +157,11 @@ def test_the_better_score_wins_where_objects_overlap(run: Run, tmp_path: Path) -
     assert set(np.unique(labels)) == {1 + PHRASES.index("book")}
 
 
-def test_what_a_person_decided_is_sure_and_lies_on_top(run: Run) -> None:
+def test_what_a_person_accepted_is_sure(run: Run) -> None:
     thing = next(frame for frame in run.images if frame.objects).objects[0]
     guessed = replace(thing, band="doubtful")
-    if "origin" not in guessed.__dataclass_fields__:
-        pytest.skip("objects have no origin")
     assert not is_sure(guessed)
-    assert is_sure(replace(guessed, origin=PERSON))
+    assert is_sure(replace(guessed, decided="accepted"))
 
 
 def test_colour_blind_people_tell_the_first_classes_apart(run: Run) -> None:

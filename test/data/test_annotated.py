@@ -70,7 +70,7 @@ def test_phrases_know_what_was_not_found(run: Run) -> None:
 def test_what_a_person_accepted_counts(run: Run, tmp_path: Path) -> None:
     content = json.loads((run.out / COCO).read_text(encoding="utf-8"))
     for entry in content["annotations"]:
-        entry["origin"] = "person"
+        entry["decided"] = "accepted"
     (tmp_path / COCO).parent.mkdir()
     (tmp_path / COCO).write_text(json.dumps(content), encoding="utf-8")
     (tmp_path / "images").symlink_to(run.out / "images")
