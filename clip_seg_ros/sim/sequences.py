@@ -112,10 +112,16 @@ def _frames(
             before = scene
 
 
-def scenes(seed: int, frames: int) -> Iterator[Scene]:
-    """Yields the scene of each frame of the sequence of ``seed``, without rendering it."""
+def scenes(seed: int, frames: int, first: Scene | None = None) -> Iterator[Scene]:
+    """Yields the scene of each frame of a sequence, without rendering it.
+
+    Args:
+        seed: Seed of the motions.
+        frames: Number of scenes.
+        first: The scene of the first frame; by default that of ``seed``.
+    """
     rng = np.random.default_rng([seed, 8])
-    scene = sample_scene(seed)
+    scene = sample_scene(seed) if first is None else first
     yield scene
     count = 1
     while True:

@@ -224,7 +224,8 @@ def _look(message: BagMessage) -> _Seen:
     image = message.read()
     read = depth_of if is_depth(image) else rgb_of
     height, width = read(message, message.topic).shape[:2]
-    is_grey = getattr(image, "encoding", "").startswith(("mono", "8UC1", "16UC1"))
+    encoding = getattr(image, "encoding", None) or image.format.partition(";")[0]
+    is_grey = encoding.startswith(("mono", "8UC1", "16UC1"))
     return _Seen(message.topic, is_depth(image), is_grey, (height, width), image.header.frame_id)
 
 
@@ -243,6 +244,7 @@ def _chosen(colors: list[_Seen], topic: str | None, bag: Path) -> _Seen:
     once = [each for each in colors if each.topic.removesuffix("/compressed") not in raw - {each.topic}]
     colored = [each for each in once if not each.is_grey]
     if len(once) > 1 and len(colored) != 1:
+        listed = ", ".join(each.topic for each in colored or once)
         raise DataError(f"{bag} holds several topics of colour images, name one with --topic: {listed}")
     return colored[0] if len(colored) == 1 else once[0]
 

@@ -45,6 +45,8 @@ class BagWriter:
         from rosbags.rosbag2 import StoragePlugin, Writer
 
         self._refuse_existing()
+        if not self._path.parent.is_dir():
+            raise RecordingError(f"{self._path} cannot be written: there is no folder {self._path.parent}")
         try:
             folder = tempfile.TemporaryDirectory(prefix=".recording_", dir=self._path.parent)
             self._folder = Path(self._stack.enter_context(folder)) / _NAME
