@@ -27,7 +27,8 @@ TRANSFORMS = "/tf"
 TRUE_LABELS, TRUE_OBJECTS = "ground_truth/labels", "ground_truth/objects"
 MOST_CAMERAS = 8
 START_NS = 1_700_000_000_000_000_000
-"""The stamp of the first images."""
+"""The stamp of the first images of the recording of seed 0; every other seed is recorded a day later."""
+_DAY_NS = 86_400 * 10**9
 _OTHER_MOTION = 1_000_000
 """By how much the seeds of the cameras' motions differ."""
 
@@ -66,6 +67,11 @@ class RecordingPlan:
         return max(1, round(self.seconds * self.rate_hz))
 
     @property
+    def start_ns(self) -> int:
+        """The stamp of the first images."""
+        return START_NS + self.seed * _DAY_NS
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of all objects on the table, such as "red cup", each once."""
         return tuple(dict.fromkeys(item.name for item in self.first_scene.objects))
@@ -99,11 +105,11 @@ def write_recording(path: Path, plan: RecordingPlan) -> Iterator[int]:
     with BagWriter(path) as bag, SceneRenderer(*plan.size) as renderer:
         cameras = [_Camera(number, plan, renderer, bag) for number in range(1, plan.cameras + 1)]
         table = Transform(WORLD, TABLE, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
-        bag.add(STATIC_TRANSFORMS, bag.messages.transforms(START_NS, [table]), START_NS)
+        bag.add(STATIC_TRANSFORMS, bag.messages.transforms(plan.start_ns, [table]), plan.start_ns)
         ways = [_way(plan, number) for number in range(1, plan.cameras + 1)]
         done = 0
         for moment, (scene, *others) in enumerate(zip(*ways, strict=True)):
-            stamp_ns = START_NS + round(moment * 1e9 / plan.rate_hz)
+            stamp_ns = plan.start_ns + round(moment * 1e9 / plan.rate_hz)
             for camera, seen in zip(cameras, (scene, *others), strict=True):
                 camera.take(replace(scene, camera=seen.camera), stamp_ns)
                 done += 1

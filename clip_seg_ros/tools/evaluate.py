@@ -68,6 +68,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     _add_suite_options(parser)
     _add_data_options(parser)
+    _add_annotation_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -145,8 +146,20 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--page", type=Path, metavar="FOLDER", help="write a page of the worst answers")
 
 
+def _add_annotation_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("annotations")
+    group.add_argument("--annotations", type=Path, metavar="DIR", help="the folder that clip-seg annotate wrote")
+    group.add_argument(
+        "--truth", type=Path, metavar="RECORDING", help="the recording that was annotated, as clip-seg record writes it"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Evaluates, prints a table and writes the requested files; returns the exit code."""
+    if args.annotations is not None or args.truth is not None:
+        from clip_seg_ros.tools.evaluate_annotations import run_annotations
+
+        return run_annotations(args)
     if args.data is not None and args.suite == "edges":
         from clip_seg_ros.tools.evaluate_edges import run_label_edges
 
