@@ -57,7 +57,14 @@ class FrameAnswers:
         by_model, by_both = understands and way == "model", understands and way == "both"
         return Asking.of(prompts, references, negatives, by_model, by_both)
 
-    def answer(self, predictor: Predictor, frame: Frame, asking: Asking, is_first: bool = False) -> Understood:
+    def answer(
+        self,
+        predictor: Predictor,
+        frame: Frame,
+        asking: Asking,
+        is_first: bool = False,
+        up: tuple[float, float, float] | None = None,
+    ) -> Understood:
         """Answers one image.
 
         Args:
@@ -65,6 +72,7 @@ class FrameAnswers:
             frame: The image.
             asking: What is asked.
             is_first: Whether the source begins with it, or begins anew.
+            up: The direction against gravity, a unit vector of ``FRAME``; ``None`` if only the depth tells it.
 
         Raises:
             ValueError: The model refuses the image or the phrases.
@@ -74,7 +82,7 @@ class FrameAnswers:
         question = Question(asking.names, asking.negatives, threshold, config.min_area_fraction)
         found = self._answered(predictor, frame, camera, question, is_first)
         measured = tuple(measure(region, camera) for region in found.regions)
-        return understand(asking, measured, found.maps, camera)
+        return understand(asking, measured, found.maps, camera, up)
 
     def encoded(self, predictor: Predictor, frame: Frame) -> EncodedImage:
         """Encodes an image, once if it is asked for again. Raises ValueError if the model refuses it."""

@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "demo": "watch the simulated robot camera find what you name",
     "render": "render a folder of pictures, masks and phrases, an example to train on",
     "record": "record cameras over a rendered table with the exact truth, as an MCAP bag",
+    "segment": "find what you name in pictures, a video, a webcam or a bag",
     "view": "see pictures, a video, a webcam or a bag answered live in the browser, without ROS",
     "say": "give a running node a command, and print its answers",
     "watch": "print what running nodes answer and find, as it changes",

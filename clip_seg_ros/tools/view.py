@@ -13,6 +13,7 @@ from typing import Any
 
 from clip_seg_ros.config import AUTO, ENGINE_NAMES, WebViewConfig
 from clip_seg_ros.tools import serving_options
+from clip_seg_ros.tools.source_options import SOURCE, add_model_options
 from clip_seg_ros.viewer.needed import missing_package
 
 TOKEN_VARIABLE = "CLIP_SEG_VIEW_TOKEN"
@@ -28,21 +29,10 @@ def add_parser(subparsers: Any) -> None:
         epilog="exit codes: 1 it cannot be shown; 2 wrong arguments; 130 Ctrl-C, which ends it",
     )
     parser.set_defaults(run=run)
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="a picture, a folder of pictures, a pattern such as 'photos/*.jpg', a video, the number of a webcam such "
-        "as 0, or a bag of ROS 1 or ROS 2",
-    )
+    parser.add_argument("source", metavar="SOURCE", help=SOURCE)
     parser.add_argument("--command", default="", metavar="TEXT", help='begin with it, such as "segment the red cup"')
-    parser.add_argument(
-        "--model",
-        default=AUTO,
-        metavar="NAME",
-        help="name or weight file of the model (default: the best one here)",
-    )
+    add_model_options(parser)
     parser.add_argument("--engine", choices=ENGINE_NAMES, default=AUTO, help="what runs it (default: the fastest)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda where there is one)")
     parser.add_argument("--topic", metavar="TOPIC", help="topic of the colour images, of a bag with several")
     parser.add_argument("--loop", action="store_true", help="begin anew at the end")
     serving_options.add_arguments(parser, TOKEN_VARIABLE, "what the address must hold as ?token=TEXT")
