@@ -28,9 +28,16 @@ class FrameAnswers:
     Args:
         config: Returns the present parameters.
         is_still: Whether the images have nothing to do with each other. Otherwise masks are steady and ids last.
+        own_thresholds: Phrases with thresholds of their own, 0..1.
     """
 
-    def __init__(self, config: Callable[[], ReferringConfig], is_still: bool) -> None:
+    def __init__(
+        self,
+        config: Callable[[], ReferringConfig],
+        is_still: bool,
+        own_thresholds: tuple[tuple[str, float], ...] = (),
+    ) -> None:
+        self._own_thresholds = own_thresholds
         self._config, self._is_still = config, is_still
         self._settings = (0.0, 0.0, 0.0)
         self._stream = Stream(*self._settings)
@@ -79,7 +86,8 @@ class FrameAnswers:
         """
         config, spec, camera = self._config(), predictor.spec, camera_frame(frame)
         threshold = asking.threshold(config.asked_threshold, spec.threshold)
-        question = Question(asking.names, asking.negatives, threshold, config.min_area_fraction)
+        own = self._own_thresholds
+        question = Question(asking.names, asking.negatives, threshold, config.min_area_fraction, own)
         found = self._answered(predictor, frame, camera, question, is_first)
         measured = tuple(measure(region, camera) for region in found.regions)
         return understand(asking, measured, found.maps, camera, up)

@@ -14,10 +14,11 @@ import numpy as np
 from clip_seg_ros.pipeline.cell_maps import CellMaps, objects_above
 from clip_seg_ros.pipeline.edges import refined
 from clip_seg_ros.pipeline.leaving_out import leave_out
-from clip_seg_ros.pipeline.postprocess import require_threshold
+from clip_seg_ros.pipeline.postprocess import MAX_REGIONS
 from clip_seg_ros.pipeline.stream.singles import Singles
 from clip_seg_ros.pipeline.stream.smoothing import Steadiness, TemporalSmoother
 from clip_seg_ros.pipeline.stream.tracking import Tracker
+from clip_seg_ros.pipeline.thresholds import Thresholds
 from clip_seg_ros.types import CameraFrame, ObjectRegion
 
 if TYPE_CHECKING:  # torch takes seconds to import, and nodes import this before they can end cleanly
@@ -40,6 +41,8 @@ class Question:
     """A pixel belongs to a prompt above this probability, 0..1; ``None`` stands for the model's own threshold."""
     min_area_fraction: float = 0.0
     """The area of the smallest object, as a share of the image's pixels, 0..1."""
+    own_thresholds: tuple[tuple[str, float], ...] = ()
+    """Phrases with thresholds of their own, 0..1, which count instead of ``threshold``."""
 
     @property
     def phrases(self) -> tuple[str, ...]:
@@ -144,14 +147,14 @@ def answered(question: Question, maps: CellMaps, spec: ModelSpec, decided: np.nd
     Raises:
         ValueError: The threshold is out of range.
     """
-    prompts, threshold = tuple(dict.fromkeys(question.prompts)), _threshold(question, spec.threshold)
+    prompts, thresholds = tuple(dict.fromkeys(question.prompts)), _thresholds(question, spec.threshold)
     positive = maps.part(prompts)
     least_px = _least_px(question, maps.size)
     inside = None if decided is None or decided is maps.values else decided[: len(prompts)]
-    found = objects_above(positive, threshold, least_px, inside)
+    found = _objects(positive, thresholds, least_px, inside)
     kept = [region for region in found if region.score >= spec.calibration.least_score]
     for negative in question.negatives:
-        kept = leave_out(kept, maps.part((negative,)).restored().values[0], threshold)
+        kept = leave_out(kept, maps.part((negative,)).restored().values[0], thresholds.of(negative))
     kept = [region for region in kept if region.area_px >= least_px]
     if len(kept) < len(found):
         kept = [replace(region, id=id) for id, region in enumerate(kept, start=1)]
@@ -204,8 +207,12 @@ def with_edges(result: Answer, question: Question, own_threshold: float, rgb: np
     Raises:
         ValueError: ``rgb`` is not of the size of the image, or the threshold is out of range.
     """
-    threshold = _threshold(question, own_threshold)
-    return replace(result, regions=tuple(refined(result.regions, result.maps, rgb, threshold)))
+    fitted: dict[int, ObjectRegion] = {}
+    for threshold, prompts in _thresholds(question, own_threshold).groups(result.maps.prompts):
+        # Regions of one prompt share pixels out among each other, those of different prompts do not.
+        own = [region for region in result.regions if region.prompt in prompts]
+        fitted |= {region.id: region for region in refined(own, result.maps, rgb, threshold)}
+    return replace(result, regions=tuple(fitted[region.id] for region in result.regions))
 
 
 def _without_nan(maps: CellMaps) -> CellMaps:
@@ -335,7 +342,7 @@ class Stream:
         spec = predictor.spec
         steadiness, decided = look.steadiness.result(), None
         if maps.objects is None:
-            maps, decided = self._smoother.smooth(maps, steadiness, _threshold(question, spec.threshold))
+            maps, decided = self._smoother.smooth(maps, steadiness, _thresholds(question, spec.threshold))
         else:
             maps = _without_nan(maps)  # objects cannot be averaged, and maps must be those of the objects
         refinement, frame = self.refinement, frame or CameraFrame(look.rgb, look.stamp_ns, "")
@@ -362,8 +369,19 @@ def _least_px(question: Question, size: tuple[int, int]) -> int:
     return max(1, round(question.min_area_fraction * size[0] * size[1]))
 
 
-def _threshold(question: Question, own: float) -> float:
-    """Returns the threshold of a question, or the model's own. Raises ValueError if it is out of range."""
-    threshold = own if question.threshold is None else question.threshold
-    require_threshold(threshold)
-    return threshold
+def _thresholds(question: Question, own: float) -> Thresholds:
+    """Returns the thresholds of a question, with the model's own. Raises ValueError if one is out of range."""
+    return Thresholds(own if question.threshold is None else question.threshold, question.own_thresholds)
+
+
+def _objects(maps: CellMaps, thresholds: Thresholds, least_px: int, decided: np.ndarray | None) -> list[ObjectRegion]:
+    """Returns the objects of all prompts, the best first, as ``objects_above`` does with one threshold for all."""
+    (threshold, _), *others = groups = thresholds.groups(maps.prompts)
+    if not others:
+        return objects_above(maps, threshold, least_px, decided)
+    found: list[ObjectRegion] = []
+    for threshold, prompts in groups:
+        part = None if decided is None else decided[[maps.prompts.index(prompt) for prompt in prompts]]
+        found += objects_above(maps.part(prompts), threshold, least_px, part)
+    found.sort(key=lambda region: (-region.score, maps.prompts.index(region.prompt)))
+    return [replace(region, id=id) for id, region in enumerate(found[:MAX_REGIONS], start=1)]

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.sources.bags import IMAGE_TYPES, BagMessage, OpenBag, depth_of, is_depth, open_bag, rgb_of
-from clip_seg_ros.sources.frame import Frame, Kind, note
+from clip_seg_ros.sources.frame import Frame, Kind, Stretch, note
 from clip_seg_ros.sources.messages import ConversionError, camera_info_to_intrinsics
 from clip_seg_ros.types import CameraIntrinsics
 
@@ -41,6 +45,8 @@ class _Seen:
 class _Match:
     """A colour image and what belongs to it, not decoded yet."""
 
+    number: int
+    """Its number among the colour images, from 0."""
     stamp_ns: int
     color: BagMessage
     depth: BagMessage | None
@@ -55,12 +61,16 @@ class _Pairing:
         depth: That of the depth images; ``None``: there are none.
         info: That of the camera_info, likewise.
         intrinsics: The first intrinsics, which may be recorded after the first image.
+        number: The number of the first colour image that comes.
     """
 
-    def __init__(self, color: str, depth: str | None, info: str | None, intrinsics: CameraIntrinsics | None) -> None:
+    def __init__(
+        self, color: str, depth: str | None, info: str | None, intrinsics: CameraIntrinsics | None, number: int = 0
+    ) -> None:
+        self._number = number
         self._color, self._depth, self._info = color, depth, info
         self.topics = {each for each in (color, depth, info) if each is not None}
-        self._colors: deque[tuple[int, BagMessage]] = deque()
+        self._colors: deque[tuple[int, int, BagMessage]] = deque()
         self._depths: deque[tuple[int, BagMessage]] = deque(maxlen=_WAITING)
         # A lens that zooms changes them.
         self._lenses: deque[tuple[int, CameraIntrinsics]] = deque(maxlen=_WAITING)
@@ -69,11 +79,14 @@ class _Pairing:
 
     def add(self, message: BagMessage) -> None:
         """Takes the next message. Raises DataError if it is damaged, or describes no camera."""
+        number = self._number
+        if message.topic == self._color:
+            self._number += 1  # one that is damaged counts, too
         stamp_ns = _stamp(message)
         if message.topic == self._info:
             self._lenses.append((stamp_ns, _intrinsics_of(message)))
         elif message.topic == self._color:
-            self._colors.append((stamp_ns, message))
+            self._colors.append((stamp_ns, number, message))
         else:
             self._depths.append((stamp_ns, message))
 
@@ -92,14 +105,14 @@ class _Pairing:
             return True
         return any(other == stamp_ns or other > stamp_ns + _TOLERANCE_NS for other, _ in self._depths)
 
-    def _match(self, stamp_ns: int, color: BagMessage) -> _Match:
+    def _match(self, stamp_ns: int, number: int, color: BagMessage) -> _Match:
         def distance(other: tuple[int, object]) -> int:
             return abs(other[0] - stamp_ns)
 
         depth = min(self._depths, key=distance, default=None)
         lens = min(self._lenses, key=distance, default=None)
         is_near = depth is not None and distance(depth) <= _TOLERANCE_NS
-        return _Match(stamp_ns, color, depth[1] if depth and is_near else None, lens[1] if lens else None)
+        return _Match(number, stamp_ns, color, depth[1] if depth and is_near else None, lens[1] if lens else None)
 
 
 class BagFrames:
@@ -143,39 +156,71 @@ class BagFrames:
         return self._count
 
     def __iter__(self) -> Generator[Frame, None, None]:
-        pairing, fault = _Pairing(self._color, self._depth, self._info, self._intrinsics), self._fault
+        fault = ""
+
+        def end(why: str) -> None:
+            nonlocal fault
+            fault = why
+
+        for _, frame in self._read(Stretch(0, sys.maxsize), end):
+            yield frame
+        if fault:
+            raise DataError(fault)
+
+    def places(self) -> np.ndarray:
+        found = array("q")
         with open_bag(self._bag, salvage=True) as bag:
-            messages = bag.messages(pairing.topics)
-            while True:
-                try:
-                    message = next(messages, None)
-                except DataError as error:
-                    message, fault = None, str(error)
-                if message is None:
-                    break
+            try:
+                for message in bag.messages({self._color}):
+                    found.append(message.logged_ns)
+            except DataError as error:
+                note(self.faults, str(error))
+        return np.array(found, np.int64)
+
+    def between(self, stretch: Stretch) -> Generator[tuple[int, Frame], None, None]:
+        return self._read(stretch, lambda why: note(self.faults, why))
+
+    def _read(self, stretch: Stretch, end: Callable[[str], None]) -> Generator[tuple[int, Frame], None, None]:
+        """Yields images; calls ``end`` with the reason if the bag ends too early."""
+        pairing = _Pairing(self._color, self._depth, self._info, self._intrinsics, stretch.from_number)
+        with open_bag(self._bag, salvage=True) as bag:
+            messages = self._messages(bag.messages(pairing.topics, stretch.from_ns), end)
+            for message in messages:
                 try:
                     pairing.add(message)
                 except DataError as error:
                     note(self.faults, str(error))
-                yield from self._frames(pairing.settled())
-            yield from self._frames(pairing.rest())
-        if fault:
-            raise DataError(fault)
+                for match in pairing.settled():
+                    if match.number >= stretch.end:
+                        return
+                    yield from self._frames(match, stretch)
+            for match in pairing.rest():
+                yield from self._frames(match, stretch)
 
-    def _frames(self, matches: Iterator[_Match]) -> Iterator[Frame]:
-        """Decodes images; those that cannot be decoded are left out and noted."""
-        for match in matches:
-            name = f"{self._color} {match.stamp_ns}"
-            try:
-                rgb = rgb_of(match.color, name)
-                depth_m = None if match.depth is None else depth_of(match.depth, f"{self._depth} {match.stamp_ns}")
-            except DataError as error:
-                note(self.faults, str(error))
-                continue
-            size, lens = rgb.shape[:2], match.intrinsics
-            depth_m = depth_m if depth_m is not None and depth_m.shape == size else None
-            lens = lens if lens is not None and (lens.height, lens.width) == size else None
-            yield Frame(rgb, depth_m, lens, match.stamp_ns, name, self._frame_id)
+    def _messages(self, messages: Iterator[BagMessage], end: Callable[[str], None]) -> Iterator[BagMessage]:
+        try:
+            yield from messages
+        except DataError as error:
+            end(str(error))
+        else:
+            if self._fault:
+                end(self._fault)
+
+    def _frames(self, match: _Match, stretch: Stretch) -> Iterator[tuple[int, Frame]]:
+        """Decodes an image that is wanted; one that cannot be decoded is left out and noted."""
+        if not stretch.has(match.number):
+            return
+        name = f"{self._color} {match.stamp_ns}"
+        try:
+            rgb = rgb_of(match.color, name)
+            depth_m = None if match.depth is None else depth_of(match.depth, f"{self._depth} {match.stamp_ns}")
+        except DataError as error:
+            note(self.faults, str(error))
+            return
+        size, lens = rgb.shape[:2], match.intrinsics
+        depth_m = depth_m if depth_m is not None and depth_m.shape == size else None
+        lens = lens if lens is not None and (lens.height, lens.width) == size else None
+        yield match.number, Frame(rgb, depth_m, lens, match.stamp_ns, name, self._frame_id)
 
     def _first_intrinsics(self, bag: OpenBag, size: tuple[int, int]) -> CameraIntrinsics | None:
         if self._info is None:

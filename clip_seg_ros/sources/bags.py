@@ -77,8 +77,12 @@ class OpenBag(Protocol):
     span_ns: tuple[int, int]
     """When the first and the last message were recorded; (0, 0) where only reading them would tell."""
 
-    def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
+    def messages(self, topics: Collection[str], from_ns: int | None = None) -> Iterator[BagMessage]:
         """Yields the messages on some topics in the order of their recording.
+
+        Args:
+            topics: The names of the topics.
+            from_ns: Those that were recorded before are left out.
 
         Raises:
             DataError: The rest cannot be read.
@@ -187,12 +191,12 @@ class _Whole:
             counts[each.topic, each.msgtype] = counts.get((each.topic, each.msgtype), 0) + each.msgcount
         self.topics = tuple(BagTopic(name, kind, count) for (name, kind), count in counts.items())
 
-    def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
+    def messages(self, topics: Collection[str], from_ns: int | None = None) -> Iterator[BagMessage]:
         connections = [each for each in self._reader.connections if each.topic in topics]
         if not connections:
             return
         try:
-            for each, logged_ns, data in self._reader.messages(connections):
+            for each, logged_ns, data in self._reader.messages(connections, start=from_ns):
                 yield _message(self._decode, each.topic, each.msgtype, logged_ns, data)
         except Exception as error:  # as above; exceptions of the caller are not caught here
             raise DataError(f"{self._bag} is damaged: {error}") from error
@@ -218,12 +222,12 @@ class _Rest:
             topics |= dict.fromkeys(BagTopic(name, kind, None) for name, kind in rows)
         self.topics = tuple(topics)
 
-    def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
+    def messages(self, topics: Collection[str], from_ns: int | None = None) -> Iterator[BagMessage]:
         for file, database in zip(self._files, self._databases, strict=True):
             named = {key: (name, kind) for key, name, kind in database.execute("SELECT id, name, type FROM topics")}
             try:
                 for key, logged_ns, data in database.execute("SELECT topic_id, timestamp, data FROM messages"):
-                    if key in named and named[key][0] in topics:
+                    if key in named and named[key][0] in topics and _is_from(logged_ns, from_ns):
                         yield _message(self._decode, *named[key], logged_ns, data)
             except sqlite3.Error as error:
                 raise DataError(f"{file} is cut off here: {error}") from error
@@ -248,16 +252,21 @@ class _RestOfRos1:
         topics = dict.fromkeys(BagTopic(each.topic, each.kind, None) for each in self._connections.values())
         self.topics = tuple(topics)
 
-    def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
+    def messages(self, topics: Collection[str], from_ns: int | None = None) -> Iterator[BagMessage]:
         wanted = {number: each for number, each in self._connections.items() if each.topic in topics}
         try:
             for number, logged_ns, data in messages_of(self._file, wanted):
-                yield _message(self._decode, wanted[number].topic, wanted[number].kind, logged_ns, data)
+                if _is_from(logged_ns, from_ns):
+                    yield _message(self._decode, wanted[number].topic, wanted[number].kind, logged_ns, data)
         except (CutOff, struct.error) as error:
             raise DataError(f"{self._file} is cut off here: {error}") from error
 
     def close(self) -> None:
         """Does nothing: the file is open only while messages are read."""
+
+
+def _is_from(logged_ns: int, from_ns: int | None) -> bool:
+    return from_ns is None or logged_ns >= from_ns
 
 
 def _message(decode: Callable[[bytes, str], Any], topic: str, kind: str, logged_ns: int, data: bytes) -> BagMessage:

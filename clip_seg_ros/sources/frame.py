@@ -33,6 +33,26 @@ class Frame:
     """Name of the camera's optical frame in a bag; empty for others."""
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Some images of a source, and where to begin reading for them."""
+
+    begin: int
+    """The number of the first of them among all images of the source, from 0."""
+    end: int
+    """The number behind the last one."""
+    from_number: int = 0
+    """The image to begin reading with, which lies at ``begin`` or before."""
+    from_ns: int | None = None
+    """The place of that image, one of ``Frames.places``; ``None`` to read from the beginning of the source."""
+    every: int = 1
+    """Only images whose number is a multiple of this are wanted."""
+
+    def has(self, number: int) -> bool:
+        """Returns whether the image of a number is one of them."""
+        return self.begin <= number < self.end and number % self.every == 0
+
+
 class Frames(Protocol):
     """The images of a source. They are read one by one, and from the beginning at every iteration."""
 
@@ -53,6 +73,27 @@ class Frames(Protocol):
 
         Raises:
             DataError: The source ends too early; the message says where and why.
+        """
+
+
+class NumberedFrames(Frames, Protocol):
+    """A source that does not change, so that its images can be counted and read from any of them."""
+
+    def places(self) -> np.ndarray:
+        """Reads through the source, without decoding what need not be, and counts its images.
+
+        What ends it too early is one of ``faults`` then.
+
+        Returns:
+            (N,) int64, for each image where it lies, in nanoseconds by the clock of the container; it never falls where
+            reading can begin at any image. Images that cannot be decoded count, too.
+        """
+
+    def between(self, stretch: Stretch) -> Generator[tuple[int, Frame], None, None]:
+        """Yields some images with their numbers; what cannot be read is left out and noted.
+
+        They are the images that reading everything gives, with the same depth, and those before ``from_number`` are
+        not read. Where the source ends too early, this ends, too.
         """
 
 

@@ -7,8 +7,10 @@ import glob
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from clip_seg_ros.data.samples import PICTURE_SUFFIXES, VIDEO_SUFFIXES, DataError, read_rgb
-from clip_seg_ros.sources.frame import Frame, Frames, Kind, note
+from clip_seg_ros.sources.frame import Frame, Frames, Kind, Stretch, note
 
 _ANY = "*?["
 KINDS = (
@@ -41,16 +43,32 @@ class StillFrames:
     def __len__(self) -> int:
         return len(self._files)
 
-    def __iter__(self) -> Generator[Frame, None, None]:
-        count = 0
-        for file in self._files:
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files, in their order."""
+        return self._files
+
+    def places(self) -> np.ndarray:
+        return np.arange(len(self._files))
+
+    def between(self, stretch: Stretch) -> Generator[tuple[int, Frame], None, None]:
+        for number in range(stretch.begin, min(stretch.end, len(self._files))):
+            if not stretch.has(number):
+                continue
+            file = self._files[number]
             try:
                 rgb = read_rgb(file)
-            except DataError as error:
+                stamp_ns = file.stat().st_mtime_ns
+            except (DataError, OSError) as error:
                 note(self.faults, str(error))
                 continue
+            yield number, Frame(rgb, None, None, stamp_ns, str(file))
+
+    def __iter__(self) -> Generator[Frame, None, None]:
+        count = 0
+        for _, frame in self.between(Stretch(0, len(self._files))):
             count += 1
-            yield Frame(rgb, None, None, file.stat().st_mtime_ns, str(file))
+            yield frame
         if not count:
             raise DataError(f"none of the {len(self._files)} pictures of {self.title} can be read: {self.faults[-1]}")
 

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from array import array
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from clip_seg_ros.data.samples import DataError
-from clip_seg_ros.sources.frame import Frame, Kind
+from clip_seg_ros.sources.frame import Frame, Kind, Stretch, note
 
 _USUAL_RATE_HZ = 25.0
 """The images a second of a video that does not say."""
@@ -47,20 +50,46 @@ class VideoFrames:
         return self._count
 
     def __iter__(self) -> Generator[Frame, None, None]:
-        read, last_ns = 0, -1
-        with _opened(self._file) as video:
-            while True:
-                is_there, bgr = video.read()
-                if not is_there:
-                    break
-                stamp_ns = round(video.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-                if stamp_ns <= last_ns:  # not every container says
-                    stamp_ns = last_ns + round(1e9 / self._rate_hz)
-                last_ns = stamp_ns
-                read += 1
-                yield Frame(_rgb(bgr), None, None, stamp_ns, f"{self.title} {stamp_ns / 1e9:.2f} s")
+        read = 0
+        for _, frame in self.between(Stretch(0, sys.maxsize)):
+            read += 1
+            yield frame
         if read < _LEAST_SHARE * self._count:
-            raise DataError(f"{self._file} ends after {read} of {self._count} pictures: it is cut off or damaged")
+            raise DataError(self._cut(read))
+
+    def places(self) -> np.ndarray:
+        found = array("q")
+        with _opened(self._file) as video:
+            while video.grab():
+                found.append(_raw_stamp(video))
+        if len(found) < _LEAST_SHARE * self._count:
+            note(self.faults, self._cut(len(found)))
+        return np.array(found, np.int64)
+
+    def between(self, stretch: Stretch) -> Generator[tuple[int, Frame], None, None]:
+        with _opened(self._file) as video:
+            if stretch.from_ns is not None and not _is_at(video, stretch.from_number, stretch.from_ns):
+                stretch = replace(stretch, from_number=0, from_ns=None)
+                video.open(str(self._file), int(video.get(cv2.CAP_PROP_BACKEND)))
+            yield from self._read(video, stretch)
+
+    def _read(self, video: cv2.VideoCapture, stretch: Stretch) -> Generator[tuple[int, Frame], None, None]:
+        number, last_ns, is_grabbed = stretch.from_number, -1, stretch.from_ns is not None
+        while number < stretch.end and (is_grabbed or video.grab()):
+            is_grabbed, stamp_ns = False, _raw_stamp(video)
+            if stamp_ns <= last_ns:  # not every container says
+                stamp_ns = last_ns + round(1e9 / self._rate_hz)
+            last_ns = stamp_ns
+            if stretch.has(number):
+                is_there, bgr = video.retrieve()
+                if is_there:
+                    yield number, Frame(_rgb(bgr), None, None, stamp_ns, f"{self.title} {stamp_ns / 1e9:.2f} s")
+                else:
+                    note(self.faults, f"picture {number} of {self.title} cannot be decoded")
+            number += 1
+
+    def _cut(self, read: int) -> str:
+        return f"{self._file} ends after {read} of {self._count} pictures: it is cut off or damaged"
 
 
 class WebcamFrames:
@@ -123,6 +152,18 @@ def _opened(file: Path) -> Iterator[cv2.VideoCapture]:
         yield video
     finally:
         video.release()
+
+
+def _is_at(video: cv2.VideoCapture, number: int, place_ns: int) -> bool:
+    """Goes to the image of a number and grabs it; returns whether it is the one at that time."""
+    # A container may lead anywhere; the time of the image proves where it led.
+    video.set(cv2.CAP_PROP_POS_FRAMES, number)
+    return bool(video.grab()) and _raw_stamp(video) == place_ns
+
+
+def _raw_stamp(video: cv2.VideoCapture) -> int:
+    """Returns the time of the image that was grabbed last, in nanoseconds; some containers say 0 for all."""
+    return round(video.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
 
 
 def _rgb(bgr: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from clip_seg_ros.pipeline.cell_maps import CellMaps
-from clip_seg_ros.pipeline.postprocess import require_threshold
+from clip_seg_ros.pipeline.thresholds import Thresholds
 
 REDUCED_SIDE_PX = 160
 """Longest side of the reduced image in which changes are found. The image is halved until no side is longer; a pixel of
@@ -117,11 +117,11 @@ class TemporalSmoother:
         self._answers: dict[str, _Answer] = {}
         self._picture: _SteadyPicture | None = None
         self._stamp_ns = 0
-        self._threshold = math.nan
+        self._thresholds: Thresholds | None = None
 
     def forget_all(self) -> None:
         """Forgets the past of all prompts, but not the images."""
-        self._answers, self._threshold = {}, math.nan
+        self._answers, self._thresholds = {}, None
 
     def forget(self, prompt: str) -> None:
         """Forgets the past of one prompt; its next probabilities are the first."""
@@ -156,7 +156,7 @@ class TemporalSmoother:
         picture.compare(rgb, 1.0 - self.strength)
         return picture.steadiness()
 
-    def smooth(self, maps: CellMaps, picture: Steadiness, threshold: float) -> tuple[CellMaps, np.ndarray]:
+    def smooth(self, maps: CellMaps, picture: Steadiness, threshold: float | Thresholds) -> tuple[CellMaps, np.ndarray]:
         """Smooths the probabilities of one image.
 
         The hysteresis is that of a play: what decides stays as it is while the probability moves by less than the
@@ -168,7 +168,8 @@ class TemporalSmoother:
         Args:
             maps: The model's probabilities. NaN counts as 0.
             picture: What ``look`` returned for the same image.
-            threshold: The threshold of the masks, 0..1. After a change of it, the first image has no hysteresis.
+            threshold: The threshold of the masks, 0..1, or those of all prompts. After a change of it, the first image
+                has no hysteresis.
 
         Returns:
             The smoothed probabilities, and (P, h, w) float32 what decides: a mask is where it exceeds the threshold.
@@ -178,11 +179,11 @@ class TemporalSmoother:
         """
         if picture.shape != maps.size:
             raise ValueError(f"the image is {picture.shape}, its probabilities are of an image of {maps.size}")
-        require_threshold(threshold)
+        thresholds = threshold if isinstance(threshold, Thresholds) else Thresholds(threshold)
         if self.strength == 0.0:
             return maps, maps.values
         cells = maps.values.shape[1:]
-        margin = self.margin if threshold == self._threshold else 0.0
+        margin = self.margin if thresholds == self._thresholds else 0.0
         values = np.empty_like(maps.values)
         decided = np.empty_like(values) if margin else values
         weight = changed = None
@@ -202,7 +203,7 @@ class TemporalSmoother:
                 np.clip(before.decided, smoothed - np.float32(margin), smoothed + np.float32(margin), out=decides)
                 np.copyto(decides, smoothed, where=changed)
         self._answers = {prompt: _Answer(*kept) for prompt, *kept in zip(maps.prompts, values, decided, strict=True)}
-        self._threshold = threshold
+        self._thresholds = thresholds
         return replace(maps, values=values), decided
 
 
