@@ -63,6 +63,7 @@ class Job:
     """A model whose answers are compared with those of ``model``."""
     device: str = "auto"
     engine: str = "auto"
+    precision: str = "auto"
     threads: int = 1
     """The processor threads of a worker. Sums of floats depend on it, and so may the last digits of results."""
     refine_edges: bool = True
@@ -87,6 +88,10 @@ class Shard:
     """The index of its first image among all images of the source."""
     end: int
     """The index behind its last image; a source may end before."""
+    from_number: int = 0
+    """The image to begin reading with; see ``sources.frame.Stretch``."""
+    from_ns: int | None = None
+    """The place of that image, likewise."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Annotates a shard: reads its images, answers them, and writes what was found and the pictures.
+
+A shard has three things: the pictures, ``NNNN.json`` with what is known of it besides, and ``NNNN.jsonl`` with a line
+for each image. The last one is written last and as a whole, so that a shard is done when it is there. Whoever does it
+a second time, at the same time or later, writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+
+from clip_seg_ros.annotation.answering import Answering
+from clip_seg_ros.annotation.files import write_whole
+from clip_seg_ros.annotation.job import Job, Shard, ShardReport
+from clip_seg_ros.annotation.layout import IMAGES, SHARDS
+from clip_seg_ros.annotation.results import AnnotatedFrame
+from clip_seg_ros.annotation.selection import Chooser
+from clip_seg_ros.annotation.shards import as_numbered, stretch_of
+from clip_seg_ros.annotation.source_copies import Brought, brought
+from clip_seg_ros.annotation.storage import Storage, open_storage
+from clip_seg_ros.data.samples import DataError
+from clip_seg_ros.sources.frame import Frame, NumberedFrames, note
+from clip_seg_ros.sources.frames import open_frames
+
+_JPEG_QUALITY = 95
+_COPIED = (".jpg", ".jpeg", ".png")
+"""Endings of pictures that are copied byte by byte; others may not be known to everybody."""
+
+
+def shard_name(job: Job, shard: Shard) -> str:
+    """Returns the name of the file of a shard in the folder of the run, which is there when the shard is done."""
+    return f"{SHARDS}/{job.sources[shard.source].name}/{shard.number:04d}.jsonl"
+
+
+def about_name(job: Job, shard: Shard) -> str:
+    """Returns the name of the file with what is known of a shard besides; see ``About``."""
+    return f"{SHARDS}/{job.sources[shard.source].name}/{shard.number:04d}.json"
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a shard besides its images."""
+
+    images: int
+    objects: int
+    notes: tuple[str, ...]
+    """What could not be read, for people."""
+    before: tuple[AnnotatedFrame, ...]
+    """The images before its first one, as this shard sees them, by which its tracks are joined with earlier ones."""
+
+    def to_json(self) -> str:
+        """Returns it as JSON."""
+        kept = {**asdict(self), "before": [json.loads(frame.to_json()) for frame in self.before]}
+        return json.dumps(kept, ensure_ascii=False)
+
+    @classmethod
+    def read(cls, file: Path) -> About:
+        """Reads what ``to_json`` wrote. Raises DataError if it is damaged or missing."""
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            before = tuple(AnnotatedFrame.from_json(json.dumps(each)) for each in values["before"])
+            return cls(values["images"], values["objects"], tuple(values["notes"]), before)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{file} is missing or damaged ({error}): remove it and run the same command again"
+            ) from error
+
+
+def annotate_shard(job: Job, shard: Shard) -> ShardReport:
+    """Annotates a shard, unless that is done already.
+
+    Args:
+        job: A job whose models are known (``serving.resolved``).
+        shard: One of its shards.
+
+    Returns:
+        What became of it. What cannot be read is noted; a source that cannot be opened, or a folder that cannot be
+        written, is its fault.
+
+    Raises:
+        ValueError: A phrase is not understood, or there is no such model.
+        WeightsError: The weights of a model are missing or damaged.
+    """
+    started_s = time.monotonic()
+    try:
+        with open_storage(job.out) as storage:
+            if (kept := _report_of(job, shard, storage)) is not None:
+                return kept
+            source = job.sources[shard.source]
+            with brought(source.spec) as files:
+                frames = as_numbered(open_frames(files.spec, source.topic))
+                answering = Answering(job, frames.kind == "still")
+                started_s = time.monotonic()
+                work = _Work(job, shard, storage.folder, files)
+                about = work.annotate(frames, answering)
+            storage.publish(f"{IMAGES}/{source.name}")
+            storage.publish(about_name(job, shard))
+            storage.publish(shard_name(job, shard))
+    except (DataError, OSError) as error:
+        return ShardReport(shard, 0, 0, time.monotonic() - started_s, fault=str(error) or type(error).__name__)
+    return ShardReport(shard, about.images, about.objects, time.monotonic() - started_s, about.notes)
+
+
+def _report_of(job: Job, shard: Shard, storage: Storage) -> ShardReport | None:
+    """Returns the report of a shard that is done; ``None`` if it is not, or if a part of it was damaged."""
+    if not storage.has(shard_name(job, shard)):
+        return None
+    try:
+        storage.fetch(about_name(job, shard))
+        about = About.read(storage.folder / about_name(job, shard))
+    except DataError:
+        return None
+    return ShardReport(shard, about.images, about.objects, 0.0, about.notes)
+
+
+class _Work:
+    """The work on one shard.
+
+    Args:
+        job: The job.
+        shard: The shard.
+        folder: The folder of the run on this machine.
+        files: Where the source is on this machine.
+    """
+
+    def __init__(self, job: Job, shard: Shard, folder: Path, files: Brought) -> None:
+        self._job, self._shard, self._folder, self._files = job, shard, folder, files
+        self._source = job.sources[shard.source]
+        self._notes: list[str] = []
+
+    def annotate(self, frames: NumberedFrames, answering: Answering) -> About:
+        """Writes the shard; returns what is known of it. Raises DataError or OSError if it cannot be written."""
+        chooser, known = Chooser(self._job.selection), len(frames.faults)
+        lines, before, objects = [], [], 0
+        for number, frame in frames.between(stretch_of(self._job, self._shard)):
+            if not chooser.takes(frame.rgb):
+                continue
+            try:
+                annotated = self._annotated(number, frame, answering)
+            except ValueError as error:
+                note(self._notes, f"{self._files.named(frame.name)} is left out: {error}")
+                continue
+            if number < self._shard.begin:
+                before.append(annotated)
+                continue
+            self._write_picture(annotated.picture, frame, frames.kind == "still")
+            lines.append(annotated.to_json() + "\n")
+            objects += len(annotated.objects)
+        for fault in (*frames.faults[known:], *answering.faults):
+            note(self._notes, self._files.named(fault))
+        about = About(len(lines), objects, tuple(self._notes), tuple(before))
+        write_whole(self._folder / about_name(self._job, self._shard), about.to_json().encode())
+        write_whole(self._folder / shard_name(self._job, self._shard), "".join(lines).encode())
+        return about
+
+    def _annotated(self, number: int, frame: Frame, answering: Answering) -> AnnotatedFrame:
+        objects, agreement = answering.answer(frame)
+        return AnnotatedFrame(
+            source=self._source.name,
+            topic=self._source.topic or "",
+            index=number,
+            stamp_ns=frame.stamp_ns,
+            name=self._files.named(frame.name),
+            picture=f"{IMAGES}/{self._source.name}/{number:06d}{self._suffix(frame)}",
+            size=frame.rgb.shape[:2],
+            objects=objects,
+            agreement=agreement,
+            frame_id=frame.frame_id,
+        )
+
+    def _suffix(self, frame: Frame) -> str:
+        own = Path(frame.name).suffix.lower()
+        return own if own in _COPIED and Path(frame.name).is_file() else self._job.picture_suffix
+
+    def _write_picture(self, name: str, frame: Frame, is_file: bool) -> None:
+        if is_file and Path(frame.name).suffix.lower() == Path(name).suffix:
+            write_whole(self._folder / name, Path(frame.name).read_bytes(), is_lasting=False)
+            return
+        options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if name.endswith(".jpg") else []
+        is_done, data = cv2.imencode(Path(name).suffix, frame.rgb[..., ::-1], options)
+        if not is_done:
+            raise DataError(f"{self._files.named(frame.name)} cannot be written as {name}")
+        write_whole(self._folder / name, data.tobytes(), is_lasting=False)
