@@ -101,6 +101,51 @@ def test_a_thing_of_the_list_is_pointed_at_with_the_keyboard_alone(page: Any) ->
     wait(page, "document.getElementById('card-title').textContent === 'blue box'")
 
 
+def numbers(page: Any, selector: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", page.text_content(selector))]
+
+
+def steer(page: Any, right_px: float, down_px: float, held: str = "") -> None:
+    """Moves the cross by so many pixels of the image with the arrow keys, while other keys are held."""
+    for ways, far in ((("ArrowLeft", "ArrowRight"), right_px), (("ArrowUp", "ArrowDown"), down_px)):
+        steps, rest = divmod(abs(far), 640 / 50)
+        for keys, times in ((held, int(steps)), (f"{held}Control+", round(rest))):
+            for _ in range(times):
+                page.keyboard.press(keys + ways[int(far > 0)])
+
+
+def test_what_is_in_no_list_is_pointed_at_with_the_keyboard_alone(page: Any, source: RenderedSource) -> None:
+    say(page, "stop")
+    row, column = np.argwhere(source.truth.mask_of("blue", "box")).mean(axis=0)
+    page.focus("#canvas")
+    steer(page, column - 320, row - 240)
+    wait(page, lambda: numbers(page, "#place") == pytest.approx([column, row], abs=1.5))
+
+    assert page.locator("#cross path").count() == 1
+    page.keyboard.press("Enter")
+    wait(page, "document.getElementById('card-title').textContent === 'blue box'")
+
+
+def test_a_box_is_drawn_with_the_keyboard_alone(page: Any, source: RenderedSource) -> None:
+    say(page, "segment the red cup")
+    page.locator("#things button", has_text="red cup #").wait_for()
+    x_min, y_min, x_max, y_max = source.things[int(source.truth.labels[source.truth.mask_of("red", "cup")][0])].box_px
+    page.focus("#canvas")
+    steer(page, (x_min + x_max) / 2 - 320, (y_min + y_max) / 2 - 240)
+    wait(page, "document.getElementById('place').textContent.endsWith(': red cup')")
+    steer(page, (x_min - x_max) / 2, (y_min - y_max) / 2)
+    steer(page, x_max - x_min, y_max - y_min, "Shift+")
+    wait(page, lambda: numbers(page, "#place") == pytest.approx([x_min, y_min, x_max, y_max], abs=3))
+
+    assert page.locator("#cross path").count() == 2
+    page.keyboard.press("Enter")
+    wait(page, "document.getElementById('card-title').textContent === 'red cup'")
+    page.keyboard.press("Escape")
+    assert page.locator("#cross path").count() == 1
+    page.click("#canvas", position={"x": 5, "y": 5})
+    assert page.locator("#cross path").count() == 0
+
+
 def test_arrow_keys_go_through_what_was_typed(page: Any) -> None:
     for text in ("segment the cup", "segment the ball"):
         say(page, text)
@@ -131,6 +176,17 @@ def test_a_slider_changes_a_parameter_and_what_is_wrong_is_said(page: Any, sourc
     assert source.values["smoothing"] == 0.3
     assert source.values["max_points"] > 0
     assert "max_points" in page.locator("#parameters .why:not(:empty)").inner_text()
+
+
+def test_what_a_setting_does_can_be_read_and_heard(page: Any) -> None:
+    page.click("#settings summary")
+    field = page.locator("#parameters .parameter", has=page.locator("input[name=smoothing]"))
+    field.locator("summary").click()
+    text = field.locator("details p")
+    assert text.is_visible()
+    described = page.get_attribute("#parameters input[name=smoothing]", "aria-describedby")
+    assert described == text.get_attribute("id")
+    assert text.inner_text().startswith("How much of the past a mask keeps")
 
 
 def test_what_somebody_else_changes_moves_the_slider(page: Any, source: RenderedSource) -> None:

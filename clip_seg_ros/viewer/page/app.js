@@ -2,6 +2,7 @@
 // The page: joins its parts to the server. Nothing here loads anything from elsewhere.
 
 import { CommandLine } from "./command.js";
+import { Cross } from "./cross.js";
 import { Graph } from "./graph.js";
 import { Link } from "./link.js";
 import { Health, Models, Settings, Things } from "./panels.js";
@@ -27,6 +28,7 @@ const models = new Models($("use"), $("models"), $("model-about"), $("model-name
   line.give(`use ${name}`),
 );
 const picture = new Picture($("canvas"), $("marks"), $("waiting"), drawn, skipped, point);
+const cross = new Cross($("canvas"), $("cross"), $("place"), () => picture.header, point);
 const link = new Link(viewer, told, shown, connected);
 
 function shown(header, jpeg) {
@@ -220,6 +222,7 @@ function showPaused(paused) {
 
 function forgetCamera() {
   picture.clear("Waiting for a picture ...");
+  cross.forget();
   things.clear();
   dismiss();
 }

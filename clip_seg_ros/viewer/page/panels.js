@@ -124,12 +124,13 @@ export class Settings {
     });
     this.controls.set(parameter.name, { write, value: parameter.value });
     write(parameter.value);
-    const title = parameter.description;
     const isBox = input.type === "checkbox";
     input.id = `parameter-${parameter.name}`;
-    // By its id: the first control in a label is the output otherwise.
-    const properties = { title, htmlFor: input.id };
-    return element("label", properties, parameter.name, ...(isBox ? [input] : [output, input]), why);
+    const about = element("p", { id: `about-${parameter.name}` }, parameter.description);
+    input.setAttribute("aria-describedby", about.id);
+    const label = element("label", { htmlFor: input.id }, parameter.name);
+    const more = element("details", {}, element("summary", {}, "What it does"), about);
+    return element("div", { className: "parameter" }, label, ...(isBox ? [input] : [output, input]), why, more);
   }
 
   input({ name, kind, low, high, choices, value }) {
