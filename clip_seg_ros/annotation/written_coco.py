@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from clip_seg_ros.annotation.files import whole_file
 from clip_seg_ros.annotation.job import Job
 from clip_seg_ros.annotation.layout import COCO, MANIFEST
-from clip_seg_ros.annotation.new_files import new_file
 from clip_seg_ros.annotation.results import AnnotatedFrame, AnnotatedObject
 from clip_seg_ros.annotation.writing import Frames, class_names, picture_name
 
@@ -31,7 +31,7 @@ def write_coco(out: Path, frames: Frames, job: Job) -> None:
         frames: All images, at each call.
         job: What was asked.
     """
-    with new_file(out / COCO) as file:
+    with whole_file(out / COCO) as file:
         for part in coco_parts(out, frames, job):
             file.write(part)
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
+from clip_seg_ros.annotation.files import whole_file
 from clip_seg_ros.annotation.job import Job
 from clip_seg_ros.annotation.layout import COCO, CVAT
-from clip_seg_ros.annotation.new_files import new_file
 from clip_seg_ros.annotation.writing import Frames, picture_name
 from clip_seg_ros.annotation.written_coco import coco_parts
 
@@ -27,7 +27,7 @@ def write_cvat(out: Path, frames: Frames, job: Job) -> None:
     Raises:
         OSError: An image is missing.
     """
-    with new_file(out / CVAT) as file, ZipFile(file, "w") as archive:
+    with whole_file(out / CVAT) as file, ZipFile(file, "w") as archive:
         with archive.open(_entry(COCO, ZIP_DEFLATED), "w", force_zip64=True) as annotations:
             for part in coco_parts(out, frames, job, with_attributes=True):
                 annotations.write(part)

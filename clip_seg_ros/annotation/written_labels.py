@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from clip_seg_ros.annotation.files import write_whole
 from clip_seg_ros.annotation.job import Job
 from clip_seg_ros.annotation.layout import CLASSES, LABELS
-from clip_seg_ros.annotation.new_files import write_file
 from clip_seg_ros.annotation.results import AnnotatedFrame
 from clip_seg_ros.annotation.writing import Frames, class_names, is_sure, picture_name, pixel_owners
 from clip_seg_ros.data.coco import BACKGROUND
@@ -46,8 +46,9 @@ def write_labels(out: Path, frames: Frames, job: Job) -> None:
         image.putpalette(palette)
         content = BytesIO()
         image.save(content, "PNG")
-        write_file(out / LABELS / PurePosixPath(picture_name(frame)).with_suffix(".png"), content.getvalue())
-    write_file(out / CLASSES, "".join(f"{name}\n" for name in names))
+        file = out / LABELS / PurePosixPath(picture_name(frame)).with_suffix(".png")
+        write_whole(file, content.getvalue(), is_lasting=False)
+    write_whole(out / CLASSES, "".join(f"{name}\n" for name in names).encode())
 
 
 def label_names(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from clip_seg_ros.annotation.files import whole_file, write_whole
 from clip_seg_ros.annotation.job import Job
-from clip_seg_ros.annotation.new_files import new_file, write_file
 from clip_seg_ros.annotation.results import AnnotatedFrame
 from clip_seg_ros.annotation.writing import Frames, class_names, is_sure, picture_name
 from clip_seg_ros.data.folder import COLUMNS, TABLE
@@ -34,7 +34,7 @@ def write_phrases(out: Path, frames: Frames, job: Job) -> None:
         job: What was asked.
     """
     names = class_names(frames, job)
-    with new_file(out / TABLE) as table:
+    with whole_file(out / TABLE) as table:
         table.write(_line(COLUMNS))
         for number, frame in enumerate(frames()):
             for row in _rows(out, names, frame, number):
@@ -54,7 +54,7 @@ def _rows(out: Path, names: tuple[str, ...], frame: AnnotatedFrame, number: int)
             mask = np.logical_or.reduce([thing.mask(frame.size) for thing in things])
             content = BytesIO()
             Image.fromarray(mask.astype(np.uint8) * 255).save(content, "PNG")
-            write_file(out / path, content.getvalue())
+            write_whole(out / path, content.getvalue(), is_lasting=False)
             yield frame.picture, path, name
     if absent:
         yield frame.picture, "", absent[number % len(absent)]

@@ -20,9 +20,9 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
+from clip_seg_ros.annotation.files import whole_file, write_whole
 from clip_seg_ros.annotation.job import Job
 from clip_seg_ros.annotation.layout import IMAGES, LABELS, YOLO
-from clip_seg_ros.annotation.new_files import new_file, write_file
 from clip_seg_ros.annotation.polygons import mask_polygon
 from clip_seg_ros.annotation.results import AnnotatedFrame
 from clip_seg_ros.annotation.writing import Frames, class_names, picture_name
@@ -47,17 +47,18 @@ def write_yolo(out: Path, frames: Frames, job: Job) -> None:
     numbers = {name: number for number, name in enumerate(names)}
     held_out = 0
     with ExitStack() as stack:
-        lists = {part: stack.enter_context(new_file(folder / f"{part}.txt")) for part in ("train", "val")}
+        lists = {part: stack.enter_context(whole_file(folder / f"{part}.txt")) for part in ("train", "val")}
         for frame, part in zip(frames(), time_parts(taken(frames)), strict=True):
             name = picture_name(frame)
-            write_file(folder / LABELS / PurePosixPath(name).with_suffix(".txt"), _lines(frame, numbers))
+            file = folder / LABELS / PurePosixPath(name).with_suffix(".txt")
+            write_whole(file, _lines(frame, numbers).encode(), is_lasting=False)
             _same_file(out / frame.picture, folder / IMAGES / name)
             held_out += part == "val"
             if part in lists:
                 lists[part].write(f"./{IMAGES}/{name}\n".encode())
     # Without images of its own, validation is on those of training: ultralytics needs a list.
     content = {"train": _TRAIN, "val": _VAL if held_out else _TRAIN, "names": dict(enumerate(names))}
-    write_file(folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    write_whole(folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
 
 
 def taken(frames: Frames) -> Callable[[], Iterator[Taken]]:
