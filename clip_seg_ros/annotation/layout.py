@@ -2,7 +2,8 @@
 """The folder that a run of ``clip-seg annotate`` writes.
 
     OUT/
-      run.json                              the manifest: inputs with hashes, models, parameters, versions, counts, time
+      run.json                              the manifest: inputs with hashes, models, parameters, versions, counts
+      run_time.json                         how long the last run took
       shards/SOURCE/0000.jsonl              what was found, a file for each stretch of a source; what a run goes on from
       images/SOURCE/000012.jpg              the images that were kept
       labels/SOURCE/000012.png              a class for every pixel: ``kind: labelled_folder``, with classes.txt
@@ -21,6 +22,7 @@ but letters, digits, "-", "_" and "." replaced by "_", made different by a numbe
 from __future__ import annotations
 
 MANIFEST = "run.json"
+TIME = "run_time.json"
 SHARDS = "shards"
 IMAGES = "images"
 LABELS = "labels"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
+from typing import Any
 
 import cv2
 import torch
@@ -12,6 +12,9 @@ import torch
 from clip_seg_ros.annotation.job import Job
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.zoo.factory import full_name
+
+_Key = tuple[str, str, str, str, int]
+_loaded: dict[_Key, Predictor] = {}
 
 
 def resolved(job: Job) -> Job:
@@ -23,27 +26,55 @@ def resolved(job: Job) -> Job:
         ValueError: There is no such model, engine or device.
         WeightsError: The weights of a model are missing or damaged.
     """
-    torch.set_num_threads(job.threads)
     name = full_name(job.model)
-    chosen = Predictor.from_name(name, job.device, engine=job.engine, precision=job.precision).chosen
     second = None if job.second_model is None else full_name(job.second_model)
-    return replace(job, model=name, second_model=second, engine=chosen.engine, precision=chosen.precision)
+    model = _load(name, job.device, job.engine, job.precision, job.threads)
+    chosen = model.chosen
+    known = replace(job, model=name, second_model=second, engine=chosen.engine, precision=chosen.precision)
+    _loaded[_key(known)] = model
+    return known
 
 
 def model_of(job: Job) -> Predictor:
     """Returns the model of a resolved job. Raises what ``resolved`` raises."""
-    return _loaded(job.model, job.device, job.engine, job.precision, job.threads)
+    return _of(_key(job))
 
 
 def second_model_of(job: Job) -> Predictor | None:
     """Returns the second model, if the job has one; PyTorch runs it. Raises what ``resolved`` raises."""
     if job.second_model is None:
         return None
-    return _loaded(job.second_model, job.device, "eager", "float32", job.threads)
+    return _of((job.second_model, job.device, "eager", "float32", job.threads))
 
 
-@lru_cache(maxsize=2)
-def _loaded(name: str, device: str, engine: str, precision: str, threads: int) -> Predictor:
+def model_facts(job: Job) -> list[dict[str, Any]]:
+    """Returns the names of the models of a resolved job, and the hashes of their weights, for its manifest."""
+    models = [model_of(job)]
+    if (second := second_model_of(job)) is not None:
+        models.append(second)
+    return [
+        {"name": model.spec.name, "weights": model.engine.fingerprint(), "threshold": model.spec.threshold}
+        for model in models
+    ]
+
+
+def forget_models() -> None:
+    """Frees the memory of all models; they are loaded anew when they are needed."""
+    _loaded.clear()
+
+
+def _key(job: Job) -> _Key:
+    return job.model, job.device, job.engine, job.precision, job.threads
+
+
+def _of(key: _Key) -> Predictor:
+    if key not in _loaded:
+        _loaded[key] = _load(*key)
+    return _loaded[key]
+
+
+def _load(name: str, device: str, engine: str, precision: str, threads: int) -> Predictor:
+    # An engine takes over the number of threads when it is made.
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     return Predictor.from_name(name, device, engine=engine, precision=precision)

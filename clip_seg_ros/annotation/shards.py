@@ -85,3 +85,9 @@ def stretch_of(job: Job, shard: Shard) -> Stretch:
     """Returns which images are read for a shard."""
     begin = first_needed(job, shard.begin)
     return Stretch(begin, shard.end, shard.from_number, shard.from_ns, job.selection.every)
+
+
+def selected(job: Job, begin: int, end: int) -> int:
+    """Returns how many of the images from ``begin`` to before ``end`` are selected, near-duplicates included."""
+    every = job.selection.every
+    return max(0, -(-end // every) - -(-begin // every))

@@ -115,6 +115,12 @@ class _Pairing:
         return _Match(number, stamp_ns, color, depth[1] if depth and is_near else None, lens[1] if lens else None)
 
 
+def color_topics(bag: Path) -> list[str]:
+    """Returns the topics of colour images in a bag, one for each camera. Raises DataError if it cannot be read."""
+    with open_bag(bag, salvage=True) as opened:
+        return [each.topic for each in _cameras([each for each in _images(opened, bag) if not each.is_depth])]
+
+
 class BagFrames:
     """The images of a camera in a bag of ROS 2 (sqlite3 or MCAP) or ROS 1.
 
@@ -145,6 +151,8 @@ class BagFrames:
             self._intrinsics = self._first_intrinsics(opened, color.size)
             self._fault = opened.fault
         self.title = f"{bag.resolve().name} {self._color}"
+        self.topic = self._color
+        """That of the colour images."""
         if self._depth is None:
             self.notes.append("no depth images of the size of the colour images: things have no positions")
         elif self._intrinsics is None:
@@ -284,14 +292,19 @@ def _chosen(colors: list[_Seen], topic: str | None, bag: Path) -> _Seen:
         if named is None:
             raise DataError(f"{bag} holds no colour images on {topic}; it holds {listed}")
         return named
+    cameras = _cameras(colors)
+    if len(cameras) > 1:
+        names = ", ".join(each.topic for each in cameras)
+        raise DataError(f"{bag} holds several topics of colour images, name one with --topic: {names}")
+    return cameras[0]
+
+
+def _cameras(colors: list[_Seen]) -> list[_Seen]:
+    """Returns the topics of different cameras, without those that have no colours if there are others."""
     # The same images may be there twice, as they came and compressed.
     raw = {each.topic for each in colors}
     once = [each for each in colors if each.topic.removesuffix("/compressed") not in raw - {each.topic}]
-    colored = [each for each in once if not each.is_grey]
-    if len(once) > 1 and len(colored) != 1:
-        listed = ", ".join(each.topic for each in colored or once)
-        raise DataError(f"{bag} holds several topics of colour images, name one with --topic: {listed}")
-    return colored[0] if len(colored) == 1 else once[0]
+    return [each for each in once if not each.is_grey] or once
 
 
 def _depth_topic(seen: list[_Seen], color: _Seen) -> str | None:

@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "watch": "print what running nodes answer and find, as it changes",
     "mcp": "serve running nodes to an assistant, as tools of the Model Context Protocol",
     "train": "train a model, from rendered scenes or from a data set",
+    "annotate": "make a data set of recordings: masks of what you name, without labelling",
     "distill": "teach a small, fast network your classes from your pictures, without labels",
     "calibrate": "fit a model's threshold and probabilities to your pictures",
     "evaluate": "measure how well a model does",

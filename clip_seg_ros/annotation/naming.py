@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sources of a run, with names that are good names of files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from clip_seg_ros.annotation.job import Source
+from clip_seg_ros.annotation.shards import as_numbered
+from clip_seg_ros.annotation.source_copies import brought
+from clip_seg_ros.data.samples import DataError
+from clip_seg_ros.sources.bag_frames import BagFrames, color_topics
+from clip_seg_ros.sources.bags import IMAGE_TYPES, is_bag, open_bag
+from clip_seg_ros.sources.frames import open_frames
+
+_KEPT_ENDINGS = 8
+"""An ending of more letters is part of a name."""
+
+
+def sources_of(specs: Sequence[str], topics: Sequence[str] = ()) -> tuple[Source, ...]:
+    """Returns the sources of a run: each camera of a bag is one.
+
+    Args:
+        specs: What people name: paths and patterns as ``sources.frames.open_frames`` opens them, and addresses.
+        topics: The topics of the colour images in bags; without any, all that bags have.
+
+    Raises:
+        DataError: Something cannot be opened; the message says what to do.
+    """
+    found: list[tuple[str, str | None, bool]] = []
+    for spec in dict.fromkeys(specs):
+        with brought(spec) as files:
+            cameras = _cameras(files.spec, topics)
+        found += [(spec, topic, len(cameras) > 1) for topic in cameras]
+    names = _different(name_of(spec, topic if is_one_of_several else None) for spec, topic, is_one_of_several in found)
+    return tuple(Source(name, spec, topic) for name, (spec, topic, _) in zip(names, found, strict=True))
+
+
+def name_of(spec: str, topic: str | None = None) -> str:
+    """Returns the name of a source: the last part of its path, without the ending of a file, and its topic."""
+    last = re.split(r"[/\\]", spec.rstrip("/\\"))[-1]
+    stem, dot, ending = last.rpartition(".")
+    last = stem if dot and stem and len(ending) < _KEPT_ENDINGS else last
+    whole = last if topic is None else f"{last}_{topic.strip('/')}"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", whole).strip("._") or "source"
+
+
+def _cameras(spec: str, topics: Sequence[str]) -> list[str | None]:
+    """Returns the topics of what is named; ``None`` alone if it is no bag."""
+    path = Path(spec).expanduser()
+    if not (path.exists() and is_bag(path)):
+        as_numbered(open_frames(spec))
+        return [None]
+    if not topics:
+        return [*color_topics(path)]
+    wanted = [BagFrames(path, each).topic for each in topics if each in _image_topics(path)]
+    if not wanted:
+        raise DataError(
+            f"{spec} holds no colour images on {', '.join(topics)}; it holds {', '.join(color_topics(path))}"
+        )
+    return [*wanted]
+
+
+def _different(names: Iterable[str]) -> list[str]:
+    """Returns names of which no two are alike, also where letters have no case."""
+    found: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        new, number = name, 1
+        while new.lower() in taken:
+            number += 1
+            new = f"{name}_{number}"
+        taken.add(new.lower())
+        found.append(new)
+    return found
+
+
+def _image_topics(bag: Path) -> set[str]:
+    with open_bag(bag, salvage=True) as opened:
+        return {each.name for each in opened.topics if each.kind in IMAGE_TYPES}

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole run: looks at its sources, has its shards done, and writes the data set.
+
+Stopped at any moment, the same run goes on: what is done stays as it is. Another run in the same folder is refused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clip_seg_ros.annotation.files import remove_partial
+from clip_seg_ros.annotation.formats import FORMATS
+from clip_seg_ros.annotation.job import Job, Shard, ShardReport
+from clip_seg_ros.annotation.layout import IMAGES, MANIFEST, SHARDS
+from clip_seg_ros.annotation.linking import all_frames
+from clip_seg_ros.annotation.manifest import (
+    SourceFacts,
+    as_chosen_before,
+    begun,
+    differences,
+    finished,
+    hash_of,
+    read_manifest,
+    write_manifest,
+)
+from clip_seg_ros.annotation.results import AnnotatedFrame
+from clip_seg_ros.annotation.serving import model_facts, resolved
+from clip_seg_ros.annotation.shards import Survey, as_numbered, selected, shards_of, survey
+from clip_seg_ros.annotation.source_copies import brought
+from clip_seg_ros.annotation.storage import Storage, is_address
+from clip_seg_ros.sources.frames import open_frames
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can begin."""
+
+    job: Job
+    """The job, whose models are known."""
+    surveys: tuple[Survey, ...]
+    """What reading through its sources told."""
+    manifest: dict[str, Any]
+
+    def shards(self) -> Iterator[Shard]:
+        """Yields the shards of all sources, in their order."""
+        for index, each in enumerate(self.surveys):
+            yield from shards_of(self.job, index, each)
+
+    @property
+    def images(self) -> int:
+        """The number of images that are selected; near-duplicates among them may be left out."""
+        return sum(selected(self.job, 0, len(each)) for each in self.surveys)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the sources lack, and what is wrong with them, for people."""
+        return [note for each in self.manifest["sources"] for note in each["notes"]]
+
+
+@dataclass
+class Progress:
+    """What the reports of shards add up to."""
+
+    images: int = 0
+    """The number of images that are in the data set."""
+    new_images: int = 0
+    """Those that were annotated now, and not at an earlier time."""
+    seconds: float = 0.0
+    """The time that workers took for these, together."""
+    notes: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    """Which shards have no results, and why."""
+
+    def add(self, report: ShardReport, job: Job) -> None:
+        """Adds a report."""
+        name = job.sources[report.shard.source].name
+        if report.fault:
+            first, last = report.shard.begin, report.shard.end - 1
+            self.faults.append(f"{name}, images {first} to {last}: {report.fault}")
+            return
+        self.images += report.images
+        if report.seconds > 0:
+            self.new_images += report.images
+            self.seconds += report.seconds
+        self.notes += [f"{name}: {each}" for each in report.notes if len(self.notes) < MOST_NOTES]
+
+
+MOST_NOTES = 1000
+
+
+def prepare(asked: Job, storage: Storage, on_bytes: Callable[[int], None] = lambda _: None) -> Prepared:
+    """Looks at the sources and the models of a run, and at what is in its folder, where the manifest is written.
+
+    Args:
+        asked: What is asked for.
+        storage: The folder of the run.
+        on_bytes: Called with the number of bytes of sources that were read since the last call.
+
+    Raises:
+        ValueError: A source cannot be read, there is no such model, or the folder holds another run (DataError).
+        WeightsError: The weights of a model are missing or damaged.
+    """
+    storage.fetch(MANIFEST)
+    before = read_manifest(storage.folder)
+    if before is None and not is_address(storage.address):
+        require_free(storage.folder)
+    looked = [_looked(asked, index, on_bytes) for index in range(len(asked.sources))]
+    job = resolved(asked if before is None else as_chosen_before(asked, before))
+    manifest = begun(job, asked, [facts for facts, _ in looked], model_facts(job))
+    if before is not None and (differing := differences(before, manifest)):
+        raise OtherRun(storage.address, differing)
+    remove_partial(storage.folder)
+    write_manifest(storage.folder, manifest)
+    storage.publish(MANIFEST)
+    return Prepared(job, tuple(each for _, each in looked), manifest)
+
+
+class OtherRun(ValueError):
+    """The folder holds a run that was asked for otherwise."""
+
+    def __init__(self, folder: str, differing: Sequence[str]) -> None:
+        super().__init__(
+            f"{folder} holds a run with other parameters ({'; '.join(differing)}): name another folder with --out, "
+            "give the same parameters to go on with it, or remove it"
+        )
+
+
+def require_free(folder: Path) -> None:
+    """Raises ValueError if a folder holds something that is no run."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is no folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds other files: name an empty or a new folder with --out")
+
+
+def write_data_set(
+    prepared: Prepared, storage: Storage, formats: Sequence[str], on_format: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Writes the data set in its formats, and the manifest; returns the counts that are in it.
+
+    Args:
+        prepared: The run, whose shards are done as far as they can be.
+        storage: The folder of the run.
+        formats: Names of ``formats.FORMATS``.
+        on_format: Called with each name before it is written.
+
+    Raises:
+        DataError: A file of the run is damaged, or an address cannot be reached.
+        OSError: Something cannot be written.
+    """
+    job, folder = prepared.job, storage.folder
+    storage.fetch(SHARDS)
+    pairs = zip(job.sources, prepared.surveys, strict=True)
+    recorded = {source.name for source, each in pairs if each.kind == "recorded"}
+    counts = counted(all_frames(folder, job), job, recorded)
+    if formats:
+        storage.fetch(IMAGES)
+    for name in formats:
+        on_format(name)
+        FORMATS[name](folder, lambda: all_frames(folder, job), job)
+    write_manifest(folder, finished(prepared.manifest, counts, list(formats)))
+    if is_address(storage.address):
+        for path in sorted(folder.iterdir()):
+            if path.name not in (IMAGES, SHARDS):
+                storage.publish(path.name)
+    return counts
+
+
+def counted(frames: Iterator[AnnotatedFrame], job: Job, recorded: Collection[str]) -> dict[str, Any]:
+    """Counts what is in a data set.
+
+    Args:
+        frames: Its images.
+        job: What was asked for.
+        recorded: The names of the sources whose images were taken one after the other.
+
+    Returns:
+        The numbers of images, of objects, of doubtful objects, of the objects and tracks of each phrase, and the
+        seconds of all recordings from their first image to the last.
+    """
+    images, doubtful = 0, 0
+    objects: Counter[str] = Counter()
+    tracks: Counter[str] = Counter()
+    highest: Counter[str] = Counter()
+    spans_ns: dict[str, tuple[int, int]] = {}
+    for frame in frames:
+        images += 1
+        if frame.source in recorded:
+            spans_ns[frame.source] = (spans_ns.get(frame.source, (frame.stamp_ns, 0))[0], frame.stamp_ns)
+        for each in frame.objects:
+            objects[each.prompt] += 1
+            doubtful += each.band == "doubtful"
+        # Ids count up in the order in which objects come.
+        new = {each.track: each.prompt for each in frame.objects if each.track > highest[frame.source]}
+        tracks.update(new.values())
+        highest[frame.source] = max(new, default=highest[frame.source])
+    return {
+        "images": images,
+        "objects": sum(objects.values()),
+        "doubtful": doubtful,
+        "objects_of": {phrase.text: objects[phrase.text] for phrase in job.phrases},
+        "tracks_of": {phrase.text: tracks[phrase.text] for phrase in job.phrases},
+        "recorded_s": round(sum(last - first for first, last in spans_ns.values()) / 1e9, 3),
+    }
+
+
+def _looked(job: Job, index: int, on_bytes: Callable[[int], None]) -> tuple[SourceFacts, Survey]:
+    source = job.sources[index]
+    with brought(source.spec) as files:
+        found = survey(as_numbered(open_frames(files.spec, source.topic)))
+        size, digest = hash_of(files.spec, on_bytes)
+        notes = tuple(files.named(each) for each in found.notes)
+    return SourceFacts(source, len(found), size, digest, notes), found
