@@ -8,7 +8,8 @@ the images with what was decided (``Review.frames``, ``with_decisions``).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -122,7 +123,8 @@ class Review:
         """Of each object, as its place in ``STATES``."""
         self._accepted = np.zeros(len(self.index), bool)
         """Images that were accepted as a whole."""
-        self._version = np.zeros(len(self.index), np.int32)
+        # Browsers keep pictures by it, and must not take those of an earlier review.
+        self._version = np.full(len(self.index), time.time_ns() // 10**9, np.int64)
         """Grows when something is decided about the image."""
         self._update(self._touched(self._file.decisions))
 
@@ -146,8 +148,7 @@ class Review:
             ReviewError: There is no such image.
             DataError: It cannot be read any more.
         """
-        if not 0 <= image < len(self.index):
-            raise ReviewError(f"there is no image {image}; there are {len(self.index)}")
+        self.require(image)
         frame = self.index.read(image)
         first = int(self.index.first[image])
         doubts = tuple(
@@ -161,6 +162,16 @@ class Review:
             )
             is_decided = bool(self._is_decided()[image])
         return Shown(image, frame, found, doubts, tuple(image_words(self.index, image)), is_decided)
+
+    def require(self, image: int) -> None:
+        """Raises ReviewError if there is no such image."""
+        if not 0 <= image < len(self.index):
+            raise ReviewError(f"there is no image {image}; there are {len(self.index)}")
+
+    def decided(self, images: Sequence[int]) -> list[bool]:
+        """Returns for each of these images whether it has nothing that nobody decided."""
+        with self._lock:
+            return self._is_decided()[list(images)].tolist() if images else []
 
     def version(self, image: int) -> int:
         """Returns a number that grows when something is decided about an image, or about the thresholds."""

@@ -7,6 +7,7 @@ import { Graph } from "./graph.js";
 import { Link } from "./link.js";
 import { Health, Models, Settings, Things } from "./panels.js";
 import { Picture } from "./picture.js";
+import { isDark, keepTheme } from "./theme.js";
 
 const $ = (id) => document.getElementById(id);
 const state = { camera: "", cameras: [], layer: "overlay", stage: "picture", paused: false, canPause: false };
@@ -291,33 +292,7 @@ $("model").addEventListener("toggle", () => $("model").open && loadModels());
 
 // Light and dark.
 
-const THEMES = ["", "light", "dark"];
-
-function isDark() {
-  const chosen = document.documentElement.dataset.theme;
-  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
-function setTheme(theme) {
-  if (theme) document.documentElement.dataset.theme = theme;
-  else delete document.documentElement.dataset.theme;
-  $("theme").textContent = `Theme: ${theme || "auto"}`;
-  try {
-    localStorage.setItem("clip_seg_ros theme", theme);
-  } catch {
-    // A private window keeps nothing.
-  }
-}
-
-$("theme").addEventListener("click", () => {
-  const now = document.documentElement.dataset.theme ?? "";
-  setTheme(THEMES[(THEMES.indexOf(now) + 1) % THEMES.length]);
-});
-try {
-  setTheme(localStorage.getItem("clip_seg_ros theme") ?? "");
-} catch {
-  setTheme("");
-}
+keepTheme($("theme"));
 
 // Keys, where nobody types.
 

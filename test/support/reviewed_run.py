@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small run as ``clip-seg annotate`` leaves it: pictures of rendered tables, and what the embedded model found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+
+from clip_seg_ros.annotation.answers import FrameAnswers
+from clip_seg_ros.annotation.results import AnnotatedFrame, AnnotatedObject
+from clip_seg_ros.commands.references import Reference
+from clip_seg_ros.config import ReferringConfig
+from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.sim.renderer import SceneRenderer
+from clip_seg_ros.sim.scene import sample_scene
+from clip_seg_ros.sources.frame import Frame
+
+PHRASES = ("red cup", "blue box")
+SOURCE = "tables"
+FIRST_SEED = 3
+
+
+def write_run(out: Path, size: tuple[int, int] = (320, 240), images: int = 3) -> list[AnnotatedFrame]:
+    """Writes the run; returns what was found. Each table has a red cup and a blue box.
+
+    Args:
+        out: The folder of the run.
+        size: (W, H) of the pictures.
+        images: Their number.
+    """
+    predictor, answers = (
+        Predictor.from_name("clipseg-pocket", "cpu", engine="eager"),
+        FrameAnswers(ReferringConfig, is_still=True),
+    )
+    asking = answers.asking(PHRASES, [Reference(phrase) for phrase in PHRASES], (), predictor.spec)
+    (out / "images" / SOURCE).mkdir(parents=True)
+    frames = []
+    with SceneRenderer(*size) as renderer:
+        for index, seed in enumerate(range(FIRST_SEED, FIRST_SEED + images)):
+            rgb = renderer.render(sample_scene(seed, required=[("red", "cup"), ("blue", "box")]), depth=False).rgb
+            found = answers.answer(predictor, Frame(rgb, None, None, index, f"{seed}"), asking).measured
+            objects = tuple(AnnotatedObject.of(each.region, 0, predictor.spec.threshold, 0.75) for each in found)
+            picture = f"images/{SOURCE}/{index:06d}.png"
+            cv2.imwrite(str(out / picture), rgb[..., ::-1])
+            frames.append(AnnotatedFrame(SOURCE, "", index, index, f"{seed}", picture, size[::-1], objects))
+    shard = out / "shards" / SOURCE / "0000.jsonl"
+    shard.parent.mkdir(parents=True)
+    shard.write_text("".join(frame.to_json() + "\n" for frame in frames))
+    return frames
