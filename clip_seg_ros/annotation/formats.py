@@ -12,6 +12,7 @@ from clip_seg_ros.annotation.written_coco import write_coco
 from clip_seg_ros.annotation.written_cvat import write_cvat
 from clip_seg_ros.annotation.written_labels import write_labels
 from clip_seg_ros.annotation.written_phrases import write_phrases
+from clip_seg_ros.annotation.written_recording import write_recordings
 from clip_seg_ros.annotation.written_yolo import write_yolo
 
 FORMATS: dict[str, Callable[[Path, Frames, Job], None]] = {
@@ -20,6 +21,7 @@ FORMATS: dict[str, Callable[[Path, Frames, Job], None]] = {
     "yolo": write_yolo,
     "phrases": write_phrases,
     "cvat": write_cvat,
+    "mcap": write_recordings,
 }
 """Each takes the folder of the run, the images, and what was asked. It reads the images as often as it needs them,
 keeps none of them, and gives the same bytes for the same input."""

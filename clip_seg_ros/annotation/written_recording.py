@@ -11,7 +11,6 @@ It lies beside the bag like what the node ``referring`` would have published, un
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import numpy as np
 from clip_seg_ros.annotation.job import Job
 from clip_seg_ros.annotation.layout import RECORDINGS
 from clip_seg_ros.annotation.results import AnnotatedFrame
+from clip_seg_ros.annotation.writing import Frames
 from clip_seg_ros.data.samples import DataError, read_rgb
 from clip_seg_ros.pipeline.overlay import draw
 from clip_seg_ros.pipeline.postprocess import MAX_REGIONS, label_image
@@ -32,7 +32,7 @@ _OF_STREAM = ("color", "colour", "rgb", "compressed")
 """Parts of a topic's name that, at its end and beside those that begin with "image", do not name the camera."""
 
 
-def write_recordings(out: Path, frames: Callable[[], Iterator[AnnotatedFrame]], job: Job) -> None:
+def write_recordings(out: Path, frames: Frames, job: Job) -> None:
     """Writes ``recordings/SOURCE.mcap`` for each source that is a bag.
 
     Args:

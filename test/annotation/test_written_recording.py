@@ -170,7 +170,7 @@ def test_what_is_no_bag_gets_no_recording(tmp_path, found, job) -> None:
 
 
 def test_a_missing_picture_is_said_and_leaves_nothing(tmp_path, found, job) -> None:
-    with pytest.raises(DataError, match="000000.png"):
+    with pytest.raises(DataError, match=r"000000\.png"):
         write_recordings(tmp_path, lambda: iter(found), job)
 
     assert list((tmp_path / "recordings").iterdir()) == []
