@@ -104,8 +104,10 @@ class OverlayVideo:
             share = min(width / rgb.shape[1], height / rgb.shape[0])
             size = max(1, round(share * rgb.shape[1])), max(1, round(share * rgb.shape[0]))
             rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-        right, below = width - rgb.shape[1], height - rgb.shape[0]
-        rgb = rgb[: height if below < 0 else None, : width if right < 0 else None]
-        edges = max(0, below), max(0, right)
+        rgb = rgb[:height, :width]
+        below, right = height - rgb.shape[0], width - rgb.shape[1]
+        # A single row or column that is missing to an even side looks like its neighbour.
+        border = cv2.BORDER_REPLICATE if max(below, right) == 1 else cv2.BORDER_CONSTANT
+        top, left = below // 2, right // 2
         bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-        return cv2.copyMakeBorder(bgr, 0, edges[0], 0, edges[1], cv2.BORDER_REPLICATE if max(edges) == 1 else 0)
+        return cv2.copyMakeBorder(bgr, top, below - top, left, right - left, border)

@@ -26,6 +26,8 @@ from clip_seg_ros.sources.frame import Frames, note
 from clip_seg_ros.zoo.caution import in_corner, in_options
 from clip_seg_ros.zoo.factory import full_name
 
+_MOST_NAMED = 5
+"""For how many sources the report says what to look at."""
 _MEASURED_FROM = 500
 """The number of images from which it pays to measure, once, which engine is the fastest here."""
 
@@ -186,6 +188,8 @@ class Run:
         count.notes += [each for each in frames.notes if each not in count.notes]
         for fault in frames.faults:
             note(count.faults, fault)
+        # The reader says that a recording is cut off, and then where.
+        count.faults[:] = [one for one in count.faults if not any(_says_more(other, one) for other in count.faults)]
 
     def _shown(self, images: Iterator[Segmented], frames: Frames) -> Iterator[Segmented]:
         total = -(-len(frames) // self._options.every) if self._options.seconds is None else 0
@@ -228,9 +232,20 @@ class Run:
             f"answered in {answered_s:.2f} s by {self.model} ({self.predictor.chosen.engine} on "
             f"{self.predictor.device}), which took {self.load_s:.1f} s to load"
         )
-        for each in self._counts:
-            if each.looked_at:
-                lines.append(f"look at {self.out / each.looked_at}")
+        looked_at = [self._look_at(each) for each in self._counts if each.looked_at]
+        lines += [f"look at {text}" for text in looked_at[:_MOST_NAMED]]
+        if len(looked_at) > _MOST_NAMED:
+            lines.append(f"... and at those of {len(looked_at) - _MOST_NAMED} other sources")
         lines.append(f"everything is in {self.out}: {', '.join(sorted(path.name for path in self.out.iterdir()))}")
         lines += [f"{each.title}: {text}" for each in self._counts for text in each.notes]
         return lines
+
+    def _look_at(self, count: SourceCount) -> str:
+        path = self.out / count.looked_at
+        if count.images == 1 or path.suffix != ".jpg":
+            return str(path)
+        return f"{path.parent}/ ({count.images} pictures, {path.name} is the first)"
+
+
+def _says_more(one: str, other: str) -> bool:
+    return one != other and one.startswith(other)

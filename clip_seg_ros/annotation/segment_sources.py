@@ -96,8 +96,8 @@ def _of_topics(source: NamedSource, topics: Sequence[str]) -> list[NamedSource]:
 def _add_pictures(found: list[NamedSource], pictures: list[str]) -> None:
     """Makes one source of the pictures that were collected, and forgets them."""
     if pictures:
-        name = Path(pictures[0]).name if len(pictures) == 1 else f"{len(pictures)} pictures"
-        found.append(NamedSource(name, tuple(pictures)))
+        others = f" and {len(pictures) - 1} more" if len(pictures) > 1 else ""
+        found.append(NamedSource(f"{Path(pictures[0]).name}{others}", tuple(pictures)))
         pictures.clear()
 
 

@@ -79,7 +79,9 @@ class SourceCount:
     def lines(self) -> list[str]:
         """Returns what was found in several images, for people."""
         rate = f" ({self.images / self.seconds:.1f} a second)" if self.seconds and self.images > 1 else ""
-        lines = [f"{self.title}: {self.images} picture{'s' * (self.images != 1)} in {_seconds(self.seconds)}{rate}"]
+        lines = [
+            f"{self.title}: {self.images} picture{'s' * (self.images != 1)} answered in {_seconds(self.seconds)}{rate}"
+        ]
         width = max(map(len, self.prompts), default=0)
         for prompt, count in self.prompts.items():
             lines.append(f"  {prompt:<{width}}  {self._found(count)}")

@@ -150,8 +150,8 @@ class TransformTree:
         return _inverse(from_target) @ from_source
 
     def _require(self, name: str) -> None:
-        frames = self.frames
-        if name not in frames:
+        if name not in self._edges and all(edge.parent != name for edge in self._edges.values()):
+            frames = self.frames
             more = f" and {len(frames) - _NAMED} others" if len(frames) > _NAMED else ""
             listed = ", ".join(frames[:_NAMED]) + more if frames else "nothing"
             raise TfError(f"there is no frame {name or 'without a name'} in the transforms; they hold {listed}")
@@ -211,16 +211,21 @@ class BagTransforms:
 
         Times must come in their order, but for a few seconds.
         """
+        while self._tree.newest_ns < stamp_ns and self._take_next():
+            pass
         while True:
             try:
                 return self._tree.transform(target, source, stamp_ns)
             except TfError:
-                if self._tree.newest_ns > stamp_ns + _AHEAD_NS:
+                # What moves slowly may be published later than the rest.
+                if self._tree.newest_ns > stamp_ns + _AHEAD_NS or not self._take_next():
                     raise
-                message = next(self._messages, None)
-                if message is None:
-                    raise
+
+    def _take_next(self) -> bool:
+        message = next(self._messages, None)
+        if message is not None:
             self._take(message, is_static=False)
+        return message is not None
 
     def _take(self, message: BagMessage, is_static: bool) -> None:
         try:

@@ -11,6 +11,7 @@ import numpy as np
 
 from clip_seg_ros.data.samples import PICTURE_SUFFIXES, VIDEO_SUFFIXES, DataError, read_rgb
 from clip_seg_ros.sources.frame import Frame, Frames, Kind, Stretch, note
+from clip_seg_ros.sources.picture_size import JPEG, SCAN_END, SCAN_START
 
 _ANY = "*?["
 KINDS = (
@@ -62,6 +63,8 @@ class StillFrames:
             except (DataError, OSError) as error:
                 note(self.faults, str(error))
                 continue
+            if _is_cut(file):
+                note(self.faults, f"{file} is cut off: the rest of the picture is grey")
             yield number, Frame(rgb, None, None, stamp_ns, str(file))
 
     def __iter__(self) -> Generator[Frame, None, None]:
@@ -71,6 +74,13 @@ class StillFrames:
             yield frame
         if not count:
             raise DataError(f"none of the {len(self._files)} pictures of {self.title} can be read: {self.faults[-1]}")
+
+
+def _is_cut(file: Path) -> bool:
+    """Returns whether the end of a JPEG is missing, which OpenCV fills with grey."""
+    data = file.read_bytes()
+    # Within a scan, the one mark can only be the end of the picture; behind it, phones write what they like.
+    return data.startswith(JPEG) and data.rfind(SCAN_END) < data.rfind(SCAN_START)
 
 
 def open_frames(spec: str, topic: str | None = None) -> Frames:

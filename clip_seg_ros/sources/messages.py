@@ -28,7 +28,7 @@ from clip_seg_ros.sources.image_decoding import (
     to_8_bits,
     with_library,
 )
-from clip_seg_ros.sources.picture_size import JPEG, PNG, picture_size
+from clip_seg_ros.sources.picture_size import JPEG, PNG, SCAN_END, SCAN_START, picture_size
 from clip_seg_ros.types import CameraIntrinsics
 
 # encoding -> (channels, OpenCV's conversion to RGB); encodings that name no colours have OpenCV's order
@@ -48,7 +48,6 @@ DEPTH_ENCODINGS: dict[str, tuple[str, float]] = {"16UC1": ("u2", 0.001), "32FC1"
 
 # The header that compressed_depth_image_transport puts before the PNG: a format, and A and B of the quantisation.
 _DEPTH_HEADER = struct.Struct("<iff")
-_SCAN_START, _IMAGE_END = b"\xff\xda", b"\xff\xd9"
 
 # The distortion models whose coefficients have OpenCV's order, and the possible numbers of coefficients.
 _DISTORTION_MODELS = ("plumb_bob", "rational_polynomial")
@@ -232,7 +231,7 @@ def _decoded(data: bytes, format: str) -> np.ndarray:
         require_size(*size)
     # Older releases of OpenCV fill missing data with grey. Within a scan, these two bytes can only be the end of the
     # image.
-    cut = data.startswith(JPEG) and data.rfind(_IMAGE_END) < data.rfind(_SCAN_START)
+    cut = data.startswith(JPEG) and data.rfind(SCAN_END) < data.rfind(SCAN_START)
     try:
         pixels = None if cut else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:  # a size beyond all memory

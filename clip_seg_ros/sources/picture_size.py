@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+SCAN_START, SCAN_END = b"\xff\xda", b"\xff\xd9"
 # The markers "start of frame"; C4, C8 and CC in this range have other meanings.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xDA)))

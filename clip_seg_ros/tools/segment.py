@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -88,10 +89,11 @@ def run(args: argparse.Namespace) -> int:
         named = [each for each in args.prompts if Path(each).exists()]
         hint = f": {named[0]} was taken for something to look for, name sources first" if named else ""
         return _fail(f'no SOURCE{hint}, for example clip-seg segment photo.jpg --prompts "red cup"', WRONG)
+    for variable, value in (("OPENCV_LOG_LEVEL", "OFF"), ("OPENCV_FFMPEG_LOGLEVEL", "-8")):
+        os.environ.setdefault(variable, value)  # of what is damaged, our own words tell
     # Imported here, because help needs none of it, and torch takes seconds.
     _say("loading the model")
     from clip_seg_ros.annotation.segment_run import Options, Run
-    from clip_seg_ros.commands.errors import CommandError
     from clip_seg_ros.data.samples import DataError
     from clip_seg_ros.models.checkpoints import WeightsError
 
@@ -122,11 +124,10 @@ def run(args: argparse.Namespace) -> int:
             _say(text)
         with _stopping() as is_stopped:
             work.run(is_stopped)
-    except (CommandError, ValueError) as error:
-        known = isinstance(error, (DataError, WeightsError))
-        return _fail(str(error), NOTHING if known else WRONG)
-    except OSError as error:
+    except (DataError, WeightsError, OSError) as error:
         return _fail(str(error), NOTHING)
+    except ValueError as error:
+        return _fail(str(error), WRONG)
     return _end(work)
 
 

@@ -4,19 +4,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from clip_seg_ros.sim.renderer import RenderedView
 
 IMAGE, COMPRESSED, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC = "/camera/color/image_raw", "/camera/depth/image_raw", "/camera/color/camera_info"
 FRAME = "camera_optical"
+START_NS = 10**18
+"""The stamp of the first image of a bag of ``write_bag``."""
+TF = "tf2_msgs/msg/TFMessage"
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Where a frame is in another one, for ``write_bag``."""
+
+    parent: str
+    child: str
+    position_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    turn_xyzw: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
+    at_s: float | None = None
+    """The time after the first image; ``None``: always, on /tf_static."""
 
 
 def write_video(path: Path, pictures: Sequence[np.ndarray], rate_hz: float = 10.0, codec: str = "mp4v") -> Path:
@@ -39,6 +55,7 @@ def write_bag(
     is_compressed: bool = False,
     period_s: float = 0.1,
     depth_late_s: float = 0.004,
+    joints: Sequence[Joint] = (),
 ) -> Path:
     """Writes colours, depth and camera_info as a depth camera records them: the depth a little later.
 
@@ -51,8 +68,11 @@ def write_bag(
         is_compressed: Whether colours are written as JPEG.
         period_s: The time between images.
         depth_late_s: By how much the stamps of the depth are later.
+        joints: The transforms of frames.
     """
     store = get_typestore(Stores.ROS2_HUMBLE if version == 2 else Stores.ROS1_NOETIC)
+    if TF not in store.types:
+        store.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", TF))
     writer = Writer(path, version=9, storage_plugin=storage) if version == 2 else Writer1(path)
     with writer as bag:
         connections: dict[str, object] = {}
@@ -63,8 +83,12 @@ def write_bag(
             serialize = store.serialize_cdr if version == 2 else store.serialize_ros1
             bag.write(connections[topic], logged_ns, serialize(message, kind))
 
+        for joint in joints:
+            at_ns = START_NS + round((joint.at_s or 0.0) * 1e9)
+            topic = "/tf_static" if joint.at_s is None else "/tf"
+            write(topic, TF, _transforms(store, joint, at_ns), at_ns)
         for index, view in enumerate(views):
-            stamp_ns = 10**18 + round(index * period_s * 1e9)
+            stamp_ns = START_NS + round(index * period_s * 1e9)
             color = _compressed(store, view, stamp_ns) if is_compressed else _raw(store, view.rgb, "rgb8", stamp_ns)
             topic = f"{COLOR_TOPIC}/compressed" if is_compressed else COLOR_TOPIC
             write(topic, COMPRESSED if is_compressed else IMAGE, color, stamp_ns + 1_000_000)
@@ -97,11 +121,23 @@ def _stored(view: RenderedView, depth: str) -> np.ndarray:
     return np.nan_to_num(view.depth_m * 1000).round().astype(np.uint16)
 
 
-def _header(store: object, stamp_ns: int) -> object:
+def _header(store: object, stamp_ns: int, frame_id: str = FRAME) -> object:
     time = store.types["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
     kind = store.types["std_msgs/msg/Header"]
     more = {"seq": 0} if "seq" in kind.__dataclass_fields__ else {}
-    return kind(stamp=time, frame_id=FRAME, **more)
+    return kind(stamp=time, frame_id=frame_id, **more)
+
+
+def _transforms(store: object, joint: Joint, stamp_ns: int) -> object:
+    types = store.types
+    move = types["geometry_msgs/msg/Vector3"](*joint.position_m)
+    turn = types["geometry_msgs/msg/Quaternion"](*joint.turn_xyzw)
+    stamped = types["geometry_msgs/msg/TransformStamped"](
+        header=_header(store, stamp_ns, joint.parent),
+        child_frame_id=joint.child,
+        transform=types["geometry_msgs/msg/Transform"](translation=move, rotation=turn),
+    )
+    return types[TF](transforms=[stamped])
 
 
 def _raw(store: object, pixels: np.ndarray, encoding: str, stamp_ns: int) -> object:
