@@ -15,13 +15,15 @@ from tqdm import tqdm
 from clip_seg_ros.annotation.files import write_whole
 from clip_seg_ros.annotation.job import Job, ShardReport
 from clip_seg_ros.annotation.layout import TIME
+from clip_seg_ros.annotation.ray_joining import RayFailed, RayOptions
+from clip_seg_ros.annotation.ray_spreading import RaySpreading
 from clip_seg_ros.annotation.running import OtherRun, Prepared, Progress, prepare, write_data_set
 from clip_seg_ros.annotation.serving import forget_models
 from clip_seg_ros.annotation.shards import selected
 from clip_seg_ros.annotation.spreading import Executor, InProcess, Processes
 from clip_seg_ros.annotation.storage import Storage, open_storage
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.tools.annotate_options import add_options, formats_of, job_of
+from clip_seg_ros.tools.annotate_options import RAY_HERE, add_options, formats_of, job_of
 
 _SHOWN = 10
 """The most notes and faults that are printed."""
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         return _fail(str(error), 2)
     except ValueError as error:  # DataError is one
         return _fail(str(error), 2)
-    except (WeightsError, OSError) as error:
+    except (WeightsError, RayFailed, OSError) as error:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
         print("\nclip-seg annotate: interrupted; the same command goes on where it was.", file=sys.stderr)
@@ -72,16 +74,19 @@ def _annotate(args: argparse.Namespace, storage: Storage, formats: Sequence[str]
     counts = write_data_set(prepared, storage, formats, lambda name: print(f"writing {name}", flush=True))
     _say(prepared.job, progress, counts, args.out)
     spent_s = time.monotonic() - started_s
-    _keep_time(storage, progress, spent_s, args.workers)
+    _keep_time(storage, progress, spent_s, args.workers or (1 if args.ray is None else None))
     _say_faults(progress)
     return 1 if progress.faults else 0
 
 
 def _executor(args: argparse.Namespace) -> Executor:
-    if args.workers == 1:
+    if args.ray is None and args.workers in (None, 1):
         return InProcess()
     forget_models()  # the workers have their own
-    return Processes(args.workers)
+    if args.ray is None:
+        return Processes(args.workers)
+    address = None if args.ray == RAY_HERE else args.ray
+    return RaySpreading(RayOptions(address, args.workers, args.ray_cpus, args.ray_gpus), tqdm.write)
 
 
 def _done(prepared: Prepared, executor: Executor) -> Progress:
@@ -132,7 +137,7 @@ def _say_faults(progress: Progress) -> None:
         print("clip-seg annotate: the same command tries these again", file=sys.stderr)
 
 
-def _keep_time(storage: Storage, progress: Progress, spent_s: float, workers: int) -> None:
+def _keep_time(storage: Storage, progress: Progress, spent_s: float, workers: int | None) -> None:
     """Keeps how long the last run took, apart from all that is the same in each run."""
     kept = {
         "seconds": round(spent_s, 3),

@@ -15,6 +15,8 @@ from clip_seg_ros.sources.frames import KINDS
 from clip_seg_ros.tools.engine_options import add_engine_options
 
 _T = TypeVar("_T", int, float)
+RAY_HERE = "here"
+"""The address of a Ray that is started for the run."""
 DEFAULT_FORMATS = ("coco", "labels")
 
 
@@ -82,7 +84,26 @@ def _add_answers(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_workers(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--workers", type=_count, default=1, metavar="N", help="processes of this machine (default: 1)")
+    group.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="processes of this machine (default: 1), or workers of Ray (default: as many as there is room for)",
+    )
+    group.add_argument(
+        "--ray",
+        nargs="?",
+        const=RAY_HERE,
+        metavar="ADDRESS",
+        help=f'workers of the Ray cluster "auto", HOST:PORT or ray://HOST:PORT; "{RAY_HERE}" or nothing: of a Ray that '
+        "is started on this machine (the extra ray)",
+    )
+    group.add_argument(
+        "--ray-cpus", type=_amount, default=1.0, metavar="N", help="processors of a worker of Ray (default: 1)"
+    )
+    group.add_argument(
+        "--ray-gpus", type=_amount, default=0.0, metavar="N", help="GPUs of a worker of Ray, such as 0.5 (default: 0)"
+    )
     group.add_argument("--threads", type=_count, default=1, metavar="N", help="threads of each (default: 1)")
     group.add_argument(
         "--shard-frames",
@@ -132,6 +153,10 @@ def _count(text: str) -> int:
 
 def _share(text: str) -> float:
     return _number(text, float, 0.0, 1.0)
+
+
+def _amount(text: str) -> float:
+    return _number(text, float, 0.0, 1024.0)
 
 
 def _strength(text: str) -> float:

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Spreads the shards of a run over the machines of a Ray cluster.
+
+A worker is an actor that loads the model once and does one shard at a time, so that whatever kills a worker concerns
+one shard. Shards are written by the worker, whole or not at all; through Ray pass only a shard's bounds and its report.
+A worker that is lost is replaced, and its shard is done again by another.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from clip_seg_ros.annotation.job import Job, Shard, ShardReport
+from clip_seg_ros.annotation.ray_joining import RayFailed, RayOptions, Versions, joined
+from clip_seg_ros.annotation.shard_queue import ShardQueue
+
+CRASHES = 3
+"""A shard that has killed so many workers is given up."""
+_LOSSES = 20
+"""A shard is given up, too, that was lost so often with the machines that did it."""
+_LOOK_S = 2.0
+"""How often it is looked whether machines have come."""
+_FAILED_STARTS = 3
+_PAUSE_S = 5.0
+
+
+class RaySpreading:
+    """Does shards by workers of Ray.
+
+    Args:
+        options: Which Ray, and what a worker takes.
+        warn: Takes what people should know meanwhile.
+        worker: What the workers are.
+    """
+
+    def __init__(
+        self, options: RayOptions, warn: Callable[[str], None] = print, worker: type[Worker] | None = None
+    ) -> None:
+        self.options, self._warn, self._worker = options, warn, worker or Worker
+
+    def run(self, job: Job, shards: Iterable[Shard], on_report: Callable[[ShardReport], None]) -> None:
+        """Does all shards, those of a source one after the other in ``shards``.
+
+        Args:
+            job: What is to be done.
+            shards: The shards.
+            on_report: Takes the report of each shard, also of those that failed, in the order in which they end.
+
+        Raises:
+            RayFailed: Ray cannot be used, or no worker can start; the message says why.
+            WeightsError: A machine has not the weights of a model.
+        """
+        with joined(self.options) as ray:
+            crew = _Crew(ray, ray.remote(self._worker), job, self.options, self._warn)
+            try:
+                _work(crew, ShardQueue(shards), on_report)
+            finally:
+                crew.dismiss()
+
+
+class Worker:
+    """What runs on a machine of the cluster.
+
+    Args:
+        job: What is to be done.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def versions(self) -> tuple[Versions, str, int]:
+        """Returns what it runs, the id of its machine, and its process."""
+        import ray
+
+        return Versions.here(), ray.get_runtime_context().get_node_id(), os.getpid()
+
+    def annotate(self, shard: Shard) -> ShardReport:
+        """Does a shard; an error becomes its fault, because it fails nothing else, unless it concerns all shards."""
+        from clip_seg_ros.annotation.worker import annotate_shard
+        from clip_seg_ros.models.checkpoints import WeightsError
+
+        try:
+            return annotate_shard(self._job, shard)
+        except WeightsError:
+            raise
+        except Exception as error:
+            return ShardReport(shard, 0, 0, 0.0, fault=f"{type(error).__name__}: {error}")
+
+    def finish(self) -> None:
+        """Removes the copies of recordings that nobody reads any more."""
+        from clip_seg_ros.annotation.source_copies import own_copies
+
+        own_copies().clear()
+
+
+@dataclass
+class _Member:
+    """A worker as the driver knows it."""
+
+    actor: Any
+    machine: str = ""
+    """The id of its machine; empty until it has started."""
+    shard: Shard | None = None
+
+
+class _Crew:
+    """The workers of a run."""
+
+    def __init__(
+        self, ray: ModuleType, worker: Any, job: Job, options: RayOptions, warn: Callable[[str], None]
+    ) -> None:
+        self._ray, self._options, self._warn = ray, options, warn
+        self._job = ray.put(job)
+        self._made_by = worker.options(num_cpus=options.cpus, num_gpus=options.gpus, max_restarts=0)
+        self.idle: list[_Member] = []
+        self._waiting: dict[Any, _Member] = {}
+        """By the reference of what each is doing."""
+        self._looked_s = -_LOOK_S
+        self._target = 0
+        self._not_before_s = 0.0
+        self._failed_starts = 0
+        self._warned = False
+
+    def grow(self, queue: ShardQueue) -> None:
+        """Makes workers while there is room for them and something to do."""
+        now_s = time.monotonic()
+        if now_s >= self._looked_s + _LOOK_S:
+            self._looked_s, self._target = now_s, self._room()
+        if now_s < self._not_before_s:
+            return
+        room = self._target - len(self.idle) - len(self._waiting)
+        missing = queue.at_least(self._target) - len(self.idle) - (len(self._waiting) - self.working)
+        for _ in range(min(room, missing)):
+            member = _Member(self._made_by.remote(self._job))
+            self._waiting[member.actor.versions.remote()] = member
+
+    def give(self, member: _Member, shard: Shard) -> None:
+        """Lets an idle worker do a shard."""
+        member.shard = shard
+        self._waiting[member.actor.annotate.remote(shard)] = member
+
+    @property
+    def working(self) -> int:
+        """The number of workers that do a shard; others are starting or idle."""
+        return sum(member.shard is not None for member in self._waiting.values())
+
+    def ended(self) -> list[tuple[_Member, Any, Exception | None]]:
+        """Waits for some workers, not for long, and returns them with what they returned or raised."""
+        done, _ = self._ray.wait(list(self._waiting), timeout=_LOOK_S)
+        found: list[tuple[_Member, Any, Exception | None]] = []
+        for reference in done:
+            member = self._waiting.pop(reference)
+            try:
+                found.append((member, self._ray.get(reference), None))
+            except self._ray.exceptions.RayTaskError as error:
+                if member.shard is not None and isinstance(error.cause, Exception):
+                    raise error.cause from None
+                found.append((member, None, error))
+            except self._ray.exceptions.RayError as error:
+                found.append((member, None, error))
+        return found
+
+    def started(self, member: _Member, answer: tuple[Versions, str, int]) -> None:
+        """Takes a worker that has started. Raises RayFailed if it would not do the same as others."""
+        versions, member.machine, _ = answer
+        if difference := Versions.here().difference(versions):
+            raise RayFailed(f"a machine of the cluster has other versions: {difference}. Install the same on all")
+        self._failed_starts = 0
+        self.idle.append(member)
+
+    def not_started(self, error: Exception) -> None:
+        """Notes that a worker could not start. Raises RayFailed if that happens again and again."""
+        self._failed_starts += 1
+        self._not_before_s = time.monotonic() + (_PAUSE_S if self._waiting or self.idle else 0.0)
+        if self._failed_starts >= _FAILED_STARTS and not (self._waiting or self.idle):
+            raise RayFailed(f"no worker can start; is clip_seg_ros[ray] installed on all machines? {_told(error)}")
+
+    def lost(self, member: _Member) -> bool:
+        """Removes a worker that has died; returns whether its machine is gone, so that the shard is not to blame."""
+        # One that cannot be reached may still live.
+        self._ray.kill(member.actor)
+        self._looked_s = -_LOOK_S
+        return member.machine not in {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
+
+    def dismiss(self) -> None:
+        """Ends all workers; idle ones remove the copies of their machines."""
+        finishing = [member.actor.finish.remote() for member in self.idle]
+        if finishing:
+            self._ray.wait(finishing, num_returns=len(finishing), timeout=30.0)
+        for member in (*self.idle, *self._waiting.values()):
+            self._ray.kill(member.actor)
+        self.idle.clear()
+        self._waiting.clear()
+
+    def _room(self) -> int:
+        """Returns for how many workers there is room, at least one."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        cpus, gpus = self._options.cpus, self._options.gpus
+        counts = []
+        for node in nodes:
+            rooms = [node.get(name, 0.0) / each for name, each in (("CPU", cpus), ("GPU", gpus)) if each > 0]
+            counts.append(int(min(rooms, default=1.0) + 1e-9))
+        if not sum(counts) and not self._warned:
+            self._warned = True
+            have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes[:10])
+            text = f"no machine has room for a worker of {cpus:g} CPUs and {gpus:g} GPUs: there are {have}"
+            if self._options.address is None:
+                raise RayFailed(text)
+            self._warn(f"{text}; waiting for one that has")
+        return self._options.workers or max(1, sum(counts))
+
+
+def _work(crew: _Crew, queue: ShardQueue, on_report: Callable[[ShardReport], None]) -> None:
+    lost: dict[Shard, tuple[int, int]] = {}
+    while queue.at_least(1) or crew.working:
+        crew.grow(queue)
+        while crew.idle and queue.at_least(1):
+            member = crew.idle.pop()
+            shard = queue.take(member.machine)
+            assert shard is not None
+            crew.give(member, shard)
+        for member, answer, error in crew.ended():
+            shard, member.shard = member.shard, None
+            if shard is None:
+                if error is None:
+                    crew.started(member, answer)
+                else:
+                    crew.not_started(error)
+            elif error is None:
+                crew.idle.append(member)
+                lost.pop(shard, None)
+                on_report(answer)
+            else:
+                is_gone = crew.lost(member)
+                if is_gone:
+                    queue.forget(member.machine)
+                crashes, losses = lost.pop(shard, (0, 0))
+                crashes, losses = crashes + (not is_gone), losses + is_gone
+                if crashes >= CRASHES or losses >= _LOSSES:
+                    on_report(_given_up(shard, crashes + losses, error))
+                else:
+                    lost[shard] = (crashes, losses)
+                    queue.put_back(shard)
+
+
+def _given_up(shard: Shard, times: int, error: Exception) -> ShardReport:
+    return ShardReport(shard, 0, 0, 0.0, fault=f"{times} workers were lost over it. {_told(error)}")
+
+
+def _told(error: Exception) -> str:
+    """Returns what an error of Ray says in a line; what comes last says most."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[-3:])[:500]}"
