@@ -64,7 +64,11 @@ class View:
     table: tuple[float, float, float, float] | None = None
     """(a, b, c, d) of the plane a x + b y + c z + d = 0 on which things stand, in ``frame``, its unit normal up."""
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """What else is worth saying of this image as plain values, such as ``latency_ms``."""
+    """What else is worth saying of this image as plain values, each of which may be missing.
+
+    ``latency_ms`` until it was answered, the ``name`` of its file, its ``position`` such as "2 of 7", the ``model``
+    that answered, a ``caution`` about it, and ``relations``, texts on how things lie.
+    """
 
 
 @dataclass(frozen=True)

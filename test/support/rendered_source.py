@@ -42,6 +42,8 @@ class RenderedSource:
         self.taught: list[str] = []
         self.prompts: tuple[str, ...] = ()
         self.values: dict[str, Any] = {each.name: each.default for each in _live()}
+        self.notes: dict[str, Any] = {}
+        """What else is said of each view."""
         self.listener: Listener | None = None
         self._period_s = 1.0 / rate_hz
         self._ids = itertools.count(1)
@@ -127,6 +129,7 @@ class RenderedSource:
             prompts=self.prompts,
             things=tuple(things),
             labels=labels,
+            notes={**self.all.notes, **self.notes},
             confidence=(labels > 0).astype(np.float32) if self.wanted.confidence else None,
             cloud=self.all.cloud if is_open else None,
             surroundings=self.all.surroundings if is_open else None,

@@ -55,6 +55,17 @@ def test_a_command_leads_to_a_mask_and_a_line_in_the_list(page: Any, source: Ren
     wait(page, "document.getElementById('rates').textContent.includes('pictures a second')")
 
 
+def test_what_else_is_known_of_a_picture_is_said_below_it(page: Any, source: RenderedSource) -> None:
+    assert page.locator("#notes").is_hidden()
+    source.notes = {"name": "table.jpg", "position": "2 of 7", "relations": ["red cup: left of blue box"], "model": "m"}
+    wait(page, lambda: page.locator("#notes").is_visible())
+    assert page.inner_text("#notes") == "table.jpg · 2 of 7 · red cup: left of blue box · answered by m"
+    source.notes = {"caution": "not for real pictures"}
+    wait(page, "document.getElementById('notes').textContent === 'not for real pictures'")
+    source.notes = {}
+    page.wait_for_selector("#notes", state="hidden")
+
+
 def test_the_picture_keeps_its_shape(page: Any) -> None:
     for width, height in SIZES.values():
         page.set_viewport_size({"width": width, "height": height})

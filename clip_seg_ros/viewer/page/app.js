@@ -132,8 +132,17 @@ function drawn(header) {
   link.send({ ask: "drawn", number: header.number });
   things.show(header);
   line.learn(header.prompts);
+  note(header.notes);
   const best = header.things.length ? Math.max(...header.things.map((thing) => thing.score)) : null;
   graph.add(header.notes.latency_ms ?? null, best, header.to_screen_ms);
+}
+
+/** Says what else is worth knowing of the picture: which one it is, how things lie, and who answered. */
+function note({ name, position, relations = [], caution, model }) {
+  const said = [name, position, ...relations, model && `answered by ${model}`, caution].filter(Boolean).join(" · ");
+  if ($("notes").textContent === said) return;
+  $("notes").textContent = said;
+  $("notes").hidden = !said;
 }
 
 // Pointing at things.
