@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from clip_seg_ros import resources
+from clip_seg_ros.tools.measuring import Figures, memory_mib, start_node
 from clip_seg_ros.tools.processes import ChildDied, ChildProcesses
 from clip_seg_ros.tools.simulation import NoRos, check_ros, environment
 from clip_seg_ros.tools.talking import Talk
 
-COMMAND = "segment the red cup"
+COMMAND, NAMESPACE = "segment the red cup", "/clip_seg"
 MANY = 5
 """The number of viewers of which it is measured what several cost."""
 _SETTLE_S = 3.0
@@ -41,16 +41,6 @@ _CHROMIUM_ARGUMENTS = ["--no-sandbox"]
 
 class BenchError(Exception):
     """Something could not be measured; the message says what."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured number."""
-
-    name: str
-    value: float
-    unit: str
-    what: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,12 +88,11 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return 130
     if args.json:
-        plain = [{"name": f"web.{each.name}", "value": each.value, "unit": each.unit} for each in figures]
-        args.json.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        figures.write(args.json)
     return 0
 
 
-def measure(args: argparse.Namespace) -> list[Figure]:
+def measure(args: argparse.Namespace) -> Figures:
     """Returns all figures.
 
     Raises:
@@ -111,24 +100,19 @@ def measure(args: argparse.Namespace) -> list[Figure]:
         ChildDied: A process ended.
         ModuleNotFoundError: websockets is not installed.
     """
-    figures: list[Figure] = []
-
-    def note(name: str, value: float, unit: str, what: str) -> None:
-        figures.append(Figure(name, round(value, 2), unit, what))
-        print(f"{value:8.1f} {unit:<4} {what}", flush=True)
-
+    figures = Figures("web")
     with tempfile.TemporaryDirectory(prefix="clip_seg_bench_web_") as folder, ExitStack() as stack:
         if args.turns > 0:
             robot = stack.enter_context(running(Path(folder), args.rate))
-            _measure_rates(robot, args.turns, args.seconds, note)
+            _measure_rates(robot, args.turns, args.seconds, figures.note)
     if args.no_browser and args.minutes <= 0:
         return figures
     with tempfile.TemporaryDirectory(prefix="clip_seg_bench_web_") as folder, ExitStack() as stack:
         robot = stack.enter_context(running(Path(folder), args.screen_rate))
         if not args.no_browser:
-            _measure_screen(robot, args.turns * args.seconds, note)
+            _measure_screen(robot, args.turns * args.seconds, figures.note)
         if args.minutes > 0:
-            _watch_memory(robot, 60 * args.minutes, note)
+            _watch_memory(robot, 60 * args.minutes, figures.note)
     return figures
 
 
@@ -156,9 +140,9 @@ def running(folder: Path, rate_hz: float) -> Iterator[_Robot]:
     """Runs camera, node and view, with the red cup asked for, until the block is left."""
     with ChildProcesses(folder, environment()) as children, Talk("bench web", [], children.env) as talk:
         camera = {"required": ["red cup", "blue box"], "rate_hz": rate_hz}
-        _start(children, "camera", "observers.bench_camera", "sim_camera", camera)
-        _start(children, "node", "referring", "referring", {"initial_command": COMMAND})
-        web = _start(children, "web", "web_view", "web_view", {"port": 0})
+        start_node(children, "camera", "observers.bench_camera", "sim_camera", camera, "/")
+        start_node(children, "node", "referring", "referring", {"initial_command": COMMAND}, NAMESPACE)
+        web = start_node(children, "web", "web_view", "web_view", {"port": 0}, NAMESPACE)
         _first(children, lambda: (event := talk.next(time.monotonic() + 0.2)) and event["event"] == "objects", "answer")
         # Engines are measured beside what is answered at first.
         log = folder / "node.log"
@@ -169,14 +153,6 @@ def running(folder: Path, rate_hz: float) -> Iterator[_Robot]:
             "address of the view",
         )
         yield _Robot(children, talk, told[0], web.pid)
-
-
-def _start(children: ChildProcesses, name: str, module: str, file: str, parameters: dict[str, Any]) -> Any:
-    arguments = ["--ros-args", "-r", "__ns:=/" if name == "camera" else "__ns:=/clip_seg"]
-    arguments += ["--params-file", str(resources.config_dir() / f"{file}.yaml")]
-    for key, value in parameters.items():
-        arguments += ["-p", f"{key}:={json.dumps(value)}"]
-    return children.start(name, f"clip_seg_ros.nodes.{module}", arguments)
 
 
 def _first(children: ChildProcesses, happened: Callable[[], Any], what: str) -> Any:
@@ -315,12 +291,12 @@ def _watch_memory(robot: _Robot, seconds: float, note: Callable[..., None]) -> N
             time.sleep(1.0)
             robot.talk.arrived()
             robot.children.check()
-            samples.append(_memory_mib(robot.web_pid, "RssAnon"))
+            samples.append(memory_mib(robot.web_pid, "RssAnon"))
         rate = (viewer.pictures - before) / (time.monotonic() - begun_s)
     middle = statistics.median(samples)
     # Within a few seconds it goes up and down with the pictures on their way, and what they took is given back.
     minutes = [statistics.median(part) for part in _by_minutes(samples)]
-    note("memory", _memory_mib(robot.web_pid, "VmRSS"), "MiB", f"memory of web_view after {seconds / 60:g} minutes")
+    note("memory", memory_mib(robot.web_pid, "VmRSS"), "MiB", f"memory of web_view after {seconds / 60:g} minutes")
     note("memory.own", middle, "MiB", "of it are its own, median")
     note("memory.most", max(samples), "MiB", "the most of its own")
     note(
@@ -340,10 +316,3 @@ def _busy_s(pid: int) -> float:
     # Its name, in brackets, may hold anything.
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _memory_mib(pid: int, kind: str) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{kind}:"):
-            return int(line.split()[1]) / 1024
-    raise BenchError("web_view has ended")

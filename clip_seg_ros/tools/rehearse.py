@@ -9,14 +9,12 @@ it: with ``model: auto``, which serves the embedded model until the published we
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from clip_seg_ros import resources
 from clip_seg_ros.config import FOR_PHRASES
 from clip_seg_ros.runtime.chosen import PROVISIONAL
 from clip_seg_ros.tools.engine_options import add_engine_options, node_parameters
+from clip_seg_ros.tools.measuring import Figures, memory_mib, start_node
 from clip_seg_ros.tools.processes import ChildDied, ChildProcesses
 from clip_seg_ros.tools.simulation import NoRos, check_ros, environment
 from clip_seg_ros.tools.talking import Talk
@@ -32,6 +31,7 @@ SIZES = {"vga": (640, 480), "1080p": (1920, 1080)}
 """The sizes (width, height) of the camera's images."""
 COMMAND = "segment the red cup"
 _RATE_HZ = 10.0
+_PEAK = "VmHWM"
 _PUBLISHED = FOR_PHRASES[0]
 
 
@@ -77,25 +77,11 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return 130
     if args.json:
-        args.json.write_text(json.dumps([figure.plain() for figure in figures], indent=2) + "\n", encoding="utf-8")
+        figures.write(args.json)
     return 0
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One measured number."""
-
-    name: str
-    value: float
-    unit: str
-    what: str
-
-    def plain(self) -> dict[str, Any]:
-        """Returns the figure for ``--json``."""
-        return {"name": f"rehearsal.{self.name}", "value": round(self.value, 2), "unit": self.unit}
-
-
-def rehearse(args: argparse.Namespace) -> list[Figure]:
+def rehearse(args: argparse.Namespace) -> Figures:
     """Goes through all steps and prints each figure once it is known.
 
     Raises:
@@ -140,48 +126,43 @@ class _Rehearsal:
 
     def __init__(self, folder: Path, children: ChildProcesses, talk: Talk, args: argparse.Namespace) -> None:
         self._folder, self._children, self._talk, self._args = folder, children, talk, args
-        self._figures: list[Figure] = []
+        self._figures = Figures("rehearsal")
         self._helpers_mib: dict[int, float] = {}
         """The peak of each process that the node has started, by its id."""
 
-    def run(self) -> list[Figure]:
+    def run(self) -> Figures:
         begun_s = time.monotonic()
         parameters = {"download": True, "initial_command": COMMAND, **node_parameters(self._args)}
-        node = self._start("node", "clip_seg_ros.nodes.referring", "referring", parameters)
+        node = start_node(self._children, "node", "referring", "referring", parameters)
         self._start_camera("vga")
         self._first(node.pid, _is_answer, "a first answer")
-        self._note("start", time.monotonic() - begun_s, "s", "until the embedded model first answered")
+        self._figures.note("start", time.monotonic() - begun_s, "s", "until the embedded model first answered")
         ended = self._first(node.pid, _is_end_of_switch, f"{_PUBLISHED} to serve")
         if ended["state"] != "done":
             raise RehearsalError(ended["message"])
-        self._note("switch", time.monotonic() - begun_s, "s", "until the download was converted and served")
+        self._figures.note("switch", time.monotonic() - begun_s, "s", "until the download was converted and served")
         engine = self._engine(node.pid)
-        self._note("engine", time.monotonic() - begun_s, "s", f"until its engine was chosen: {engine}")
+        self._figures.note("engine", time.monotonic() - begun_s, "s", f"until its engine was chosen: {engine}")
         for size in SIZES:
             if size != "vga":
                 self._children.stop("camera")
                 self._start_camera(size)
             self._measure_rate(node.pid, size)
-        self._check_memory("node", _peak_mib(node.pid), "the node at its peak")
+        self._check_memory("node", memory_mib(node.pid, _PEAK), "the node at its peak")
         self._check_memory("helper", max(self._helpers_mib.values(), default=0.0), "what downloads and converts")
         return self._figures
 
     def _measure_rate(self, node: int, size: str) -> None:
         since_ns, pixels = time.time_ns(), "{}x{}".format(*SIZES[size])
         self._first(node, lambda event: _is_answer(event, since_ns), f"an answer at {pixels}")
-        self._note(f"{size}.answered", self._rate(node), "1/s", f"answers at {pixels}, of {_RATE_HZ:g} images sent")
+        self._figures.note(
+            f"{size}.answered", self._rate(node), "1/s", f"answers at {pixels}, of {_RATE_HZ:g} images sent"
+        )
 
     def _start_camera(self, size: str) -> None:
         width, height = SIZES[size]
         scene = {"required": ["red cup"], "rate_hz": _RATE_HZ, "width": width, "height": height}
-        self._start("camera", "clip_seg_ros.nodes.observers.bench_camera", "sim_camera", scene)
-
-    def _start(self, name: str, module: str, file: str, parameters: dict[str, Any]) -> Any:
-        arguments = ["--ros-args", "--params-file", str(resources.config_dir() / f"{file}.yaml")]
-        for key, value in parameters.items():
-            # A JSON list of texts is a YAML list, too.
-            arguments += ["-p", f"{key}:={json.dumps(value)}"]
-        return self._children.start(name, module, arguments)
+        start_node(self._children, "camera", "observers.bench_camera", "sim_camera", scene)
 
     def _first(self, node: int, fits: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
         """Waits for an event; raises RehearsalError if none comes in time."""
@@ -223,16 +204,12 @@ class _Rehearsal:
         self._children.check()
         for helper in _children_of(node):
             with suppress(OSError):  # it has ended
-                self._helpers_mib[helper] = max(self._helpers_mib.get(helper, 0.0), _peak_mib(helper))
+                self._helpers_mib[helper] = max(self._helpers_mib.get(helper, 0.0), memory_mib(helper, _PEAK))
 
     def _check_memory(self, name: str, mib: float, what: str) -> None:
-        self._note(f"{name}.memory", mib, "MiB", what)
+        self._figures.note(f"{name}.memory", mib, "MiB", what)
         if mib > self._args.memory * 1024:
             raise RehearsalError(f"{what} took {mib:.0f} MiB, more than --memory {self._args.memory:g} GiB")
-
-    def _note(self, name: str, value: float, unit: str, what: str) -> None:
-        self._figures.append(Figure(name, value, unit, what))
-        print(f"{value:8.1f} {unit:<4} {what}", flush=True)
 
 
 def _is_answer(event: dict[str, Any], since_ns: int = 0) -> bool:
@@ -242,14 +219,6 @@ def _is_answer(event: dict[str, Any], since_ns: int = 0) -> bool:
 
 def _is_end_of_switch(event: dict[str, Any]) -> bool:
     return event["event"] == "status" and event["command"] == "use auto" and event["state"] in ("done", "failed")
-
-
-def _peak_mib(pid: int) -> float:
-    """Returns the most memory that a process has ever held, in MiB."""
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return 0.0  # it has ended, and nobody has taken notice yet
 
 
 def _children_of(pid: int) -> list[int]:

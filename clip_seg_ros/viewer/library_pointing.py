@@ -14,10 +14,10 @@ from clip_seg_ros.pipeline.describing import PHRASES_AT_ONCE
 from clip_seg_ros.pipeline.pointing import require_box, require_point, thing_at, thing_in
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.pipeline.space.localization import measure
-from clip_seg_ros.pipeline.ties import length
 from clip_seg_ros.types import CameraFrame, ObjectRegion
 from clip_seg_ros.viewer.picture_answers import thing_of
 from clip_seg_ros.viewer.source import Pointed
+from clip_seg_ros.viewer.space_around import closest
 from clip_seg_ros.viewer.views import Thing, View
 
 _SAME_SHARE = 0.5
@@ -97,20 +97,14 @@ def pointed(region: ObjectRegion, name: str, view: View | None, taught: str = ""
         said += ", where is not known without depth"
     if taught:
         said += f'; "{taught}" now means it'
-    return Pointed(said, thing, FRAME, region.mask, _nearest(region, view))
+    return Pointed(said, thing, FRAME, region.mask, closest(region.position_m, _others(region, view)))
 
 
-def _nearest(region: ObjectRegion, view: View | None) -> str:
-    """Returns what a thing is closest to, by the positions of both; empty without positions."""
-    if view is None or view.labels is None or region.position_m is None or view.labels.shape != region.image_size:
-        return ""
-    others = [each for each in view.things if each.position_m is not None and not _is_same(each, region, view.labels)]
-    if not others:
-        return ""
-    own = np.asarray(region.position_m)
-    distances = [float(np.linalg.norm(own - np.asarray(each.position_m))) for each in others]
-    closest = int(np.argmin(distances))
-    return f"closest to the {others[closest].prompt}, {length(distances[closest])}"
+def _others(region: ObjectRegion, view: View | None) -> list[Thing]:
+    """Returns the things of an answered image that are others than a region; none of an image of another size."""
+    if view is None or view.labels is None or view.labels.shape != region.image_size:
+        return []
+    return [each for each in view.things if not _is_same(each, region, view.labels)]
 
 
 def _is_same(thing: Thing, region: ObjectRegion, labels: np.ndarray) -> bool:

@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from clip_seg_ros.annotation.answers import FRAME, FrameAnswers, camera_frame
 from clip_seg_ros.commands.references import Reference
@@ -18,17 +15,14 @@ from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.pipeline.postprocess import label_image
 from clip_seg_ros.pipeline.predictor import EncodedImage, Predictor
 from clip_seg_ros.pipeline.space.ground import fit_ground
-from clip_seg_ros.pipeline.space.point_cloud import PointCloud, point_cloud
-from clip_seg_ros.pipeline.space.rays import ray_table
+from clip_seg_ros.pipeline.space.point_cloud import point_cloud
 from clip_seg_ros.pipeline.space.understanding import Asking
 from clip_seg_ros.pipeline.tally import Tally
 from clip_seg_ros.types import CameraFrame, ObjectRegion
 from clip_seg_ros.viewer.playback import Shown
+from clip_seg_ros.viewer.space_around import surroundings
 from clip_seg_ros.viewer.views import Thing, View, Wanted
 from clip_seg_ros.zoo.caution import in_corner
-
-_SURROUNDINGS = 6000
-"""About how many points show the surroundings."""
 
 
 @dataclass
@@ -152,16 +146,3 @@ def thing_of(region: ObjectRegion, number: int | None = None) -> Thing:
         position_m=region.position_m,
         box_m=region.box_m,
     )
-
-
-def surroundings(frame: CameraFrame) -> PointCloud | None:
-    """Returns a few thousand of the points that the depth of an image shows; ``None`` without intrinsics or depth."""
-    if frame.depth_m is None or frame.intrinsics is None:
-        return None
-    step = max(1, math.isqrt(frame.depth_m.size // _SURROUNDINGS))
-    some = np.s_[step // 2 :: step, step // 2 :: step]
-    depth, rays = frame.depth_m[some], ray_table(frame.intrinsics)[some]
-    valid = (depth > 0) & np.isfinite(depth) & np.isfinite(rays[..., 0])
-    z = depth[valid]
-    points = np.column_stack([rays[valid] * z[:, None], z]).astype(np.float32)
-    return PointCloud(points, frame.rgb[some][valid], np.zeros(len(points), np.uint8))

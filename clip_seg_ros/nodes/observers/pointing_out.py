@@ -22,6 +22,7 @@ from clip_seg_ros.sim.scene import COLORS, KINDS
 from clip_seg_ros.sources.image_decoding import samples
 from clip_seg_ros.srv import Segment, SegmentAt
 from clip_seg_ros.viewer.source import Pointed, Refused
+from clip_seg_ros.viewer.space_around import closest
 from clip_seg_ros.viewer.views import Thing, View
 from clip_seg_ros.zoo.embedded_files import EMBEDDED_FILES
 
@@ -87,7 +88,7 @@ class Pointing:
             thing=thing,
             frame=answer.position_frame,
             labels=mask,
-            nearest=_nearest(thing, [other for other in others if other.id and other is not same]),
+            nearest=closest(thing.position_m, [other for other in others if other.id and other is not same]),
         )
 
     def _name_of(self, mask: np.ndarray, rgb: np.ndarray, config: ReferringConfig, model: str) -> str:
@@ -149,13 +150,3 @@ def _place(thing: Thing, answer: SegmentAt.Response) -> str:
     if answer.position_frame == answer.mask.header.frame_id:
         return f", {math.hypot(*thing.position_m):.3f} m away"
     return f", at ({', '.join(f'{value:.3f}' for value in thing.position_m)}) m in {answer.position_frame}"
-
-
-def _nearest(thing: Thing, others: Sequence[Thing]) -> str:
-    if thing.position_m is None:
-        return ""
-    placed = [(math.dist(thing.position_m, other.position_m), other) for other in others if other.position_m]
-    if not placed:
-        return ""
-    distance_m, nearest = min(placed, key=lambda pair: pair[0])
-    return f"closest to the {nearest.prompt}, {100 * distance_m:.0f} cm"

@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from clip_seg_ros.nodes.camera.target_frame import Motion
 from clip_seg_ros.pipeline.space.ground import fit_ground
 from clip_seg_ros.pipeline.space.point_cloud import PointCloud
-from clip_seg_ros.pipeline.space.rays import ray_table
 from clip_seg_ros.types import CameraFrame, CameraIntrinsics
-
-MOST_POINTS = 8000
+from clip_seg_ros.viewer.space_around import surroundings
 
 
 @dataclass(frozen=True)
@@ -39,33 +36,21 @@ def surroundings_of(frame: CameraFrame, motion: Motion | None) -> Surroundings |
     Returns:
         What the depth shows; ``None`` without depth or intrinsics.
     """
-    if frame.depth_m is None or frame.intrinsics is None:
+    points = surroundings(frame)
+    if points is None or frame.intrinsics is None:
         return None
-    points, rgb = _some_points(frame)
     ground = fit_ground(frame, motion.up if motion else None)
     plane = None if ground is None else (*ground.up, ground.camera_m)
     if motion is not None:
-        points = motion.points(points)
+        points = replace(points, points_m=motion.points(points.points_m))
         plane = None if plane is None else _moved(plane, motion.matrix())
     return Surroundings(
         frame=motion.frame_id if motion else frame.frame_id,
-        surroundings=PointCloud(points, rgb, np.zeros(len(points), np.uint8)),
+        surroundings=points,
         intrinsics=frame.intrinsics,
         camera_pose=motion.matrix() if motion else None,
         table=plane,
     )
-
-
-def _some_points(frame: CameraFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Returns at most ``MOST_POINTS`` points (N, 3) in the optical frame, in metres, and their colours (N, 3)."""
-    height, width = frame.depth_m.shape
-    step = 1
-    while math.ceil(height / step) * math.ceil(width / step) > MOST_POINTS:
-        step += 1
-    depth, rays = frame.depth_m[::step, ::step], ray_table(frame.intrinsics)[::step, ::step]
-    valid = np.isfinite(depth) & (depth > 0) & np.isfinite(rays[..., 0])
-    z = depth[valid]
-    return np.column_stack([rays[valid] * z[:, None], z]), frame.rgb[::step, ::step][valid]
 
 
 def _moved(plane: tuple[float, ...], matrix: np.ndarray) -> tuple[float, float, float, float]:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.nodes.camera.target_frame import Motion
-from clip_seg_ros.nodes.observers.surroundings import MOST_POINTS, surroundings_of
+from clip_seg_ros.nodes.observers.surroundings import surroundings_of
 from clip_seg_ros.types import CameraFrame
+from clip_seg_ros.viewer.space_around import MOST_POINTS
 
 TURN = Motion("left_optical", (0.0, 0.0, math.sin(0.4), math.cos(0.4)), (1.0, -2.0, 0.5))
 
