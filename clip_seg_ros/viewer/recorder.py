@@ -71,24 +71,6 @@ class Recorder:
             ):
                 self._bytes -= self._kept.popleft().size
 
-    def clear(self) -> None:
-        """Forgets everything."""
-        with self._lock:
-            self._kept.clear()
-            self._bytes = 0
-
-    @property
-    def pictures(self) -> int:
-        """The number of pictures that are kept."""
-        with self._lock:
-            return len(self._kept)
-
-    @property
-    def megabytes(self) -> float:
-        """About the memory that they take."""
-        with self._lock:
-            return self._bytes / 1e6
-
     def write(self, path: Path) -> int:
         """Writes what is kept to a new MCAP file, which ``ros2 bag play`` plays as it is.
 
