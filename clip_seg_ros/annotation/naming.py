@@ -50,6 +50,8 @@ def name_of(spec: str, topic: str | None = None) -> str:
 def _cameras(spec: str, topics: Sequence[str]) -> list[str | None]:
     """Returns the topics of what is named; ``None`` alone if it is no bag."""
     path = Path(spec).expanduser()
+    if spec.isdecimal() and not path.exists():
+        raise DataError(f"the webcam {spec} gives other images each time: record it first, and name the recording")
     if not (path.exists() and is_bag(path)):
         as_numbered(open_frames(spec))
         return [None]

@@ -35,6 +35,13 @@ def resolved(job: Job) -> Job:
     return known
 
 
+def check_names(job: Job) -> None:
+    """Raises what ``resolved`` raises if there are no such models, without loading them."""
+    full_name(job.model)
+    if job.second_model is not None:
+        full_name(job.second_model)
+
+
 def model_of(job: Job) -> Predictor:
     """Returns the model of a resolved job. Raises what ``resolved`` raises."""
     return _of(_key(job))

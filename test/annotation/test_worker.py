@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A shard is answered as a whole, written as a whole, and left as it is when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from clip_seg_ros.annotation.job import Job, Phrase, Source
+from clip_seg_ros.annotation.results import read_frames
+from clip_seg_ros.annotation.shards import as_numbered, shards_of, survey
+from clip_seg_ros.annotation.worker import About, annotate_shard, shard_name
+from clip_seg_ros.sources.frames import open_frames
+from written_sources import write_bag
+
+PHRASES = (Phrase("cup"), Phrase("box"))
+
+
+def job_of(folder, source, phrases=PHRASES, **values):
+    return Job(str(folder), (source,), phrases, model="clipseg-pocket", engine="eager", precision="float32", **values)
+
+
+def done(job):
+    """Does all shards of the only source of a job; returns the reports and the images."""
+    frames = as_numbered(open_frames(job.sources[0].spec, job.sources[0].topic))
+    shards = list(shards_of(job, 0, survey(frames)))
+    reports = [annotate_shard(job, shard) for shard in shards]
+    files = [path for shard in shards if (path := _path(job, shard)).is_file()]
+    return shards, reports, [frame for file in files for frame in read_frames(file)]
+
+
+def _path(job, shard):
+    return Path(job.out) / shard_name(job, shard)
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory, moving):
+    return write_bag(tmp_path_factory.mktemp("recorded") / "bag", moving[:10])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, bag):
+    """A recording of ten images in shards of six, its shards, their reports and the images."""
+    job = job_of(tmp_path_factory.mktemp("run"), Source("bag", str(bag)), shard_frames=6)
+    return (job, *done(job))
+
+
+def test_each_image_is_there_once_with_its_picture_and_what_was_found(run, moving):
+    job, _, reports, frames = run
+    assert [report.fault for report in reports] == ["", ""]
+    assert [report.images for report in reports] == [6, 4]
+    assert [frame.index for frame in frames] == list(range(10))
+    assert sum(report.objects for report in reports) == sum(len(frame.objects) for frame in frames) > 0
+    for frame, view in zip(frames, moving, strict=False):
+        picture = cv2.imread(str(Path(job.out) / frame.picture))[..., ::-1]
+        assert np.abs(picture.astype(int) - view.rgb).mean() < 4
+        for each in frame.objects:
+            assert each.mask(frame.size).sum() == each.area_px
+            assert each.position_m is not None
+
+
+def test_the_images_before_are_known_and_not_counted(run):
+    job, shards, _, _ = run
+    about = About.read(_path(job, shards[1]).with_suffix(".json"))
+    assert [frame.index for frame in about.before] == [2, 3, 4, 5]
+    assert about.images == 4
+
+
+def test_a_shard_that_is_done_is_left_as_it_is(run):
+    job, shards, reports, _ = run
+    file = _path(job, shards[0])
+    before = file.stat().st_mtime_ns
+    again = annotate_shard(job, shards[0])
+    assert again == replace(reports[0], seconds=0.0)
+    assert file.stat().st_mtime_ns == before
+    file.unlink()
+    assert annotate_shard(job, shards[0]).images == 6
+    assert file.is_file()
+
+
+def test_a_threshold_of_a_phrase_decides_what_belongs_to_it_alone(tmp_path, run, bag):
+    frames = run[3]
+    phrases = (Phrase("cup", 0.95), Phrase("box"))
+    _, _, strict = done(job_of(tmp_path, Source("bag", str(bag)), phrases, shard_frames=6))
+    assert area_of("cup", strict) < area_of("cup", frames)
+    assert masks_of("box", strict) == masks_of("box", frames)
+
+
+def masks_of(prompt, frames):
+    return [each.counts for frame in frames for each in frame.objects if each.prompt == prompt]
+
+
+def area_of(prompt, frames):
+    return sum(each.area_px for frame in frames for each in frame.objects if each.prompt == prompt)
+
+
+def test_pictures_are_copied_and_what_cannot_be_read_is_noted(tmp_path, moving):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index, view in enumerate(moving[:2]):
+        cv2.imwrite(str(folder / f"{index}.png"), view.rgb[..., ::-1])
+    (folder / "1b.png").write_bytes(b"nothing")
+    job = job_of(tmp_path / "out", Source("pictures", str(folder)))
+    _, (report,), frames = done(job)
+    assert [frame.index for frame in frames] == [0, 1]
+    assert report.notes == (f"{folder / '1b.png'} is no picture that can be read",)
+    assert (tmp_path / "out" / frames[1].picture).read_bytes() == (folder / "1.png").read_bytes()
+    assert {each.track for frame in frames for each in frame.objects} <= {0}
+
+
+def test_a_second_model_is_compared(tmp_path, bag):
+    job = job_of(tmp_path, Source("bag", str(bag)), second_model="clipseg-pocket", shard_frames=99)
+    frames = as_numbered(open_frames(str(bag)))
+    (shard,) = shards_of(job, 0, survey(frames))
+    annotate_shard(job, replace(shard, end=3))
+    agreements = [frame.agreement for frame in read_frames(_path(job, shard))]
+    # The same model run by the same engine agrees with itself.
+    assert agreements == [1.0, 1.0, 1.0]
+
+
+def test_a_source_that_is_gone_is_the_fault_of_its_shard(tmp_path, run):
+    job, shards, *_ = run
+    gone = replace(job, out=str(tmp_path), sources=(Source("gone", str(tmp_path / "gone.mcap")),))
+    report = annotate_shard(gone, shards[0])
+    assert "there is no file or folder" in report.fault
+    assert not (tmp_path / "shards").exists()
