@@ -86,6 +86,7 @@ def config_of(job: Job) -> ReferringConfig:
         {
             "min_area_fraction": job.min_area_fraction,
             "smoothing": job.smoothing,
+            "track_age_s": job.track_age_s,
             "refine_edges": job.refine_edges,
             "separate_touching": job.separate_touching,
         }

@@ -70,6 +70,9 @@ class Job:
     separate_touching: bool = True
     smoothing: float = 0.6
     """Strength of the smoothing over time, 0..1; without effect on pictures that have nothing to do with each other."""
+    track_age_s: float = 2.0
+    """How many seconds an object keeps its id while it is out of sight; ``running.prepare`` makes it longer for sources
+    of which few images are selected."""
     min_area_fraction: float = 0.0
     picture_suffix: str = ".jpg"
     """How images of videos and bags are kept: ".jpg" or ".png". Files are copied as they are."""

@@ -81,9 +81,9 @@ class Linker:
         self._ids, self._lost = {}, dict(self._seen)
         known = {frame.index: frame for frame in self._tail}
         pairs = [(known[frame.index], frame) for frame in before if frame.index in known]
-        if not pairs and before and self._tail:
+        if not pairs and before and self._tail and self._tail[-1].size == before[-1].size:
             pairs = [(self._tail[-1], before[-1])]
-        self._join(pairs, LEAST_IOU)
+        self._join(pairs)
 
     def linked(self, frame: AnnotatedFrame) -> AnnotatedFrame:
         """Returns the next image with lasting ids; ids of 0 stay."""
@@ -104,7 +104,7 @@ class Linker:
                 self._seen[each.track] = (each, linked)
         return linked
 
-    def _join(self, pairs: Iterable[tuple[AnnotatedFrame, AnnotatedFrame]], least_iou: float) -> None:
+    def _join(self, pairs: Iterable[tuple[AnnotatedFrame, AnnotatedFrame]]) -> None:
         """Joins tracks by images that both shards have: (as it was linked, as the present shard sees it)."""
         sums: dict[tuple[tuple[str, int], int], float] = {}
         counts: dict[tuple[tuple[str, int], int], int] = {}
@@ -112,7 +112,7 @@ class Linker:
             for one, other, iou in _overlaps(known.objects, seen.objects, known.size):
                 key = (other.prompt, other.track), one.track
                 sums[key], counts[key] = sums.get(key, 0.0) + iou, counts.get(key, 0) + 1
-        self._take({key: value for key, value in sums.items() if value / counts[key] >= least_iou})
+        self._take({key: value for key, value in sums.items() if value / counts[key] >= LEAST_IOU})
 
     def _recognise(self, new: Sequence[AnnotatedObject], frame: AnnotatedFrame) -> None:
         """Gives new tracks the ids of objects that were lost at the end of the shard before."""

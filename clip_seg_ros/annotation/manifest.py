@@ -76,9 +76,16 @@ def begun(job: Job, asked: Job, sources: list[SourceFacts], models: list[dict[st
     }
 
 
-def finished(manifest: dict[str, Any], counts: Mapping[str, Any], formats: list[str]) -> dict[str, Any]:
-    """Returns the manifest of a run that is finished, with what came out and in which formats it was written."""
-    return {**manifest, "is_finished": True, "counts": dict(counts), "formats": formats}
+def finished(manifest: dict[str, Any], is_whole: bool, counts: Mapping[str, Any], formats: list[str]) -> dict[str, Any]:
+    """Returns the manifest of a run that has ended.
+
+    Args:
+        manifest: What it was when it began.
+        is_whole: Whether nothing failed.
+        counts: What came out.
+        formats: In which formats it was written.
+    """
+    return {**manifest, "is_finished": is_whole, "counts": dict(counts), "formats": formats}
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

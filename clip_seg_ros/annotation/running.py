@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,10 @@ from clip_seg_ros.annotation.manifest import (
 )
 from clip_seg_ros.annotation.results import AnnotatedFrame
 from clip_seg_ros.annotation.serving import model_facts, resolved
-from clip_seg_ros.annotation.shards import Survey, as_numbered, selected, shards_of, survey
+from clip_seg_ros.annotation.shards import Survey, as_numbered, selected, shards_of, survey, track_age_s
 from clip_seg_ros.annotation.source_copies import brought
 from clip_seg_ros.annotation.storage import Storage, is_address
+from clip_seg_ros.annotation.worker import shard_name
 from clip_seg_ros.sources.frames import open_frames
 
 
@@ -110,6 +111,7 @@ def prepare(asked: Job, storage: Storage, on_bytes: Callable[[int], None] = lamb
         require_free(storage.folder)
     looked = [_looked(asked, index, on_bytes) for index in range(len(asked.sources))]
     job = resolved(asked if before is None else as_chosen_before(asked, before))
+    job = replace(job, track_age_s=track_age_s(job, [each for _, each in looked]))
     manifest = begun(job, asked, [facts for facts, _ in looked], model_facts(job))
     if before is not None and (differing := differences(before, manifest)):
         raise OtherRun(storage.address, differing)
@@ -162,7 +164,8 @@ def write_data_set(
     for name in formats:
         on_format(name)
         FORMATS[name](folder, lambda: all_frames(folder, job), job)
-    write_manifest(folder, finished(prepared.manifest, counts, list(formats)))
+    is_whole = all(storage.has(shard_name(job, shard)) for shard in prepared.shards())
+    write_manifest(folder, finished(prepared.manifest, is_whole, counts, list(formats)))
     if is_address(storage.address):
         for path in sorted(folder.iterdir()):
             if path.name not in (IMAGES, SHARDS):

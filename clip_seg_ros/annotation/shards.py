@@ -8,7 +8,7 @@ the shard before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,6 +22,10 @@ WARM_UP = 4
 """The number of selected images before a shard that are answered and not written."""
 _BEFORE_NS = 1_000_000_000
 """How much earlier reading begins, for the depth images and camera_info that belong to the first image."""
+
+_AGE_IMAGES = 2.5
+"""For how many images an object is remembered at least."""
+_MOST_AGE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -91,3 +95,15 @@ def selected(job: Job, begin: int, end: int) -> int:
     """Returns how many of the images from ``begin`` to before ``end`` are selected, near-duplicates included."""
     every = job.selection.every
     return max(0, -(-end // every) - -(-begin // every))
+
+
+def track_age_s(job: Job, surveyed: Sequence[Survey]) -> float:
+    """Returns for how many seconds objects are remembered, so that some images without them do not end their tracks.
+
+    Args:
+        job: The job.
+        surveyed: Its sources, as ``survey`` returned them.
+    """
+    steps = [float(np.median(np.diff(each.places))) for each in surveyed if each.kind != "still" and len(each) > 1]
+    longest_s = max(steps, default=0.0) * job.selection.every / 1e9
+    return round(min(_MOST_AGE_S, max(job.track_age_s, _AGE_IMAGES * longest_s)), 3)

@@ -17,8 +17,8 @@ from clip_seg_ros.annotation.job import Job, ShardReport
 from clip_seg_ros.annotation.layout import TIME
 from clip_seg_ros.annotation.ray_joining import RayFailed, RayOptions
 from clip_seg_ros.annotation.ray_spreading import RaySpreading
-from clip_seg_ros.annotation.running import OtherRun, Prepared, Progress, prepare, write_data_set
-from clip_seg_ros.annotation.serving import forget_models
+from clip_seg_ros.annotation.running import Prepared, Progress, prepare, write_data_set
+from clip_seg_ros.annotation.serving import check_names, forget_models
 from clip_seg_ros.annotation.shards import selected
 from clip_seg_ros.annotation.spreading import Executor, InProcess, Processes
 from clip_seg_ros.annotation.storage import Storage, open_storage
@@ -48,9 +48,7 @@ def run(args: argparse.Namespace) -> int:
         formats = formats_of(args)
         with open_storage(args.out) as storage:
             return _annotate(args, storage, formats)
-    except OtherRun as error:
-        return _fail(str(error), 2)
-    except ValueError as error:  # DataError is one
+    except ValueError as error:  # DataError and OtherRun are
         return _fail(str(error), 2)
     except (WeightsError, RayFailed, OSError) as error:
         return _fail(str(error), 1)
@@ -61,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _annotate(args: argparse.Namespace, storage: Storage, formats: Sequence[str]) -> int:
     started_s = time.monotonic()
-    asked = job_of(args)
+    check_names(asked := job_of(args))
     with tqdm(desc="look", unit="B", unit_scale=True, leave=False) as bar:
-        prepared = prepare(asked, storage, lambda count: _advance(bar, count))
+        prepared = prepare(asked, storage, bar.update)
     for note in prepared.notes[:_SHOWN]:
         print(f"note: {note}")
     executor = _executor(args)
@@ -104,10 +102,6 @@ def _done(prepared: Prepared, executor: Executor) -> Progress:
 
         executor.run(job, prepared.shards(), on_report)
     return progress
-
-
-def _advance(bar: Any, count: int) -> None:
-    bar.update(count)
 
 
 def _say(job: Job, progress: Progress, counts: dict[str, Any], out: str) -> None:
