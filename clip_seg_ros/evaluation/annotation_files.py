@@ -13,9 +13,9 @@ import numpy as np
 
 from clip_seg_ros.annotation.layout import COCO
 from clip_seg_ros.data.coco_masks import decode_segmentation, read_json
-from clip_seg_ros.data.recorded_table import TRUE_LABELS, TRUE_OBJECTS
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.sources.bags import BagMessage, open_bag, rgb_of
+from clip_seg_ros.sources.recorded_table import TRUE_LABELS, TRUE_OBJECTS
 
 _WAITING = 64
 """The number of images whose truth may be there in part."""

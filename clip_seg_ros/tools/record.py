@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from clip_seg_ros.data.recorded_table import RecordingPlan, write_recording
 from clip_seg_ros.sim.renderer import RendererUnavailable
 from clip_seg_ros.sources.bag_messages import RecordingError
+from clip_seg_ros.sources.recorded_table import RecordingPlan, write_recording
 
 _DEFAULT = RecordingPlan()
 

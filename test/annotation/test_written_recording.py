@@ -16,11 +16,11 @@ from rosbags.highlevel import AnyReader
 from clip_seg_ros.annotation.job import Job, Phrase, Source
 from clip_seg_ros.annotation.results import AnnotatedFrame, AnnotatedObject
 from clip_seg_ros.annotation.written_recording import camera_of, write_recordings
-from clip_seg_ros.data.recorded_table import true_regions
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
 from clip_seg_ros.sources.messages import compressed_to_rgb
+from clip_seg_ros.sources.recorded_table import true_regions
 
 START_NS = 1_700_000_000_000_000_007
 STEP_NS = 33_333_333

@@ -14,10 +14,10 @@ import pytest
 
 from clip_seg_ros.annotation.layout import COCO
 from clip_seg_ros.data.coco_masks import encode_runs
-from clip_seg_ros.data.recorded_table import RecordingPlan, write_recording
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.evaluation.annotation_files import TrueImage, TrueObject, true_images
 from clip_seg_ros.evaluation.annotations import compare, is_named
+from clip_seg_ros.sources.recorded_table import RecordingPlan, write_recording
 from clip_seg_ros.tools.cli import main
 
 PLAN = RecordingPlan(seconds=0.6, cameras=2, size=(160, 120))

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
 
-from clip_seg_ros.data import recorded_table
-from clip_seg_ros.data.recorded_table import START_NS, TRUE_LABELS, TRUE_OBJECTS, RecordingPlan, write_recording
 from clip_seg_ros.data.samples import DataError
+from clip_seg_ros.sources import recorded_table
 from clip_seg_ros.sources.frames import open_frames
 from clip_seg_ros.sources.messages import compressed_to_rgb
+from clip_seg_ros.sources.recorded_table import START_NS, TRUE_LABELS, TRUE_OBJECTS, RecordingPlan, write_recording
 from clip_seg_ros.tools.cli import main
 
 MOMENTS, SIZE = 12, "160x120"
