@@ -24,7 +24,7 @@ from clip_seg_ros.data.samples import DataError, read_rgb
 from clip_seg_ros.pipeline.overlay import draw
 from clip_seg_ros.pipeline.postprocess import MAX_REGIONS, label_image
 from clip_seg_ros.sources.bag_messages import RecordingError, Stamped
-from clip_seg_ros.sources.bag_writing import SUFFIX, BagWriter
+from clip_seg_ros.sources.bag_writing import SUFFIX, BagWriter, remove_unfinished
 from clip_seg_ros.types import ObjectRegion
 
 NAMESPACE = "/clip_seg"
@@ -44,6 +44,7 @@ def write_recordings(out: Path, frames: Frames, job: Job) -> None:
         DataError: A kept picture cannot be read, a mask is of another size, or the file cannot be written.
     """
     prompts = tuple(phrase.text for phrase in job.phrases)
+    remove_unfinished(out / RECORDINGS)
     for source, several in groupby(frames(), key=lambda frame: frame.source):
         in_bag = (frame for frame in several if frame.topic)
         first = next(in_bag, None)

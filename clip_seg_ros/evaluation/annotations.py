@@ -157,6 +157,8 @@ def compare(folder: Path, recording: Path, progress: Callable[[Iterable], Iterab
         DataError: There are no annotations or no truth, they cannot be read, or they have no image in common.
     """
     annotations = read_annotations(folder, recording)
+    if not annotations.images:
+        raise DataError(f"no image that was annotated in {folder} came from a recording: there is no truth for them")
     meter = AnnotationMeter(annotations.phrases)
     count = missed = 0
     for truth in progress(true_images(recording)):

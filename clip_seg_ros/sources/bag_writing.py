@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,8 @@ from clip_seg_ros.sources.bag_messages import Messages, RecordingError
 
 SUFFIX = ".mcap"
 STATIC_TRANSFORMS = "/tf_static"
+_UNFINISHED = ".recording_"
+"""What the names of the folders begin with in which files are written."""
 _NAME = "recording"
 """The file's name while it is written, which also stands in it: the same messages give the same bytes."""
 
@@ -48,7 +51,7 @@ class BagWriter:
         if not self._path.parent.is_dir():
             raise RecordingError(f"{self._path} cannot be written: there is no folder {self._path.parent}")
         try:
-            folder = tempfile.TemporaryDirectory(prefix=".recording_", dir=self._path.parent)
+            folder = tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=self._path.parent)
             self._folder = Path(self._stack.enter_context(folder)) / _NAME
             self._writer = Writer(self._folder, version=9, storage_plugin=StoragePlugin.MCAP)
             self._writer.open()
@@ -101,6 +104,12 @@ class BagWriter:
 
     def _failed(self, error: OSError) -> RecordingError:
         return RecordingError(f"{self._path} cannot be written: {error}")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed programs left of recordings in a folder; nobody may be writing there."""
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _latched() -> Any:

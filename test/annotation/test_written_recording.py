@@ -140,6 +140,7 @@ def test_the_package_mcap_reads_it(out) -> None:
 def test_the_same_results_give_the_same_bytes_and_replace_the_old_ones(out, found, job) -> None:
     before = {path.name: path.read_bytes() for path in (out / "recordings").iterdir()}
     (out / "recordings" / "hall.mcap").write_bytes(b"old")
+    (out / "recordings" / ".recording_killed").mkdir()
     write_recordings(out, lambda: iter(found), job)
 
     assert {path.name: path.read_bytes() for path in (out / "recordings").iterdir()} == before
