@@ -73,7 +73,10 @@ def _command(text: str) -> Command:
     phrase = text.removeprefix(f"{_VERB} ")
     if not phrase.strip():
         raise CommandError('a phrase is empty: name what to look for, for example --prompts "red cup" "bowl"')
-    command = parse_command(text)
+    try:
+        command = parse_command(text)
+    except CommandError as error:
+        raise CommandError(f'"{phrase}" cannot be looked for: {error}') from error
     if command.model is not None or command.threshold is not None:
         raise CommandError(f'"{phrase}" sets more than what to look for: use --model and --threshold for that')
     return command

@@ -13,7 +13,6 @@ OUT/
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from clip_seg_ros.annotation.files import write_whole
 from clip_seg_ros.annotation.overlay_video import OverlayVideo
 from clip_seg_ros.annotation.segmenting import Segmented
 from clip_seg_ros.data.samples import DataError
@@ -164,7 +164,7 @@ class SegmentFiles:
 
     def summarize(self, summary: dict[str, Any]) -> None:
         """Writes the summary."""
-        _whole(self._out / SUMMARY, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+        write_whole(self._out / SUMMARY, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
 
     def _which(self, segmented: Segmented) -> dict[str, Any]:
         frame = segmented.frame
@@ -201,8 +201,7 @@ class SegmentFiles:
 
     def _write(self, name: str, pixels: np.ndarray, option: int, value: int) -> str:
         path = self._out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _whole(path, cv2.imencode(path.suffix, pixels, [option, value])[1].tobytes())
+        write_whole(path, cv2.imencode(path.suffix, pixels, [option, value])[1].tobytes(), is_lasting=False)
         return name
 
 
@@ -255,10 +254,3 @@ def _safe(name: str) -> str:
 def _line(file: Any, values: dict[str, Any]) -> None:
     file.write(json.dumps(values, ensure_ascii=False) + "\n")
     file.flush()
-
-
-def _whole(path: Path, data: bytes) -> None:
-    """Writes a file that is there as a whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(data)
-    os.replace(beside, path)

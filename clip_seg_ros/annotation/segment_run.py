@@ -194,7 +194,7 @@ class Run:
     def _shown(self, images: Iterator[Segmented], frames: Frames) -> Iterator[Segmented]:
         total = -(-len(frames) // self._options.every) if self._options.seconds is None else 0
         return iter(
-            tqdm(images, desc=frames.title, total=total or None, unit=" pictures", disable=total == 1, leave=False)
+            tqdm(images, desc=frames.title, total=total or None, unit="picture", disable=total == 1, leave=False)
         )
 
     def _summary(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def test_a_phrase_may_say_where_a_thing_is():
     [
         ([], "", "nothing to look for"),
         ([" "], "", "a phrase is empty"),
+        (["a"], "", '"a" cannot be looked for'),
         (["cup using cris"], "", "use --model"),
         ([], "use cris", "a model is chosen with --model"),
         ([], "threshold 0.4", "set with --threshold"),
