@@ -24,7 +24,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "segmented"
         table = ROOT / "examples" / "table" / "color.jpg"
-        if clip_seg(["segment", str(table), *ASKED, "--out", str(out), "--model", "clipseg-pocket", "--engine", "eager"]):
+        if clip_seg(
+            ["segment", str(table), *ASKED, "--out", str(out), "--model", "clipseg-pocket", "--engine", "eager"]
+        ):
             raise SystemExit(1)
         drawn = cv2.imread(str(out / "overlays" / "color.jpg"))
         cv2.imwrite(str(PICTURE), drawn, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))
