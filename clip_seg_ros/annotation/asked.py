@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from clip_seg_ros.annotation.prompts import read_prompts
 from clip_seg_ros.commands.parser import MAX_CLASSES, Command, CommandError, parse_command
 from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.pipeline.command_notes import note_on, refusal
-from clip_seg_ros.pipeline.space.understanding import Asking
+from clip_seg_ros.pipeline.naming import as_commands_say, reference_of
+from clip_seg_ros.pipeline.space.understanding import Asking, needs_space
 
 _VERB = "segment"
 _INSTEAD = {
@@ -31,6 +34,8 @@ class Asked:
     """All of it as one command."""
     parts: tuple[tuple[str, Command], ...]
     """The texts, as commands, and what they mean."""
+    own_thresholds: tuple[tuple[str, float], ...] = ()
+    """Phrases with thresholds of their own, 0..1."""
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -55,18 +60,44 @@ def asked_of(phrases: Sequence[str], text: str = "") -> Asked:
 
     Args:
         phrases: What to look for. Phrases are split at commas and "and" as in commands, unless they stand in double
-            quotes, and may say where a thing is.
+            quotes, and may say where a thing is. A single one may be the path of a file of ``clip-seg annotate``.
         text: A command; empty: none.
 
     Raises:
         CommandError: One of them cannot be understood, does not look for anything, or there is nothing to look for.
+        DataError: The file cannot be read.
     """
-    parts = [(text, _command(text)) for text in (f"{_VERB} {phrase}" for phrase in phrases)]
+    wanted, left_out, thresholds = _sorted(phrases)
+    parts = [(text, _command(text)) for text in (f"{_VERB} {phrase}" for phrase in wanted)]
     if text.strip():
         parts.append((text, _searching(text)))
     if not parts:
         raise CommandError('nothing to look for: name it, for example --prompts "red cup" "bowl"')
-    return Asked(_joined([command for _, command in parts]), tuple(parts))
+    return Asked(_joined([command for _, command in parts], left_out), tuple(parts), tuple(thresholds.items()))
+
+
+def _sorted(phrases: Sequence[str]) -> tuple[list[str], list[str], dict[str, float]]:
+    """Returns the phrases to look for, those to leave out, and thresholds, as ``clip-seg annotate`` reads them."""
+    is_file = len(phrases) == 1 and Path(phrases[0]).expanduser().is_file()
+    wanted: list[str] = []
+    left_out: list[str] = []
+    thresholds: dict[str, float] = {}
+    for phrase in phrases:
+        if phrase.lower().startswith("not "):
+            left_out.append(as_commands_say(phrase[4:]))
+        elif is_file or "=" in phrase:
+            found, others = read_prompts([phrase])
+            wanted += [_as_one(each.text) for each in found]
+            left_out += others
+            thresholds |= {each.text: each.threshold for each in found if each.threshold is not None}
+        else:
+            wanted.append(phrase)
+    return wanted, left_out, thresholds
+
+
+def _as_one(phrase: str) -> str:
+    """Returns a phrase of a file as commands have it, where quotes keep a name whole."""
+    return phrase if needs_space(reference_of(phrase)) else f'"{phrase}"'
 
 
 def _command(text: str) -> Command:
@@ -90,14 +121,14 @@ def _searching(text: str) -> Command:
     return command
 
 
-def _joined(commands: Sequence[Command]) -> Command:
+def _joined(commands: Sequence[Command], left_out: Sequence[str]) -> Command:
     """Returns one command for all that several ones look for and leave out. Raises CommandError if it cannot be."""
     references = {
         prompt: reference
         for command in commands
         for prompt, reference in zip(command.prompts, command.references, strict=True)
     }
-    negatives = tuple(dict.fromkeys(each for command in commands for each in command.negatives))
+    negatives = tuple(dict.fromkeys([*(each for command in commands for each in command.negatives), *left_out]))
     if both := [each for each in negatives if each in references]:
         raise CommandError(f'"{both[0]}" is looked for and left out')
     if len(references) + len(negatives) > MAX_CLASSES:

@@ -9,8 +9,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from clip_seg_ros.annotation.naming import name_of
 from clip_seg_ros.annotation.segmenting import Placing
 from clip_seg_ros.data.samples import PICTURE_SUFFIXES, DataError
+from clip_seg_ros.sources.bag_frames import color_topics
 from clip_seg_ros.sources.bag_tf import BagTransforms
 from clip_seg_ros.sources.bags import is_bag
 from clip_seg_ros.sources.frame import Frames
@@ -62,8 +64,7 @@ def named_sources(specs: Sequence[str], topics: Sequence[str] = ()) -> list[Name
 
     Args:
         specs: What ``open_frames`` opens, at least one.
-        topics: The topics of the colour images of bags; each is a source of its own. Without any, a bag must make clear
-            which one it is.
+        topics: The topics of the colour images of bags; each is a source of its own. Without any, all that bags have.
 
     Raises:
         DataError: One of them does not exist, or topics were named for what is no bag.
@@ -87,10 +88,15 @@ def named_sources(specs: Sequence[str], topics: Sequence[str] = ()) -> list[Name
 
 
 def _of_topics(source: NamedSource, topics: Sequence[str]) -> list[NamedSource]:
-    if not topics or not source.is_bag:
+    """Returns a source for each camera of a bag, and others as they are."""
+    if not source.is_bag:
         return [source]
-    several = len(topics) > 1
-    return [NamedSource(f"{source.name}{topic if several else ''}", source.specs, topic) for topic in topics]
+    spec = source.specs[0]
+    try:
+        named = topics or color_topics(Path(spec).expanduser())
+    except DataError:  # which opening it says again, when others are opened, too
+        return [source]
+    return [NamedSource(name_of(spec, topic if len(named) > 1 else None), (spec,), topic) for topic in named]
 
 
 def _add_pictures(found: list[NamedSource], pictures: list[str]) -> None:

@@ -96,7 +96,7 @@ class Segmenting:
             placing: The frame of positions; ``None`` for that of the camera.
             is_stopped: Whether to end after the present image.
         """
-        answers = FrameAnswers(lambda: self._config, frames.kind == "still")
+        answers = FrameAnswers(lambda: self._config, frames.kind == "still", self._asked.own_thresholds)
         is_first = True
         for index, frame in self._read(frames, faults, selected, is_stopped):
             try:

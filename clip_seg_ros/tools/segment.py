@@ -36,7 +36,13 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("source", nargs="*", metavar="SOURCE", help=f"{SOURCE}; or several of these")
     asked = parser.add_argument_group("what to look for")
-    asked.add_argument("--prompts", nargs="+", default=[], metavar="TEXT", help='such as "red cup" "bowl"')
+    asked.add_argument(
+        "--prompts",
+        nargs="+",
+        default=[],
+        metavar="TEXT",
+        help='such as "red cup" "bowl"; or a file with one on each line, as for annotate',
+    )
     asked.add_argument(
         "--command", default="", metavar="TEXT", help='in a sentence, such as "find the cup left of the blue box"'
     )
@@ -54,7 +60,13 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_selection(group: Any) -> None:
-    group.add_argument("--topic", nargs="+", default=[], metavar="TOPIC", help="topics of the colour images of bags")
+    group.add_argument(
+        "--topic",
+        action="append",
+        default=[],
+        metavar="TOPIC",
+        help="a topic of the colour images of bags (default: all that there are)",
+    )
     group.add_argument("--every", type=_count, default=1, metavar="N", help="only one of N pictures (default: all)")
     group.add_argument(
         "--seconds",

@@ -19,6 +19,22 @@ def test_quotes_keep_a_phrase_with_commas_whole():
     assert asked_of(['"salt, pepper"', "salt and pepper"]).prompts == ("salt, pepper", "salt", "pepper")
 
 
+def test_a_file_of_annotate_is_understood(tmp_path):
+    file = tmp_path / "things.txt"
+    file.write_text("# comment\nred cup = 0.7\nsalt and pepper\nnot white box\ncup left of the box\n")
+    asked = asked_of([str(file)], "find the bowl")
+    assert asked.prompts == ("red cup", "salt and pepper", "cup left of the box", "bowl")
+    assert asked.command.negatives == ("white box",)
+    assert asked.own_thresholds == (("red cup", 0.7),)
+    assert [reference.is_placed for reference in asked.command.references] == [False, False, True, False]
+
+
+def test_a_phrase_may_have_a_threshold_and_leave_something_out():
+    asked = asked_of(["red cup = 0.7", "bowl", "not the white bowl"])
+    assert (asked.prompts, asked.own_thresholds) == (("red cup", "bowl"), (("red cup", 0.7),))
+    assert asked.command.negatives == ("white bowl",)
+
+
 def test_a_phrase_that_is_a_verb_is_a_thing():
     assert asked_of(["stop", "help"]).prompts == ("stop", "help")
 

@@ -185,10 +185,12 @@ def test_positions_are_given_in_a_frame_of_the_tf(table, tmp_path, capsys):
 def test_two_cameras_are_two_sources(table, tmp_path, capsys):
     topics = ["/left/image_raw", "/right/image_raw"]
     bag = write_pictures(tmp_path / "bag", [(topic, table.rgb, "rgb8") for topic in topics])
-    assert segment(tmp_path / "out", bag, "--prompts", "red cup") == 1
-    assert "name one with --topic: /left/image_raw, /right/image_raw" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-    assert segment(tmp_path / "out", bag, "--prompts", "red cup", "--topic", *topics) == 0
+    assert segment(tmp_path / "none", bag, "--prompts", "red cup", "--topic", "/front") == 1
+    assert "no colour images on /front; it holds /left/image_raw, /right/image_raw" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+    assert segment(tmp_path / "one", bag, "--prompts", "red cup", "--topic", topics[1]) == 0
+    assert [each["source"] for each in lines(tmp_path / "one" / "images.jsonl")] == ["bag"]
+    assert segment(tmp_path / "out", bag, "--prompts", "red cup") == 0
     names = [each["source"] for each in lines(tmp_path / "out" / "images.jsonl")]
     assert names == ["bag_left_image_raw", "bag_right_image_raw"]
 
