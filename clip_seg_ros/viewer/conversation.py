@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Conversation:
-    """Serves one page until it leaves; ``asked`` of a subclass answers. It is made on the server's loop.
+    """Serves one page until it leaves; ``_asked`` of a subclass answers. It is made on the server's loop.
 
     Args:
         socket: The connection, accepted already.
@@ -48,7 +48,7 @@ class Conversation:
         sender = asyncio.create_task(self._send())
         try:
             while True:
-                self.take(json.loads(await self._socket.receive_text()))
+                self._take(json.loads(await self._socket.receive_text()))
         except (WebSocketDisconnect, RuntimeError):
             pass  # it has left
         except (ValueError, KeyError, TypeError) as error:
@@ -60,10 +60,13 @@ class Conversation:
     def tell(self, event: Event) -> None:
         """Tells this page alone of an event; it may be called from any thread."""
         self._events.append(event)
+        self._wake()
+
+    def _wake(self, *_: object) -> None:
         with suppress(RuntimeError):  # the server has ended
             self._loop.call_soon_threadsafe(self._news.set)
 
-    def take(self, message: dict[str, Any]) -> None:
+    def _take(self, message: dict[str, Any]) -> None:
         """Takes a message: a question, unless a subclass knows more. Raises what ends the conversation."""
         ask = message["ask"]
         if len(self._tasks) >= _MOST_QUESTIONS:
@@ -75,7 +78,7 @@ class Conversation:
             task.add_done_callback(self._tasks.discard)
         self._news.set()
 
-    def asked(self, ask: str, message: dict[str, Any]) -> Any:
+    def _asked(self, ask: str, message: dict[str, Any]) -> Any:
         """Answers a question with plain values, on a thread that may wait.
 
         Raises:
@@ -83,13 +86,13 @@ class Conversation:
         """
         raise Refused(f"the page asked for {ask!r}, which this server does not know: load the page again")
 
-    async def after_events(self) -> None:
+    async def _after_events(self) -> None:
         """Is called after all events were sent."""
 
     async def _answer(self, ask: str, message: dict[str, Any]) -> None:
         request = message.get("request")
         try:
-            answer: Any = await self._loop.run_in_executor(self._askers, self.asked, ask, message)
+            answer: Any = await self._loop.run_in_executor(self._askers, self._asked, ask, message)
             self._events.append({"event": "answer", "request": request, "answer": answer})
         except Refused as why:
             self._events.append({"event": "refused", "request": request, "message": str(why)})
@@ -112,7 +115,7 @@ class Conversation:
                 self._news.clear()
                 while self._events:
                     await self._socket.send_text(json.dumps(self._events.popleft(), allow_nan=False))
-                await self.after_events()
+                await self._after_events()
         except WebSocketDisconnect:
             pass  # it has left, which the receiving side sees, too
         except Exception:

@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 import uvicorn
 
-from clip_seg_ros.viewer.gate import Gate, is_loopback
+from clip_seg_ros.viewer.gate import Gate
+from clip_seg_ros.viewer.loopback import is_loopback
 
 PAGE = Path(__file__).parent / "page"
 """The files that browsers get."""

@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket
 
 from clip_seg_ros.annotation.review import Review, ReviewError
 from clip_seg_ros.data.samples import DataError
+from clip_seg_ros.viewer.loopback import LOOPBACK
 from clip_seg_ros.viewer.page_server import PAGE, PageServer
 from clip_seg_ros.viewer.pictures import width_for
 from clip_seg_ros.viewer.review_pictures import ReviewPictures
@@ -37,7 +38,7 @@ class ReviewServer:
     """
 
     def __init__(
-        self, review: Review, masks: MaskMaker, host: str = "127.0.0.1", port: int = 0, token: str | None = None
+        self, review: Review, masks: MaskMaker, host: str = LOOPBACK, port: int = 0, token: str | None = None
     ) -> None:
         self._review, self._masks = review, masks
         self._pictures = ReviewPictures(review)

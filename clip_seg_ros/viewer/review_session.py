@@ -59,7 +59,7 @@ class ReviewSession(Conversation):
         self._review, self._pictures, self._masks, self._tell_all = review, pictures, masks, tell_all
         self.tell(self._hello())
 
-    def asked(self, ask: str, message: dict[str, Any]) -> Any:
+    def _asked(self, ask: str, message: dict[str, Any]) -> Any:
         answers: dict[str, Callable[[dict[str, Any]], Any]] = {
             "images": self._images,
             "image": lambda message: self._image(int(message["image"])),
@@ -69,7 +69,7 @@ class ReviewSession(Conversation):
             "undo": self._undo,
         }
         if ask not in answers:
-            return super().asked(ask, message)
+            return super()._asked(ask, message)
         try:
             return answers[ask](message)
         except (ReviewError, DataError) as error:

@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serves the page of the viewer, from a thread of its own."""
+"""Serves the page of the viewer."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-import socket
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -24,9 +18,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from clip_seg_ros.sources.bag_messages import RecordingError
-from clip_seg_ros.viewer.gate import Gate
 from clip_seg_ros.viewer.hub import Hub
-from clip_seg_ros.viewer.loopback import LOOPBACK, is_loopback
+from clip_seg_ros.viewer.loopback import LOOPBACK
+from clip_seg_ros.viewer.page_server import PAGE, PageServer
 from clip_seg_ros.viewer.pictures import LAYERS, Pictures, drawn, encoded
 from clip_seg_ros.viewer.recorder import Recorder
 from clip_seg_ros.viewer.session import Session
@@ -36,11 +30,7 @@ from clip_seg_ros.viewer.space_proxy import space_routes
 from clip_seg_ros.viewer.space_scene import SpaceScene
 from clip_seg_ros.viewer.views import View
 
-PAGE = Path(__file__).parent / "page"
 _SAVED_QUALITY = 95
-_GRACE_S = 1
-"""The time in seconds that requests may take to end when the server ends."""
-_START_S = 20.0
 _QUESTIONS_AT_ONCE = 8
 
 
@@ -55,8 +45,7 @@ class ViewServer:
     """
 
     def __init__(self, source: Source, host: str = LOOPBACK, port: int = 0, token: str | None = None) -> None:
-        self._host, self._port = host, port
-        self._token = secrets.token_urlsafe(18) if token is None and not is_loopback(host) else token
+        self._server = PageServer(host, port, token)
         self._hub = Hub(source)
         self._pictures = Pictures()
         # Of its own: whoever asks a busy node waits, and pictures must not wait with them.
@@ -68,8 +57,6 @@ class ViewServer:
         """Those who look, by the names that their pages have made up."""
         self._scene: SpaceScene | None = None
         self._making_scene = asyncio.Lock()
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
 
     def start(self) -> str:
         """Starts source and server; returns the address to open in a browser, with its token.
@@ -77,39 +64,13 @@ class ViewServer:
         Raises:
             OSError: The address is not of this machine, or the port is taken.
         """
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        listener = socket.create_server((self._host, self._port), family=family)
+        self._server.listen()
         self._hub.start()
-        app: Any = Gate(self._app(), self._token)
-        # Pictures are JPEG already, and a viewer that does not answer any more is let go.
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            timeout_graceful_shutdown=_GRACE_S,
-            ws_per_message_deflate=False,
-            ws_ping_interval=10.0,
-            ws_ping_timeout=20.0,
-        )
-        self._server = uvicorn.Server(config)
-        serve = self._server.serve(sockets=[listener])
-        self._thread = threading.Thread(target=asyncio.run, args=(serve,), name="view server", daemon=True)
-        self._thread.start()
-        deadline_s = time.monotonic() + _START_S
-        while not self._server.started and self._thread.is_alive() and time.monotonic() < deadline_s:
-            time.sleep(0.01)
-        if not self._server.started:
-            raise OSError(f"the server did not start within {_START_S:g} s")
-        # Whoever listens everywhere is reached here by this name.
-        host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(self._host, self._host)
-        shown = f"[{host}]" if ":" in host else host
-        token = "" if self._token is None else f"?token={quote(self._token, safe='')}"
-        return f"http://{shown}:{listener.getsockname()[1]}/{token}"
+        return self._server.serve(self._app())
 
     def stop(self) -> None:
         """Ends both."""
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
-            self._thread.join()
+        self._server.stop()
         self._hub.stop()
         self._askers.shutdown(wait=False, cancel_futures=True)
         if self._scene is not None:

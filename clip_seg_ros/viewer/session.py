@@ -18,38 +18,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 import cv2
 import numpy as np
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket
 
 from clip_seg_ros.pipeline.overlay import prompt_colors
 from clip_seg_ros.settings import Parameter
+from clip_seg_ros.viewer.conversation import Conversation
 from clip_seg_ros.viewer.hub import Hub
 from clip_seg_ros.viewer.pace import Pace
 from clip_seg_ros.viewer.pictures import LAYERS, Pictures
-from clip_seg_ros.viewer.source import Event, Pointed, Refused
+from clip_seg_ros.viewer.source import Event, Pointed
 from clip_seg_ros.viewer.views import Thing, View, Wanted
 
-_MOST_EVENTS = 300
-"""Events that wait for one viewer; the oldest ones are dropped then."""
-_MOST_QUESTIONS = 6
-"""Questions of one viewer that wait for an answer."""
-_ALIVE_S = 5.0
-"""A viewer hears something at least as often, to know that its connection holds."""
-_LOG = logging.getLogger(__name__)
 _LONGEST_TEXT = 2000
 
 
-class Session:
+class Session(Conversation):
     """Serves one viewer until it leaves.
 
     Args:
@@ -68,7 +59,8 @@ class Session:
         askers: Executor,
         sent: Callable[[View, bytes], None] = lambda *_: None,
     ) -> None:
-        self._socket, self._hub, self._pictures, self._askers, self._on_sent = socket, hub, pictures, askers, sent
+        super().__init__(socket, askers)
+        self._hub, self._pictures, self._on_sent = hub, pictures, sent
         self._pace = Pace()
         self._camera: str | None = None
         self._wish: Wanted | None = None
@@ -84,38 +76,17 @@ class Session:
         """What was sent last."""
         self._arrived: dict[int, float] = {}
         self._screen_s: float | None = None
-        self._events: deque[Event] = deque(maxlen=_MOST_EVENTS)
-        self._news = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Runs until the viewer leaves or the connection breaks."""
         self._events.append(self._hello())
         self._hub.join(self, self._wake, self.tell)
-        sender = asyncio.create_task(self._send())
         try:
-            while True:
-                self._take(json.loads(await self._socket.receive_text()))
-        except (WebSocketDisconnect, RuntimeError):
-            pass  # it has left
-        except (ValueError, KeyError, TypeError) as error:
-            await self._socket.close(1003, f"not understood: {type(error).__name__}: {error}"[:120])
+            await super().run()
         finally:
             self._hub.leave(self)
             if not self._hub.wanted.cameras:
                 self._pictures.forget()
-            for task in (sender, *self._tasks):
-                task.cancel()
-
-    def tell(self, event: Event) -> None:
-        """Tells this viewer alone of an event; it may be called from any thread."""
-        self._events.append(event)
-        self._wake()
-
-    def _wake(self, *_: object) -> None:
-        with suppress(RuntimeError):  # the server has ended
-            self._loop.call_soon_threadsafe(self._news.set)
 
     def _hello(self) -> Event:
         source = self._hub.source
@@ -138,13 +109,8 @@ class Session:
         elif ask == "step":
             self._due, self._held = True, None
             self._shown = self._hub.newest(self._camera or "")
-        elif len(self._tasks) >= _MOST_QUESTIONS:
-            why = "other questions still wait for an answer: try again"
-            self._events.append({"event": "refused", "request": message.get("request"), "message": why})
         else:
-            task = asyncio.create_task(self._answer(ask, message))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            super()._take(message)
         self._news.set()
 
     def _look(self, message: dict[str, Any]) -> None:
@@ -177,22 +143,6 @@ class Session:
         if arrived_s is not None:
             self._screen_s = now_s - arrived_s
 
-    async def _answer(self, ask: str, message: dict[str, Any]) -> None:
-        request = message.get("request")
-        try:
-            answer: Any = await self._loop.run_in_executor(self._askers, self._asked, ask, message)
-            self._events.append({"event": "answer", "request": request, "answer": answer})
-        except Refused as why:
-            self._events.append({"event": "refused", "request": request, "message": str(why)})
-        except (ValueError, KeyError, TypeError) as error:
-            text = f"not understood: {type(error).__name__}: {error}"
-            self._events.append({"event": "refused", "request": request, "message": text})
-        except Exception as error:  # whatever it is, the viewer waits for an answer
-            _LOG.exception("a question of a viewer failed")
-            text = f"the question failed: {type(error).__name__}: {error}"
-            self._events.append({"event": "refused", "request": request, "message": text})
-        self._news.set()
-
     def _asked(self, ask: str, message: dict[str, Any]) -> Any:
         """Asks the source, which may take a while.
 
@@ -213,30 +163,13 @@ class Session:
             return [asdict(model) for model in source.models()]
         if ask == "play":
             return source.play(str(message["how"]))
-        raise Refused(f"the page asked for {ask!r}, which this server does not know: load the page again")
+        return super()._asked(ask, message)
 
     # What the viewer gets.
 
-    async def _send(self) -> None:
-        try:
-            while True:
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), _ALIVE_S)
-                if not self._news.is_set():
-                    self._events.append({"event": "alive"})
-                self._news.clear()
-                while self._events:
-                    await self._socket.send_text(json.dumps(self._events.popleft(), allow_nan=False))
-                self._watch_stall()
-                await self._send_picture()
-        except WebSocketDisconnect:
-            pass  # it has left, which the receiving side sees, too
-        except Exception:
-            if WebSocketState.DISCONNECTED in (self._socket.client_state, self._socket.application_state):
-                return  # to send is an error then
-            _LOG.exception("a viewer cannot be shown what there is")
-            with suppress(RuntimeError):
-                await self._socket.close(1011, "the server failed: its log says how")
+    async def _after_events(self) -> None:
+        self._watch_stall()
+        await self._send_picture()
 
     def _watch_stall(self) -> None:
         if self._wish is not None and not self._is_stalled and self._pace.is_stalled(time.monotonic()):

@@ -22,7 +22,8 @@ const KEYS = {
   "[ ]": "earlier or later images",
   "?": "these keys",
 };
-const state = { image: null, object: null, layer: "overlay", busy: false, asked: 0 };
+const state = { image: null, object: null, layer: "overlay", asked: 0 };
+let before = Promise.resolve();
 
 // The address with the token was needed once; a cookie has it now, and a picture of the screen need not.
 if (location.search) history.replaceState(null, "", location.pathname);
@@ -31,8 +32,15 @@ const images = new ImageList($("images"), $("place"), $("earlier"), $("later"), 
 const objects = new ObjectList($("objects"), $("nothing"), choose);
 const log = new Log($("answers"));
 const wishes = new Wishes($("wish"), () => turn(0));
-const picture = new Picture($("canvas"), $("marks"), $("waiting"), () => {}, () => {}, point); // prettier-ignore
-const link = new Link(told, () => {}, connected);
+const picture = new Picture($("canvas"), $("marks"), $("waiting"), () => {}, () => {}, (spot) =>
+  inTurn(() => point(spot)),
+);
+const link = new Link("review", told, () => {}, connected);
+
+/** Does one thing after the other, so that whoever types fast decides about what comes next. */
+function inTurn(act) {
+  before = before.then(act).catch((why) => status(why.message, "failed"));
+}
 
 function ask(message) {
   return link.ask({ by: $("by").value.trim() || "somebody", ...message });
@@ -184,16 +192,14 @@ function describe() {
 // What is decided.
 
 async function decide(kind, more = {}, thenNext = true) {
-  if (state.image === null || state.busy) return;
+  if (state.image === null) return;
   if (kind !== "picture" && state.object === null) {
     status("choose an object first", "failed");
     return;
   }
-  state.busy = true;
   const { image } = state.image;
   const whole_track = kind !== "picture" && $("track").checked && !$("track").disabled;
   const done = await attempt({ ask: "decide", kind, image, object: state.object, whole_track, ...more });
-  state.busy = false;
   if (done !== null && thenNext) await goOn(kind === "picture");
 }
 
@@ -220,11 +226,11 @@ function move(step) {
   const listed = order(state.image?.objects ?? []);
   const next = listed[listed.findIndex((each) => each.number === state.object) + step];
   if (next !== undefined && (step > 0 || state.object !== null)) choose(next.number);
-  else nextImage(step);
+  else return nextImage(step);
 }
 
 async function point(spot) {
-  if (state.image === null || state.busy) return;
+  if (state.image === null) return;
   const how = $("how").value;
   const adds = how === "object";
   const name = $("name").value.trim();
@@ -232,11 +238,9 @@ async function point(spot) {
     status(adds ? "type the name of the new object first" : "choose an object first", "failed");
     return;
   }
-  state.busy = true;
   status("looking for the thing there ...");
   const object = adds ? null : state.object;
   const done = await attempt({ ask: "mask", image: state.image.image, object, how: adds ? "new" : how, spot, name });
-  state.busy = false;
   if (done !== null && adds) await show(state.image.image, -done.number);
 }
 
@@ -283,10 +287,10 @@ function toggleBox() {
 
 function page(step) {
   const first = images.firstBeside(step, false);
-  if (first !== null) turn(first);
+  if (first !== null) return turn(first);
 }
 
-const ACTIONS = {
+const DEEDS = {
   j: () => move(1),
   ArrowDown: () => move(1),
   ArrowRight: () => move(1),
@@ -295,42 +299,52 @@ const ACTIONS = {
   ArrowLeft: () => move(-1),
   a: () => decide("accept"),
   r: () => decide("reject"),
-  n: () => $("name").select(),
-  t: () => $("track").click(),
   u: undo,
   x: () => decide("picture"),
-  c: () => ($("how").value = "object") && $("name").select(),
-  b: toggleBox,
-  m: () => setLayer(state.layer === "plain" ? "overlay" : "plain"),
   "[": () => page(-1),
   "]": () => page(1),
+};
+const SETTINGS = {
+  n: () => $("name").select(),
+  t: () => $("track").click(),
+  c: () => {
+    $("how").value = "object";
+    $("name").select();
+  },
+  b: toggleBox,
+  m: () => setLayer(state.layer === "plain" ? "overlay" : "plain"),
   "?": toggleHelp,
 };
+const MOVES = "jk";
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key === "Escape") return document.activeElement?.blur();
   if (event.target.closest("input:not([type=checkbox]), select, textarea")) return;
-  const act = ACTIONS[event.key];
-  if (act === undefined) return;
+  const deed = DEEDS[event.key];
+  if (deed === undefined && SETTINGS[event.key] === undefined) return;
   event.preventDefault();
-  act();
+  // A key that is held down decides once.
+  if (event.repeat && !MOVES.includes(event.key) && !event.key.startsWith("Arrow")) return;
+  if (deed !== undefined) inTurn(deed);
+  else SETTINGS[event.key]();
 });
 for (const each of document.querySelectorAll("[data-layer]")) {
   each.addEventListener("click", () => setLayer(each.dataset.layer));
 }
-$("accept").addEventListener("click", () => decide("accept"));
-$("reject").addEventListener("click", () => decide("reject"));
-$("whole").addEventListener("click", () => decide("picture"));
-$("undo").addEventListener("click", undo);
+$("accept").addEventListener("click", () => inTurn(() => decide("accept")));
+$("reject").addEventListener("click", () => inTurn(() => decide("reject")));
+$("whole").addEventListener("click", () => inTurn(() => decide("picture")));
+$("undo").addEventListener("click", () => inTurn(undo));
 $("help").addEventListener("click", toggleHelp);
 $("box").addEventListener("click", toggleBox);
-$("earlier").addEventListener("click", () => page(-1));
-$("later").addEventListener("click", () => page(1));
+$("earlier").addEventListener("click", () => inTurn(() => page(-1)));
+$("later").addEventListener("click", () => inTurn(() => page(1)));
 $("rename").addEventListener("submit", (event) => {
   event.preventDefault();
   $("name").blur();
-  decide("rename", { name: $("name").value });
+  const name = $("name").value;
+  inTurn(() => decide("rename", { name }));
 });
 $("least").addEventListener("input", countGoing);
 $("threshold-phrase").addEventListener("change", setLeast);
