@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from clip_seg_ros.annotation.layout import SHARDS
-from clip_seg_ros.annotation.results import AnnotatedFrame, AnnotatedObject
+from clip_seg_ros.annotation.job import Job
+from clip_seg_ros.annotation.linking import all_frames, placed_frames
+from clip_seg_ros.annotation.manifest import read_job
+from clip_seg_ros.annotation.results import AnnotatedFrame, AnnotatedObject, frame_at
 from clip_seg_ros.data.samples import DataError
 
 MARGIN, SINGLE, GAP, JUMP, DISAGREEMENT, BAND, MISSING = (1 << bit for bit in range(7))
@@ -34,18 +36,6 @@ LEAST_OVERLAP = 0.2
 GOOD_AGREEMENT = 0.7
 _DOUBT = {SINGLE: 0.7, GAP: 0.5, MISSING: 0.6, BAND: 0.25}
 _MARGIN_DOUBT, _DISAGREEMENT_DOUBT, _JUMP_DOUBT = 0.8, 0.9, 0.5
-
-
-def shard_files(out: Path) -> list[Path]:
-    """Returns the files with what a run found, source by source and in the order of time.
-
-    Raises:
-        DataError: There are none.
-    """
-    found = sorted((out / SHARDS).glob("*/*.jsonl"), key=lambda path: (path.parent.name, len(path.name), path.name))
-    if not found:
-        raise DataError(f"{out} holds no results of `clip-seg annotate`: there is nothing in {out / SHARDS}")
-    return found
 
 
 @dataclass
@@ -93,7 +83,11 @@ class DoubtIndex:
     """
 
     def __init__(self, out: Path) -> None:
-        gathered = _gathered(shard_files(out))
+        self.job = read_job(out)
+        self._out = out
+        gathered = _gathered(out, self.job)
+        if not len(gathered.image_index):
+            raise DataError(f"{out} has no images yet: run clip-seg annotate until the end of its first part")
         self.sources, self.phrases = list(gathered.sources), list(gathered.phrases)
         self._files = gathered.files
         self._file, self._offset = _of(gathered.image_file), _of(gathered.image_offset)
@@ -126,23 +120,22 @@ class DoubtIndex:
         return len(self.index)
 
     def read(self, image: int) -> AnnotatedFrame:
-        """Reads an image's line again.
+        """Reads an image again, with ids that last.
 
         Raises:
             DataError: The file has changed meanwhile.
+            OSError: It cannot be read.
         """
-        path = self._files[self._file[image]]
-        with path.open("rb") as file:
-            file.seek(int(self._offset[image]))
-            try:
-                return AnnotatedFrame.from_json(file.readline().decode())
-            except (DataError, UnicodeDecodeError) as error:
-                raise DataError(f"{path} has changed since the review began; start it anew ({error})") from error
+        frame = frame_at(self._files[self._file[image]], int(self._offset[image]))
+        tracks = self.track[self.first[image] : self.first[image + 1]].tolist()
+        if len(tracks) != len(frame.objects):
+            raise DataError(f"{self._files[self._file[image]]} has changed since the review began; start it anew")
+        pairs = zip(frame.objects, tracks, strict=True)
+        return frame.with_objects(replace(each, track=track) for each, track in pairs)
 
     def frames(self) -> Iterator[AnnotatedFrame]:
         """Yields all images in the order of sources and times."""
-        for path in self._files:
-            yield from (frame for _, frame in _lines(path))
+        return all_frames(self._out, self.job)
 
     def number_of(self, source: str, index: int) -> int | None:
         """Returns the number of an image; ``None`` if there is none."""
@@ -193,33 +186,16 @@ def _of(column: array) -> np.ndarray:
     return np.frombuffer(column, np.dtype(column.typecode)).copy() if len(column) else np.zeros(0, column.typecode)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, AnnotatedFrame]]:
-    """Yields where the line of each image begins, and the image."""
-    with path.open("rb") as file:
-        offset = 0
-        for number, line in enumerate(file, start=1):
-            try:
-                yield offset, AnnotatedFrame.from_json(line.decode())
-            except (DataError, UnicodeDecodeError) as error:
-                raise DataError(f"{path}, line {number}: {error}") from error
-            offset += len(line)
-
-
-def _gathered(files: Iterable[Path]) -> _Columns:
-    columns = _Columns()
-    flicker: _Flicker | None = None
-    for path in files:
-        columns.files.append(path)
-        for offset, frame in _lines(path):
-            if frame.source not in columns.sources:
-                if flicker is not None:
-                    flicker.finish()
-                columns.sources[frame.source] = len(columns.sources)
-                flicker = _Flicker(columns)
+def _gathered(out: Path, job: Job) -> _Columns:
+    columns = _Columns(phrases={phrase.text: number for number, phrase in enumerate(job.phrases)})
+    for source in job.sources:
+        columns.sources.setdefault(source.name, len(columns.sources))
+        flicker = _Flicker(columns)
+        for path, offset, frame in placed_frames(out, source.name):
+            if not columns.files or columns.files[-1] != path:
+                columns.files.append(path)
             _gather(columns, frame, offset)
-            assert flicker is not None
             flicker.look(frame)
-    if flicker is not None:
         flicker.finish()
     return columns
 

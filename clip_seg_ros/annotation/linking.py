@@ -16,7 +16,7 @@ from pathlib import Path
 
 from clip_seg_ros.annotation.job import Job
 from clip_seg_ros.annotation.layout import SHARDS
-from clip_seg_ros.annotation.results import AnnotatedFrame, AnnotatedObject, read_frames
+from clip_seg_ros.annotation.results import AnnotatedFrame, AnnotatedObject, located_frames
 from clip_seg_ros.annotation.shards import WARM_UP
 from clip_seg_ros.annotation.worker import About
 
@@ -44,13 +44,19 @@ def all_frames(folder: Path, job: Job) -> Iterator[AnnotatedFrame]:
 
 def source_frames(folder: Path, source: str) -> Iterator[AnnotatedFrame]:
     """Yields the images of one source by its name, likewise."""
+    for _, _, frame in placed_frames(folder, source):
+        yield frame
+
+
+def placed_frames(folder: Path, source: str) -> Iterator[tuple[Path, int, AnnotatedFrame]]:
+    """Yields for each image of a source the file that it is in, where its line begins, and the image, likewise."""
     linker, last = Linker(), -1
     for file in shard_files(folder, source):
         number = int(file.stem)
         linker.begin(About.read(file.with_suffix(".json")).before if number == last + 1 else ())
         last = number
-        for frame in read_frames(file):
-            yield linker.linked(frame)
+        for offset, frame in located_frames(file):
+            yield file, offset, linker.linked(frame)
 
 
 def shard_files(folder: Path, source: str) -> list[Path]:

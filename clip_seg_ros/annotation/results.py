@@ -137,12 +137,35 @@ def read_frames(file: Path) -> Iterator[AnnotatedFrame]:
     Raises:
         DataError: A line is damaged; the message names it.
     """
-    with file.open(encoding="utf-8") as lines:
+    for _, frame in located_frames(file):
+        yield frame
+
+
+def located_frames(file: Path) -> Iterator[tuple[int, AnnotatedFrame]]:
+    """Yields where the line of each image begins, in bytes, and the image, likewise."""
+    with file.open("rb") as lines:
+        offset = 0
         for number, line in enumerate(lines, start=1):
             try:
-                yield AnnotatedFrame.from_json(line)
-            except DataError as error:
+                yield offset, AnnotatedFrame.from_json(line.decode("utf-8"))
+            except (DataError, UnicodeDecodeError) as error:
                 raise DataError(f"{file}, line {number}: {error}") from error
+            offset += len(line)
+
+
+def frame_at(file: Path, offset: int) -> AnnotatedFrame:
+    """Reads the image whose line begins at a place that ``located_frames`` gave.
+
+    Raises:
+        DataError: There is no such line.
+        OSError: The file cannot be read.
+    """
+    with file.open("rb") as lines:
+        lines.seek(offset)
+        try:
+            return AnnotatedFrame.from_json(lines.readline().decode("utf-8"))
+        except (DataError, UnicodeDecodeError) as error:
+            raise DataError(f"{file} has changed since it was read first: begin anew ({error})") from error
 
 
 def _metres(values: Iterable[float] | None) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 from clip_seg_ros.annotation.files import remove_partial
 from clip_seg_ros.annotation.formats import FORMATS
 from clip_seg_ros.annotation.job import Job, Shard, ShardReport
-from clip_seg_ros.annotation.layout import IMAGES, MANIFEST, SHARDS
+from clip_seg_ros.annotation.layout import DECISIONS, IMAGES, MANIFEST, SHARDS
 from clip_seg_ros.annotation.linking import all_frames
 from clip_seg_ros.annotation.manifest import (
     SourceFacts,
@@ -28,6 +28,7 @@ from clip_seg_ros.annotation.manifest import (
     write_manifest,
 )
 from clip_seg_ros.annotation.results import AnnotatedFrame
+from clip_seg_ros.annotation.review import with_decisions
 from clip_seg_ros.annotation.serving import model_facts, resolved
 from clip_seg_ros.annotation.shards import Survey, as_numbered, selected, shards_of, survey, track_age_s
 from clip_seg_ros.annotation.source_copies import brought
@@ -161,9 +162,11 @@ def write_data_set(
     counts = counted(all_frames(folder, job), job, recorded)
     if formats:
         storage.fetch(IMAGES)
+        storage.fetch(DECISIONS)
+    frames = with_decisions(folder, lambda: all_frames(folder, job))
     for name in formats:
         on_format(name)
-        FORMATS[name](folder, lambda: all_frames(folder, job), job)
+        FORMATS[name](folder, frames, job)
     is_whole = all(storage.has(shard_name(job, shard)) for shard in prepared.shards())
     write_manifest(folder, finished(prepared.manifest, is_whole, counts, list(formats)))
     if is_address(storage.address):

@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "mcp": "serve running nodes to an assistant, as tools of the Model Context Protocol",
     "train": "train a model, from rendered scenes or from a data set",
     "annotate": "make a data set of recordings: masks of what you name, without labelling",
+    "review": "look at what annotate found, the doubtful first, and decide about it in the browser",
     "distill": "teach a small, fast network your classes from your pictures, without labels",
     "calibrate": "fit a model's threshold and probabilities to your pictures",
     "evaluate": "measure how well a model does",

@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         address = server.start()
         print(f"clip-seg view: {frames.title} at {address} (Ctrl-C ends it)", flush=True)
-        if not args.no_browser and _has_display():
-            _open(address)
+        if not args.no_browser:
+            open_page("view", address)
         threading.Event().wait()
     except (ValueError, WeightsError) as error:
         return _fail(str(error))
@@ -85,10 +85,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _open(address: str) -> None:
-    """Opens a page, unless that would show its token to other users of the machine, in the list of processes."""
+def open_page(command: str, address: str) -> None:
+    """Opens a page of a command where there is a display, unless that would show its token to other users of the
+    machine, in the list of processes."""
+    if not _has_display():
+        return
     if "?token=" in address:
-        print("clip-seg view: open this address in your browser, with its token", file=sys.stderr, flush=True)
+        print(f"clip-seg {command}: open this address in your browser, with its token", file=sys.stderr, flush=True)
     else:
         webbrowser.open(address)
 

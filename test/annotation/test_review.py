@@ -14,6 +14,7 @@ from clip_seg_ros.annotation.results import AnnotatedFrame, AnnotatedObject
 from clip_seg_ros.annotation.review import Review, ReviewError, Wish, mask_of, with_decisions
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.types import ObjectRegion
+from reviewed_run import write_shards
 
 SIZE = (24, 32)
 SOURCE = "kitchen"
@@ -38,13 +39,7 @@ def image(
 
 def write(out: Path, frames: list[AnnotatedFrame], shard: int = 3) -> Path:
     """Writes what a run found, in shards of a few images."""
-    for source in dict.fromkeys(each.source for each in frames):
-        folder = out / "shards" / source
-        folder.mkdir(parents=True)
-        own = [each for each in frames if each.source == source]
-        for number in range(0, len(own), shard):
-            lines = "".join(each.to_json() + "\n" for each in own[number : number + shard])
-            (folder / f"{number // shard:04d}.jsonl").write_text(lines)
+    write_shards(out, frames, ("red cup", "blue box"), shard)
     return out
 
 
@@ -172,6 +167,16 @@ def test_a_whole_track_is_decided(review: Review) -> None:
 
     assert [names(review, index) for index in range(5)] == [["mug"]] * 5
     assert review.progress().decided_objects == 10
+
+
+def test_a_track_is_one_through_all_shards(tmp_path: Path) -> None:
+    """Each shard counts its tracks by itself."""
+    frames = [image(index, CUP, BOX) for index in range(3)]
+    review = reviewed(tmp_path, [*frames, *(image(index, thing("red cup", 7), BOX) for index in (3, 4))])
+    decide(review, "rename", 4, track=1, name="mug")
+
+    assert [names(review, index) for index in range(5)] == [["mug", "blue box"]] * 5
+    assert [fate.object.track for fate in review.shown(4).fates] == [1, 2]
 
 
 def test_a_later_decision_about_one_object_holds_against_its_track(review: Review) -> None:
@@ -322,7 +327,7 @@ def test_what_cannot_be_decided_is_refused_and_not_written(review: Review, run: 
 
 
 def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no results of `clip-seg annotate`"):
+    with pytest.raises(DataError, match="holds no run of clip-seg annotate"):
         Review(tmp_path)
 
 

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 
 from clip_seg_ros.annotation.answers import FrameAnswers
+from clip_seg_ros.annotation.job import Job, Phrase, Source
+from clip_seg_ros.annotation.manifest import SourceFacts, begun, write_manifest
 from clip_seg_ros.annotation.results import AnnotatedFrame, AnnotatedObject
+from clip_seg_ros.annotation.worker import About
 from clip_seg_ros.commands.references import Reference
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.pipeline.predictor import Predictor
@@ -44,7 +48,29 @@ def write_run(out: Path, size: tuple[int, int] = (320, 240), images: int = 3) ->
             picture = f"images/{SOURCE}/{index:06d}.png"
             cv2.imwrite(str(out / picture), rgb[..., ::-1])
             frames.append(AnnotatedFrame(SOURCE, "", index, index, f"{seed}", picture, size[::-1], objects))
-    shard = out / "shards" / SOURCE / "0000.jsonl"
-    shard.parent.mkdir(parents=True)
-    shard.write_text("".join(frame.to_json() + "\n" for frame in frames))
+    write_shards(out, frames, PHRASES)
     return frames
+
+
+def write_shards(out: Path, frames: Sequence[AnnotatedFrame], phrases: Sequence[str], images: int = 64) -> None:
+    """Writes manifest and shards of a run.
+
+    Args:
+        out: The folder of the run.
+        frames: What was found, source by source.
+        phrases: What was asked for.
+        images: The number of images of a shard.
+    """
+    names = tuple(dict.fromkeys(frame.source for frame in frames))
+    sources = tuple(Source(name, name) for name in names)
+    job = Job(str(out), sources, tuple(map(Phrase, phrases)), model="clipseg-pocket")
+    for name in names:
+        own = [frame for frame in frames if frame.source == name]
+        (out / "shards" / name).mkdir(parents=True)
+        for number, first in enumerate(range(0, len(own), images)):
+            part, file = own[first : first + images], out / "shards" / name / f"{number:04d}"
+            file.with_suffix(".jsonl").write_text("".join(frame.to_json() + "\n" for frame in part))
+            about = About(len(part), sum(len(frame.objects) for frame in part), (), ())
+            file.with_suffix(".json").write_text(about.to_json())
+    facts = [SourceFacts(each, sum(frame.source == each.name for frame in frames), 0, "", ()) for each in sources]
+    write_manifest(out, begun(job, job, facts, []))
