@@ -32,7 +32,7 @@ from small_teacher import SMALL
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "from_a_recording.md"
 SMALLER = {
-    "record": "--seconds 2 --rate 5 --cameras 1 --size 160x120",
+    "record": "--seconds 1 --rate 6 --cameras 1 --size 160x120",
     "annotate": "--every 1 --engine eager --device cpu --threads 1",
     "distill": f"--network {SMALL} --size 64 --steps 3 --batch 2 --device cpu",
     "evaluate": "--device cpu",
