@@ -10,11 +10,13 @@ from pathlib import Path
 from clip_seg_ros.annotation.job import Source
 from clip_seg_ros.annotation.shards import as_numbered
 from clip_seg_ros.annotation.source_copies import brought
-from clip_seg_ros.data.samples import DataError
+from clip_seg_ros.data.samples import PICTURE_SUFFIXES, DataError
 from clip_seg_ros.sources.bag_frames import BagFrames, color_topics
 from clip_seg_ros.sources.bags import IMAGE_TYPES, is_bag, open_bag
 from clip_seg_ros.sources.frames import open_frames
 
+_MOST_PICTURES = 100
+"""More pictures than this, each a source of its own, are a pattern that the shell has spread out."""
 _KEPT_ENDINGS = 8
 """An ending of more letters is part of a name."""
 
@@ -29,6 +31,8 @@ def sources_of(specs: Sequence[str], topics: Sequence[str] = ()) -> tuple[Source
     Raises:
         DataError: Something cannot be opened; the message says what to do.
     """
+    if (count := sum(Path(spec).suffix.lower() in PICTURE_SUFFIXES for spec in specs)) > _MOST_PICTURES:
+        raise DataError(f"{count} pictures are named one by one: name their folder, or put the pattern in quotes")
     found: list[tuple[str, str | None, bool]] = []
     for spec in dict.fromkeys(specs):
         with brought(spec) as files:
@@ -40,9 +44,10 @@ def sources_of(specs: Sequence[str], topics: Sequence[str] = ()) -> tuple[Source
 
 def name_of(spec: str, topic: str | None = None) -> str:
     """Returns the name of a source: the last part of its path, without the ending of a file, and its topic."""
-    last = re.split(r"[/\\]", spec.rstrip("/\\"))[-1]
-    stem, dot, ending = last.rpartition(".")
-    last = stem if dot and stem and len(ending) < _KEPT_ENDINGS else last
+    # Of "photos/*.jpg", the folder says more.
+    parts = [each for each in re.split(r"[/\\]", spec) if each and "*" not in each] or [""]
+    stem, dot, ending = parts[-1].rpartition(".")
+    last = stem if dot and stem and len(ending) < _KEPT_ENDINGS else parts[-1]
     whole = last if topic is None else f"{last}_{topic.strip('/')}"
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", whole).strip("._") or "source"
 

@@ -11,6 +11,7 @@ import torch
 
 from clip_seg_ros.annotation.job import Job
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.zoo.caution import in_options
 from clip_seg_ros.zoo.factory import full_name
 
 _Key = tuple[str, str, str, str, int]
@@ -63,6 +64,16 @@ def model_facts(job: Job) -> list[dict[str, Any]]:
         {"name": model.spec.name, "weights": model.engine.fingerprint(), "threshold": model.spec.threshold}
         for model in models
     ]
+
+
+def cautions(job: Job) -> list[str]:
+    """Returns what the model of a resolved job does not know, for people."""
+    spec = model_of(job).spec
+    found = [in_options(spec)] if in_options(spec) else []
+    for phrase in job.phrases:
+        if unknown := spec.unknown_words(phrase.text):
+            found.append(f'{spec.name} never learnt {", ".join(unknown)} of "{phrase.text}"')
+    return found
 
 
 def forget_models() -> None:

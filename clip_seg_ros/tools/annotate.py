@@ -18,7 +18,7 @@ from clip_seg_ros.annotation.layout import TIME
 from clip_seg_ros.annotation.ray_joining import RayFailed, RayOptions
 from clip_seg_ros.annotation.ray_spreading import RaySpreading
 from clip_seg_ros.annotation.running import Prepared, Progress, prepare, write_data_set
-from clip_seg_ros.annotation.serving import check_names, forget_models
+from clip_seg_ros.annotation.serving import cautions, check_names, forget_models
 from clip_seg_ros.annotation.shards import selected
 from clip_seg_ros.annotation.spreading import Executor, InProcess, Processes
 from clip_seg_ros.annotation.storage import Storage, open_storage
@@ -62,7 +62,7 @@ def _annotate(args: argparse.Namespace, storage: Storage, formats: Sequence[str]
     check_names(asked := job_of(args))
     with tqdm(desc="look", unit="B", unit_scale=True, leave=False) as bar:
         prepared = prepare(asked, storage, bar.update)
-    for note in prepared.notes[:_SHOWN]:
+    for note in [*cautions(prepared.job), *prepared.notes][:_SHOWN]:
         print(f"note: {note}")
     executor = _executor(args)
     progress = _done(prepared, executor)

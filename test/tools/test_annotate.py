@@ -79,7 +79,9 @@ def test_the_same_command_again_changes_nothing(data_set, recordings, capsys):
     before = files_of(data_set)
     assert cli.main(["annotate", *recordings, *OPTIONS, "--out", str(data_set)]) == 0
     assert files_of(data_set) == before
-    assert "20 images" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "20 images" in said
+    assert "note: the weights of clipseg-pocket know the simulated table alone" in said
 
 
 def test_other_parameters_in_the_same_folder_are_refused(data_set, recordings, capsys):
@@ -138,6 +140,7 @@ def test_near_duplicates_are_left_out(tmp_path, moving):
     [
         (["nowhere.mp4", "--prompts", "cup"], "there is no file or folder nowhere.mp4"),
         (["0", "--prompts", "cup"], "record it first"),
+        ([f"{index}.jpg" for index in range(101)] + ["--prompts", "cup"], "101 pictures are named one by one"),
         (["{bag}", "--prompts", "things.txt"], "there is no file things.txt"),
         (["{bag}", "--prompts", "cup", "--formats", "coco,xml"], "there is no format xml: use coco"),
         (["{bag}", "--prompts", "cup", "--topic", "/nothing"], "no colour images on /nothing; it holds /camera"),
