@@ -25,6 +25,7 @@ from reviewed_run import write_run
 
 FOLDER = Path(__file__).parents[1] / "images" / "review"
 QUALITY = 85
+PHRASES = ("red cup", "blue box", "green bottle", "yellow bowl", "spoon")
 SHOTS = {"wide": (1440, 900, "light"), "narrow": (390, 844, "dark")}
 
 
@@ -36,10 +37,6 @@ def shoot(browser: Browser, address: str, name: str) -> None:
     page.goto(address)
     page.wait_for_selector("#waiting", state="hidden")
     page.fill("#by", "Anna")
-    page.keyboard.press("Tab")
-    page.evaluate("document.activeElement.blur()")
-    page.keyboard.press("a")
-    page.wait_for_selector("#answers li")
     page.wait_for_load_state("networkidle")
     page.evaluate("scrollTo(0, 0)")
     picture = cv2.imdecode(np.frombuffer(page.screenshot(), np.uint8), cv2.IMREAD_COLOR)
@@ -53,7 +50,7 @@ def main() -> None:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         out = Path(folder) / "kitchen"
-        write_run(out, (640, 480), images=12)
+        write_run(out, (640, 480), 12, PHRASES)
         review = Review(out)
         server = ReviewServer(review, MaskMaker("clipseg-pocket"))
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])

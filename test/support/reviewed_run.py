@@ -25,19 +25,22 @@ SOURCE = "tables"
 FIRST_SEED = 3
 
 
-def write_run(out: Path, size: tuple[int, int] = (320, 240), images: int = 3) -> list[AnnotatedFrame]:
+def write_run(
+    out: Path, size: tuple[int, int] = (320, 240), images: int = 3, phrases: Sequence[str] = PHRASES
+) -> list[AnnotatedFrame]:
     """Writes the run; returns what was found. Each table has a red cup and a blue box.
 
     Args:
         out: The folder of the run.
         size: (W, H) of the pictures.
         images: Their number.
+        phrases: What is asked for.
     """
     predictor, answers = (
         Predictor.from_name("clipseg-pocket", "cpu", engine="eager"),
         FrameAnswers(ReferringConfig, is_still=True),
     )
-    asking = answers.asking(PHRASES, [Reference(phrase) for phrase in PHRASES], (), predictor.spec)
+    asking = answers.asking(phrases, [Reference(phrase) for phrase in phrases], (), predictor.spec)
     (out / "images" / SOURCE).mkdir(parents=True)
     frames = []
     with SceneRenderer(*size) as renderer:
@@ -48,7 +51,7 @@ def write_run(out: Path, size: tuple[int, int] = (320, 240), images: int = 3) ->
             picture = f"images/{SOURCE}/{index:06d}.png"
             cv2.imwrite(str(out / picture), rgb[..., ::-1])
             frames.append(AnnotatedFrame(SOURCE, "", index, index, f"{seed}", picture, size[::-1], objects))
-    write_shards(out, frames, PHRASES)
+    write_shards(out, frames, phrases)
     return frames
 
 

@@ -139,6 +139,18 @@ def test_a_click_gives_an_object_another_mask(page: Any, review: Review) -> None
     wait(page, lambda: "corrected" not in states(review))
 
 
+def test_the_picture_is_pointed_at_with_the_keyboard_alone(page: Any, review: Review) -> None:
+    page.focus("#canvas")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowDown")
+    assert page.locator("#cross path").count() == 2
+    page.keyboard.press("Enter")
+    wait(page, lambda: page.text_content("#status") not in ("", "looking for the thing there ..."))
+
+    # Keys that move the cross choose no other object.
+    assert page.locator("#objects button").first.get_attribute("aria-pressed") == "true"
+
+
 def test_another_reviewer_hears_of_it(browser: Any, page: Any, address: str, review: Review) -> None:
     with opened(browser, address) as other:
         other.fill("#by", "ben")

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page of a review: joins its parts to the server. Nothing here loads anything from elsewhere.
 
+import { Cross } from "./cross.js";
 import { Link } from "./link.js";
 import { Picture } from "./picture.js";
 import { ImageList, Log, ObjectList, Wishes } from "./review_lists.js";
@@ -32,9 +33,11 @@ const images = new ImageList($("images"), $("place"), $("earlier"), $("later"), 
 const objects = new ObjectList($("objects"), $("nothing"), choose);
 const log = new Log($("answers"));
 const wishes = new Wishes($("wish"), () => turn(0));
-const picture = new Picture($("canvas"), $("marks"), $("waiting"), () => {}, () => {}, (spot) =>
-  inTurn(() => point(spot)),
-);
+const picture = new Picture($("canvas"), $("marks"), $("waiting"), () => {}, () => {}, (spot) => {
+  $("canvas").blur(); // so that keys are about the objects again
+  inTurn(() => point(spot));
+});
+new Cross($("canvas"), $("cross"), $("spot"), () => picture.header, (spot) => inTurn(() => point(spot)));
 const link = new Link("review", told, () => {}, connected);
 
 /** Does one thing after the other, so that whoever types fast decides about what comes next. */
@@ -318,7 +321,7 @@ const SETTINGS = {
 const MOVES = "jk";
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key === "Escape") return document.activeElement?.blur();
   if (event.target.closest("input:not([type=checkbox]), select, textarea")) return;
   const deed = DEEDS[event.key];
