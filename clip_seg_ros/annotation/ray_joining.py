@@ -30,6 +30,8 @@ _SILENT = {
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
 _CONNECT_S = 10.0
+_STARTS = 2
+"""Ray gives itself 30 seconds to start, which a busy machine may exceed once."""
 
 
 class RayFailed(Exception):
@@ -117,19 +119,23 @@ def _local(ray: ModuleType, options: RayOptions) -> Iterator[None]:
     cores = ceil(options.workers * options.cpus) if options.workers else len(os.sched_getaffinity(0))
     # Its sockets need a short path.
     folder = tempfile.mkdtemp(prefix="clip_seg_ray_", dir="/tmp")
-    try:
-        ray.init(
-            address="local",
-            num_cpus=max(1, cores),
-            include_dashboard=False,
-            object_store_memory=_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=folder,
-        )
-    except Exception as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise RayFailed(f"Ray cannot be started here: {_line(error)}") from error
+    for trial in range(_STARTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=max(1, cores),
+                include_dashboard=False,
+                object_store_memory=_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+            )
+            break
+        except Exception as error:
+            ray.shutdown()
+            if trial == _STARTS - 1:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise RayFailed(f"Ray cannot be started here: {_line(error)}") from error
     try:
         yield
     finally:

@@ -12,12 +12,17 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
 from clip_seg_ros.annotation.job import Job, Shard, ShardReport
+from clip_seg_ros.annotation.manifest import SourceFacts
 from clip_seg_ros.annotation.ray_joining import RayFailed, RayOptions, Versions, joined
+from clip_seg_ros.annotation.running import looked_at
 from clip_seg_ros.annotation.shard_queue import ShardQueue
+from clip_seg_ros.annotation.shards import Survey
+from clip_seg_ros.data.samples import DataError
 
 CRASHES = 3
 """A shard that has killed so many workers is given up."""
@@ -26,6 +31,7 @@ _LOSSES = 20
 _LOOK_S = 2.0
 """How often it is looked whether machines have come."""
 _FAILED_STARTS = 3
+_LOOKED_AT_ONCE = 1000
 _PAUSE_S = 5.0
 
 
@@ -42,6 +48,33 @@ class RaySpreading:
         self, options: RayOptions, warn: Callable[[str], None] = print, worker: type[Worker] | None = None
     ) -> None:
         self.options, self._warn, self._worker = options, warn, worker or Worker
+
+    def look(self, job: Job, on_bytes: Callable[[int], None]) -> list[tuple[SourceFacts, Survey]]:
+        """Looks at the sources, as ``running.looked_here`` does, each on some machine.
+
+        Raises:
+            RayFailed: Ray cannot be used.
+            DataError: A source cannot be read.
+        """
+        found: dict[int, tuple[SourceFacts, Survey]] = {}
+        with joined(self.options) as ray:
+            # At a source that kills its worker, the run ends.
+            task = ray.remote(_looked_at).options(num_cpus=self.options.cpus, max_retries=CRASHES)
+            coming, waiting = iter(range(len(job.sources))), dict[Any, int]()
+            while True:
+                for index in islice(coming, _LOOKED_AT_ONCE - len(waiting)):
+                    waiting[task.remote(job, index)] = index
+                if not waiting:
+                    return [found[index] for index in range(len(job.sources))]
+                done, _ = ray.wait(list(waiting))
+                index = waiting.pop(done[0])
+                try:
+                    found[index] = ray.get(done[0])
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause if isinstance(error.cause, DataError) else RayFailed(_told(error)) from None
+                except ray.exceptions.RayError as error:
+                    raise RayFailed(f"{job.sources[index].spec} cannot be looked at: {_told(error)}") from error
+                on_bytes(found[index][0].size_bytes)
 
     def run(self, job: Job, shards: Iterable[Shard], on_report: Callable[[ShardReport], None]) -> None:
         """Does all shards, those of a source one after the other in ``shards``.
@@ -61,6 +94,10 @@ class RaySpreading:
                 _work(crew, ShardQueue(shards), on_report)
             finally:
                 crew.dismiss()
+
+
+def _looked_at(job: Job, index: int) -> tuple[SourceFacts, Survey]:
+    return looked_at(job, index, lambda _: None)
 
 
 class Worker:

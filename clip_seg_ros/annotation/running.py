@@ -94,13 +94,25 @@ class Progress:
 MOST_NOTES = 1000
 
 
-def prepare(asked: Job, storage: Storage, on_bytes: Callable[[int], None] = lambda _: None) -> Prepared:
+Looking = Callable[[Job, Callable[[int], None]], list[tuple[SourceFacts, Survey]]]
+"""Looks at the sources of a job, in their order, and tells the numbers of bytes that were read."""
+
+
+def looked_here(job: Job, on_bytes: Callable[[int], None]) -> list[tuple[SourceFacts, Survey]]:
+    """Looks at one source after the other. Raises DataError if one cannot be read."""
+    return [looked_at(job, index, on_bytes) for index in range(len(job.sources))]
+
+
+def prepare(
+    asked: Job, storage: Storage, on_bytes: Callable[[int], None] = lambda _: None, looking: Looking = looked_here
+) -> Prepared:
     """Looks at the sources and the models of a run, and at what is in its folder, where the manifest is written.
 
     Args:
         asked: What is asked for.
         storage: The folder of the run.
         on_bytes: Called with the number of bytes of sources that were read since the last call.
+        looking: Looks at the sources.
 
     Raises:
         ValueError: A source cannot be read, there is no such model, or the folder holds another run (DataError).
@@ -110,7 +122,7 @@ def prepare(asked: Job, storage: Storage, on_bytes: Callable[[int], None] = lamb
     before = read_manifest(storage.folder)
     if before is None and not is_address(storage.address):
         require_free(storage.folder)
-    looked = [_looked(asked, index, on_bytes) for index in range(len(asked.sources))]
+    looked = looking(asked, on_bytes)
     job = resolved(asked if before is None else as_chosen_before(asked, before))
     job = replace(job, track_age_s=track_age_s(job, [each for _, each in looked]))
     manifest = begun(job, asked, [facts for facts, _ in looked], model_facts(job))
@@ -214,7 +226,8 @@ def counted(frames: Iterator[AnnotatedFrame], job: Job, recorded: Collection[str
     }
 
 
-def _looked(job: Job, index: int, on_bytes: Callable[[int], None]) -> tuple[SourceFacts, Survey]:
+def looked_at(job: Job, index: int, on_bytes: Callable[[int], None]) -> tuple[SourceFacts, Survey]:
+    """Reads through the source ``index`` of a job. Raises DataError if it cannot be read."""
     source = job.sources[index]
     with brought(source.spec) as files:
         found = survey(as_numbered(open_frames(files.spec, source.topic)))

@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from tqdm import tqdm
@@ -15,9 +16,9 @@ from tqdm import tqdm
 from clip_seg_ros.annotation.files import write_whole
 from clip_seg_ros.annotation.job import Job, ShardReport
 from clip_seg_ros.annotation.layout import TIME
-from clip_seg_ros.annotation.ray_joining import RayFailed, RayOptions
+from clip_seg_ros.annotation.ray_joining import RayFailed, RayOptions, joined
 from clip_seg_ros.annotation.ray_spreading import RaySpreading
-from clip_seg_ros.annotation.running import Prepared, Progress, prepare, write_data_set
+from clip_seg_ros.annotation.running import Prepared, Progress, looked_here, prepare, write_data_set
 from clip_seg_ros.annotation.serving import cautions, check_names, forget_models
 from clip_seg_ros.annotation.shards import selected
 from clip_seg_ros.annotation.spreading import Executor, InProcess, Processes
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     try:
         formats = formats_of(args)
-        with open_storage(args.out) as storage:
+        options = _ray_options(args)
+        with joined(options) if options else nullcontext(), open_storage(args.out) as storage:
             return _annotate(args, storage, formats)
     except ValueError as error:  # DataError and OtherRun are
         return _fail(str(error), 2)
@@ -60,11 +62,14 @@ def run(args: argparse.Namespace) -> int:
 def _annotate(args: argparse.Namespace, storage: Storage, formats: Sequence[str]) -> int:
     started_s = time.monotonic()
     check_names(asked := job_of(args))
+    executor = _executor(args)
+    looking = executor.look if isinstance(executor, RaySpreading) else looked_here
     with tqdm(desc="look", unit="B", unit_scale=True, leave=False) as bar:
-        prepared = prepare(asked, storage, bar.update)
+        prepared = prepare(asked, storage, bar.update, looking)
     for note in [*cautions(prepared.job), *prepared.notes][:_SHOWN]:
         print(f"note: {note}")
-    executor = _executor(args)
+    if not isinstance(executor, InProcess):
+        forget_models()  # the workers have their own
     progress = _done(prepared, executor)
     if progress.images == 0 and progress.faults:
         _say_faults(progress)
@@ -78,13 +83,15 @@ def _annotate(args: argparse.Namespace, storage: Storage, formats: Sequence[str]
 
 
 def _executor(args: argparse.Namespace) -> Executor:
-    if args.ray is None and args.workers in (None, 1):
-        return InProcess()
-    forget_models()  # the workers have their own
+    if (options := _ray_options(args)) is not None:
+        return RaySpreading(options, tqdm.write)
+    return InProcess() if args.workers in (None, 1) else Processes(args.workers)
+
+
+def _ray_options(args: argparse.Namespace) -> RayOptions | None:
     if args.ray is None:
-        return Processes(args.workers)
-    address = None if args.ray == RAY_HERE else args.ray
-    return RaySpreading(RayOptions(address, args.workers, args.ray_cpus, args.ray_gpus), tqdm.write)
+        return None
+    return RayOptions(None if args.ray == RAY_HERE else args.ray, args.workers, args.ray_cpus, args.ray_gpus)
 
 
 def _done(prepared: Prepared, executor: Executor) -> Progress:

@@ -12,6 +12,8 @@ its own (``bench_compare``). With ``--layouts published`` they are timed on the 
 ``ros`` measures the time that the node adds to the model, between processes (``bench_ros``).
 
 ``web`` measures what the view in the browser costs, and how soon a picture is on the screen (``bench_web``).
+
+``annotate`` measures how fast recordings are annotated, with Ray and without (``bench_annotate``).
 """
 
 from __future__ import annotations
@@ -60,6 +62,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
             help="what the view in the browser costs, and how soon a picture is on the screen",
             description="Runs a camera, the segmentation node and the view as processes over Fast DDS, with no viewer, "
             f"one and {bench_web.MANY}, in turns, and with Chromium where it is installed.",
+        )
+    )
+    _add_annotate(subjects)
+
+
+def _add_annotate(subjects: argparse._SubParsersAction) -> None:
+    from clip_seg_ros.tools import bench_annotate
+
+    bench_annotate.add_arguments(
+        subjects.add_parser(
+            "annotate",
+            help="how fast recordings are annotated, by one worker and two, with Ray and without",
+            description="Annotates a drawn video with 1 and 2 worker processes and with 1 and 2 workers of Ray, in "
+            "turns, and one that is ten times as long. With --plan, calculates 1,000 hours on 100 workers instead.",
         )
     )
 

@@ -20,7 +20,7 @@ from clip_seg_ros.annotation.results import read_frames
 
 pytest.importorskip("ray", reason="the package ray is not installed")
 ANNOTATE = [sys.executable, "-m", "clip_seg_ros.tools.cli", "annotate"]
-COUNT = 16
+COUNT = 10
 PATIENCE_S = 240.0
 
 

@@ -123,9 +123,7 @@ def test_the_launch_file_has_the_arguments_of_the_page() -> None:
     assert set(arguments) <= {parameter.name for parameter in parameters(SemanticConfig)}
 
 
-def test_the_network_is_served(
-    outcome: Outcome, ros: None, view: RenderedView, tmp_path: Path
-) -> None:
+def test_the_network_is_served(outcome: Outcome, ros: None, view: RenderedView, tmp_path: Path) -> None:
     model = outcome.folder / "kitchen.safetensors"
     watcher = SemanticWatcher("from_a_recording")
     node = NodeProcess(
