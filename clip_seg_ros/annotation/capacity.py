@@ -184,7 +184,10 @@ def _loads(assumed: Assumptions, images: float) -> list[Load]:
     lookers = assumed.workers if assumed.is_look_spread else 1
     machines = max(1.0, lookers / assumed.workers_a_machine)
     look_gb_s = min(assumed.storage_gb_s, assumed.network_gb_s * machines, assumed.hash_gb_s * lookers)
+    listing_gb_s = min(assumed.network_gb_s, assumed.storage_gb_s)
     return [
+        # Which cameras a recording has is known when the driver has a copy; of a path, it reads the index alone.
+        Load("the driver's copies, to list cameras", total_gb / listing_gb_s if assumed.is_copied else 0.0, True),
         Load("looking at the recordings", total_gb / look_gb_s, True),
         Load("reading from the storage", total_gb / assumed.storage_gb_s, False),
         Load("bytes written", written_gb / assumed.write_gb_s, False),
