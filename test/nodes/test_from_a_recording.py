@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +78,7 @@ def looked_at(command: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder, said = tmp_path_factory.mktemp("loop"), {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -92,7 +91,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
             more = [] if "--annotations" in words else shlex.split(SMALLER.get(name, ""))
             assert main([*words, *more]) == 0, command
             said[command] = ""
-    yield Outcome(folder, said)
+    return Outcome(folder, said)
 
 
 def test_the_page_has_six_steps() -> None:
