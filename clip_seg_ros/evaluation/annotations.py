@@ -53,7 +53,8 @@ class AnnotationMeter:
     def __init__(self, phrases: Sequence[str]) -> None:
         self._phrases = tuple(phrases)
         self._ious: dict[str, list[float]] = defaultdict(list)
-        self._images = self._false = 0
+        self._images = self._false = self._strays = 0
+        self._true = self._found = 0
         self._frames: list[tuple[_Match, ...]] = []
         self._errors_m: list[float] = []
 
@@ -76,7 +77,10 @@ class AnnotationMeter:
             if clear:
                 covered = np.any([masks[index] for index in mine], axis=0) if mine else np.zeros_like(counted)
                 self._ious[phrase].append(mask_iou(covered, np.isin(truth.labels, clear)))
-                found += self._matched(image, truth, phrase, {label: truth.labels == label for label in clear}, masks)
+                matched = self._matched(image, truth, phrase, {label: truth.labels == label for label in clear}, masks)
+                self._true, self._found = self._true + len(clear), self._found + len(matched)
+                self._strays += len(mine) - len(matched)
+                found += matched
             elif not named:
                 self._false += len(mine)
         if found:
@@ -91,7 +95,12 @@ class AnnotationMeter:
             "coco.pairs": (len(ious), pairs),
             "coco.mean_iou": (_mean(ious), f"IoU, mean over {pairs}"),
             "coco.precision_at_50": (_mean(iou >= MIN_IOU for iou in ious), f"share with IoU >= 0.5 of {pairs}"),
-            "coco.false_objects": (_mean([self._false / self._images] if self._images else []), "objects an image"),
+            "coco.false_objects": (_share(self._false, self._images), "objects an image, of absent phrases"),
+            "coco.stray_objects": (
+                _share(self._strays, self._images),
+                "objects an image that are no true one, of others",
+            ),
+            "coco.found": (_share(self._found, self._true), "share of true objects with IoU >= 0.5"),
             "ids_right": (self._ids_right(), "share of images with objects"),
             "position_error_cm": (
                 100 * float(np.median(self._errors_m)) if self._errors_m else math.nan,
@@ -196,6 +205,10 @@ def _own_tracks(matches: Iterable[_Match]) -> dict[_Key, int]:
             own[key] = track
             taken.add((key[0], track))
     return own
+
+
+def _share(count: int, whole: int) -> float:
+    return count / whole if whole else math.nan
 
 
 def _mean(values: Iterable[float]) -> float:

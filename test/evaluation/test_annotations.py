@@ -81,6 +81,7 @@ def test_the_truth_has_no_errors(measured) -> None:
 
     assert (figures["images"], figures["images_left_out"]) == (12, 0)
     assert (figures["coco.mean_iou"], figures["coco.precision_at_50"], figures["coco.false_objects"]) == (1, 1, 0)
+    assert (figures["coco.found"], figures["coco.stray_objects"]) == (1, 0)
     assert figures["ids_right"] == 1
     assert figures["position_error_cm"] == 0
     assert {name for name in figures if name.startswith("phrases.")} <= {f"phrases.{name}" for name in PLAN.names}
@@ -108,6 +109,7 @@ def test_what_is_missed_counts_as_nothing(measured) -> None:
     figures = measured(drop)
 
     assert figures["coco.mean_iou"] == figures["coco.precision_at_50"] == pytest.approx(0.5, abs=0.05)
+    assert figures["coco.found"] == pytest.approx(0.5, abs=0.05)
     assert figures["ids_right"] == 1
 
 
@@ -121,6 +123,13 @@ def test_an_object_of_an_absent_phrase_is_false(measured) -> None:
 
     assert figures["coco.false_objects"] == 0.25
     assert figures["coco.mean_iou"] == 1
+
+
+def test_a_second_object_on_one_thing_is_a_stray(measured) -> None:
+    figures = measured(lambda content: content["annotations"].append(dict(content["annotations"][0], track_id=99)))
+
+    assert figures["coco.stray_objects"] == pytest.approx(1 / 12, abs=1e-3)
+    assert (figures["coco.mean_iou"], figures["coco.found"], figures["ids_right"]) == (1, 1, 1)
 
 
 def test_an_object_with_another_id_in_one_image_makes_that_image_wrong(measured) -> None:
@@ -182,6 +191,7 @@ def test_objects_that_hardly_show_do_not_count(recording) -> None:
         "annotations.images",
         "annotations.coco.pairs",
         "annotations.coco.false_objects",
+        "annotations.coco.stray_objects",
     }
     labels[0, :10] = 1
     meter.add(AnnotatedImage("/a/b", 1, ()), TrueImage("/a", 1, labels, (TrueObject("red cup", 1, None),)))
