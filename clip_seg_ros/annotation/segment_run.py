@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from clip_seg_ros.annotation.asked import asked_of
-from clip_seg_ros.annotation.segment_files import SegmentFiles, free_folder, prepared_folder
+from clip_seg_ros.annotation.segment_files import OVERLAYS, SegmentFiles, free_folder, prepared_folder
 from clip_seg_ros.annotation.segment_sources import NamedSource, named_sources
 from clip_seg_ros.annotation.segment_summary import PromptCount, SourceCount, of_one_image
 from clip_seg_ros.annotation.segmenting import Segmented, Segmenting, Selected
@@ -99,6 +99,12 @@ class Run:
         self._opened.append((source, frames, count))
 
     @property
+    def _threshold(self) -> float | None:
+        """The threshold that was asked for, 0..1."""
+        given = self._options.threshold
+        return self._asked.command.threshold if given is None else given
+
+    @property
     def images(self) -> int:
         """The number of images that were answered."""
         return sum(each.images for each in self._counts)
@@ -125,8 +131,7 @@ class Run:
         )
         if fault := self._asked.refusal(self.predictor.spec):
             raise CommandError(fault)
-        threshold = self._asked.command.threshold if options.threshold is None else options.threshold
-        config = ReferringConfig.from_mapping({"threshold": OWN if threshold is None else threshold})
+        config = ReferringConfig.from_mapping({"threshold": OWN if self._threshold is None else self._threshold})
         self._segmenting = Segmenting(self.predictor, self._asked, config)
         out = options.out
         self.out = free_folder(Path(".")) if out is None else prepared_folder(out.expanduser(), options.overwrite)
@@ -209,7 +214,8 @@ class Run:
             "command": self._options.command,
             "frame": self._options.frame,
             "model": self.model,
-            "threshold": spec.threshold if self._options.threshold is None else self._options.threshold,
+            "threshold": spec.threshold if self._threshold is None else self._threshold,
+            "own_thresholds": dict(self._asked.own_thresholds),
             "engine": str(self.predictor.chosen),
             "device": str(self.predictor.device),
             "caution": in_corner(spec),
@@ -244,7 +250,9 @@ class Run:
         path = self.out / count.looked_at
         if count.images == 1 or path.suffix != ".jpg":
             return str(path)
-        return f"{path.parent}/ ({count.images} pictures, {path.name} is the first)"
+        own = self.out / OVERLAYS / count.name
+        folder = own if own.is_dir() else path.parent
+        return f"{folder}/ ({count.images} pictures, {path.relative_to(folder)} is the first)"
 
 
 def _says_more(one: str, other: str) -> bool:

@@ -82,7 +82,10 @@ def test_one_picture_tells_what_was_found_where_how_sure_and_what_to_look_at(tab
 
 def test_a_command_is_answered_as_a_node_answers_it(picture, tmp_path, capsys):
     command = "how many red cups are left of the blue box?"
-    assert segment(tmp_path / "out", picture, "--command", command, "--prompts", "blue box") == 0
+    command = f"{command} with threshold 0.6"
+    assert segment(tmp_path / "out", picture, "--command", command, "--prompts", "blue box = 0.7") == 0
+    told = summary(tmp_path / "out")
+    assert (told["threshold"], told["own_thresholds"]) == (0.6, {"blue box": 0.7})
     (image,) = lines(tmp_path / "out" / "images.jsonl")
     assert "not left of the blue box; nearest miss" in image["answer"]
     assert image["found"]["blue box"] == 1
@@ -96,7 +99,7 @@ def test_what_is_related_says_to_what(picture, tmp_path):
     assert ties == {("right of", "blue box")}
 
 
-def test_folders_patterns_and_pictures_keep_their_names(table, tmp_path):
+def test_folders_patterns_and_pictures_keep_their_names(table, tmp_path, capsys):
     folder = tmp_path / "photos"
     for name in ("a.png", "b/a.png", "größe 1.png"):
         write_png(folder / name, table.rgb)
@@ -104,6 +107,7 @@ def test_folders_patterns_and_pictures_keep_their_names(table, tmp_path):
     assert segment(out, folder, folder / "a.png", f"{folder}/b/*.png", "--prompts", "red cup") == 0
     found = sorted(str(path.relative_to(out / "overlays")) for path in (out / "overlays").rglob("*.jpg"))
     assert found == ["a.jpg", "a_2.jpg", "photos/a.jpg", "photos/b/a.jpg", "photos/größe_1.jpg"]
+    assert f"look at {out}/overlays/photos/ (3 pictures, a.jpg is the first)" in capsys.readouterr().out
     images = lines(out / "images.jsonl")
     assert [each["overlay"] for each in images][-2:] == ["overlays/a.jpg", "overlays/a_2.jpg"]
     assert all((out / each["mask"]).is_file() for each in images)
