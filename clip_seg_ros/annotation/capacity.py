@@ -39,7 +39,7 @@ class Assumptions:
     is_copied: bool = True
     """Whether recordings lie at addresses, and are copied before they are read."""
     is_look_spread: bool = True
-    """Whether the workers look at the recordings, and not the driver alone."""
+    """Whether the workers list the cameras and look at the recordings, and not the driver alone."""
     storage_gb_s: float = 5.0
     """What the storage of the recordings gives to all machines together."""
     network_gb_s: float = 1.25
@@ -184,10 +184,9 @@ def _loads(assumed: Assumptions, images: float) -> list[Load]:
     lookers = assumed.workers if assumed.is_look_spread else 1
     machines = max(1.0, lookers / assumed.workers_a_machine)
     look_gb_s = min(assumed.storage_gb_s, assumed.network_gb_s * machines, assumed.hash_gb_s * lookers)
-    listing_gb_s = min(assumed.network_gb_s, assumed.storage_gb_s)
     return [
-        # Which cameras a recording has is known when the driver has a copy; of a path, it reads the index alone.
-        Load("the driver's copies, to list cameras", total_gb / listing_gb_s if assumed.is_copied else 0.0, True),
+        # Which cameras a recording has is known when there is a copy; of a path, the driver reads the index alone.
+        Load("listing the cameras of copies", total_gb / look_gb_s if assumed.is_copied else 0.0, True),
         Load("looking at the recordings", total_gb / look_gb_s, True),
         Load("reading from the storage", total_gb / assumed.storage_gb_s, False),
         Load("bytes written", written_gb / assumed.write_gb_s, False),

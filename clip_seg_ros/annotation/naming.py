@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from clip_seg_ros.annotation.job import Source
@@ -21,12 +21,22 @@ _KEPT_ENDINGS = 8
 """An ending of more letters is part of a name."""
 
 
-def sources_of(specs: Sequence[str], topics: Sequence[str] = ()) -> tuple[Source, ...]:
+Listing = Callable[[Sequence[str], Sequence[str]], list[list[str | None]]]
+"""Takes what people name, and topics, and returns the topics of each; see ``cameras_of``."""
+
+
+def cameras_here(specs: Sequence[str], topics: Sequence[str]) -> list[list[str | None]]:
+    """Lists the cameras of one recording after the other. Raises DataError if something cannot be opened."""
+    return [cameras_of(spec, topics) for spec in specs]
+
+
+def sources_of(specs: Sequence[str], topics: Sequence[str] = (), listing: Listing = cameras_here) -> tuple[Source, ...]:
     """Returns the sources of a run: each camera of a bag is one.
 
     Args:
         specs: What people name: paths and patterns as ``sources.frames.open_frames`` opens them, and addresses.
         topics: The topics of the colour images in bags; without any, all that bags have.
+        listing: Lists the cameras of recordings.
 
     Raises:
         DataError: Something cannot be opened; the message says what to do.
@@ -34,9 +44,8 @@ def sources_of(specs: Sequence[str], topics: Sequence[str] = ()) -> tuple[Source
     if (count := sum(Path(spec).suffix.lower() in PICTURE_SUFFIXES for spec in specs)) > _MOST_PICTURES:
         raise DataError(f"{count} pictures are named one by one: name their folder, or put the pattern in quotes")
     found: list[tuple[str, str | None, bool]] = []
-    for spec in dict.fromkeys(specs):
-        with brought(spec) as files:
-            cameras = _cameras(files.spec, topics)
+    different = list(dict.fromkeys(specs))
+    for spec, cameras in zip(different, listing(different, topics), strict=True):
         found += [(spec, topic, len(cameras) > 1) for topic in cameras]
     names = _different(name_of(spec, topic if is_one_of_several else None) for spec, topic, is_one_of_several in found)
     return tuple(Source(name, spec, topic) for name, (spec, topic, _) in zip(names, found, strict=True))
@@ -50,6 +59,12 @@ def name_of(spec: str, topic: str | None = None) -> str:
     last = stem if dot and stem and len(ending) < _KEPT_ENDINGS else parts[-1]
     whole = last if topic is None else f"{last}_{topic.strip('/')}"
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", whole).strip("._") or "source"
+
+
+def cameras_of(spec: str, topics: Sequence[str]) -> list[str | None]:
+    """Returns the topics of what is named; ``None`` alone if it is no bag. Raises DataError if it cannot be opened."""
+    with brought(spec) as files:
+        return _cameras(files.spec, topics)
 
 
 def _cameras(spec: str, topics: Sequence[str]) -> list[str | None]:

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from clip_seg_ros.annotation.job import Job, Shard, ShardReport
 from clip_seg_ros.annotation.manifest import SourceFacts
+from clip_seg_ros.annotation.naming import cameras_of
 from clip_seg_ros.annotation.ray_joining import RayFailed, RayOptions, Versions, joined
 from clip_seg_ros.annotation.running import looked_at
 from clip_seg_ros.annotation.shard_queue import ShardQueue
 from clip_seg_ros.annotation.shards import Survey
+from clip_seg_ros.annotation.storage import is_address
 from clip_seg_ros.data.samples import DataError
 
 CRASHES = 3
@@ -31,7 +33,8 @@ _LOSSES = 20
 _LOOK_S = 2.0
 """How often it is looked whether machines have come."""
 _FAILED_STARTS = 3
-_LOOKED_AT_ONCE = 1000
+_AT_ONCE = 1000
+_T = TypeVar("_T")
 _PAUSE_S = 5.0
 
 
@@ -56,16 +59,32 @@ class RaySpreading:
             RayFailed: Ray cannot be used.
             DataError: A source cannot be read.
         """
-        found: dict[int, tuple[SourceFacts, Survey]] = {}
+        calls = [(job, index) for index in range(len(job.sources))]
+        return self._each(_looked_at, calls, lambda found: on_bytes(found[0].size_bytes))
+
+    def cameras(self, specs: Sequence[str], topics: Sequence[str]) -> list[list[str | None]]:
+        """Lists the cameras of recordings, as ``naming.cameras_here`` does; those at addresses each on some machine.
+
+        Raises:
+            RayFailed: Ray cannot be used.
+            DataError: Something cannot be opened.
+        """
+        # Of a path, only an index is read; and it may be one of this machine, which a clear error then says.
+        calls = [(spec, tuple(topics)) for spec in specs if is_address(spec)]
+        remote = dict(zip((spec for spec, _ in calls), self._each(cameras_of, calls, lambda _: None), strict=True))
+        return [remote[spec] if spec in remote else cameras_of(spec, topics) for spec in specs]
+
+    def _each(self, function: Callable[..., _T], calls: Sequence[tuple], on_answer: Callable[[_T], None]) -> list[_T]:
+        """Returns what a function returns for each call, on some machine; some are under way at once."""
+        if not calls:
+            return []
+        found: dict[int, _T] = {}
         with joined(self.options) as ray:
-            # At a source that kills its worker, the run ends.
-            task = ray.remote(_looked_at).options(num_cpus=self.options.cpus, max_retries=CRASHES)
-            coming, waiting = iter(range(len(job.sources))), dict[Any, int]()
-            while True:
-                for index in islice(coming, _LOOKED_AT_ONCE - len(waiting)):
-                    waiting[task.remote(job, index)] = index
-                if not waiting:
-                    return [found[index] for index in range(len(job.sources))]
+            task = ray.remote(function).options(num_cpus=self.options.cpus, max_retries=CRASHES)
+            coming, waiting = iter(range(len(calls))), dict[Any, int]()
+            while len(found) < len(calls):
+                for index in islice(coming, _AT_ONCE - len(waiting)):
+                    waiting[task.remote(*calls[index])] = index
                 done, _ = ray.wait(list(waiting))
                 index = waiting.pop(done[0])
                 try:
@@ -73,8 +92,9 @@ class RaySpreading:
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause if isinstance(error.cause, DataError) else RayFailed(_told(error)) from None
                 except ray.exceptions.RayError as error:
-                    raise RayFailed(f"{job.sources[index].spec} cannot be looked at: {_told(error)}") from error
-                on_bytes(found[index][0].size_bytes)
+                    raise RayFailed(f"a source cannot be read: {_told(error)}") from error
+                on_answer(found[index])
+        return [found[index] for index in range(len(calls))]
 
     def run(self, job: Job, shards: Iterable[Shard], on_report: Callable[[ShardReport], None]) -> None:
         """Does all shards, those of a source one after the other in ``shards``.

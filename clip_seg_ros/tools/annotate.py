@@ -16,6 +16,7 @@ from tqdm import tqdm
 from clip_seg_ros.annotation.files import write_whole
 from clip_seg_ros.annotation.job import Job, ShardReport
 from clip_seg_ros.annotation.layout import TIME
+from clip_seg_ros.annotation.naming import cameras_here
 from clip_seg_ros.annotation.ray_joining import RayFailed, RayOptions, joined
 from clip_seg_ros.annotation.ray_spreading import RaySpreading
 from clip_seg_ros.annotation.running import Prepared, Progress, looked_here, prepare, write_data_set
@@ -61,9 +62,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _annotate(args: argparse.Namespace, storage: Storage, formats: Sequence[str]) -> int:
     started_s = time.monotonic()
-    check_names(asked := job_of(args))
     executor = _executor(args)
-    looking = executor.look if isinstance(executor, RaySpreading) else looked_here
+    listing, looking = cameras_here, looked_here
+    if isinstance(executor, RaySpreading):
+        listing, looking = executor.cameras, executor.look
+    check_names(asked := job_of(args, listing))
     with tqdm(desc="look", unit="B", unit_scale=True, leave=False) as bar:
         prepared = prepare(asked, storage, bar.update, looking)
     for note in [*cautions(prepared.job), *prepared.notes][:_SHOWN]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from clip_seg_ros.annotation.formats import FORMATS
 from clip_seg_ros.annotation.job import SHARD_FRAMES, Job, Selection
-from clip_seg_ros.annotation.naming import sources_of
+from clip_seg_ros.annotation.naming import Listing, cameras_here, sources_of
 from clip_seg_ros.annotation.prompts import read_prompts
 from clip_seg_ros.sources.frames import KINDS
 from clip_seg_ros.tools.engine_options import add_engine_options
@@ -114,12 +114,12 @@ def _add_workers(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def job_of(args: argparse.Namespace) -> Job:
+def job_of(args: argparse.Namespace, listing: Listing = cameras_here) -> Job:
     """Returns what the options ask for. Raises DataError if a source or a phrase is not understood."""
     phrases, negatives = read_prompts(args.prompts)
     return Job(
         out=args.out,
-        sources=sources_of(args.sources, args.topic),
+        sources=sources_of(args.sources, args.topic, listing),
         phrases=phrases,
         negatives=negatives,
         selection=Selection(args.every, args.least_change),

@@ -39,7 +39,7 @@ def test_twice_the_workers_take_half_the_time() -> None:
         ("format_ms=1000", "writing the data set"),
         ("files_s=10", "files written"),
         ("picture_kb=1e6", "bytes written"),
-        ("hash_gb_s=1e-3", "looking at the recordings"),
+        ("hash_gb_s=1e-3", "listing the cameras of copies"),
     ],
 )
 def test_what_is_slow_is_the_limit(change: str, bottleneck: str) -> None:
