@@ -14,6 +14,7 @@ from clip_seg_ros.annotation.serving import model_of, second_model_of
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.pipeline.naming import reference_of
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.pipeline.thresholds import Thresholds
 from clip_seg_ros.sources.frame import Frame
 from clip_seg_ros.types import ObjectRegion
 
@@ -43,6 +44,8 @@ class Answering:
         references = [reference_of(prompt) for prompt in prompts]
         pairs = zip(self._answers, self._models, strict=True)
         self._askings = [each.asking(prompts, references, job.negatives, model.spec) for each, model in pairs]
+        asked = self._askings[0].threshold(config.asked_threshold, threshold_of(self._models[0]))
+        self._thresholds = Thresholds(threshold_of(self._models[0]) if asked is None else asked, own)
 
     @property
     def faults(self) -> list[str]:
@@ -71,8 +74,10 @@ class Answering:
         return AnnotatedObject.of(region, track, self._threshold(region.prompt), self._job.sure_from)
 
     def _threshold(self, prompt: str) -> float:
-        own = next((each.threshold for each in self._job.phrases if each.text == prompt), None)
-        return threshold_of(self._models[0]) if own is None else own
+        # A phrase that places decide is asked for as its name.
+        asking = self._askings[0]
+        at = asking.prompts.index(prompt)
+        return self._thresholds.of(asking.references[at].name if asking.in_space[at] else prompt)
 
 
 def threshold_of(model: Predictor) -> float:

@@ -19,7 +19,8 @@ class Phrase:
 
     text: str
     threshold: float | None = None
-    """A pixel belongs to it above this probability, 0..1; ``None`` for the model's own threshold."""
+    """A pixel belongs to it above this probability, 0..1; ``None`` for the model's own threshold. It counts for this
+    name in other phrases, too, and phrases that say where things are have none."""
 
 
 @dataclass(frozen=True)

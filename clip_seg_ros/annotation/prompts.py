@@ -15,6 +15,7 @@ from pathlib import Path
 from clip_seg_ros.annotation.job import Phrase
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.pipeline.naming import as_commands_say, reference_of
+from clip_seg_ros.pipeline.space.understanding import needs_space
 
 _NOT = "not "
 
@@ -74,4 +75,11 @@ def _phrase(text: str) -> Phrase:
         raise ValueError(f"a threshold lies in 0..1, got {threshold:g}")
     if not name.strip():
         raise ValueError("a phrase is missing before the threshold")
-    return Phrase(as_commands_say(name.strip()), threshold)
+    phrase = Phrase(as_commands_say(name.strip()), threshold)
+    if needs_space(reference := reference_of(phrase.text)):
+        asked = ", ".join(f'"{each}"' for each in reference.names())
+        raise ValueError(
+            f"where things are decides this phrase, among those that are found for {asked}: leave its threshold out, or "
+            f'give one to a name, as in "{reference.name} = {threshold:g}"'
+        )
+    return phrase

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a job asks for, and what its models refuse, without an image."""
+
+from __future__ import annotations
+
+import pytest
+
+from clip_seg_ros.annotation.answering import Answering
+from clip_seg_ros.annotation.job import Job, Phrase, Source
+from clip_seg_ros.pipeline.space.understanding import FAINT
+
+
+def job_of(*phrases, model="clipseg-pocket", **values):
+    source = Source("table", "table.mcap")
+    return Job("out", (source,), phrases, model=model, engine="eager", precision="float32", **values)
+
+
+@pytest.mark.parametrize(
+    ("phrases", "wanted"),
+    [
+        ((Phrase("cup", 0.9), Phrase("cup left of the box")), {"cup": 0.9, "cup left of the box": 0.9}),
+        ((Phrase("cup left of the box"),), {"cup left of the box": FAINT}),
+    ],
+)
+def test_margins_are_from_the_threshold_that_was_asked(phrases, wanted):
+    answering = Answering(job_of(*phrases), is_still=True)
+    assert {each.text: answering._threshold(each.text) for each in phrases} == wanted
