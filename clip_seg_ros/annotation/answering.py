@@ -14,6 +14,8 @@ from clip_seg_ros.annotation.serving import model_of, second_model_of
 from clip_seg_ros.config import ReferringConfig
 from clip_seg_ros.pipeline.naming import reference_of
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.pipeline.prompts import checked_prompts
+from clip_seg_ros.pipeline.space.understanding import Asking
 from clip_seg_ros.pipeline.thresholds import Thresholds
 from clip_seg_ros.sources.frame import Frame
 from clip_seg_ros.types import ObjectRegion
@@ -27,23 +29,19 @@ class Answering:
         is_still: Whether the images have nothing to do with each other.
 
     Raises:
-        ValueError: A phrase is not understood.
+        ValueError: A phrase is not understood, or a model refuses it.
         WeightsError: The weights of a model are missing or damaged.
     """
 
     def __init__(self, job: Job, is_still: bool) -> None:
         self._job, self._is_still = job, is_still
-        self._models = [model_of(job)]
-        if (second := second_model_of(job)) is not None:
-            self._models.append(second)
+        self._models = checked_models(job)
         config = config_of(job)
         own = tuple((each.text, each.threshold) for each in job.phrases if each.threshold is not None)
         # The second model answers like the first, with masks and ids of its own.
         self._answers = [FrameAnswers(lambda: config, is_still, own) for _ in self._models]
-        prompts = [each.text for each in job.phrases]
-        references = [reference_of(prompt) for prompt in prompts]
         pairs = zip(self._answers, self._models, strict=True)
-        self._askings = [each.asking(prompts, references, job.negatives, model.spec) for each, model in pairs]
+        self._askings = [_asking(job, answers, model) for answers, model in pairs]
         asked = self._askings[0].threshold(config.asked_threshold, threshold_of(self._models[0]))
         self._thresholds = Thresholds(threshold_of(self._models[0]) if asked is None else asked, own)
 
@@ -78,6 +76,27 @@ class Answering:
         asking = self._askings[0]
         at = asking.prompts.index(prompt)
         return self._thresholds.of(asking.references[at].name if asking.in_space[at] else prompt)
+
+
+def checked_models(job: Job) -> list[Predictor]:
+    """Returns the models of a resolved job, which are loaded then, and know all of its phrases.
+
+    Raises:
+        ValueError: A phrase is not understood, or a model refuses it; the message names the classes that it has.
+        WeightsError: The weights of a model are missing or damaged.
+    """
+    models, config = [model_of(job)], config_of(job)
+    if (second := second_model_of(job)) is not None:
+        models.append(second)
+    for model in models:
+        asking = _asking(job, FrameAnswers(lambda: config, is_still=True), model)
+        checked_prompts([*asking.names, *asking.negatives], model.spec)
+    return models
+
+
+def _asking(job: Job, answers: FrameAnswers, model: Predictor) -> Asking:
+    prompts = [each.text for each in job.phrases]
+    return answers.asking(prompts, [reference_of(prompt) for prompt in prompts], job.negatives, model.spec)
 
 
 def threshold_of(model: Predictor) -> float:

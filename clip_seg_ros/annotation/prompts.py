@@ -79,7 +79,7 @@ def _phrase(text: str) -> Phrase:
     if needs_space(reference := reference_of(phrase.text)):
         asked = ", ".join(f'"{each}"' for each in reference.names())
         raise ValueError(
-            f"where things are decides this phrase, among those that are found for {asked}: leave its threshold out, or "
-            f'give one to a name, as in "{reference.name} = {threshold:g}"'
+            f"where things are decides this, among those found for {asked}: leave its threshold out, or give one "
+            f'to a name, as in "{reference.name} = {threshold:g}"'
         )
     return phrase

@@ -106,7 +106,7 @@ class RaySpreading:
 
         Raises:
             RayFailed: Ray cannot be used, or no worker can start; the message says why.
-            WeightsError: A machine has not the weights of a model.
+            ValueError, WeightsError: What concerns all shards, such as weights that a machine does not have.
         """
         with joined(self.options) as ray:
             crew = _Crew(ray, ray.remote(self._worker), job, self.options, self._warn)
@@ -137,16 +137,10 @@ class Worker:
         return Versions.here(), ray.get_runtime_context().get_node_id(), os.getpid()
 
     def annotate(self, shard: Shard) -> ShardReport:
-        """Does a shard; an error becomes its fault, because it fails nothing else, unless it concerns all shards."""
+        """Does a shard."""
         from clip_seg_ros.annotation.worker import annotate_shard
-        from clip_seg_ros.models.checkpoints import WeightsError
 
-        try:
-            return annotate_shard(self._job, shard)
-        except WeightsError:
-            raise
-        except Exception as error:
-            return ShardReport(shard, 0, 0, 0.0, fault=f"{type(error).__name__}: {error}")
+        return annotate_shard(self._job, shard)
 
     def finish(self) -> None:
         """Removes the copies of recordings that nobody reads any more."""

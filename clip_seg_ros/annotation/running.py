@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from clip_seg_ros.annotation.answering import checked_models
 from clip_seg_ros.annotation.files import remove_partial
 from clip_seg_ros.annotation.formats import FORMATS
 from clip_seg_ros.annotation.job import Job, Shard, ShardReport
@@ -115,7 +116,8 @@ def prepare(
         looking: Looks at the sources.
 
     Raises:
-        ValueError: A source cannot be read, there is no such model, or the folder holds another run (DataError).
+        ValueError: A source cannot be read (DataError), there is no such model, it refuses a phrase, or the folder
+            holds another run.
         WeightsError: The weights of a model are missing or damaged.
     """
     storage.fetch(MANIFEST)
@@ -125,6 +127,7 @@ def prepare(
     looked = looking(asked, on_bytes)
     job = resolved(asked if before is None else as_chosen_before(asked, before))
     job = replace(job, track_age_s=track_age_s(job, [each for _, each in looked]))
+    checked_models(job)
     manifest = begun(job, asked, [facts for facts, _ in looked], model_facts(job))
     if before is not None and (differing := differences(before, manifest)):
         raise OtherRun(storage.address, differing)

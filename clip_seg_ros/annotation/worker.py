@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cv2
 
-from clip_seg_ros.annotation.answering import Answering
+from clip_seg_ros.annotation.answering import Answering, checked_models
 from clip_seg_ros.annotation.files import write_whole
 from clip_seg_ros.annotation.job import Job, Shard, ShardReport
 from clip_seg_ros.annotation.layout import IMAGES, SHARDS
@@ -80,31 +80,49 @@ def annotate_shard(job: Job, shard: Shard) -> ShardReport:
         shard: One of its shards.
 
     Returns:
-        What became of it. What cannot be read is noted; a source that cannot be opened, or a folder that cannot be
-        written, is its fault.
+        What became of it. What cannot be read is noted. Whatever else goes wrong is its fault, such as a source that
+        cannot be opened, a folder that cannot be written, or too little memory, because it need not concern others.
 
     Raises:
-        ValueError: A phrase is not understood, or there is no such model.
+        ValueError: A phrase is not understood, a model refuses it, or there is no such model.
         WeightsError: The weights of a model are missing or damaged.
+        Exception: A model cannot be loaded.
     """
     started_s = time.monotonic()
     try:
         with open_storage(job.out) as storage:
-            if (kept := _report_of(job, shard, storage)) is not None:
-                return kept
-            source = job.sources[shard.source]
-            with brought(source.spec) as files:
-                frames = as_numbered(open_frames(files.spec, source.topic))
-                answering = Answering(job, frames.kind == "still")
-                started_s = time.monotonic()
-                work = _Work(job, shard, storage.folder, files)
-                about = work.annotate(frames, answering)
-            storage.publish(f"{IMAGES}/{source.name}")
-            storage.publish(about_name(job, shard))
-            storage.publish(shard_name(job, shard))
-    except (DataError, OSError) as error:
-        return ShardReport(shard, 0, 0, time.monotonic() - started_s, fault=str(error) or type(error).__name__)
+            kept = _report_of(job, shard, storage)
+    except Exception as error:
+        return _failed(shard, started_s, error)
+    if kept is not None:
+        return kept
+    checked_models(job)
+    started_s = time.monotonic()
+    try:
+        with open_storage(job.out) as storage:
+            about = _annotated(job, shard, storage)
+    except Exception as error:
+        return _failed(shard, started_s, error)
     return ShardReport(shard, about.images, about.objects, time.monotonic() - started_s, about.notes)
+
+
+def _annotated(job: Job, shard: Shard, storage: Storage) -> About:
+    source = job.sources[shard.source]
+    with brought(source.spec) as files:
+        frames = as_numbered(open_frames(files.spec, source.topic))
+        about = _Work(job, shard, storage.folder, files).annotate(frames, Answering(job, frames.kind == "still"))
+    storage.publish(f"{IMAGES}/{source.name}")
+    storage.publish(about_name(job, shard))
+    storage.publish(shard_name(job, shard))
+    return about
+
+
+def _failed(shard: Shard, started_s: float, error: Exception) -> ShardReport:
+    text = str(error)
+    # Errors of ours are whole sentences; of others, the kind says what the text may leave out.
+    if not text or not isinstance(error, (DataError, OSError)):
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
+    return ShardReport(shard, 0, 0, time.monotonic() - started_s, fault=text)
 
 
 def _report_of(job: Job, shard: Shard, storage: Storage) -> ShardReport | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from clip_seg_ros.annotation.answering import Answering
+from clip_seg_ros.annotation.answering import Answering, checked_models
 from clip_seg_ros.annotation.job import Job, Phrase, Source
 from clip_seg_ros.pipeline.space.understanding import FAINT
 
@@ -25,3 +25,8 @@ def job_of(*phrases, model="clipseg-pocket", **values):
 def test_margins_are_from_the_threshold_that_was_asked(phrases, wanted):
     answering = Answering(job_of(*phrases), is_still=True)
     assert {each.text: answering._threshold(each.text) for each in phrases} == wanted
+
+
+def test_a_phrase_that_a_model_refuses_ends_the_run_with_its_classes():
+    with pytest.raises(ValueError, match=r'"spaceship" is not one of the .* classes of denseclip-pocket: '):
+        checked_models(job_of(Phrase("spaceship"), model="denseclip-pocket"))

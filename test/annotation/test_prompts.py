@@ -31,7 +31,7 @@ def test_a_command_line():
         ("cup\nthe cup", "line 2: 'cup' is there twice"),
         ("# nothing", "no phrase to find"),
         ("not cup", "no phrase to find"),
-        ("cup left of the box = 0.6", 'found for "cup", "box": leave its threshold out, or .* as in "cup = 0.6"'),
+        ("cup left of the box = 0.6", 'those found for "cup", "box": leave its threshold out, or .* as in "cup = 0.6"'),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(tmp_path, lines, words):

@@ -128,3 +128,17 @@ def test_a_source_that_is_gone_is_the_fault_of_its_shard(tmp_path, run):
     report = annotate_shard(gone, shards[0])
     assert "there is no file or folder" in report.fault
     assert not (tmp_path / "shards").exists()
+
+
+def test_an_error_of_any_kind_is_the_fault_of_its_shard(tmp_path, run):
+    job, shards, *_ = run
+    # OpenCV raises an error of its own for a picture that it cannot write.
+    report = annotate_shard(replace(job, out=str(tmp_path), picture_suffix=".nothing"), replace(shards[0], end=1))
+    assert report.fault.startswith("error: OpenCV")
+
+
+def test_a_phrase_that_the_model_refuses_is_no_fault_of_a_shard(tmp_path, run):
+    job, shards, *_ = run
+    refused = replace(job, out=str(tmp_path), model="denseclip-pocket", phrases=(Phrase("spaceship"),))
+    with pytest.raises(ValueError, match=r"is not one of the .* classes"):
+        annotate_shard(refused, shards[0])
