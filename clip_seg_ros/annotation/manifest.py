@@ -11,7 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class SourceFacts:
     images: int
     size_bytes: int
     sha256: str
-    """That of its bytes; of a folder or pattern, that of the names and hashes of its files."""
+    """That of its bytes; of a folder or pattern, that of the names and hashes of its files, or of its pictures."""
     notes: tuple[str, ...]
 
 
@@ -169,12 +169,15 @@ def versions() -> dict[str, str | None]:
     return {**found, **{name: _version(name) for name in _OPTIONAL}}
 
 
-def hash_of(spec: str, on_bytes: Callable[[int], None] = lambda _: None) -> tuple[int, str]:
+def hash_of(
+    spec: str, on_bytes: Callable[[int], None] = lambda _: None, read: Sequence[Path] | None = None
+) -> tuple[int, str]:
     """Returns the size in bytes of what is named, and its SHA-256; see ``SourceFacts``.
 
     Args:
         spec: A file, a folder or a pattern.
         on_bytes: Called with the number of bytes that were read since the last call.
+        read: The files of a folder or pattern that count; ``None`` for all of them.
 
     Raises:
         OSError: A file cannot be read.
@@ -183,10 +186,11 @@ def hash_of(spec: str, on_bytes: Callable[[int], None] = lambda _: None) -> tupl
     if path.is_file():
         return path.stat().st_size, _hash_file(path, on_bytes)
     if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()] if read is None else list(read)
         names = [file.relative_to(path).as_posix() for file in files]
     else:
-        files = [Path(each) for each in sorted(glob.glob(str(path), recursive=True)) if Path(each).is_file()]
+        found = map(Path, sorted(glob.glob(str(path), recursive=True))) if read is None else read
+        files = [each for each in found if each.is_file()]
         names = [file.name for file in files]
     whole, size = hashlib.sha256(), 0
     for name, file in zip(names, files, strict=True):

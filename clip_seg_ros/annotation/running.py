@@ -7,15 +7,15 @@ Stopped at any moment, the same run goes on: what is done stays as it is. Anothe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from clip_seg_ros.annotation.answering import checked_models
-from clip_seg_ros.annotation.files import remove_partial
+from clip_seg_ros.annotation.files import PARTIAL, remove_partial
 from clip_seg_ros.annotation.formats import FORMATS
-from clip_seg_ros.annotation.job import Job, Shard, ShardReport
+from clip_seg_ros.annotation.job import Job, Shard, ShardReport, Source
 from clip_seg_ros.annotation.layout import DECISIONS, IMAGES, MANIFEST, SHARDS
 from clip_seg_ros.annotation.linking import all_frames
 from clip_seg_ros.annotation.manifest import (
@@ -35,7 +35,7 @@ from clip_seg_ros.annotation.shards import Survey, as_numbered, selected, shards
 from clip_seg_ros.annotation.source_copies import brought
 from clip_seg_ros.annotation.storage import Storage, is_address
 from clip_seg_ros.annotation.worker import shard_name
-from clip_seg_ros.sources.frames import open_frames
+from clip_seg_ros.sources.frames import StillFrames, open_frames
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ def prepare(
             holds another run.
         WeightsError: The weights of a model are missing or damaged.
     """
+    require_outside(storage.address, asked.sources)
     storage.fetch(MANIFEST)
     before = read_manifest(storage.folder)
     if before is None and not is_address(storage.address):
@@ -147,11 +148,27 @@ class OtherRun(ValueError):
         )
 
 
+def require_outside(out: str, sources: Iterable[Source]) -> None:
+    """Raises ValueError if a folder lies in one of the sources, whose images would be others the next time."""
+    for source in sources:
+        if is_address(out) or is_address(source.spec):
+            folder = source.spec.partition("**")[0].rstrip("/")
+            is_inside = f"{out.rstrip('/')}/".startswith(f"{folder}/")
+        else:
+            start, every, _ = source.spec.partition("**")
+            path = Path(start).expanduser().resolve()
+            is_inside = bool(every or path.is_dir()) and Path(out).expanduser().resolve().is_relative_to(path)
+        if is_inside:
+            raise ValueError(
+                f"{out} lies in {source.spec}, so that the next run would read it: name a folder beside it"
+            )
+
+
 def require_free(folder: Path) -> None:
     """Raises ValueError if a folder holds something that is no run."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is no folder")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(not each.name.endswith(PARTIAL) for each in folder.iterdir()):
         raise ValueError(f"{folder} holds other files: name an empty or a new folder with --out")
 
 
@@ -233,7 +250,9 @@ def looked_at(job: Job, index: int, on_bytes: Callable[[int], None]) -> tuple[So
     """Reads through the source ``index`` of a job. Raises DataError if it cannot be read."""
     source = job.sources[index]
     with brought(source.spec) as files:
-        found = survey(as_numbered(open_frames(files.spec, source.topic)))
-        size, digest = hash_of(files.spec, on_bytes)
+        frames = as_numbered(open_frames(files.spec, source.topic))
+        found = survey(frames)
+        # What else lies beside pictures, such as thumbnails of a file manager, comes and goes.
+        size, digest = hash_of(files.spec, on_bytes, frames.files if isinstance(frames, StillFrames) else None)
         notes = tuple(files.named(each) for each in found.notes)
     return SourceFacts(source, len(found), size, digest, notes), found

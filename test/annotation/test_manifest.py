@@ -70,3 +70,11 @@ def test_the_hash_of_a_file_and_of_a_folder(tmp_path):
     assert before[0] == 7
     (tmp_path / "two.png").rename(tmp_path / "three.png")
     assert hash_of(str(tmp_path)) != before
+
+
+def test_what_lies_beside_pictures_does_not_count(tmp_path):
+    picture = tmp_path / "one.png"
+    picture.write_bytes(b"one")
+    before = hash_of(str(tmp_path), read=[picture])
+    (tmp_path / "Thumbs.db").write_bytes(b"...")
+    assert hash_of(str(tmp_path), read=[picture]) == before != hash_of(str(tmp_path))
