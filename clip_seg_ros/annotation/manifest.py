@@ -30,6 +30,8 @@ _BLOCK = 1 << 20
 _OPTIONAL = ("openvino", "onnxruntime", "rosbags")
 CHOSEN = ("model", "second_model", "engine", "precision")
 """The parts of a job that may be asked for as "auto"."""
+EARLIER = "earlier_versions"
+"""The part of a manifest with the versions that the run had before, if they were others."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,35 @@ def begun(job: Job, asked: Job, sources: list[SourceFacts], models: list[dict[st
     }
 
 
+def continued(before: Mapping[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Returns the manifest of a run that goes on.
+
+    Args:
+        before: What it was.
+        now: What ``begun`` returned; it lacks what came out until now.
+    """
+    earlier = [dict(each) for each in before.get(EARLIER, ())]
+    # What the present versions did is no other's.
+    earlier = [each for each in (*earlier, before["versions"]) if each != now["versions"]]
+    kept = {name: before[name] for name in ("counts", "formats") if name in before}
+    others = [each for at, each in enumerate(earlier) if each not in earlier[:at]]
+    return {**now, **({EARLIER: others} if others else {}), **kept}
+
+
+def earlier_note(manifest: Mapping[str, Any]) -> str:
+    """Returns which other versions did a part of a run, for people; empty if none did."""
+    now = manifest["versions"]
+    changed = {name: None for each in manifest.get(EARLIER, ()) for name in each if each[name] != now.get(name)}
+    if not changed:
+        return ""
+    told = [f"{name} {'or '.join(_were(manifest, name))}, now {now.get(name)}" for name in changed]
+    return f"a part may be by other versions ({'; '.join(told)}): for the same bytes elsewhere, begin in a new folder"
+
+
+def _were(manifest: Mapping[str, Any], name: str) -> list[str]:
+    return list(dict.fromkeys(str(each.get(name)) for each in manifest[EARLIER]))
+
+
 def finished(manifest: dict[str, Any], is_whole: bool, counts: Mapping[str, Any], formats: list[str]) -> dict[str, Any]:
     """Returns the manifest of a run that has ended.
 
@@ -83,7 +114,7 @@ def finished(manifest: dict[str, Any], is_whole: bool, counts: Mapping[str, Any]
         manifest: What it was when it began.
         is_whole: Whether nothing failed.
         counts: What came out.
-        formats: In which formats it was written.
+        formats: In which formats it was ever written.
     """
     return {**manifest, "is_finished": is_whole, "counts": dict(counts), "formats": formats}
 

@@ -22,7 +22,9 @@ from clip_seg_ros.annotation.manifest import (
     SourceFacts,
     as_chosen_before,
     begun,
+    continued,
     differences,
+    earlier_note,
     finished,
     hash_of,
     read_manifest,
@@ -61,7 +63,8 @@ class Prepared:
     @property
     def notes(self) -> list[str]:
         """What the sources lack, and what is wrong with them, for people."""
-        return [note for each in self.manifest["sources"] for note in each["notes"]]
+        earlier = earlier_note(self.manifest)
+        return [*([earlier] if earlier else []), *(note for each in self.manifest["sources"] for note in each["notes"])]
 
 
 @dataclass
@@ -132,6 +135,8 @@ def prepare(
     manifest = begun(job, asked, [facts for facts, _ in looked], model_facts(job))
     if before is not None and (differing := differences(before, manifest)):
         raise OtherRun(storage.address, differing)
+    if before is not None:
+        manifest = continued(before, manifest)
     remove_partial(storage.folder)
     write_manifest(storage.folder, manifest)
     storage.publish(MANIFEST)
@@ -199,8 +204,10 @@ def write_data_set(
     for name in formats:
         on_format(name)
         FORMATS[name](folder, frames, job)
+    ever = {*prepared.manifest.get("formats", ()), *formats}
+    written = [name for name in FORMATS if name in ever]
     is_whole = all(storage.has(shard_name(job, shard)) for shard in prepared.shards())
-    write_manifest(folder, finished(prepared.manifest, is_whole, counts, list(formats)))
+    write_manifest(folder, finished(prepared.manifest, is_whole, counts, written))
     if is_address(storage.address):
         for path in sorted(folder.iterdir()):
             if path.name not in (IMAGES, SHARDS):

@@ -10,10 +10,14 @@ import pytest
 
 from clip_seg_ros.annotation.job import Job, Phrase, Selection, Source
 from clip_seg_ros.annotation.manifest import (
+    EARLIER,
     SourceFacts,
     as_chosen_before,
     begun,
+    continued,
     differences,
+    earlier_note,
+    finished,
     hash_of,
     read_job,
     read_manifest,
@@ -78,3 +82,15 @@ def test_what_lies_beside_pictures_does_not_count(tmp_path):
     before = hash_of(str(tmp_path), read=[picture])
     (tmp_path / "Thumbs.db").write_bytes(b"...")
     assert hash_of(str(tmp_path), read=[picture]) == before != hash_of(str(tmp_path))
+
+
+def test_a_run_that_goes_on_keeps_what_came_out_and_the_versions_that_did_it(tmp_path):
+    now = manifest()
+    before = finished(now, True, {"images": 7}, ["yolo"])
+    again = continued(before, now)
+    assert (again["formats"], again["counts"], again["is_finished"]) == (["yolo"], {"images": 7}, False)
+    assert (EARLIER in again, earlier_note(again)) == (False, "")
+    older = {**before, "versions": {**now["versions"], "torch": "1.0"}}
+    upgraded = continued(continued(older, now), now)
+    assert [each["torch"] for each in upgraded[EARLIER]] == ["1.0"]
+    assert f"torch 1.0, now {now['versions']['torch']}" in earlier_note(upgraded)
