@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clip_seg_ros.annotation.answers import FrameAnswers
-from clip_seg_ros.annotation.job import Job
+from clip_seg_ros.annotation.job import Job, Source
 from clip_seg_ros.annotation.results import AnnotatedObject
 from clip_seg_ros.annotation.serving import model_of, second_model_of
 from clip_seg_ros.config import ReferringConfig
@@ -26,6 +26,7 @@ class Answering:
 
     Args:
         job: A job whose models are known (``serving.resolved``).
+        source: The source of the job that has the images.
         is_still: Whether the images have nothing to do with each other.
 
     Raises:
@@ -33,10 +34,10 @@ class Answering:
         WeightsError: The weights of a model are missing or damaged.
     """
 
-    def __init__(self, job: Job, is_still: bool) -> None:
+    def __init__(self, job: Job, source: Source, is_still: bool) -> None:
         self._job, self._is_still = job, is_still
         self._models = checked_models(job)
-        config = config_of(job)
+        config = config_of(job, source)
         own = tuple((each.text, each.threshold) for each in job.phrases if each.threshold is not None)
         # The second model answers like the first, with masks and ids of its own.
         self._answers = [FrameAnswers(lambda: config, is_still, own) for _ in self._models]
@@ -85,7 +86,7 @@ def checked_models(job: Job) -> list[Predictor]:
         ValueError: A phrase is not understood, or a model refuses it; the message names the classes that it has.
         WeightsError: The weights of a model are missing or damaged.
     """
-    models, config = [model_of(job)], config_of(job)
+    models, config = [model_of(job)], config_of(job, job.sources[0])
     if (second := second_model_of(job)) is not None:
         models.append(second)
     for model in models:
@@ -104,13 +105,13 @@ def threshold_of(model: Predictor) -> float:
     return float(model.spec.threshold)
 
 
-def config_of(job: Job) -> ReferringConfig:
-    """Returns what a job asks for as the parameters of a node."""
+def config_of(job: Job, source: Source) -> ReferringConfig:
+    """Returns what a job asks for of one of its sources as the parameters of a node."""
     return ReferringConfig.from_mapping(
         {
             "min_area_fraction": job.min_area_fraction,
             "smoothing": job.smoothing,
-            "track_age_s": job.track_age_s,
+            "track_age_s": job.track_age_of(source),
             "refine_edges": job.refine_edges,
             "separate_touching": job.separate_touching,
         }

@@ -191,7 +191,7 @@ def _gathered(out: Path, job: Job) -> _Columns:
     for source in job.sources:
         columns.sources.setdefault(source.name, len(columns.sources))
         flicker = _Flicker(columns)
-        for path, offset, frame in placed_frames(out, source.name):
+        for path, offset, frame in placed_frames(out, job, source):
             if not columns.files or columns.files[-1] != path:
                 columns.files.append(path)
             _gather(columns, frame, offset)

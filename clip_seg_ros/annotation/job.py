@@ -33,6 +33,8 @@ class Source:
     """What ``sources.frames.open_frames`` opens, or an address that fsspec opens, such as "s3://bucket/run.mcap"."""
     topic: str | None = None
     """The topic of the colour images in a bag."""
+    track_age_s: float | None = None
+    """How many seconds an object keeps its id while it is out of sight; ``None`` for that of the job."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,16 @@ class Job:
     smoothing: float = 0.6
     """Strength of the smoothing over time, 0..1; without effect on pictures that have nothing to do with each other."""
     track_age_s: float = 2.0
-    """How many seconds an object keeps its id while it is out of sight; ``running.prepare`` makes it longer for sources
-    of which few images are selected."""
+    """How many seconds an object keeps its id while it is out of sight; ``running.prepare`` gives sources of which few
+    images are selected longer ones of their own."""
     min_area_fraction: float = 0.0
     picture_suffix: str = ".jpg"
     """How images of videos and bags are kept: ".jpg" or ".png". Files are copied as they are."""
     shard_frames: int = SHARD_FRAMES
+
+    def track_age_of(self, source: Source) -> float:
+        """Returns for how many seconds objects of one of its sources are remembered."""
+        return self.track_age_s if source.track_age_s is None else source.track_age_s
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from clip_seg_ros.annotation.job import Job
+from clip_seg_ros.annotation.job import Job, Source
 from clip_seg_ros.annotation.layout import SHARDS
 from clip_seg_ros.annotation.results import AnnotatedFrame, AnnotatedObject, located_frames
 from clip_seg_ros.annotation.shards import WARM_UP
@@ -24,8 +24,6 @@ LEAST_IOU = 0.4
 """Two masks of one image are of one object if they overlap so much."""
 LEAST_IOU_LATER = 0.25
 """So much, if the object was hidden between them."""
-HIDDEN_S = 2.0
-"""The time in seconds for which a hidden object is remembered, as trackers do within a shard."""
 
 
 def all_frames(folder: Path, job: Job) -> Iterator[AnnotatedFrame]:
@@ -39,19 +37,14 @@ def all_frames(folder: Path, job: Job) -> Iterator[AnnotatedFrame]:
         DataError: A file of the run is damaged; the message names it.
     """
     for source in job.sources:
-        yield from source_frames(folder, source.name)
+        for _, _, frame in placed_frames(folder, job, source):
+            yield frame
 
 
-def source_frames(folder: Path, source: str) -> Iterator[AnnotatedFrame]:
-    """Yields the images of one source by its name, likewise."""
-    for _, _, frame in placed_frames(folder, source):
-        yield frame
-
-
-def placed_frames(folder: Path, source: str) -> Iterator[tuple[Path, int, AnnotatedFrame]]:
+def placed_frames(folder: Path, job: Job, source: Source) -> Iterator[tuple[Path, int, AnnotatedFrame]]:
     """Yields for each image of a source the file that it is in, where its line begins, and the image, likewise."""
-    linker, last = Linker(), -1
-    for file in shard_files(folder, source):
+    linker, last = Linker(job.track_age_of(source)), -1
+    for file in shard_files(folder, source.name):
         number = int(file.stem)
         linker.begin(About.read(file.with_suffix(".json")).before if number == last + 1 else ())
         last = number
@@ -65,10 +58,14 @@ def shard_files(folder: Path, source: str) -> list[Path]:
 
 
 class Linker:
-    """Gives the objects of a source ids that last, shard by shard. It keeps only what was seen last."""
+    """Gives the objects of a source ids that last, shard by shard. It keeps only what was seen last.
 
-    def __init__(self) -> None:
-        self._count = 0
+    Args:
+        track_age_s: The time in seconds for which a hidden object is remembered, that of trackers within a shard.
+    """
+
+    def __init__(self, track_age_s: float) -> None:
+        self._track_age_s, self._count = track_age_s, 0
         self._ids: dict[tuple[str, int], int] = {}
         """From a phrase and a track of the present shard."""
         self._tail: deque[AnnotatedFrame] = deque(maxlen=WARM_UP)
@@ -140,7 +137,7 @@ class Linker:
 
     def _forget(self, stamp_ns: int) -> None:
         for kept in (self._seen, self._lost):
-            for key in [key for key, (_, frame) in kept.items() if stamp_ns - frame.stamp_ns > HIDDEN_S * 1e9]:
+            for key in [key for key, (_, frame) in kept.items() if stamp_ns - frame.stamp_ns > self._track_age_s * 1e9]:
                 del kept[key]
 
 

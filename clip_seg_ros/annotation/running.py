@@ -130,9 +130,12 @@ def prepare(
         require_free(storage.folder)
     looked = looking(asked, on_bytes)
     job = resolved(asked if before is None else as_chosen_before(asked, before))
-    job = replace(job, track_age_s=track_age_s(job, [each for _, each in looked]))
+    known = [
+        replace(facts, source=replace(facts.source, track_age_s=track_age_s(job, found))) for facts, found in looked
+    ]
+    job = replace(job, sources=tuple(each.source for each in known))
     checked_models(job)
-    manifest = begun(job, asked, [facts for facts, _ in looked], model_facts(job))
+    manifest = begun(job, asked, known, model_facts(job))
     if before is not None and (differing := differences(before, manifest)):
         raise OtherRun(storage.address, differing)
     if before is not None:

@@ -8,7 +8,7 @@ the shard before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -97,13 +97,14 @@ def selected(job: Job, begin: int, end: int) -> int:
     return max(0, -(-end // every) - -(-begin // every))
 
 
-def track_age_s(job: Job, surveyed: Sequence[Survey]) -> float:
-    """Returns for how many seconds objects are remembered, so that some images without them do not end their tracks.
+def track_age_s(job: Job, surveyed: Survey) -> float:
+    """Returns for how many seconds objects of a source are remembered, so that some images without them do not end
+    their tracks.
 
     Args:
         job: The job.
-        surveyed: Its sources, as ``survey`` returned them.
+        surveyed: What ``survey`` returned for the source.
     """
-    steps = [float(np.median(np.diff(each.places))) for each in surveyed if each.kind != "still" and len(each) > 1]
-    longest_s = max(steps, default=0.0) * job.selection.every / 1e9
-    return round(min(_MOST_AGE_S, max(job.track_age_s, _AGE_IMAGES * longest_s)), 3)
+    is_recorded = surveyed.kind != "still" and len(surveyed) > 1
+    step_s = float(np.median(np.diff(surveyed.places))) * job.selection.every / 1e9 if is_recorded else 0.0
+    return round(min(_MOST_AGE_S, max(job.track_age_s, _AGE_IMAGES * step_s)), 3)

@@ -110,7 +110,8 @@ def _annotated(job: Job, shard: Shard, storage: Storage) -> About:
     source = job.sources[shard.source]
     with brought(source.spec) as files:
         frames = as_numbered(open_frames(files.spec, source.topic))
-        about = _Work(job, shard, storage.folder, files).annotate(frames, Answering(job, frames.kind == "still"))
+        answering = Answering(job, source, frames.kind == "still")
+        about = _Work(job, shard, storage.folder, files).annotate(frames, answering)
     storage.publish(f"{IMAGES}/{source.name}")
     storage.publish(about_name(job, shard))
     storage.publish(shard_name(job, shard))

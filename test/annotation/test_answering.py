@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from clip_seg_ros.annotation.answering import Answering, checked_models
+from clip_seg_ros.annotation.answering import Answering, checked_models, config_of
 from clip_seg_ros.annotation.job import Job, Phrase, Source
 from clip_seg_ros.pipeline.space.understanding import FAINT
 
@@ -23,10 +25,17 @@ def job_of(*phrases, model="clipseg-pocket", **values):
     ],
 )
 def test_margins_are_from_the_threshold_that_was_asked(phrases, wanted):
-    answering = Answering(job_of(*phrases), is_still=True)
+    job = job_of(*phrases)
+    answering = Answering(job, job.sources[0], is_still=True)
     assert {each.text: answering._threshold(each.text) for each in phrases} == wanted
 
 
 def test_a_phrase_that_a_model_refuses_ends_the_run_with_its_classes():
     with pytest.raises(ValueError, match=r'"spaceship" is not one of the .* classes of denseclip-pocket: '):
         checked_models(job_of(Phrase("spaceship"), model="denseclip-pocket"))
+
+
+def test_each_source_is_remembered_for_a_time_of_its_own():
+    job = job_of(Phrase("cup"))
+    slow = replace(job.sources[0], track_age_s=10.0)
+    assert [config_of(job, each).track_age_s for each in (job.sources[0], slow)] == [2.0, 10.0]

@@ -33,7 +33,7 @@ def linked(linker, frames):
 
 
 def test_objects_keep_their_ids_where_the_next_shard_counts_otherwise():
-    linker = Linker()
+    linker = Linker(2.0)
     linker.begin(())
     first = linked(linker, [frame(index, thing("cup", 1, 10 + index), thing("cup", 2, 100)) for index in range(10)])
     assert first[-1] == {19: 1, 100: 2}
@@ -44,7 +44,7 @@ def test_objects_keep_their_ids_where_the_next_shard_counts_otherwise():
 
 
 def test_another_phrase_at_the_same_place_is_another_object():
-    linker = Linker()
+    linker = Linker(2.0)
     linker.begin(())
     linked(linker, [frame(0, thing("cup", 1, 10))])
     linker.begin([frame(0, thing("cup", 1, 10), thing("mug", 2, 10))])
@@ -53,8 +53,8 @@ def test_another_phrase_at_the_same_place_is_another_object():
 
 
 def test_an_object_that_was_hidden_at_the_border_is_recognised_for_a_while():
-    for gap, wanted in ((5, 1), (40, 2)):
-        linker = Linker()
+    for gap, age_s, wanted in ((5, 2.0, 1), (40, 2.0, 2), (40, 60.0, 1)):
+        linker = Linker(age_s)
         linker.begin(())
         linked(linker, [frame(0, thing("cup", 1, 10))])
         linked(linker, [frame(index) for index in range(1, 1 + gap)])
@@ -63,7 +63,7 @@ def test_an_object_that_was_hidden_at_the_border_is_recognised_for_a_while():
 
 
 def test_nothing_is_joined_with_a_shard_that_is_missing():
-    linker = Linker()
+    linker = Linker(2.0)
     linker.begin(())
     linked(linker, [frame(0, thing("cup", 1, 10))])
     linker.begin(())
@@ -71,7 +71,7 @@ def test_nothing_is_joined_with_a_shard_that_is_missing():
 
 
 def test_near_duplicates_that_only_one_shard_kept_do_not_part_them():
-    linker = Linker()
+    linker = Linker(2.0)
     linker.begin(())
     linked(linker, [frame(0, thing("cup", 1, 10)), frame(3, thing("cup", 1, 10))])
     linker.begin([frame(6, thing("cup", 4, 11))])
@@ -79,6 +79,6 @@ def test_near_duplicates_that_only_one_shard_kept_do_not_part_them():
 
 
 def test_objects_that_are_not_tracked_stay_so():
-    linker = Linker()
+    linker = Linker(2.0)
     linker.begin(())
     assert linked(linker, [frame(0, thing("cup", 0, 10))]) == [{10: 0}]

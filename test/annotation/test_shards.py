@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.annotation.job import Job, Phrase, Selection, Source
-from clip_seg_ros.annotation.shards import WARM_UP, Survey, selected, shards_of, stretch_of
+from clip_seg_ros.annotation.shards import WARM_UP, Survey, selected, shards_of, stretch_of, track_age_s
 
 PERIOD_NS = 10**8
 
@@ -48,3 +48,9 @@ def test_where_times_fall_reading_begins_at_the_beginning():
     surveyed = recorded(95)
     surveyed.places[40] -= 10**12
     assert {(each.from_number, each.from_ns) for each in shards_of(job(), 0, surveyed)} == {(0, None)}
+
+
+@pytest.mark.parametrize(("period_s", "wanted_s"), [(0.1, 2.0), (4.0, 10.0), (100.0, 60.0)])
+def test_a_slow_source_is_remembered_longer(period_s, wanted_s):
+    assert track_age_s(job(), Survey("recorded", np.arange(9) * round(period_s * 1e9), ())) == wanted_s
+    assert track_age_s(job(), Survey("still", np.arange(9), ())) == 2.0
