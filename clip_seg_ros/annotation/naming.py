@@ -39,7 +39,7 @@ def sources_of(specs: Sequence[str], topics: Sequence[str] = (), listing: Listin
         listing: Lists the cameras of recordings.
 
     Raises:
-        DataError: Something cannot be opened; the message says what to do.
+        DataError: Something cannot be opened, or there is no such topic; the message says what to do.
     """
     if (count := sum(Path(spec).suffix.lower() in PICTURE_SUFFIXES for spec in specs)) > _MOST_PICTURES:
         raise DataError(f"{count} pictures are named one by one: name their folder, or put the pattern in quotes")
@@ -47,6 +47,10 @@ def sources_of(specs: Sequence[str], topics: Sequence[str] = (), listing: Listin
     different = list(dict.fromkeys(specs))
     for spec, cameras in zip(different, listing(different, topics), strict=True):
         found += [(spec, topic, len(cameras) > 1) for topic in cameras]
+    known = {topic for _, topic, _ in found}
+    if missing := [topic for topic in topics if topic not in known]:
+        there = ", ".join(_topics_of(specs)) or "none, because none of the sources is a bag"
+        raise DataError(f"no source holds images on {', '.join(missing)}; the topics that there are: {there}")
     names = _different(name_of(spec, topic if is_one_of_several else None) for spec, topic, is_one_of_several in found)
     return tuple(Source(name, spec, topic) for name, (spec, topic, _) in zip(names, found, strict=True))
 
@@ -83,6 +87,17 @@ def _cameras(spec: str, topics: Sequence[str]) -> list[str | None]:
             f"{spec} holds no colour images on {', '.join(topics)}; it holds {', '.join(color_topics(path))}"
         )
     return [*wanted]
+
+
+def _topics_of(specs: Iterable[str]) -> list[str]:
+    """Returns the topics of colour images of all bags."""
+    found: dict[str, None] = {}
+    for spec in specs:
+        with brought(spec) as files:
+            path = Path(files.spec).expanduser()
+            if path.exists() and is_bag(path):
+                found.update(dict.fromkeys(color_topics(path)))
+    return list(found)
 
 
 def _different(names: Iterable[str]) -> list[str]:

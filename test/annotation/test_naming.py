@@ -33,6 +33,8 @@ def test_each_camera_of_a_bag_is_a_source(tmp_path, moving):
     assert sources_of([bag], ["/right"]) == (Source("bag", bag, "/right"),)
     with pytest.raises(DataError, match="no colour images on /up; it holds /left, /right"):
         sources_of([bag], ["/up"])
+    with pytest.raises(DataError, match=r"no source holds images on /rihgt; .* there are: /left, /right"):
+        sources_of([bag], ["/left", "/rihgt"])
 
 
 def test_names_that_are_alike_are_told_apart(tmp_path, moving):
