@@ -44,6 +44,8 @@ class SourceFacts:
     sha256: str
     """That of its bytes; of a folder or pattern, that of the names and hashes of its files, or of its pictures."""
     notes: tuple[str, ...]
+    fault: str = ""
+    """Why it cannot be read, for people; empty if it can."""
 
 
 def begun(job: Job, asked: Job, sources: list[SourceFacts], models: list[dict[str, Any]]) -> dict[str, Any]:
@@ -68,6 +70,7 @@ def begun(job: Job, asked: Job, sources: list[SourceFacts], models: list[dict[st
                 "bytes": each.size_bytes,
                 "sha256": each.sha256,
                 "notes": list(each.notes),
+                **({"fault": each.fault} if each.fault else {}),
             }
             for each in sources
         ],
@@ -171,7 +174,12 @@ def as_chosen_before(job: Job, manifest: Mapping[str, Any]) -> Job:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Returns in which of its parts that decide the results a run differs from one that began, for people."""
     found = [f"{name}: {was} then, {now['parameters'].get(name)} now" for name, was in _differing(before, now)]
-    were, are = ([(each["name"], each["topic"], each["sha256"]) for each in one["sources"]] for one in (before, now))
+    # What could not be read may have been mended, or is tried again.
+    unread = {each["name"] for each in before["sources"] if each.get("fault")}
+    were, are = (
+        [(each["name"], each["topic"], each["sha256"]) for each in one["sources"] if each["name"] not in unread]
+        for one in (before, now)
+    )
     if were != are:
         names = sorted({name for name, *_ in set(map(tuple, were)) ^ set(map(tuple, are))})
         found.append(f"sources: {', '.join(names) or 'their order'}")

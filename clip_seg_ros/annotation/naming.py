@@ -21,12 +21,18 @@ _KEPT_ENDINGS = 8
 """An ending of more letters is part of a name."""
 
 
-Listing = Callable[[Sequence[str], Sequence[str]], list[list[str | None]]]
+class NoSuchTopic(DataError):
+    """A bag does not hold the topic that is asked for."""
+
+
+Cameras = list[str | None] | DataError
+"""The topics of what somebody names, ``None`` alone if it is no bag; or why a file or bag that is there cannot be read."""
+Listing = Callable[[Sequence[str], Sequence[str]], list[Cameras]]
 """Takes what people name, and topics, and returns the topics of each; see ``cameras_of``."""
 
 
-def cameras_here(specs: Sequence[str], topics: Sequence[str]) -> list[list[str | None]]:
-    """Lists the cameras of one recording after the other. Raises DataError if something cannot be opened."""
+def cameras_here(specs: Sequence[str], topics: Sequence[str]) -> list[Cameras]:
+    """Lists the cameras of one recording after the other. Raises DataError if something is not there."""
     return [cameras_of(spec, topics) for spec in specs]
 
 
@@ -38,19 +44,29 @@ def sources_of(specs: Sequence[str], topics: Sequence[str] = (), listing: Listin
         topics: The topics of the colour images in bags; without any, all that bags have.
         listing: Lists the cameras of recordings.
 
+    Returns:
+        The sources. A file or bag that is there and cannot be read is one, too; ``running.looked_at`` says why.
+
     Raises:
-        DataError: Something cannot be opened, or there is no such topic; the message says what to do.
+        DataError: Something is not there, nothing can be read, or there is no such topic; the message says what to do.
     """
     if (count := sum(Path(spec).suffix.lower() in PICTURE_SUFFIXES for spec in specs)) > _MOST_PICTURES:
         raise DataError(f"{count} pictures are named one by one: name their folder, or put the pattern in quotes")
     found: list[tuple[str, str | None, bool]] = []
     different = list(dict.fromkeys(specs))
+    faults: list[DataError] = []
     for spec, cameras in zip(different, listing(different, topics), strict=True):
+        if isinstance(cameras, DataError):
+            faults.append(cameras)
+            cameras = [None]
         found += [(spec, topic, len(cameras) > 1) for topic in cameras]
+    if len(faults) == len(found):
+        raise faults[0]
     known = {topic for _, topic, _ in found}
-    if missing := [topic for topic in topics if topic not in known]:
+    # A bag that cannot be read may hold the others.
+    if not faults and (missing := [topic for topic in topics if topic not in known]):
         there = ", ".join(_topics_of(specs)) or "none, because none of the sources is a bag"
-        raise DataError(f"no source holds images on {', '.join(missing)}; the topics that there are: {there}")
+        raise NoSuchTopic(f"no source holds images on {', '.join(missing)}; the topics that there are: {there}")
     names = _different(name_of(spec, topic if is_one_of_several else None) for spec, topic, is_one_of_several in found)
     return tuple(Source(name, spec, topic) for name, (spec, topic, _) in zip(names, found, strict=True))
 
@@ -65,10 +81,22 @@ def name_of(spec: str, topic: str | None = None) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", whole).strip("._") or "source"
 
 
-def cameras_of(spec: str, topics: Sequence[str]) -> list[str | None]:
-    """Returns the topics of what is named; ``None`` alone if it is no bag. Raises DataError if it cannot be opened."""
+def cameras_of(spec: str, topics: Sequence[str]) -> Cameras:
+    """Returns the topics of what is named, or why a recording that is there cannot be read.
+
+    Raises:
+        DataError: It is not there.
+        NoSuchTopic: It holds none of the topics.
+    """
     with brought(spec) as files:
-        return _cameras(files.spec, topics)
+        try:
+            return _cameras(files.spec, topics)
+        except NoSuchTopic:
+            raise
+        except DataError as error:
+            if not _is_recording(files.spec):
+                raise
+            return error
 
 
 def _cameras(spec: str, topics: Sequence[str]) -> list[str | None]:
@@ -83,14 +111,20 @@ def _cameras(spec: str, topics: Sequence[str]) -> list[str | None]:
         return [*color_topics(path)]
     wanted = [BagFrames(path, each).topic for each in topics if each in _image_topics(path)]
     if not wanted:
-        raise DataError(
+        raise NoSuchTopic(
             f"{spec} holds no colour images on {', '.join(topics)}; it holds {', '.join(color_topics(path))}"
         )
     return [*wanted]
 
 
+def _is_recording(spec: str) -> bool:
+    """Returns whether there is a file or a bag of that name on this machine."""
+    path = Path(spec).expanduser()
+    return path.exists() and (path.is_file() or is_bag(path))
+
+
 def _topics_of(specs: Iterable[str]) -> list[str]:
-    """Returns the topics of colour images of all bags."""
+    """Returns the topics of colour images of all bags, which can be read."""
     found: dict[str, None] = {}
     for spec in specs:
         with brought(spec) as files:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from clip_seg_ros.annotation.job import Job, Shard, ShardReport
 from clip_seg_ros.annotation.manifest import SourceFacts
-from clip_seg_ros.annotation.naming import cameras_of
+from clip_seg_ros.annotation.naming import Cameras, cameras_of
 from clip_seg_ros.annotation.ray_joining import RayFailed, RayOptions, Versions, joined
 from clip_seg_ros.annotation.running import looked_at
 from clip_seg_ros.annotation.shard_queue import ShardQueue
@@ -57,12 +57,11 @@ class RaySpreading:
 
         Raises:
             RayFailed: Ray cannot be used.
-            DataError: A source cannot be read.
         """
         calls = [(job, index) for index in range(len(job.sources))]
         return self._each(_looked_at, calls, lambda found: on_bytes(found[0].size_bytes))
 
-    def cameras(self, specs: Sequence[str], topics: Sequence[str]) -> list[list[str | None]]:
+    def cameras(self, specs: Sequence[str], topics: Sequence[str]) -> list[Cameras]:
         """Lists the cameras of recordings, as ``naming.cameras_here`` does; those at addresses each on some machine.
 
         Raises:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clip_seg_ros.annotation.answering import checked_models
 from clip_seg_ros.annotation.files import PARTIAL, remove_partial
 from clip_seg_ros.annotation.formats import FORMATS
@@ -37,6 +39,7 @@ from clip_seg_ros.annotation.shards import Survey, as_numbered, selected, shards
 from clip_seg_ros.annotation.source_copies import brought
 from clip_seg_ros.annotation.storage import Storage, is_address
 from clip_seg_ros.annotation.worker import shard_name
+from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.sources.frames import StillFrames, open_frames
 
 
@@ -61,6 +64,11 @@ class Prepared:
         return sum(selected(self.job, 0, len(each)) for each in self.surveys)
 
     @property
+    def faults(self) -> list[str]:
+        """Which sources cannot be read at all, and why, for people."""
+        return [f"{each['name']}: {each['fault']}" for each in self.manifest["sources"] if each.get("fault")]
+
+    @property
     def notes(self) -> list[str]:
         """What the sources lack, and what is wrong with them, for people."""
         earlier = earlier_note(self.manifest)
@@ -79,7 +87,7 @@ class Progress:
     """The time that workers took for these, together."""
     notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    """Which shards have no results, and why."""
+    """Which sources and shards have no results, and why."""
 
     def add(self, report: ShardReport, job: Job) -> None:
         """Adds a report."""
@@ -103,7 +111,7 @@ Looking = Callable[[Job, Callable[[int], None]], list[tuple[SourceFacts, Survey]
 
 
 def looked_here(job: Job, on_bytes: Callable[[int], None]) -> list[tuple[SourceFacts, Survey]]:
-    """Looks at one source after the other. Raises DataError if one cannot be read."""
+    """Looks at one source after the other."""
     return [looked_at(job, index, on_bytes) for index in range(len(job.sources))]
 
 
@@ -119,7 +127,7 @@ def prepare(
         looking: Looks at the sources.
 
     Raises:
-        ValueError: A source cannot be read (DataError), there is no such model, it refuses a phrase, or the folder
+        ValueError: No source can be read (DataError), there is no such model, it refuses a phrase, or the folder
             holds another run.
         WeightsError: The weights of a model are missing or damaged.
     """
@@ -129,6 +137,8 @@ def prepare(
     if before is None and not is_address(storage.address):
         require_free(storage.folder)
     looked = looking(asked, on_bytes)
+    if all(facts.fault for facts, _ in looked):
+        raise DataError(looked[0][0].fault)
     job = resolved(asked if before is None else as_chosen_before(asked, before))
     known = [
         replace(facts, source=replace(facts.source, track_age_s=track_age_s(job, found))) for facts, found in looked
@@ -209,7 +219,7 @@ def write_data_set(
         FORMATS[name](folder, frames, job)
     ever = {*prepared.manifest.get("formats", ()), *formats}
     written = [name for name in FORMATS if name in ever]
-    is_whole = all(storage.has(shard_name(job, shard)) for shard in prepared.shards())
+    is_whole = not prepared.faults and all(storage.has(shard_name(job, shard)) for shard in prepared.shards())
     write_manifest(folder, finished(prepared.manifest, is_whole, counts, written))
     if is_address(storage.address):
         for path in sorted(folder.iterdir()):
@@ -257,8 +267,16 @@ def counted(frames: Iterator[AnnotatedFrame], job: Job, recorded: Collection[str
 
 
 def looked_at(job: Job, index: int, on_bytes: Callable[[int], None]) -> tuple[SourceFacts, Survey]:
-    """Reads through the source ``index`` of a job. Raises DataError if it cannot be read."""
+    """Reads through the source ``index`` of a job; of one that cannot be read, the facts say why."""
     source = job.sources[index]
+    try:
+        return _read_through(source, on_bytes)
+    except (DataError, OSError) as error:
+        nothing = Survey("still", np.zeros(0, np.int64), ())
+        return SourceFacts(source, 0, 0, "", (), str(error) or type(error).__name__), nothing
+
+
+def _read_through(source: Source, on_bytes: Callable[[int], None]) -> tuple[SourceFacts, Survey]:
     with brought(source.spec) as files:
         frames = as_numbered(open_frames(files.spec, source.topic))
         found = survey(frames)

@@ -62,7 +62,7 @@ def survey(frames: NumberedFrames) -> Survey:
 
 
 def shards_of(job: Job, index: int, surveyed: Survey) -> Iterator[Shard]:
-    """Yields the shards of a source, in their order.
+    """Yields the shards of a source, in their order; one without images has none.
 
     Args:
         job: The job.
@@ -71,7 +71,8 @@ def shards_of(job: Job, index: int, surveyed: Survey) -> Iterator[Shard]:
     """
     places, step = surveyed.places, job.shard_frames * job.selection.every
     # Where times fall, as in some damaged recordings, no time leads to an image.
-    leads = surveyed.kind != "still" and bool((np.diff(places) >= 0).all()) and places[-1] > places[0]
+    is_ordered = len(places) > 0 and bool((np.diff(places) >= 0).all()) and places[-1] > places[0]
+    leads = surveyed.kind != "still" and is_ordered
     for number, begin in enumerate(range(0, len(places), step)):
         first, place = first_needed(job, begin), None
         if leads and first > 0:

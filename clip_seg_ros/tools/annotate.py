@@ -99,7 +99,7 @@ def _ray_options(args: argparse.Namespace) -> RayOptions | None:
 
 def _done(prepared: Prepared, executor: Executor) -> Progress:
     """Has all shards done, and shows how far they are and how long they will take."""
-    job, progress = prepared.job, Progress()
+    job, progress = prepared.job, Progress(faults=prepared.faults)
     with tqdm(total=prepared.images, desc="annotate", unit="image") as bar:
 
         def on_report(report: ShardReport) -> None:

@@ -94,3 +94,11 @@ def test_a_run_that_goes_on_keeps_what_came_out_and_the_versions_that_did_it(tmp
     upgraded = continued(continued(older, now), now)
     assert [each["torch"] for each in upgraded[EARLIER]] == ["1.0"]
     assert f"torch 1.0, now {now['versions']['torch']}" in earlier_note(upgraded)
+
+
+def test_a_source_that_could_not_be_read_may_be_mended(tmp_path):
+    broken = [SourceFacts(SOURCE, 7, 100, "ab", ()), SourceFacts(Source("hall", "hall.mp4"), 0, 0, "", (), "damaged")]
+    mended = [broken[0], SourceFacts(Source("hall", "hall.mp4"), 9, 90, "cd", ())]
+    for before, now, wanted in ((broken, mended, []), (mended, broken, ["sources: hall"])):
+        write_manifest(tmp_path, begun(JOB, ASKED, before, MODELS))
+        assert differences(read_manifest(tmp_path), begun(JOB, ASKED, now, MODELS)) == wanted

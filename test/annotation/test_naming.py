@@ -42,3 +42,14 @@ def test_names_that_are_alike_are_told_apart(tmp_path, moving):
         str(write_pictures(tmp_path / name / "Table", [("/camera", moving[0].rgb, "rgb8")])) for name in ("one", "two")
     ]
     assert [each.name for each in sources_of(bags)] == ["Table", "Table_2"]
+
+
+def test_a_recording_that_cannot_be_read_is_a_source_unless_it_is_all(tmp_path, moving):
+    good = str(write_pictures(tmp_path / "good", [("/camera", moving[0].rgb, "rgb8")]))
+    broken = tmp_path / "broken.mcap"
+    broken.write_bytes(b"nothing")
+    assert sources_of([str(broken), good])[0] == Source("broken", str(broken))
+    with pytest.raises(DataError, match=r"broken\.mcap"):
+        sources_of([str(broken)])
+    with pytest.raises(DataError, match="there is no file or folder"):
+        sources_of([good, str(tmp_path / "nowhere.mcap")])

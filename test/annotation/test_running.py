@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from clip_seg_ros.annotation.job import Source
-from clip_seg_ros.annotation.running import require_free, require_outside
+from clip_seg_ros.annotation.job import Job, Phrase, Source
+from clip_seg_ros.annotation.running import looked_at, require_free, require_outside
+from clip_seg_ros.annotation.shards import shards_of
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,11 @@ def test_a_folder_with_what_a_stopped_run_left_is_free(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds other files"):
         require_free(tmp_path)
+
+
+def test_a_source_that_cannot_be_read_has_a_fault_and_no_shards(tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"nothing")
+    job = Job("out", (Source("broken", str(tmp_path / "broken.mp4")),), (Phrase("cup"),))
+    facts, found = looked_at(job, 0, lambda _: None)
+    assert "broken.mp4 is no video that can be read" in facts.fault
+    assert list(shards_of(job, 0, found)) == []

@@ -161,3 +161,14 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, recordings, capsys):
     assert cli.main(["annotate", recordings[0], *OPTIONS, "--out", str(tmp_path)]) == 2
     assert "holds other files" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_recording_that_cannot_be_read_ends_nothing(tmp_path, moving, capsys):
+    (tmp_path / "broken.mp4").write_bytes(b"nothing")
+    good = write_video(tmp_path / "good.avi", [moving[0].rgb, moving[1].rgb], codec="MJPG")
+    sources = [str(tmp_path / "broken.mp4"), str(good)]
+    assert cli.main(["annotate", *sources, *OPTIONS, "--formats", "", "--out", str(tmp_path / "set")]) == 1
+    said = capsys.readouterr()
+    assert "2 images" in said.out
+    assert f"not annotated: broken: {sources[0]} is no video" in said.err
+    assert not json.loads((tmp_path / "set" / "run.json").read_text())["is_finished"]
