@@ -71,7 +71,9 @@ def shards_of(job: Job, index: int, surveyed: Survey) -> Iterator[Shard]:
     """
     places, step = surveyed.places, job.shard_frames * job.selection.every
     # Where times fall, as in some damaged recordings, no time leads to an image.
-    is_ordered = len(places) > 0 and bool((np.diff(places) >= 0).all()) and places[-1] > places[0]
+    # In a video, two images of one time could not be told apart; in a bag, all of that time are read.
+    least = 1 if job.sources[index].topic is None else 0
+    is_ordered = len(places) > 0 and bool((np.diff(places) >= least).all()) and places[-1] > places[0]
     leads = surveyed.kind != "still" and is_ordered
     for number, begin in enumerate(range(0, len(places), step)):
         first, place = first_needed(job, begin), None

@@ -12,8 +12,8 @@ from clip_seg_ros.annotation.shards import WARM_UP, Survey, selected, shards_of,
 PERIOD_NS = 10**8
 
 
-def job(shard_frames=10, every=1):
-    source = Source("table", "table.mcap")
+def job(shard_frames=10, every=1, topic=None):
+    source = Source("table", "table.mcap", topic)
     return Job("out", (source,), (Phrase("cup"),), selection=Selection(every), shard_frames=shard_frames)
 
 
@@ -48,6 +48,13 @@ def test_where_times_fall_reading_begins_at_the_beginning():
     surveyed = recorded(95)
     surveyed.places[40] -= 10**12
     assert {(each.from_number, each.from_ns) for each in shards_of(job(), 0, surveyed)} == {(0, None)}
+
+
+def test_where_two_images_of_a_video_have_one_time_reading_begins_at_the_beginning():
+    surveyed = recorded(95)
+    surveyed.places[40] = surveyed.places[39]
+    assert {each.from_ns for each in shards_of(job(), 0, surveyed)} == {None}
+    assert len({each.from_ns for each in shards_of(job(topic="/camera"), 0, surveyed)}) > 2
 
 
 @pytest.mark.parametrize(("period_s", "wanted_s"), [(0.1, 2.0), (4.0, 10.0), (100.0, 60.0)])
