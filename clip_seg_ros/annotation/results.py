@@ -131,25 +131,21 @@ class AnnotatedFrame:
         return replace(self, objects=tuple(objects))
 
 
-def read_frames(file: Path) -> Iterator[AnnotatedFrame]:
-    """Yields the images of a file of lines.
+def located_frames(file: Path) -> Iterator[tuple[int, AnnotatedFrame]]:
+    """Yields where the line of each image begins, in bytes, and the image.
 
     Raises:
-        DataError: A line is damaged; the message names it.
+        DataError: A line is damaged; the message names it, and says what to do.
     """
-    for _, frame in located_frames(file):
-        yield frame
-
-
-def located_frames(file: Path) -> Iterator[tuple[int, AnnotatedFrame]]:
-    """Yields where the line of each image begins, in bytes, and the image, likewise."""
     with file.open("rb") as lines:
         offset = 0
         for number, line in enumerate(lines, start=1):
             try:
                 yield offset, AnnotatedFrame.from_json(line.decode("utf-8"))
             except (DataError, UnicodeDecodeError) as error:
-                raise DataError(f"{file}, line {number}: {error}") from error
+                raise DataError(
+                    f"{file}, line {number}: {error}; remove this file and run the same command again"
+                ) from error
             offset += len(line)
 
 

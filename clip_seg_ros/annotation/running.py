@@ -7,7 +7,7 @@ Stopped at any moment, the same run goes on: what is done stays as it is. Anothe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,7 @@ def write_data_set(
     job, folder = prepared.job, storage.folder
     storage.fetch(SHARDS)
     pairs = zip(job.sources, prepared.surveys, strict=True)
-    recorded = {source.name for source, each in pairs if each.kind == "recorded"}
+    recorded = {source.name: source.spec for source, each in pairs if each.kind == "recorded"}
     counts = counted(all_frames(folder, job), job, recorded)
     if formats:
         storage.fetch(IMAGES)
@@ -228,13 +228,14 @@ def write_data_set(
     return counts
 
 
-def counted(frames: Iterator[AnnotatedFrame], job: Job, recorded: Collection[str]) -> dict[str, Any]:
+def counted(frames: Iterator[AnnotatedFrame], job: Job, recorded: Mapping[str, str]) -> dict[str, Any]:
     """Counts what is in a data set.
 
     Args:
         frames: Its images.
         job: What was asked for.
-        recorded: The names of the sources whose images were taken one after the other.
+        recorded: From the names of the sources whose images were taken one after the other to their recordings; cameras
+            of one bag share its time.
 
     Returns:
         The numbers of images, of objects, of doubtful objects, of the objects and tracks of each phrase, and the
@@ -247,8 +248,9 @@ def counted(frames: Iterator[AnnotatedFrame], job: Job, recorded: Collection[str
     spans_ns: dict[str, tuple[int, int]] = {}
     for frame in frames:
         images += 1
-        if frame.source in recorded:
-            spans_ns[frame.source] = (spans_ns.get(frame.source, (frame.stamp_ns, 0))[0], frame.stamp_ns)
+        if (recording := recorded.get(frame.source)) is not None:
+            first_ns, last_ns = spans_ns.get(recording, (frame.stamp_ns, frame.stamp_ns))
+            spans_ns[recording] = (min(first_ns, frame.stamp_ns), max(last_ns, frame.stamp_ns))
         for each in frame.objects:
             objects[each.prompt] += 1
             doubtful += each.band == "doubtful"

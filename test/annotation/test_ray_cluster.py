@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.annotation.ray_joining import imported
-from clip_seg_ros.annotation.results import read_frames
+from clip_seg_ros.annotation.results import located_frames
 
 pytest.importorskip("ray", reason="the package ray is not installed")
 ANNOTATE = [sys.executable, "-m", "clip_seg_ros.tools.cli", "annotate"]
@@ -84,7 +84,7 @@ def test_a_machine_that_is_lost_loses_nothing_and_doubles_nothing(cluster: Any, 
 
     assert run.returncode == 0, said
     assert done < COUNT
-    frames = [frame.index for file in sorted(out.glob("shards/*/*.jsonl")) for frame in read_frames(file)]
+    frames = [frame.index for file in sorted(out.glob("shards/*/*.jsonl")) for _, frame in located_frames(file)]
     assert frames == list(range(COUNT))
     assert json.loads((out / "run.json").read_text())["is_finished"]
     subprocess.run([*ANNOTATE, *options, "--out", str(plain)], check=True, capture_output=True)

@@ -6,8 +6,10 @@ from __future__ import annotations
 import pytest
 
 from clip_seg_ros.annotation.job import Job, Phrase, Source
-from clip_seg_ros.annotation.running import looked_at, require_free, require_outside
+from clip_seg_ros.annotation.results import AnnotatedFrame, located_frames
+from clip_seg_ros.annotation.running import counted, looked_at, require_free, require_outside
 from clip_seg_ros.annotation.shards import shards_of
+from clip_seg_ros.data.samples import DataError
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,19 @@ def test_a_source_that_cannot_be_read_has_a_fault_and_no_shards(tmp_path):
     facts, found = looked_at(job, 0, lambda _: None)
     assert "broken.mp4 is no video that can be read" in facts.fault
     assert list(shards_of(job, 0, found)) == []
+
+
+def test_the_time_of_a_bag_counts_once_for_all_of_its_cameras():
+    sources = [Source("bag_left", "bag", "/left"), Source("bag_right", "bag", "/right"), Source("hall", "hall.mp4")]
+    job = Job("out", tuple(sources), (Phrase("cup"),))
+    times_s = {"bag_left": (10, 20), "bag_right": (11, 22), "hall": (0, 5)}
+    frames = [
+        AnnotatedFrame(name, "", at, at * 10**9, "", "", (4, 4), ()) for name, times in times_s.items() for at in times
+    ]
+    assert counted(iter(frames), job, {each.name: each.spec for each in sources})["recorded_s"] == 17.0
+
+
+def test_a_damaged_line_says_what_to_do(tmp_path):
+    (tmp_path / "0000.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match=r"0000\.jsonl, line 1: .*; remove this file and run the same command again"):
+        list(located_frames(tmp_path / "0000.jsonl"))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.annotation.job import Job, Phrase, Source
-from clip_seg_ros.annotation.results import read_frames
+from clip_seg_ros.annotation.results import located_frames
 from clip_seg_ros.annotation.shards import as_numbered, shards_of, survey
 from clip_seg_ros.annotation.worker import About, annotate_shard, shard_name
 from clip_seg_ros.sources.frames import open_frames
@@ -30,7 +30,7 @@ def done(job):
     shards = list(shards_of(job, 0, survey(frames)))
     reports = [annotate_shard(job, shard) for shard in shards]
     files = [path for shard in shards if (path := _path(job, shard)).is_file()]
-    return shards, reports, [frame for file in files for frame in read_frames(file)]
+    return shards, reports, [frame for file in files for _, frame in located_frames(file)]
 
 
 def _path(job, shard):
@@ -117,7 +117,7 @@ def test_a_second_model_is_compared(tmp_path, bag):
     frames = as_numbered(open_frames(str(bag)))
     (shard,) = shards_of(job, 0, survey(frames))
     annotate_shard(job, replace(shard, end=3))
-    agreements = [frame.agreement for frame in read_frames(_path(job, shard))]
+    agreements = [frame.agreement for _, frame in located_frames(_path(job, shard))]
     # The same model run by the same engine agrees with itself.
     assert agreements == [1.0, 1.0, 1.0]
 
