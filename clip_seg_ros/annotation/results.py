@@ -94,9 +94,9 @@ class AnnotatedFrame:
     index: int
     """Its number among the images of its source, from 0; images that were left out count, too."""
     stamp_ns: int
-    """When it was taken, by the clock of its source."""
+    """When it was taken, by the clock of its source; of pictures in files, ``index``."""
     name: str
-    """Its name in the source: a path, or a topic and a time."""
+    """Its name in the source: a path in its folder, or a topic and a time."""
     picture: str
     """The path of its copy, relative to the folder of the run, such as "images/kitchen/000012.jpg"."""
     size: tuple[int, int]

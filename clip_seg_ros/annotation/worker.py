@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
+from PIL import ExifTags, Image
 
 from clip_seg_ros.annotation.answering import Answering, checked_models
 from clip_seg_ros.annotation.files import write_whole
@@ -152,6 +153,7 @@ class _Work:
         self._job, self._shard, self._folder, self._files = job, shard, folder, files
         self._source = job.sources[shard.source]
         self._notes: list[str] = []
+        self._root = _folder_of(files.spec)
 
     def annotate(self, frames: NumberedFrames, answering: Answering) -> About:
         """Writes the shard; returns what is known of it. Raises DataError or OSError if it cannot be written."""
@@ -161,7 +163,7 @@ class _Work:
             if not chooser.takes(frame.rgb):
                 continue
             try:
-                annotated = self._annotated(number, frame, answering)
+                annotated = self._annotated(number, frame, answering, frames.kind == "still")
             except ValueError as error:
                 note(self._notes, f"{self._files.named(frame.name)} is left out: {error}")
                 continue
@@ -178,14 +180,15 @@ class _Work:
         write_whole(self._folder / shard_name(self._job, self._shard), "".join(lines).encode())
         return about
 
-    def _annotated(self, number: int, frame: Frame, answering: Answering) -> AnnotatedFrame:
+    def _annotated(self, number: int, frame: Frame, answering: Answering, is_still: bool) -> AnnotatedFrame:
         objects, agreement = answering.answer(frame)
         return AnnotatedFrame(
             source=self._source.name,
             topic=self._source.topic or "",
             index=number,
-            stamp_ns=frame.stamp_ns,
-            name=self._files.named(frame.name),
+            # Of a picture, when and where its file was written says nothing, and differs between copies.
+            stamp_ns=number if is_still else frame.stamp_ns,
+            name=Path(frame.name).relative_to(self._root).as_posix() if is_still else self._files.named(frame.name),
             picture=f"{IMAGES}/{self._source.name}/{number:06d}{self._suffix(frame)}",
             size=frame.rgb.shape[:2],
             objects=objects,
@@ -198,7 +201,7 @@ class _Work:
         return own if own in _COPIED and Path(frame.name).is_file() else self._job.picture_suffix
 
     def _write_picture(self, name: str, frame: Frame, is_file: bool) -> None:
-        if is_file and Path(frame.name).suffix.lower() == Path(name).suffix:
+        if is_file and Path(frame.name).suffix.lower() == Path(name).suffix and not _is_turned(Path(frame.name)):
             write_whole(self._folder / name, Path(frame.name).read_bytes(), is_lasting=False)
             return
         options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if name.endswith(".jpg") else []
@@ -206,3 +209,20 @@ class _Work:
         if not is_done:
             raise DataError(f"{self._files.named(frame.name)} cannot be written as {name}")
         write_whole(self._folder / name, data.tobytes(), is_lasting=False)
+
+
+def _folder_of(spec: str) -> Path:
+    """Returns the folder that is named, that of a file, or the one in which a pattern begins."""
+    path = Path(spec).expanduser()
+    while not path.is_dir() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _is_turned(file: Path) -> bool:
+    """Returns whether the EXIF data of a picture say how to turn it, which not every program does that trains on it."""
+    try:
+        with Image.open(file) as picture:
+            return picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False

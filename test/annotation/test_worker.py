@@ -9,11 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from clip_seg_ros.annotation.job import Job, Phrase, Source
 from clip_seg_ros.annotation.results import located_frames
 from clip_seg_ros.annotation.shards import as_numbered, shards_of, survey
-from clip_seg_ros.annotation.worker import About, annotate_shard, shard_name
+from clip_seg_ros.annotation.worker import About, _folder_of, annotate_shard, shard_name
 from clip_seg_ros.sources.frames import open_frames
 from written_sources import write_bag
 
@@ -106,10 +107,26 @@ def test_pictures_are_copied_and_what_cannot_be_read_is_noted(tmp_path, moving):
     (folder / "1b.png").write_bytes(b"nothing")
     job = job_of(tmp_path / "out", Source("pictures", str(folder)))
     _, (report,), frames = done(job)
-    assert [frame.index for frame in frames] == [0, 1]
+    assert [(frame.index, frame.stamp_ns, frame.name) for frame in frames] == [(0, 0, "0.png"), (1, 1, "1.png")]
     assert report.notes == (f"{folder / '1b.png'} is no picture that can be read",)
     assert (tmp_path / "out" / frames[1].picture).read_bytes() == (folder / "1.png").read_bytes()
     assert {each.track for frame in frames for each in frame.objects} <= {0}
+
+
+def test_a_picture_that_is_turned_is_kept_as_it_is_seen(tmp_path, moving):
+    file = tmp_path / "turned.jpg"
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.fromarray(moving[0].rgb).save(file, exif=turned)
+    (frame,) = done(job_of(tmp_path / "out", Source("turned", str(file))))[2]
+    kept = cv2.imread(str(tmp_path / "out" / frame.picture), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    assert kept.shape[:2] == frame.size == (160, 120)
+
+
+def test_the_names_of_pictures_are_those_in_their_folder(tmp_path):
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    for spec in (tmp_path / "photos", tmp_path / "photos" / "**" / "*.jpg", tmp_path / "photos" / "a.jpg"):
+        assert _folder_of(str(spec)) == tmp_path / "photos"
 
 
 def test_a_second_model_is_compared(tmp_path, bag):
