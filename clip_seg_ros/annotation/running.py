@@ -88,12 +88,15 @@ class Progress:
     notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     """Which sources and shards have no results, and why."""
+    failed: set[Shard] = field(default_factory=set)
+    """The shards of these."""
 
     def add(self, report: ShardReport, job: Job) -> None:
         """Adds a report."""
         name = job.sources[report.shard.source].name
         if report.fault:
             first, last = report.shard.begin, report.shard.end - 1
+            self.failed.add(report.shard)
             self.faults.append(f"{name}, images {first} to {last}: {report.fault}")
             return
         self.images += report.images
@@ -219,13 +222,25 @@ def write_data_set(
         FORMATS[name](folder, frames, job)
     ever = {*prepared.manifest.get("formats", ()), *formats}
     written = [name for name in FORMATS if name in ever]
-    is_whole = not prepared.faults and all(storage.has(shard_name(job, shard)) for shard in prepared.shards())
+    is_whole = not prepared.faults and next(missing_shards(prepared, storage), None) is None
     write_manifest(folder, finished(prepared.manifest, is_whole, counts, written))
     if is_address(storage.address):
         for path in sorted(folder.iterdir()):
             if path.name not in (IMAGES, SHARDS):
                 storage.publish(path.name)
     return counts
+
+
+def missing_shards(prepared: Prepared, storage: Storage) -> Iterator[Shard]:
+    """Yields the shards of a run that ``write_data_set`` did not find.
+
+    Args:
+        prepared: The run.
+        storage: The folder of the run, in which ``write_data_set`` has brought what there is.
+    """
+    for shard in prepared.shards():
+        if not (storage.folder / shard_name(prepared.job, shard)).is_file():
+            yield shard
 
 
 def counted(frames: Iterator[AnnotatedFrame], job: Job, recorded: Mapping[str, str]) -> dict[str, Any]:

@@ -19,13 +19,13 @@ from clip_seg_ros.annotation.layout import TIME
 from clip_seg_ros.annotation.naming import cameras_here
 from clip_seg_ros.annotation.ray_joining import RayFailed, RayOptions, joined
 from clip_seg_ros.annotation.ray_spreading import RaySpreading
-from clip_seg_ros.annotation.running import Prepared, Progress, looked_here, prepare, write_data_set
+from clip_seg_ros.annotation.running import Prepared, Progress, looked_here, missing_shards, prepare, write_data_set
 from clip_seg_ros.annotation.serving import cautions, check_names, forget_models
 from clip_seg_ros.annotation.shards import selected
 from clip_seg_ros.annotation.spreading import Executor, InProcess, Processes
 from clip_seg_ros.annotation.storage import Storage, open_storage
 from clip_seg_ros.models.checkpoints import WeightsError
-from clip_seg_ros.tools.annotate_options import RAY_HERE, add_options, formats_of, job_of
+from clip_seg_ros.tools.annotate_options import RAY_HERE, add_options, formats_of, job_of, require_shared_paths
 
 _SHOWN = 10
 """The most notes and faults that are printed."""
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     try:
         formats = formats_of(args)
+        require_shared_paths(args)
         options = _ray_options(args)
         with joined(options) if options else nullcontext(), open_storage(args.out) as storage:
             return _annotate(args, storage, formats)
@@ -78,6 +79,10 @@ def _annotate(args: argparse.Namespace, storage: Storage, formats: Sequence[str]
         _say_faults(progress)
         return 1
     counts = write_data_set(prepared, storage, formats, lambda name: print(f"writing {name}", flush=True))
+    for shard in missing_shards(prepared, storage):
+        if shard not in progress.failed:
+            fault = f"it was done, but is not in {args.out}: does each worker see the same folder?"
+            progress.add(ShardReport(shard, 0, 0, 0.0, fault=fault), prepared.job)
     _say(prepared.job, progress, counts, args.out)
     spent_s = time.monotonic() - started_s
     _keep_time(storage, progress, spent_s, args.workers or (1 if args.ray is None else None))

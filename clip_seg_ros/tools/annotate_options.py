@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from clip_seg_ros.annotation.formats import FORMATS
 from clip_seg_ros.annotation.job import SHARD_FRAMES, Job, Selection
 from clip_seg_ros.annotation.naming import Listing, cameras_here, sources_of
 from clip_seg_ros.annotation.prompts import read_prompts
+from clip_seg_ros.annotation.storage import is_address
 from clip_seg_ros.sources.frames import KINDS
 from clip_seg_ros.tools.engine_options import add_engine_options
 
@@ -137,6 +139,20 @@ def job_of(args: argparse.Namespace, listing: Listing = cameras_here) -> Job:
         picture_suffix=f".{args.pictures}",
         shard_frames=args.shard_frames,
     )
+
+
+def require_shared_paths(args: argparse.Namespace) -> None:
+    """Raises ValueError if a path is another one on other machines of a cluster, each of which has its own folders."""
+    if args.ray in (None, RAY_HERE):
+        return
+    paths = [args.out, *args.sources]
+    paths += [each for each in (args.model, args.second_model) if each and Path(each).expanduser().is_file()]
+    for path in paths:
+        if not is_address(path) and not path.isdecimal() and not Path(path).is_absolute():
+            raise ValueError(
+                f"{path} is another path on the other machines of a cluster: name one that begins with / and is the "
+                "same on all of them, or an address such as s3://bucket/run"
+            )
 
 
 def formats_of(args: argparse.Namespace) -> list[str]:

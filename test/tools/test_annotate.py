@@ -8,14 +8,16 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clip_seg_ros.annotation.linking import all_frames
 from clip_seg_ros.annotation.manifest import read_job
+from clip_seg_ros.annotation.spreading import InProcess
 from clip_seg_ros.sim.sequences import sequence
-from clip_seg_ros.tools import cli
+from clip_seg_ros.tools import annotate, cli
 from written_sources import write_bag, write_video
 
 OPTIONS = ["--model", "clipseg-pocket", "--engine", "eager", "--shard-frames", "4", "--prompts", "cup", "box = 0.6"]
@@ -171,4 +173,29 @@ def test_a_recording_that_cannot_be_read_ends_nothing(tmp_path, moving, capsys):
     said = capsys.readouterr()
     assert "2 images" in said.out
     assert f"not annotated: broken: {sources[0]} is no video" in said.err
+    assert not json.loads((tmp_path / "set" / "run.json").read_text())["is_finished"]
+
+
+@pytest.mark.parametrize(
+    ("source", "more"),
+    [("table.mcap", []), ("~/table.mcap", []), ("{here}/table.mcap", ["--out", "set"])],
+)
+def test_a_path_that_machines_of_a_cluster_would_not_share_is_refused(tmp_path, capsys, source, more):
+    given = [source.replace("{here}", str(tmp_path)), "--prompts", "cup", "--out", str(tmp_path / "set"), *more]
+    assert cli.main(["annotate", *given, "--ray", "127.0.0.1:1"]) == 2
+    assert "is another path on the other machines of a cluster" in capsys.readouterr().err
+
+
+def test_shards_that_are_not_there_in_the_end_are_named(tmp_path, moving, capsys, monkeypatch):
+    class Forgetful(InProcess):
+        """Its workers see another folder than the driver."""
+
+        def run(self, job, shards, on_report):
+            super().run(replace(job, out=str(tmp_path / "elsewhere")), shards, on_report)
+
+    video = write_video(tmp_path / "hall.avi", [view.rgb for view in moving[:2]])
+    monkeypatch.setattr(annotate, "InProcess", Forgetful)
+    options = ["--formats", "", "--out", str(tmp_path / "set")]
+    assert cli.main(["annotate", str(video), *OPTIONS, *options]) == 1
+    assert "hall, images 0 to 1: it was done, but is not in" in capsys.readouterr().err
     assert not json.loads((tmp_path / "set" / "run.json").read_text())["is_finished"]
