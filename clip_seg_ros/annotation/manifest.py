@@ -28,7 +28,7 @@ from clip_seg_ros.data.samples import DataError
 FORMAT = 1
 _BLOCK = 1 << 20
 _OPTIONAL = ("openvino", "onnxruntime", "rosbags")
-CHOSEN = ("model", "second_model", "engine", "precision")
+CHOSEN = ("model", "second_model", "device", "engine", "precision")
 """The parts of a job that may be asked for as "auto"."""
 EARLIER = "earlier_versions"
 """The part of a manifest with the versions that the run had before, if they were others."""
@@ -166,7 +166,7 @@ def read_job(folder: Path) -> Job:
 
 def as_chosen_before(job: Job, manifest: Mapping[str, Any]) -> Job:
     """Returns a job with what was chosen for "auto" when the run began, if the same was asked for."""
-    if any(manifest["asked"][name] != getattr(job, name) for name in CHOSEN):
+    if any(manifest["asked"].get(name) != getattr(job, name) for name in CHOSEN):
         return job
     return replace(job, **{name: manifest["parameters"][name] for name in CHOSEN})
 

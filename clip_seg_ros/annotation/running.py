@@ -119,7 +119,11 @@ def looked_here(job: Job, on_bytes: Callable[[int], None]) -> list[tuple[SourceF
 
 
 def prepare(
-    asked: Job, storage: Storage, on_bytes: Callable[[int], None] = lambda _: None, looking: Looking = looked_here
+    asked: Job,
+    storage: Storage,
+    on_bytes: Callable[[int], None] = lambda _: None,
+    looking: Looking = looked_here,
+    resolve: Callable[[Job], Job] = resolved,
 ) -> Prepared:
     """Looks at the sources and the models of a run, and at what is in its folder, where the manifest is written.
 
@@ -128,6 +132,7 @@ def prepare(
         storage: The folder of the run.
         on_bytes: Called with the number of bytes of sources that were read since the last call.
         looking: Looks at the sources.
+        resolve: Chooses what is "auto": ``serving.resolved`` or ``serving.resolved_for_gpus``.
 
     Raises:
         ValueError: No source can be read (DataError), there is no such model, it refuses a phrase, or the folder
@@ -142,7 +147,7 @@ def prepare(
     looked = looking(asked, on_bytes)
     if all(facts.fault for facts, _ in looked):
         raise DataError(looked[0][0].fault)
-    job = resolved(asked if before is None else as_chosen_before(asked, before))
+    job = resolve(asked if before is None else as_chosen_before(asked, before))
     known = [
         replace(facts, source=replace(facts.source, track_age_s=track_age_s(job, found))) for facts, found in looked
     ]

@@ -11,6 +11,7 @@ import torch
 
 from clip_seg_ros.annotation.job import Job
 from clip_seg_ros.pipeline.predictor import Predictor
+from clip_seg_ros.runtime.devices import PRECISIONS, resolve_device
 from clip_seg_ros.zoo.caution import in_options
 from clip_seg_ros.zoo.factory import full_name
 
@@ -19,7 +20,7 @@ _loaded: dict[_Key, Predictor] = {}
 
 
 def resolved(job: Job) -> Job:
-    """Returns a job without "auto": with the names of its models, and with the engine that is the fastest here.
+    """Returns a job without "auto": with the names of its models, the device, and the engine that is the fastest here.
 
     Another process or machine would measure otherwise, and give other digits.
 
@@ -31,8 +32,38 @@ def resolved(job: Job) -> Job:
     second = None if job.second_model is None else full_name(job.second_model)
     model = _load(name, job.device, job.engine, job.precision, job.threads)
     chosen = model.chosen
-    known = replace(job, model=name, second_model=second, engine=chosen.engine, precision=chosen.precision)
+    # Where the device is left open, OpenVINO takes the processor.
+    device = str(resolve_device("cpu" if (job.device, job.engine) == ("auto", "openvino") else job.device))
+    known = replace(
+        job, model=name, second_model=second, device=device, engine=chosen.engine, precision=chosen.precision
+    )
     _loaded[_key(known)] = model
+    return known
+
+
+def resolved_for_gpus(job: Job) -> Job:
+    """Returns a job without "auto" for workers that have GPUs, which this machine need not have.
+
+    PyTorch runs its models unless another engine is named. In this process, models are only asked what they are.
+
+    Raises:
+        ValueError: There is no such model, or a precision must be named.
+        WeightsError: The weights of a model are missing or damaged.
+    """
+    if job.engine not in ("auto", "eager") and job.precision == "auto":
+        raise ValueError(
+            f"the precision in which {job.engine} is right cannot be measured for GPUs of other machines: "
+            "name it with --precision, or leave out --engine"
+        )
+    name = full_name(job.model)
+    second = None if job.second_model is None else full_name(job.second_model)
+    engine = "eager" if job.engine == "auto" else job.engine
+    precision = job.precision if engine != "eager" or job.precision in PRECISIONS else "float32"
+    device = "cuda" if job.device == "auto" else job.device
+    known = replace(job, model=name, second_model=second, device=device, engine=engine, precision=precision)
+    _loaded[_key(known)] = _load(name, "cpu", "eager", "float32", job.threads)
+    if second is not None:
+        _loaded[_second_key(known, second)] = _load(second, "cpu", "eager", "float32", job.threads)
     return known
 
 
@@ -52,7 +83,7 @@ def second_model_of(job: Job) -> Predictor | None:
     """Returns the second model, if the job has one; PyTorch runs it. Raises what ``resolved`` raises."""
     if job.second_model is None:
         return None
-    return _of((job.second_model, job.device, "eager", "float32", job.threads))
+    return _of(_second_key(job, job.second_model))
 
 
 def model_facts(job: Job) -> list[dict[str, Any]]:
@@ -83,6 +114,10 @@ def forget_models() -> None:
 
 def _key(job: Job) -> _Key:
     return job.model, job.device, job.engine, job.precision, job.threads
+
+
+def _second_key(job: Job, name: str) -> _Key:
+    return name, job.device, "eager", "float32", job.threads
 
 
 def _of(key: _Key) -> Predictor:

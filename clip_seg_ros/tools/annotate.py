@@ -20,7 +20,7 @@ from clip_seg_ros.annotation.naming import cameras_here
 from clip_seg_ros.annotation.ray_joining import RayFailed, RayOptions, joined
 from clip_seg_ros.annotation.ray_spreading import RaySpreading
 from clip_seg_ros.annotation.running import Prepared, Progress, looked_here, missing_shards, prepare, write_data_set
-from clip_seg_ros.annotation.serving import cautions, check_names, forget_models
+from clip_seg_ros.annotation.serving import cautions, check_names, forget_models, resolved, resolved_for_gpus
 from clip_seg_ros.annotation.shards import selected
 from clip_seg_ros.annotation.spreading import Executor, InProcess, Processes
 from clip_seg_ros.annotation.storage import Storage, open_storage
@@ -68,8 +68,9 @@ def _annotate(args: argparse.Namespace, storage: Storage, formats: Sequence[str]
     if isinstance(executor, RaySpreading):
         listing, looking = executor.cameras, executor.look
     check_names(asked := job_of(args, listing))
+    is_for_gpus = args.ray is not None and args.ray_gpus > 0 and args.device != "cpu"
     with tqdm(desc="look", unit="B", unit_scale=True, leave=False) as bar:
-        prepared = prepare(asked, storage, bar.update, looking)
+        prepared = prepare(asked, storage, bar.update, looking, resolved_for_gpus if is_for_gpus else resolved)
     for note in [*cautions(prepared.job), *prepared.notes][:_SHOWN]:
         print(f"note: {note}")
     if not isinstance(executor, InProcess):

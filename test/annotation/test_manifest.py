@@ -27,7 +27,7 @@ from clip_seg_ros.data.samples import DataError
 
 SOURCE = Source("table", "recordings/table.mcap", "/camera")
 ASKED = Job("out", (SOURCE,), (Phrase("cup"), Phrase("box", 0.6)), ("white box",), Selection(2, 0.01))
-JOB = replace(ASKED, model="clipseg-pocket", engine="openvino", precision="float32")
+JOB = replace(ASKED, model="clipseg-pocket", device="cpu", engine="openvino", precision="float32")
 MODELS = [{"name": "clipseg-pocket", "weights": "00ff"}]
 
 
