@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from clip_seg_ros.annotation.answering import checked_models
-from clip_seg_ros.annotation.files import PARTIAL, remove_partial
+from clip_seg_ros.annotation.files import remove_partial
 from clip_seg_ros.annotation.formats import FORMATS
 from clip_seg_ros.annotation.job import Job, Shard, ShardReport, Source
 from clip_seg_ros.annotation.layout import DECISIONS, IMAGES, MANIFEST, SHARDS
@@ -142,8 +142,8 @@ def prepare(
     require_outside(storage.address, asked.sources)
     storage.fetch(MANIFEST)
     before = read_manifest(storage.folder)
-    if before is None and not is_address(storage.address):
-        require_free(storage.folder)
+    if before is None:
+        require_free(storage)
     looked = looking(asked, on_bytes)
     if all(facts.fault for facts, _ in looked):
         raise DataError(looked[0][0].fault)
@@ -190,12 +190,14 @@ def require_outside(out: str, sources: Iterable[Source]) -> None:
             )
 
 
-def require_free(folder: Path) -> None:
-    """Raises ValueError if a folder holds something that is no run."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is no folder")
-    if folder.is_dir() and any(not each.name.endswith(PARTIAL) for each in folder.iterdir()):
-        raise ValueError(f"{folder} holds other files: name an empty or a new folder with --out")
+def require_free(storage: Storage) -> None:
+    """Raises ValueError if the folder of a run that has no manifest holds something, such as shards of another run."""
+    if storage.folder.exists() and not storage.folder.is_dir():
+        raise ValueError(f"{storage.address} is no folder")
+    if not storage.is_empty():
+        raise ValueError(
+            f"{storage.address} holds other files and no {MANIFEST}: name an empty or a new folder with --out"
+        )
 
 
 def write_data_set(

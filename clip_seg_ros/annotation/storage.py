@@ -18,13 +18,14 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
+from clip_seg_ros.annotation.files import PARTIAL
 from clip_seg_ros.data.samples import DataError
 
 _AT_ONCE = frozenset(("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"))
 """Protocols where a file is there as a whole or not at all, so that no other name is needed first."""
 _TRIES = 4
 _FIRST_PAUSE_S = 0.5
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError)
 """What does not get better by another try."""
 _T = TypeVar("_T")
 
@@ -39,6 +40,9 @@ class Storage(Protocol):
 
     def has(self, name: str) -> bool:
         """Returns whether there is such a file."""
+
+    def is_empty(self) -> bool:
+        """Returns whether nothing is there, not even a file of that name."""
 
     def fetch(self, name: str) -> None:
         """Brings a file, or all below a folder, into ``folder``; nothing if there is no such thing."""
@@ -66,6 +70,13 @@ class LocalStorage:
     def has(self, name: str) -> bool:
         """See ``Storage``."""
         return (self.folder / name).is_file()
+
+    def is_empty(self) -> bool:
+        """See ``Storage``."""
+        if self.folder.exists() and not self.folder.is_dir():
+            return False
+        # What a killed run left half written is its own.
+        return not self.folder.exists() or all(each.name.endswith(PARTIAL) for each in self.folder.iterdir())
 
     def fetch(self, name: str) -> None:
         """Does nothing: it is there."""
@@ -101,6 +112,20 @@ class RemoteStorage:
     def has(self, name: str) -> bool:
         """See ``Storage``. Raises DataError if the address cannot be reached."""
         return bool(attempted(lambda: self._files.isfile(self._at(name)), self.address))
+
+    def is_empty(self) -> bool:
+        """See ``Storage``. Raises DataError if the address cannot be reached."""
+
+        def found() -> list[dict[str, Any]]:
+            self._files.invalidate_cache()
+            try:
+                return list(self._files.ls(self._root, detail=True))
+            except FileNotFoundError:
+                return []
+
+        # Some stores keep an empty file for a folder itself.
+        own = self._root.rstrip("/")
+        return all(each["name"].rstrip("/") == own and not each.get("size") for each in attempted(found, self.address))
 
     def fetch(self, name: str) -> None:
         """See ``Storage``. Raises DataError if something cannot be read."""
@@ -172,7 +197,8 @@ def file_system(address: str) -> tuple[Any, str]:
     """
     try:
         files, path = _fsspec().core.url_to_fs(address)
-    except (ImportError, ValueError, OSError) as error:
+    except Exception as error:
+        # Each file system raises errors of its own, which have no class in common.
         raise DataError(f"{address} cannot be opened: {error}") from error
     return files, path
 
@@ -205,10 +231,9 @@ def attempted(action: Callable[[], _T], what: str) -> _T:
     for trial in range(_TRIES):
         try:
             return action()
-        except _FINAL as error:
-            raise DataError(f"{what}: {type(error).__name__}: {error}") from error
-        except (OSError, ValueError, ImportError, TimeoutError) as error:
-            if trial == _TRIES - 1 or isinstance(error, ImportError):
+        except Exception as error:
+            # Those of the network are of classes that aiohttp, botocore and others have made for themselves.
+            if trial == _TRIES - 1 or isinstance(error, _FINAL):
                 raise DataError(f"{what}: {type(error).__name__}: {error}") from error
             time.sleep(_FIRST_PAUSE_S * 2**trial)
     raise AssertionError("unreachable")

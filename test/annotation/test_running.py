@@ -7,6 +7,7 @@ import pytest
 
 from clip_seg_ros.annotation.job import Job, Phrase, Source
 from clip_seg_ros.annotation.results import AnnotatedFrame, located_frames
+from clip_seg_ros.annotation.storage import open_storage
 from clip_seg_ros.annotation.running import counted, looked_at, require_free, require_outside
 from clip_seg_ros.annotation.shards import shards_of
 from clip_seg_ros.data.samples import DataError
@@ -37,10 +38,10 @@ def test_a_run_is_not_written_into_its_source(tmp_path, out, spec, is_refused):
 
 def test_a_folder_with_what_a_stopped_run_left_is_free(tmp_path):
     (tmp_path / ".run.json.00ff.partial").write_bytes(b"{")
-    require_free(tmp_path)
+    require_free(open_storage(str(tmp_path)))
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds other files"):
-        require_free(tmp_path)
+        require_free(open_storage(str(tmp_path)))
 
 
 def test_a_source_that_cannot_be_read_has_a_fault_and_no_shards(tmp_path):

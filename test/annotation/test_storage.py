@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from clip_seg_ros.annotation.storage import LocalStorage, Storage, is_address, open_storage
+from clip_seg_ros.annotation import storage as storages
+from clip_seg_ros.annotation.running import require_free
+from clip_seg_ros.annotation.storage import LocalStorage, Storage, attempted, is_address, open_storage
 from clip_seg_ros.data.samples import DataError
 
 fsspec = pytest.importorskip("fsspec", reason="addresses need fsspec")
@@ -104,3 +106,46 @@ def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("spec", "expected"), [("a/b.mcap", False), ("0", False), ("s3://b/c.mcap", True)])
 def test_addresses_are_told_from_paths(spec: str, expected: bool) -> None:
     assert is_address(spec) == expected
+
+
+def test_shards_without_a_manifest_are_no_folder_for_a_run(address: str, storage: Storage) -> None:
+    require_free(storage)
+    write(storage, "shards/kitchen/0000.jsonl", "found")
+    storage.publish("shards")
+
+    with open_storage(address) as other, pytest.raises(ValueError, match=r"holds other files and no run\.json"):
+        require_free(other)
+
+
+class OfTheNetwork(Exception):
+    """As aiohttp and botocore have them: of no class that Python has."""
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"), [(OfTheNetwork("reset"), 4), (ConnectionError("reset"), 4), (FileNotFoundError("gone"), 1)]
+)
+def test_an_error_of_the_network_is_tried_again_and_told(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int
+) -> None:
+    monkeypatch.setattr(storages, "_FIRST_PAUSE_S", 0.0)
+    tried = []
+
+    def action() -> None:
+        tried.append(1)
+        raise error
+
+    with pytest.raises(DataError, match=f"s3://bucket/run: {type(error).__name__}: {error}"):
+        attempted(action, "s3://bucket/run")
+    assert len(tried) == tries
+
+
+def test_what_gets_through_in_the_end_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storages, "_FIRST_PAUSE_S", 0.0)
+    left = [OfTheNetwork("reset"), OfTheNetwork("reset")]
+
+    def action() -> str:
+        if left:
+            raise left.pop()
+        return "content"
+
+    assert attempted(action, "s3://bucket/run") == "content"
