@@ -93,6 +93,7 @@ class SourceCopies:
                     return
             with _locked(self._lock(remote.key), fcntl.LOCK_EX):
                 if not entry.is_dir():
+                    self._remove_parts(remote.key)
                     self._make_room(remote, address)
                     self._copy(files, remote, entry)
 
@@ -136,10 +137,16 @@ class SourceCopies:
         try:
             with _locked(self._lock(key.partition(".")[0]), fcntl.LOCK_EX | fcntl.LOCK_NB):
                 shutil.rmtree(self.folder / key, ignore_errors=True)
+                self._remove_parts(key.partition(".")[0])
                 self._lock(key.partition(".")[0]).unlink(missing_ok=True)
         except OSError:
             return False
         return True
+
+    def _remove_parts(self, key: str) -> None:
+        """Removes what killed processes copied in part; whoever holds the lock of the key alone may do so."""
+        for part in self.folder.glob(f"{key}.*.part"):
+            shutil.rmtree(part, ignore_errors=True)
 
     def _lock(self, key: str) -> Path:
         return self.folder / f"{key}.lock"
@@ -206,8 +213,16 @@ def _is_at(lock: int, file: Path) -> bool:
         return False
 
 
+def is_pattern(path: str) -> bool:
+    """Returns whether a path in a file system of fsspec stands for several files."""
+    if path.startswith(("http://", "https://")):
+        # The query of an address begins with "?", and its values may have any sign.
+        path = path.partition("?")[0]
+    return any(sign in path for sign in _ANY)
+
+
 def _look(files: Any, path: str) -> _Remote:
-    if any(sign in path for sign in _ANY):
+    if is_pattern(path):
         found, is_single = sorted(files.glob(path)), False
         root = os.path.commonpath([os.path.dirname(each) for each in found]) if found else path
     elif files.isdir(path):

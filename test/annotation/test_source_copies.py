@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_seg_ros.annotation.source_copies import SourceCopies, brought
+from clip_seg_ros.annotation.source_copies import SourceCopies, brought, is_pattern
 from clip_seg_ros.data.samples import DataError
 
 pytest.importorskip("fsspec", reason="addresses need fsspec")
@@ -114,6 +114,51 @@ def test_what_another_process_reads_is_not_removed(tmp_path: Path, copies: Sourc
         pass
     copies.clear()
     assert not path.exists()
+
+
+def killed_while_copying(copies: SourceCopies, address: str, size: int) -> Path:
+    """Leaves what a process leaves that is killed while it copies; returns its folder."""
+    with copies.held(address) as path:
+        key = path.parent.name
+    copies.clear()
+    part = copies.folder / f"{key}.0123.part"
+    part.mkdir(parents=True)
+    (part / "a.mcap").write_bytes(b"a" * size)
+    return part
+
+
+def test_half_a_copy_is_not_in_its_own_way(tmp_path: Path, copies: SourceCopies) -> None:
+    address = recording(tmp_path, "a.mcap", 600)
+    part = killed_while_copying(copies, address, 500)
+
+    with copies.held(address) as path:
+        assert path.stat().st_size == 600
+        assert not part.exists()
+
+
+def test_half_a_copy_is_removed_in_the_end(tmp_path: Path, copies: SourceCopies) -> None:
+    address = recording(tmp_path, "a.mcap")
+    with copies.held(address):
+        pass
+    (key,) = (each.name for each in copies.folder.iterdir() if each.is_dir())
+    (copies.folder / f"{key}.0123.part").mkdir()
+
+    copies.clear()
+
+    assert not copies.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("https://host/a.mcap?key=1*2[3]", False),
+        ("https://host/*.mcap?key=1", True),
+        ("bucket/runs/?.mcap", True),
+        ("bucket/runs/a.mcap", False),
+    ],
+)
+def test_the_query_of_an_address_is_no_pattern(path: str, expected: bool) -> None:
+    assert is_pattern(path) == expected
 
 
 def test_what_is_not_there_is_named(tmp_path: Path, copies: SourceCopies) -> None:
