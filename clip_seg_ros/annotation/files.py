@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import uuid
 from collections.abc import Iterator
@@ -42,6 +43,18 @@ def write_whole(path: Path, data: bytes, is_lasting: bool = True) -> None:
     """Writes a file as ``whole_file`` does."""
     with whole_file(path, is_lasting) as file:
         file.write(data)
+
+
+def settle(folder: Path) -> None:
+    """Waits until all that was written into a folder is on the disk, even if the power fails."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Python itself can only have the disks of the whole machine written.
+        sync = getattr(ctypes.CDLL(None), "syncfs", None)
+        if sync is None or sync(descriptor) != 0:
+            os.sync()
+    finally:
+        os.close(descriptor)
 
 
 def remove_partial(folder: Path) -> None:

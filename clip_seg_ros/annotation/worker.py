@@ -17,7 +17,7 @@ import cv2
 from PIL import ExifTags, Image
 
 from clip_seg_ros.annotation.answering import Answering, checked_models
-from clip_seg_ros.annotation.files import write_whole
+from clip_seg_ros.annotation.files import settle, write_whole
 from clip_seg_ros.annotation.job import Job, Shard, ShardReport
 from clip_seg_ros.annotation.layout import IMAGES, SHARDS
 from clip_seg_ros.annotation.results import AnnotatedFrame
@@ -176,7 +176,9 @@ class _Work:
         for fault in (*frames.faults[known:], *answering.faults):
             note(self._notes, self._files.named(fault))
         about = About(len(lines), objects, tuple(self._notes), tuple(before))
-        write_whole(self._folder / about_name(self._job, self._shard), about.to_json().encode())
+        write_whole(self._folder / about_name(self._job, self._shard), about.to_json().encode(), is_lasting=False)
+        # The shard counts as done from here on, so the pictures must outlast a loss of power, too.
+        settle(self._folder)
         write_whole(self._folder / shard_name(self._job, self._shard), "".join(lines).encode())
         return about
 
