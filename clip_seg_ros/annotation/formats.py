@@ -25,3 +25,5 @@ FORMATS: dict[str, Callable[[Path, Frames, Job], None]] = {
 }
 """Each takes the folder of the run, the images, and what was asked. It reads the images as often as it needs them,
 keeps none of them, and gives the same bytes for the same input."""
+READING_IMAGES = frozenset(("yolo", "cvat", "mcap"))
+"""Those that read the kept images, too; others do with what was found."""

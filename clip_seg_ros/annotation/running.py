@@ -16,7 +16,7 @@ import numpy as np
 
 from clip_seg_ros.annotation.answering import checked_models
 from clip_seg_ros.annotation.files import remove_partial
-from clip_seg_ros.annotation.formats import FORMATS
+from clip_seg_ros.annotation.formats import FORMATS, READING_IMAGES
 from clip_seg_ros.annotation.job import Job, Shard, ShardReport, Source
 from clip_seg_ros.annotation.layout import DECISIONS, IMAGES, MANIFEST, SHARDS
 from clip_seg_ros.annotation.linking import all_frames
@@ -115,7 +115,8 @@ Looking = Callable[[Job, Callable[[int], None]], list[tuple[SourceFacts, Survey]
 
 def looked_here(job: Job, on_bytes: Callable[[int], None]) -> list[tuple[SourceFacts, Survey]]:
     """Looks at one source after the other."""
-    return [looked_at(job, index, on_bytes) for index in range(len(job.sources))]
+    hashes = dict[str, tuple[int, str]]()
+    return [looked_at(job, index, on_bytes, hashes) for index in range(len(job.sources))]
 
 
 def prepare(
@@ -221,8 +222,9 @@ def write_data_set(
     recorded = {source.name: source.spec for source, each in pairs if each.kind == "recorded"}
     counts = counted(all_frames(folder, job), job, recorded)
     if formats:
-        storage.fetch(IMAGES)
         storage.fetch(DECISIONS)
+    if READING_IMAGES.intersection(formats):
+        storage.fetch(IMAGES)
     frames = with_decisions(folder, lambda: all_frames(folder, job))
     for name in formats:
         on_format(name)
@@ -290,21 +292,35 @@ def counted(frames: Iterator[AnnotatedFrame], job: Job, recorded: Mapping[str, s
     }
 
 
-def looked_at(job: Job, index: int, on_bytes: Callable[[int], None]) -> tuple[SourceFacts, Survey]:
-    """Reads through the source ``index`` of a job; of one that cannot be read, the facts say why."""
+def looked_at(
+    job: Job, index: int, on_bytes: Callable[[int], None], hashes: dict[str, tuple[int, str]] | None = None
+) -> tuple[SourceFacts, Survey]:
+    """Reads through a source; of one that cannot be read, the facts say why.
+
+    Args:
+        job: The job.
+        index: The index of the source in it.
+        on_bytes: Called with the number of bytes that were read since the last call.
+        hashes: What ``hash_of`` returned, by what was named: each camera of a bag is a source. It is added to.
+    """
     source = job.sources[index]
     try:
-        return _read_through(source, on_bytes)
+        return _read_through(source, on_bytes, {} if hashes is None else hashes)
     except (DataError, OSError) as error:
         nothing = Survey("still", np.zeros(0, np.int64), ())
         return SourceFacts(source, 0, 0, "", (), str(error) or type(error).__name__), nothing
 
 
-def _read_through(source: Source, on_bytes: Callable[[int], None]) -> tuple[SourceFacts, Survey]:
+def _read_through(
+    source: Source, on_bytes: Callable[[int], None], hashes: dict[str, tuple[int, str]]
+) -> tuple[SourceFacts, Survey]:
     with brought(source.spec) as files:
         frames = as_numbered(open_frames(files.spec, source.topic))
         found = survey(frames)
-        # What else lies beside pictures, such as thumbnails of a file manager, comes and goes.
-        size, digest = hash_of(files.spec, on_bytes, frames.files if isinstance(frames, StillFrames) else None)
+        if source.spec not in hashes:
+            # What else lies beside pictures, such as thumbnails of a file manager, comes and goes.
+            read = frames.files if isinstance(frames, StillFrames) else None
+            hashes[source.spec] = hash_of(files.spec, on_bytes, read)
+        size, digest = hashes[source.spec]
         notes = tuple(files.named(each) for each in found.notes)
     return SourceFacts(source, len(found), size, digest, notes), found

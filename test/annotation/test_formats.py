@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from annotated_run import FIRST_NS, PHRASES, Run, rendered_run
-from clip_seg_ros.annotation.formats import FORMATS
+from clip_seg_ros.annotation.formats import FORMATS, READING_IMAGES
 from clip_seg_ros.annotation.polygons import mask_polygon
 from clip_seg_ros.annotation.results import AnnotatedFrame
 from clip_seg_ros.annotation.writing import class_names, is_sure
@@ -41,6 +41,17 @@ def test_writes_the_same_bytes_again(run: Run) -> None:
     for write in FORMATS.values():
         write(run.out, run.frames, run.job)
     assert {path: path.read_bytes() for path in run.out.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_which_formats_read_the_kept_images_is_known(name: str, run: Run, tmp_path: Path) -> None:
+    frame = replace(run.images[0], topic="/camera/color/image_raw")
+    try:
+        FORMATS[name](tmp_path, lambda: iter([frame]), run.job)
+    except (OSError, DataError):
+        assert name in READING_IMAGES
+    else:
+        assert name not in READING_IMAGES
 
 
 def test_a_failure_leaves_the_old_file_and_no_other(run: Run, tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from clip_seg_ros.annotation.job import Job, Phrase, Source
 from clip_seg_ros.annotation.linking import all_frames
 from clip_seg_ros.annotation.manifest import read_job
+from clip_seg_ros.annotation.running import looked_here
 from clip_seg_ros.annotation.spreading import InProcess
 from clip_seg_ros.sim.sequences import sequence
 from clip_seg_ros.tools import annotate, cli
@@ -127,6 +129,14 @@ def test_a_cut_recording_is_annotated_up_to_the_cut_and_that_is_said(tmp_path, m
     assert 10 < source["images"] < 56
     assert [frame.index for frame in frames] == list(range(0, source["images"], 8))
     assert "only the part before is there" in capsys.readouterr().out
+
+
+def test_a_bag_of_two_cameras_is_hashed_once(recordings):
+    job = Job("out", (Source("one", recordings[0]), Source("two", recordings[0])), (Phrase("cup"),))
+    read = []
+    (one, _), (two, _) = looked_here(job, read.append)
+    assert sum(read) == one.size_bytes == two.size_bytes > 0
+    assert one.sha256 == two.sha256
 
 
 def test_near_duplicates_are_left_out(tmp_path, moving):
