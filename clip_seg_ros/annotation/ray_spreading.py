@@ -32,6 +32,8 @@ _LOSSES = 20
 """A shard is given up, too, that was lost so often with the machines that did it."""
 _LOOK_S = 2.0
 """How often it is looked whether machines have come."""
+_QUIET_LOOKS = 15
+"""After so many times without any worker that has started, it is said why."""
 _FAILED_STARTS = 3
 _AT_ONCE = 1000
 _T = TypeVar("_T")
@@ -175,6 +177,8 @@ class _Crew:
         self._not_before_s = 0.0
         self._failed_starts = 0
         self._warned = False
+        self._quiet_looks: int | None = 0
+        """How often nothing had started; ``None`` once a worker has, or once it was said."""
 
     def grow(self, queue: ShardQueue) -> None:
         """Makes workers while there is room for them and something to do."""
@@ -202,6 +206,8 @@ class _Crew:
     def ended(self) -> list[tuple[_Member, Any, Exception | None]]:
         """Waits for some workers, not for long, and returns them with what they returned or raised."""
         done, _ = self._ray.wait(list(self._waiting), timeout=_LOOK_S)
+        if not done:
+            self._say_if_busy()
         found: list[tuple[_Member, Any, Exception | None]] = []
         for reference in done:
             member = self._waiting.pop(reference)
@@ -220,7 +226,7 @@ class _Crew:
         versions, member.machine, _ = answer
         if difference := Versions.here().difference(versions):
             raise RayFailed(f"a machine of the cluster has other versions: {difference}. Install the same on all")
-        self._failed_starts = 0
+        self._failed_starts, self._quiet_looks = 0, None
         self.idle.append(member)
 
     def not_started(self, error: Exception) -> None:
@@ -246,6 +252,21 @@ class _Crew:
             self._ray.kill(member.actor)
         self.idle.clear()
         self._waiting.clear()
+
+    def _say_if_busy(self) -> None:
+        if self._quiet_looks is None:
+            return
+        self._quiet_looks += 1
+        if self._quiet_looks < _QUIET_LOOKS:
+            return
+        self._quiet_looks = None
+        free = self._ray.available_resources()
+        cpus, gpus = self._options.cpus, self._options.gpus
+        self._warn(
+            f"no worker has started yet: each takes {cpus:g} CPUs and {gpus:g} GPUs, and on all machines together "
+            f"{free.get('CPU', 0.0):g} CPUs and {free.get('GPU', 0.0):g} GPUs are free. It is waited for; if "
+            "that is too little, ask for less with --ray-cpus and --ray-gpus"
+        )
 
     def _room(self) -> int:
         """Returns for how many workers there is room, at least one."""

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from clip_seg_ros.annotation import ray_spreading
 from clip_seg_ros.annotation.job import Job, Phrase, Shard, ShardReport, Source
 from clip_seg_ros.annotation.ray_joining import RayOptions, joined
 from clip_seg_ros.annotation.ray_spreading import CRASHES, RaySpreading, Worker
@@ -147,3 +148,30 @@ def test_workers_publish_at_an_address(
     found = content(tmp_path / "run")
     assert found == {name: plain[name] for name in found}
     assert "shards/photos/0000.jsonl" in found
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_that_a_busy_cluster_is_waited_for_is_said(
+    job_for: Callable[[Path], Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = sys.modules["ray"]
+    monkeypatch.setattr(ray_spreading, "_LOOK_S", 0.01)
+    job = job_for(tmp_path)
+    pool = ray.util.placement_group([{"CPU": 2}])
+    ray.get(pool.ready())
+    said = list[str]()
+
+    class Said(Exception):
+        pass
+
+    def end(text: str) -> None:
+        said.append(text)
+        raise Said
+
+    try:
+        with pytest.raises(Said):
+            RaySpreading(TWO, warn=end).run(job, shards_of_photos(job), print)
+    finally:
+        ray.util.remove_placement_group(pool)
+    assert "each takes 1 CPUs and 0 GPUs" in said[0]
+    assert "0 CPUs and 0 GPUs are free" in said[0]
