@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,31 @@ class _Match:
 
     key: _Key
     track: int
+    index: int
+    """Its index among the objects of its image."""
+
+
+@dataclass(frozen=True)
+class _Tracked:
+    """What an image with true objects says about ids."""
+
+    topic: str
+    matches: tuple[_Match, ...]
+    others: tuple[tuple[int, frozenset[int]], ...]
+    """The track of each object that is no true one, and the labels of the true ones that it touches."""
+
+    def is_right(self, own: Mapping[_Key, int]) -> bool:
+        """Returns whether something was found, each with its own id, and nothing else has the id of a true object.
+
+        What covers a true object badly may have its id, unless something else in the image is that object.
+        """
+        owners = {(key[0], track): key for key, track in own.items()}
+        found = {match.key for match in self.matches}
+        for track, touched in self.others:
+            owner = owners.get((self.topic, track))
+            if owner is not None and (owner in found or owner[2] not in touched):
+                return False
+        return bool(found) and all(own.get(match.key) == match.track for match in self.matches)
 
 
 class AnnotationMeter:
@@ -55,7 +80,7 @@ class AnnotationMeter:
         self._ious: dict[str, list[float]] = defaultdict(list)
         self._images = self._false = self._strays = 0
         self._true = self._found = 0
-        self._frames: list[tuple[_Match, ...]] = []
+        self._frames: list[_Tracked] = []
         self._errors_m: list[float] = []
 
     def add(self, image: AnnotatedImage, truth: TrueImage) -> None:
@@ -70,11 +95,13 @@ class AnnotationMeter:
         counted = ~np.isin(truth.labels, list(faint))
         masks = [each.mask(truth.labels.shape) & counted for each in image.objects]
         found: list[_Match] = []
+        has_true = False
         for phrase in self._phrases:
             named = [each for each in truth.objects if is_named(phrase, each.name)]
             clear = [each.label for each in named if each.label not in faint]
             mine = [index for index, each in enumerate(image.objects) if each.prompt == phrase]
             if clear:
+                has_true = True
                 covered = np.any([masks[index] for index in mine], axis=0) if mine else np.zeros_like(counted)
                 self._ious[phrase].append(mask_iou(covered, np.isin(truth.labels, clear)))
                 matched = self._matched(image, truth, phrase, {label: truth.labels == label for label in clear}, masks)
@@ -83,8 +110,8 @@ class AnnotationMeter:
                 found += matched
             elif not named:
                 self._false += len(mine)
-        if found:
-            self._frames.append(tuple(found))
+        if has_true:
+            self._frames.append(_Tracked(image.topic, tuple(found), _others(image, truth, found, masks)))
 
     def figures(self) -> list[Figure]:
         """Returns the figures of all images so far; one without anything to measure is left out."""
@@ -101,7 +128,7 @@ class AnnotationMeter:
                 "objects an image that are no true one, of others",
             ),
             "coco.found": (_share(self._found, self._true), "share of true objects with IoU >= 0.5"),
-            "ids_right": (self._ids_right(), "share of images with objects"),
+            "ids_right": (self._ids_right(), "share of images with true objects"),
             "position_error_cm": (
                 100 * float(np.median(self._errors_m)) if self._errors_m else math.nan,
                 "cm, median",
@@ -135,15 +162,15 @@ class AnnotationMeter:
             used.add(index)
             taken.add(label)
             thing, place = image.objects[index], places[label]
-            found.append(_Match((image.topic, phrase, label), thing.track))
+            found.append(_Match((image.topic, phrase, label), thing.track, index))
             if thing.position_m is not None and place is not None:
                 self._errors_m.append(math.dist(thing.position_m, place))
         return found
 
     def _ids_right(self) -> float:
-        """Returns the share of images in which every matched object has its own lasting id; NaN without any."""
-        own = _own_tracks(match for frame in self._frames for match in frame)
-        return _mean(all(own.get(match.key) == match.track for match in frame) for frame in self._frames)
+        """Returns the share of images with true objects in which ids are right; NaN without any."""
+        own = _own_tracks(match for frame in self._frames for match in frame.matches)
+        return _mean(frame.is_right(own) for frame in self._frames)
 
 
 def is_named(phrase: str, name: str) -> bool:
@@ -190,6 +217,18 @@ def _annotated(annotations: Annotations, truth: TrueImage) -> AnnotatedImage | N
         if topic.startswith(f"{truth.camera}/") and (topic, truth.stamp_ns) in annotations.images:
             return annotations.images[topic, truth.stamp_ns]
     return None
+
+
+def _others(
+    image: AnnotatedImage, truth: TrueImage, found: Iterable[_Match], masks: Sequence[np.ndarray]
+) -> tuple[tuple[int, frozenset[int]], ...]:
+    """Returns ``_Tracked.others``. What lies on pixels alone that do not count does not count either."""
+    matched = {match.index for match in found}
+    return tuple(
+        (each.track, frozenset(np.unique(truth.labels[mask]).tolist()))
+        for index, (each, mask) in enumerate(zip(image.objects, masks, strict=True))
+        if index not in matched and mask.any()
+    )
 
 
 def _own_tracks(matches: Iterable[_Match]) -> dict[_Key, int]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from clip_seg_ros.annotation.layout import COCO
-from clip_seg_ros.data.coco_masks import encode_runs
+from clip_seg_ros.data.coco_masks import decode_segmentation, encode_runs
 from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.evaluation.annotation_files import TrueImage, TrueObject, true_images
 from clip_seg_ros.evaluation.annotations import compare, is_named
@@ -110,7 +110,7 @@ def test_what_is_missed_counts_as_nothing(measured) -> None:
 
     assert figures["coco.mean_iou"] == figures["coco.precision_at_50"] == pytest.approx(0.5, abs=0.05)
     assert figures["coco.found"] == pytest.approx(0.5, abs=0.05)
-    assert figures["ids_right"] == 1
+    assert figures["ids_right"] == 0.5
 
 
 def test_an_object_of_an_absent_phrase_is_false(measured) -> None:
@@ -137,6 +137,30 @@ def test_an_object_with_another_id_in_one_image_makes_that_image_wrong(measured)
         content["annotations"][0]["track_id"] = 99
 
     assert measured(rename)["ids_right"] == pytest.approx(11 / 12, abs=1e-3)
+
+
+def test_an_id_that_something_else_has_too_makes_that_image_wrong(measured) -> None:
+    def double(content: dict) -> None:
+        first = content["annotations"][0]
+        nothing = encode_runs(np.indices((120, 160)).sum(0) < 3)
+        content["annotations"].append({**first, "segmentation": nothing})
+
+    figures = measured(double)
+
+    assert figures["coco.found"] == 1
+    assert figures["ids_right"] == pytest.approx(11 / 12, abs=1e-3)
+
+
+def test_what_covers_its_object_badly_may_have_its_id(measured) -> None:
+    def shrink(content: dict) -> None:
+        for each in content["annotations"][:1]:
+            truth = decode_segmentation(each["segmentation"], 120, 160)
+            each["segmentation"] = encode_runs(truth & (np.cumsum(truth).reshape(truth.shape) <= truth.sum() // 4))
+
+    figures = measured(shrink)
+
+    assert figures["coco.found"] < 1
+    assert figures["ids_right"] == 1
 
 
 def test_two_objects_with_one_id_are_wrong(measured) -> None:
