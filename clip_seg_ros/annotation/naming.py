@@ -26,7 +26,7 @@ class NoSuchTopic(DataError):
 
 
 Cameras = list[str | None] | DataError
-"""The topics of what somebody names, ``None`` alone if it is no bag; or why a file or bag that is there cannot be read."""
+"""The topics of what somebody names, ``None`` alone if it is no bag; or why what is there cannot be read."""
 Listing = Callable[[Sequence[str], Sequence[str]], list[Cameras]]
 """Takes what people name, and topics, and returns the topics of each; see ``cameras_of``."""
 

@@ -7,9 +7,9 @@ import pytest
 
 from clip_seg_ros.annotation.job import Job, Phrase, Source
 from clip_seg_ros.annotation.results import AnnotatedFrame, located_frames
-from clip_seg_ros.annotation.storage import open_storage
 from clip_seg_ros.annotation.running import counted, looked_at, require_free, require_outside
 from clip_seg_ros.annotation.shards import shards_of
+from clip_seg_ros.annotation.storage import open_storage
 from clip_seg_ros.data.samples import DataError
 
 

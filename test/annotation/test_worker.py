@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from clip_seg_ros.annotation import serving
 from clip_seg_ros.annotation.job import Job, Phrase, Source
 from clip_seg_ros.annotation.results import located_frames
 from clip_seg_ros.annotation.shards import as_numbered, shards_of, survey
 from clip_seg_ros.annotation.worker import About, _folder_of, annotate_shard, shard_name
+from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.sources.frames import open_frames
+from color_segmenter import ColorSegmenter
 from written_sources import write_bag
 
 PHRASES = (Phrase("cup"), Phrase("box"))
@@ -129,14 +132,27 @@ def test_the_names_of_pictures_are_those_in_their_folder(tmp_path):
         assert _folder_of(str(spec)) == tmp_path / "photos"
 
 
-def test_a_second_model_is_compared(tmp_path, bag):
-    job = job_of(tmp_path, Source("bag", str(bag)), second_model="clipseg-pocket", shard_frames=99)
-    frames = as_numbered(open_frames(str(bag)))
-    (shard,) = shards_of(job, 0, survey(frames))
-    annotate_shard(job, replace(shard, end=3))
-    agreements = [frame.agreement for _, frame in located_frames(_path(job, shard))]
-    # The same model run by the same engine agrees with itself.
-    assert agreements == [1.0, 1.0, 1.0]
+class Stricter(ColorSegmenter):
+    """Takes a pixel for a colour only if it is nearly that."""
+
+    def decode(self, image, text):
+        return super().decode(image, text) - 0.3 * self.sharpness
+
+
+def test_a_second_model_is_compared(tmp_path, monkeypatch):
+    picture = np.zeros((64, 128, 3), np.uint8)
+    picture[:, :64] = (255, 0, 0)
+    picture[:, 64:96] = (190, 0, 0)
+    (tmp_path / "pictures").mkdir()
+    cv2.imwrite(str(tmp_path / "pictures" / "0.png"), picture[..., ::-1])
+    for name, model in (("color", ColorSegmenter()), ("stricter", Stricter())):
+        monkeypatch.setitem(serving._loaded, (name, "auto", "eager", "float32", 1), Predictor.from_model(model))
+    job = job_of(tmp_path / "out", Source("pictures", str(tmp_path / "pictures")), (Phrase("red"),))
+    _, (report,), (frame,) = done(replace(job, model="color", second_model="stricter", refine_edges=False))
+    assert report.fault == ""
+    # The one finds the bright and the dark red, the other the bright red alone.
+    assert frame.objects[0].area_px == 96 * 64
+    assert frame.agreement == pytest.approx(64 / 96, abs=1e-4)
 
 
 def test_a_source_that_is_gone_is_the_fault_of_its_shard(tmp_path, run):
