@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +25,7 @@ _NAME = "recording"
 
 class BagWriter:
     """Writes one MCAP file; use it as a context manager. Nothing is left of it if the block ends with an exception.
+    What a killed program left beside it is removed.
 
     The file appears under its name when the block ends. In memory is not more than the last megabyte, and some bytes
     for every megabyte before.
@@ -51,8 +54,11 @@ class BagWriter:
         if not self._path.parent.is_dir():
             raise RecordingError(f"{self._path} cannot be written: there is no folder {self._path.parent}")
         try:
-            folder = tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=self._path.parent)
-            self._folder = Path(self._stack.enter_context(folder)) / _NAME
+            with _held(self._path.parent, fcntl.LOCK_EX):
+                _remove_abandoned(self._path.parent)
+                folder = tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=self._path.parent)
+                self._folder = Path(self._stack.enter_context(folder)) / _NAME
+                self._stack.enter_context(_held(self._folder.parent, fcntl.LOCK_SH))
             self._writer = Writer(self._folder, version=9, storage_plugin=StoragePlugin.MCAP)
             self._writer.open()
         except OSError as error:
@@ -104,6 +110,29 @@ class BagWriter:
 
     def _failed(self, error: OSError) -> RecordingError:
         return RecordingError(f"{self._path} cannot be written: {error}")
+
+
+@contextmanager
+def _held(folder: Path, kind: int) -> Iterator[bool]:
+    """Holds a folder against others who do the same; gives whether it could, which not all file systems can."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, kind)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what is unfinished in a folder and held by nobody, because its program was killed."""
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError), _held(left, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_abandoned:
+            if is_abandoned:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -173,6 +173,17 @@ def test_nothing_is_left_of_a_failed_attempt(tmp_path, stop) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_program_left_is_removed_and_what_another_one_writes_stays(tmp_path) -> None:
+    (tmp_path / ".recording_killed").mkdir()
+    (tmp_path / ".recording_killed" / "recording.mcap").write_bytes(b"half")
+    with BagWriter(tmp_path / "one.mcap") as one:
+        with BagWriter(tmp_path / "two.mcap") as two:
+            assert not (tmp_path / ".recording_killed").exists()
+            two.add("/said", two.messages.text("two"), START_NS)
+        one.add("/said", one.messages.text("one"), START_NS)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["one.mcap", "two.mcap"]
+
+
 def test_a_file_is_replaced_only_when_the_new_one_is_whole(tmp_path) -> None:
     path = tmp_path / "a.mcap"
     path.write_bytes(b"old")
