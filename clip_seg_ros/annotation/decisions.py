@@ -111,7 +111,8 @@ class DecisionFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
+        # Without a buffer, which would write later what was refused.
+        self._file = path.open("ab", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -135,17 +136,22 @@ class DecisionFile:
         line = decision.to_json().encode() + b"\n"
         end = self._file.seek(0, os.SEEK_END)
         try:
-            self._file.write(b"\n" + line if self._is_broken else line)
-            self._file.flush()
+            self._write(b"\n" + line if self._is_broken else line)
             os.fsync(self._file.fileno())
         except OSError:
-            self._is_broken = True
+            was_broken, self._is_broken = self._is_broken, True
             os.truncate(self._file.fileno(), end)
+            self._is_broken = was_broken
             raise
         self._is_broken = False
         self._last = decision.number
         self.decisions.append(decision)
         return decision
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) or 0 :]
 
     def close(self) -> None:
         """Lets others open it."""
@@ -205,14 +211,6 @@ class Decisions:
     def newest_of(self, by: str) -> Decision | None:
         """Returns somebody's newest decision that is in force."""
         return next((each for each in reversed(self._all.values()) if each.by == by), None)
-
-    def images(self) -> set[tuple[str, int]]:
-        """Returns (source, index) of the images that decisions name."""
-        return set(self._of_image)
-
-    def tracks(self) -> set[tuple[str, int]]:
-        """Returns (source, track) of the tracks that decisions name."""
-        return set(self._of_track)
 
     def about(self, frame: AnnotatedFrame) -> list[Decision]:
         """Returns the decisions about the objects of an image, the oldest first."""

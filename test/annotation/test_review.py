@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from clip_seg_ros.annotation.decisions import Decision
+from clip_seg_ros.annotation.decisions import Decision, read_decisions
 from clip_seg_ros.annotation.results import AnnotatedFrame, AnnotatedObject
 from clip_seg_ros.annotation.review import Review, ReviewError, Wish, mask_of, with_decisions
 from clip_seg_ros.data.samples import DataError
@@ -287,6 +289,28 @@ def test_a_damaged_last_line_is_left_out_and_stays(run: Path, review: Review) ->
     assert file.read_text().startswith(broken)
     assert states(last, 1) == ["accepted", "guessed"]
     last.close()
+
+
+def test_what_cannot_be_written_whole_is_not_decided_later_either(run: Path, review: Review) -> None:
+    decide(review, "reject", 0)
+    before = (run / "decisions.jsonl").read_bytes()
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))  # as on a disk that is nearly full
+    try:
+        with pytest.raises(OSError, match="too large"):
+            decide(review, "reject", 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (states(review, 1)[0], (run / "decisions.jsonl").read_bytes()) == ("guessed", before)
+    decide(review, "accept", 2)
+    review.close()
+
+    decisions, damaged = read_decisions(run / "decisions.jsonl")
+    assert ([(each.kind, each.index, each.number) for each in decisions], damaged) == (
+        [("reject", 0, 1), ("accept", 2, 2)],
+        0,
+    )
 
 
 def test_two_reviews_at_once_are_refused(run: Path, review: Review) -> None:
