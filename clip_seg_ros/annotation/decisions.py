@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -54,7 +54,8 @@ class Decision:
     """The object's place among those that were found in the image, from 0; minus the number of the decision that added
     it for another one."""
     track: int = 0
-    """The track of which all objects are meant, from 1; 0: the one object alone."""
+    """The track of which all objects are meant, from 1: that of the object, as it was numbered then; 0: the one object
+    alone."""
     name: str = ""
     """The new phrase, of rename and add."""
     threshold: float | None = None
@@ -64,7 +65,8 @@ class Decision:
     """The number of the decision that is taken back."""
     was: dict[str, Any] | None = None
     """What it was before: ``prompt`` and ``score`` of the object as it was found, and its ``state``; or the
-    ``threshold``. A decision about an object that is no longer found like this is left out."""
+    ``threshold``. A decision about an object that is no longer found like this is left out. Where several objects are
+    meant, also the ``thresholds`` in force, by phrase: what they drop is not meant."""
     number: int = 0
     """Its number, from 1."""
     time: str = ""
@@ -177,6 +179,29 @@ def read_decisions(path: Path) -> tuple[list[Decision], int]:
     return decisions, damaged
 
 
+def found_again(decisions: Iterable[Decision], frame_at: Callable[[str, int], AnnotatedFrame | None]) -> list[Decision]:
+    """Returns decisions with the tracks that their objects have now, without those whose objects are found no more.
+
+    Tracks are numbered anew when images that were missing come to a run.
+
+    Args:
+        decisions: What was decided, the oldest first.
+        frame_at: Gives the image of a source and a number as it is found now; ``None`` if there is none.
+    """
+    found: list[Decision] = []
+    for each in decisions:
+        if not each.track or each.kind == "undo":
+            found.append(each)
+            continue
+        frame, number, was = frame_at(each.source, each.index), each.object, each.was or {}
+        if frame is None or number is None or not 0 <= number < len(frame.objects):
+            continue
+        named = frame.objects[number]
+        if named.track and (named.prompt, named.score) == (was.get("prompt"), was.get("score")):
+            found.append(replace(each, track=named.track))
+    return found
+
+
 class Decisions:
     """The decisions in force, found by the images that they are about."""
 
@@ -253,6 +278,8 @@ class Fate:
     object: AnnotatedObject
     """With its new name and mask."""
     state: State = "guessed"
+    is_corrected: bool = False
+    """Whether its name or mask is a person's, whatever its state."""
 
 
 def fates(frame: AnnotatedFrame, decisions: Iterable[Decision]) -> list[Fate]:
@@ -266,7 +293,7 @@ def fates(frame: AnnotatedFrame, decisions: Iterable[Decision]) -> list[Fate]:
     for decision in decisions:
         if decision.kind == "add":
             if decision.mask is not None:
-                known[-decision.number] = Fate(-decision.number, _added(decision, decision.mask), "corrected")
+                known[-decision.number] = Fate(-decision.number, _added(decision, decision.mask), "corrected", True)
             continue
         for number, fate in list(known.items()):
             if _means(decision, fate, frame):
@@ -275,27 +302,33 @@ def fates(frame: AnnotatedFrame, decisions: Iterable[Decision]) -> list[Fate]:
 
 
 def _means(decision: Decision, fate: Fate, frame: AnnotatedFrame) -> bool:
-    if decision.kind == "picture":
-        return fate.state == "guessed"
-    found = frame.objects[fate.number] if fate.number >= 0 else fate.object
-    if decision.track:
-        # Ids begin anew when a run is done again with other settings.
-        return fate.number >= 0 and found.track == decision.track and found.prompt == (decision.was or {}).get("prompt")
-    if decision.object != fate.number:
-        return False
     was = decision.was or {}
+    if decision.kind == "picture":
+        return fate.state == "guessed" and not _is_dropped(fate, was)
+    found = frame.objects[fate.number] if fate.number >= 0 else fate.object
+    is_one = decision.object == fate.number and decision.index == frame.index
+    if decision.track:
+        is_of = fate.number >= 0 and found.track == decision.track and found.prompt == was.get("prompt")
+        return is_of and (is_one or decision.kind == "reject" or not _is_dropped(fate, was))
+    if not is_one:
+        return False
     return fate.number < 0 or (found.prompt, found.score) == (was.get("prompt"), was.get("score"))
+
+
+def _is_dropped(fate: Fate, was: dict[str, Any]) -> bool:
+    """Returns whether a threshold had dropped an object when others were decided about."""
+    return fate.state == "guessed" and fate.object.score < was.get("thresholds", {}).get(fate.object.prompt, 0.0)
 
 
 def _changed(fate: Fate, decision: Decision) -> Fate:
     if decision.kind == "reject":
         return replace(fate, state="rejected")
     if decision.kind == "rename":
-        return Fate(fate.number, replace(fate.object, prompt=decision.name), "corrected")
+        return Fate(fate.number, replace(fate.object, prompt=decision.name), "corrected", True)
     if decision.kind == "mask" and decision.mask is not None:
-        return Fate(fate.number, _with_mask(fate.object, decision.mask), "corrected")
+        return Fate(fate.number, _with_mask(fate.object, decision.mask), "corrected", True)
     # What a person corrected stays corrected when it is accepted, too.
-    return replace(fate, state="corrected" if fate.state == "corrected" else "accepted")
+    return replace(fate, state="corrected" if fate.is_corrected else "accepted")
 
 
 def _with_mask(found: AnnotatedObject, mask: NewMask) -> AnnotatedObject:

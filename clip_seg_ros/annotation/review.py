@@ -25,6 +25,7 @@ from clip_seg_ros.annotation.decisions import (
     Fate,
     NewMask,
     fates,
+    found_again,
     read_decisions,
 )
 from clip_seg_ros.annotation.doubt import REASONS, DoubtIndex, image_words, object_words
@@ -89,7 +90,10 @@ def with_decisions(out: Path, frames: Callable[[], Iterator[AnnotatedFrame]]) ->
     Raises:
         OSError: The decisions cannot be read.
     """
-    decisions = Decisions(read_decisions(out / DECISIONS)[0])
+    decided, _ = read_decisions(out / DECISIONS)
+    named = {(each.source, each.index) for each in decided if each.track}
+    tracked = {key: each for each in (frames() if named else ()) if (key := (each.source, each.index)) in named}
+    decisions = Decisions(found_again(decided, lambda source, index: tracked.get((source, index))))
     return lambda: map(decisions.applied, frames())
 
 
@@ -118,7 +122,8 @@ class Review:
         self.damaged = self._file.damaged
         """The number of damaged lines among the decisions, which are left out."""
         self._lock = threading.RLock()
-        self._decisions = Decisions(self._file.decisions)
+        decided = found_again(self._file.decisions, self._found)
+        self._decisions = Decisions(decided)
         self._state = np.zeros(len(self.index.score), np.uint8)
         """Of each object, as its place in ``STATES``."""
         self._accepted = np.zeros(len(self.index), bool)
@@ -126,7 +131,7 @@ class Review:
         # Browsers keep pictures by it, and must not take those of an earlier review.
         self._version = np.full(len(self.index), time.time_ns() // 10**9, np.int64)
         """Grows when something is decided about the image."""
-        self._update(self._touched(self._file.decisions))
+        self._update(self._touched(decided))
 
     def close(self) -> None:
         """Lets others review the run."""
@@ -259,8 +264,9 @@ class Review:
         if decision.kind in ("mask", "add") and decision.mask is None:
             raise ReviewError("a mask is missing: point at the thing")
         decision = replace(decision, name=decision.name.strip())
+        thresholds = {"thresholds": self.thresholds} if self._decisions.thresholds else {}
         if decision.kind in ("picture", "add"):
-            return replace(decision, object=None, track=0)
+            return replace(decision, object=None, track=0, was=(decision.kind == "picture" and thresholds) or None)
         frame = self.index.read(image)
         known = {each.number: each for each in fates(frame, self._decisions.about(frame))}
         fate = known.get(decision.object) if decision.object is not None else None
@@ -269,7 +275,8 @@ class Review:
         found = frame.objects[fate.number] if fate.number >= 0 else fate.object
         if decision.track and (decision.track != found.track or decision.kind == "mask"):
             raise ReviewError("this object has no track" if decision.kind != "mask" else "a mask is of one image")
-        return replace(decision, was={"prompt": found.prompt, "score": found.score, "state": fate.state})
+        was: dict[str, Any] = {"prompt": found.prompt, "score": found.score, "state": fate.state}
+        return replace(decision, was={**was, **(thresholds if decision.track else {})})
 
     def _checked_threshold(self, decision: Decision) -> Decision:
         if decision.name not in self.index.phrases:
@@ -280,6 +287,10 @@ class Review:
         return Decision("threshold", decision.by, name=decision.name, threshold=decision.threshold, was=was)
 
     # The columns.
+
+    def _found(self, source: str, index: int) -> AnnotatedFrame | None:
+        image = self.index.number_of(source, index)
+        return None if image is None else self.index.read(image)
 
     def _touched(self, decisions: Iterable[Decision]) -> set[int]:
         found: set[int] = set()

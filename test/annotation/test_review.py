@@ -201,6 +201,34 @@ def test_a_threshold_drops_what_nobody_decided_about(review: Review) -> None:
     assert names(review, 2) == ["red cup", "blue box"]
 
 
+def test_what_a_threshold_dropped_stays_dropped_when_the_picture_is_accepted(review: Review) -> None:
+    decide(review, "threshold", name="red cup", threshold=0.6)
+    decide(review, "picture", 2, None)
+    assert names(review, 2) == ["blue box"]
+    assert states(review, 2) == ["rejected", "accepted"]
+
+    decide(review, "threshold", name="red cup", threshold=None)
+    assert names(review, 2) == ["red cup", "blue box"]
+
+
+@pytest.mark.parametrize("more", [{"kind": "accept"}, {"kind": "rename", "name": "mug"}])
+def test_what_a_threshold_dropped_stays_dropped_when_its_track_is_decided(review: Review, more) -> None:
+    decide(review, "threshold", name="red cup", threshold=0.6)
+    decide(review, index=0, track=1, **more)
+    assert names(review, 2) == ["blue box"]
+    assert review.progress().decided_objects == 5
+
+    decide(review, index=2, track=1, **more)  # somebody chose it
+    assert len(names(review, 2)) == 2
+
+
+def test_what_was_corrected_says_so_after_reject_and_accept(review: Review) -> None:
+    for kind, more in (("rename", {"name": "mug"}), ("reject", {}), ("accept", {})):
+        decide(review, kind, 0, **more)
+
+    assert (states(review)[0], names(review)[0]) == ("corrected", "mug")
+
+
 def test_another_mask_is_kept(review: Review) -> None:
     better = region("thing", (10, 3), 8, 0.8)
     decide(review, "mask", 0, mask=mask_of(better))
@@ -325,6 +353,38 @@ def test_decisions_about_what_is_no_longer_found_are_left_out(run: Path, review:
     frames = list(with_decisions(run, lambda: iter([image(0, other, BOX), image(1, CUP, BOX)]))())
 
     assert frames == [image(0, other, BOX), image(1, BOX)]
+
+
+def test_a_track_is_found_again_when_tracks_are_numbered_anew(tmp_path: Path) -> None:
+    """Images that were missing hold another cup, which is now the first one."""
+    other = thing("red cup", 1, (16, 2), score=0.8)
+    later = [image(index, replace(CUP, track=2)) for index in (2, 3)]
+    review = reviewed(tmp_path / "before", [replace_track(each, 1) for each in later])
+    decide(review, "rename", 2, track=1, name="mug")
+    review.close()
+    run = write(tmp_path / "after", [image(0, other), image(1, other), *later])
+    (run / "decisions.jsonl").write_bytes((tmp_path / "before" / "decisions.jsonl").read_bytes())
+    again = Review(run)
+
+    expected = [["red cup"], ["red cup"], ["mug"], ["mug"]]
+    assert [[each.prompt for each in frame.objects] for frame in again.frames()] == expected
+    assert [states(again, number)[0] for number in range(4)] == ["guessed"] * 2 + ["corrected"] * 2
+    frames = with_decisions(run, again.index.frames)()
+    assert [[each.prompt for each in frame.objects] for frame in frames] == expected
+    again.close()
+
+
+def replace_track(frame: AnnotatedFrame, track: int) -> AnnotatedFrame:
+    return frame.with_objects([replace(each, track=track) for each in frame.objects])
+
+
+def test_a_track_whose_object_is_found_no_more_is_left_out(tmp_path: Path) -> None:
+    review = reviewed(tmp_path, [image(index, CUP) for index in range(3)])
+    decide(review, "reject", 1, track=1)
+    review.close()
+    frames = [image(0, CUP), image(1), image(2, CUP)]
+
+    assert list(with_decisions(tmp_path, lambda: iter(frames))()) == frames
 
 
 def test_without_decisions_images_are_as_they_were(tmp_path: Path) -> None:
