@@ -237,11 +237,19 @@ class Decisions:
         """Returns somebody's newest decision that is in force."""
         return next((each for each in reversed(self._all.values()) if each.by == by), None)
 
+    def about_image(self, source: str, index: int) -> list[Decision]:
+        """Returns the decisions about an image and single objects of it, the oldest first."""
+        return list(self._of_image.get((source, index), ()))
+
+    def about_track(self, source: str, track: int) -> list[Decision]:
+        """Returns the decisions about a whole track, the oldest first."""
+        return list(self._of_track.get((source, track), ()))
+
     def about(self, frame: AnnotatedFrame) -> list[Decision]:
         """Returns the decisions about the objects of an image, the oldest first."""
-        found = list(self._of_image.get((frame.source, frame.index), ()))
+        found = self.about_image(frame.source, frame.index)
         for track in {each.track for each in frame.objects if each.track}:
-            found += self._of_track.get((frame.source, track), ())
+            found += self.about_track(frame.source, track)
         return sorted(found, key=lambda each: each.number)
 
     def applied(self, frame: AnnotatedFrame) -> AnnotatedFrame:

@@ -145,16 +145,17 @@ class DoubtIndex:
         at = int(np.searchsorted(self._name_keys, key))
         return int(self._by_name[at]) if at < len(self) and self._name_keys[at] == key else None
 
-    def images_of(self, source: str, track: int) -> np.ndarray:
-        """Returns the images that show a track, int32."""
+    def objects_of(self, source: str, track: int) -> np.ndarray:
+        """Returns the numbers of the objects of a track, int32."""
         if source not in self.sources:
             return np.zeros(0, np.int32)
-        key = self._keys(np.array([self.sources.index(source)]), np.array([track]))
-        begin, end = (
-            np.searchsorted(self._track_keys, key[0], "left"),
-            np.searchsorted(self._track_keys, key[0], "right"),
-        )
-        return np.unique(self.image[self._by_track[begin:end]])
+        key = self._keys(np.array([self.sources.index(source)]), np.array([track]))[0]
+        begin, end = (int(np.searchsorted(self._track_keys, key, side)) for side in ("left", "right"))
+        return self._by_track[begin:end]
+
+    def images_of(self, source: str, track: int) -> np.ndarray:
+        """Returns the images that show a track, int32."""
+        return np.unique(self.image[self.objects_of(source, track)])
 
     @staticmethod
     def _keys(source: np.ndarray, number: np.ndarray) -> np.ndarray:

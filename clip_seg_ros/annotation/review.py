@@ -8,7 +8,6 @@ the images with what was decided (``Review.frames``, ``with_decisions``).
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -31,6 +30,7 @@ from clip_seg_ros.annotation.decisions import (
 from clip_seg_ros.annotation.doubt import REASONS, DoubtIndex, image_words, object_words
 from clip_seg_ros.annotation.layout import DECISIONS
 from clip_seg_ros.annotation.results import AnnotatedFrame
+from clip_seg_ros.annotation.review_states import ReviewStates
 from clip_seg_ros.data.coco_masks import compressed_runs
 from clip_seg_ros.types import ObjectRegion
 
@@ -124,14 +124,9 @@ class Review:
         self._lock = threading.RLock()
         decided = found_again(self._file.decisions, self._found)
         self._decisions = Decisions(decided)
-        self._state = np.zeros(len(self.index.score), np.uint8)
-        """Of each object, as its place in ``STATES``."""
-        self._accepted = np.zeros(len(self.index), bool)
-        """Images that were accepted as a whole."""
-        # Browsers keep pictures by it, and must not take those of an earlier review.
-        self._version = np.full(len(self.index), time.time_ns() // 10**9, np.int64)
-        """Grows when something is decided about the image."""
-        self._update(self._touched(decided))
+        self._states = ReviewStates(self.index, self._decisions)
+        self._states.update(self._touched(decided))
+        self._states.recount()
 
     def close(self) -> None:
         """Lets others review the run."""
@@ -165,7 +160,7 @@ class Review:
                 replace(fate, state="rejected") if self._decisions.is_below(fate) else fate
                 for fate in fates(frame, self._decisions.about(frame))
             )
-            is_decided = bool(self._is_decided()[image])
+            is_decided = bool(self._states.is_decided(image))
         return Shown(image, frame, found, doubts, tuple(image_words(self.index, image)), is_decided)
 
     def require(self, image: int) -> None:
@@ -176,18 +171,18 @@ class Review:
     def decided(self, images: Sequence[int]) -> list[bool]:
         """Returns for each of these images whether it has nothing that nobody decided."""
         with self._lock:
-            return self._is_decided()[list(images)].tolist() if images else []
+            return self._states.is_decided(list(images)).tolist() if images else []
 
     def version(self, image: int) -> int:
         """Returns a number that grows when something is decided about an image, or about the thresholds."""
-        return int(self._version[image])
+        return int(self._states.version[image])
 
     def progress(self) -> Progress:
         """Returns how far the review is."""
         with self._lock:
-            objects = np.count_nonzero((self._state != _GUESSED) | self._is_below())
-            images = np.count_nonzero(self._is_decided())
-        return Progress(len(self.index), int(images), len(self._state), int(objects))
+            open_objects = int(self._states.open.sum())
+            images = int(np.count_nonzero(self._states.is_decided()))
+        return Progress(len(self.index), images, len(self._states.state), len(self._states.state) - open_objects)
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -201,7 +196,9 @@ class Review:
             return 0
         is_of = self.index.phrase == self.index.phrases.index(phrase)
         with self._lock:
-            return int(np.count_nonzero(is_of & (self._state == _GUESSED) & (self.index.score < np.float32(threshold))))
+            return int(
+                np.count_nonzero(is_of & (self._states.state == _GUESSED) & (self.index.score < np.float32(threshold)))
+            )
 
     def frames(self) -> Iterator[AnnotatedFrame]:
         """Yields all images with what was decided, in the order of sources and times."""
@@ -247,9 +244,14 @@ class Review:
         decision = self._file.add(decision, now)
         self._decisions.add(decision)
         if "threshold" in (decision.kind, undone.kind if undone is not None else ""):
-            self._version += 1
+            self._states.version += 1
+            self._states.recount()
+        elif decision.track:
+            self._states.update_track(decision)
         else:
-            self._update(self._touched([decision]))
+            images = self._touched([decision])
+            self._states.update(images)
+            self._states.recount(images)
         return decision
 
     def _checked(self, decision: Decision) -> Decision:
@@ -299,33 +301,6 @@ class Review:
         named = (self.index.number_of(each.source, each.index) for each in decisions if not each.track)
         return found | {number for number in named if number is not None}
 
-    def _update(self, images: Iterable[int]) -> None:
-        """Decides about images anew."""
-        for image in images:
-            frame = self.index.read(image)
-            about = self._decisions.about(frame)
-            first = int(self.index.first[image])
-            for fate in fates(frame, about):
-                if fate.number >= 0:
-                    self._state[first + fate.number] = STATES.index(fate.state)
-            self._accepted[image] = any(each.kind == "picture" for each in about)
-            self._version[image] += 1
-
-    def _is_below(self) -> np.ndarray:
-        least = np.zeros(len(self.index.phrases), np.float32)
-        for phrase, threshold in self._decisions.thresholds.items():
-            if phrase in self.index.phrases:
-                least[self.index.phrases.index(phrase)] = threshold
-        return (self._state == _GUESSED) & (self.index.score < least[self.index.phrase])
-
-    def _is_decided(self) -> np.ndarray:
-        """Returns (M,) bool: whether an image has nothing that nobody decided."""
-        is_open = (self._state == _GUESSED) & ~self._is_below()
-        open_objects = np.zeros(len(self.index), bool)
-        open_objects[self.index.image[is_open]] = True
-        has_any = np.diff(self.index.first) > 0
-        return self._accepted | (has_any & ~open_objects)
-
     def _is_wished(self, wish: Wish) -> np.ndarray:
         index = self.index
         wished = np.ones(len(index), bool)
@@ -338,7 +313,7 @@ class Review:
             bits = REASONS.get(wish.reason, 0)
             wished &= self._with_object(index.reasons & bits != 0) | (index.image_reasons & bits != 0)
         if wish.undecided:
-            wished &= ~self._is_decided()
+            wished &= ~self._states.is_decided()
         return wished
 
     def _with_object(self, chosen: np.ndarray) -> np.ndarray:

@@ -277,6 +277,39 @@ def test_undo_takes_back_ones_own_newest_decision(review: Review) -> None:
         review.undo("anna")
 
 
+def test_a_decision_about_a_track_reads_its_image_alone_and_is_as_if_all_were_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    low = thing("red cup", 1, score=0.52)
+    review = reviewed(tmp_path, [image(index, low if index % 3 else CUP, BOX) for index in range(9)])
+    read: list[int] = []
+    original = review.index.read
+    monkeypatch.setattr(review.index, "read", lambda number: read.append(number) or original(number))
+    steps = [
+        lambda: decide(review, "threshold", name="red cup", threshold=0.6),
+        lambda: decide(review, "accept", 0, track=1),
+        lambda: decide(review, "rename", 3, track=1, name="mug", by="ben"),
+        lambda: decide(review, "reject", 4, by="carl"),
+        lambda: decide(review, "reject", 6, track=1),
+        lambda: decide(review, "accept", 1, track=1, by="carl"),
+        lambda: review.undo("carl"),
+        lambda: review.undo("ben"),
+        lambda: review.undo("anna"),
+    ]
+    for step in steps:
+        read.clear()
+        step()
+        assert len(read) <= 1 + len(review._decisions.about_image(SOURCE, 4))
+        told, columns = review.progress(), (review._states.state.copy(), review._states._corrected.copy())
+        review._states.update(range(9))
+        review._states.recount()
+        assert (review.progress(), review._states.state.tolist(), review._states._corrected.tolist()) == (
+            told,
+            *(each.tolist() for each in columns),
+        )
+    review.close()
+
+
 def test_what_was_decided_outlives_the_review(run: Path, review: Review) -> None:
     decide(review, "rename", 0, track=1, name="mug")
     decide(review, "accept", 1, 1)
