@@ -141,6 +141,18 @@ class Review:
             chosen = self.index.order[self._is_wished(wish)[self.index.order]]
         return chosen[first : first + count].tolist(), len(chosen)
 
+    def before(self, wish: Wish, image: int) -> int:
+        """Returns how many images that are wished for are more doubtful than an image, which may be none of them.
+
+        Raises:
+            ReviewError: There is no such image.
+        """
+        self.require(image)
+        order = self.index.order
+        with self._lock:
+            earlier = order[: int(np.argmax(order == image))]
+            return int(np.count_nonzero(self._is_wished(wish)[earlier]))
+
     def shown(self, image: int) -> Shown:
         """Returns an image.
 

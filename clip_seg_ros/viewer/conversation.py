@@ -78,6 +78,10 @@ class Conversation:
             task.add_done_callback(self._tasks.discard)
         self._news.set()
 
+    def _runner(self, ask: str) -> Executor:
+        """Returns what runs the answer to a question."""
+        return self._askers
+
     def _asked(self, ask: str, message: dict[str, Any]) -> Any:
         """Answers a question with plain values, on a thread that may wait.
 
@@ -92,7 +96,7 @@ class Conversation:
     async def _answer(self, ask: str, message: dict[str, Any]) -> None:
         request = message.get("request")
         try:
-            answer: Any = await self._loop.run_in_executor(self._askers, self._asked, ask, message)
+            answer: Any = await self._loop.run_in_executor(self._runner(ask), self._asked, ask, message)
             self._events.append({"event": "answer", "request": request, "answer": answer})
         except Refused as why:
             self._events.append({"event": "refused", "request": request, "message": str(why)})

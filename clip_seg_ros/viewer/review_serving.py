@@ -44,6 +44,8 @@ class ReviewServer:
         self._pictures = ReviewPictures(review)
         self._server = PageServer(host, port, token)
         self._askers = ThreadPoolExecutor(_AT_ONCE, "reviewer's question")
+        # One model answers them, one after the other.
+        self._pointers = ThreadPoolExecutor(1, "mask of the review")
         self._drawers = ThreadPoolExecutor(_AT_ONCE, "picture of the review")
         self._sessions: set[ReviewSession] = set()
 
@@ -64,7 +66,7 @@ class ReviewServer:
     def stop(self) -> None:
         """Ends it."""
         self._server.stop()
-        for pool in (self._askers, self._drawers):
+        for pool in (self._askers, self._pointers, self._drawers):
             pool.shutdown(wait=True, cancel_futures=True)
 
     async def _page(self, request: Request) -> Response:
@@ -91,7 +93,9 @@ class ReviewServer:
 
     async def _view(self, connection: WebSocket) -> None:
         await connection.accept()
-        session = ReviewSession(connection, self._askers, self._review, self._pictures, self._masks, self._tell_all)
+        session = ReviewSession(
+            connection, self._askers, self._pointers, self._review, self._pictures, self._masks, self._tell_all
+        )
         self._sessions.add(session)
         try:
             await session.run()

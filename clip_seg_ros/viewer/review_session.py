@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One reviewer: a browser at the other end of a WebSocket (``conversation``).
 
-The page asks for ``images`` (a page of the list), ``image``, ``would_go`` (objects below a threshold), ``decide``,
-``mask`` (points at a better one) and ``undo``. It hears ``hello`` first, and ``decided`` of everybody's decisions.
+The page asks for ``images`` (a page of the list: from the ``first`` one on, or from, after or before an image, which
+are ``at``, ``after`` and ``before``), ``listed`` (some of them anew), ``image``, ``would_go`` (objects below a
+threshold), ``decide``, ``mask`` (points at a better one) and ``undo``. It hears ``hello`` first, and ``decided`` of
+everybody's decisions.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ class ReviewSession(Conversation):
     Args:
         socket: The connection, accepted already.
         askers: Runs what answers.
+        pointers: Runs what finds better masks, for which the other questions do not wait.
         review: What is reviewed.
         pictures: Draws for all reviewers.
         masks: Finds better masks.
@@ -50,18 +53,27 @@ class ReviewSession(Conversation):
         self,
         socket: WebSocket,
         askers: Executor,
+        pointers: Executor,
         review: Review,
         pictures: ReviewPictures,
         masks: MaskMaker,
         tell_all: Callable[[Event], None],
     ) -> None:
         super().__init__(socket, askers)
+        self._pointers = pointers
         self._review, self._pictures, self._masks, self._tell_all = review, pictures, masks, tell_all
-        self.tell(self._hello())
+
+    async def run(self) -> None:
+        self.tell(await self._loop.run_in_executor(self._askers, self._hello))
+        await super().run()
+
+    def _runner(self, ask: str) -> Executor:
+        return self._pointers if ask == "mask" else super()._runner(ask)
 
     def _asked(self, ask: str, message: dict[str, Any]) -> Any:
         answers: dict[str, Callable[[dict[str, Any]], Any]] = {
             "images": self._images,
+            "listed": lambda message: self._again([int(each) for each in message["images"]]),
             "image": lambda message: self._image(int(message["image"])),
             "would_go": lambda message: self._review.would_go(str(message["phrase"]), _share(message["threshold"])),
             "decide": self._decide,
@@ -105,9 +117,19 @@ class ReviewSession(Conversation):
             str(message.get("reason", "")),
             bool(message.get("undecided", False)),
         )
-        first = max(0, int(message.get("first", 0)))
-        numbers, count = self._review.images(wish, first, IMAGES_AT_ONCE)
-        return {"images": self._listed(numbers), "first": first, "count": count, "at_once": IMAGES_AT_ONCE}
+        first, at_most = max(0, int(message.get("first", 0))), IMAGES_AT_ONCE
+        if (at := message.get("at")) is not None:
+            first = self._review.before(wish, int(at))
+        elif (after := message.get("after")) is not None:
+            # It may be none of them any more, where only undecided ones are wished for.
+            first = self._review.before(wish, int(after))
+            first += self._review.images(wish, first, 1)[0] == [int(after)]
+        elif (before := message.get("before")) is not None:
+            end = self._review.before(wish, int(before))
+            first = max(0, end - IMAGES_AT_ONCE)
+            at_most = end - first
+        numbers, count = self._review.images(wish, first, at_most)
+        return {"images": self._listed(numbers), "first": first, "count": count}
 
     def _listed(self, numbers: list[int]) -> list[dict[str, Any]]:
         index, decided = self._review.index, self._review.decided(numbers)
@@ -121,6 +143,11 @@ class ReviewSession(Conversation):
             }
             for number, is_decided in zip(numbers, decided, strict=True)
         ]
+
+    def _again(self, numbers: list[int]) -> list[dict[str, Any]]:
+        for number in numbers[:IMAGES_AT_ONCE]:
+            self._review.require(number)
+        return self._listed(numbers[:IMAGES_AT_ONCE])
 
     def _image(self, number: int) -> dict[str, Any]:
         shown = self._review.shown(number)

@@ -151,6 +151,14 @@ def test_images_come_in_pages(review: Review) -> None:
     assert review.images(Wish(), 40, 2) == ([], 5)
 
 
+def test_the_place_of_an_image_among_those_that_are_wished_for(review: Review) -> None:
+    order = review.images(Wish(), 0, 50)[0]
+    decide(review, "picture", int(review.index.index[order[1]]))
+
+    assert [review.before(Wish(), image) for image in order] == [0, 1, 2, 3, 4]
+    assert [review.before(Wish(undecided=True), image) for image in order] == [0, 1, 1, 2, 3]
+
+
 def test_accepted_rejected_and_renamed_objects_say_so(review: Review) -> None:
     decide(review, "accept", 0)
     decide(review, "reject", 1)

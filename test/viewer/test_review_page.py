@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 from browsers import opened, spot, wait
 from clip_seg_ros.annotation.results import AnnotatedFrame
 from clip_seg_ros.annotation.review import Review, Wish
+from clip_seg_ros.viewer import review_session
 from clip_seg_ros.viewer.review_pointing import MaskMaker
 from clip_seg_ros.viewer.review_serving import ReviewServer
 from reviewed_run import write_run
@@ -144,21 +146,45 @@ def test_the_picture_is_pointed_at_with_the_keyboard_alone(page: Any, review: Re
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Shift+ArrowDown")
     assert page.locator("#cross path").count() == 2
+    page.keyboard.press("ArrowUp")  # without Shift, a point again
+    page.keyboard.press("ArrowLeft")  # in the middle again
+    frame = review.index.read(review.images(Wish(), 0, 1)[0][0])
+    height, width = frame.size
+    x, y = frame.objects[0].centroid_px
+    for ahead, back, way in (("Right", "Left", x - width / 2), ("Down", "Up", y - height / 2)):
+        for _ in range(round(abs(way) / (width / 50))):
+            page.keyboard.press(f"Arrow{ahead if way > 0 else back}")
     page.keyboard.press("Enter")
-    wait(page, lambda: page.text_content("#status") not in ("", "looking for the thing there ..."))
+    wait(page, lambda: '"kind":"mask"' in (review.out / "decisions.jsonl").read_text())
 
     # Keys that move the cross choose no other object.
     assert page.locator("#objects button").first.get_attribute("aria-pressed") == "true"
 
 
-def test_another_reviewer_hears_of_it(browser: Any, page: Any, address: str, review: Review) -> None:
+def test_another_reviewer_hears_of_it_and_is_not_disturbed(
+    browser: Any, page: Any, address: str, review: Review, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = review.images(Wish(), 0, 2)[0][1]
     with opened(browser, address) as other:
+        page.fill("#name", "mug")
         other.fill("#by", "ben")
         other.locator("#by").blur()
         other.keyboard.press("r")
         wait(page, lambda: "ben rejected the" in page.text_content("#status"))
         wait(page, lambda: page.locator("#objects [data-state=rejected]").count() == 1)
         wait(page, lambda: "ben" in page.text_content("#answers"))
+        assert page.input_value("#name") == "mug"
+        page.locator("#name").blur()
+
+        # The next image is on its way when something is decided about this one.
+        is_free, shown = threading.Event(), review.shown
+        monkeypatch.setattr(review, "shown", lambda image: (image != second or is_free.wait(60)) and shown(image))
+        page.keyboard.press("x")
+        wait(page, lambda: "You accepted image" in page.text_content("#answers"))
+        other.keyboard.press("u")
+        wait(page, lambda: "ben took back" in page.text_content("#answers"))
+        is_free.set()
+        wait(page, lambda: f"tables {review.index.index[second]}" in chosen(page))
 
 
 def test_what_is_wished_for_is_shown(page: Any, review: Review) -> None:
@@ -167,7 +193,22 @@ def test_what_is_wished_for_is_shown(page: Any, review: Review) -> None:
     page.check("#wish-undecided")
     wait(page, lambda: page.locator("#images button").count() == len(review.index) - 1)
     page.select_option("#wish-phrase", "blue box")
-    wait(page, lambda: "Images 1 to" in page.text_content("#place"))
+    count = review.images(Wish("blue box", undecided=True), 0, 50)[1]
+    wait(page, lambda: page.locator("#images button").count() == count)
+    assert page.text_content("#place") == (f"Images 1 to {count} of {count}" if count else "No images")
+
+
+def test_pages_of_undecided_images_leave_none_out(page: Any, review: Review, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(review_session, "IMAGES_AT_ONCE", 2)
+    places = [f"tables {review.index.index[image]}" for image in review.images(Wish(), 0, 3)[0]]
+    page.check("#wish-undecided")
+    wait(page, lambda: page.locator("#images button").count() == 2)
+    page.keyboard.press("x")
+    wait(page, lambda: places[1] in chosen(page))
+    page.keyboard.press("]")
+    wait(page, lambda: places[2] in chosen(page))
+    page.keyboard.press("[")
+    wait(page, lambda: places[1] in chosen(page))
 
 
 def test_the_page_fits_a_phone_and_every_control_has_a_name(page: Any) -> None:

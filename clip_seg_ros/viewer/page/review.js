@@ -23,7 +23,7 @@ const KEYS = {
   "[ ]": "earlier or later images",
   "?": "these keys",
 };
-const state = { image: null, object: null, layer: "overlay", asked: 0 };
+const state = { image: null, object: null, layer: "overlay", asked: 0, wanted: null, named: "" };
 let before = Promise.resolve();
 
 // The address with the token was needed once; a cookie has it now, and a picture of the screen need not.
@@ -32,7 +32,7 @@ if (location.search) history.replaceState(null, "", location.pathname);
 const images = new ImageList($("images"), $("place"), $("earlier"), $("later"), ask, show);
 const objects = new ObjectList($("objects"), $("nothing"), choose);
 const log = new Log($("answers"));
-const wishes = new Wishes($("wish"), () => turn(0));
+const wishes = new Wishes($("wish"), () => turn());
 const picture = new Picture($("canvas"), $("marks"), $("waiting"), () => {}, () => {}, (spot) => {
   $("canvas").blur(); // so that keys are about the objects again
   inTurn(() => point(spot));
@@ -86,7 +86,7 @@ async function told(event) {
     );
     stand(event);
     setLeast();
-    await turn(images.first, state.image?.image);
+    await turn(images.here(), state.image?.image);
   } else if (event.event === "decided") {
     stand(event);
     const mine = event.by === $("by").value.trim();
@@ -107,32 +107,42 @@ function stand({ progress, thresholds }) {
     `${progress.decided_images} of ${progress.images} images decided`;
 }
 
-/** Shows a page of the list, and an image of it: the first one if none is named. */
-async function turn(first, image) {
-  await images.load({ ...wishes.value(), first });
+/** Shows a page of the list, and an image of it: the first one if none is named; returns whether there is the page. */
+async function turn(place, image) {
+  if (!(await images.load({ ...wishes.value(), ...place }))) return false;
   const chosen = images.images.some((each) => each.image === image) ? image : images.images[0]?.image;
   if (chosen === undefined) clear();
   else await show(chosen);
+  return true;
 }
 
 function clear() {
-  state.image = state.object = null;
+  state.image = state.object = state.wanted = null;
   objects.show([], null);
   picture.clear("There is no such image.");
   describe();
 }
 
 /** Shows an image; `object` is the number of the one that is chosen: by default, of the most doubtful one. */
-async function show(image, object) {
+function show(image, object) {
+  state.wanted = { image, object };
+  state.showing = load(image, object);
+  return state.showing;
+}
+
+async function load(image, object) {
   const number = ++state.asked;
-  let answer;
+  let answer = null;
   try {
     answer = await ask({ ask: "image", image });
   } catch (why) {
     status(why.message, "failed");
+  }
+  if (number !== state.asked) return state.showing; // another one was asked for meanwhile, and is waited for
+  if (answer === null) {
+    state.wanted = state.image && { image: state.image.image, object: state.object };
     return;
   }
-  if (number !== state.asked) return; // another one was asked for meanwhile
   const isOther = state.image?.image !== image;
   state.image = answer;
   images.choose(image);
@@ -141,9 +151,9 @@ async function show(image, object) {
   await draw();
 }
 
-/** Shows the image anew, with what was decided. */
+/** Shows the image anew, or the one that is on its way, with what was decided. */
 function reload() {
-  if (state.image !== null) return show(state.image.image, state.object ?? undefined);
+  if (state.wanted !== null) return show(state.wanted.image, state.wanted.object ?? undefined);
 }
 
 function mostDoubtful(found) {
@@ -170,6 +180,7 @@ async function draw() {
 function choose(number) {
   const found = state.image?.objects ?? [];
   state.object = found.some((each) => each.number === number) ? number : null;
+  if (state.wanted?.image === state.image?.image) state.wanted = { ...state.wanted, object: state.object };
   objects.show(order(found), state.object);
   picture.mark(chosen()?.outlines_px ?? []);
   describe();
@@ -186,10 +197,18 @@ function describe() {
       : `${object.prompt}${object.track ? ` #${object.track}` : ""}, score ${object.score.toFixed(2)}, ${object.state}${where}`;
   const why = [...(object?.words ?? []), ...(state.image?.words ?? [])];
   $("why").textContent = why.length ? `Doubtful: ${why.join("; ")}.` : "";
-  $("name").value = object?.prompt ?? "";
+  nameIt(object);
   for (const id of ["accept", "reject"]) $(id).disabled = object === null;
   $("whole").disabled = state.image === null;
   $("track").disabled = !object?.track;
+}
+
+/** Puts the object's name into the field, but not over what is typed there about the same object. */
+function nameIt(object) {
+  const named = JSON.stringify([state.image?.image, object?.number, object?.prompt]);
+  if (named === state.named || document.activeElement === $("name")) return;
+  state.named = named;
+  $("name").value = object?.prompt ?? "";
 }
 
 // What is decided.
@@ -203,6 +222,7 @@ async function decide(kind, more = {}, thenNext = true) {
   const { image } = state.image;
   const whole_track = kind !== "picture" && $("track").checked && !$("track").disabled;
   const done = await attempt({ ask: "decide", kind, image, object: state.object, whole_track, ...more });
+  if (done !== null && whole_track) $("track").checked = false;
   if (done !== null && thenNext) await goOn(kind === "picture");
 }
 
@@ -216,13 +236,9 @@ async function goOn(isWhole) {
 async function nextImage(step) {
   const next = images.beside(state.image?.image, step);
   if (next !== null) return show(next);
-  const first = images.firstBeside(step, wishes.value().undecided);
-  if (first === null) {
-    status(step > 0 ? "this was the last image" : "this is the first image");
-    await reload();
-    return;
-  }
-  await turn(first);
+  if (await turn(images.beyond(step))) return;
+  status(step > 0 ? "this was the last image" : "this is the first image");
+  await reload();
 }
 
 function move(step) {
@@ -288,10 +304,7 @@ function toggleBox() {
   picture.drawBoxes(on);
 }
 
-function page(step) {
-  const first = images.firstBeside(step, false);
-  if (first !== null) return turn(first);
-}
+const page = (step) => turn(images.beyond(step));
 
 const DEEDS = {
   j: () => move(1),

@@ -17,27 +17,32 @@ export class ImageList {
     Object.assign(this, { list, place, earlier, later, ask, onChosen });
     this.images = [];
     this.first = this.count = 0;
-    this.atOnce = 1;
     this.chosen = null;
     this.asked = 0;
   }
 
+  /** Shows the images that are wished for; returns false, and leaves all as it is, if there are none beyond. */
   async load(wish) {
     const number = ++this.asked;
     const answer = await this.ask({ ask: "images", ...wish });
-    if (number !== this.asked) return;
-    ({ images: this.images, first: this.first, count: this.count, at_once: this.atOnce } = answer);
+    if (number !== this.asked) return true;
+    if (!answer.images.length && (wish.after ?? wish.before) !== undefined) return false;
+    ({ images: this.images, first: this.first, count: this.count } = answer);
     this.list.replaceChildren(...this.images.map((each) => this.item(each)));
     const last = this.first + this.images.length;
     this.place.textContent = this.count ? `Images ${this.first + 1} to ${last} of ${this.count}` : "No images";
     this.earlier.disabled = this.first === 0;
     this.later.disabled = last >= this.count;
+    return true;
   }
 
   /** Loads the same images again, because any of them may have changed. */
   async refresh(wish) {
-    // With only undecided ones, others would take their places under the hands of whoever looks.
-    if (wish.undecided) return;
+    if (wish.undecided) {
+      // Others would take their places under the hands of whoever looks.
+      this.update(await this.ask({ ask: "listed", images: this.images.map(({ image }) => image) }));
+      return;
+    }
     await this.load({ ...wish, first: this.first });
     this.choose(this.chosen, false);
   }
@@ -89,13 +94,16 @@ export class ImageList {
     return this.images[at < 0 ? -1 : at + step]?.image ?? null;
   }
 
-  /** Where the page after or before this one begins; null at the ends. Those that were decided count no more if only
-   * undecided ones are shown. */
-  firstBeside(step, undecided) {
-    if (step < 0) return this.first > 0 ? Math.max(0, this.first - this.atOnce) : null;
-    const gone = undecided ? this.images.filter((each) => each.decided).length : 0;
-    const next = this.first + this.images.length - gone;
-    return next < this.count - gone ? next : null;
+  /** The place of this page, to ask for it again. */
+  here() {
+    return this.images.length ? { at: this.images[0].image } : {};
+  }
+
+  /** The place of the page after or before this one. What was decided meanwhile may be listed no more, so that places
+   * are named by images and not by counting. */
+  beyond(step) {
+    if (!this.images.length) return {};
+    return step > 0 ? { after: this.images.at(-1).image } : { before: this.images[0].image };
   }
 }
 
