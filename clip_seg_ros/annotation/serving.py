@@ -10,6 +10,7 @@ import cv2
 import torch
 
 from clip_seg_ros.annotation.job import Job
+from clip_seg_ros.models.checkpoints import WeightsError
 from clip_seg_ros.pipeline.predictor import Predictor
 from clip_seg_ros.runtime.devices import PRECISIONS, resolve_device
 from clip_seg_ros.zoo.caution import in_options
@@ -26,7 +27,7 @@ def resolved(job: Job) -> Job:
 
     Raises:
         ValueError: There is no such model, engine or device.
-        WeightsError: The weights of a model are missing or damaged.
+        WeightsError: The weights of a model are missing or damaged, or there is too little memory for them.
     """
     name = full_name(job.model)
     second = None if job.second_model is None else full_name(job.second_model)
@@ -130,4 +131,9 @@ def _load(name: str, device: str, engine: str, precision: str, threads: int) -> 
     # An engine takes over the number of threads when it is made.
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-    return Predictor.from_name(name, device, engine=engine, precision=precision)
+    try:
+        return Predictor.from_name(name, device, engine=engine, precision=precision)
+    except (RuntimeError, MemoryError) as error:  # those of PyTorch, such as too little memory of a GPU
+        raise WeightsError(
+            f"{name} cannot be loaded for {device} ({type(error).__name__}: {error}): is there too little memory?"
+        ) from error

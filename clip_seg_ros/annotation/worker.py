@@ -86,8 +86,7 @@ def annotate_shard(job: Job, shard: Shard) -> ShardReport:
 
     Raises:
         ValueError: A phrase is not understood, a model refuses it, or there is no such model.
-        WeightsError: The weights of a model are missing or damaged.
-        Exception: A model cannot be loaded.
+        WeightsError: The weights of a model are missing or damaged, or there is too little memory for them.
     """
     started_s = time.monotonic()
     try:
