@@ -6,6 +6,7 @@
 Included into another launch file it changes nothing there: neither its arguments nor its environment.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from clip_seg_ros.resources import config_dir
 from clip_seg_ros.rviz_layout import Shown, layout
 from clip_seg_ros.settings import OWN as OWN_VALUE
 from clip_seg_ros.settings import parameters
+from clip_seg_ros.tools.view import TOKEN_VARIABLE
 from clip_seg_ros.viewer.needed import missing_package
 
 FROM_FILE = "<params_file>"
@@ -84,7 +86,10 @@ OWN = {
     "web": ("false", "Whether the view in the browser is served, for which the log has the address. (true or false)"),
     "web_host": (_WEB["host"].default, _WEB["host"].description),
     "web_port": (str(_WEB["port"].default), f"{_WEB['port'].description} ({_WEB['port'].allowed})"),
-    "web_token": (_WEB["token"].default, _WEB["token"].description),
+    "web_token": (
+        _WEB["token"].default,
+        f"{_WEB['token'].description} {TOKEN_VARIABLE} of the environment does so, too, in no list of processes.",
+    ),
     "log_level": ("info", "The least severity that the nodes log: debug, info, warn, error or fatal."),
 }
 """Arguments that are no parameters of a node: name -> default, description."""
@@ -184,9 +189,9 @@ def _web(value: dict[str, str], environment: dict[str, str]) -> Node | LogInfo:
     if not (port.isascii() and port.isdecimal() and int(port) <= _WEB["port"].high):
         raise ValueError(f"web_port must be a whole number from {_WEB['port'].allowed}, got {port!r}")
     try:
-        WebViewConfig(token=value["web_token"])
+        WebViewConfig(token=_text_of_token(value))
     except ValueError as error:
-        raise ValueError(f"web_{error}") from None
+        raise ValueError(f"web_{error}" if value["web_token"] else f"{TOKEN_VARIABLE}: {error}") from None
     if missing := missing_package():
         return LogInfo(msg=f"[WARNING] {missing}; the nodes run without it")
     return Node(
@@ -202,7 +207,11 @@ def _web(value: dict[str, str], environment: dict[str, str]) -> Node | LogInfo:
 
 def _token(value: dict[str, str]) -> dict[str, ParameterValue]:
     # Said to be text, because launch takes digits for a number.
-    return {"token": ParameterValue(value["web_token"], value_type=str)} if value["web_token"] else {}
+    return {"token": ParameterValue(token, value_type=str)} if (token := _text_of_token(value)) else {}
+
+
+def _text_of_token(value: dict[str, str]) -> str:
+    return value["web_token"] or os.environ.get(TOKEN_VARIABLE, "")
 
 
 def _defaults(node: str, value: dict[str, str]) -> list[str | dict[str, bool]]:

@@ -43,6 +43,23 @@ def test_a_token_is_told_as_it_is_written_and_in_no_command_line(token: str) -> 
 
 
 @needs_launch
+@needs_web
+def test_a_token_of_the_environment_is_told_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIP_SEG_VIEW_TOKEN", "12345678")
+    command = run(include({"web": "true"}), programs=2).commands["web_view"]
+    named = run(include({"web": "true", "web_token": "another-token"}), programs=2).commands["web_view"]
+
+    assert (told(command)["token"], told(named)["token"]) == ("12345678", "another-token")
+
+
+@needs_launch
+def test_a_wrong_token_of_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIP_SEG_VIEW_TOKEN", "short")
+    with pytest.raises(ValueError, match="CLIP_SEG_VIEW_TOKEN: token must have 8 to 200"):
+        load("seg")._web({"web_port": "0", "web_token": ""}, {})
+
+
+@needs_launch
 def test_a_wrong_token_is_told_before_anything_runs(caplog: pytest.LogCaptureFixture) -> None:
     left = run(include({"web": "true", "web_token": "short"}), programs=0)
 
