@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from clip_seg_ros.annotation.job import Phrase
 from clip_seg_ros.annotation.prompts import read_prompts
 from clip_seg_ros.commands.parser import MAX_CLASSES, Command, CommandError, parse_command
+from clip_seg_ros.data.samples import DataError
 from clip_seg_ros.models.spec import ModelSpec
 from clip_seg_ros.pipeline.command_notes import note_on, refusal
 from clip_seg_ros.pipeline.naming import as_commands_say, reference_of
@@ -64,8 +66,8 @@ def asked_of(phrases: Sequence[str], text: str = "") -> Asked:
         text: A command; empty: none.
 
     Raises:
-        CommandError: One of them cannot be understood, does not look for anything, or there is nothing to look for.
-        DataError: The file cannot be read.
+        CommandError: One of them or the file cannot be understood, does not look for anything, or there is nothing to
+            look for.
     """
     wanted, left_out, thresholds = _sorted(phrases)
     parts = [(text, _command(text)) for text in (f"{_VERB} {phrase}" for phrase in wanted)]
@@ -86,13 +88,21 @@ def _sorted(phrases: Sequence[str]) -> tuple[list[str], list[str], dict[str, flo
         if phrase.lower().startswith("not "):
             left_out.append(as_commands_say(phrase[4:]))
         elif is_file or "=" in phrase:
-            found, others = read_prompts([phrase])
+            found, others = _read(phrase)
             wanted += [_as_one(each.text) for each in found]
             left_out += others
             thresholds |= {each.text: each.threshold for each in found if each.threshold is not None}
         else:
             wanted.append(phrase)
     return wanted, left_out, thresholds
+
+
+def _read(phrase: str) -> tuple[Sequence[Phrase], Sequence[str]]:
+    """Reads a file of phrases, or a phrase with a threshold. Raises CommandError, as for all that was typed wrong."""
+    try:
+        return read_prompts([phrase])
+    except DataError as error:
+        raise CommandError(str(error)) from error
 
 
 def _as_one(phrase: str) -> str:
