@@ -97,6 +97,17 @@ def with_decisions(out: Path, frames: Callable[[], Iterator[AnnotatedFrame]]) ->
     return lambda: map(decisions.applied, frames())
 
 
+def damage_words(out: Path) -> str:
+    """Returns how many decisions of a run are damaged and left out, for people; empty if none is.
+
+    Raises:
+        OSError: They cannot be read.
+    """
+    _, damaged = read_decisions(out / DECISIONS)
+    lines = f"{damaged} damaged lines" if damaged > 1 else "a damaged line"
+    return f"{out / DECISIONS} has {lines}: what was decided there is left out" if damaged else ""
+
+
 def mask_of(region: ObjectRegion) -> NewMask:
     """Returns a region that somebody pointed at as what is kept of it."""
     x, y = region.centroid_px

@@ -19,6 +19,7 @@ from clip_seg_ros.annotation.layout import TIME
 from clip_seg_ros.annotation.naming import cameras_here
 from clip_seg_ros.annotation.ray_joining import RayFailed, RayOptions, joined
 from clip_seg_ros.annotation.ray_spreading import RaySpreading
+from clip_seg_ros.annotation.review import damage_words
 from clip_seg_ros.annotation.running import Prepared, Progress, looked_here, missing_shards, prepare, write_data_set
 from clip_seg_ros.annotation.serving import cautions, check_names, forget_models, resolved, resolved_for_gpus
 from clip_seg_ros.annotation.shards import selected
@@ -85,6 +86,8 @@ def _annotate(args: argparse.Namespace, storage: Storage, formats: Sequence[str]
             fault = f"it was done, but is not in {args.out}: does each worker see the same folder?"
             progress.add(ShardReport(shard, 0, 0, 0.0, fault=fault), prepared.job)
     _say(prepared.job, progress, counts, args.out)
+    if fault := damage_words(storage.folder):
+        print(f"note: {fault}")
     spent_s = time.monotonic() - started_s
     _keep_time(storage, progress, spent_s, args.workers or (1 if args.ray is None else None))
     _say_faults(progress)

@@ -15,6 +15,9 @@ from clip_seg_ros.tools import serving_options
 from clip_seg_ros.tools.view import TOKEN_VARIABLE, open_page
 from clip_seg_ros.viewer.needed import missing_package
 
+_WRONG = 2
+"""The exit code for wrong arguments."""
+
 
 def add_parser(subparsers: Any) -> None:
     """Adds ``review`` to the commands of ``clip-seg``."""
@@ -57,21 +60,29 @@ def run(args: argparse.Namespace) -> int:
     from clip_seg_ros.data.samples import DataError
 
     if args.formats is not None and not args.write:
-        return _fail("--formats is for --write")
+        return _fail("--formats is for --write", _WRONG)
     try:
         return _write(args) if args.write else _serve(args)
-    except (DataError, ValueError) as error:
+    except DataError as error:
         return _fail(str(error))
+    except ValueError as error:
+        return _fail(str(error), _WRONG)
     except OSError as error:
         return _fail(f"{error.filename or args.folder}: {error.strerror or error}")
 
 
 def _write(args: argparse.Namespace) -> int:
+    from clip_seg_ros.annotation.formats import FORMATS
+    from clip_seg_ros.annotation.review import damage_words
     from clip_seg_ros.annotation.reviewed import formats_of, write_reviewed
 
     names = formats_of(args.folder) if args.formats is None else [each.strip() for each in args.formats.split(",")]
+    if args.formats is not None and (unknown := [name for name in names if name not in FORMATS]):
+        return _fail(f"there is no format {unknown[0]!r}; there are {', '.join(FORMATS)}", _WRONG)
     for name in write_reviewed(args.folder, names):
         print(f"clip-seg review: {name} is written", flush=True)
+    if fault := damage_words(args.folder):
+        print(f"clip-seg review: {fault}", file=sys.stderr)
     return 0
 
 
@@ -102,6 +113,6 @@ def _serve(args: argparse.Namespace) -> int:
     return 0
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 1) -> int:
     print(f"clip-seg review: {message}", file=sys.stderr)
-    return 1
+    return code

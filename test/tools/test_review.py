@@ -57,18 +57,25 @@ def test_the_coco_file_says_what_is_a_persons_and_what_is_a_guess(run: Path, cap
 
 
 @pytest.mark.parametrize(
-    ("arguments", "why"),
+    ("arguments", "code", "why"),
     [
-        (["--write"], "has no written formats yet"),
-        (["--write", "--formats", "cocoa"], "there is no format 'cocoa'"),
-        (["--formats", "coco"], "--formats is for --write"),
+        (["--write"], 1, "has no written formats yet"),
+        (["--write", "--formats", "cocoa"], 2, "there is no format 'cocoa'"),
+        (["--formats", "coco"], 2, "--formats is for --write"),
     ],
 )
 def test_what_cannot_be_written_is_said(
-    run: Path, capsys: pytest.CaptureFixture, arguments: list[str], why: str
+    run: Path, capsys: pytest.CaptureFixture, arguments: list[str], code: int, why: str
 ) -> None:
-    assert main(["review", str(run), *arguments]) == 1
+    assert main(["review", str(run), *arguments]) == code
     assert why in capsys.readouterr().err
+
+
+def test_damaged_decisions_are_said_when_the_data_set_is_written(run: Path, capsys: pytest.CaptureFixture) -> None:
+    with (run / "decisions.jsonl").open("a") as file:
+        file.write('{"kind":"rej')
+    assert main(["review", str(run), "--write", "--formats", "coco"]) == 0
+    assert "has a damaged line" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
