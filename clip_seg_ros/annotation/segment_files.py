@@ -95,6 +95,7 @@ class SegmentFiles:
         self._objects = (out / OBJECTS).open("w", encoding="utf-8")
         self._images = (out / IMAGES).open("w", encoding="utf-8")
         self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}
         self._source, self._base, self._kind = "", Path(), "still"
         self._video: OverlayVideo | None = None
 
@@ -192,10 +193,14 @@ class SegmentFiles:
 
     def _free(self, name: str) -> str:
         """Returns a name, with a number where it is taken already."""
-        number, free = 1, name
-        while free.lower() in self._taken:  # some disks do not tell capital letters apart
+        key = name.lower()  # some disks do not tell capital letters apart
+        number = self._numbers.get(key, 1)
+        free = name if number == 1 else f"{name}_{number}"
+        while free.lower() in self._taken:
             number += 1
             free = f"{name}_{number}"
+        # The search goes on from here when there is one more of the name.
+        self._numbers[key] = number
         self._taken.add(free.lower())
         return free
 

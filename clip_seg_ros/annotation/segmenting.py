@@ -17,7 +17,8 @@ from clip_seg_ros.pipeline.space.fixed_frame import moved_box, moved_points
 from clip_seg_ros.pipeline.tally import Tally
 from clip_seg_ros.pipeline.ties import Ties
 from clip_seg_ros.sources.bag_tf import BagTransforms, TfError
-from clip_seg_ros.sources.frame import DataError, Frame, Frames, note
+from clip_seg_ros.sources.frame import DataError, Frame, Frames, Stretch, note
+from clip_seg_ros.sources.frames import StillFrames
 from clip_seg_ros.types import ObjectRegion, vector3
 
 
@@ -114,7 +115,7 @@ class Segmenting:
     ) -> Iterator[tuple[int, Frame]]:
         start_ns: int | None = None
         try:
-            for index, frame in enumerate(frames):
+            for index, frame in _numbered(frames, selected.every):
                 start_ns = frame.stamp_ns if start_ns is None else start_ns
                 is_timed = selected.seconds is not None and frames.kind != "still"
                 if is_stopped() or (is_timed and frame.stamp_ns - start_ns > selected.seconds * 1e9):
@@ -154,6 +155,15 @@ class Segmenting:
             answer=tally.note(),
             seconds=time.monotonic() - begin_s,
         )
+
+
+def _numbered(frames: Frames, every: int) -> Iterator[tuple[int, Frame]]:
+    """Yields images with their numbers: of pictures in files, only those that are wanted, as no other need be read."""
+    if not isinstance(frames, StillFrames):
+        yield from enumerate(frames)
+        return
+    # Those that are damaged count, too.
+    yield from frames.between(Stretch(0, len(frames), every=every))
 
 
 def _transform(placing: Placing | None, frame: Frame, faults: list[str]) -> np.ndarray | None:

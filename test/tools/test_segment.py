@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from clip_seg_ros.annotation.segment_files import SegmentFiles
 from clip_seg_ros.sim.renderer import RenderedView, SceneRenderer
 from clip_seg_ros.sim.scene import sample_scene
 from clip_seg_ros.tools.cli import main
@@ -111,6 +112,26 @@ def test_folders_patterns_and_pictures_keep_their_names(table, tmp_path, capsys)
     images = lines(out / "images.jsonl")
     assert [each["overlay"] for each in images][-2:] == ["overlays/a.jpg", "overlays/a_2.jpg"]
     assert all((out / each["mask"]).is_file() for each in images)
+
+
+def test_pictures_that_are_not_wanted_are_not_read_and_damaged_ones_count(table, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    for name in "acde":
+        write_png(folder / f"{name}.png", table.rgb[::4, ::4])
+    for name in ("a2", "b"):  # a, a2, b, c, d, e
+        (folder / f"{name}.png").write_bytes(b"no picture")
+    assert segment(tmp_path / "out", folder, "--prompts", "red cup", "--every", 2, "--no-overlay") == 3
+
+    found = [(Path(each["image"]).name, each["index"]) for each in lines(tmp_path / "out" / "images.jsonl")]
+    assert found == [("a.png", 0), ("d.png", 4)]
+    said = capsys.readouterr().err
+    assert "b.png" in said
+    assert "a2.png" not in said
+
+
+def test_many_pictures_of_one_name_get_numbers(tmp_path):
+    files = SegmentFiles(tmp_path, (), "", False, False)
+    assert [files._free(name) for name in ("a", "A", "a_2", "a", "a_2")] == ["a", "A_2", "a_2_2", "a_3", "a_2_3"]
 
 
 @pytest.mark.parametrize("kind", ["grey", "16 bits", "grey of 16 bits", "with transparency", "turned"])
