@@ -111,7 +111,7 @@ class SegmentFiles:
             self._objects.close()
             self._images.close()
 
-    def begin(self, name: str, kind: Kind, base: Path | None, is_video: bool) -> None:
+    def begin(self, name: str, kind: Kind, base: Path | None, is_video: bool, is_folder: bool) -> None:
         """Begins a source.
 
         Args:
@@ -119,11 +119,12 @@ class SegmentFiles:
             kind: What it is.
             base: The folder that the names of its pictures begin with; ``None`` for those that were named one by one.
             is_video: Whether it is shown as a video.
+            is_folder: Whether it is a folder of pictures, which gets a folder of its own.
         """
         self.end()
         self._kind, self._base = kind, base
-        # Pictures that were named one by one lie directly in the folder.
-        self._source = "" if kind == "still" and base is None else self._free(_safe(name))
+        # Pictures that were named one by one or by a pattern lie directly in the folder.
+        self._source = "" if kind == "still" and not is_folder else self._free(_safe(name))
         self.source = self._source or name
         if is_video and self._overlays:
             self._video = OverlayVideo(self._out / OVERLAYS / f"{self._source}.mp4")

@@ -181,7 +181,7 @@ class Run:
             note(count.faults, str(error))
             placing = None
         is_video = frames.kind == "live" or (frames.kind == "recorded" and (options.video or not source.is_bag))
-        files.begin(source.name, frames.kind, source.base, is_video)
+        files.begin(source.name, frames.kind, source.base, is_video, source.is_folder)
         count.name = files.source
         selected = Selected(options.every, options.seconds)
         images = self._segmenting.images(frames, count.faults, selected, placing, is_stopped)

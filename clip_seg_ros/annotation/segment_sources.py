@@ -38,9 +38,17 @@ class NamedSource:
 
     @property
     def base(self) -> Path | None:
-        """The folder whose pictures it has; ``None`` for others."""
+        """The folder whose pictures it has, or that a pattern begins with; ``None`` for others."""
         path = Path(self.specs[0]).expanduser()
-        return path if path.is_dir() and not self.is_bag else None
+        if path.exists():
+            return path if self.is_folder else None
+        fixed = [part for part in path.parents if not _has_wildcard(str(part))]
+        return fixed[0] if _has_wildcard(self.specs[0]) else None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of pictures."""
+        return Path(self.specs[0]).expanduser().is_dir() and not self.is_bag
 
     def open(self) -> Frames:
         """Opens it. Raises DataError if it holds no images that can be read."""
@@ -71,7 +79,7 @@ def named_sources(specs: Sequence[str], topics: Sequence[str] = ()) -> list[Name
     """
     for spec in specs:
         if not spec.isdecimal() and not Path(spec).expanduser().exists() and not _matches(spec):
-            wanted = "pattern matches no file" if set("*?[") & set(spec) else "file or folder is not there"
+            wanted = "pattern matches no file" if _has_wildcard(spec) else "file or folder is not there"
             raise DataError(f"{spec}: this {wanted}; name {KINDS}")
     found: list[NamedSource] = []
     pictures: list[str] = []
@@ -112,8 +120,12 @@ def _is_picture(spec: str) -> bool:
     return path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES
 
 
+def _has_wildcard(text: str) -> bool:
+    return bool(set("*?[") & set(text))
+
+
 def _matches(spec: str) -> bool:
-    return bool(set("*?[") & set(spec)) and bool(glob.glob(str(Path(spec).expanduser()), recursive=True))
+    return _has_wildcard(spec) and bool(glob.glob(str(Path(spec).expanduser()), recursive=True))
 
 
 def _name(spec: str) -> str:

@@ -105,12 +105,16 @@ def test_folders_patterns_and_pictures_keep_their_names(table, tmp_path, capsys)
     for name in ("a.png", "b/a.png", "größe 1.png"):
         write_png(folder / name, table.rgb)
     out = tmp_path / "out"
-    assert segment(out, folder, folder / "a.png", f"{folder}/b/*.png", "--prompts", "red cup") == 0
+    assert (
+        segment(out, folder, folder / "a.png", f"{folder}/b/*.png", f"{tmp_path}/*/b/*.png", "--prompts", "red cup")
+        == 0
+    )
     found = sorted(str(path.relative_to(out / "overlays")) for path in (out / "overlays").rglob("*.jpg"))
-    assert found == ["a.jpg", "a_2.jpg", "photos/a.jpg", "photos/b/a.jpg", "photos/größe_1.jpg"]
+    assert found == ["a.jpg", "a_2.jpg", "photos/a.jpg", "photos/b/a.jpg", "photos/b/a_2.jpg", "photos/größe_1.jpg"]
     assert f"look at {out}/overlays/photos/ (3 pictures, a.jpg is the first)" in capsys.readouterr().out
     images = lines(out / "images.jsonl")
-    assert [each["overlay"] for each in images][-2:] == ["overlays/a.jpg", "overlays/a_2.jpg"]
+    expected = ["overlays/a.jpg", "overlays/a_2.jpg", "overlays/photos/b/a_2.jpg"]
+    assert [each["overlay"] for each in images][-3:] == expected
     assert all((out / each["mask"]).is_file() for each in images)
 
 
