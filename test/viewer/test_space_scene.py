@@ -380,20 +380,6 @@ def test_a_frame_is_turned_upright(view: View, table: tuple[float, float, float,
     assert np.linalg.det(rotation) == pytest.approx(1)
 
 
-def test_the_first_look_is_from_behind_and_above(rendered: RenderedView) -> None:
-    view = table_view(rendered, in_world=True)
-    eye, target = first_look(view)
-    camera = view.camera_pose[:3, 3]
-
-    assert eye[2] > camera[2]
-    assert np.linalg.norm(eye - target) > np.linalg.norm(camera - target)
-    assert target == pytest.approx(np.mean([thing.position_m for thing in view.things], axis=0))
-
-
-def test_there_is_no_first_look_at_nothing(view: View) -> None:
-    assert first_look(replace(view, things=(), cloud=None, surroundings=None)) is None
-
-
 def test_boxes_need_not_be_turned(view: View) -> None:
     plain = OrientedBox((0.0, 0.0, 1.0), (0.3, 0.2, 0.1), (0.0, 0.0, 0.0, 1.0))
     scene = SpaceScene(lambda *_: None)
