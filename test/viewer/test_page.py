@@ -75,6 +75,19 @@ def test_the_picture_keeps_its_shape(page: Any) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_the_list_of_things_stays_in_its_panel(page: Any) -> None:
+    say(page, "segment the blue box")
+    page.locator("#things tbody tr", has_text="blue box #").wait_for()
+    page.evaluate(
+        "document.getElementById('frame').textContent = '(x, y, z in m, front_left_camera_color_optical_frame)'"
+    )
+    for width, height in SIZES.values():
+        page.set_viewport_size({"width": width, "height": height})
+        assert (
+            page.evaluate("(t => t.offsetWidth - t.parentElement.clientWidth)(document.getElementById('things'))") <= 0
+        )
+
+
 def test_a_click_tells_what_is_there(page: Any, source: RenderedSource) -> None:
     page.click("#canvas", position=spot(page, source.truth.mask_of("blue", "box")))
     page.wait_for_selector("#card:not([hidden])")
