@@ -33,7 +33,7 @@ from clip_seg_ros.nodes.common.qos import RELIABLE, camera_output
 from clip_seg_ros.sim.renderer import RenderedView
 from forks import ForkedProgram, fresh_program
 
-PATIENCE_S = 180.0
+PATIENCE_S = 300.0
 ASK_AGAIN_S = 30.0
 KNOWN_S = 1.0
 
@@ -196,14 +196,14 @@ class Watcher(Node):
         request = GetParameters.Request(names=[name])
         return self.call(GetParameters, f"{node}/get_parameters", request).values[0].string_value
 
-    def outcome(self, command_id: int) -> CommandStatus:
+    def outcome(self, command_id: int, patience_s: float = PATIENCE_S) -> CommandStatus:
         """Waits for the status that says what an image held."""
         immediate = (CommandStatus.ACCEPTED, CommandStatus.REJECTED)
 
         def find() -> list[CommandStatus]:
             return [s for s in self.seen["status"] if s.command_id == command_id and s.state not in immediate]
 
-        return wait_until(find, f"the outcome of command {command_id}")[0]
+        return wait_until(find, f"the outcome of command {command_id}", patience_s)[0]
 
     def of_stamp(self, name: str, stamp: int, patience_s: float = PATIENCE_S) -> Any:
         """Waits for the output that carries this stamp."""

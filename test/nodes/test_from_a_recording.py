@@ -137,7 +137,8 @@ def test_the_network_is_served(outcome: Outcome, ros: None, view: RenderedView, 
         with Camera(depth=False, topic=TOPIC) as camera:
             stamp = camera.send(fill_image(Image(), view.rgb, "rgb8"))
             labels = watcher.of_stamp("semantic/labels", stamp)
-        names = wait_until(lambda: watcher.hear(LabelNames, "semantic/label_names", LATCHED), "names")[-1]
+        heard = watcher.hear(LabelNames, "semantic/label_names", LATCHED)
+        names = wait_until(lambda: heard, "names")[-1]
         annotate = shlex.split(next(command for command in commands("clip-seg annotate")))
         phrases = annotate[annotate.index("--prompts") + 1 : annotate.index("--every")]
         assert [*names.names] == ["background", *phrases]

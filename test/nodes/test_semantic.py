@@ -62,7 +62,8 @@ def answer(watcher, view, names=("semantic/labels",)):
 
 def label_names(watcher):
     """What somebody hears who comes only now."""
-    return wait_until(lambda: watcher.hear(LabelNames, "semantic/label_names", LATCHED), "names")[-1]
+    heard = watcher.hear(LabelNames, "semantic/label_names", LATCHED)
+    return wait_until(lambda: heard, "names")[-1]
 
 
 def test_without_a_semantic_node_lists_of_classes_are_rejected(referring, watcher):
