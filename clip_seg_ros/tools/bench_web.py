@@ -110,7 +110,7 @@ def measure(args: argparse.Namespace) -> Figures:
     with tempfile.TemporaryDirectory(prefix="clip_seg_bench_web_") as folder, ExitStack() as stack:
         robot = stack.enter_context(running(Path(folder), args.screen_rate))
         if not args.no_browser:
-            _measure_screen(robot, args.turns * args.seconds, figures.note)
+            _measure_screen(robot, max(1, args.turns) * args.seconds, figures.note)
         if args.minutes > 0:
             _watch_memory(robot, 60 * args.minutes, figures.note)
     return figures
